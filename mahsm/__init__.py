@@ -1,0 +1,83 @@
+"""Special edges for LangGraph: fan-out, fan-in, and what holds them together.
+
+- `edges`     `vmap`, `reduce_edge`
+- `graph`     `connect`
+- `nodes`     `dspy_node`
+- `reducers`  functions from a list to one value
+- `policies`  what happens to items that fail
+- `errors`    every error that mahsm raises of its own
+- `testing`   a model server on loopback, for tests
+- `cli`       the `mahsm` command
+
+Names are imported when they are first used, so that `import mahsm` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
+
+if TYPE_CHECKING:
+    from mahsm import cli as cli
+    from mahsm import edges as edges
+    from mahsm import errors as errors
+    from mahsm import graph as graph
+    from mahsm import nodes as nodes
+    from mahsm import policies as policies
+    from mahsm import reducers as reducers
+    from mahsm import testing as testing
+    from mahsm._progress import progress as progress
+    from mahsm.edges import Edge as Edge
+    from mahsm.edges import reduce_edge as reduce_edge
+    from mahsm.edges import vmap as vmap
+    from mahsm.graph import connect as connect
+    from mahsm.nodes import dspy_node as dspy_node
+    from mahsm.policies import ItemError as ItemError
+    from mahsm.policies import is_item_error as is_item_error
+
+__version__ = "0.3.0"
+
+_HOMES = {
+    "Edge": "mahsm.edges",
+    "ItemError": "mahsm.policies",
+    "cli": "mahsm.cli",
+    "connect": "mahsm.graph",
+    "dspy_node": "mahsm.nodes",
+    "edges": "mahsm.edges",
+    "errors": "mahsm.errors",
+    "graph": "mahsm.graph",
+    "is_item_error": "mahsm.policies",
+    "nodes": "mahsm.nodes",
+    "policies": "mahsm.policies",
+    "progress": "mahsm._progress",
+    "reduce_edge": "mahsm.edges",
+    "reducers": "mahsm.reducers",
+    "testing": "mahsm.testing",
+    "vmap": "mahsm.edges",
+}
+
+__all__ = [  # the keys of _HOMES, spelled out for type checkers
+    "Edge",
+    "ItemError",
+    "cli",
+    "connect",
+    "dspy_node",
+    "edges",
+    "errors",
+    "graph",
+    "is_item_error",
+    "nodes",
+    "policies",
+    "progress",
+    "reduce_edge",
+    "reducers",
+    "testing",
+    "vmap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, _HOMES, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,124 @@
+"""How far edge runs are: stream events and the bars of `mahsm.progress()`."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EVERY = 0.1
+"""Seconds between two events of one edge run; the first and the last always come."""
+
+
+class ProgressEvent(TypedDict):
+    """What `stream_mode="custom"` shows of an edge run, about ten times a second and once at the end."""
+
+    edge: str
+    done: int
+    total: int
+    errors: int
+
+
+Observer = Callable[[int, ProgressEvent], object]
+"""Gets the number of the edge run in this process, and its event."""
+
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("mahsm_progress_observers", default=())
+_numbers = itertools.count()
+
+
+class Progress:
+    """Counts the items of one edge run and tells those who listen.
+
+    Args:
+        edge: Name of the edge.
+        total: Items in the batch.
+        write: Where the events go besides the bars, such as LangGraph's stream writer.
+    """
+
+    def __init__(self, edge: str, total: int, write: Callable[[ProgressEvent], object] | None = None) -> None:
+        self._event = ProgressEvent(edge=edge, done=0, total=total, errors=0)
+        self._write = write
+        self._observers = _observers.get()
+        self._number = next(_numbers)
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def step(self, *, failed: bool) -> None:
+        """One more item has ended."""
+        event = self._event
+        with self._lock:
+            event["done"] += 1
+            event["errors"] += failed
+            now = time.monotonic()
+            if now < self._next or event["done"] == event["total"]:  # `end` tells the last one
+                return
+            self._next = now + EVERY
+            self._tell()
+
+    def end(self, errors: int) -> None:
+        """The edge run has ended; some of its items perhaps in a process before this one."""
+        with self._lock:
+            self._event.update(done=self._event["total"], errors=errors)
+            self._tell()
+
+    def _tell(self) -> None:
+        event = self._event.copy()
+        if self._write is not None:
+            self._write(event)
+        for observer in self._observers:
+            observer(self._number, event)
+
+
+@contextmanager
+def progress(console: "Console | None" = None) -> Generator[None, None, None]:
+    """Show a bar for each edge that runs in the block.
+
+    Runs of one edge, in a loop or inside another edge, share a bar.
+
+    Args:
+        console: Where to draw; stderr by default. What is not a terminal gets the finished bars only.
+
+    Example:
+        >>> from mahsm import progress, vmap
+        >>> edge = vmap(lambda state: state["item"] ** 2, batch_key="xs", out_key="squares")
+        >>> with progress():
+        ...     edge.invoke({"xs": [1, 2, 3]})
+        {'squares': [1, 4, 9]}
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    rows: dict[str, TaskID] = {}
+    latest: dict[int, ProgressEvent] = {}
+    lock = threading.Lock()
+
+    with Bars(*columns, TimeElapsedColumn(), console=console or Console(stderr=True)) as bars:
+
+        def observe(number: int, event: ProgressEvent) -> None:
+            with lock:
+                latest[number] = event
+                if event["edge"] not in rows:
+                    rows[event["edge"]] = bars.add_task(event["edge"], total=None, note="")
+                runs = [run for run in latest.values() if run["edge"] == event["edge"]]
+                errors = sum(run["errors"] for run in runs)
+                bars.update(
+                    rows[event["edge"]],
+                    completed=sum(run["done"] for run in runs),
+                    total=sum(run["total"] for run in runs),
+                    note=f"{errors} failed" if errors else "",
+                )
+
+        token = _observers.set((*_observers.get(), observe))
+        try:
+            yield
+        finally:
+            _observers.reset(token)

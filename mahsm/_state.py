@@ -1,0 +1,90 @@
+"""Reading a LangGraph state, whatever its schema is."""
+
+import dataclasses
+import reprlib
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Set
+from typing import Any, cast
+
+from mahsm._types import State
+from mahsm.errors import MissingKeyError, StateError
+
+
+def as_dict(state: object) -> State:
+    """The keys and values of a state: a mapping, a dataclass or a pydantic model. Values are not copied.
+
+    Raises:
+        StateError: if `state` is none of these.
+    """
+    if isinstance(state, Mapping):
+        return dict(cast("Mapping[str, Any]", state))
+    if dataclasses.is_dataclass(state) and not isinstance(state, type):
+        return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if hasattr(state, field.name)}
+    names = getattr(type(state), "model_fields", None)
+    if isinstance(names, Mapping):
+        return {name: getattr(state, name) for name in cast("Mapping[str, object]", names)}
+    raise StateError(
+        f"the state is {shown(state)}, of type {type(state).__name__}; expected a dict, a dataclass or a pydantic "
+        "model. Return one of these from the node before, or give the graph such a state schema."
+    )
+
+
+def read(state: State, key: str, reader: str, argument: str) -> Any:
+    """`state[key]`, or an error that says who reads it, and which keys there are.
+
+    Raises:
+        MissingKeyError: if the key is not there.
+    """
+    try:
+        return state[key]
+    except KeyError:
+        raise MissingKeyError(f"{reader}: {missing(state, key)} {_next_step(state, key, argument)}") from None
+
+
+def missing(values: Mapping[str, Any], key: str, what: str = "state") -> str:
+    """Say that a key is missing and which keys there are."""
+    there = ", ".join(repr(name) for name in values) or "no keys at all"
+    return f"{what} has no key {key!r}; it has {there}."
+
+
+def batch(value: object, reader: str, key: str, argument: str) -> list[Any]:
+    """The items of a batch as a list: of a list, tuple, generator, array, or a view of a dict.
+
+    Raises:
+        StateError: for what is no batch: None, a string, bytes, a mapping, a set, or what cannot be iterated.
+    """
+    found = f"{reader}: state[{key!r}] is {shown(value)}"
+    if value is None:
+        raise StateError(f"{found}; expected a list of items. Let the node before write {key!r}; an empty list is fine.")
+    if isinstance(value, str | bytes | bytearray):
+        raise StateError(
+            f"{found}, one {type(value).__name__}; expected a list of items. "
+            f"Wrap it in a list, as [{key}], or name another {argument}."
+        )
+    if isinstance(value, Mapping):
+        raise StateError(
+            f"{found}, a mapping; expected a list of items. Say which part is meant: "
+            f"list({key}.values()), list({key}.items()) or list({key})."
+        )
+    if isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
+        raise StateError(f"{found}, a set, whose order changes from process to process; expected a list. Use sorted({key}).")
+    if not isinstance(value, Iterable) or getattr(value, "shape", None) == ():
+        raise StateError(f"{found}, of type {type(value).__name__}, which has no items; expected a list.")
+    return list(cast("Iterator[Any]", value))
+
+
+def shown(value: object) -> str:
+    """The value's repr, at most 80 characters, also if it is huge or its repr fails."""
+    text = _repr.repr(value)
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+
+
+_WIDTH = 80
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _WIDTH
+
+
+def _next_step(state: State, key: str, argument: str) -> str:
+    lists = [name for name, value in state.items() if isinstance(value, list | tuple)]
+    if lists:
+        return f"Pass {argument}={lists[0]!r}, or let the node before write {key!r}."
+    return f"Let the node before write {key!r}, or pass another {argument}."

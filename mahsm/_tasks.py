@@ -1,0 +1,142 @@
+"""Starting concurrent work: the only file that makes threads and event loops."""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import os
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncGenerator[asyncio.TaskGroup, None]:
+    """A task group out of which the first error comes as it was raised, never inside an exception group.
+
+    LangGraph's `RetryPolicy(retry_on=...)` and DSPy's optimisers look at the type of what comes out.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+        return
+    except BaseExceptionGroup as failures:
+        error: BaseException = failures
+        while isinstance(error, BaseExceptionGroup):
+            error = cast("BaseException", error.exceptions[0])
+    raise error  # out here, so that the error keeps its own cause and context
+
+
+class _Background:
+    """One event loop in a daemon thread, for coroutines that synchronous code waits for.
+
+    It serves the whole process, because async clients keep their connections per loop: a loop per call would close
+    them under the client's feet.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="mahsm-loop", daemon=True).start()
+            return self._loop
+
+    def _forget(self) -> None:  # a fork has the loop object but not its thread
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+
+_background = _Background()
+
+
+def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None) -> T:
+    """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
+
+    An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A function
+    that blocks cannot be stopped: with a `timeout` it gets a thread of its own, which is left to run on.
+
+    Args:
+        function: What to call.
+        timeout: Seconds, or None to wait as long as it takes.
+
+    Raises:
+        TimeoutError: when time is up.
+    """
+    if inspect.iscoroutinefunction(function) or timeout is None:
+        value = function()
+    else:
+        value = _result(_in_own_thread(function), timeout)
+    return _wait_for(value, timeout) if inspect.isawaitable(value) else cast("T", value)
+
+
+@asynccontextmanager
+async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
+    """Cancel the block after `timeout` seconds, with an error that says so.
+
+    Raises:
+        TimeoutError: when time is up.
+    """
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            yield
+    except TimeoutError as error:
+        if scope.expired():
+            raise _too_long(timeout) from error.__cause__
+        raise  # the block's own
+
+
+async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_left: bool) -> T:
+    """Await a function that blocks: in `pool`, or in a thread of its own if it may have to be left behind."""
+    run = functools.partial(contextvars.copy_context().run, function)
+    if may_be_left:
+        return await asyncio.wrap_future(_in_own_thread(run))
+    return await asyncio.get_running_loop().run_in_executor(pool, run)
+
+
+def _wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:
+    async def run() -> T:
+        async with deadline(timeout):
+            return await awaitable
+
+    future = asyncio.run_coroutine_threadsafe(run(), _background.loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _result(future: "Future[T]", timeout: float) -> T:
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        if future.done():
+            raise  # the function's own
+        raise _too_long(timeout) from None
+
+
+def _too_long(timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"took longer than {timeout:g} s")
+
+
+def _in_own_thread(function: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()  # nobody can cancel it: it runs
+    threading.Thread(target=run, name="mahsm-item", daemon=True).start()
+    return future

@@ -1,0 +1,16 @@
+"""The special edges.
+
+- `_edge`    what all edges are: a node that LangGraph can look into
+- `_vmap`    `vmap`: arguments, and how it becomes a subgraph
+- `_run`     one run of a `vmap`: its items, in tasks or threads
+- `_items`   an item and the slots that it lends to edges inside it
+- `_bound`   LangGraph's own `max_concurrency`
+- `_reduce`  `reduce_edge`
+- `_check`   checks of arguments
+"""
+
+from mahsm.edges._edge import Edge as Edge
+from mahsm.edges._reduce import reduce_edge as reduce_edge
+from mahsm.edges._vmap import vmap as vmap
+
+__all__ = ["Edge", "reduce_edge", "vmap"]

@@ -1,0 +1,46 @@
+"""Checks of arguments, made when an edge is built."""
+
+import difflib
+from collections.abc import Iterable
+
+from mahsm._state import shown
+from mahsm.errors import EdgeError
+
+
+def key(edge: str, argument: str, value: object) -> None:
+    """Refuse what cannot be a key of a state."""
+    if not isinstance(value, str) or not value:
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected the name of a state key, as {argument}='docs'.")
+
+
+def whole(edge: str, argument: str, value: object, hint: str) -> None:
+    """Refuse what is not a whole number >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected a whole number >= 1. {hint}")
+
+
+def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse what is not one of `choices`."""
+    if value in (known := list(choices)):
+        return
+    close = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise EdgeError(f"{edge}: {argument}={shown(value)}; expected one of {', '.join(map(repr, known))}.{hint}")
+
+
+def function(edge: str, argument: str, value: object, expected: str) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise EdgeError(f"{edge}: {argument}={shown(value)} cannot be called; expected {expected}.")
+
+
+def seconds(edge: str, argument: str, value: object) -> None:
+    """Refuse what is not a time > 0 in seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes.")
+
+
+def name(edge: str, value: object) -> None:
+    """Refuse what LangGraph takes for no node name."""
+    if not isinstance(value, str) or not value or any(reserved in value for reserved in ":|"):
+        raise EdgeError(f"{edge}: name={shown(value)}; expected a node name, a text without ':' and '|'.")

@@ -1,0 +1,91 @@
+"""What all edges are: a node that LangGraph can look into, and that runs alone too."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.graph import Graph
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from mahsm._state import as_dict
+from mahsm.nodes._node import Async, Node, Sync
+
+Compiled = CompiledStateGraph[Any, Any, Any, Any]
+
+
+class Edge(Node):
+    """A special edge: wiring with a policy, compiled into a LangGraph subgraph.
+
+    Made by `vmap` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into `connect`; it runs alone with
+    `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and returns only its
+    update.
+
+    Attributes:
+        name: The node name that `connect` gives it, and its name in traces, errors and progress events.
+        graph: The subgraph that it compiles into.
+        reads: The state keys that it reads for itself (a target may read more).
+        writes: The state keys that it writes.
+
+    Example:
+        >>> from mahsm import vmap
+        >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled")
+        >>> edge.invoke({"xs": [1, 2, 3]})
+        {'doubled': [2, 4, 6]}
+    """
+
+    name: str
+
+    def __init__(
+        self, sync: Sync, async_: Async, *, name: str, graph: Compiled, reads: Sequence[str], writes: Sequence[str]
+    ) -> None:
+        super().__init__(sync, async_, name=name, graphs=[graph])
+        self.graph = graph
+        self.reads = frozenset(reads)
+        self.writes = frozenset(writes)
+
+    def compile(self, state_schema: type[Any] | None = None, **options: Any) -> Compiled:
+        """Make a graph that has this edge as its only node.
+
+        Args:
+            state_schema: Schema of its state. By default the state is a plain dict: whatever keys go in come out again,
+                with the edge's update laid over them.
+            **options: What `StateGraph.compile` takes: `checkpointer`, `store`, `cache`, `interrupt_before`...
+
+        Example:
+            >>> from langgraph.checkpoint.memory import InMemorySaver
+            >>> from mahsm import vmap
+            >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled")
+            >>> graph = edge.compile(checkpointer=InMemorySaver())
+            >>> graph.invoke({"xs": [1, 2]}, {"configurable": {"thread_id": "1"}})
+            {'xs': [1, 2], 'doubled': [2, 4]}
+        """
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(state_schema or dict)
+        builder.add_node(self.name, self if state_schema else self._over_dict())
+        builder.add_edge(START, self.name)
+        builder.add_edge(self.name, END)
+        return builder.compile(**{"name": self.name, **options})
+
+    def _over_dict(self) -> Node:
+        def sync(state: Any, config: RunnableConfig) -> Any:
+            return {**as_dict(state), **self.invoke(state, config)}
+
+        async def async_(state: Any, config: RunnableConfig) -> Any:
+            return {**as_dict(state), **await self.ainvoke(state, config)}
+
+        return Node(sync, async_, name=self.name, graphs=[self.graph])
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`..."""
+        return self.compile().stream(input, config, **kwargs)
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """The asynchronous twin of `stream`."""
+        return self.compile().astream(input, config, **kwargs)
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The drawing of the subgraph."""
+        return self.graph.get_graph(config, xray=xray)
+
+    def __repr__(self) -> str:
+        return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"

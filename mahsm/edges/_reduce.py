@@ -1,0 +1,174 @@
+"""`reduce_edge`: make one value of a list in the state."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from mahsm import _tasks
+from mahsm._state import as_dict, batch, read, shown
+from mahsm._types import State
+from mahsm.edges import _check
+from mahsm.edges._edge import Compiled, Edge
+from mahsm.errors import EdgeError, ReducerError
+from mahsm.nodes._node import Node
+from mahsm.nodes._target import node_name
+from mahsm.policies import ItemError, Penalize, is_item_error
+
+OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
+Reducer: TypeAlias = Callable[..., Any]
+
+
+class _Work(TypedDict):
+    """State of the subgraph: only what comes out of it."""
+
+    value: Any
+
+
+_current_call: ContextVar[Callable[[], Any]] = ContextVar("mahsm_reduce_call")
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """The specification of one `reduce_edge`: a subgraph with one node, named after the reducer."""
+
+    name: str
+    reducer_name: str
+    reducer: Reducer
+    takes_state: bool
+    input_key: str
+    output_key: str
+    errors: OnErrors
+
+    def lower(self) -> Compiled:
+        """Make the subgraph."""
+
+        def reduce(_: Any, config: RunnableConfig) -> Any:
+            return {"value": _tasks.call(_current_call.get())}
+
+        async def reduce_async(_: Any, config: RunnableConfig) -> Any:
+            call = _current_call.get()
+            value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
+            return {"value": await value if inspect.isawaitable(value) else value}
+
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
+        builder.add_edge(START, self.reducer_name)
+        builder.add_edge(self.reducer_name, END)
+        return builder.compile(name=self.name)
+
+    def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph, blocking."""
+        token = _current_call.set(self._call(state))
+        try:
+            return {self.output_key: graph.invoke({}, config)["value"]}
+        finally:
+            _current_call.reset(token)
+
+    async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph on the running event loop."""
+        token = _current_call.set(self._call(state))
+        try:
+            return {self.output_key: (await graph.ainvoke({}, config))["value"]}
+        finally:
+            _current_call.reset(token)
+
+    def _call(self, state: Any) -> Callable[[], Any]:
+        values = as_dict(state)
+        inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
+        kept = self._without_errors(inputs)
+        return partial(self.reducer, kept, values) if self.takes_state else partial(self.reducer, kept)
+
+    def _without_errors(self, inputs: list[Any]) -> list[Any]:
+        failed = [value for value in inputs if is_item_error(value)]
+        if not failed:
+            return inputs
+        if isinstance(self.errors, Penalize):
+            return [self.errors.value if is_item_error(value) else value for value in inputs]
+        if self.errors == "raise":
+            raise ReducerError(
+                f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; {_causes(failed)}. Pass "
+                "errors='drop' or errors=penalize(value) to go on without them."
+            )
+        if len(failed) == len(inputs):
+            raise ReducerError(f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to reduce.")
+        return [value for value in inputs if not is_item_error(value)]
+
+
+def reduce_edge(
+    *, input_key: str, output_key: str, reducer: Reducer, errors: OnErrors = "drop", name: str | None = None
+) -> Edge:
+    """Make one value of a list in the state.
+
+    Args:
+        input_key: State key of the list, such as the `out_key` of a `vmap`.
+        output_key: State key that gets the value.
+        reducer: A function from the list to the value, sync or async; if it takes a second argument, that is the state, as a
+            dict. `mahsm.reducers` has the usual ones.
+        errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises, `penalize(value)` puts
+            `value` in their place.
+        name: Node name; by default `reduce_` and the reducer's name.
+
+    Returns:
+        An edge that reads `input_key` and writes `output_key`.
+
+    Raises:
+        EdgeError: at once, for arguments that cannot work.
+        ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer cannot decide.
+        StateError: when run, for a list that is missing or is none.
+
+    Example:
+        >>> from mahsm import reduce_edge
+        >>> from mahsm.reducers import majority_vote
+        >>> edge = reduce_edge(input_key="votes", output_key="winner", reducer=majority_vote)
+        >>> edge.invoke({"votes": ["a", "b", "a"]})
+        {'winner': 'a'}
+    """
+    edge = f"reduce_edge({output_key!r})" if name is None else f"reduce_edge {name!r}"
+    for argument, value in {"input_key": input_key, "output_key": output_key}.items():
+        _check.key(edge, argument, value)
+    _check.function(edge, "reducer", reducer, "a function from a list to a value, such as mahsm.reducers.majority_vote")
+    if not isinstance(errors, Penalize):
+        _check.choice(edge, "errors", errors, ("drop", "raise"))
+    if name is not None:
+        _check.name(edge, name)
+    inner = reducer.func if isinstance(reducer, partial) else reducer
+    reducer_name = node_name(getattr(inner, "__name__", type(inner).__name__))
+    spec = Reduce(
+        name=name or f"reduce_{reducer_name}",
+        reducer_name=reducer_name,
+        reducer=reducer,
+        takes_state=_takes_state(edge, reducer),
+        input_key=input_key,
+        output_key=output_key,
+        errors=errors,
+    )
+    graph = spec.lower()
+    sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
+    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key])
+
+
+def _takes_state(edge: str, reducer: Reducer) -> bool:
+    try:
+        signature = inspect.signature(reducer)
+    except (TypeError, ValueError):  # builtins such as max have none
+        return False
+    for takes_state in (False, True):
+        try:
+            signature.bind(*[None] * (1 + takes_state))
+            return takes_state
+        except TypeError:
+            continue
+    raise EdgeError(f"{edge}: reducer {shown(reducer)} takes {signature}; expected (values) or (values, state).")
+
+
+def _causes(failed: Sequence[ItemError]) -> str:
+    first = "; ".join(f"item {error['index']}: {error['type']}: {error['message']}" for error in failed[:3])
+    return f"first: {first}"

@@ -1,0 +1,216 @@
+"""One run of a `vmap` edge: lets items in, calls the target, keeps what came out."""
+
+import asyncio
+import inspect
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
+from typing_extensions import TypedDict
+
+from mahsm import _tasks
+from mahsm._progress import Progress
+from mahsm._slots import Slots
+from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges._bound import ambient_runtime
+from mahsm.edges._items import Item, current_item
+from mahsm.errors import EdgeError, TooFewSucceeded
+from mahsm.nodes._target import plain_update
+from mahsm.policies import ItemError, item_error
+
+if TYPE_CHECKING:
+    from mahsm.edges._vmap import Vmap
+
+
+class Chunk(TypedDict):
+    """What the items from `lo` on gave. One that failed has None in `values` and stands in `errors`."""
+
+    lo: int
+    values: list[Any]
+    errors: list[ItemError]
+    ranks: list[int]
+    """When each item ended, as a number that grows over the whole run."""
+
+
+class VmapRun:
+    """What the chunks of one run share; they may run in several threads.
+
+    Two bounds hold at once. `open` counts the items that have begun and not ended. `chain` is the slots that an item
+    holds while its target is called: one of this run, one of each edge run around it, and one of the whole graph run
+    if its config has a `max_concurrency`. An item with an edge inside stays open but lends its slots.
+
+    Args:
+        edge: The specification.
+        state: The parent's state.
+        items: The batch.
+        config: The config of the node that the edge is; what is called for an item gets its bounds, not ours.
+        shared: The slots of the graph run.
+    """
+
+    def __init__(self, edge: "Vmap", state: State, items: list[Any], config: RunnableConfig, shared: Sequence[Slots]) -> None:
+        outer = current_item.get()
+        runtime = ambient_runtime()
+        self.edge = edge
+        self.state = state
+        self.items = items
+        self._writer = runtime.stream_writer if runtime else None
+        self.progress = Progress(edge.name, len(items), self._writer)
+        self._bounds = {key: config[key] for key in _BOUNDS if key in config}
+        self._order = outer.order if outer else ()
+        self._open = Slots(edge.max_concurrency)
+        self._chain = tuple(dict.fromkeys([Slots(edge.max_concurrency), *shared, *(outer.chain if outer else ())]))
+        self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
+        self._failures = 0
+        self._failures_allowed = edge.failures_allowed(len(items))
+        self._lock = threading.Lock()
+
+    # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
+
+    async def chunk_async(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
+        """Run the items from `lo` up to `hi` as tasks of the running event loop."""
+        chunk = _empty(lo, hi)
+        with set_config_context(self._item_config(config)) as context:
+            sync, async_ = context.run(self._bind)
+            call = async_ or partial(self._call_in_pool, sync)
+            async with _tasks.task_group() as group:
+                for index in range(lo, hi):
+                    await self._open.acquire_async((index,))
+                    group.create_task(self._item_async(index, call, chunk), context=context.copy())
+        return chunk
+
+    def chunk(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
+        """Run the items from `lo` up to `hi` in threads; a single item in this one."""
+        chunk = _empty(lo, hi)
+        with set_config_context(self._item_config(config)) as context:
+            sync, async_ = context.run(self._bind)
+            call = sync or async_
+            futures: list[Future[None]] = []
+            for index in range(lo, hi):
+                self._open.acquire((index,))
+                if hi - lo == 1:
+                    context.run(self._item, index, call, chunk)
+                else:
+                    futures.append(self._pool.submit(context.copy().run, self._item, index, call, chunk))
+            for future in futures:
+                future.result()
+        return chunk
+
+    async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
+        item = Item((*self._order, index), self._chain)
+        current_item.set(item)
+        try:
+            await item.take_async()
+            if self.edge.timeout is None:
+                update = await call(self._state_of(index))
+            else:
+                async with _tasks.deadline(self.edge.timeout):
+                    update = await call(self._state_of(index))
+            self._succeeded(index, update, chunk)
+        except GraphBubbleUp:
+            self._check_bubble(index, chunk)
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._failed(index, error, chunk)  # the target was cancelled from inside, the run was not
+        except Exception as error:
+            self._failed(index, error, chunk)
+        finally:
+            item.give()
+            self._open.release()
+
+    def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
+        item = Item((*self._order, index), self._chain)
+        current_item.set(item)
+        try:
+            item.take()
+            update = _tasks.call(partial(call, self._state_of(index)), self.edge.timeout)
+            self._succeeded(index, update, chunk)
+        except GraphBubbleUp:
+            self._check_bubble(index, chunk)
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(index, error, chunk)
+        finally:
+            item.give()
+            self._open.release()
+
+    # What becomes of an item.
+
+    def _state_of(self, index: int) -> State:
+        return {**self.state, **self.edge.overlay(self.items[index])}
+
+    def _succeeded(self, index: int, update: Update, chunk: Chunk) -> None:
+        chunk["values"][index - chunk["lo"]] = self.edge.entry(plain_update(update))
+        self._ended(index, chunk, failed=False)
+
+    def _failed(self, index: int, error: BaseException, chunk: Chunk) -> None:
+        edge, total = self.edge, len(self.items)
+        error.add_note(f"mahsm: {edge.name}, item {index} of {total}, attempt 1")
+        if edge.on_error == "raise":
+            self._open.close(error)  # nothing new begins, also in the other chunks
+            raise error
+        chunk["errors"].append(item_error(error, edge=edge.name, index=index, item=self.items[index]))
+        self._ended(index, chunk, failed=True)
+        with self._lock:
+            self._failures += 1
+            failures = self._failures
+        if failures > self._failures_allowed:
+            reason = edge.too_few(failures, total)
+            self._open.close(reason)
+            raise reason from error
+
+    def _ended(self, index: int, chunk: Chunk, *, failed: bool) -> None:
+        chunk["ranks"][index - chunk["lo"]] = next(self._ranks)
+        self.progress.step(failed=failed)
+
+    def _check_bubble(self, index: int, chunk: Chunk) -> None:
+        if len(chunk["values"]) > 1:
+            raise EdgeError(
+                f"{self.edge.name}: item {index} called interrupt(), but {len(chunk['values'])} items share a task, and "
+                "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
+            )
+
+    # What the target is called with.
+
+    def _bind(self) -> tuple[Any, Any]:
+        target = self.edge.target
+        if not target.injected:
+            return target.sync, target.async_
+        runtime = get_runtime()
+        if self._writer is not None:  # an inner graph's own writer reaches nobody who does not stream its subgraphs
+            runtime = runtime.override(stream_writer=self._writer)
+        return target.bind(runtime)
+
+    async def _call_in_pool(self, sync: SyncCall, state: State) -> Update:
+        may_be_left = self.edge.timeout is not None
+        update = await _tasks.call_in_thread(partial(sync, state), self._pool, may_be_left=may_be_left)
+        return await update if inspect.isawaitable(update) else update
+
+    def _item_config(self, config: RunnableConfig) -> RunnableConfig:
+        return RunnableConfig(**{key: value for key, value in config.items() if key not in _BOUNDS}, **self._bounds)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(min(self.edge.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads; with `wait`, not before they are done with the item they are in."""
+        if "_pool" in self.__dict__:
+            self._pool.shutdown(wait=wait, cancel_futures=True)
+
+
+_BOUNDS = ("max_concurrency", "recursion_limit")
+
+
+def _empty(lo: int, hi: int) -> Chunk:
+    return Chunk(lo=lo, values=[None] * (hi - lo), errors=[], ranks=[0] * (hi - lo))

@@ -1,0 +1,51 @@
+"""Every error that mahsm raises of its own; what a target raises comes out as it is.
+
+    MahsmError
+    ├── EdgeError (ValueError)          an edge was built or wired wrongly
+    ├── StateError (ValueError)         the state does not hold what an edge or node reads
+    │   └── MissingKeyError (KeyError)  a key is not in the state
+    ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
+    ├── ReducerError (ValueError)       a reducer cannot decide on these values
+    └── TooFewSucceeded                 `min_success` can no longer be reached
+"""
+
+__all__ = [
+    "EdgeError",
+    "MahsmError",
+    "MissingKeyError",
+    "NodeError",
+    "ReducerError",
+    "StateError",
+    "TooFewSucceeded",
+]
+
+
+class MahsmError(Exception):
+    """The root of mahsm's own errors."""
+
+
+class EdgeError(MahsmError, ValueError):
+    """An edge was built or wired wrongly."""
+
+
+class StateError(MahsmError, ValueError):
+    """The state does not hold what an edge or node reads."""
+
+
+class MissingKeyError(StateError, KeyError):
+    """A key that an edge or node reads is not in the state."""
+
+    def __str__(self) -> str:  # KeyError would show the message's repr
+        return ValueError.__str__(self)
+
+
+class NodeError(MahsmError, ValueError):
+    """A node cannot be made from this object, or the object gave back nothing usable."""
+
+
+class ReducerError(MahsmError, ValueError):
+    """A reducer cannot decide on these values."""
+
+
+class TooFewSucceeded(MahsmError):
+    """`min_success` of a `vmap` can no longer be reached; the first failure is its `__cause__` where it is known."""

@@ -1,0 +1,20 @@
+"""Nodes: what stands between the keys of a state and the arguments of a function or module.
+
+- `_node`    a node with a synchronous and an asynchronous side
+- `_target`  whatever an edge can call, made into one thing
+- `_dspy`    `dspy_node`; it imports DSPy, so it is loaded when first used
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
+
+if TYPE_CHECKING:
+    from mahsm.nodes._dspy import DSPyNode as DSPyNode
+    from mahsm.nodes._dspy import dspy_node as dspy_node
+
+__all__ = ["DSPyNode", "dspy_node"]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, {"DSPyNode": "mahsm.nodes._dspy", "dspy_node": "mahsm.nodes._dspy"}, name)

@@ -1,0 +1,201 @@
+"""`dspy_node`: a DSPy module as a LangGraph node."""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast, overload
+
+import dspy
+from langchain_core.runnables import RunnableConfig
+
+from mahsm._state import as_dict, missing, shown
+from mahsm._types import State
+from mahsm.errors import MissingKeyError, NodeError
+from mahsm.nodes._node import Node
+from mahsm.nodes._target import node_name
+
+Fields: TypeAlias = Sequence[str] | Mapping[str, str]
+"""Names of a module's fields; or from each field to the state key that it is read from or written to."""
+
+
+class DSPyNode(Node):
+    """A DSPy module between state keys and its fields. Made by `dspy_node`.
+
+    It holds the module itself and calls it as DSPy does, so what an optimiser or `set_lm` does to `module` counts here.
+
+    Attributes:
+        module: The DSPy module.
+    """
+
+    def __init__(
+        self,
+        module: dspy.Module,
+        *,
+        input_fields: Fields | None = None,
+        output_fields: Fields | None = None,
+        name: str | None = None,
+    ) -> None:
+        name = name or node_name(type(module).__name__)
+        super().__init__(self._run, self._run_async, name=name)
+        self.module = module
+        self._reader = f"dspy_node {name!r}"
+        required, optional = _input_names(module)
+        if input_fields is None:
+            if not required and not optional:
+                raise NodeError(
+                    f"{self._reader}: {type(module).__name__}.forward names no inputs, and there is no signature to take them "
+                    "from. Pass input_fields=[...]."
+                )
+            self._inputs = {field: field for field in (*required, *optional)}
+        else:
+            self._inputs = _mapping(self._reader, "input_fields", input_fields)
+            if lacking := [field for field in required if field not in self._inputs]:
+                raise NodeError(f"{self._reader}: input_fields={shown(input_fields)} lacks {lacking}, which the module needs.")
+        self._required = frozenset(self._inputs) - frozenset(optional)
+        self._outputs = None if output_fields is None else _mapping(self._reader, "output_fields", output_fields)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the module can be awaited; if not, it runs in a thread."""
+        return hasattr(type(self.module), "aforward")
+
+    def _run(self, state: Any, config: RunnableConfig) -> State:
+        return self._update(self.module(**self._arguments(state)))
+
+    async def _run_async(self, state: Any, config: RunnableConfig) -> State:
+        arguments = self._arguments(state)
+        if self.is_async:
+            return self._update(await self.module.acall(**arguments))
+        return self._update(await asyncio.to_thread(self.module, **arguments))
+
+    def _arguments(self, state: Any) -> dict[str, Any]:
+        values = as_dict(state)
+        for field, key in self._inputs.items():
+            if key not in values and field in self._required:
+                raise MissingKeyError(
+                    f"{self._reader}: {missing(values, key)} Its module needs {field!r}: write the key first, or pass "
+                    f"input_fields={{{field!r}: <state key>}}."
+                )
+        return {field: values[key] for field, key in self._inputs.items() if key in values}
+
+    def _update(self, result: object) -> State:
+        if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
+            raise NodeError(
+                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
+                "dspy.Prediction(name=value)."
+            )
+        update = cast("State", _plain(result))
+        if self._outputs is None:
+            return update
+        for field in self._outputs:
+            if field not in update:
+                raise NodeError(f"{self._reader}: {missing(update, field, 'the prediction')} Change output_fields.")
+        return {key: update[field] for field, key in self._outputs.items()}
+
+
+@overload
+def dspy_node(
+    module: dspy.Module, /, *, input_fields: Fields | None = None, output_fields: Fields | None = None, name: str | None = None
+) -> DSPyNode: ...
+@overload
+def dspy_node(
+    module: type[dspy.Module],
+    /,
+    *,
+    input_fields: Fields | None = None,
+    output_fields: Fields | None = None,
+    name: str | None = None,
+) -> Callable[..., DSPyNode]: ...
+@overload
+def dspy_node(
+    *, input_fields: Fields | None = None, output_fields: Fields | None = None, name: str | None = None
+) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
+def dspy_node(module: Any = None, /, **options: Any) -> Any:
+    """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
+
+    Args:
+        module: A module, or a class of modules. A decorated class makes nodes: `Summarize(...)` is then a node whose
+            `module` is the instance, and the class itself is `Summarize.__wrapped__`.
+        input_fields: Inputs of the module: names that are both field and state key, or `{field: state key}`. By default
+            what `forward` takes, or the inputs of its signature.
+        output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the state schema
+            lacks.
+        name: Node name; by default the class's.
+
+    Returns:
+        A node that gives plain values, never a `Prediction`: nested predictions become dicts, pydantic models stay.
+
+    Raises:
+        NodeError: at once, if this is no DSPy module or its inputs cannot be told; when run, if an output is missing.
+        MissingKeyError: when run, if the state lacks a required input.
+
+    Example:
+        >>> import dspy
+        >>> from mahsm import dspy_node
+        >>> node = dspy_node(dspy.Predict("text -> summary"), input_fields={"text": "doc"}, output_fields=["summary"])
+        >>> with dspy.context(lm=dspy.utils.DummyLM([{"summary": "short"}])):
+        ...     node.invoke({"doc": "a long text"})
+        {'summary': 'short'}
+    """
+    if module is None:
+        return functools.partial(dspy_node, **options)
+    if isinstance(module, type) and issubclass(module, dspy.Module):
+
+        @functools.wraps(module, updated=())
+        def make(*args: Any, **kwargs: Any) -> DSPyNode:
+            return DSPyNode(module(*args, **kwargs), **options)
+
+        return make
+    if not isinstance(module, dspy.Module):
+        raise NodeError(f"dspy_node: got {shown(module)}; expected a dspy.Module, or a class of them.")
+    return DSPyNode(module, **options)
+
+
+def _input_names(module: dspy.Module) -> tuple[list[str], list[str]]:
+    """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
+    forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
+    parameters = inspect.signature(forward).parameters.values()
+    named = [parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)]
+    required = [parameter.name for parameter in named if parameter.default is parameter.empty]
+    optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
+    signature = _signature(module)
+    if signature is not None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for field, info in signature.input_fields.items():
+            if field not in required and field not in optional:
+                (required if info.is_required() else optional).append(field)
+    return required, optional
+
+
+def _signature(module: dspy.Module) -> Any:
+    signature = getattr(module, "signature", None)
+    if hasattr(signature, "input_fields"):
+        return signature
+    inner = getattr(module, "module", None)  # BestOfN, Refine
+    if isinstance(inner, dspy.Module):
+        return _signature(inner)
+    predictors = module.predictors()
+    return predictors[0].signature if len(predictors) == 1 else None
+
+
+def _mapping(reader: str, argument: str, fields: Fields) -> dict[str, str]:
+    if isinstance(fields, Mapping):
+        pairs = dict(fields)
+    elif isinstance(fields, str):
+        raise NodeError(f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as {argument}=[{fields!r}].")
+    else:
+        pairs = {field: field for field in fields}
+    if odd := [name for pair in pairs.items() for name in pair if not isinstance(name, str)]:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise NodeError(f"{reader}: {argument} has {shown(odd[0])}; expected names of fields, or {{field: state key}}.")
+    return pairs
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dspy.Example):
+        return {key: _plain(value[key]) for key in value.keys()}
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple) and any(isinstance(entry, dspy.Example | Mapping | list | tuple) for entry in value):
+        plain = [_plain(entry) for entry in cast("Sequence[Any]", value)]
+        return plain if isinstance(value, list) else tuple(plain)
+    return value

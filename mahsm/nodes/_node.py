@@ -1,0 +1,43 @@
+"""A LangGraph node with a synchronous and an asynchronous side."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import ensure_config
+
+Sync = Callable[[Any, RunnableConfig], Any]
+Async = Callable[[Any, RunnableConfig], Awaitable[Any]]
+
+
+class Node(RunnableLambda[Any, Any]):
+    """A Runnable made of two functions, whose graphs LangGraph finds.
+
+    LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`; that is why this is one. It adds no span and no
+    callback of its own, so a node costs what its function costs.
+    """
+
+    def __init__(self, sync: Sync, async_: Async, *, name: str, graphs: Sequence[Runnable[Any, Any]] = ()) -> None:
+        super().__init__(sync, async_, name=name)
+        self._sync = sync
+        self._async = async_
+        self.deps = list(graphs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the asynchronous side is more than the synchronous one in a thread."""
+        return True
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the synchronous side."""
+        return self._sync(input, ensure_config(config))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the asynchronous side."""
+        return await self._async(input, ensure_config(config))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)

@@ -1,0 +1,182 @@
+"""Targets: whatever maps a state to an update, made into one thing that an edge can call."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from langchain_core.runnables import Runnable, RunnableLambda
+from langgraph.config import get_config
+from langgraph.graph import StateGraph
+from langgraph.pregel.protocol import PregelProtocol
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
+from mahsm._state import shown
+from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.errors import NodeError
+from mahsm.nodes._node import Node
+
+_INJECTED = {"config": "RunnableConfig", "runtime": "Runtime", "store": "BaseStore", "writer": "StreamWriter"}
+"""The parameters that LangGraph fills by name, and what their annotation says if they have one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an edge calls for each item.
+
+    Attributes:
+        name: A legal node name.
+        sync: Its blocking side, if it has one.
+        async_: Its awaitable side, if it has one.
+        injected: Which of LangGraph's own parameters it takes.
+        graph: The graph inside, if there is one: each call is then a run of that graph.
+    """
+
+    name: str
+    sync: Callable[..., Update] | None
+    async_: Callable[..., Any] | None
+    injected: frozenset[str] = frozenset()
+    graph: PregelProtocol[Any, Any, Any, Any] | None = None
+
+    def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
+        """Both sides with LangGraph's parameters filled in, inside of a node."""
+        values = {"config": get_config(), "runtime": runtime, "store": runtime.store, "writer": runtime.stream_writer}
+        given = {name: values[name] for name in self.injected}
+        sync = functools.partial(self.sync, **given) if self.sync else None
+        async_ = functools.partial(self.async_, **given) if self.async_ else None
+        return sync, async_
+
+
+def as_target(source: object, *, reader: str) -> Target:
+    """Make a target of a function, a Runnable, a graph, an edge or a DSPy module.
+
+    Args:
+        source: What to call.
+        reader: Who wants it, for the error.
+
+    Raises:
+        NodeError: if `source` cannot be called with a state.
+    """
+    dspy = sys.modules.get("dspy")  # whoever passes a DSPy module has imported it
+    if dspy is not None and isinstance(source, dspy.Module):
+        from mahsm.nodes._dspy import dspy_node
+
+        source = dspy_node(source)
+    if isinstance(source, StateGraph):
+        raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
+    if isinstance(source, Runnable):
+        return _of_runnable(source)
+    if isinstance(source, type) or not callable(source):
+        raise NodeError(
+            f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a "
+            "Runnable, a compiled graph or an edge" + (", not a class: make an instance." if isinstance(source, type) else ".")
+        )
+    return _of_function(source, reader)
+
+
+def node_name(name: str) -> str:
+    """The name without what LangGraph reserves in node names."""
+    return name.replace(":", "_").replace("|", "_").strip("<>") or "node"
+
+
+def plain_update(update: Update) -> Update:
+    """What a target gave back, without the `Command` around it.
+
+    Raises:
+        NodeError: if the command also says where to go, which means nothing for one item of many.
+    """
+    if not isinstance(update, Command):
+        return update
+    if update.goto or update.graph is not None or update.resume is not None:
+        raise NodeError(
+            f"the target returned {shown(update)}; only an update can come out of an item. Return the update, and "
+            "route after the edge, on what it wrote."
+        )
+    return update.update
+
+
+def _of_runnable(source: "Runnable[Any, Any]") -> Target:
+    name, graph = node_name(source.get_name()), _graph_in(source)
+    if isinstance(source, Node):
+        has_sync, has_async = True, source.is_async
+    elif isinstance(source, RunnableLambda):
+        has_sync, has_async = hasattr(source, "func"), hasattr(source, "afunc")
+    else:
+        has_sync, has_async = True, type(source).ainvoke is not Runnable.ainvoke  # the default is a thread of the loop's few
+    return Target(name, source.invoke if has_sync else None, source.ainvoke if has_async else None, graph=graph)
+
+
+def _of_function(source: Callable[..., Any], reader: str) -> Target:
+    inner = source
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = getattr(inner, "__name__", type(inner).__name__)
+    injected = _injected(source, name, reader)
+    convert = _converter(inner)
+    function = source if convert is None else _converted(source, convert)
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
+        return Target(node_name(name), None, function, injected, _graph_in(source))
+    return Target(node_name(name), function, None, injected, _graph_in(source))
+
+
+def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[str]:
+    try:
+        signature = inspect.signature(source)
+    except (TypeError, ValueError):  # some builtins have none
+        return frozenset()
+    taken = frozenset(name for name, marker in _INJECTED.items() if _takes(signature.parameters.get(name), marker))
+    try:
+        signature.bind(object(), **dict.fromkeys(taken))
+    except TypeError as error:
+        raise NodeError(
+            f"{reader}: the target {name}{signature} cannot be called with a state: {error}. Expected {name}(state), and "
+            f"besides only {', '.join(_INJECTED)}. Fix other arguments with functools.partial."
+        ) from None
+    return taken
+
+
+def _takes(parameter: inspect.Parameter | None, marker: str) -> bool:
+    if parameter is None or parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return False
+    return parameter.default is parameter.empty or parameter.annotation is parameter.empty or marker in str(parameter.annotation)
+
+
+def _converter(function: Callable[..., Any]) -> Callable[[State], Any] | None:
+    """How to make the state into what the first parameter is annotated with, if that is a dataclass or a model."""
+    plain = function if inspect.isroutine(function) else getattr(function, "__call__")  # noqa: B004
+    try:
+        hints = get_type_hints(plain)
+        names = [name for name in inspect.signature(function).parameters]
+    except (NameError, TypeError, ValueError):
+        return None
+    schema = hints.get(names[0]) if names else None
+    if not isinstance(schema, type):
+        return None
+    if is_dataclass(schema):
+        known = [field.name for field in fields(schema) if field.init]
+        return lambda state: schema(**{name: state[name] for name in known if name in state})
+    if hasattr(schema, "model_validate"):
+        return schema.model_validate  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    return None
+
+
+def _converted(function: Callable[..., Any], convert: Callable[[State], Any]) -> Callable[..., Any]:
+    return lambda state, **injected: function(convert(state), **injected)
+
+
+class _Probe(TypedDict, total=False):
+    probe: None
+
+
+def _graph_in(source: Any) -> PregelProtocol[Any, Any, Any, Any] | None:
+    """The graph that LangGraph itself would find in a node made of `source`."""
+    if isinstance(source, PregelProtocol):
+        return source
+    builder = StateGraph(_Probe)
+    builder.add_node("probe", source, input_schema=_Probe)
+    builder.set_entry_point("probe")
+    return next((graph for _, graph in builder.compile().get_subgraphs()), None)

@@ -1,0 +1,83 @@
+"""What happens to items that fail: how a failure is recorded, and what a fan-in does with it."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from typing_extensions import TypedDict, TypeIs
+
+from mahsm._state import shown
+
+__all__ = ["ItemError", "Penalize", "is_item_error", "penalize"]
+
+T = TypeVar("T")
+
+
+class ItemError(TypedDict):
+    """An item that failed, as data in the state.
+
+    It is a plain dict of plain values, so it comes back from every checkpointer as it was, in LangGraph's strict mode
+    too. `is_item_error` tells it from a result.
+
+    Example:
+        >>> from mahsm import is_item_error
+        >>> entries = ["fine", item_error(ValueError("too long"), edge="vmap_read", index=1, item="a.txt")]
+        >>> [entry["message"] for entry in entries if is_item_error(entry)]
+        ['too long']
+    """
+
+    edge: str
+    """Name of the edge."""
+    index: int
+    """Position in the batch, from 0."""
+    key: str
+    """What the item is: its repr, at most 80 characters."""
+    type: str
+    """Class of the exception, with its module unless that is builtins: "ValueError", "httpx.ReadTimeout"."""
+    message: str
+    """`str()` of the exception."""
+    attempts: int
+    """How often the item was tried."""
+
+
+_FIELDS = ItemError.__annotations__.keys()
+
+
+def item_error(error: BaseException, *, edge: str, index: int, item: object, attempts: int = 1) -> ItemError:
+    """Record an exception as an `ItemError`."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return ItemError(edge=edge, index=index, key=shown(item), type=name, message=str(error), attempts=attempts)
+
+
+def is_item_error(value: object) -> TypeIs[ItemError]:
+    """Whether a value is an `ItemError`.
+
+    Example:
+        >>> is_item_error({"summary": "fine"})
+        False
+    """
+    return isinstance(value, dict) and value.keys() == _FIELDS
+
+
+@dataclass(frozen=True)
+class Penalize(Generic[T]):
+    """Error policy of `reduce_edge`: a failed input counts as `value`. Made by `penalize`."""
+
+    value: T
+
+
+def penalize(value: Any) -> Penalize[Any]:
+    """Let `reduce_edge` count a failed input as `value`, where `errors="drop"` would leave it out.
+
+    Args:
+        value: What stands in the place of the failed input, such as `0.0` among scores.
+
+    Example:
+        >>> from mahsm import reduce_edge
+        >>> from mahsm.reducers import mean
+        >>> edge = reduce_edge(input_key="scores", output_key="score", reducer=mean, errors=penalize(0.0))
+        >>> failed = item_error(ValueError("no answer"), edge="vmap_score", index=1, item="b.txt")
+        >>> edge.invoke({"scores": [1.0, failed]})
+        {'score': 0.5}
+    """
+    return Penalize(value)
