@@ -32,8 +32,9 @@ OnError: TypeAlias = Literal["raise", "collect", "drop"]
 _CHUNKS = 128
 """Tasks that a batch is cut into. More lose less work in a crash, fewer cost less: a task takes LangGraph 200 to 400 us."""
 
-_WAVE = 1024
-"""Tasks at a time. LangGraph's cost per task grows with their number, and without an event loop each is a thread."""
+_WAVE = (256, 1024)
+"""Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
+ends, and without an event loop each is a thread; waves that are too short make the fast wait for the slow."""
 
 
 class _Work(TypedDict):
@@ -97,16 +98,21 @@ class Vmap:
             return self.chunk_size
         return 1 if self.target.graph else math.ceil(total / _CHUNKS)
 
+    @property
+    def _tasks_at_a_time(self) -> int:
+        fewest, most = _WAVE
+        return min(most, max(fewest, 32 * self.max_concurrency))
+
     def _wave(self, run: VmapRun, lo: int) -> list[Send]:
         total = len(run.items)
         size = self._size(total)
-        stop = min(total, lo + size * _WAVE)
+        stop = min(total, lo + size * self._tasks_at_a_time)
         return [Send(self.target.name, (start, min(start + size, total))) for start in range(lo, stop, size)]
 
     def _next(self, run: VmapRun, chunk: Chunk) -> Command[Any]:
         """Hand in a chunk; the last one of a wave calls the next wave."""
         end, total = chunk["lo"] + len(chunk["values"]), len(run.items)
-        last_of_wave = end < total and end % (self._size(total) * _WAVE) == 0
+        last_of_wave = end < total and end % (self._size(total) * self._tasks_at_a_time) == 0
         return Command(update={"done": [chunk]}, goto=self._wave(run, end) if last_of_wave else ())
 
     # One run.
@@ -150,8 +156,8 @@ class Vmap:
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
         """The subgraph's config: all chunks begin at once, since LangGraph saves nothing while a task waits to begin."""
         total = len(run.items)
-        waves = math.ceil(total / self._size(total) / _WAVE)
-        return {**config, "max_concurrency": 100 * _WAVE, "recursion_limit": waves + 10}
+        waves = math.ceil(total / self._size(total) / self._tasks_at_a_time)
+        return {**config, "max_concurrency": 100 * self._tasks_at_a_time, "recursion_limit": waves + 10}
 
     def _done(self, state: dict[str, Any]) -> list[Chunk]:
         if "__interrupt__" in state:
