@@ -9,6 +9,14 @@ from collections.abc import Callable, Sequence
 Order = tuple[int, ...]
 
 
+class Closed(Exception):
+    """Nobody gets a slot any more; `reason` is what ended the work."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(f"closed by {reason!r}")
+        self.reason = reason
+
+
 class _Waiter:
     """One caller in the queue. `granted` and `gone` change under the lock of its `Slots`."""
 
@@ -36,6 +44,7 @@ class Slots:
         self._lock = threading.Lock()
         self._queue: list[tuple[Order, int, _Waiter]] = []
         self._arrivals = itertools.count()
+        self._blocked: list[threading.Event] = []  # the threads among those in line
         self._closed: BaseException | None = None
 
     @property
@@ -46,15 +55,13 @@ class Slots:
     def try_acquire(self) -> bool:
         """Take a slot if one is free and nobody is before us."""
         with self._lock:
-            if self._closed is not None:
-                raise self._closed
-            if self._free and not self._queue:
+            if self._free and not self._queue and self._closed is None:
                 self._free -= 1
                 return True
             return False
 
     async def acquire_async(self, order: Order) -> None:
-        """Take a slot, waiting in line on the running event loop."""
+        """Take a slot, waiting in line on the running event loop; once closed, until somebody cancels the wait."""
         if self.try_acquire():
             return
         loop = asyncio.get_running_loop()
@@ -73,22 +80,28 @@ class Slots:
         except BaseException:
             self._leave(waiter)
             raise
-        if self._closed is not None and not waiter.granted:
-            raise self._closed
 
     def acquire(self, order: Order) -> None:
-        """Take a slot, blocking this thread in line."""
+        """Take a slot, blocking this thread in line.
+
+        Raises:
+            Closed: when the slots have been closed.
+        """
         if self.try_acquire():
             return
-        granted = threading.Event()
-        waiter = self._enqueue(order, granted.set)
+        woken = threading.Event()
+        waiter = self._enqueue(order, woken.set)
+        self._blocked.append(woken)
         try:
-            granted.wait()
-        except BaseException:  # KeyboardInterrupt in the main thread
+            while not waiter.granted:
+                if self._closed is not None:
+                    raise Closed(self._closed)
+                woken.wait()
+        except BaseException:  # closed, or KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
-        if self._closed is not None and not waiter.granted:
-            raise self._closed
+        finally:
+            self._blocked.remove(woken)
 
     def release(self) -> None:
         """Give a slot back, to the first in line if somebody waits."""
@@ -101,20 +114,17 @@ class Slots:
         waiter.wake()
 
     def close(self, reason: BaseException) -> None:
-        """Let nobody in any more: everyone in line, and everyone who comes later, gets `reason`."""
+        """Let nobody in any more. Threads in line get `Closed`; tasks stay in line, since their group cancels them."""
         with self._lock:
-            self._closed = reason
-            waiting = [waiter for _, _, waiter in self._queue if not waiter.gone]
-            self._queue.clear()
-        for waiter in waiting:
-            waiter.wake()
+            self._closed = self._closed or reason
+            blocked = list(self._blocked)
+        for woken in blocked:
+            woken.set()
 
     def _enqueue(self, order: Order, wake: Callable[[], object]) -> _Waiter:
         waiter = _Waiter(wake)
         with self._lock:
-            if self._closed is not None:
-                raise self._closed
-            if self._free and not self._queue:  # freed since try_acquire
+            if self._free and not self._queue and self._closed is None:  # freed since try_acquire
                 self._free -= 1
                 waiter.granted = True
             else:
@@ -124,7 +134,7 @@ class Slots:
         return waiter
 
     def _next(self) -> _Waiter | None:
-        while self._queue:
+        while self._queue and self._closed is None:
             _, _, waiter = heapq.heappop(self._queue)
             if not waiter.gone:
                 return waiter

@@ -15,6 +15,7 @@ from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
 from mahsm._progress import progress as show_progress
+from mahsm._slots import Closed
 from mahsm._state import as_dict, batch, missing, read, shown
 from mahsm._types import Overlay, State, Update
 from mahsm.edges import _check
@@ -125,6 +126,8 @@ class Vmap:
             try:
                 with lent():
                     return self._update(run, self._done(graph.invoke({}, self._inner(config, run))))
+            except Closed as closed:  # LangGraph raised the error of a chunk that only stopped because another one failed
+                raise closed.reason from closed.reason.__cause__
             finally:
                 run.close(wait=True)
 

@@ -1,0 +1,46 @@
+"""The `mahsm` command.
+
+- `_demo`       `mahsm demo`: a state machine that answers a question over documents
+- `_documents`  where the documents come from
+- `_relevance`  how well a document fits a question, as a number
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mahsm.errors import MahsmError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What stands behind `mahsm`; by default the process's own.
+
+    Returns:
+        The exit code: 0, or 2 when a line on stderr says what to change.
+    """
+    parser = argparse.ArgumentParser(prog="mahsm", description="Special edges for LangGraph.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="answer a question over documents, with a vmap and a reduce edge")
+    demo.add_argument("--question", metavar="TEXT", help="default: which of them does token-bucket rate limiting?")
+    demo.add_argument("--files", nargs="+", metavar="GLOB", help="your own documents, as 'docs/*.md'; default: installed packages")
+    demo.add_argument("--model", help="let a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score")
+    demo.add_argument("--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1")
+    demo.add_argument("--top", type=int, default=5, help="answers to show (default: 5)")
+    demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")
+    options = parser.parse_args(arguments)
+
+    from mahsm.cli._demo import demo as run_demo
+
+    try:
+        run_demo(options)
+    except (MahsmError, OSError) as error:
+        print(f"mahsm demo: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells have it
+    return 0

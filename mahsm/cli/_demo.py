@@ -1,0 +1,149 @@
+"""`mahsm demo`: a LangGraph state machine that answers a question over documents."""
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from langgraph.graph import END, START, StateGraph
+from rich.console import Console
+from rich.table import Table
+from typing_extensions import TypedDict
+
+from mahsm._progress import progress
+from mahsm.cli import _documents, _relevance
+from mahsm.cli._documents import Document
+from mahsm.edges import Edge, reduce_edge, vmap
+from mahsm.errors import EdgeError, TooFewSucceeded
+from mahsm.graph import connect
+from mahsm.policies import ItemError
+from mahsm.reducers import top_k
+
+if TYPE_CHECKING:
+    import dspy
+
+QUESTION = "Which of them does token-bucket rate limiting?"
+
+
+class State(TypedDict, total=False):
+    """What flows through the demo's graph."""
+
+    question: str
+    documents: list[Document]
+    rarity: list[float]
+    mean_length: float
+    scored: list[dict[str, Any]]
+    failed: list[ItemError]
+    best: list[dict[str, Any]]
+    answer: str
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Run the demo and print what it found.
+
+    Raises:
+        MahsmError: with a line that says what to change.
+    """
+    files, lm = options.files, _lm(options.model, options.api_base) if options.model else None
+    graph = build(
+        load=(lambda: _documents.matching(files)) if files else _documents.installed,
+        read=_by_relevance(options.max_concurrency) if lm is None else _by_model(lm, options.max_concurrency),
+        top=options.top,
+    ).compile(name="demo")
+
+    began = time.perf_counter()
+    try:
+        with progress():
+            state = asyncio.run(graph.ainvoke({"question": options.question or QUESTION}))
+    except TooFewSucceeded as error:
+        raise EdgeError(f"model {options.model!r} failed: {error.__cause__}") from error
+    seconds = time.perf_counter() - began
+
+    console = Console()
+    console.print(_table(state))
+    console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
+    calls = lm.history if lm else []
+    tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
+    cost = f"{seconds:.2f} s, {len(calls)} model calls, {tokens} tokens, {len(state['failed'])} failed"
+    console.print(f"{len(state['documents'])} documents: {cost}", highlight=False)
+
+
+def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGraph[Any, Any, Any, Any]:
+    """The state machine: load the documents, read each, keep the best, answer.
+
+    Args:
+        load: Gives the documents.
+        read: An edge from `documents` to `scored` and `failed`.
+        top: How many to keep, >= 1.
+    """
+
+    def load_documents(state: State) -> State:
+        documents = load()
+        question = _relevance.terms(state["question"])
+        for document in documents:
+            document["counts"], document["length"] = _relevance.count(question, document["text"])
+        rarity = _relevance.rarity(np.array([document["counts"] for document in documents], float))
+        mean_length = max(1.0, float(np.mean([document["length"] for document in documents])))
+        return {"documents": documents, "rarity": rarity.tolist(), "mean_length": mean_length}
+
+    def report(state: State) -> State:
+        return {"answer": ", ".join(entry["name"] for entry in state["best"] if entry["score"] > 0) or "none of them"}
+
+    builder = StateGraph(State)
+    builder.add_node("load", load_documents)
+    builder.add_node("report", report)
+    best = reduce_edge(input_key="scored", output_key="best", reducer=top_k(k=top, key="score"))
+    return connect(builder, START, "load", read, best, "report", END)
+
+
+def _by_relevance(max_concurrency: int) -> Edge:
+    def relevance(state: dict[str, Any]) -> dict[str, Any]:
+        document: Document = state["item"]
+        score = _relevance.bm25(np.array(document["counts"], float), document["length"], np.array(state["rarity"]), state["mean_length"])
+        return {"name": document["name"], "score": float(score), "why": " ".join(document["text"].split())[:100]}
+
+    return _read(relevance, max_concurrency)
+
+
+def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
+    from mahsm.cli._reader import Reader
+
+    reader = Reader()
+    reader.set_lm(lm)
+    return _read(reader, max_concurrency)
+
+
+def _read(target: object, max_concurrency: int) -> Edge:
+    return vmap(
+        target,
+        batch_key="documents",
+        out_key="scored",
+        max_concurrency=max_concurrency,
+        on_error="drop",
+        errors_key="failed",
+        min_success=0.9,
+    )
+
+
+def _lm(model: str, api_base: str | None) -> "dspy.LM":
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
+    provider, _, name = model.partition("/")
+    if not provider or not name:
+        raise EdgeError(f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini.")
+    import dspy
+
+    where = {"api_base": api_base} if api_base else {}
+    return dspy.LM(model, **where)
+
+
+def _table(state: State) -> Table:
+    table = Table(title=state["question"], caption=f"Answer: {state['answer']}")
+    table.add_column("document", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("why")
+    for entry in state["best"]:
+        table.add_row(entry["name"], f"{entry['score']:.2f}", entry["why"])
+    return table

@@ -1,0 +1,100 @@
+"""The variants that tests run over: ways to run a graph, and kinds of parent state."""
+
+import asyncio
+import operator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypedDict
+
+from langchain_core.messages import AnyMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import BaseModel
+
+from mahsm import Edge, connect
+
+MODES = ("sync", "async")
+
+
+class DictState(TypedDict, total=False):
+    xs: Any
+    bias: int
+    ys: Any
+    errors: Any
+
+
+@dataclass
+class DataclassState:
+    xs: Any = None
+    bias: int = 0
+    ys: Any = None
+    errors: Any = None
+
+
+class PydanticState(BaseModel):
+    xs: Any = None
+    bias: int = 0
+    ys: Any = None
+    errors: Any = None
+
+
+class MessagesState(TypedDict, total=False):
+    messages: Annotated[list[AnyMessage], add_messages]
+    xs: Any
+    bias: int
+    ys: Any
+    errors: Any
+
+
+class SummedState(TypedDict, total=False):
+    """A parent that reduces the edge's own output key."""
+
+    xs: list[int]
+    ys: Annotated[list[Any], operator.add]
+
+
+STATES = (DictState, DataclassState, PydanticState, MessagesState)
+
+
+def graph_of(*steps: Any, state: type[Any] = DictState, **options: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """A graph that runs the edges one after the other."""
+    return connect(StateGraph(state), START, *steps, END).compile(**options)
+
+
+def run(runnable: Any, state: Any, mode: str, config: Any = None) -> Any:
+    """Run under `invoke` or under `ainvoke`."""
+    return runnable.invoke(state, config) if mode == "sync" else asyncio.run(runnable.ainvoke(state, config))
+
+
+def run_edge(edge: Edge, xs: Any, mode: str) -> Any:
+    """What the edge makes of a batch."""
+    return run(edge, {"xs": xs}, mode)["ys"]
+
+
+def thread(number: str = "1", **more: Any) -> Any:
+    return {"configurable": {"thread_id": number}, **more}
+
+
+@dataclass
+class Gauge:
+    """Counts who is inside now, and the most there were."""
+
+    now: int = 0
+    most: int = 0
+    total: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        with self.lock:
+            self.now += 1
+            self.total += 1
+            self.most = max(self.most, self.now)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.now -= 1

@@ -1,0 +1,178 @@
+"""How many items run at once: alone, nested, and under LangGraph's own bound."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+
+from mahsm import vmap
+from mahsm.errors import EdgeError
+from tests.helpers import MODES, DictState, Gauge, graph_of, run, run_edge
+
+
+def gauged(gauge: Gauge, blocking: bool) -> Any:
+    def work(state: dict[str, Any]) -> int:
+        with gauge.inside():
+            threading.Event().wait(0.002)
+        return state["item"]
+
+    async def work_async(state: dict[str, Any]) -> int:
+        with gauge.inside():
+            await asyncio.sleep(0.002)
+        return state["item"]
+
+    return work if blocking else work_async
+
+
+def edge_of(target: Any, **options: Any) -> Any:
+    return vmap(target, **{"batch_key": "xs", "out_key": "ys", **options})
+
+
+@pytest.mark.parametrize("bound", [1, 3])
+@pytest.mark.parametrize("size", [10, 200])
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_never_more_than_max_concurrency_and_all_of_it(mode: str, blocking: bool, size: int, bound: int) -> None:
+    gauge = Gauge()
+    edge = edge_of(gauged(gauge, blocking), max_concurrency=bound)
+    assert run_edge(edge, range(size), mode) == list(range(size))
+    assert (gauge.most, gauge.total) == (bound, size)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "8"])
+def test_max_concurrency_that_makes_no_sense_is_refused_when_built(value: Any) -> None:
+    with pytest.raises(EdgeError, match=rf"max_concurrency={value!r}; expected a whole number >= 1"):
+        edge_of(lambda _: None, max_concurrency=value)
+
+
+@pytest.mark.parametrize(("outer_bound", "inner_bound"), [(1, 1), (2, 1), (1, 2), (3, 3), (2, 8)])
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_vmap_of_a_vmap_keeps_one_bound(mode: str, blocking: bool, outer_bound: int, inner_bound: int) -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking), batch_key="row", out_key="ys", max_concurrency=inner_bound)
+    outer = edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys", max_concurrency=outer_bound)
+    rows = [[1, 2, 3], [], [4], [5, 6, 7, 8]]
+    assert run_edge(outer, rows, mode) == rows
+    assert gauge.most <= outer_bound
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_three_levels_at_one(mode: str) -> None:
+    gauge = Gauge()
+    edge = vmap(gauged(gauge, blocking=False), batch_key="a", out_key="y", max_concurrency=1)
+    for key, below in (("b", "a"), ("xs", "b")):
+        edge = vmap(edge, batch_key=key, out_key="y", item_to_state=lambda x, k=below: {k: x}, result="y", max_concurrency=1)
+    assert run(edge, {"xs": [[[1, 2], [3]], [[4]]]}, mode) == {"y": [[[1, 2], [3]], [[4]]]}
+    assert gauge.most == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_edge_called_inside_a_function_lends_the_slot_too(mode: str) -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking=True), batch_key="row", out_key="ys", max_concurrency=1)
+
+    def both(state: dict[str, Any]) -> Any:
+        first = inner.invoke(state)["ys"]
+        return first + inner.invoke({"row": [9]})["ys"]
+
+    outer = edge_of(both, item_to_state=lambda row: {"row": row}, max_concurrency=1)
+    assert run_edge(outer, [[1, 2], [3]], mode) == [[1, 2, 9], [3, 9]]
+    assert gauge.most == 1
+
+
+async def test_edges_side_by_side_inside_an_item() -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys", max_concurrency=2)
+
+    async def both(_: Any) -> Any:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(inner.ainvoke({"row": [place, place]})) for place in range(3)]
+        return [task.result()["ys"] for task in tasks]
+
+    outer = edge_of(both, max_concurrency=2)
+    assert (await outer.ainvoke({"xs": [0]}))["ys"] == [[[0, 0], [1, 1], [2, 2]]]
+    assert gauge.most == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_slot_comes_back_when_the_edge_inside_fails(mode: str) -> None:
+    gauge = Gauge()
+
+    def fails(_: Any) -> None:
+        raise ValueError("inside")
+
+    inner = vmap(fails, batch_key="row", out_key="ys")
+
+    def catches(state: dict[str, Any]) -> str:
+        with pytest.raises(ValueError, match="inside"):
+            inner.invoke({"row": [1]})
+        with gauge.inside():
+            threading.Event().wait(0.002)
+        return "went on"
+
+    assert run_edge(edge_of(catches, max_concurrency=2), range(6), mode) == ["went on"] * 6
+    assert gauge.most <= 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("blocking", [True, False])
+def test_langgraphs_bound_is_an_upper_bound(mode: str, blocking: bool) -> None:
+    gauge = Gauge()
+    graph = graph_of(edge_of(gauged(gauge, blocking), max_concurrency=8))
+    run(graph, {"xs": list(range(30))}, mode, {"max_concurrency": 2})
+    assert (gauge.most, gauge.total) == (2, 30)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_langgraphs_bound_is_shared_by_edges_side_by_side_and_not_multiplied(mode: str) -> None:
+    gauge = Gauge()
+    builder = StateGraph(DictState)
+    for name, key in (("a", "ys"), ("b", "errors")):
+        builder.add_node(name, vmap(gauged(gauge, blocking=False), batch_key="xs", out_key=key))
+        builder.add_edge(START, name)
+        builder.add_edge(name, END)
+    run(builder.compile(), {"xs": list(range(20))}, mode, {"max_concurrency": 3})
+    assert (gauge.most, gauge.total) == (3, 40)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_langgraphs_bound_is_not_multiplied_by_nesting(mode: str) -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys")
+    outer = edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys")
+    run(graph_of(outer), {"xs": [[1, 2, 3, 4]] * 4}, mode, {"max_concurrency": 3})
+    assert (gauge.most, gauge.total) == (3, 16)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_graph_inside_an_item_sees_the_users_bounds(mode: str) -> None:
+    seen: list[Any] = []
+
+    def look(state: dict[str, Any], config: Any) -> dict[str, Any]:
+        seen.append((config.get("max_concurrency"), config["recursion_limit"]))
+        return {"ys": 1}
+
+    builder = StateGraph(DictState)
+    builder.add_node("look", look)
+    builder.add_edge(START, "look")
+    edge = edge_of(builder.compile(name="inside"), item_to_state=lambda x: {"xs": x})
+    run(graph_of(edge), {"xs": [1]}, mode, {"max_concurrency": 5, "recursion_limit": 77})
+    assert seen == [(5, 77)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_few_outer_items_are_open_at_once(mode: str) -> None:
+    """An item whose slot is lent is still open: a thousand outer items must not all begin."""
+    opened = Gauge()
+    inner = vmap(gauged(Gauge(), blocking=False), batch_key="row", out_key="ys")
+
+    async def outer_target(state: dict[str, Any]) -> Any:
+        with opened.inside():
+            return (await inner.ainvoke(state))["ys"]
+
+    edge = edge_of(outer_target, item_to_state=lambda row: {"row": row}, max_concurrency=4)
+    run_edge(edge, [[1, 2]] * 50, mode)
+    assert opened.most <= 4
