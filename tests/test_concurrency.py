@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
 from mahsm import vmap
@@ -151,7 +152,7 @@ def test_langgraphs_bound_is_not_multiplied_by_nesting(mode: str) -> None:
 def test_a_graph_inside_an_item_sees_the_users_bounds(mode: str) -> None:
     seen: list[Any] = []
 
-    def look(state: dict[str, Any], config: Any) -> dict[str, Any]:
+    def look(state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         seen.append((config.get("max_concurrency"), config["recursion_limit"]))
         return {"ys": 1}
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
@@ -177,6 +178,10 @@ def _graph_in(source: Any) -> PregelProtocol[Any, Any, Any, Any] | None:
     if isinstance(source, PregelProtocol):
         return source
     builder = StateGraph(_Probe)
-    builder.add_node("probe", source, input_schema=_Probe)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of annotations that it would not inject; ours are checked above
+            builder.add_node("probe", source, input_schema=_Probe)
+    except ValueError:  # a builtin without a signature
+        return None
     builder.set_entry_point("probe")
     return next((graph for _, graph in builder.compile().get_subgraphs()), None)

@@ -1,0 +1,71 @@
+"""The reducers: results, ties, and what they refuse."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mahsm.errors import ReducerError
+from mahsm.reducers import concat, majority_vote, mean, score_and_select, top_k
+
+ROWS = [{"id": "a", "score": 1}, {"id": "b", "score": 3}, {"id": "c", "score": 3}]
+
+
+def test_majority_vote() -> None:
+    assert majority_vote(["a", "b", "b"]) == "b"
+    assert majority_vote([{"x": 1}, {"x": 2}, {"x": 2}]) == {"x": 2}, "votes need not be hashable"
+    assert majority_vote(ROWS, key="score") == 3
+    assert majority_vote(key=lambda row: row["score"])(ROWS) == 3
+
+
+def test_majority_vote_tie_goes_to_the_first() -> None:
+    assert majority_vote(["b", "a", "a", "b"]) == "b"
+
+
+def test_score_and_select() -> None:
+    assert score_and_select(ROWS, score_key="score") is ROWS[1], "the first of equals"
+    assert score_and_select(ROWS, score_key="score", mode="min") is ROWS[0]
+    assert score_and_select(score_key=lambda row: -row["score"])(ROWS) is ROWS[0]
+
+
+def test_top_k() -> None:
+    assert top_k([1, 3, 2], k=2) == [3, 2]
+    assert top_k([1], k=5) == [1]
+    assert top_k([], k=5) == []
+    assert [row["id"] for row in top_k(k=2, key="score")(ROWS)] == ["b", "c"], "equals stay in order"
+
+
+def test_mean() -> None:
+    assert mean([1, 2]) == 1.5
+    assert mean(key="score")([*ROWS, {"score": np.float64(5)}]) == 3.0
+    assert type(mean([np.float32(1)])) is float, "a checkpointer takes no NumPy scalar"
+
+
+def test_concat() -> None:
+    assert concat(["a", "b"]) == "a\n\nb"
+    assert concat(separator="-")(["a", "b"]) == "a-b"
+    assert concat([[1], (2, 3)]) == [1, 2, 3]
+    assert concat(ROWS, key="id", separator="") == "abc"
+    assert concat([]) == []
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "no votes": (lambda: majority_vote([]), r"majority_vote: there are no values to choose from"),
+    "no candidates": (lambda: score_and_select([], score_key="score"), r"score_and_select: there are no values"),
+    "no numbers": (lambda: mean([]), r"mean: there are no values"),
+    "lacks the key": (lambda: mean(ROWS, key="cost"), r"mean: value 0 has no key 'cost'; it has 'id', 'score'"),
+    "no dict": (lambda: mean([1], key="score"), r"mean: value 0 is 1; expected a dict with the key 'score'"),
+    "nan": (lambda: top_k([1, float("nan")], k=1), r"top_k: the score of value 1 is nan; expected a number"),
+    "no number": (lambda: mean(["x"]), r"mean: the score of value 0 is 'x'; expected a number"),
+    "mode": (lambda: score_and_select(ROWS, score_key="score", mode="best"), r"mode='best'; expected 'max' or 'min'"),  # type: ignore[call-overload]
+    "k": (lambda: top_k(k=0), r"top_k: k=0; expected a whole number >= 1"),
+    "mixed": (lambda: concat(["a", [1]]), r"concat: found 'a'; expected all texts, or all lists"),
+    "numbers": (lambda: concat([1]), r"concat: found 1; expected all texts, or all lists"),
+    "none": (lambda: concat([[1], None]), r"concat: found None; expected"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_decided_is_an_error(call: Any, message: str) -> None:
+    with pytest.raises(ReducerError, match=message):
+        call()
