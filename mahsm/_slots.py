@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 Order = tuple[int, ...]
 
@@ -18,33 +18,71 @@ class Closed(Exception):
 
 
 class _Waiter:
-    """One caller in the queue. `granted` and `gone` change under the lock of its `Slots`."""
+    """One caller in the line, who wants `wanted` slots and takes what there is when its turn comes.
 
-    __slots__ = ("gone", "granted", "wake")
+    `granted` and `gone` change under the lock of its `Slots`.
+    """
 
-    def __init__(self, wake: Callable[[], object]) -> None:
-        self.wake = wake
-        self.granted = False
+    __slots__ = ("gone", "granted", "wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.granted = 0
         self.gone = False
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+
+class _Task(_Waiter):
+    """A task of the running event loop."""
+
+    __slots__ = ("_loop", "_thread", "turn")
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(wanted)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self.turn: asyncio.Future[None] = self._loop.create_future()
+
+    def wake(self) -> None:
+        if threading.get_ident() == self._thread:
+            _settle(self.turn)
+        else:
+            self._loop.call_soon_threadsafe(_settle, self.turn)
+
+
+class _Thread(_Waiter):
+    """A thread that blocks."""
+
+    __slots__ = ("turn",)
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(wanted)
+        self.turn = threading.Event()
+
+    def wake(self) -> None:
+        self.turn.set()
 
 
 class Slots:
-    """At most `limit` holders at once; the waiter with the lowest `order` is next.
+    """At most `limit` slots are held at once; who waits with the lowest `order` is next.
 
-    `order` is the path of an item through nested edges, such as `(3, 0)` for the first item inside the
-    fourth. Lower paths first means that what was begun is finished before something new is begun.
+    `order` is the path of an item through nested edges, such as `(3, 0)` for the first item inside the fourth. Lower paths
+    first means that what was begun is finished before something new is begun. One caller can take several slots at once:
+    when many are given back together, they all go to the first in line and not one to each.
 
     Args:
-        limit: How many may hold a slot at once, >= 1.
+        limit: How many slots there are, >= 1.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._free = limit
+        self._free = limit  # more than 0 only while nobody waits
         self._lock = threading.Lock()
-        self._queue: list[tuple[Order, int, _Waiter]] = []
+        self._line: list[tuple[Order, int, _Waiter]] = []
         self._arrivals = itertools.count()
-        self._blocked: list[threading.Event] = []  # the threads among those in line
+        self._blocked: list[_Thread] = []  # the threads among those in line
         self._closed: BaseException | None = None
 
     @property
@@ -52,99 +90,102 @@ class Slots:
         """Slots that nobody holds."""
         return self._free
 
-    def try_acquire(self) -> bool:
-        """Take a slot if one is free and nobody is before us."""
+    def try_acquire(self, wanted: int = 1) -> int:
+        """Take up to `wanted` slots if that needs no waiting; how many were taken."""
         with self._lock:
-            if self._free and not self._queue and self._closed is None:
-                self._free -= 1
-                return True
-            return False
+            return self._take_free(wanted)
 
-    async def acquire_async(self, order: Order) -> None:
-        """Take a slot, waiting in line on the running event loop; once closed, until somebody cancels the wait."""
-        if self.try_acquire():
-            return
-        loop = asyncio.get_running_loop()
-        thread = threading.get_ident()
-        granted: asyncio.Future[None] = loop.create_future()
+    async def acquire_async(self, order: Order, wanted: int = 1) -> int:
+        """Take 1 to `wanted` slots, waiting in line on the running event loop; how many were taken.
 
-        def wake() -> None:
-            if threading.get_ident() == thread:
-                _settle(granted)
-            else:
-                loop.call_soon_threadsafe(_settle, granted)
-
-        waiter = self._enqueue(order, wake)
+        Once the slots are closed, the wait ends only when somebody cancels it.
+        """
+        if taken := self.try_acquire(wanted):
+            return taken
+        waiter = _Task(wanted)
+        self._join(order, waiter)
         try:
-            await granted
+            await waiter.turn
         except BaseException:
             self._leave(waiter)
             raise
+        return self._collect(waiter)
 
-    def acquire(self, order: Order) -> None:
-        """Take a slot, blocking this thread in line.
+    def acquire(self, order: Order, wanted: int = 1) -> int:
+        """Take 1 to `wanted` slots, blocking this thread in line; how many were taken.
 
         Raises:
             Closed: when the slots have been closed.
         """
-        if self.try_acquire():
-            return
-        woken = threading.Event()
-        waiter = self._enqueue(order, woken.set)
-        self._blocked.append(woken)
+        if taken := self.try_acquire(wanted):
+            return taken
+        waiter = _Thread(wanted)
+        self._join(order, waiter)
+        self._blocked.append(waiter)
         try:
             while not waiter.granted:
                 if self._closed is not None:
                     raise Closed(self._closed)
-                woken.wait()
+                waiter.turn.wait()
         except BaseException:  # closed, or KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
         finally:
-            self._blocked.remove(woken)
+            self._blocked.remove(waiter)
+        return self._collect(waiter)
 
     def release(self) -> None:
-        """Give a slot back, to the first in line if somebody waits."""
+        """Give one slot back, to the first in line if somebody waits."""
         with self._lock:
-            waiter = self._next()
+            waiter = self._first()
             if waiter is None:
                 self._free += 1
                 return
-            waiter.granted = True
-        waiter.wake()
+            waiter.granted += 1
+            if waiter.granted == waiter.wanted:
+                heapq.heappop(self._line)
+            wake = waiter.granted == 1
+        if wake:
+            waiter.wake()
 
     def close(self, reason: BaseException) -> None:
         """Let nobody in any more. Threads in line get `Closed`; tasks stay in line, since their group cancels them."""
         with self._lock:
             self._closed = self._closed or reason
             blocked = list(self._blocked)
-        for woken in blocked:
-            woken.set()
+        for waiter in blocked:
+            waiter.wake()
 
-    def _enqueue(self, order: Order, wake: Callable[[], object]) -> _Waiter:
-        waiter = _Waiter(wake)
+    def _take_free(self, wanted: int) -> int:
+        if self._closed is not None:
+            return 0
+        taken = min(self._free, wanted)
+        self._free -= taken
+        return taken
+
+    def _join(self, order: Order, waiter: _Waiter) -> None:
         with self._lock:
-            if self._free and not self._queue and self._closed is None:  # freed since try_acquire
-                self._free -= 1
-                waiter.granted = True
-            else:
-                heapq.heappush(self._queue, (order, next(self._arrivals), waiter))
-                return waiter
+            waiter.granted = self._take_free(waiter.wanted)  # some may have been given back just now
+            if not waiter.granted:
+                heapq.heappush(self._line, (order, next(self._arrivals), waiter))
+                return
         waiter.wake()
-        return waiter
 
-    def _next(self) -> _Waiter | None:
-        while self._queue and self._closed is None:
-            _, _, waiter = heapq.heappop(self._queue)
+    def _first(self) -> _Waiter | None:
+        while self._line and self._closed is None:
+            waiter = self._line[0][2]
             if not waiter.gone:
                 return waiter
+            heapq.heappop(self._line)
         return None
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _collect(self, waiter: _Waiter) -> int:
         with self._lock:
             waiter.gone = True
-            granted = waiter.granted
-        if granted:
+            return waiter.granted
+
+    def _leave(self, waiter: _Waiter) -> None:
+        for _ in range(self._collect(waiter)):
             self.release()
 
 

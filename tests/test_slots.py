@@ -69,6 +69,30 @@ async def test_a_waiter_cancelled_just_after_its_turn_gives_it_back() -> None:
     assert (served, slots.free) == ([], 1)
 
 
+async def test_slots_given_back_together_go_to_the_first_in_line() -> None:
+    slots = Slots(3)
+    assert slots.try_acquire(wanted=5) == 3
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(slots.acquire_async((0,), wanted=2))
+        second = group.create_task(slots.acquire_async((1,), wanted=2))
+        await settle()
+        for _ in range(3):
+            slots.release()
+    assert (first.result(), second.result()) == (2, 1)
+
+
+async def test_several_slots_of_a_cancelled_waiter_all_come_back() -> None:
+    slots = Slots(2)
+    assert slots.try_acquire(wanted=2) == 2
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(slots.acquire_async((0,), wanted=2))
+        await settle()
+        slots.release()
+        slots.release()
+        task.cancel()
+    assert slots.free == 2
+
+
 @settings(max_examples=50, deadline=None)
 @given(limit=st.integers(1, 4), steps=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("arc")), max_size=40))
 def test_slots_end_as_they_began(limit: int, steps: list[tuple[int, str]]) -> None:
@@ -135,7 +159,7 @@ def test_threads_and_loops_share_the_line() -> None:
         slots.release()
 
     threads = [in_thread(blocking), in_thread(lambda: asyncio.run(on_loop()))]
-    until(lambda: len(slots._queue) == 2)
+    until(lambda: len(slots._line) == 2)
     slots.release()
     for thread in threads:
         thread.join(10)
@@ -154,7 +178,7 @@ def test_close_wakes_threads_with_the_reason() -> None:
         caught.append(error.value)
 
     thread = in_thread(blocking)
-    until(lambda: len(slots._queue) == 1)
+    until(lambda: len(slots._line) == 1)
     slots.close(reason)
     thread.join(10)
     assert caught[0].reason is reason

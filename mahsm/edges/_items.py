@@ -26,7 +26,8 @@ class Item:
         self._lock = threading.Lock()
 
     async def take_async(self) -> None:
-        await acquire_all_async(self.chain, self.order)
+        if len(self.chain) > 1 or not self.chain[0].try_acquire():  # the rule, where no edge is around or inside
+            await acquire_all_async(self.chain, self.order)
         self._held = True
 
     def take(self) -> None:

@@ -81,9 +81,11 @@ class VmapRun:
             sync, async_ = context.run(self._bind)
             call = async_ or partial(self._call_in_pool, sync)
             async with _tasks.task_group() as group:
-                for index in range(lo, hi):
-                    await self._open.acquire_async((index,))
-                    group.create_task(self._item_async(index, call, chunk), context=context.copy())
+                while lo < hi:
+                    until = lo + await self._open.acquire_async((lo,), hi - lo)
+                    for index in range(lo, until):
+                        group.create_task(self._item_async(index, call, chunk), context=context.copy())
+                    lo = until
         return chunk
 
     def chunk(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
@@ -92,13 +94,16 @@ class VmapRun:
         with set_config_context(self._item_config(config)) as context:
             sync, async_ = context.run(self._bind)
             call = sync or async_
+            if hi - lo == 1:
+                self._open.acquire((lo,))
+                context.run(self._item, lo, call, chunk)
+                return chunk
             futures: list[Future[None]] = []
-            for index in range(lo, hi):
-                self._open.acquire((index,))
-                if hi - lo == 1:
-                    context.run(self._item, index, call, chunk)
-                else:
+            while lo < hi:
+                until = lo + self._open.acquire((lo,), hi - lo)
+                for index in range(lo, until):
                     futures.append(self._pool.submit(context.copy().run, self._item, index, call, chunk))
+                lo = until
             for future in futures:
                 future.result()
         return chunk

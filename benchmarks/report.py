@@ -1,0 +1,60 @@
+"""What all scenarios share: a table of what was asked and measured, and the machine that it was measured on."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: a ratio within this run, and the most (or least) that it may be."""
+
+    what: str
+    measured: float
+    asked: float
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.measured >= self.asked if self.at_least else self.measured <= self.asked
+
+
+def show(figures: list[Figure]) -> None:
+    table = Table("figure", "asked", "measured", "met")
+    for figure in figures:
+        sign = ">=" if figure.at_least else "<="
+        met = "yes" if figure.met else "NO"
+        table.add_row(figure.what, f"{sign} {figure.asked:g} {figure.unit}", f"{figure.measured:.3g} {figure.unit}", met)
+    Console(width=140).print(table)
+
+
+def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool) -> Path:
+    folder = RESULTS / "quick" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{scenario}.json"
+    path.write_text(
+        json.dumps(
+            {
+                "date": date.today().isoformat(),  # noqa: DTZ011  the day where the machine stands
+                "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}",
+                "versions": {name: version(name) for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite")},
+                "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
+                "measurements": measurements,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
+    return path
