@@ -47,9 +47,11 @@ def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool
     path.write_text(
         json.dumps(
             {
-                "date": date.today().isoformat(),  # noqa: DTZ011  the day where the machine stands
+                "date": date.today().isoformat(),
                 "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}",
-                "versions": {name: version(name) for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite")},
+                "versions": {
+                    name: version(name) for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite")
+                },
                 "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
                 "measurements": measurements,
             },

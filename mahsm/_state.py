@@ -2,7 +2,7 @@
 
 import dataclasses
 import reprlib
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Set
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
 from typing import Any, cast
 
 from mahsm._types import State
@@ -46,19 +46,19 @@ def missing(values: Mapping[str, Any], key: str, what: str = "state") -> str:
     return f"{what} has no key {key!r}; it has {there}."
 
 
-def batch(value: object, reader: str, key: str, argument: str) -> list[Any]:
+def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
     """The items of a batch as a list: of a list, tuple, generator, array, or a view of a dict.
 
     Raises:
         StateError: for what is no batch: None, a string, bytes, a mapping, a set, or what cannot be iterated.
     """
-    found = f"{reader}: state[{key!r}] is {shown(value)}"
+    found, kind = f"{reader}: state[{key!r}] is {shown(value)}", type(value).__name__
+    scalar = getattr(value, "shape", None) == ()  # an array of no dimensions
     if value is None:
         raise StateError(f"{found}; expected a list of items. Let the node before write {key!r}; an empty list is fine.")
     if isinstance(value, str | bytes | bytearray):
         raise StateError(
-            f"{found}, one {type(value).__name__}; expected a list of items. "
-            f"Wrap it in a list, as [{key}], or name another {argument}."
+            f"{found}, one {kind}; expected a list of items. Wrap it in a list, as [{key}], or name another {argument}."
         )
     if isinstance(value, Mapping):
         raise StateError(
@@ -67,9 +67,9 @@ def batch(value: object, reader: str, key: str, argument: str) -> list[Any]:
         )
     if isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
         raise StateError(f"{found}, a set, whose order changes from process to process; expected a list. Use sorted({key}).")
-    if not isinstance(value, Iterable) or getattr(value, "shape", None) == ():
-        raise StateError(f"{found}, of type {type(value).__name__}, which has no items; expected a list.")
-    return list(cast("Iterator[Any]", value))
+    if not isinstance(value, Iterable) or scalar:
+        raise StateError(f"{found}, of type {kind}, which has no items; expected a list.")
+    return list(cast("Iterable[Any]", value))
 
 
 def shown(value: object) -> str:

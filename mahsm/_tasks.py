@@ -84,8 +84,9 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
     Raises:
         TimeoutError: when time is up.
     """
+    scope = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout) as scope:
+        async with scope:
             yield
     except TimeoutError as error:
         if scope.expired():
@@ -134,7 +135,7 @@ def _in_own_thread(function: Callable[[], T]) -> "Future[T]":
     def run() -> None:
         try:
             future.set_result(context.run(function))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
             future.set_exception(error)
 
     future.set_running_or_notify_cancel()  # nobody can cancel it: it runs

@@ -1,12 +1,12 @@
 """Every error that mahsm raises of its own; what a target raises comes out as it is.
 
-    MahsmError
-    ├── EdgeError (ValueError)          an edge was built or wired wrongly
-    ├── StateError (ValueError)         the state does not hold what an edge or node reads
-    │   └── MissingKeyError (KeyError)  a key is not in the state
-    ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
-    ├── ReducerError (ValueError)       a reducer cannot decide on these values
-    └── TooFewSucceeded                 `min_success` can no longer be reached
+MahsmError
+├── EdgeError (ValueError)          an edge was built or wired wrongly
+├── StateError (ValueError)         the state does not hold what an edge or node reads
+│   └── MissingKeyError (KeyError)  a key is not in the state
+├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
+├── ReducerError (ValueError)       a reducer cannot decide on these values
+└── TooFewSucceeded                 `min_success` can no longer be reached
 """
 
 __all__ = [

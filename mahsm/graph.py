@@ -75,11 +75,11 @@ def _add(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> None:
         return
     if present is not None:
         raise EdgeError(f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=.")
-    keys = builder.channels.keys() | builder.managed.keys()
+    keys: set[str] = {*builder.channels, *builder.managed}
     lacking = sorted((edge.reads | edge.writes) - keys)
     if lacking and "__root__" not in keys:  # a state without a schema takes any key
         raise EdgeError(
             f"connect: {edge!r} uses {', '.join(map(repr, lacking))}, but the state schema {builder.state_schema.__name__} has "
-            f"only {', '.join(map(repr, sorted(builder.channels)))}. Add the key to the schema, or change the edge's."
+            f"only {', '.join(map(repr, sorted(keys)))}. Add the key to the schema, or change the edge's."
         )
     builder.add_node(edge.name, edge)

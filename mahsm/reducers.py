@@ -164,9 +164,9 @@ def concat(values: Sequence[Any] | None = None, /, *, key: Key | None = None, se
     parts = _parts("concat", values, key)
     if parts and all(isinstance(part, str) for part in parts):
         return separator.join(parts)
-    odd = next((part for part in parts if isinstance(part, str | Mapping) or not isinstance(part, Iterable)), None)
-    if odd is not None or None in parts:
-        raise ReducerError(f"concat: found {shown(odd)}; expected all texts, or all lists. Say where they are with key=.")
+    for part in parts:
+        if isinstance(part, str | Mapping) or not isinstance(part, Iterable):
+            raise ReducerError(f"concat: found {shown(cast('object', part))}; expected all texts, or all lists. Set key=.")
     return list(chain.from_iterable(parts))
 
 

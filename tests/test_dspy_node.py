@@ -25,9 +25,9 @@ class State(TypedDict, total=False):
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    with ModelServer(lambda call: {"reasoning": "r", "summary": f"s:{call.field('doc')}"}) as server:
-        with dspy.context(lm=server.lm()):
-            yield server
+    answer = lambda call: {"reasoning": "r", "summary": f"s:{call.field('doc')}"}  # noqa: E731
+    with ModelServer(answer) as server, dspy.context(lm=server.lm()):
+        yield server
 
 
 class Summarize(dspy.Module):

@@ -203,7 +203,10 @@ def test_connect_knows_no_keys_of_a_state_without_a_schema() -> None:
         (lambda: [START, square], r"step 1 is <function square.*expected a node name or an edge.*builder\.add_node"),
         (lambda: [(edge := edge_of()), "x", edge], r"stands twice, which would make a loop.*two names"),
         (lambda: [edge_of(), edge_of()], r"the graph has a node 'vmap_square' already.*Give .* a name="),
-        (lambda: [START, edge_of(out_key="zs")], r"uses 'zs', but the state schema DictState has only 'bias', 'errors', 'xs', 'ys'"),
+        (
+            lambda: [START, edge_of(out_key="zs")],
+            r"uses 'zs', but the state schema DictState has only 'bias', 'errors', 'xs', 'ys'",
+        ),
     ],
 )
 def test_connect_refuses_what_cannot_work(steps: Any, message: str) -> None:

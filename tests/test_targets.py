@@ -222,7 +222,10 @@ def test_names() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "batch_key": ({"batch_key": 3}, r"batch_key=3; expected the name of a state key"),
     "empty out_key": ({"out_key": ""}, r"out_key=''; expected the name"),
-    "on_error": ({"on_error": "colect"}, r"on_error='colect'; expected one of 'raise', 'collect', 'drop'\. Did you mean 'collect'"),
+    "on_error": (
+        {"on_error": "colect"},
+        r"on_error='colect'; expected one of 'raise', 'collect', 'drop'\. Did you mean 'collect'",
+    ),
     "on_error far off": ({"on_error": "x"}, r"expected one of 'raise', 'collect', 'drop'\.$"),
     "item_to_state": ({"item_to_state": "doc"}, r"item_to_state='doc' cannot be called; expected a function from an item"),
     "timeout": ({"timeout": 0}, r"timeout=0; expected seconds > 0"),

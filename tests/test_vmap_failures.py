@@ -326,5 +326,3 @@ def test_a_target_that_is_cancelled_from_inside_is_a_failure_and_not_lost(mode: 
     ys = run_edge(edge_of(cancels_itself, on_error="collect"), range(300), mode)
     assert ys[1]["type"].endswith("CancelledError")
     assert [ys[0], *ys[2:]] == [0, *range(2, 300)]
-
-

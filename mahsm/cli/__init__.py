@@ -27,8 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="answer a question over documents, with a vmap and a reduce edge")
     demo.add_argument("--question", metavar="TEXT", help="default: which of them does token-bucket rate limiting?")
-    demo.add_argument("--files", nargs="+", metavar="GLOB", help="your own documents, as 'docs/*.md'; default: installed packages")
-    demo.add_argument("--model", help="let a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score")
+    demo.add_argument(
+        "--files", nargs="+", metavar="GLOB", help="your own documents, as 'docs/*.md'; default: installed packages"
+    )
+    demo.add_argument(
+        "--model", help="let a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score"
+    )
     demo.add_argument("--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1")
     demo.add_argument("--top", type=int, default=5, help="answers to show (default: 5)")
     demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")

@@ -5,7 +5,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from langgraph.graph import END, START, StateGraph
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 QUESTION = "Which of them does token-bucket rate limiting?"
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     """What flows through the demo's graph."""
 
     question: str
@@ -57,7 +57,7 @@ def demo(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     try:
         with progress():
-            state = asyncio.run(graph.ainvoke({"question": options.question or QUESTION}))
+            state = cast("State", asyncio.run(graph.ainvoke({"question": options.question or QUESTION})))
     except TooFewSucceeded as error:
         raise EdgeError(f"model {options.model!r} failed: {error.__cause__}") from error
     seconds = time.perf_counter() - began
@@ -65,7 +65,7 @@ def demo(options: argparse.Namespace) -> None:
     console = Console()
     console.print(_table(state))
     console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
-    calls = lm.history if lm else []
+    calls = cast("list[dict[str, Any]]", lm.history) if lm else []
     tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
     cost = f"{seconds:.2f} s, {len(calls)} model calls, {tokens} tokens, {len(state['failed'])} failed"
     console.print(f"{len(state['documents'])} documents: {cost}", highlight=False)
@@ -80,7 +80,7 @@ def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGrap
         top: How many to keep, >= 1.
     """
 
-    def load_documents(state: State) -> State:
+    def load_documents(state: State) -> dict[str, Any]:
         documents = load()
         question = _relevance.terms(state["question"])
         for document in documents:
@@ -89,7 +89,7 @@ def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGrap
         mean_length = max(1.0, float(np.mean([document["length"] for document in documents])))
         return {"documents": documents, "rarity": rarity.tolist(), "mean_length": mean_length}
 
-    def report(state: State) -> State:
+    def report(state: State) -> dict[str, Any]:
         return {"answer": ", ".join(entry["name"] for entry in state["best"] if entry["score"] > 0) or "none of them"}
 
     builder = StateGraph(State)
@@ -102,7 +102,9 @@ def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGrap
 def _by_relevance(max_concurrency: int) -> Edge:
     def relevance(state: dict[str, Any]) -> dict[str, Any]:
         document: Document = state["item"]
-        score = _relevance.bm25(np.array(document["counts"], float), document["length"], np.array(state["rarity"]), state["mean_length"])
+        score = _relevance.bm25(
+            np.array(document["counts"], float), document["length"], np.array(state["rarity"]), state["mean_length"]
+        )
         return {"name": document["name"], "score": float(score), "why": " ".join(document["text"].split())[:100]}
 
     return _read(relevance, max_concurrency)
@@ -135,8 +137,7 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
         raise EdgeError(f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini.")
     import dspy
 
-    where = {"api_base": api_base} if api_base else {}
-    return dspy.LM(model, **where)
+    return dspy.LM(model, api_base=api_base) if api_base else dspy.LM(model)
 
 
 def _table(state: State) -> Table:

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -23,7 +24,7 @@ def installed() -> list[Document]:
     """The descriptions of the Python distributions that are installed here, by name."""
     found: dict[str, Document] = {}
     for distribution in distributions():
-        metadata = distribution.metadata
+        metadata: Any = distribution.metadata  # an email.message.Message, in fact
         name, summary = metadata["Name"], metadata["Summary"] or ""
         text = metadata["Description"] or metadata.get_payload()  # older metadata has it as its body
         found.setdefault(name.lower(), _document(name, f"{summary}\n\n{text or ''}"))

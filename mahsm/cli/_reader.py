@@ -35,5 +35,5 @@ class Reader(dspy.Module):
     def _inputs(self, question: str, item: Document) -> dict[str, Any]:
         return {"question": question, "document": f"{item['name']}\n{item['text'][:LONGEST]}"}
 
-    def _named(self, item: Document, prediction: dspy.Prediction) -> dspy.Prediction:
+    def _named(self, item: Document, prediction: Any) -> dspy.Prediction:
         return dspy.Prediction(name=item["name"], score=prediction.score, why=prediction.why)

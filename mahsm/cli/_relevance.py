@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 K1 = 1.2
 B = 0.75
 _ENDINGS = re.compile(r"(?:ing|ers?|ed|s)$")
-_COMMON = frozenset("a an and are by do does for how in is it of on or that the them these this to what which who with".split())
+_COMMON = frozenset(
+    "a an and are by do does for how in is it of on or that the them these this to what which who with".split()  # noqa: SIM905
+)
 
 
 def terms(text: str) -> list[str]:
@@ -31,14 +33,19 @@ def count(question: Sequence[str], text: str) -> tuple[list[int], int]:
 
 
 def rarity(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How rare each term is (its inverse document frequency), from counts of shape `(documents, terms)`; shape `(terms,)`, >= 0."""
+    """How rare each term is: its inverse document frequency, >= 0.
+
+    Args:
+        counts: How often each term occurs in each document, shape `(documents, terms)`.
+
+    Returns:
+        Shape `(terms,)`.
+    """
     documents, containing = counts.shape[0], (counts > 0).sum(axis=0)
     return np.log1p((documents - containing + 0.5) / (containing + 0.5))
 
 
-def bm25(
-    counts: NDArray[np.float64], length: float, rarity: NDArray[np.float64], mean_length: float
-) -> np.float64:
+def bm25(counts: NDArray[np.float64], length: float, rarity: NDArray[np.float64], mean_length: float) -> np.float64:
     """The relevance of one document.
 
     Args:

@@ -64,7 +64,8 @@ class Edge(Node):
         builder.add_node(self.name, self if state_schema else self._over_dict())
         builder.add_edge(START, self.name)
         builder.add_edge(self.name, END)
-        return builder.compile(**{"name": self.name, **options})
+        options.setdefault("name", self.name)
+        return builder.compile(**options)
 
     def _over_dict(self) -> Node:
         def sync(state: Any, config: RunnableConfig) -> Any:

@@ -139,8 +139,7 @@ def reduce_edge(
         _check.choice(edge, "errors", errors, ("drop", "raise"))
     if name is not None:
         _check.name(edge, name)
-    inner = reducer.func if isinstance(reducer, partial) else reducer
-    reducer_name = node_name(getattr(inner, "__name__", type(inner).__name__))
+    reducer_name = _name(reducer)
     spec = Reduce(
         name=name or f"reduce_{reducer_name}",
         reducer_name=reducer_name,
@@ -153,6 +152,11 @@ def reduce_edge(
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
     return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key])
+
+
+def _name(reducer: Any) -> str:
+    inner = reducer.func if isinstance(reducer, partial) else reducer
+    return node_name(getattr(inner, "__name__", type(inner).__name__))
 
 
 def _takes_state(edge: str, reducer: Reducer) -> bool:

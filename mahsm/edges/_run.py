@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
@@ -22,7 +22,7 @@ from mahsm._slots import Slots
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._items import Item, current_item
-from mahsm.errors import EdgeError, TooFewSucceeded
+from mahsm.errors import EdgeError
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError, item_error
 
@@ -63,7 +63,7 @@ class VmapRun:
         self.items = items
         self._writer = runtime.stream_writer if runtime else None
         self.progress = Progress(edge.name, len(items), self._writer)
-        self._bounds = {key: config[key] for key in _BOUNDS if key in config}
+        self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
         self._open = Slots(edge.max_concurrency)
         self._chain = tuple(dict.fromkeys([Slots(edge.max_concurrency), *shared, *(outer.chain if outer else ())]))
@@ -101,8 +101,8 @@ class VmapRun:
             futures: list[Future[None]] = []
             while lo < hi:
                 until = lo + self._open.acquire((lo,), hi - lo)
-                for index in range(lo, until):
-                    futures.append(self._pool.submit(context.copy().run, self._item, index, call, chunk))
+                submit = self._pool.submit
+                futures += [submit(context.copy().run, self._item, index, call, chunk) for index in range(lo, until)]
                 lo = until
             for future in futures:
                 future.result()
@@ -127,7 +127,7 @@ class VmapRun:
             if task is None or task.cancelling():
                 raise
             self._failed(index, error, chunk)  # the target was cancelled from inside, the run was not
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the policy decides
             self._failed(index, error, chunk)
         finally:
             item.give()
@@ -143,7 +143,7 @@ class VmapRun:
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
             raise
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy decides
             self._failed(index, error, chunk)
         finally:
             item.give()
@@ -202,7 +202,9 @@ class VmapRun:
         return await update if inspect.isawaitable(update) else update
 
     def _item_config(self, config: RunnableConfig) -> RunnableConfig:
-        return RunnableConfig(**{key: value for key, value in config.items() if key not in _BOUNDS}, **self._bounds)
+        """The task's config with the user's bounds in place of those that the subgraph runs under."""
+        own = {key: value for key, value in config.items() if key not in _BOUNDS}
+        return cast("RunnableConfig", own | self._bounds)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

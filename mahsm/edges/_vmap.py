@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import Topic
@@ -81,16 +81,21 @@ class Vmap:
             run = self._running()
             return self._next(run, await run.chunk_async(*span, config))
 
+        def first_wave(_: Any) -> list[Send]:
+            return self._wave(self._running(), 0)
+
         node, graph = self.target.name, self.target.graph
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
         builder.add_node(node, Node(chunk, chunk_async, name=node, graphs=[graph] if graph else []))
-        builder.add_conditional_edges(START, lambda _: self._wave(self._running(), 0), [node])
+        builder.add_conditional_edges(START, first_wave, [node])
         return builder.compile(name=self.name)
 
     def _running(self) -> VmapRun:
         run = _current_run.get(None)
         if run is None or run.edge is not self:
-            raise EdgeError(f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge.")
+            raise EdgeError(
+                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
+            )
         return run
 
     def _size(self, total: int) -> int:
@@ -206,10 +211,13 @@ class Vmap:
             return update
         if callable(self.result):
             return self.result(update)
-        if isinstance(update, Mapping) and self.result in update:
-            return update[self.result]
-        found = missing(update, self.result, "the update") if isinstance(update, Mapping) else f"the target gave {shown(update)}."
-        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Pass result= one of its keys, or a function of it.")
+        found = f"the target gave {shown(update)}."
+        if isinstance(update, Mapping):
+            values = cast("Mapping[str, Any]", update)
+            if self.result in values:
+                return values[self.result]
+            found = missing(values, self.result, "the update")
+        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
 
     def failures_allowed(self, total: int) -> int:
         """How many items may fail; negative if even without a failure too few could succeed."""
@@ -220,8 +228,8 @@ class Vmap:
     def too_few(self, failures: int, total: int) -> TooFewSucceeded:
         """The error that says that `min_success` cannot be reached."""
         return TooFewSucceeded(
-            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. The first "
-            "failure is the cause of this error; lower min_success to go on with what there is."
+            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. The "
+            "failure that decided is the cause of this error; lower min_success to go on with what there is."
         )
 
 
@@ -307,8 +315,8 @@ def vmap(
     made = as_target(target, reader=edge)
     if made.graph is not None and chunk_size not in (None, 1):
         raise EdgeError(
-            f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one task "
-            "each. Leave chunk_size out."
+            f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
+            "task each. Leave chunk_size out."
         )
     spec = Vmap(
         name=name or f"vmap_{made.name}",
@@ -342,7 +350,7 @@ def _check_failures(edge: str, out_key: str, on_error: str, errors_key: object, 
         count = isinstance(min_success, int) and not isinstance(min_success, bool) and min_success >= 1
         if not share and not count:
             raise EdgeError(
-                f"{edge}: min_success={shown(min_success)}; expected a count >= 1, or a share of the items as a float in (0, 1]."
+                f"{edge}: min_success={shown(min_success)}; expected a count >= 1, or a share in (0, 1] as a float."
             )
     for argument, value in {"errors_key": errors_key, "min_success": min_success}.items():
         if value is not None and on_error == "raise":

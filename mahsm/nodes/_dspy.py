@@ -111,7 +111,14 @@ def dspy_node(
 def dspy_node(
     *, input_fields: Fields | None = None, output_fields: Fields | None = None, name: str | None = None
 ) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
-def dspy_node(module: Any = None, /, **options: Any) -> Any:
+def dspy_node(
+    module: Any = None,
+    /,
+    *,
+    input_fields: Fields | None = None,
+    output_fields: Fields | None = None,
+    name: str | None = None,
+) -> Any:
     """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
 
     Args:
@@ -138,25 +145,29 @@ def dspy_node(module: Any = None, /, **options: Any) -> Any:
         ...     node.invoke({"doc": "a long text"})
         {'summary': 'short'}
     """
+    wrap = functools.partial(DSPyNode, input_fields=input_fields, output_fields=output_fields, name=name)
     if module is None:
-        return functools.partial(dspy_node, **options)
-    if isinstance(module, type) and issubclass(module, dspy.Module):
+        return functools.partial(dspy_node, input_fields=input_fields, output_fields=output_fields, name=name)
+    if isinstance(module, dspy.Module):
+        return wrap(module)
+    given = shown(module)
+    if not (isinstance(module, type) and issubclass(module, dspy.Module)):
+        raise NodeError(f"dspy_node: got {given}; expected a dspy.Module, or a class of them.")
 
-        @functools.wraps(module, updated=())
-        def make(*args: Any, **kwargs: Any) -> DSPyNode:
-            return DSPyNode(module(*args, **kwargs), **options)
+    def make(*args: Any, **kwargs: Any) -> DSPyNode:
+        return wrap(module(*args, **kwargs))
 
-        return make
-    if not isinstance(module, dspy.Module):
-        raise NodeError(f"dspy_node: got {shown(module)}; expected a dspy.Module, or a class of them.")
-    return DSPyNode(module, **options)
+    functools.update_wrapper(make, module, updated=())
+    return make
 
 
 def _input_names(module: dspy.Module) -> tuple[list[str], list[str]]:
     """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
     forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
     parameters = inspect.signature(forward).parameters.values()
-    named = [parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)]
+    named = [
+        parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
     required = [parameter.name for parameter in named if parameter.default is parameter.empty]
     optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
     signature = _signature(module)
@@ -191,11 +202,12 @@ def _mapping(reader: str, argument: str, fields: Fields) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
+    """The value without predictions in it; what holds none is not copied."""
     if isinstance(value, dspy.Example):
-        return {key: _plain(value[key]) for key in value.keys()}
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list | tuple) and any(isinstance(entry, dspy.Example | Mapping | list | tuple) for entry in value):
-        plain = [_plain(entry) for entry in cast("Sequence[Any]", value)]
-        return plain if isinstance(value, list) else tuple(plain)
+        value = dict(cast("Mapping[str, Any]", value).items())
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        entries = [_plain(entry) for entry in cast("Sequence[Any]", value)]
+        return entries if isinstance(value, list) else tuple(entries)
     return value

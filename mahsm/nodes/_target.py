@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, cast, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.config import get_config
@@ -20,6 +20,8 @@ from mahsm._state import shown
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.errors import NodeError
 from mahsm.nodes._node import Node
+
+Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
 
 _INJECTED = {"config": "RunnableConfig", "runtime": "Runtime", "store": "BaseStore", "writer": "StreamWriter"}
 """The parameters that LangGraph fills by name, and what their annotation says if they have one."""
@@ -41,7 +43,7 @@ class Target:
     sync: Callable[..., Update] | None
     async_: Callable[..., Any] | None
     injected: frozenset[str] = frozenset()
-    graph: PregelProtocol[Any, Any, Any, Any] | None = None
+    graph: Graph | None = None
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""
@@ -52,7 +54,7 @@ class Target:
         return sync, async_
 
 
-def as_target(source: object, *, reader: str) -> Target:
+def as_target(source: Any, *, reader: str) -> Target:
     """Make a target of a function, a Runnable, a graph, an edge or a DSPy module.
 
     Args:
@@ -62,21 +64,22 @@ def as_target(source: object, *, reader: str) -> Target:
     Raises:
         NodeError: if `source` cannot be called with a state.
     """
-    dspy = sys.modules.get("dspy")  # whoever passes a DSPy module has imported it
+    dspy: Any = sys.modules.get("dspy")  # whoever passes a DSPy module has imported it
     if dspy is not None and isinstance(source, dspy.Module):
-        from mahsm.nodes._dspy import dspy_node
+        from mahsm.nodes._dspy import DSPyNode
 
-        source = dspy_node(source)
+        return _of_runnable(DSPyNode(source))
+    given, hint = shown(source), ", not a class: make an instance" if isinstance(source, type) else ""
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
     if isinstance(source, Runnable):
-        return _of_runnable(source)
+        return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
         raise NodeError(
-            f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a "
-            "Runnable, a compiled graph or an edge" + (", not a class: make an instance." if isinstance(source, type) else ".")
+            f"{reader}: the target is {given}; expected a function of the state, a DSPy module, a Runnable, a compiled graph "
+            f"or an edge{hint}."
         )
-    return _of_function(source, reader)
+    return _of_function(cast("Callable[..., Any]", source), reader)
 
 
 def node_name(name: str) -> str:
@@ -92,12 +95,13 @@ def plain_update(update: Update) -> Update:
     """
     if not isinstance(update, Command):
         return update
-    if update.goto or update.graph is not None or update.resume is not None:
+    command = cast("Command[Any]", update)
+    if command.goto or command.graph is not None or command.resume is not None:
         raise NodeError(
-            f"the target returned {shown(update)}; only an update can come out of an item. Return the update, and "
+            f"the target returned {shown(command)}; only an update can come out of an item. Return the update, and "
             "route after the edge, on what it wrote."
         )
-    return update.update
+    return command.update
 
 
 def _of_runnable(source: "Runnable[Any, Any]") -> Target:
@@ -143,45 +147,47 @@ def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[s
 def _takes(parameter: inspect.Parameter | None, marker: str) -> bool:
     if parameter is None or parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return False
-    return parameter.default is parameter.empty or parameter.annotation is parameter.empty or marker in str(parameter.annotation)
+    return (
+        parameter.default is parameter.empty or parameter.annotation is parameter.empty or marker in str(parameter.annotation)
+    )
 
 
 def _converter(function: Callable[..., Any]) -> Callable[[State], Any] | None:
     """How to make the state into what the first parameter is annotated with, if that is a dataclass or a model."""
-    plain = function if inspect.isroutine(function) else getattr(function, "__call__")  # noqa: B004
+    plain = function if inspect.isroutine(function) else function.__call__
     try:
         hints = get_type_hints(plain)
-        names = [name for name in inspect.signature(function).parameters]
+        names = list(inspect.signature(function).parameters)
     except (NameError, TypeError, ValueError):
         return None
-    schema = hints.get(names[0]) if names else None
-    if not isinstance(schema, type):
-        return None
-    if is_dataclass(schema):
+    schema: Any = hints.get(names[0]) if names else None
+    if is_dataclass(schema) and isinstance(schema, type):
         known = [field.name for field in fields(schema) if field.init]
         return lambda state: schema(**{name: state[name] for name in known if name in state})
-    if hasattr(schema, "model_validate"):
-        return schema.model_validate  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
-    return None
+    return getattr(schema, "model_validate", None)  # of a pydantic model
 
 
 def _converted(function: Callable[..., Any], convert: Callable[[State], Any]) -> Callable[..., Any]:
-    return lambda state, **injected: function(convert(state), **injected)
+    def converted(state: State, **injected: Any) -> Any:
+        return function(convert(state), **injected)
+
+    return converted
 
 
 class _Probe(TypedDict, total=False):
     probe: None
 
 
-def _graph_in(source: Any) -> PregelProtocol[Any, Any, Any, Any] | None:
+def _graph_in(source: Any) -> Graph | None:
     """The graph that LangGraph itself would find in a node made of `source`."""
     if isinstance(source, PregelProtocol):
-        return source
-    builder = StateGraph(_Probe)
+        return cast("Graph", source)
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Probe)
     try:
         with warnings.catch_warnings(action="ignore"):  # of annotations that it would not inject; ours are checked above
             builder.add_node("probe", source, input_schema=_Probe)
     except ValueError:  # a builtin without a signature
         return None
     builder.set_entry_point("probe")
-    return next((graph for _, graph in builder.compile().get_subgraphs()), None)
+    compiled: Any = builder.compile()
+    return next((graph for _, graph in compiled.get_subgraphs()), None)

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 if TYPE_CHECKING:
     import dspy
@@ -142,7 +140,8 @@ class ModelServer:
         """A real DSPy client of this server, without cache and retries unless `options` say otherwise."""
         import dspy
 
-        return dspy.LM(model, **{"api_base": self.base_url, "api_key": "test", "cache": False, "num_retries": 0, **options})
+        defaults: dict[str, Any] = {"api_base": self.base_url, "api_key": "test", "cache": False, "num_retries": 0}
+        return dspy.LM(model, **(defaults | options))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -178,7 +177,7 @@ def _chooser(answers: Answers) -> Callable[[Call], Answer]:
     if callable(answers):
         return answers
     if isinstance(answers, str | Mapping | Reply):
-        return lambda _: answers
+        return lambda _: cast("Answer", answers)
     following = list(answers)
     if not following:
         raise ValueError("ModelServer: answers is empty; expected at least one answer.")

@@ -1,0 +1,43 @@
+"""Read by the type checker only: what users write has the types that they expect."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, assert_type
+
+from langgraph.graph import END, START, StateGraph
+
+import mahsm
+from mahsm import Edge, ItemError, connect, is_item_error, reduce_edge, vmap
+from mahsm.reducers import mean, score_and_select, top_k
+
+
+class State(TypedDict):
+    """A state."""
+
+    xs: list[int]
+    ys: list[int]
+
+
+def double(state: dict[str, Any]) -> int:
+    """A target."""
+    return state["item"] * 2
+
+
+edge = vmap(double, batch_key="xs", out_key="ys", on_error="collect")
+assert_type(edge, Edge)
+assert_type(reduce_edge(input_key="ys", output_key="y", reducer=sum), Edge)
+assert_type(mahsm.vmap(edge, batch_key="rows", out_key="table"), Edge)
+
+builder: StateGraph[State, None, State, State] = StateGraph(State)
+assert_type(connect(builder, START, edge, END), StateGraph[State, None, State, State])
+
+assert_type(top_k([1, 2], k=1), list[int])
+assert_type(score_and_select([{"a": 1}], score_key="a"), dict[str, int])
+assert_type(mean([1, 2]), float)
+assert_type(mean(key="score"), Callable[[Sequence[Any]], float])
+
+
+def failed(entry: int | ItemError) -> str:
+    """`is_item_error` narrows both ways."""
+    if is_item_error(entry):
+        return entry["message"]
+    return str(entry + 1)
