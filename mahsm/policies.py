@@ -1,9 +1,9 @@
 """What happens to items that fail: how a failure is recorded, and what a fan-in does with it."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
-from typing_extensions import TypedDict, TypeIs
+from typing_extensions import TypedDict
 
 from mahsm._state import shown
 
@@ -49,7 +49,7 @@ def item_error(error: BaseException, *, edge: str, index: int, item: object, att
     return ItemError(edge=edge, index=index, key=shown(item), type=name, message=str(error), attempts=attempts)
 
 
-def is_item_error(value: object) -> TypeIs[ItemError]:
+def is_item_error(value: object) -> TypeGuard[ItemError]:
     """Whether a value is an `ItemError`.
 
     Example:

@@ -1,0 +1,69 @@
+"""Every code block, docstring example and script does what the page says."""
+
+import contextlib
+import doctest
+import importlib
+import io
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mahsm
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+MODULES = [module.name for module in pkgutil.walk_packages(mahsm.__path__, "mahsm.") if module.name != "mahsm.__main__"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks_print_what_stands_below_them(page: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    printed = ""
+    for language, code in BLOCK.findall(page.read_text()):
+        if language == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(code, str(page), "exec"), names)
+            printed = output.getvalue()
+        elif language == "text":
+            assert printed == code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_print_what_they_say(example: Path) -> None:
+    expected = "".join(f"{line.removeprefix('# ')}\n" for line in example.read_text().split("# Output:\n")[1].splitlines())
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize("name", mahsm.__all__)
+def test_public_functions_have_a_runnable_example(name: str) -> None:
+    thing = getattr(mahsm, name)
+    if not isinstance(thing, type(mahsm)):
+        assert ">>>" in (thing.__doc__ or "")
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
+    listed = (ROOT / "examples" / "README.md").read_text()
+    assert all(example.name in listed for example in EXAMPLES)
