@@ -7,7 +7,7 @@ import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -92,6 +92,24 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
         if scope.expired():
             raise _too_long(timeout) from error.__cause__
         raise  # the block's own
+
+
+def call_stoppably(function: Callable[[], T], stop: Callable[[BaseException], object]) -> T:
+    """Call a function that waits for other threads; on Ctrl-C `stop` it first, and let it end.
+
+    Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since inside of it the
+    interrupt would go on waiting for the very threads that it is to stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    future = _in_own_thread(function)
+    try:
+        return future.result()
+    except BaseException as error:
+        if not future.done():  # not the function's own
+            stop(error)
+            wait([future])
+        raise
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_left: bool) -> T:

@@ -114,7 +114,15 @@ def test_the_slot_comes_back_when_the_edge_inside_fails(mode: str) -> None:
             threading.Event().wait(0.002)
         return "went on"
 
-    assert run_edge(edge_of(catches, max_concurrency=2), range(6), mode) == ["went on"] * 6
+    async def catches_async(state: dict[str, Any]) -> str:
+        with pytest.raises(ValueError, match="inside"):
+            await inner.ainvoke({"row": [1]})
+        with gauge.inside():
+            await asyncio.sleep(0.002)
+        return "went on"
+
+    for target in (catches, catches_async):
+        assert run_edge(edge_of(target, max_concurrency=2), range(6), mode) == ["went on"] * 6
     assert gauge.most <= 2
 
 

@@ -1,6 +1,9 @@
 """What becomes of items that fail, take too long, or are cancelled."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -314,6 +317,61 @@ async def test_cancelling_the_run_does_not_wait_for_blocking_targets(no_threads_
     assert task.cancelled()
     go_on.set()
     assert calls == [0]
+
+
+async def test_cancelling_a_run_of_nested_edges_leaves_nothing(no_threads_left: None) -> None:
+    begun = asyncio.Event()
+    cancelled: list[int] = []
+
+    async def stuck(state: dict[str, Any]) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(state["item"])
+
+    outer = edge_of(vmap(stuck, batch_key="item", out_key="ys"), max_concurrency=2)
+    before = asyncio.all_tasks()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(graph_of(outer).ainvoke({"xs": [[1, 2], [3, 4]]}))
+        await begun.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert 1 <= len(cancelled) <= 2
+    while left := asyncio.all_tasks() - before:
+        await asyncio.wait(left, timeout=5)
+
+
+CTRL_C = """
+import threading, time
+from mahsm import vmap
+
+calls = 0
+
+def work(state):
+    global calls
+    calls += 1
+    print("begun", flush=True)
+    time.sleep(0.05)
+
+try:
+    vmap(work, batch_key="xs", out_key="ys", max_concurrency=2).invoke({"xs": range(SIZE)})
+except KeyboardInterrupt:
+    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    print("stopped", calls < SIZE, left, flush=True)
+"""
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_ctrl_c_ends_a_synchronous_run(size: int) -> None:
+    code = CTRL_C.replace("SIZE", str(size))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=30)
+    assert printed.splitlines()[-1] == "stopped True []"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -137,7 +137,10 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
         raise EdgeError(f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini.")
     import dspy
 
-    return dspy.LM(model, api_base=api_base) if api_base else dspy.LM(model)
+    if api_base is None:
+        return dspy.LM(model)
+    key = os.environ.get(f"{provider.upper()}_API_KEY", "none")  # servers of one's own often want none
+    return dspy.LM(model, api_base=api_base, api_key=key)
 
 
 def _table(state: State) -> Table:

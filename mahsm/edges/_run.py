@@ -162,7 +162,7 @@ class VmapRun:
         edge, total = self.edge, len(self.items)
         error.add_note(f"mahsm: {edge.name}, item {index} of {total}, attempt 1")
         if edge.on_error == "raise":
-            self._open.close(error)  # nothing new begins, also in the other chunks
+            self.stop(error)
             raise error
         chunk["errors"].append(item_error(error, edge=edge.name, index=index, item=self.items[index]))
         self._ended(index, chunk, failed=True)
@@ -171,7 +171,7 @@ class VmapRun:
             failures = self._failures
         if failures > self._failures_allowed:
             reason = edge.too_few(failures, total)
-            self._open.close(reason)
+            self.stop(reason)
             raise reason from error
 
     def _ended(self, index: int, chunk: Chunk, *, failed: bool) -> None:
@@ -209,6 +209,10 @@ class VmapRun:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(min(self.edge.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
+
+    def stop(self, reason: BaseException) -> None:
+        """Begin no item any more, in any chunk."""
+        self._open.close(reason)
 
     def close(self, *, wait: bool) -> None:
         """End the threads; with `wait`, not before they are done with the item they are in."""

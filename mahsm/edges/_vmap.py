@@ -14,6 +14,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
+from mahsm import _tasks
 from mahsm._progress import progress as show_progress
 from mahsm._slots import Closed
 from mahsm._state import as_dict, batch, missing, read, shown
@@ -130,7 +131,8 @@ class Vmap:
                 return self._update(run, [])
             try:
                 with lent():
-                    return self._update(run, self._done(graph.invoke({}, self._inner(config, run))))
+                    state = _tasks.call_stoppably(partial(graph.invoke, {}, self._inner(config, run)), run.stop)
+                    return self._update(run, self._done(state))
             except Closed as closed:  # LangGraph raised the error of a chunk that only stopped because another one failed
                 raise closed.reason from closed.reason.__cause__
             finally:

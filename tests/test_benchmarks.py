@@ -1,0 +1,34 @@
+"""The benchmarks run, and their table and results have what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import Figure
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.timeout(300)
+def test_fanout_runs_in_small() -> None:
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "fanout", "--quick"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((ROOT / "benchmarks" / "results" / "quick" / "fanout.json").read_text())
+    assert len(results["figures"]) == 9
+    assert (ROOT / "benchmarks" / "results" / "quick" / "fanout.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_shows_the_figures_of_the_results() -> None:
+    readme = (ROOT / "benchmarks" / "README.md").read_text()
+    results = json.loads((ROOT / "benchmarks" / "results" / "fanout.json").read_text())
+    for figure in results["figures"]:
+        assert f"| {figure['what']} |" in readme
+        assert f"| {figure['measured']:.3g} {figure['unit']} |" in readme
+
+
+def test_figures_are_met_from_their_side() -> None:
+    assert Figure("at most", 1.0, 2.0).met
+    assert not Figure("at least", 1.0, 2.0, at_least=True).met

@@ -1,0 +1,122 @@
+"""`mahsm demo`, as a user runs it."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mahsm import cli
+from mahsm.cli import _documents, _relevance
+from mahsm.testing import ModelServer, Reply
+
+
+def demo(*arguments: str) -> int:
+    return cli.main(["demo", *arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "bucket.md").write_text("A token bucket limits the rate of calls.")
+    (tmp_path / "roof.md").write_text("A roof keeps the rain out, whatever the weather.")
+    return tmp_path
+
+
+def test_answers_over_the_installed_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo() == 0
+    shown = capsys.readouterr()
+    assert "Answer: aiolimiter" in shown.out
+    assert "graph TD;" in shown.out
+    assert "vmap_relevance" in shown.out
+    assert "0 model calls, 0 tokens, 0 failed" in shown.out
+    assert "vmap_relevance" in shown.err, "the progress bar"
+
+
+def test_as_a_module_in_a_process_of_its_own(folder: Path) -> None:
+    command = [sys.executable, "-m", "mahsm", "demo", "--files", str(folder / "*.md"), "--top", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "bucket.md" in done.stdout
+    assert "2 documents" in done.stdout
+
+
+def test_as_a_module_gives_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["mahsm", "demo", "--model", "gpt"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("mahsm", run_name="__main__")
+
+
+def test_question_that_nothing_answers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--files", str(folder / "*.md"), "--question", "Quantum chromodynamics?") == 0
+    assert "Answer: none of them" in capsys.readouterr().out
+
+
+def test_a_model_reads_each_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ModelServer(lambda call: {"score": float("bucket" in call.field("document")), "why": "So it says."}) as server:
+        code = demo("--files", str(folder / "*.md"), "--model", "openai/fake", "--api-base", server.base_url)
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert len(server.calls) == 2
+    assert "2 model calls" in shown
+    assert "So it says." in shown
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mahsm demo:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_unknown_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--files", "/nowhere/*.md") == 2
+    assert one_line(capsys) == "mahsm demo: --files '/nowhere/*.md' matches no file; expected files to read, as 'docs/*.md'."
+
+
+def test_file_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00")
+    assert demo("--files", str(tmp_path / "*.bin")) == 2
+    assert "is no text in UTF-8" in one_line(capsys)
+
+
+def test_no_distributions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(_documents, "distributions", list)
+    assert demo() == 2
+    assert "no Python distribution is installed here; pass --files" in one_line(capsys)
+
+
+def test_model_without_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--model", "gpt-4o-mini") == 2
+    assert "names no provider; expected provider/model, as openai/gpt-4o-mini" in one_line(capsys)
+
+
+def test_model_that_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ModelServer(Reply.failed(401)) as server:
+        code = demo("--files", str(folder / "*.md"), "--model", "openai/fake", "--api-base", server.base_url)
+    assert code == 2
+    assert "model 'openai/fake' failed" in one_line(capsys)
+
+
+def test_numbers_that_make_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--top", "0") == 2
+    assert "k=0" in one_line(capsys)
+
+
+def test_interrupted_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_documents, "installed", interrupted)
+    assert demo() == 130
+
+
+def test_bm25_follows_its_formula() -> None:
+    counts = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    rarity = _relevance.rarity(counts)
+    assert rarity == pytest.approx([np.log(1 + 1.5 / 2.5), np.log(1 + 2.5 / 1.5)])
+    expected = rarity[0] * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 10 / 5))
+    assert _relevance.bm25(counts[0], 10, rarity, 5) == pytest.approx(expected)
+
+
+def test_terms() -> None:
+    assert _relevance.terms("Which does rate-limiting of limiters?") == ["rate", "limit", "limit"]
