@@ -26,11 +26,12 @@ config: Any = {"configurable": {"thread_id": "1"}}
 state = graph.invoke({"drafts": ["spring", "autumn"]}, config)
 verdicts = {"Publish 'spring'?": "yes", "Publish 'autumn'?": "not yet"}
 while asked := state.get("__interrupt__"):
-    print(asked[0].value)
-    state = graph.invoke(Command(resume={asked[0].id: verdicts[asked[0].value]}), config)
+    question = min(asked, key=lambda question: question.value)
+    print(question.value)
+    state = graph.invoke(Command(resume={question.id: verdicts[question.value]}), config)
 print(state["decisions"])
 
 # Output:
-# Publish 'spring'?
 # Publish 'autumn'?
+# Publish 'spring'?
 # ['spring: yes', 'autumn: not yet']

@@ -145,7 +145,7 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
 
 def _table(state: State) -> Table:
     table = Table(title=state["question"], caption=f"Answer: {state['answer']}")
-    table.add_column("document", no_wrap=True)
+    table.add_column("document", overflow="fold", max_width=32)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("why")
     for entry in state["best"]:
