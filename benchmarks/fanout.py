@@ -187,14 +187,31 @@ def cost_per_item(sizes: list[int]) -> list[Cost]:
     return costs
 
 
-def show_costs(costs: list[Cost], sizes: list[int]) -> None:
-    table = Table("CPU us per item", "checkpointer", *(f"N={size:,}" for size in sizes))
+def cost_table(costs: list[Cost], sizes: list[int]) -> list[list[str]]:
+    rows = [["CPU us per item", "checkpointer", *(f"N={size:,}" for size in sizes)]]
     for contender in CONTENDERS:
         for saver in SAVERS:
             found = {cost.items: f"{cost.cpu:.1f}" for cost in costs if (cost.contender, cost.saver) == (contender, saver)}
             if found:
-                table.add_row(contender, saver, *(found.get(size, "over a minute") for size in sizes))
+                rows.append([contender, saver, *(found.get(size, "over a minute") for size in sizes)])
+    return rows
+
+
+def wall_table(walls: dict[str, float], ideal: float) -> list[list[str]]:
+    rows = [[name, f"{wall:.3f} s", f"{wall / ideal:.3f} x"] for name, wall in walls.items()]
+    return [["wall time", "measured", f"against the ideal {ideal:.3f} s"], *rows]
+
+
+def show(rows: list[list[str]]) -> None:
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
     Console(width=140).print(table)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def plot(costs: list[Cost], path: Path) -> None:
@@ -305,7 +322,7 @@ def main(*, quick: bool) -> int:
     sizes = [100, 1000] if quick else [100, 1000, 10_000, 100_000]
     large, largest = sizes[-2:]
     costs = cost_per_item(sizes)
-    show_costs(costs, sizes)
+    tables = [cost_table(costs, sizes)]
     cpu = {(cost.contender, cost.saver, cost.items): cost.cpu for cost in costs}
     items = 128 if quick else 2000
     walls = efficiency(items, rounds=1 if quick else 5)
@@ -331,9 +348,10 @@ def main(*, quick: bool) -> int:
         Figure(f"peak memory growth, vmap / floor, N={largest:,}", growth["vmap"] / growth["gather + semaphore"], 1.5),
         Figure("import mahsm, CPU", import_seconds(), 0.1, "s"),
     ]
+    tables.append(wall_table(walls, ideal))
+    for table in tables:
+        show(table)
     report.show(figures)
-    for name, wall in walls.items():
-        Console(width=140).print(f"{name}: {wall:.3f} s, {wall / ideal:.3f}x the ideal {ideal:.3f} s", highlight=False)
     measurements = {
         "cpu_and_wall_us_per_item": [vars(cost) for cost in costs],
         "wall_s": {**walls, "ideal": ideal},
@@ -341,4 +359,6 @@ def main(*, quick: bool) -> int:
     }
     path = report.save("fanout", figures, measurements, quick=quick)
     plot(costs, path.with_suffix(".png"))
+    if not quick:
+        report.write_readme("fanout", figures, [markdown(table) for table in tables])
     return 0

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,24 @@ def show(figures: list[Figure]) -> None:
     Console(width=140).print(table)
 
 
+def machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}"
+
+
+def write_readme(scenario: str, figures: list[Figure], tables: list[str]) -> None:
+    """Put the results of a run between the scenario's marks in README.md."""
+    rows = [
+        f"| {figure.what} | {'>=' if figure.at_least else '<='} {figure.asked:g} {figure.unit} "
+        f"| {figure.measured:.3g} {figure.unit} | {'yes' if figure.met else 'no'} |"
+        for figure in figures
+    ]
+    table = "\n".join(["| figure | asked | measured | met |", "|---|---|---|---|", *rows])
+    text = "\n\n".join([f"Measured on {date.today().isoformat()}: {machine()}.", table, *tables])
+    begin, end = f"<!-- {scenario} -->", f"<!-- /{scenario} -->"
+    before, rest = README.read_text().split(begin)
+    README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+
+
 def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool) -> Path:
     folder = RESULTS / "quick" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +67,7 @@ def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool
         json.dumps(
             {
                 "date": date.today().isoformat(),
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}",
+                "machine": machine(),
                 "versions": {
                     name: version(name) for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite")
                 },

@@ -104,12 +104,13 @@ def call_stoppably(function: Callable[[], T], stop: Callable[[BaseException], ob
         return function()
     future = _in_own_thread(function)
     try:
-        return future.result()
+        while not wait([future], timeout=0.1).done:  # a signal that comes just before an endless wait would not end it
+            pass
     except BaseException as error:
-        if not future.done():  # not the function's own
-            stop(error)
-            wait([future])
+        stop(error)
+        wait([future])
         raise
+    return future.result()
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_left: bool) -> T:

@@ -384,3 +384,18 @@ def test_a_target_that_is_cancelled_from_inside_is_a_failure_and_not_lost(mode: 
     ys = run_edge(edge_of(cancels_itself, on_error="collect"), range(300), mode)
     assert ys[1]["type"].endswith("CancelledError")
     assert [ys[0], *ys[2:]] == [0, *range(2, 300)]
+
+
+async def test_a_target_that_cancels_its_own_task_is_a_failure_and_not_lost() -> None:
+    async def cancels_its_task(state: dict[str, Any]) -> int:
+        if state["item"] == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+        return state["item"]
+
+    edge = edge_of(cancels_its_task, on_error="collect")
+    ys = (await edge.ainvoke({"xs": range(300)}))["ys"]
+    assert ys[1]["message"] == "the target cancelled its own task"
+    assert [ys[0], *ys[2:]] == [0, *range(2, 300)]

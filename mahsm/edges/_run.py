@@ -86,6 +86,9 @@ class VmapRun:
                     for index in range(lo, until):
                         group.create_task(self._item_async(index, call, chunk), context=context.copy())
                     lo = until
+        for index in range(chunk["lo"], hi):
+            if not chunk["ranks"][index - chunk["lo"]]:  # its task was cancelled, though the run was not
+                self._failed(index, asyncio.CancelledError("the target cancelled its own task"), chunk)
         return chunk
 
     def chunk(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
@@ -126,7 +129,7 @@ class VmapRun:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._failed(index, error, chunk)  # the target was cancelled from inside, the run was not
+            self._failed(index, error, chunk)  # something that the target awaited was cancelled, the run was not
         except Exception as error:  # noqa: BLE001  the policy decides
             self._failed(index, error, chunk)
         finally:

@@ -31,8 +31,9 @@ from mahsm.policies import ItemError
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 
-_CHUNKS = 128
-"""Tasks that a batch is cut into. More lose less work in a crash, fewer cost less: a task takes LangGraph 200 to 400 us."""
+_CHUNKS = (128, 64)
+"""Tasks that a batch is cut into: below and from 2,048 items on. More lose less work in a crash, fewer cost less: a task takes
+LangGraph 200 to 400 us. So a task has at most 16 items where a few hundred may be all there are, and 1/64 of many."""
 
 _WAVE = (256, 1024)
 """Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
@@ -103,7 +104,7 @@ class Vmap:
         """Items per task: one where a target holds a graph, since checkpoints inside belong to a task."""
         if self.chunk_size is not None:
             return self.chunk_size
-        return 1 if self.target.graph else math.ceil(total / _CHUNKS)
+        return 1 if self.target.graph else math.ceil(total / _CHUNKS[total >= 2048])
 
     @property
     def _tasks_at_a_time(self) -> int:
