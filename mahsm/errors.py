@@ -48,4 +48,4 @@ class ReducerError(MahsmError, ValueError):
 
 
 class TooFewSucceeded(MahsmError):
-    """`min_success` of a `vmap` can no longer be reached; the first failure is its `__cause__` where it is known."""
+    """`min_success` of a `vmap` can no longer be reached; the failure that decided is its `__cause__`."""

@@ -157,6 +157,24 @@ def test_langgraphs_bound_is_not_multiplied_by_nesting(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("blocking", [True, False])
+def test_bounds_of_every_kind_together_do_not_deadlock(mode: str, blocking: bool) -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking), batch_key="row", out_key="ys", max_concurrency=2)
+    middle = vmap(inner, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, max_concurrency=3)
+
+    async def between(state: dict[str, Any]) -> Any:  # holds its slots before, between and after
+        await asyncio.sleep(0.001)
+        result = await middle.ainvoke(state)
+        await asyncio.sleep(0.001)
+        return result
+
+    outer = edge_of(between, item_to_state=lambda rows: {"rows": rows}, max_concurrency=3)
+    run(graph_of(outer), {"xs": [[[1, 2], [3]], [[4, 5, 6]], [[7]], []] * 3}, mode, {"max_concurrency": 1})
+    assert (gauge.most, gauge.total) == (1, 21)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_graph_inside_an_item_sees_the_users_bounds(mode: str) -> None:
     seen: list[Any] = []
 

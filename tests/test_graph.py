@@ -98,6 +98,27 @@ def test_state_of_the_subgraph_while_it_is_interrupted() -> None:
     assert sorted(task.interrupts[0].value for task in inside.tasks) == ["a", "b"]
 
 
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_durability_of_langgraph_works(mode: str, durability: Any) -> None:
+    import asyncio
+
+    graph = graph_of(edge_of(vmap(square, batch_key="item", out_key="ys"), result="ys"), checkpointer=InMemorySaver())
+    if mode == "sync":
+        state = graph.invoke({"xs": [[1, 2], [3]]}, thread(), durability=durability)
+    else:
+        state = asyncio.run(graph.ainvoke({"xs": [[1, 2], [3]]}, thread(), durability=durability))
+    assert state["ys"] == [[1, 4], [9]]
+
+
+def test_going_back_in_time_runs_the_edge_again() -> None:
+    graph = graph_of(edge_of(), checkpointer=InMemorySaver())
+    graph.invoke({"xs": [1, 2]}, thread())
+    before = next(snapshot for snapshot in graph.get_state_history(thread()) if snapshot.next == ("vmap_square",))
+    fork = graph.update_state(before.config, {"xs": [5]})
+    assert graph.invoke(None, fork)["ys"] == [25]
+
+
 # Streams.
 
 

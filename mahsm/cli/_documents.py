@@ -21,13 +21,14 @@ class Document(TypedDict):
 
 
 def installed() -> list[Document]:
-    """The descriptions of the Python distributions that are installed here, by name."""
+    """The descriptions of the Python distributions that are installed here, but for mahsm's own, by name."""
     found: dict[str, Document] = {}
     for distribution in distributions():
         metadata: Any = distribution.metadata  # an email.message.Message, in fact
         name, summary = metadata["Name"], metadata["Summary"] or ""
         text = metadata["Description"] or metadata.get_payload()  # older metadata has it as its body
         found.setdefault(name.lower(), _document(name, f"{summary}\n\n{text or ''}"))
+    found.pop("mahsm", None)
     if not found:
         raise StateError("no Python distribution is installed here; pass --files 'docs/*.md' to read documents of your own.")
     return [found[name] for name in sorted(found)]

@@ -66,7 +66,8 @@ class VmapRun:
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
         self._open = Slots(edge.max_concurrency)
-        self._chain = tuple(dict.fromkeys([Slots(edge.max_concurrency), *shared, *(outer.chain if outer else ())]))
+        own = Slots(edge.max_concurrency)
+        self._chain = tuple(dict.fromkeys([own, *(outer.chain if outer else ()), *shared]))  # from the inside out, always
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._failures = 0
         self._failures_allowed = edge.failures_allowed(len(items))

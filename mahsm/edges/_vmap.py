@@ -231,8 +231,8 @@ class Vmap:
     def too_few(self, failures: int, total: int) -> TooFewSucceeded:
         """The error that says that `min_success` cannot be reached."""
         return TooFewSucceeded(
-            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. The "
-            "failure that decided is the cause of this error; lower min_success to go on with what there is."
+            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. Lower "
+            "it to go on with what there is."
         )
 
 
