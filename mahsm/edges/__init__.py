@@ -1,8 +1,10 @@
 """The special edges.
 
 - `_edge`    what all edges are: a node that LangGraph can look into
-- `_vmap`    `vmap`: arguments, and how it becomes a subgraph
-- `_run`     one run of a `vmap`: its items, in tasks or threads
+- `_vmap`    `vmap`: its arguments
+- `_spec`    what they mean for an item
+- `_lower`   how a `vmap` becomes a subgraph, and how that is run
+- `_run`     one run: its items, in tasks or threads
 - `_items`   an item and the slots that it lends to edges inside it
 - `_bound`   LangGraph's own `max_concurrency`
 - `_reduce`  `reduce_edge`

@@ -1,8 +1,7 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all
@@ -58,43 +57,28 @@ current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default
 """The item whose target is being called here, if any."""
 
 
-@contextmanager
-def lent() -> Generator[None, None, None]:
-    """Lend the slots of the current item, if there is one, to the edge that runs in the block."""
-    item = current_item.get()
-    if item is None:
-        yield
-        return
-    item.enter()
-    try:
-        yield
-    except Exception:
-        if item.leave():
+class lent:
+    """`with lent():` lends the slots of the current item, if there is one, to the edge that runs in the block.
+
+    They are taken back at its end; not, though, when the block is left because the item is being stopped.
+    """
+
+    def __enter__(self) -> None:
+        self._item = current_item.get()
+        if self._item is not None:
+            self._item.enter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if (item := self._to_take_back(kind)) is not None:
             item.take()
-        raise
-    except BaseException:  # the item is being stopped: it takes nothing any more
-        item.leave()
-        raise
-    if item.leave():
-        item.take()
 
+    async def __aenter__(self) -> None:
+        self.__enter__()
 
-@asynccontextmanager
-async def lent_async() -> AsyncGenerator[None, None]:
-    """The asynchronous twin of `lent`."""
-    item = current_item.get()
-    if item is None:
-        yield
-        return
-    item.enter()
-    try:
-        yield
-    except Exception:
-        if item.leave():
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if (item := self._to_take_back(kind)) is not None:
             await item.take_async()
-        raise
-    except BaseException:
-        item.leave()
-        raise
-    if item.leave():
-        await item.take_async()
+
+    def _to_take_back(self, kind: type[BaseException] | None) -> Item | None:
+        last = self._item is not None and self._item.leave()
+        return self._item if last and (kind is None or issubclass(kind, Exception)) else None

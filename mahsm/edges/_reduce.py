@@ -18,8 +18,7 @@ from mahsm._types import State
 from mahsm.edges import _check
 from mahsm.edges._edge import Compiled, Edge
 from mahsm.errors import EdgeError, ReducerError
-from mahsm.nodes._node import Node
-from mahsm.nodes._target import node_name
+from mahsm.nodes._node import Node, node_name
 from mahsm.policies import ItemError, Penalize, is_item_error
 
 OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
@@ -22,12 +22,10 @@ from mahsm._slots import Slots
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._items import Item, current_item
+from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError, item_error
-
-if TYPE_CHECKING:
-    from mahsm.edges._vmap import Vmap
 
 
 class Chunk(TypedDict):
@@ -48,29 +46,29 @@ class VmapRun:
     if its config has a `max_concurrency`. An item with an edge inside stays open but lends its slots.
 
     Args:
-        edge: The specification.
+        spec: The specification.
         state: The parent's state.
         items: The batch.
         config: The config of the node that the edge is; what is called for an item gets its bounds, not ours.
         shared: The slots of the graph run.
     """
 
-    def __init__(self, edge: "Vmap", state: State, items: list[Any], config: RunnableConfig, shared: Sequence[Slots]) -> None:
+    def __init__(self, spec: VmapSpec, state: State, items: list[Any], config: RunnableConfig, shared: Sequence[Slots]) -> None:
         outer = current_item.get()
         runtime = ambient_runtime()
-        self.edge = edge
+        self.spec = spec
         self.state = state
         self.items = items
         self._writer = runtime.stream_writer if runtime else None
-        self.progress = Progress(edge.name, len(items), self._writer)
+        self.progress = Progress(spec.name, len(items), self._writer)
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
-        self._open = Slots(edge.max_concurrency)
-        own = Slots(edge.max_concurrency)
+        self._open = Slots(spec.max_concurrency)
+        own = Slots(spec.max_concurrency)
         self._chain = tuple(dict.fromkeys([own, *(outer.chain if outer else ()), *shared]))  # from the inside out, always
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._failures = 0
-        self._failures_allowed = edge.failures_allowed(len(items))
+        self._failures_allowed = spec.failures_allowed(len(items))
         self._lock = threading.Lock()
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
@@ -117,10 +115,10 @@ class VmapRun:
         current_item.set(item)
         try:
             await item.take_async()
-            if self.edge.timeout is None:
+            if self.spec.timeout is None:
                 update = await call(self._state_of(index))
             else:
-                async with _tasks.deadline(self.edge.timeout):
+                async with _tasks.deadline(self.spec.timeout):
                     update = await call(self._state_of(index))
             self._succeeded(index, update, chunk)
         except GraphBubbleUp:
@@ -142,7 +140,7 @@ class VmapRun:
         current_item.set(item)
         try:
             item.take()
-            update = _tasks.call(partial(call, self._state_of(index)), self.edge.timeout)
+            update = _tasks.call(partial(call, self._state_of(index)), self.spec.timeout)
             self._succeeded(index, update, chunk)
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
@@ -156,25 +154,25 @@ class VmapRun:
     # What becomes of an item.
 
     def _state_of(self, index: int) -> State:
-        return {**self.state, **self.edge.overlay(self.items[index])}
+        return {**self.state, **self.spec.overlay(self.items[index])}
 
     def _succeeded(self, index: int, update: Update, chunk: Chunk) -> None:
-        chunk["values"][index - chunk["lo"]] = self.edge.entry(plain_update(update))
+        chunk["values"][index - chunk["lo"]] = self.spec.entry(plain_update(update))
         self._ended(index, chunk, failed=False)
 
     def _failed(self, index: int, error: BaseException, chunk: Chunk) -> None:
-        edge, total = self.edge, len(self.items)
-        error.add_note(f"mahsm: {edge.name}, item {index} of {total}, attempt 1")
-        if edge.on_error == "raise":
+        spec, total = self.spec, len(self.items)
+        error.add_note(f"mahsm: {spec.name}, item {index} of {total}, attempt 1")
+        if spec.on_error == "raise":
             self.stop(error)
             raise error
-        chunk["errors"].append(item_error(error, edge=edge.name, index=index, item=self.items[index]))
+        chunk["errors"].append(item_error(error, edge=spec.name, index=index, item=self.items[index]))
         self._ended(index, chunk, failed=True)
         with self._lock:
             self._failures += 1
             failures = self._failures
         if failures > self._failures_allowed:
-            reason = edge.too_few(failures, total)
+            reason = spec.too_few(failures, total)
             self.stop(reason)
             raise reason from error
 
@@ -185,14 +183,14 @@ class VmapRun:
     def _check_bubble(self, index: int, chunk: Chunk) -> None:
         if len(chunk["values"]) > 1:
             raise EdgeError(
-                f"{self.edge.name}: item {index} called interrupt(), but {len(chunk['values'])} items share a task, and "
+                f"{self.spec.name}: item {index} called interrupt(), but {len(chunk['values'])} items share a task, and "
                 "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
             )
 
     # What the target is called with.
 
     def _bind(self) -> tuple[Any, Any]:
-        target = self.edge.target
+        target = self.spec.target
         if not target.injected:
             return target.sync, target.async_
         runtime = get_runtime()
@@ -201,7 +199,7 @@ class VmapRun:
         return target.bind(runtime)
 
     async def _call_in_pool(self, sync: SyncCall, state: State) -> Update:
-        may_be_left = self.edge.timeout is not None
+        may_be_left = self.spec.timeout is not None
         update = await _tasks.call_in_thread(partial(sync, state), self._pool, may_be_left=may_be_left)
         return await update if inspect.isawaitable(update) else update
 
@@ -212,7 +210,7 @@ class VmapRun:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(self.edge.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
+        return ThreadPoolExecutor(min(self.spec.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
 
     def stop(self, reason: BaseException) -> None:
         """Begin no item any more, in any chunk."""

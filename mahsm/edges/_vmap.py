@@ -1,239 +1,16 @@
 """`vmap`: call a target for every item of a list in the state."""
 
-import math
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.channels import Topic
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command, Send
-from typing_extensions import TypedDict
-
-from mahsm import _tasks
-from mahsm._progress import progress as show_progress
-from mahsm._slots import Closed
-from mahsm._state import as_dict, batch, missing, read, shown
-from mahsm._types import Overlay, State, Update
+from mahsm._state import shown
+from mahsm._types import Overlay
 from mahsm.edges import _check
-from mahsm.edges._bound import run_bound
-from mahsm.edges._edge import Compiled, Edge
-from mahsm.edges._items import lent, lent_async
-from mahsm.edges._run import Chunk, VmapRun
-from mahsm.errors import EdgeError, MissingKeyError, StateError, TooFewSucceeded
-from mahsm.nodes._node import Node
-from mahsm.nodes._target import Target, as_target
-from mahsm.policies import ItemError
-
-OnError: TypeAlias = Literal["raise", "collect", "drop"]
-
-_CHUNKS = (128, 64)
-"""Tasks that a batch is cut into: below and from 2,048 items on. More lose less work in a crash, fewer cost less: a task takes
-LangGraph 200 to 400 us. So a task has at most 16 items where a few hundred may be all there are, and 1/64 of many."""
-
-_WAVE = (256, 1024)
-"""Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
-ends, and without an event loop each is a thread; waves that are too short make the fast wait for the slow."""
-
-
-class _Work(TypedDict):
-    """State of the subgraph. Batch and parent state stay outside, so that no checkpoint repeats them."""
-
-    done: Annotated[list[Chunk], Topic(list, accumulate=True)]
-
-
-_current_run: ContextVar[VmapRun] = ContextVar("mahsm_vmap_run")
-
-
-@dataclass(frozen=True)
-class Vmap:
-    """The specification of one `vmap` edge, and how it is lowered to a LangGraph subgraph.
-
-    The subgraph has one node. Its tasks are `Send`s of index ranges, made by the entry edge: a finished task is a pending
-    write of the checkpoint, so a crash loses at most the ranges that were being worked on.
-    """
-
-    name: str
-    target: Target
-    batch_key: str
-    out_key: str
-    item_to_state: Callable[[Any], Overlay] | None
-    max_concurrency: int
-    preserve_order: bool
-    timeout: float | None
-    on_error: OnError
-    errors_key: str | None
-    min_success: int | float | None
-    result: str | Callable[[Any], Any] | None
-    chunk_size: int | None
-    progress: bool
-
-    # The subgraph.
-
-    def lower(self) -> Compiled:
-        def chunk(span: tuple[int, int], config: RunnableConfig) -> Any:
-            run = self._running()
-            return self._next(run, run.chunk(*span, config))
-
-        async def chunk_async(span: tuple[int, int], config: RunnableConfig) -> Any:
-            run = self._running()
-            return self._next(run, await run.chunk_async(*span, config))
-
-        def first_wave(_: Any) -> list[Send]:
-            return self._wave(self._running(), 0)
-
-        node, graph = self.target.name, self.target.graph
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
-        builder.add_node(node, Node(chunk, chunk_async, name=node, graphs=[graph] if graph else []))
-        builder.add_conditional_edges(START, first_wave, [node])
-        return builder.compile(name=self.name)
-
-    def _running(self) -> VmapRun:
-        run = _current_run.get(None)
-        if run is None or run.edge is not self:
-            raise EdgeError(
-                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
-            )
-        return run
-
-    def _size(self, total: int) -> int:
-        """Items per task: one where a target holds a graph, since checkpoints inside belong to a task."""
-        if self.chunk_size is not None:
-            return self.chunk_size
-        return 1 if self.target.graph else math.ceil(total / _CHUNKS[total >= 2048])
-
-    @property
-    def _tasks_at_a_time(self) -> int:
-        fewest, most = _WAVE
-        return min(most, max(fewest, 32 * self.max_concurrency))
-
-    def _wave(self, run: VmapRun, lo: int) -> list[Send]:
-        total = len(run.items)
-        size = self._size(total)
-        stop = min(total, lo + size * self._tasks_at_a_time)
-        return [Send(self.target.name, (start, min(start + size, total))) for start in range(lo, stop, size)]
-
-    def _next(self, run: VmapRun, chunk: Chunk) -> Command[Any]:
-        """Hand in a chunk; the last one of a wave calls the next wave."""
-        end, total = chunk["lo"] + len(chunk["values"]), len(run.items)
-        last_of_wave = end < total and end % (self._size(total) * self._tasks_at_a_time) == 0
-        return Command(update={"done": [chunk]}, goto=self._wave(run, end) if last_of_wave else ())
-
-    # One run.
-
-    def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph, blocking."""
-        with self._session(state, config) as run:
-            if not run.items:
-                return self._update(run, [])
-            try:
-                with lent():
-                    state = _tasks.call_stoppably(partial(graph.invoke, {}, self._inner(config, run)), run.stop)
-                    return self._update(run, self._done(state))
-            except Closed as closed:  # LangGraph raised the error of a chunk that only stopped because another one failed
-                raise closed.reason from closed.reason.__cause__
-            finally:
-                run.close(wait=True)
-
-    async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph on the running event loop."""
-        with self._session(state, config) as run:
-            if not run.items:
-                return self._update(run, [])
-            try:
-                async with lent_async():
-                    return self._update(run, self._done(await graph.ainvoke({}, self._inner(config, run))))
-            finally:
-                run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
-
-    @contextmanager
-    def _session(self, state: Any, config: RunnableConfig) -> Generator[VmapRun, None, None]:
-        with run_bound(config) as shared, show_progress() if self.progress else nullcontext():
-            values = as_dict(state)
-            items = batch(read(values, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key")
-            run = VmapRun(self, values, items, config, shared)
-            if self.failures_allowed(len(items)) < 0:
-                raise self.too_few(0, len(items))
-            token = _current_run.set(run)
-            try:
-                yield run
-            finally:
-                _current_run.reset(token)
-
-    def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
-        """The subgraph's config: all chunks begin at once, since LangGraph saves nothing while a task waits to begin."""
-        total = len(run.items)
-        waves = math.ceil(total / self._size(total) / self._tasks_at_a_time)
-        return {**config, "max_concurrency": 100 * self._tasks_at_a_time, "recursion_limit": waves + 10}
-
-    def _done(self, state: dict[str, Any]) -> list[Chunk]:
-        if "__interrupt__" in state:
-            raise EdgeError(
-                f"{self.name}: an item called interrupt(), but the edge runs alone, without a checkpointer. Use "
-                "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
-            )
-        return state["done"]
-
-    def _update(self, run: VmapRun, done: list[Chunk]) -> State:
-        total = len(run.items)
-        values: list[Any] = [None] * total
-        ranks = [0] * total
-        failed: dict[int, ItemError] = {}
-        for chunk in done:
-            span = slice(chunk["lo"], chunk["lo"] + len(chunk["values"]))
-            values[span], ranks[span] = chunk["values"], chunk["ranks"]
-            failed.update((error["index"], error) for error in chunk["errors"])
-        if len(failed) > self.failures_allowed(total):
-            raise self.too_few(len(failed), total)
-        run.progress.end(errors=len(failed))
-        order = range(total) if self.preserve_order else sorted(range(total), key=ranks.__getitem__)
-        keep = [index for index in order if self.on_error == "collect" or index not in failed]
-        update: State = {self.out_key: [failed.get(index, values[index]) for index in keep]}
-        if self.errors_key is not None:
-            update[self.errors_key] = [failed[index] for index in sorted(failed)]
-        return update
-
-    # One item.
-
-    def overlay(self, item: Any) -> Overlay:
-        """The keys laid over the parent's state for an item."""
-        if self.item_to_state is None:
-            return {"item": item}
-        overlay = self.item_to_state(item)
-        if not isinstance(overlay, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
-        return overlay
-
-    def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`."""
-        if self.result is None:
-            return update
-        if callable(self.result):
-            return self.result(update)
-        found = f"the target gave {shown(update)}."
-        if isinstance(update, Mapping):
-            values = cast("Mapping[str, Any]", update)
-            if self.result in values:
-                return values[self.result]
-            found = missing(values, self.result, "the update")
-        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
-
-    def failures_allowed(self, total: int) -> int:
-        """How many items may fail; negative if even without a failure too few could succeed."""
-        if self.min_success is None:
-            return total
-        return total - (math.ceil(self.min_success * total) if isinstance(self.min_success, float) else self.min_success)
-
-    def too_few(self, failures: int, total: int) -> TooFewSucceeded:
-        """The error that says that `min_success` cannot be reached."""
-        return TooFewSucceeded(
-            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. Lower "
-            "it to go on with what there is."
-        )
+from mahsm.edges._edge import Edge
+from mahsm.edges._lower import VmapGraph
+from mahsm.edges._spec import OnError, VmapSpec
+from mahsm.errors import EdgeError
+from mahsm.nodes._target import as_target
 
 
 def vmap(
@@ -321,7 +98,7 @@ def vmap(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
             "task each. Leave chunk_size out."
         )
-    spec = Vmap(
+    spec = VmapSpec(
         name=name or f"vmap_{made.name}",
         target=made,
         batch_key=batch_key,
@@ -337,10 +114,9 @@ def vmap(
         chunk_size=chunk_size,
         progress=progress,
     )
-    graph = spec.lower()
+    lowered = VmapGraph(spec)
     writes = [out_key] if errors_key is None else [out_key, errors_key]
-    sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
-    return Edge(sync, async_, name=spec.name, graph=graph, reads=[batch_key], writes=writes)
+    return Edge(lowered.run, lowered.run_async, name=spec.name, graph=lowered.graph, reads=[batch_key], writes=writes)
 
 
 def _check_failures(edge: str, out_key: str, on_error: str, errors_key: object, min_success: object) -> None:

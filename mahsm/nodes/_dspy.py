@@ -12,8 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from mahsm._state import as_dict, missing, shown
 from mahsm._types import State
 from mahsm.errors import MissingKeyError, NodeError
-from mahsm.nodes._node import Node
-from mahsm.nodes._target import node_name
+from mahsm.nodes._node import Node, node_name
 
 Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""

@@ -41,3 +41,8 @@ class Node(RunnableLambda[Any, Any]):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+def node_name(name: str) -> str:
+    """The name without what LangGraph reserves in node names."""
+    return name.replace(":", "_").replace("|", "_").strip("<>") or "node"

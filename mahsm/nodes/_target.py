@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from mahsm._state import shown
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.errors import NodeError
-from mahsm.nodes._node import Node
+from mahsm.nodes._node import Node, node_name
 
 Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
 
@@ -80,11 +80,6 @@ def as_target(source: Any, *, reader: str) -> Target:
             f"or an edge{hint}."
         )
     return _of_function(cast("Callable[..., Any]", source), reader)
-
-
-def node_name(name: str) -> str:
-    """The name without what LangGraph reserves in node names."""
-    return name.replace(":", "_").replace("|", "_").strip("<>") or "node"
 
 
 def plain_update(update: Update) -> Update:

@@ -1,0 +1,69 @@
+"""What one `vmap` edge was asked to do: its arguments, and what they mean for an item."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from mahsm._state import missing, shown
+from mahsm._types import Overlay, Update
+from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
+from mahsm.nodes._target import Target
+
+OnError: TypeAlias = Literal["raise", "collect", "drop"]
+
+
+@dataclass(frozen=True)
+class VmapSpec:
+    """The arguments of `vmap`, checked, with the target made ready."""
+
+    name: str
+    target: Target
+    batch_key: str
+    out_key: str
+    item_to_state: Callable[[Any], Overlay] | None
+    max_concurrency: int
+    preserve_order: bool
+    timeout: float | None
+    on_error: OnError
+    errors_key: str | None
+    min_success: int | float | None
+    result: str | Callable[[Any], Any] | None
+    chunk_size: int | None
+    progress: bool
+
+    def overlay(self, item: Any) -> Overlay:
+        """The keys laid over the parent's state for an item."""
+        if self.item_to_state is None:
+            return {"item": item}
+        overlay = self.item_to_state(item)
+        if not isinstance(overlay, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
+        return overlay
+
+    def entry(self, update: Update) -> Any:
+        """What an item leaves in `out_key`."""
+        if self.result is None:
+            return update
+        if callable(self.result):
+            return self.result(update)
+        found = f"the target gave {shown(update)}."
+        if isinstance(update, Mapping):
+            values = cast("Mapping[str, Any]", update)
+            if self.result in values:
+                return values[self.result]
+            found = missing(values, self.result, "the update")
+        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
+
+    def failures_allowed(self, total: int) -> int:
+        """How many items may fail; negative if even without a failure too few could succeed."""
+        if self.min_success is None:
+            return total
+        return total - (math.ceil(self.min_success * total) if isinstance(self.min_success, float) else self.min_success)
+
+    def too_few(self, failures: int, total: int) -> TooFewSucceeded:
+        """The error that says that `min_success` cannot be reached."""
+        return TooFewSucceeded(
+            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. Lower "
+            "it to go on with what there is."
+        )
