@@ -82,7 +82,6 @@ class Slots:
         self._lock = threading.Lock()
         self._line: list[tuple[Order, int, _Waiter]] = []
         self._arrivals = itertools.count()
-        self._blocked: list[_Thread] = []  # the threads among those in line
         self._closed: BaseException | None = None
 
     @property
@@ -98,7 +97,8 @@ class Slots:
     async def acquire_async(self, order: Order, wanted: int = 1) -> int:
         """Take 1 to `wanted` slots, waiting in line on the running event loop; how many were taken.
 
-        Once the slots are closed, the wait ends only when somebody cancels it.
+        Raises:
+            Closed: when the slots have been closed.
         """
         if taken := self.try_acquire(wanted):
             return taken
@@ -109,7 +109,7 @@ class Slots:
         except BaseException:
             self._leave(waiter)
             raise
-        return self._collect(waiter)
+        return self._granted(waiter)
 
     def acquire(self, order: Order, wanted: int = 1) -> int:
         """Take 1 to `wanted` slots, blocking this thread in line; how many were taken.
@@ -121,18 +121,12 @@ class Slots:
             return taken
         waiter = _Thread(wanted)
         self._join(order, waiter)
-        self._blocked.append(waiter)
         try:
-            while not waiter.granted:
-                if self._closed is not None:
-                    raise Closed(self._closed)
-                waiter.turn.wait()
-        except BaseException:  # closed, or KeyboardInterrupt in the main thread
+            waiter.turn.wait()
+        except BaseException:  # KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
-        finally:
-            self._blocked.remove(waiter)
-        return self._collect(waiter)
+        return self._granted(waiter)
 
     def release(self) -> None:
         """Give one slot back, to the first in line if somebody waits."""
@@ -149,11 +143,12 @@ class Slots:
             waiter.wake()
 
     def close(self, reason: BaseException) -> None:
-        """Let nobody in any more. Threads in line get `Closed`; tasks stay in line, since their group cancels them."""
+        """Let nobody in any more: who waits, and who comes later, gets `Closed`."""
         with self._lock:
             self._closed = self._closed or reason
-            blocked = list(self._blocked)
-        for waiter in blocked:
+            waiting = [waiter for _, _, waiter in self._line if not waiter.gone and not waiter.granted]
+            self._line.clear()
+        for waiter in waiting:
             waiter.wake()
 
     def _take_free(self, wanted: int) -> int:
@@ -166,26 +161,31 @@ class Slots:
     def _join(self, order: Order, waiter: _Waiter) -> None:
         with self._lock:
             waiter.granted = self._take_free(waiter.wanted)  # some may have been given back just now
-            if not waiter.granted:
+            if not waiter.granted and self._closed is None:
                 heapq.heappush(self._line, (order, next(self._arrivals), waiter))
                 return
         waiter.wake()
 
     def _first(self) -> _Waiter | None:
-        while self._line and self._closed is None:
+        while self._line:
             waiter = self._line[0][2]
             if not waiter.gone:
                 return waiter
             heapq.heappop(self._line)
         return None
 
-    def _collect(self, waiter: _Waiter) -> int:
+    def _granted(self, waiter: _Waiter) -> int:
         with self._lock:
             waiter.gone = True
+            if not waiter.granted and self._closed is not None:
+                raise Closed(self._closed)
             return waiter.granted
 
     def _leave(self, waiter: _Waiter) -> None:
-        for _ in range(self._collect(waiter)):
+        with self._lock:
+            waiter.gone = True
+            granted = waiter.granted
+        for _ in range(granted):
             self.release()
 
 

@@ -186,18 +186,23 @@ def test_close_wakes_threads_with_the_reason() -> None:
         slots.acquire((1,))
 
 
-async def test_close_leaves_tasks_in_line_for_their_group_to_cancel() -> None:
-    slots, served = Slots(1), []
+async def test_close_wakes_tasks_with_the_reason() -> None:
+    slots, reason = Slots(1), ValueError("down")
     assert slots.try_acquire()
+
+    async def waits() -> None:
+        with pytest.raises(Closed) as error:
+            await slots.acquire_async((0,))
+        assert error.value.reason is reason
+
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(waiting(slots, 0, served))
+        group.create_task(waits())
         await settle()
-        slots.close(ValueError("down"))
+        slots.close(reason)
         slots.release()
-        await settle()
-        assert not task.done()
-        task.cancel()
-    assert served == []
+    assert slots.free == 1
+    with pytest.raises(Closed):
+        await slots.acquire_async((1,))
 
 
 async def test_a_chain_that_is_cut_short_keeps_nothing() -> None:

@@ -344,7 +344,7 @@ async def test_cancelling_a_run_of_nested_edges_leaves_nothing(no_threads_left: 
 
 
 CTRL_C = """
-import threading, time
+import sys, threading, time
 from mahsm import vmap
 
 calls = 0
@@ -352,7 +352,8 @@ calls = 0
 def work(state):
     global calls
     calls += 1
-    print("begun", flush=True)
+    sys.stdout.write("begun\\n")
+    sys.stdout.flush()
     time.sleep(0.05)
 
 try:
@@ -372,6 +373,47 @@ def test_ctrl_c_ends_a_synchronous_run(size: int) -> None:
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=30)
     assert printed.splitlines()[-1] == "stopped True []"
+
+
+class Ladder:
+    """An edge inside an edge: item 0 fails once the items of item 1 are under way."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.calls = 0
+        self.inner = vmap(self.step, batch_key="row", out_key="ys", max_concurrency=1)
+
+    def step(self, state: dict[str, Any]) -> None:
+        self.calls += 1
+        self.begun.set()
+        threading.Event().wait(0.01)
+
+    def __call__(self, state: dict[str, Any]) -> None:
+        if state["item"] == 0:
+            assert self.begun.wait(10)
+            raise ProviderError("down")
+        self.inner.invoke({"row": range(1000)})
+
+
+@pytest.mark.parametrize("size", [2, 300])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_stops_the_edges_inside_other_items(mode: str, size: int, no_threads_left: None) -> None:
+    ladder = Ladder()
+    with pytest.raises(ProviderError) as caught:
+        run_edge(edge_of(ladder, max_concurrency=2, chunk_size=1), range(size), mode)
+    assert ladder.calls < 100
+    assert len([note for note in caught.value.__notes__ if "mahsm" in note]) == 1
+
+
+async def test_cancelling_a_run_stops_the_edges_inside_blocking_items(no_threads_left: None) -> None:
+    ladder = Ladder()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(edge_of(ladder).ainvoke({"xs": [1]}))
+        await asyncio.to_thread(ladder.begun.wait, 10)
+        task.cancel()
+    assert task.cancelled()
+    calls = ladder.calls
+    assert calls < 100
 
 
 @pytest.mark.parametrize("mode", MODES)

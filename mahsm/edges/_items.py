@@ -1,10 +1,43 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all
+
+Stop = Callable[[BaseException], object]
+
+
+class Runs:
+    """The edge runs inside an edge run: stopping it stops them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stops: list[Stop] = []
+        self._reason: BaseException | None = None
+
+    @contextmanager
+    def inside(self, stop: Stop) -> Generator[None, None, None]:
+        """While the block runs, `stop` is called when these runs are stopped; at once if they are already."""
+        with self._lock:
+            self._stops.append(stop)
+            reason = self._reason
+        if reason is not None:
+            stop(reason)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stops.remove(stop)
+
+    def stop(self, reason: BaseException) -> None:
+        with self._lock:
+            self._reason = self._reason or reason
+            stops = list(self._stops)
+        for stop in stops:
+            stop(reason)
 
 
 class Item:
@@ -13,13 +46,15 @@ class Item:
     Attributes:
         order: Its path of indices through nested edges, such as `(3, 0)`.
         chain: The slots that it takes, its own edge run's first.
+        runs: The edge runs inside its own edge run.
     """
 
-    __slots__ = ("_held", "_inside", "_lock", "chain", "order")
+    __slots__ = ("_held", "_inside", "_lock", "chain", "order", "runs")
 
-    def __init__(self, order: Order, chain: Sequence[Slots]) -> None:
+    def __init__(self, order: Order, chain: Sequence[Slots], runs: Runs) -> None:
         self.order = order
         self.chain = chain
+        self.runs = runs
         self._held = False
         self._inside = 0  # edges that run inside the item now
         self._lock = threading.Lock()

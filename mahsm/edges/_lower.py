@@ -20,7 +20,7 @@ from mahsm._state import as_dict, batch, read
 from mahsm._types import State
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
-from mahsm.edges._items import lent
+from mahsm.edges._items import current_item, lent
 from mahsm.edges._run import Chunk, VmapRun
 from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
@@ -114,12 +114,13 @@ class VmapGraph:
         with self._session(state, config) as run:
             if not run.items:
                 return self._update(run, [])
-            try:
+            try:  # a chunk that stopped because another one failed ends with Closed, and LangGraph may raise that
                 with lent():
                     state = _tasks.call_stoppably(partial(self.graph.invoke, {}, self._inner(config, run)), run.stop)
                     return self._update(run, self._done(state))
-            except Closed as closed:  # LangGraph raised the error of a chunk that only stopped because another one failed
-                raise closed.reason from closed.reason.__cause__
+            except Closed as closed:
+                reason = closed if run.stopped_from_outside else closed.reason
+                raise reason from reason.__cause__
             finally:
                 run.close(wait=True)
 
@@ -131,6 +132,12 @@ class VmapGraph:
             try:
                 async with lent():
                     return self._update(run, self._done(await self.graph.ainvoke({}, self._inner(config, run))))
+            except Closed as closed:
+                reason = closed if run.stopped_from_outside else closed.reason
+                raise reason from reason.__cause__
+            except BaseException as error:
+                run.stop(error)  # edges inside blocking items know of no cancellation
+                raise
             finally:
                 run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
 
@@ -144,9 +151,11 @@ class VmapGraph:
             run = VmapRun(self.spec, values, items, config, shared)
             if self.spec.failures_allowed(len(items)) < 0:
                 raise self.spec.too_few(0, len(items))
+            outer = current_item.get()
             token = _current_run.set(run)
             try:
-                yield run
+                with outer.runs.inside(run.stop_from_outside) if outer else nullcontext():
+                    yield run
             finally:
                 _current_run.reset(token)
 

@@ -18,10 +18,10 @@ from typing_extensions import TypedDict
 
 from mahsm import _tasks
 from mahsm._progress import Progress
-from mahsm._slots import Slots
+from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
-from mahsm.edges._items import Item, current_item
+from mahsm.edges._items import Item, Runs, current_item
 from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._target import plain_update
@@ -70,6 +70,8 @@ class VmapRun:
         self._failures = 0
         self._failures_allowed = spec.failures_allowed(len(items))
         self._lock = threading.Lock()
+        self._inside = Runs()
+        self.stopped_from_outside = False
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
 
@@ -111,7 +113,7 @@ class VmapRun:
         return chunk
 
     async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
-        item = Item((*self._order, index), self._chain)
+        item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
             await item.take_async()
@@ -121,6 +123,8 @@ class VmapRun:
                 async with _tasks.deadline(self.spec.timeout):
                     update = await call(self._state_of(index))
             self._succeeded(index, update, chunk)
+        except Closed:
+            raise
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
             raise
@@ -136,12 +140,14 @@ class VmapRun:
             self._open.release()
 
     def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
-        item = Item((*self._order, index), self._chain)
+        item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
             item.take()
             update = _tasks.call(partial(call, self._state_of(index)), self.spec.timeout)
             self._succeeded(index, update, chunk)
+        except Closed:
+            raise
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
             raise
@@ -213,8 +219,14 @@ class VmapRun:
         return ThreadPoolExecutor(min(self.spec.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
 
     def stop(self, reason: BaseException) -> None:
-        """Begin no item any more, in any chunk."""
+        """Begin no item any more, in any chunk or in an edge inside."""
         self._open.close(reason)
+        self._inside.stop(reason)
+
+    def stop_from_outside(self, reason: BaseException) -> None:
+        """The same, because the edge run around this one was stopped."""
+        self.stopped_from_outside = True
+        self.stop(reason)
 
     def close(self, *, wait: bool) -> None:
         """End the threads; with `wait`, not before they are done with the item they are in."""
