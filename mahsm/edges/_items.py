@@ -49,7 +49,7 @@ class Item:
         runs: The edge runs inside its own edge run.
     """
 
-    __slots__ = ("_held", "_inside", "_lock", "chain", "order", "runs")
+    __slots__ = ("_held", "_inside", "chain", "order", "runs")
 
     def __init__(self, order: Order, chain: Sequence[Slots], runs: Runs) -> None:
         self.order = order
@@ -57,11 +57,14 @@ class Item:
         self.runs = runs
         self._held = False
         self._inside = 0  # edges that run inside the item now
-        self._lock = threading.Lock()
+
+    def take_now(self) -> bool:
+        """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
+        self._held = len(self.chain) == 1 and self.chain[0].try_acquire() == 1
+        return self._held
 
     async def take_async(self) -> None:
-        if len(self.chain) > 1 or not self.chain[0].try_acquire():  # the rule, where no edge is around or inside
-            await acquire_all_async(self.chain, self.order)
+        await acquire_all_async(self.chain, self.order)
         self._held = True
 
     def take(self) -> None:
@@ -75,7 +78,7 @@ class Item:
 
     def enter(self) -> None:
         """An edge begins inside the item: its items take the slots from now on."""
-        with self._lock:
+        with _counting:
             self._inside += 1
             first = self._inside == 1
         if first:
@@ -83,10 +86,12 @@ class Item:
 
     def leave(self) -> bool:
         """An edge inside the item has ended: whether it was the last one."""
-        with self._lock:
+        with _counting:
             self._inside -= 1
             return self._inside == 0
 
+
+_counting = threading.Lock()  # one for all: edges begin and end rarely, items often
 
 current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default=None)
 """The item whose target is being called here, if any."""

@@ -116,7 +116,8 @@ class VmapRun:
         item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
-            await item.take_async()
+            if not item.take_now():
+                await item.take_async()
             if self.spec.timeout is None:
                 update = await call(self._state_of(index))
             else:
