@@ -77,9 +77,16 @@ def test_interrupts_in_an_edge_inside_an_edge(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interrupt_where_items_share_a_task_says_what_to_do(mode: str) -> None:
-    graph = graph_of(edge_of(ask, chunk_size=2), checkpointer=InMemorySaver())
+    calls: list[str] = []
+
+    def counted(state: dict[str, Any]) -> str:
+        calls.append(state["item"])
+        return ask(state)
+
+    graph = graph_of(edge_of(counted, chunk_size=2, max_concurrency=2), checkpointer=InMemorySaver())
     with pytest.raises(EdgeError, match=r"called interrupt\(\), but 2 items share a task.*Pass chunk_size=1"):
-        run(graph, {"xs": ["a", "b"]}, mode, thread())
+        run(graph, {"xs": ["a"] * 100}, mode, thread())
+    assert len(calls) <= 3, "the rest is not begun"
 
 
 @pytest.mark.parametrize("mode", MODES)

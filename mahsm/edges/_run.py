@@ -189,10 +189,12 @@ class VmapRun:
 
     def _check_bubble(self, index: int, chunk: Chunk) -> None:
         if len(chunk["values"]) > 1:
-            raise EdgeError(
+            error = EdgeError(
                 f"{self.spec.name}: item {index} called interrupt(), but {len(chunk['values'])} items share a task, and "
                 "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
             )
+            self.stop(error)
+            raise error
 
     # What the target is called with.
 

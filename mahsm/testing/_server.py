@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import threading
 import time
@@ -138,6 +139,7 @@ class ModelServer:
 
     def lm(self, model: str = "openai/fake", **options: Any) -> "dspy.LM":
         """A real DSPy client of this server, without cache and retries unless `options` say otherwise."""
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
         import dspy
 
         defaults: dict[str, Any] = {"api_base": self.base_url, "api_key": "test", "cache": False, "num_retries": 0}
