@@ -28,8 +28,8 @@ from mahsm.nodes._node import Node
 from mahsm.policies import ItemError
 
 _CHUNKS = (128, 64)
-"""Tasks that a batch is cut into: below and from 2,048 items on. More lose less work in a crash, fewer cost less: a task takes
-LangGraph 200 to 400 us. So a task has at most 16 items where a few hundred may be all there are, and 1/64 of many."""
+"""Tasks that a batch is cut into: up to 1,024 items, and above. More lose less work in a crash, fewer cost less: a task takes
+LangGraph 200 to 400 us, and the items wait until all tasks are made. So a task has at most 8 of few items, and 1/64 of many."""
 
 _WAVE = (256, 1024)
 """Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
@@ -88,7 +88,7 @@ class VmapGraph:
         """Items per task: one where a target holds a graph, since checkpoints inside belong to a task."""
         if self.spec.chunk_size is not None:
             return self.spec.chunk_size
-        return 1 if self.spec.target.graph else math.ceil(total / _CHUNKS[total >= 2048])
+        return 1 if self.spec.target.graph else math.ceil(total / _CHUNKS[total > 1024])
 
     @property
     def _tasks_at_a_time(self) -> int:
