@@ -172,6 +172,20 @@ def test_state_comes_as_what_the_first_parameter_is_annotated_with(mode: str) ->
         assert run(edge_of(target), {"xs": [1, 2], "bias": 10, "more": 1}, mode)["ys"] == [11, 12]
 
 
+def test_a_partial_gets_the_state_where_it_is_left_open() -> None:
+    def scaled(by: Model, state: Item) -> int:
+        return by.item * state.item
+
+    assert run_edge(edge_of(functools.partial(scaled, Model(item=10))), [1, 2], "sync") == [10, 20]
+
+
+def test_annotations_that_cannot_be_read_are_left_alone() -> None:
+    def target(state: "NowhereDefined") -> int:  # type: ignore[name-defined]  # noqa: F821
+        return state["item"]
+
+    assert run_edge(edge_of(target), [1], "sync") == [1]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_update_in_a_command_counts_as_the_update(mode: str) -> None:
     assert run_edge(edge_of(lambda s: Command(update={"y": s["item"]}), result="y"), [1], mode) == [1]

@@ -116,7 +116,7 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
     injected = _injected(source, name, reader)
-    convert = _converter(inner)
+    convert = _converter(source, inner)
     function = source if convert is None else _converted(source, convert)
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
         return Target(node_name(name), None, function, injected, _graph_in(source))
@@ -147,12 +147,14 @@ def _takes(parameter: inspect.Parameter | None, marker: str) -> bool:
     )
 
 
-def _converter(function: Callable[..., Any]) -> Callable[[State], Any] | None:
-    """How to make the state into what the first parameter is annotated with, if that is a dataclass or a model."""
-    plain = function if inspect.isroutine(function) else function.__call__
+def _converter(source: Callable[..., Any], inner: Callable[..., Any]) -> Callable[[State], Any] | None:
+    """How to make the state into what the first parameter is annotated with, if that is a dataclass or a model.
+
+    The first parameter is that of `source`; the annotations are those of the function inside of its partials.
+    """
     try:
-        hints = get_type_hints(plain)
-        names = list(inspect.signature(function).parameters)
+        hints = get_type_hints(inner if inspect.isroutine(inner) else inner.__call__)
+        names = list(inspect.signature(source).parameters)
     except (NameError, TypeError, ValueError):
         return None
     schema: Any = hints.get(names[0]) if names else None
