@@ -77,7 +77,7 @@ def edge_graph(target: Any, saver: Any) -> Any:
 
 
 async def run_vmap(xs: list[int], saver: Any) -> int:
-    return len((await edge_graph(noop, saver).ainvoke({"xs": xs}, config()))["ys"])
+    return len((await edge_graph(noop, saver).ainvoke({"xs": xs}, config(saver)))["ys"])
 
 
 class Collected(TypedDict, total=False):
@@ -92,7 +92,7 @@ async def run_send(xs: list[int], saver: Any) -> int:
     builder = StateGraph(Collected)
     builder.add_node("item", item)
     builder.add_conditional_edges(START, lambda state: [Send("item", {"item": x}) for x in state["xs"]], ["item"])
-    return len((await builder.compile(checkpointer=saver).ainvoke({"xs": xs}, config()))["ys"])
+    return len((await builder.compile(checkpointer=saver).ainvoke({"xs": xs}, config(saver)))["ys"])
 
 
 async def run_task(xs: list[int], saver: Any) -> int:
@@ -104,7 +104,7 @@ async def run_task(xs: list[int], saver: Any) -> int:
     async def flow(xs: list[int]) -> list[int]:
         return await asyncio.gather(*[item(x) for x in xs])  # noqa: TID251  LangGraph's documented way
 
-    return len(await flow.ainvoke(xs, config()))
+    return len(await flow.ainvoke(xs, config(saver)))
 
 
 async def run_abatch(xs: list[int], saver: Any) -> int:
@@ -122,8 +122,8 @@ CONTENDERS: dict[str, Run] = {
 WITHOUT_SAVER = ("gather + semaphore", "abatch")
 
 
-def config() -> Any:
-    return {"configurable": {"thread_id": str(time.monotonic_ns())}, "recursion_limit": 1000}
+def config(saver: Any) -> Any:
+    return {"configurable": {"thread_id": "1"} if saver else {}}
 
 
 @contextlib.asynccontextmanager
@@ -261,13 +261,13 @@ def bare_threads(xs: list[int]) -> None:
 def vmap_async(xs: list[int], saver_kind: str = "none") -> None:
     async def run() -> None:
         async with saver_of(saver_kind) as saver:
-            await edge_graph(sleeps, saver).ainvoke({"xs": xs}, config())
+            await edge_graph(sleeps, saver).ainvoke({"xs": xs}, config(saver))
 
     asyncio.run(run())
 
 
 def vmap_threads(xs: list[int]) -> None:
-    edge_graph(blocks, None).invoke({"xs": xs}, config())
+    edge_graph(blocks, None).invoke({"xs": xs})
 
 
 EFFICIENCY: dict[str, Callable[[list[int]], None]] = {

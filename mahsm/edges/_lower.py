@@ -31,6 +31,9 @@ _CHUNKS = (128, 64)
 """Tasks that a batch is cut into: up to 1,024 items, and above. More lose less work in a crash, fewer cost less: a task takes
 LangGraph 200 to 400 us, and the items wait until all tasks are made. So a task has at most 8 of few items, and 1/64 of many."""
 
+_CHUNKS_UNSAVED = 16
+"""The same where nothing is saved: then tasks only cost."""
+
 _WAVE = (256, 1024)
 """Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
 ends, and without an event loop each is a thread; waves that are too short make the fast wait for the slow."""
@@ -84,11 +87,14 @@ class VmapGraph:
             )
         return run
 
-    def _size(self, total: int) -> int:
+    def _size(self, run: VmapRun) -> int:
         """Items per task: one where a target holds a graph, since checkpoints inside belong to a task."""
         if self.spec.chunk_size is not None:
             return self.spec.chunk_size
-        return 1 if self.spec.target.graph else math.ceil(total / _CHUNKS[total > 1024])
+        if self.spec.target.graph is not None:
+            return 1
+        total = len(run.items)
+        return math.ceil(total / (_CHUNKS[total > 1024] if run.saved else _CHUNKS_UNSAVED))
 
     @property
     def _tasks_at_a_time(self) -> int:
@@ -97,14 +103,14 @@ class VmapGraph:
 
     def _wave(self, run: VmapRun, lo: int) -> list[Send]:
         total = len(run.items)
-        size = self._size(total)
+        size = self._size(run)
         stop = min(total, lo + size * self._tasks_at_a_time)
         return [Send(self.spec.target.name, (start, min(start + size, total))) for start in range(lo, stop, size)]
 
     def _next(self, run: VmapRun, chunk: Chunk) -> Command[Any]:
         """Hand in a chunk; the last one of a wave calls the next wave."""
         end, total = chunk["lo"] + len(chunk["values"]), len(run.items)
-        last_of_wave = end < total and end % (self._size(total) * self._tasks_at_a_time) == 0
+        last_of_wave = end < total and end % (self._size(run) * self._tasks_at_a_time) == 0
         return Command(update={"done": [chunk]}, goto=self._wave(run, end) if last_of_wave else ())
 
     # One run.
@@ -161,8 +167,7 @@ class VmapGraph:
 
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
         """The subgraph's config: all chunks begin at once, since LangGraph saves nothing while a task waits to begin."""
-        total = len(run.items)
-        waves = math.ceil(total / self._size(total) / self._tasks_at_a_time)
+        waves = math.ceil(len(run.items) / self._size(run) / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * self._tasks_at_a_time, "recursion_limit": waves + 10}
 
     def _done(self, state: dict[str, Any]) -> list[Chunk]:

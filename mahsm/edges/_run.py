@@ -59,6 +59,7 @@ class VmapRun:
         self.spec = spec
         self.state = state
         self.items = items
+        self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
         self._writer = runtime.stream_writer if runtime else None
         self.progress = Progress(spec.name, len(items), self._writer)
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}

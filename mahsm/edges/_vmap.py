@@ -53,9 +53,9 @@ def vmap(
         errors_key: State key that gets the `ItemError`s, in input order.
         min_success: How many items must succeed: a count >= 1, or a share in (0, 1].
         result: What of the target's update becomes the entry: one of its keys, or a function of it; by default all.
-        chunk_size: Items per LangGraph task, >= 1. By default a batch becomes at most 128 tasks, and one task per item
-            if the target holds a graph. What an unfinished task had done is done again after a crash; `interrupt()` in
-            an item needs `chunk_size=1`.
+        chunk_size: Items per LangGraph task, >= 1. By default a batch becomes at most 128 tasks (16 where nothing is
+            saved), and one task per item if the target holds a graph. What an unfinished task had done is done again after
+            a crash; `interrupt()` in an item needs `chunk_size=1`.
         progress: Show a bar on stderr.
         name: Node name; by default `vmap_` and the target's name.
 
