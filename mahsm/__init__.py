@@ -4,7 +4,7 @@
 - `graph`     `connect`
 - `nodes`     `dspy_node`
 - `reducers`  functions from a list to one value
-- `policies`  what happens to items that fail
+- `policies`  `Retry`, and what happens to items that fail
 - `errors`    every error that mahsm raises of its own
 - `testing`   a model server on loopback, for tests
 - `cli`       the `mahsm` command
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mahsm.graph import connect as connect
     from mahsm.nodes import dspy_node as dspy_node
     from mahsm.policies import ItemError as ItemError
+    from mahsm.policies import Retry as Retry
     from mahsm.policies import is_item_error as is_item_error
 
 __version__ = "0.3.0"
@@ -39,6 +40,7 @@ __version__ = "0.3.0"
 _HOMES = {
     "Edge": "mahsm.edges",
     "ItemError": "mahsm.policies",
+    "Retry": "mahsm.policies",
     "cli": "mahsm.cli",
     "connect": "mahsm.graph",
     "dspy_node": "mahsm.nodes",
@@ -58,6 +60,7 @@ _HOMES = {
 __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Edge",
     "ItemError",
+    "Retry",
     "cli",
     "connect",
     "dspy_node",

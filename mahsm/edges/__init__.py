@@ -5,6 +5,7 @@
 - `_spec`    what they mean for an item
 - `_lower`   how a `vmap` becomes a subgraph, and how that is run
 - `_run`     one run: its items, in tasks or threads
+- `_retrying` attempts of one item
 - `_items`   an item and the slots that it lends to edges inside it
 - `_bound`   LangGraph's own `max_concurrency`
 - `_reduce`  `reduce_edge`

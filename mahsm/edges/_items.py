@@ -47,14 +47,16 @@ class Item:
         order: Its path of indices through nested edges, such as `(3, 0)`.
         chain: The slots that it takes, its own edge run's first.
         runs: The edge runs inside its own edge run.
+        attempts: How often it has been tried, the present attempt included.
     """
 
-    __slots__ = ("_held", "_inside", "chain", "order", "runs")
+    __slots__ = ("_held", "_inside", "attempts", "chain", "order", "runs")
 
     def __init__(self, order: Order, chain: Sequence[Slots], runs: Runs) -> None:
         self.order = order
         self.chain = chain
         self.runs = runs
+        self.attempts = 1
         self._held = False
         self._inside = 0  # edges that run inside the item now
 

@@ -20,12 +20,14 @@ from mahsm import _tasks
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges import _retrying
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._items import Item, Runs, current_item
 from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._target import plain_update
-from mahsm.policies import ItemError, item_error
+from mahsm.policies import ItemError
+from mahsm.policies._item_error import item_error
 
 
 class Chunk(TypedDict):
@@ -64,7 +66,7 @@ class VmapRun:
         self.progress = Progress(spec.name, len(items), self._writer)
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
-        self._open = Slots(spec.max_concurrency)
+        self._open = Slots(self._most_open)
         own = Slots(spec.max_concurrency)
         self._chain = tuple(dict.fromkeys([own, *(outer.chain if outer else ()), *shared]))  # from the inside out, always
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
@@ -72,6 +74,8 @@ class VmapRun:
         self._failures_allowed = spec.failures_allowed(len(items))
         self._lock = threading.Lock()
         self._inside = Runs()
+        self._stopped = threading.Event()
+        self._reason: BaseException | None = None
         self.stopped_from_outside = False
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
@@ -117,13 +121,10 @@ class VmapRun:
         item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
-            if not item.take_now():
-                await item.take_async()
-            if self.spec.timeout is None:
-                update = await call(self._state_of(index))
+            if self.spec.retry is None:
+                update = await self._attempt_async(item, index, call)
             else:
-                async with _tasks.deadline(self.spec.timeout):
-                    update = await call(self._state_of(index))
+                update = await _retrying.call_async(self.spec.retry, item, partial(self._attempt_async, item, index, call))
             self._succeeded(index, update, chunk)
         except Closed:
             raise
@@ -134,19 +135,31 @@ class VmapRun:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._failed(index, error, chunk)  # something that the target awaited was cancelled, the run was not
+            self._failed(index, error, chunk, item.attempts)  # something it awaited was cancelled, the run was not
         except Exception as error:  # noqa: BLE001  the policy decides
-            self._failed(index, error, chunk)
+            self._failed(index, error, chunk, item.attempts)
+        finally:
+            self._open.release()
+
+    async def _attempt_async(self, item: Item, index: int, call: AsyncCall) -> Update:
+        if not item.take_now():
+            await item.take_async()
+        try:
+            if self.spec.timeout is None:
+                return await call(self._state_of(index))
+            async with _tasks.deadline(self.spec.timeout):
+                return await call(self._state_of(index))
         finally:
             item.give()
-            self._open.release()
 
     def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
         item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
-            item.take()
-            update = _tasks.call(partial(call, self._state_of(index)), self.spec.timeout)
+            if self.spec.retry is None:
+                update = self._attempt(item, index, call)
+            else:
+                update = _retrying.call(self.spec.retry, item, partial(self._attempt, item, index, call), self._pause)
             self._succeeded(index, update, chunk)
         except Closed:
             raise
@@ -154,10 +167,25 @@ class VmapRun:
             self._check_bubble(index, chunk)
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy decides
-            self._failed(index, error, chunk)
+            self._failed(index, error, chunk, item.attempts)
+        finally:
+            self._open.release()
+
+    def _attempt(self, item: Item, index: int, call: SyncCall) -> Update:
+        item.take()
+        try:
+            return _tasks.call(partial(call, self._state_of(index)), self.spec.timeout)
         finally:
             item.give()
-            self._open.release()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait between two attempts, unless the run is stopped.
+
+        Raises:
+            Closed: when it is.
+        """
+        if self._stopped.wait(seconds):
+            raise Closed(cast("BaseException", self._reason))
 
     # What becomes of an item.
 
@@ -168,13 +196,14 @@ class VmapRun:
         chunk["values"][index - chunk["lo"]] = self.spec.entry(plain_update(update))
         self._ended(index, chunk, failed=False)
 
-    def _failed(self, index: int, error: BaseException, chunk: Chunk) -> None:
+    def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int = 1) -> None:
         spec, total = self.spec, len(self.items)
-        error.add_note(f"mahsm: {spec.name}, item {index} of {total}, attempt 1")
+        error.add_note(f"mahsm: {spec.name}, item {index} of {total}, attempt {attempts}")
         if spec.on_error == "raise":
             self.stop(error)
             raise error
-        chunk["errors"].append(item_error(error, edge=spec.name, index=index, item=self.items[index]))
+        failure = item_error(error, edge=spec.name, index=index, item=self.items[index], attempts=attempts)
+        chunk["errors"].append(failure)
         self._ended(index, chunk, failed=True)
         with self._lock:
             self._failures += 1
@@ -218,13 +247,20 @@ class VmapRun:
         own = {key: value for key, value in config.items() if key not in _BOUNDS}
         return cast("RunnableConfig", own | self._bounds)
 
+    @property
+    def _most_open(self) -> int:
+        """Items that may be open: more than may be called at once where some wait for their next attempt."""
+        return self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
+
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(self.spec.max_concurrency, len(self.items)), thread_name_prefix="mahsm-item")
+        return ThreadPoolExecutor(min(self._most_open, len(self.items)), thread_name_prefix="mahsm-item")
 
     def stop(self, reason: BaseException) -> None:
         """Begin no item any more, in any chunk or in an edge inside."""
         self._open.close(reason)
+        self._reason = self._reason or reason
+        self._stopped.set()
         self._inside.stop(reason)
 
     def stop_from_outside(self, reason: BaseException) -> None:
@@ -237,6 +273,10 @@ class VmapRun:
         if "_pool" in self.__dict__:
             self._pool.shutdown(wait=wait, cancel_futures=True)
 
+
+_WAITING = 4
+"""Open items for each that may be called at once, with retries: when three of four wait for their next attempt, all slots are
+still in use."""
 
 _BOUNDS = ("max_concurrency", "recursion_limit")
 

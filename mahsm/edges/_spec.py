@@ -9,6 +9,7 @@ from mahsm._state import missing, shown
 from mahsm._types import Overlay, Update
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.nodes._target import Target
+from mahsm.policies import Retry
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 
@@ -25,6 +26,7 @@ class VmapSpec:
     max_concurrency: int
     preserve_order: bool
     timeout: float | None
+    retry: Retry | None
     on_error: OnError
     errors_key: str | None
     min_success: int | float | None

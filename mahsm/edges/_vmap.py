@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, get_args
 
+from langgraph.types import RetryPolicy
+
 from mahsm._state import shown
 from mahsm._types import Overlay
 from mahsm.edges import _check
@@ -11,6 +13,7 @@ from mahsm.edges._lower import VmapGraph
 from mahsm.edges._spec import OnError, VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._target import as_target
+from mahsm.policies import Retry
 
 
 def vmap(
@@ -22,6 +25,7 @@ def vmap(
     max_concurrency: int = 8,
     preserve_order: bool = True,
     timeout: float | None = None,
+    retry: Retry | RetryPolicy | None = None,
     on_error: OnError = "raise",
     errors_key: str | None = None,
     min_success: int | float | None = None,
@@ -48,6 +52,7 @@ def vmap(
         preserve_order: Entries in the order of the input; else in the order in which the items finished.
         timeout: Seconds that one item may take, > 0. An async target is cancelled then; a blocking one is reported, and
             its thread runs on, since a thread cannot be stopped.
+        retry: Try failed items again: a `Retry`, or LangGraph's `RetryPolicy`. `timeout` then holds for each attempt.
         on_error: `"raise"` stops the rest and raises the first error as it is; `"collect"` leaves an `ItemError` in the
             failed item's place; `"drop"` leaves it out.
         errors_key: State key that gets the `ItemError`s, in input order.
@@ -107,6 +112,7 @@ def vmap(
         max_concurrency=max_concurrency,
         preserve_order=preserve_order,
         timeout=timeout,
+        retry=None if retry is None else Retry.of(retry),
         on_error=on_error,
         errors_key=errors_key,
         min_success=min_success,

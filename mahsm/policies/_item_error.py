@@ -1,4 +1,4 @@
-"""What happens to items that fail: how a failure is recorded, and what a fan-in does with it."""
+"""Items that failed, as data in the state, and what a fan-in does with them."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeGuard, TypeVar
@@ -6,8 +6,6 @@ from typing import Any, Generic, TypeGuard, TypeVar
 from typing_extensions import TypedDict
 
 from mahsm._state import shown
-
-__all__ = ["ItemError", "Penalize", "is_item_error", "penalize"]
 
 T = TypeVar("T")
 

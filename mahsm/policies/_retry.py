@@ -1,0 +1,101 @@
+"""`Retry`: whether and when a failed item is tried again."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from langgraph.types import RetryPolicy
+
+from mahsm._state import shown
+from mahsm.errors import EdgeError
+from mahsm.policies._retryable import is_retryable, retry_after
+
+RetryOn: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Try a failed item again, after a while.
+
+    The wait before attempt `k + 1` is drawn from `[0, min(cap, base * factor ** (k - 1))]` seconds: full jitter, as in
+    Brooker, Exponential Backoff And Jitter (AWS Architecture Blog, 2015), so that items which failed together do not come
+    back together. It is at least what the provider asked for with Retry-After. The item's slot is free meanwhile.
+
+    Args:
+        attempts: How often an item is tried at most, the first time included, >= 1.
+        base: Seconds, >= 0.
+        cap: Seconds, >= `base`.
+        on: What is tried again: exception types, or a function of the exception; by default `is_retryable`.
+        timeout: Seconds after which no further attempt begins, > 0; None for no limit.
+        factor: By what the ceiling grows, >= 1.
+        jitter: Draw the wait; else it is the ceiling itself.
+
+    Raises:
+        EdgeError: at once, for values that cannot work.
+
+    Example:
+        >>> from mahsm import Retry, vmap
+        >>> tries = iter([ConnectionError("reset"), "text"])
+        >>> def fetch(state):
+        ...     result = next(tries)
+        ...     if isinstance(result, Exception):
+        ...         raise result
+        ...     return result
+        >>> vmap(fetch, batch_key="urls", out_key="texts", retry=Retry(base=0)).invoke({"urls": ["a"]})
+        {'texts': ['text']}
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+    on: RetryOn | None = None
+    timeout: float | None = None
+    factor: float = 2.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise EdgeError(
+                f"Retry: attempts={shown(self.attempts)}; expected a whole number >= 1. 1 tries once, without a retry."
+            )
+        if not 0 <= self.base <= self.cap < math.inf:
+            raise EdgeError(f"Retry: base={self.base!r} and cap={self.cap!r}; expected seconds, 0 <= base <= cap.")
+        if self.timeout is not None and not self.timeout > 0:
+            raise EdgeError(f"Retry: timeout={self.timeout!r}; expected seconds > 0, or None for no limit.")
+        if not self.factor >= 1:
+            raise EdgeError(f"Retry: factor={self.factor!r}; expected a number >= 1.")
+
+    @classmethod
+    def of(cls, policy: "Retry | RetryPolicy") -> "Retry":
+        """A `Retry` as it is, or one that does what LangGraph's `RetryPolicy` says."""
+        if isinstance(policy, Retry):
+            return policy
+        if not isinstance(policy, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise EdgeError(f"retry={shown(policy)}; expected Retry(attempts=3), or LangGraph's RetryPolicy.")
+        on = policy.retry_on
+        return cls(
+            attempts=policy.max_attempts,
+            base=policy.initial_interval,
+            cap=max(policy.initial_interval, policy.max_interval),
+            on=cast("RetryOn", on if isinstance(on, type) or callable(on) else tuple(on)),
+            factor=policy.backoff_factor,
+            jitter=policy.jitter,
+        )
+
+    def retries(self, error: BaseException) -> bool:
+        """Whether this error is worth another attempt."""
+        if not isinstance(error, Exception):
+            return False
+        if self.on is None:
+            return is_retryable(error)
+        if isinstance(self.on, type | tuple):
+            return isinstance(error, self.on)
+        return self.on(error)
+
+    def wait(self, attempt: int, error: BaseException | None) -> float:
+        """Seconds to wait after the attempt of this number, from 1, that ended with `error`."""
+        ceiling = min(self.cap, self.base * self.factor ** min(attempt - 1, 100))
+        drawn = random.uniform(0, ceiling) if self.jitter else ceiling
+        return max(drawn, retry_after(error) or 0.0)

@@ -1,0 +1,76 @@
+"""What exceptions of clients say: whether the failure goes away by itself, and how long the provider asks to wait."""
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+_RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
+_HOPELESS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "context_length_exceeded"})
+_TRANSIENT = {
+    ("anthropic", "APIConnectionError"),
+    ("aiohttp", "ClientConnectionError"),
+    ("httpx", "TransportError"),
+    ("openai", "APIConnectionError"),
+    ("requests", "ConnectionError"),
+    ("requests", "Timeout"),
+}
+"""Exceptions of clients that are neither a `ConnectionError` nor a `TimeoutError`, by package and name."""
+
+
+def is_retryable(error: Exception) -> bool:
+    """Whether an error usually goes away by itself.
+
+    Timeouts, connection errors, HTTP 408, 409, 425, 429 and 5xx of any client whose exceptions carry a status, and DSPy's
+    retryable errors. Never 400, 401, 403 and 404, an account without money, or a prompt that is too long.
+
+    Example:
+        >>> is_retryable(ConnectionResetError()), is_retryable(ValueError("no number"))
+        (True, False)
+    """
+    dspy: Any = sys.modules.get("dspy")
+    if dspy is not None and isinstance(error, dspy.LMError):
+        return bool(dspy.is_retryable_lm_error(error))
+    if getattr(error, "code", None) in _HOPELESS:
+        return False
+    status = _status(error)
+    if status is not None:
+        return status in _RETRYABLE_STATUS or 500 <= status < 600
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return isinstance(error, TimeoutError | ConnectionError) or not kinds.isdisjoint(_TRANSIENT)
+
+
+def retry_after(error: BaseException | None) -> float | None:
+    """Seconds that the provider asked to wait, >= 0: of an exception that has `retry_after` or a Retry-After header.
+
+    Example:
+        >>> error = ConnectionError("slow down")
+        >>> error.retry_after = 2
+        >>> retry_after(error), retry_after(ValueError())
+        (2.0, None)
+    """
+    found: Any = getattr(error, "retry_after", None)
+    if found is None:
+        headers: Any = getattr(getattr(error, "response", None), "headers", None)
+        found = cast("Mapping[str, Any]", headers).get("retry-after") if isinstance(headers, Mapping) else None
+    try:
+        return None if found is None else max(0.0, float(found))
+    except (TypeError, ValueError):
+        return _until(str(found))
+
+
+def _until(date: str) -> float | None:
+    try:
+        return max(0.0, (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _status(error: Exception) -> int | None:
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "status", "http_status"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int):
+                return status
+    return None
