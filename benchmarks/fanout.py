@@ -7,6 +7,7 @@ rounds counts.
 
 import asyncio
 import contextlib
+import gc
 import json
 import operator
 import resource
@@ -154,6 +155,7 @@ class Cost:
 
 async def measure(contender: str, saver_kind: str, xs: list[int]) -> tuple[float, float]:
     async with saver_of(saver_kind) as saver:
+        gc.collect()  # what the contender before has left is not this one's cost
         cpu, wall = time.process_time(), time.perf_counter()
         async with asyncio.timeout(LIMIT):
             assert await CONTENDERS[contender](xs, saver) == len(xs)
