@@ -77,7 +77,6 @@ class Slots:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
         self._free = limit  # more than 0 only while nobody waits
         self._lock = threading.Lock()
         self._line: list[tuple[Order, int, _Waiter]] = []
@@ -151,6 +150,15 @@ class Slots:
         for waiter in waiting:
             waiter.wake()
 
+    def check(self) -> None:
+        """Do nothing while the slots are open.
+
+        Raises:
+            Closed: when they have been closed.
+        """
+        if self._closed is not None:
+            raise Closed(self._closed)
+
     def _take_free(self, wanted: int) -> int:
         if self._closed is not None:
             return 0
@@ -177,8 +185,8 @@ class Slots:
     def _granted(self, waiter: _Waiter) -> int:
         with self._lock:
             waiter.gone = True
-            if not waiter.granted and self._closed is not None:
-                raise Closed(self._closed)
+            if not waiter.granted:
+                self.check()
             return waiter.granted
 
     def _leave(self, waiter: _Waiter) -> None:

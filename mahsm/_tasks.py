@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor, Future, wait
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -57,7 +57,14 @@ class _Background:
 _background = _Background()
 
 
-def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None) -> T:
+Stop = Callable[[BaseException], object]
+Stoppable = Callable[[Stop], AbstractContextManager[None]]
+"""Makes a block that is stopped by calling a function."""
+
+
+def call(
+    function: Callable[[], T | Awaitable[T]], timeout: float | None = None, stoppable: Stoppable = lambda _: nullcontext()
+) -> T:
     """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
 
     An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A function
@@ -66,6 +73,7 @@ def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None)
     Args:
         function: What to call.
         timeout: Seconds, or None to wait as long as it takes.
+        stoppable: While an awaitable is waited for, this holds the function that cancels it.
 
     Raises:
         TimeoutError: when time is up.
@@ -74,7 +82,7 @@ def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None)
         value = function()
     else:
         value = _result(_in_own_thread(function), timeout)
-    return _wait_for(value, timeout) if inspect.isawaitable(value) else cast("T", value)
+    return _wait_for(value, timeout, stoppable) if inspect.isawaitable(value) else cast("T", value)
 
 
 @asynccontextmanager
@@ -94,7 +102,7 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
         raise  # the block's own
 
 
-def call_stoppably(function: Callable[[], T], stop: Callable[[BaseException], object]) -> T:
+def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
     """Call a function that waits for other threads; on Ctrl-C `stop` it first, and let it end.
 
     Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since inside of it the
@@ -121,14 +129,15 @@ async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_le
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
-def _wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:
+def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppable) -> T:
     async def run() -> T:
         async with deadline(timeout):
             return await awaitable
 
     future = asyncio.run_coroutine_threadsafe(run(), _background.loop())
     try:
-        return future.result()
+        with stoppable(lambda _: future.cancel()):
+            return future.result()
     except BaseException:
         future.cancel()
         raise

@@ -135,6 +135,12 @@ def test_langgraphs_bound_is_an_upper_bound(mode: str, blocking: bool) -> None:
     assert (gauge.most, gauge.total) == (2, 30)
 
 
+def test_langgraph_takes_a_bound_of_0_for_none() -> None:
+    gauge = Gauge()
+    run(graph_of(edge_of(gauged(gauge, blocking=False), max_concurrency=3)), {"xs": [1] * 9}, "async", {"max_concurrency": 0})
+    assert gauge.most == 3
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_langgraphs_bound_is_shared_by_edges_side_by_side_and_not_multiplied(mode: str) -> None:
     gauge = Gauge()

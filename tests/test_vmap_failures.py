@@ -375,6 +375,29 @@ def test_ctrl_c_ends_a_synchronous_run(size: int) -> None:
     assert printed.splitlines()[-1] == "stopped True []"
 
 
+@pytest.mark.parametrize("size", [2, 300])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_cancels_async_items_that_run(mode: str, size: int, no_threads_left: None) -> None:
+    begun = threading.Event()
+    cancelled: list[int] = []
+
+    async def target(state: dict[str, Any]) -> None:
+        if state["item"]:
+            assert await asyncio.to_thread(begun.wait, 10)
+            raise ProviderError("down")
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(state["item"])
+            raise
+
+    with pytest.raises(ProviderError) as caught:
+        run_edge(edge_of(target, max_concurrency=2), range(size), mode)
+    assert len([note for note in caught.value.__notes__ if "mahsm" in note]) == 1
+    assert cancelled == [0]
+
+
 class Ladder:
     """An edge inside an edge: item 0 fails once the items of item 1 are under way."""
 

@@ -28,7 +28,7 @@ def ambient_runtime() -> Runtime[Any] | None:
 def run_bound(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
     """The slots of the graph run that an edge is in: none if its config sets no `max_concurrency`."""
     limit = config.get("max_concurrency")
-    if limit is None:
+    if not limit:  # LangGraph takes 0 for no bound, too
         yield ()
         return
     runtime = ambient_runtime()

@@ -1,17 +1,16 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all
+from mahsm._tasks import Stop
 
-Stop = Callable[[BaseException], object]
 
-
-class Runs:
-    """The edge runs inside an edge run: stopping it stops them."""
+class Inside:
+    """What runs inside an edge run, edges and awaited calls: stopping it stops them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,8 +18,8 @@ class Runs:
         self._reason: BaseException | None = None
 
     @contextmanager
-    def inside(self, stop: Stop) -> Generator[None, None, None]:
-        """While the block runs, `stop` is called when these runs are stopped; at once if they are already."""
+    def stoppable(self, stop: Stop) -> Generator[None, None, None]:
+        """While the block runs, `stop` is called when the edge run is stopped; at once if it is already."""
         with self._lock:
             self._stops.append(stop)
             reason = self._reason
@@ -46,19 +45,19 @@ class Item:
     Attributes:
         order: Its path of indices through nested edges, such as `(3, 0)`.
         chain: The slots that it takes, its own edge run's first.
-        runs: The edge runs inside its own edge run.
+        inside: What runs inside its edge run.
         attempts: How often it has been tried, the present attempt included.
     """
 
-    __slots__ = ("_held", "_inside", "attempts", "chain", "order", "runs")
+    __slots__ = ("_edges", "_held", "attempts", "chain", "inside", "order")
 
-    def __init__(self, order: Order, chain: Sequence[Slots], runs: Runs) -> None:
+    def __init__(self, order: Order, chain: Sequence[Slots], inside: Inside) -> None:
         self.order = order
         self.chain = chain
-        self.runs = runs
+        self.inside = inside
         self.attempts = 1
         self._held = False
-        self._inside = 0  # edges that run inside the item now
+        self._edges = 0  # edges that run inside the item now
 
     def take_now(self) -> bool:
         """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
@@ -81,16 +80,16 @@ class Item:
     def enter(self) -> None:
         """An edge begins inside the item: its items take the slots from now on."""
         with _counting:
-            self._inside += 1
-            first = self._inside == 1
+            self._edges += 1
+            first = self._edges == 1
         if first:
             self.give()
 
     def leave(self) -> bool:
         """An edge inside the item has ended: whether it was the last one."""
         with _counting:
-            self._inside -= 1
-            return self._inside == 0
+            self._edges -= 1
+            return self._edges == 0
 
 
 _counting = threading.Lock()  # one for all: edges begin and end rarely, items often

@@ -160,7 +160,7 @@ class VmapGraph:
             outer = current_item.get()
             token = _current_run.set(run)
             try:
-                with outer.runs.inside(run.stop_from_outside) if outer else nullcontext():
+                with outer.inside.stoppable(run.stop_from_outside) if outer else nullcontext():
                     yield run
             finally:
                 _current_run.reset(token)

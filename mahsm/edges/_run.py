@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, cast
@@ -22,7 +23,7 @@ from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges import _retrying
 from mahsm.edges._bound import ambient_runtime
-from mahsm.edges._items import Item, Runs, current_item
+from mahsm.edges._items import Inside, Item, current_item
 from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._target import plain_update
@@ -73,9 +74,8 @@ class VmapRun:
         self._failures = 0
         self._failures_allowed = spec.failures_allowed(len(items))
         self._lock = threading.Lock()
-        self._inside = Runs()
+        self._inside = Inside()
         self._stopped = threading.Event()
-        self._reason: BaseException | None = None
         self.stopped_from_outside = False
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
@@ -107,13 +107,13 @@ class VmapRun:
                 self._open.acquire((lo,))
                 context.run(self._item, lo, call, chunk)
                 return chunk
-            futures: list[Future[None]] = []
+            begun: list[Future[None]] = []
             while lo < hi:
                 until = lo + self._open.acquire((lo,), hi - lo)
                 submit = self._pool.submit
-                futures += [submit(context.copy().run, self._item, index, call, chunk) for index in range(lo, until)]
+                begun += [submit(context.copy().run, self._item, index, call, chunk) for index in range(lo, until)]
                 lo = until
-            for future in futures:
+            for future in begun:
                 future.result()
         return chunk
 
@@ -174,7 +174,10 @@ class VmapRun:
     def _attempt(self, item: Item, index: int, call: SyncCall) -> Update:
         item.take()
         try:
-            return _tasks.call(partial(call, self._state_of(index)), self.spec.timeout)
+            return _tasks.call(partial(call, self._state_of(index)), self.spec.timeout, self._inside.stoppable)
+        except futures.CancelledError:
+            self._open.check()  # the run was stopped
+            raise
         finally:
             item.give()
 
@@ -184,8 +187,8 @@ class VmapRun:
         Raises:
             Closed: when it is.
         """
-        if self._stopped.wait(seconds):
-            raise Closed(cast("BaseException", self._reason))
+        self._stopped.wait(seconds)
+        self._open.check()
 
     # What becomes of an item.
 
@@ -259,7 +262,6 @@ class VmapRun:
     def stop(self, reason: BaseException) -> None:
         """Begin no item any more, in any chunk or in an edge inside."""
         self._open.close(reason)
-        self._reason = self._reason or reason
         self._stopped.set()
         self._inside.stop(reason)
 
