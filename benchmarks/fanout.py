@@ -180,7 +180,7 @@ def cost_per_item(sizes: list[int]) -> list[Cost]:
                     except TimeoutError:
                         slow.add(pair)
                         continue
-                    if wall * 15 > LIMIT and peer:  # ten times the items take more than ten times as long
+                    if wall * 30 > LIMIT and peer:  # ten times the items take ten to a hundred times as long
                         slow.add(pair)
                     old = best.get(pair, (cpu, wall))
                     best[pair] = min(cpu, old[0]), min(wall, old[1])
