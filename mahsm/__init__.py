@@ -4,7 +4,8 @@
 - `graph`     `connect`
 - `nodes`     `dspy_node`
 - `reducers`  functions from a list to one value
-- `policies`  `Retry`, and what happens to items that fail
+- `limits`    `RateLimit`: what providers allow
+- `policies`  `Retry`, `Budget`, and what happens to items that fail
 - `errors`    every error that mahsm raises of its own
 - `testing`   a model server on loopback, for tests
 - `cli`       the `mahsm` command
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
+    from mahsm import limits as limits
     from mahsm import nodes as nodes
     from mahsm import policies as policies
     from mahsm import reducers as reducers
@@ -30,23 +32,30 @@ if TYPE_CHECKING:
     from mahsm.edges import reduce_edge as reduce_edge
     from mahsm.edges import vmap as vmap
     from mahsm.graph import connect as connect
+    from mahsm.limits import RateLimit as RateLimit
     from mahsm.nodes import dspy_node as dspy_node
+    from mahsm.policies import Budget as Budget
     from mahsm.policies import ItemError as ItemError
     from mahsm.policies import Retry as Retry
+    from mahsm.policies import budget as budget
     from mahsm.policies import is_item_error as is_item_error
 
 __version__ = "0.3.0"
 
 _HOMES = {
+    "Budget": "mahsm.policies",
     "Edge": "mahsm.edges",
     "ItemError": "mahsm.policies",
+    "RateLimit": "mahsm.limits",
     "Retry": "mahsm.policies",
+    "budget": "mahsm.policies",
     "cli": "mahsm.cli",
     "connect": "mahsm.graph",
     "dspy_node": "mahsm.nodes",
     "edges": "mahsm.edges",
     "errors": "mahsm.errors",
     "graph": "mahsm.graph",
+    "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
     "nodes": "mahsm.nodes",
     "policies": "mahsm.policies",
@@ -58,9 +67,12 @@ _HOMES = {
 }
 
 __all__ = [  # the keys of _HOMES, spelled out for type checkers
+    "Budget",
     "Edge",
     "ItemError",
+    "RateLimit",
     "Retry",
+    "budget",
     "cli",
     "connect",
     "dspy_node",
@@ -68,6 +80,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "errors",
     "graph",
     "is_item_error",
+    "limits",
     "nodes",
     "policies",
     "progress",

@@ -1,10 +1,11 @@
 """Slots: a counting semaphore that serves waiters in order, across threads and event loops."""
 
-import asyncio
 import heapq
 import itertools
 import threading
 from collections.abc import Sequence
+
+from mahsm._turns import TaskTurn, ThreadTurn, Turn
 
 Order = tuple[int, ...]
 
@@ -23,46 +24,13 @@ class _Waiter:
     `granted` and `gone` change under the lock of its `Slots`.
     """
 
-    __slots__ = ("gone", "granted", "wanted")
+    __slots__ = ("gone", "granted", "turn", "wanted")
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int, turn: Turn) -> None:
         self.wanted = wanted
+        self.turn = turn
         self.granted = 0
         self.gone = False
-
-    def wake(self) -> None:
-        raise NotImplementedError
-
-
-class _Task(_Waiter):
-    """A task of the running event loop."""
-
-    __slots__ = ("_loop", "_thread", "turn")
-
-    def __init__(self, wanted: int) -> None:
-        super().__init__(wanted)
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self.turn: asyncio.Future[None] = self._loop.create_future()
-
-    def wake(self) -> None:
-        if threading.get_ident() == self._thread:
-            _settle(self.turn)
-        else:
-            self._loop.call_soon_threadsafe(_settle, self.turn)
-
-
-class _Thread(_Waiter):
-    """A thread that blocks."""
-
-    __slots__ = ("turn",)
-
-    def __init__(self, wanted: int) -> None:
-        super().__init__(wanted)
-        self.turn = threading.Event()
-
-    def wake(self) -> None:
-        self.turn.set()
 
 
 class Slots:
@@ -77,7 +45,8 @@ class Slots:
     """
 
     def __init__(self, limit: int) -> None:
-        self._free = limit  # more than 0 only while nobody waits
+        self._limit = limit
+        self._free = limit  # more than 0 only while nobody waits, less only after the limit was lowered
         self._lock = threading.Lock()
         self._line: list[tuple[Order, int, _Waiter]] = []
         self._arrivals = itertools.count()
@@ -101,10 +70,11 @@ class Slots:
         """
         if taken := self.try_acquire(wanted):
             return taken
-        waiter = _Task(wanted)
+        turn = TaskTurn()
+        waiter = _Waiter(wanted, turn)
         self._join(order, waiter)
         try:
-            await waiter.turn
+            await turn.wait()
         except BaseException:
             self._leave(waiter)
             raise
@@ -118,10 +88,11 @@ class Slots:
         """
         if taken := self.try_acquire(wanted):
             return taken
-        waiter = _Thread(wanted)
+        turn = ThreadTurn()
+        waiter = _Waiter(wanted, turn)
         self._join(order, waiter)
         try:
-            waiter.turn.wait()
+            turn.wait()
         except BaseException:  # KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
@@ -130,16 +101,34 @@ class Slots:
     def release(self) -> None:
         """Give one slot back, to the first in line if somebody waits."""
         with self._lock:
-            waiter = self._first()
-            if waiter is None:
-                self._free += 1
-                return
-            waiter.granted += 1
-            if waiter.granted == waiter.wanted:
-                heapq.heappop(self._line)
-            wake = waiter.granted == 1
-        if wake:
-            waiter.wake()
+            self._free += 1
+            turn = self._hand_out()
+        if turn is not None:
+            turn.wake()
+
+    def resize(self, limit: int) -> None:
+        """Have another number of slots; who holds one that is now too many keeps it until it is given back."""
+        turns: list[Turn] = []
+        with self._lock:
+            self._free += limit - self._limit
+            self._limit = limit
+            while self._free > 0 and self._first() is not None:
+                turn = self._hand_out()
+                if turn is not None:
+                    turns.append(turn)
+        for turn in turns:
+            turn.wake()
+
+    def _hand_out(self) -> Turn | None:
+        """Give a free slot to the first in line; who is to be woken for it."""
+        waiter = self._first() if self._free > 0 else None
+        if waiter is None:
+            return None
+        self._free -= 1
+        waiter.granted += 1
+        if waiter.granted == waiter.wanted:
+            heapq.heappop(self._line)
+        return waiter.turn if waiter.granted == 1 else None
 
     def close(self, reason: BaseException) -> None:
         """Let nobody in any more: who waits, and who comes later, gets `Closed`."""
@@ -148,7 +137,7 @@ class Slots:
             waiting = [waiter for _, _, waiter in self._line if not waiter.gone and not waiter.granted]
             self._line.clear()
         for waiter in waiting:
-            waiter.wake()
+            waiter.turn.wake()
 
     def check(self) -> None:
         """Do nothing while the slots are open.
@@ -162,7 +151,7 @@ class Slots:
     def _take_free(self, wanted: int) -> int:
         if self._closed is not None:
             return 0
-        taken = min(self._free, wanted)
+        taken = max(0, min(self._free, wanted))
         self._free -= taken
         return taken
 
@@ -172,7 +161,7 @@ class Slots:
             if not waiter.granted and self._closed is None:
                 heapq.heappush(self._line, (order, next(self._arrivals), waiter))
                 return
-        waiter.wake()
+        waiter.turn.wake()
 
     def _first(self) -> _Waiter | None:
         while self._line:
@@ -207,6 +196,15 @@ async def acquire_all_async(chain: Sequence[Slots], order: Order) -> None:
             raise
 
 
+def try_acquire_all(chain: Sequence[Slots]) -> bool:
+    """Take a slot of each if that needs no waiting, else none; whether they were taken."""
+    for position, slots in enumerate(chain):
+        if not slots.try_acquire():
+            release_all(chain[:position])
+            return False
+    return True
+
+
 def acquire_all(chain: Sequence[Slots], order: Order) -> None:
     """The blocking twin of `acquire_all_async`, for threads."""
     for position, slots in enumerate(chain):
@@ -221,8 +219,3 @@ def release_all(chain: Sequence[Slots]) -> None:
     """Give back a slot of each."""
     for slots in chain:
         slots.release()
-
-
-def _settle(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

@@ -32,13 +32,10 @@ async def task_group() -> AsyncGenerator[asyncio.TaskGroup, None]:
 
 
 class _Background:
-    """One event loop in a daemon thread, for coroutines that synchronous code waits for.
+    """One event loop in a daemon thread, for the whole process."""
 
-    It serves the whole process, because async clients keep their connections per loop: a loop per call would close
-    them under the client's feet.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -46,7 +43,7 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="mahsm-loop", daemon=True).start()
+                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
             return self._loop
 
     def _forget(self) -> None:  # a fork has the loop object but not its thread
@@ -54,7 +51,30 @@ class _Background:
         self._loop: asyncio.AbstractEventLoop | None = None
 
 
-_background = _Background()
+_background = _Background("mahsm-loop")
+"""For coroutines that synchronous code waits for. One for all, because async clients keep their connections per loop: a loop
+per call would close them under the client's feet."""
+
+limits_loop = _Background("mahsm-limits").loop
+"""The loop that rate limits and timers live on."""
+
+
+def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
+    """Call a function once after so many seconds, in another thread; what comes back calls that off."""
+    loop = limits_loop()
+    timer: list[asyncio.TimerHandle] = []
+    off = threading.Event()
+
+    def start() -> None:
+        if not off.is_set():
+            timer.append(loop.call_later(seconds, function))
+
+    def stop() -> None:
+        off.set()
+        loop.call_soon_threadsafe(lambda: [handle.cancel() for handle in timer])
+
+    loop.call_soon_threadsafe(start)
+    return stop
 
 
 Stop = Callable[[BaseException], object]
@@ -62,9 +82,12 @@ Stoppable = Callable[[Stop], AbstractContextManager[None]]
 """Makes a block that is stopped by calling a function."""
 
 
-def call(
-    function: Callable[[], T | Awaitable[T]], timeout: float | None = None, stoppable: Stoppable = lambda _: nullcontext()
-) -> T:
+def unstoppable(_: Stop) -> AbstractContextManager[None]:
+    """Of a block that nothing stops."""
+    return nullcontext()
+
+
+def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None, stoppable: Stoppable = unstoppable) -> T:
     """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
 
     An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A function
@@ -81,7 +104,7 @@ def call(
     if inspect.iscoroutinefunction(function) or timeout is None:
         value = function()
     else:
-        value = _result(_in_own_thread(function), timeout)
+        value = _result(in_own_thread(function), timeout)
     return _wait_for(value, timeout, stoppable) if inspect.isawaitable(value) else cast("T", value)
 
 
@@ -110,7 +133,7 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
-    future = _in_own_thread(function)
+    future = in_own_thread(function)
     try:
         while not wait([future], timeout=0.1).done:  # a signal that comes just before an endless wait would not end it
             pass
@@ -125,7 +148,7 @@ async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_le
     """Await a function that blocks: in `pool`, or in a thread of its own if it may have to be left behind."""
     run = functools.partial(contextvars.copy_context().run, function)
     if may_be_left:
-        return await asyncio.wrap_future(_in_own_thread(run))
+        return await asyncio.wrap_future(in_own_thread(run))
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
@@ -156,7 +179,8 @@ def _too_long(timeout: float | None) -> TimeoutError:
     return TimeoutError(f"took longer than {timeout:g} s")
 
 
-def _in_own_thread(function: Callable[[], T]) -> "Future[T]":
+def in_own_thread(function: Callable[[], T]) -> "Future[T]":
+    """Call a function in a thread of its own, in this context; nobody has to wait for it."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 

@@ -6,11 +6,15 @@ MahsmError
 │   └── MissingKeyError (KeyError)  a key is not in the state
 ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
+├── LimitError (ValueError)         a rate limit that cannot be kept, or two that contradict each other
+├── BudgetExceeded                  a budget is spent, and nothing new begins
 └── TooFewSucceeded                 `min_success` can no longer be reached
 """
 
 __all__ = [
+    "BudgetExceeded",
     "EdgeError",
+    "LimitError",
     "MahsmError",
     "MissingKeyError",
     "NodeError",
@@ -45,6 +49,14 @@ class NodeError(MahsmError, ValueError):
 
 class ReducerError(MahsmError, ValueError):
     """A reducer cannot decide on these values."""
+
+
+class LimitError(MahsmError, ValueError):
+    """A rate limit that cannot be kept, or two that contradict each other."""
+
+
+class BudgetExceeded(MahsmError):
+    """A budget is spent: what had begun may finish, and nothing new begins."""
 
 
 class TooFewSucceeded(MahsmError):

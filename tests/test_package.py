@@ -16,8 +16,12 @@ LAYERS = [
     {"graph"},
     {"edges"},
     {"nodes", "testing"},
+    {"limits"},
     {"reducers", "policies", "_progress"},
-    {"_tasks", "_slots", "_state"},
+    {"_watch"},
+    {"_dspy_lm"},
+    {"_calls", "_slots", "_stops"},
+    {"_tasks", "_turns", "_state", "_usage"},
     {"errors", "_lazy", "_types"},
 ]
 OWNERS = {"jax": set(), "equinox": set(), "langfuse": set(), "dspy": {"nodes", "testing", "cli"}, "rich": {"cli", "_progress"}}

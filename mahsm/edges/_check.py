@@ -29,15 +29,23 @@ def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> N
 
 
 def function(edge: str, argument: str, value: object, expected: str) -> None:
-    """Refuse what cannot be called."""
-    if not callable(value):
+    """Refuse what cannot be called, unless it is None."""
+    if value is not None and not callable(value):
         raise EdgeError(f"{edge}: {argument}={shown(value)} cannot be called; expected {expected}.")
 
 
 def seconds(edge: str, argument: str, value: object) -> None:
-    """Refuse what is not a time > 0 in seconds."""
+    """Refuse what is not a time > 0 in seconds, unless it is None."""
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes.")
+
+
+def of_type(edge: str, argument: str, value: object, kind: type, expected: str) -> None:
+    """Refuse what is not of a type, unless it is None."""
+    if value is not None and not isinstance(value, kind):
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected {expected}.")
 
 
 def name(edge: str, value: object) -> None:

@@ -1,42 +1,11 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 
-from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all
-from mahsm._tasks import Stop
-
-
-class Inside:
-    """What runs inside an edge run, edges and awaited calls: stopping it stops them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stops: list[Stop] = []
-        self._reason: BaseException | None = None
-
-    @contextmanager
-    def stoppable(self, stop: Stop) -> Generator[None, None, None]:
-        """While the block runs, `stop` is called when the edge run is stopped; at once if it is already."""
-        with self._lock:
-            self._stops.append(stop)
-            reason = self._reason
-        if reason is not None:
-            stop(reason)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._stops.remove(stop)
-
-    def stop(self, reason: BaseException) -> None:
-        with self._lock:
-            self._reason = self._reason or reason
-            stops = list(self._stops)
-        for stop in stops:
-            stop(reason)
+from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all, try_acquire_all
+from mahsm._stops import Stops
 
 
 class Item:
@@ -47,21 +16,25 @@ class Item:
         chain: The slots that it takes, its own edge run's first.
         inside: What runs inside its edge run.
         attempts: How often it has been tried, the present attempt included.
+        began: `time.monotonic()` when its target was called, or None before.
+        failure: Why it is tried again, if it is.
     """
 
-    __slots__ = ("_edges", "_held", "attempts", "chain", "inside", "order")
+    __slots__ = ("_edges", "_held", "attempts", "began", "chain", "failure", "inside", "order")
 
-    def __init__(self, order: Order, chain: Sequence[Slots], inside: Inside) -> None:
+    def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops) -> None:
         self.order = order
         self.chain = chain
         self.inside = inside
         self.attempts = 1
+        self.began: float | None = None
+        self.failure: BaseException | None = None
         self._held = False
         self._edges = 0  # edges that run inside the item now
 
     def take_now(self) -> bool:
         """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
-        self._held = len(self.chain) == 1 and self.chain[0].try_acquire() == 1
+        self._held = try_acquire_all(self.chain)
         return self._held
 
     async def take_async(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from mahsm._progress import progress as show_progress
 from mahsm._slots import Closed
 from mahsm._state import as_dict, batch, read
 from mahsm._types import State
+from mahsm._watch import watched
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._items import current_item, lent
@@ -25,7 +26,8 @@ from mahsm.edges._run import Chunk, VmapRun
 from mahsm.edges._spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.nodes._node import Node
-from mahsm.policies import ItemError
+from mahsm.policies import ItemError, Spending
+from mahsm.policies._budget import spendings
 
 _CHUNKS = (128, 64)
 """Tasks that a batch is cut into: up to 1,024 items, and above. More lose less work in a crash, fewer cost less: a task takes
@@ -57,6 +59,7 @@ class VmapGraph:
 
     def __init__(self, spec: VmapSpec) -> None:
         self.spec = spec
+        self._concurrency: float | None = None  # of the last run, if that found out what the provider takes
 
     @cached_property
     def graph(self) -> Compiled:
@@ -154,16 +157,29 @@ class VmapGraph:
             items = batch(
                 read(values, self.spec.batch_key, self.spec.name, "batch_key"), self.spec.name, self.spec.batch_key, "batch_key"
             )
-            run = VmapRun(self.spec, values, items, config, shared)
             if self.spec.failures_allowed(len(items)) < 0:
                 raise self.spec.too_few(0, len(items))
-            outer = current_item.get()
-            token = _current_run.set(run)
-            try:
-                with outer.inside.stoppable(run.stop_from_outside) if outer else nullcontext():
-                    yield run
-            finally:
-                _current_run.reset(token)
+            with self._counted():
+                run = VmapRun(self.spec, values, items, config, shared, self._concurrency)
+                token = _current_run.set(run)
+                try:
+                    with _stoppable(run, self.spec.deadline):
+                        yield run
+                finally:
+                    _current_run.reset(token)
+                    if run.adaptive is not None:
+                        self._concurrency = run.adaptive.limit
+
+    @contextmanager
+    def _counted(self) -> Generator[None, None, None]:
+        """See and count the calls in the block, if anything depends on them."""
+        spec = self.spec
+        with ExitStack() as stack:
+            if spec.budget is not None:
+                stack.enter_context(Spending(spec.budget, spec.name).running())
+            if spec.budget is not None or spec.rate_limit is not None or spec.retry is not None:
+                stack.enter_context(watched(retries=spec.retry is None))
+            yield
 
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
         """The subgraph's config: all chunks begin at once, since LangGraph saves nothing while a task waits to begin."""
@@ -179,20 +195,37 @@ class VmapGraph:
         return state["done"]
 
     def _update(self, run: VmapRun, done: list[Chunk]) -> State:
-        total = len(run.items)
+        total = run.total
         values: list[Any] = [None] * total
         ranks = [0] * total
         failed: dict[int, ItemError] = {}
         for chunk in done:
-            span = slice(chunk["lo"], chunk["lo"] + len(chunk["values"]))
-            values[span], ranks[span] = chunk["values"], chunk["ranks"]
-            failed.update((error["index"], error) for error in chunk["errors"])
+            for index, (value, rank) in enumerate(zip(chunk["values"], chunk["ranks"], strict=True), chunk["lo"]):
+                for place in run.groups[index]:
+                    values[place], ranks[place] = value, rank
+            for error in chunk["errors"]:
+                failed.update((place, {**error, "index": place}) for place in run.places[error["index"]])
         if len(failed) > self.spec.failures_allowed(total):
             raise self.spec.too_few(len(failed), total)
         run.progress.end(errors=len(failed))
         order = range(total) if self.spec.preserve_order else sorted(range(total), key=ranks.__getitem__)
-        keep = [index for index in order if self.spec.on_error == "collect" or index not in failed]
+        keep = [index for index in order if ranks[index] and (self.spec.on_error == "collect" or index not in failed)]
         update: State = {self.spec.out_key: [failed.get(index, values[index]) for index in keep]}
         if self.spec.errors_key is not None:
             update[self.spec.errors_key] = [failed[index] for index in sorted(failed)]
         return update
+
+
+@contextmanager
+def _stoppable(run: VmapRun, deadline: float | None) -> Generator[None, None, None]:
+    """While the block runs, what is around the run can stop it, and budgets and the deadline can end it."""
+    outer = current_item.get()
+    with ExitStack() as stack:
+        if outer is not None:
+            stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
+        for spending in spendings():
+            stack.enter_context(spending.stoppable(run.end))
+        if deadline is not None:
+            over = TimeoutError(f"{run.spec.name}: the deadline of {deadline:g} s is over")
+            stack.callback(_tasks.after(deadline, lambda: run.end(over)))
+        yield

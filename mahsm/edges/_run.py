@@ -5,9 +5,9 @@ import inspect
 import itertools
 import threading
 import time
-from collections.abc import Sequence
-from concurrent import futures
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -20,12 +20,17 @@ from typing_extensions import TypedDict
 from mahsm import _tasks
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
-from mahsm._types import AsyncCall, State, SyncCall, Update
-from mahsm.edges import _retrying
+from mahsm._stops import Stops
+from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
+from mahsm.edges._adaptive import Adaptive
+from mahsm.edges._attempts import Attempts
 from mahsm.edges._bound import ambient_runtime
-from mahsm.edges._items import Inside, Item, current_item
+from mahsm.edges._cache import Stored, groups_of
+from mahsm.edges._items import Item, current_item
 from mahsm.edges._spec import VmapSpec
+from mahsm.edges._stop_when import decider
 from mahsm.errors import EdgeError
+from mahsm.limits import RateLimit
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
@@ -41,6 +46,10 @@ class Chunk(TypedDict):
     """When each item ended, as a number that grows over the whole run."""
 
 
+class Decided(Exception):
+    """`stop_when` has seen enough."""
+
+
 class VmapRun:
     """What the chunks of one run share; they may run in several threads.
 
@@ -48,23 +57,39 @@ class VmapRun:
     holds while its target is called: one of this run, one of each edge run around it, and one of the whole graph run
     if its config has a `max_concurrency`. An item with an edge inside stays open but lends its slots.
 
+    A run can be over before all its items are, in two ways. It is *stopped* when an error goes out. It is *ended* when
+    nothing new is to begin, and what has been reached counts.
+
     Args:
         spec: The specification.
         state: The parent's state.
-        items: The batch.
+        batch: The batch.
         config: The config of the node that the edge is; what is called for an item gets its bounds, not ours.
         shared: The slots of the graph run.
+        concurrency: What the run before has found out, for an adaptive edge.
     """
 
-    def __init__(self, spec: VmapSpec, state: State, items: list[Any], config: RunnableConfig, shared: Sequence[Slots]) -> None:
+    def __init__(
+        self,
+        spec: VmapSpec,
+        state: State,
+        batch: list[Any],
+        config: RunnableConfig,
+        shared: Sequence[Slots],
+        concurrency: float | None = None,
+    ) -> None:
         outer = current_item.get()
         runtime = ambient_runtime()
         self.spec = spec
         self.state = state
-        self.items = items
+        self.groups = groups_of(batch, spec.dedupe_key, spec.name)
+        self.items = [batch[places[0]] for places in self.groups]
+        self.places = {places[0]: places for places in self.groups}
+        self.total = len(batch)
         self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
+        self.stopped_from_outside = False
         self._writer = runtime.stream_writer if runtime else None
-        self.progress = Progress(spec.name, len(items), self._writer)
+        self.progress = Progress(spec.name, len(self.items), self._writer)
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
         self._open = Slots(self._most_open)
@@ -72,62 +97,75 @@ class VmapRun:
         self._chain = tuple(dict.fromkeys([own, *(outer.chain if outer else ()), *shared]))  # from the inside out, always
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._failures = 0
-        self._failures_allowed = spec.failures_allowed(len(items))
+        self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
-        self._inside = Inside()
-        self._stopped = threading.Event()
-        self.stopped_from_outside = False
+        self._inside = Stops()
+        self._tasks = Stops()
+        self._ended = False
+        self.adaptive = Adaptive(own, *spec.adaptive, concurrency) if spec.adaptive else None
+        self._attempts = Attempts(spec, self.adaptive, self._inside)
+        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache is not None else None
+        self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
 
     async def chunk_async(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
         """Run the items from `lo` up to `hi` as tasks of the running event loop."""
         chunk = _empty(lo, hi)
-        with set_config_context(self._item_config(config)) as context:
+        todo = range(lo, hi)
+        if self._stored is not None:
+            found = await self._stored.get_async({index: self.items[index] for index in todo})
+            todo = self._without(found, todo, chunk)
+        tasks: list[asyncio.Task[None]] = []
+        stoppable = self._tasks.stoppable(_canceller(tasks)) if self._decides else nullcontext()
+        with set_config_context(self._item_config(config)) as context, stoppable:
             sync, async_ = context.run(self._bind)
             call = async_ or partial(self._call_in_pool, sync)
             async with _tasks.task_group() as group:
-                while lo < hi:
-                    until = lo + await self._open.acquire_async((lo,), hi - lo)
-                    for index in range(lo, until):
-                        group.create_task(self._item_async(index, call, chunk), context=context.copy())
-                    lo = until
-        for index in range(chunk["lo"], hi):
-            if not chunk["ranks"][index - chunk["lo"]]:  # its task was cancelled, though the run was not
-                self._failed(index, asyncio.CancelledError("the target cancelled its own task"), chunk)
+                while todo and not self._ended:
+                    with self._quiet_end():
+                        opened = await self._open.acquire_async((todo[0],), len(todo))
+                        begin = partial(self._item_async, call=call, chunk=chunk)
+                        tasks += [group.create_task(begin(index), context=context.copy()) for index in todo[:opened]]
+                        todo = todo[opened:]
+        self._close(chunk)
         return chunk
 
     def chunk(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
         """Run the items from `lo` up to `hi` in threads; a single item in this one."""
         chunk = _empty(lo, hi)
+        todo = range(lo, hi)
+        if self._stored is not None:
+            todo = self._without(self._stored.get({index: self.items[index] for index in todo}), todo, chunk)
         with set_config_context(self._item_config(config)) as context:
             sync, async_ = context.run(self._bind)
             call = sync or async_
-            if hi - lo == 1:
-                self._open.acquire((lo,))
-                context.run(self._item, lo, call, chunk)
-                return chunk
             begun: list[Future[None]] = []
-            while lo < hi:
-                until = lo + self._open.acquire((lo,), hi - lo)
-                submit = self._pool.submit
-                begun += [submit(context.copy().run, self._item, index, call, chunk) for index in range(lo, until)]
-                lo = until
+            alone = hi - lo == 1
+            while todo and not self._ended:
+                with self._quiet_end():
+                    opened = self._open.acquire((todo[0],), len(todo))
+                    if alone:
+                        context.run(self._item, lo, call, chunk)
+                    else:
+                        submit = self._pool.submit
+                        begun += [submit(context.copy().run, self._item, index, call, chunk) for index in todo[:opened]]
+                    todo = todo[opened:]
             for future in begun:
                 future.result()
+        self._close(chunk)
         return chunk
 
     async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
         item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
-            if self.spec.retry is None:
-                update = await self._attempt_async(item, index, call)
-            else:
-                update = await _retrying.call_async(self.spec.retry, item, partial(self._attempt_async, item, index, call))
+            update = plain_update(await self._attempts.run_async(item, partial(self._state_of, index), call))
+            if self._stored is not None:
+                await self._stored.put_async(self.items[index], update)
             self._succeeded(index, update, chunk)
         except Closed:
-            raise
+            self._not_begun(index, item, chunk)
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
             raise
@@ -141,28 +179,16 @@ class VmapRun:
         finally:
             self._open.release()
 
-    async def _attempt_async(self, item: Item, index: int, call: AsyncCall) -> Update:
-        if not item.take_now():
-            await item.take_async()
-        try:
-            if self.spec.timeout is None:
-                return await call(self._state_of(index))
-            async with _tasks.deadline(self.spec.timeout):
-                return await call(self._state_of(index))
-        finally:
-            item.give()
-
     def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
         item = Item((*self._order, index), self._chain, self._inside)
         current_item.set(item)
         try:
-            if self.spec.retry is None:
-                update = self._attempt(item, index, call)
-            else:
-                update = _retrying.call(self.spec.retry, item, partial(self._attempt, item, index, call), self._pause)
+            update = plain_update(self._attempts.run(item, partial(self._state_of, index), call))
+            if self._stored is not None:
+                self._stored.put(self.items[index], update)
             self._succeeded(index, update, chunk)
         except Closed:
-            raise
+            self._not_begun(index, item, chunk)
         except GraphBubbleUp:
             self._check_bubble(index, chunk)
             raise
@@ -171,54 +197,62 @@ class VmapRun:
         finally:
             self._open.release()
 
-    def _attempt(self, item: Item, index: int, call: SyncCall) -> Update:
-        item.take()
-        try:
-            return _tasks.call(partial(call, self._state_of(index)), self.spec.timeout, self._inside.stoppable)
-        except futures.CancelledError:
-            self._open.check()  # the run was stopped
-            raise
-        finally:
-            item.give()
-
-    def _pause(self, seconds: float) -> None:
-        """Wait between two attempts, unless the run is stopped.
-
-        Raises:
-            Closed: when it is.
-        """
-        self._stopped.wait(seconds)
-        self._open.check()
-
     # What becomes of an item.
 
-    def _state_of(self, index: int) -> State:
-        return {**self.state, **self.spec.overlay(self.items[index])}
+    def _state_of(self, index: int) -> tuple[State, Overlay]:
+        overlay = self.spec.overlay(self.items[index])
+        return {**self.state, **overlay}, overlay
 
     def _succeeded(self, index: int, update: Update, chunk: Chunk) -> None:
-        chunk["values"][index - chunk["lo"]] = self.spec.entry(plain_update(update))
-        self._ended(index, chunk, failed=False)
+        entry = chunk["values"][index - chunk["lo"]] = self.spec.entry(update)
+        self._done(index, chunk, failed=False)
+        if self._decides is not None and self._decides(entry):
+            self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
-    def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int = 1) -> None:
-        spec, total = self.spec, len(self.items)
-        error.add_note(f"mahsm: {spec.name}, item {index} of {total}, attempt {attempts}")
+    def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int) -> None:
+        spec, places = self.spec, self.groups[index]
+        error.add_note(f"mahsm: {spec.name}, item {places[0]} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise":
             self.stop(error)
             raise error
-        failure = item_error(error, edge=spec.name, index=index, item=self.items[index], attempts=attempts)
+        failure = item_error(error, edge=spec.name, index=places[0], item=self.items[index], attempts=attempts)
         chunk["errors"].append(failure)
-        self._ended(index, chunk, failed=True)
+        self._done(index, chunk, failed=True)
         with self._lock:
-            self._failures += 1
+            self._failures += len(places)
             failures = self._failures
         if failures > self._failures_allowed:
-            reason = spec.too_few(failures, total)
+            reason = spec.too_few(failures, self.total)
             self.stop(reason)
             raise reason from error
 
-    def _ended(self, index: int, chunk: Chunk, *, failed: bool) -> None:
+    def _not_begun(self, index: int, item: Item, chunk: Chunk) -> None:
+        """The item's wait was cut short: if the run was ended, what stood in its way last time is its error."""
+        if not self._ended:
+            raise Closed(self._attempts.waits.reason or RuntimeError("the run was stopped"))
+        if item.failure is not None:
+            self._failed(index, item.failure, chunk, item.attempts)
+
+    def _close(self, chunk: Chunk) -> None:
+        """Say of each item without an outcome why it has none."""
+        reason = self._attempts.waits.reason
+        for index in range(chunk["lo"], chunk["lo"] + len(chunk["values"])):
+            if chunk["ranks"][index - chunk["lo"]] or isinstance(reason, Decided):
+                continue
+            if self._ended and reason is not None:
+                self._failed(index, type(reason)(*reason.args), chunk, attempts=0)
+            else:  # its task was cancelled, though the run was not
+                self._failed(index, asyncio.CancelledError("the target cancelled its own task"), chunk, attempts=1)
+
+    def _done(self, index: int, chunk: Chunk, *, failed: bool) -> None:
         chunk["ranks"][index - chunk["lo"]] = next(self._ranks)
         self.progress.step(failed=failed)
+
+    def _without(self, found: Mapping[int, Update], todo: Sequence[int], chunk: Chunk) -> Sequence[int]:
+        """Take what a cache has found; the items that are still to do."""
+        for index, update in found.items():
+            self._succeeded(index, update, chunk)
+        return [index for index in todo if index not in found]
 
     def _check_bubble(self, index: int, chunk: Chunk) -> None:
         if len(chunk["values"]) > 1:
@@ -241,7 +275,7 @@ class VmapRun:
         return target.bind(runtime)
 
     async def _call_in_pool(self, sync: SyncCall, state: State) -> Update:
-        may_be_left = self.spec.timeout is not None
+        may_be_left = self.spec.timeout is not None or self.spec.deadline is not None or self.spec.hedge is not None
         update = await _tasks.call_in_thread(partial(sync, state), self._pool, may_be_left=may_be_left)
         return await update if inspect.isawaitable(update) else update
 
@@ -252,23 +286,45 @@ class VmapRun:
 
     @property
     def _most_open(self) -> int:
-        """Items that may be open: more than may be called at once where some wait for their next attempt."""
-        return self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
+        """Items that may be open: more than may be called at once where some wait for something else than a slot."""
+        most = self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
+        keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
+        return max(most, _WAITING_FOR_KEYS) if keyed else most
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(min(self._most_open, len(self.items)), thread_name_prefix="mahsm-item")
 
+    # The end of the run before its time.
+
     def stop(self, reason: BaseException) -> None:
-        """Begin no item any more, in any chunk or in an edge inside."""
+        """Begin no item any more, in any chunk or in an edge inside, and cancel what can be cancelled."""
         self._open.close(reason)
-        self._stopped.set()
+        self._attempts.waits.stop(reason)
         self._inside.stop(reason)
 
     def stop_from_outside(self, reason: BaseException) -> None:
         """The same, because the edge run around this one was stopped."""
         self.stopped_from_outside = True
         self.stop(reason)
+
+    def end(self, reason: BaseException, *, cancel: bool = False) -> None:
+        """Begin no item any more; what runs may finish, or is cancelled."""
+        self._ended = True
+        self._attempts.waits.stop(reason)
+        self._open.close(reason)
+        if cancel:
+            self._inside.stop(reason)
+            self._tasks.stop(reason)
+
+    @contextmanager
+    def _quiet_end(self) -> Generator[None, None, None]:
+        """An end is no error here, but a stop is."""
+        try:
+            yield
+        except Closed:
+            if not self._ended:
+                raise
 
     def close(self, *, wait: bool) -> None:
         """End the threads; with `wait`, not before they are done with the item they are in."""
@@ -280,8 +336,22 @@ _WAITING = 4
 """Open items for each that may be called at once, with retries: when three of four wait for their next attempt, all slots are
 still in use."""
 
+_WAITING_FOR_KEYS = 256
+"""Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
+
 _BOUNDS = ("max_concurrency", "recursion_limit")
 
 
 def _empty(lo: int, hi: int) -> Chunk:
     return Chunk(lo=lo, values=[None] * (hi - lo), errors=[], ranks=[0] * (hi - lo))
+
+
+def _canceller(tasks: list["asyncio.Task[None]"]) -> Callable[[BaseException], object]:
+    """Cancels the tasks, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def cancel() -> None:
+        for task in tasks:
+            task.cancel()
+
+    return lambda _: loop.call_soon_threadsafe(cancel)

@@ -5,11 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
+from langgraph.cache.base import BaseCache
+
 from mahsm._state import missing, shown
 from mahsm._types import Overlay, Update
+from mahsm.edges._cache import DedupeKey
+from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
+from mahsm.limits import RateLimit
 from mahsm.nodes._target import Target
-from mahsm.policies import Retry
+from mahsm.policies import Budget, Hedge, Retry
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 
@@ -27,6 +32,14 @@ class VmapSpec:
     preserve_order: bool
     timeout: float | None
     retry: Retry | None
+    rate_limit: RateLimit | str | None
+    adaptive: tuple[int, int] | None
+    hedge: Hedge | None
+    budget: Budget | None
+    deadline: float | None
+    dedupe_key: DedupeKey | None
+    cache: BaseCache[Any] | None
+    stop_when: StopWhen | None
     on_error: OnError
     errors_key: str | None
     min_success: int | float | None
@@ -42,6 +55,10 @@ class VmapSpec:
         if not isinstance(overlay, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
         return overlay
+
+    def item_key(self, item: Any) -> Any:
+        """What tells an item from others in a cache."""
+        return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
         """What an item leaves in `out_key`."""

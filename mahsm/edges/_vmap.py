@@ -1,8 +1,9 @@
 """`vmap`: call a target for every item of a list in the state."""
 
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, cast, get_args
 
+from langgraph.cache.base import BaseCache
 from langgraph.types import RetryPolicy
 
 from mahsm._state import shown
@@ -11,9 +12,12 @@ from mahsm.edges import _check
 from mahsm.edges._edge import Edge
 from mahsm.edges._lower import VmapGraph
 from mahsm.edges._spec import OnError, VmapSpec
-from mahsm.errors import EdgeError
-from mahsm.nodes._target import as_target
-from mahsm.policies import Retry
+from mahsm.edges._stop_when import StopWhen
+from mahsm.errors import EdgeError, LimitError
+from mahsm.limits import RateLimit
+from mahsm.limits._registry import define
+from mahsm.nodes._target import Target, as_target
+from mahsm.policies import Budget, Hedge, Retry
 
 
 def vmap(
@@ -26,9 +30,17 @@ def vmap(
     preserve_order: bool = True,
     timeout: float | None = None,
     retry: Retry | RetryPolicy | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
+    adaptive: bool | tuple[int, int] = False,
+    hedge: Hedge | None = None,
+    budget: Budget | None = None,
+    deadline: float | None = None,
     on_error: OnError = "raise",
     errors_key: str | None = None,
     min_success: int | float | None = None,
+    stop_when: StopWhen | None = None,
+    dedupe_key: Callable[[Any], Hashable] | None = None,
+    cache: BaseCache[Any] | None = None,
     result: str | Callable[[Any], Any] | None = None,
     chunk_size: int | None = None,
     progress: bool = False,
@@ -53,10 +65,24 @@ def vmap(
         timeout: Seconds that one item may take, > 0. An async target is cancelled then; a blocking one is reported, and
             its thread runs on, since a thread cannot be stopped.
         retry: Try failed items again: a `Retry`, or LangGraph's `RetryPolicy`. `timeout` then holds for each attempt.
+        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
+            Every attempt takes a request and its tokens; it holds no slot while it waits for them.
+        adaptive: Find out by 429s how many items at once the provider takes: True, or the fewest and the most. There are
+            never more than `max_concurrency`. Needs `retry`, since some items meet a 429.
+        hedge: Start an item that takes unusually long once more, and take the first answer.
+        budget: What each run of the edge may spend; when it is spent, nothing new begins, and open items hold a
+            `BudgetExceeded`.
+        deadline: Seconds from the beginning of the run, > 0, after which nothing new begins and what runs is over, with a
+            `TimeoutError`.
         on_error: `"raise"` stops the rest and raises the first error as it is; `"collect"` leaves an `ItemError` in the
             failed item's place; `"drop"` leaves it out.
         errors_key: State key that gets the `ItemError`s, in input order.
         min_success: How many items must succeed: a count >= 1, or a share in (0, 1].
+        stop_when: Stop as soon as this is decided: `majority_vote`, or a function of the list of entries so far. What still
+            runs is cancelled, and only what has ended is in `out_key`.
+        dedupe_key: From an item to what it is the same as: items with equal keys run once.
+        cache: A LangGraph cache. An item whose key is in it is not called; the key is `dedupe_key`, or else what
+            `item_to_state` gives.
         result: What of the target's update becomes the entry: one of its keys, or a function of it; by default all.
         chunk_size: Items per LangGraph task, >= 1. By default a batch becomes at most 128 tasks (16 where nothing is
             saved), and one task per item if the target holds a graph. What an unfinished task had done is done again after
@@ -71,6 +97,8 @@ def vmap(
         EdgeError: at once, for arguments that cannot work.
         NodeError: at once, for a target that cannot be called with a state.
         StateError: when run, for a batch that is missing or is none.
+        LimitError: at once or when run, for a rate limit that cannot be kept or contradicts another one.
+        BudgetExceeded: when run with `on_error="raise"`, if the budget is spent before all items are begun.
         TooFewSucceeded: when run, as soon as `min_success` cannot be reached.
 
     Example:
@@ -86,18 +114,25 @@ def vmap(
         _check.key(edge, argument, value)
     _check.whole(edge, "max_concurrency", max_concurrency, "1 runs one item at a time; there is no value for 'unbounded'.")
     _check.choice(edge, "on_error", on_error, get_args(OnError))
-    if item_to_state is not None:
-        _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
-    if timeout is not None:
-        _check.seconds(edge, "timeout", timeout)
-    if result is not None and not isinstance(result, str):
+    _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
+    _check.function(edge, "dedupe_key", dedupe_key, "a function from an item to what it is the same as")
+    _check.function(edge, "stop_when", stop_when, "majority_vote, or a function of the list of entries so far")
+    if not isinstance(result, str):
         _check.function(edge, "result", result, "a key of the target's update, or a function of the update")
+    _check.seconds(edge, "timeout", timeout)
+    _check.seconds(edge, "deadline", deadline)
     if chunk_size is not None:
         _check.whole(edge, "chunk_size", chunk_size, "Leave it out to let the edge choose.")
     if name is not None:
         _check.name(edge, name)
+    _check.of_type(edge, "hedge", hedge, Hedge, "Hedge(percentile=0.95)")
+    _check.of_type(edge, "budget", budget, Budget, "Budget(usd=1.0)")
+    _check.of_type(edge, "cache", cache, BaseCache, "a LangGraph cache, as InMemoryCache()")
     _check_failures(edge, out_key, on_error, errors_key, min_success)
     made = as_target(target, reader=edge)
+    limit = None if rate_limit is None else _limit(edge, rate_limit, made)
+    if retry is None and isinstance(limit, RateLimit):
+        retry = limit.retry_policy
     if made.graph is not None and chunk_size not in (None, 1):
         raise EdgeError(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
@@ -113,6 +148,14 @@ def vmap(
         preserve_order=preserve_order,
         timeout=timeout,
         retry=None if retry is None else Retry.of(retry),
+        rate_limit=limit,
+        adaptive=_bounds(edge, adaptive, max_concurrency, retry is not None),
+        hedge=hedge,
+        budget=budget,
+        deadline=deadline,
+        stop_when=stop_when,
+        dedupe_key=dedupe_key,
+        cache=cache,
         on_error=on_error,
         errors_key=errors_key,
         min_success=min_success,
@@ -123,6 +166,41 @@ def vmap(
     lowered = VmapGraph(spec)
     writes = [out_key] if errors_key is None else [out_key, errors_key]
     return Edge(lowered.run, lowered.run_async, name=spec.name, graph=lowered.graph, reads=[batch_key], writes=writes)
+
+
+def _limit(edge: str, rate_limit: Any, target: Target) -> RateLimit | str:
+    limit = RateLimit.of(rate_limit)
+    if isinstance(limit, str):
+        return limit
+    if limit.provider is not None:
+        define(limit.provider, limit)
+    if limit.tpm is not None and limit.tokens is None and not target.reports:
+        raise LimitError(
+            f"{edge}: tpm={limit.tpm:g}, but {target.name} is a plain function, whose calls take nobody knows how many tokens. "
+            "Pass RateLimit(..., tokens=1_000), or tokens= as a function of the item's state."
+        )
+    return limit
+
+
+def _bounds(edge: str, adaptive: object, most: int, retries: bool) -> tuple[int, int] | None:
+    if adaptive is False:
+        return None
+    least, upper = (1, most) if adaptive is True else _pair(adaptive)
+    if not 1 <= least <= upper <= most:
+        raise EdgeError(
+            f"{edge}: adaptive={shown(adaptive)}; expected True, or the fewest and the most items at once, with "
+            f"1 <= fewest <= most <= max_concurrency={most}."
+        )
+    if not retries:
+        raise EdgeError(
+            f"{edge}: adaptive={shown(adaptive)} finds its bound by 429s, and those items would be lost. Pass retry=."
+        )
+    return least, upper
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    works = isinstance(value, tuple) and [type(part) for part in cast("tuple[Any, ...]", value)] == [int, int]
+    return cast("tuple[int, int]", value) if works else (0, 0)
 
 
 def _check_failures(edge: str, out_key: str, on_error: str, errors_key: object, min_success: object) -> None:

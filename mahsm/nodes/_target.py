@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from mahsm._state import shown
 from mahsm._types import AsyncCall, State, SyncCall, Update
-from mahsm.errors import NodeError
+from mahsm.errors import LimitError, NodeError
 from mahsm.nodes._node import Node, node_name
 
 Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
@@ -37,6 +37,8 @@ class Target:
         async_: Its awaitable side, if it has one.
         injected: Which of LangGraph's own parameters it takes.
         graph: The graph inside, if there is one: each call is then a run of that graph.
+        module: The DSPy module that it is, if it is one.
+        reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Target:
     async_: Callable[..., Any] | None
     injected: frozenset[str] = frozenset()
     graph: Graph | None = None
+    module: Any = None
+    reports: bool = False
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""
@@ -82,6 +86,28 @@ def as_target(source: Any, *, reader: str) -> Target:
     return _of_function(cast("Callable[..., Any]", source), reader)
 
 
+def provider_of(target: Target) -> str | None:
+    """The provider of the target's DSPy language models, as "openai" of "openai/gpt-4o-mini"; None without any.
+
+    Raises:
+        LimitError: if it has several.
+    """
+    dspy: Any = sys.modules.get("dspy")
+    if dspy is None:
+        return None
+    own = [] if target.module is None else [predictor.lm for predictor in target.module.predictors()]
+    models: set[str] = {lm.model for lm in own or [None] if lm is not None}
+    if dspy.settings.lm is not None and (not own or None in own):
+        models.add(dspy.settings.lm.model)
+    providers = {model.split("/")[0] if "/" in model else "openai" for model in models}  # as DSPy takes it
+    if len(providers) > 1:
+        raise LimitError(
+            f"{target.name} has language models of several providers: {', '.join(sorted(providers))}. Say which one the limit "
+            "is of, as RateLimit('openai', ...)."
+        )
+    return next(iter(providers), None)
+
+
 def plain_update(update: Update) -> Update:
     """What a target gave back, without the `Command` around it.
 
@@ -107,7 +133,14 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         has_sync, has_async = hasattr(source, "func"), hasattr(source, "afunc")
     else:
         has_sync, has_async = True, type(source).ainvoke is not Runnable.ainvoke  # the default is a thread of the loop's few
-    return Target(name, source.invoke if has_sync else None, source.ainvoke if has_async else None, graph=graph)
+    return Target(
+        name,
+        source.invoke if has_sync else None,
+        source.ainvoke if has_async else None,
+        graph=graph,
+        module=getattr(source, "module", None) if isinstance(source, Node) else None,
+        reports=graph is not None or isinstance(source, Node) or not isinstance(source, RunnableLambda),
+    )
 
 
 def _of_function(source: Callable[..., Any], reader: str) -> Target:
@@ -118,9 +151,11 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
     injected = _injected(source, name, reader)
     convert = _converter(source, inner)
     function = source if convert is None else _converted(source, convert)
+    graph = _graph_in(source)
+    made = functools.partial(Target, injected=injected, graph=graph, reports=graph is not None)
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
-        return Target(node_name(name), None, function, injected, _graph_in(source))
-    return Target(node_name(name), function, None, injected, _graph_in(source))
+        return made(node_name(name), None, function)
+    return made(node_name(name), function, None)
 
 
 def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[str]:

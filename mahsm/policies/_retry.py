@@ -31,6 +31,9 @@ class Retry:
         timeout: Seconds after which no further attempt begins, > 0; None for no limit.
         factor: By what the ceiling grows, >= 1.
         jitter: Draw the wait; else it is the ceiling itself.
+        share: Retries per call that a provider which answers nothing gets, >= 0; None for no bound. Every call of the
+            provider earns `share` of a retry and every success a whole one; 100 can be saved up, and are there at first. An
+            item that would need more fails with its error.
 
     Raises:
         EdgeError: at once, for values that cannot work.
@@ -54,6 +57,7 @@ class Retry:
     timeout: float | None = None
     factor: float = 2.0
     jitter: bool = True
+    share: float | None = 0.2
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -66,6 +70,8 @@ class Retry:
             raise EdgeError(f"Retry: timeout={self.timeout!r}; expected seconds > 0, or None for no limit.")
         if not self.factor >= 1:
             raise EdgeError(f"Retry: factor={self.factor!r}; expected a number >= 1.")
+        if self.share is not None and not self.share >= 0:
+            raise EdgeError(f"Retry: share={self.share!r}; expected retries per call >= 0, as 0.2, or None for no bound.")
 
     @classmethod
     def of(cls, policy: "Retry | RetryPolicy") -> "Retry":

@@ -41,6 +41,19 @@ def is_retryable(error: Exception) -> bool:
     return isinstance(error, TimeoutError | ConnectionError) or not kinds.isdisjoint(_TRANSIENT)
 
 
+def is_rate_limited(error: BaseException) -> bool:
+    """Whether a provider said that there were too many calls: HTTP 429, of any client whose exceptions carry a status.
+
+    Example:
+        >>> is_rate_limited(TimeoutError())
+        False
+    """
+    dspy: Any = sys.modules.get("dspy")
+    if dspy is not None and isinstance(error, dspy.LMRateLimitError):
+        return True
+    return isinstance(error, Exception) and getattr(error, "code", None) not in _HOPELESS and _status(error) == 429
+
+
 def retry_after(error: BaseException | None) -> float | None:
     """Seconds that the provider asked to wait, >= 0: of an exception that has `retry_after` or a Retry-After header.
 

@@ -1,0 +1,83 @@
+"""One call of a model: let through where that takes a turn, and counted.
+
+What holds for calls is set in context variables, for one edge run or one `with` block and for nothing else.
+"""
+
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from mahsm._usage import Answer, count_answer, count_call
+
+
+class Pass(Protocol):
+    """A call that has been let through."""
+
+    def end(self, answer: Answer | None, error: BaseException | None) -> None:
+        """It has ended: with an answer, if it gave one that says what it took; or with an error."""
+        ...
+
+
+class Gate(Protocol):
+    """Lets calls through, such as a rate limit."""
+
+    def enter(self, characters: int) -> Pass:
+        """Wait until a call with a prompt of so many characters may be made."""
+        ...
+
+    async def enter_async(self, characters: int) -> Pass:
+        """The awaitable twin of `enter`."""
+        ...
+
+
+gate: ContextVar[Gate | None] = ContextVar("mahsm_gate", default=None)
+"""What calls made here have to pass."""
+
+clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True)
+"""Whether DSPy may try calls again by itself."""
+
+
+class SeenCall:
+    """One call of a model.
+
+    Attributes:
+        answer: What it took, once that is known.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+
+
+@contextmanager
+def call(characters: int) -> Generator[SeenCall, None, None]:
+    """The block calls a model: let it through, and count it."""
+    here = gate.get()
+    passed = here.enter(characters) if here else None
+    with _counted(passed) as seen:
+        yield seen
+
+
+@asynccontextmanager
+async def call_async(characters: int) -> AsyncGenerator[SeenCall, None]:
+    """The awaitable twin of `call`."""
+    here = gate.get()
+    passed = await here.enter_async(characters) if here else None
+    with _counted(passed) as seen:
+        yield seen
+
+
+@contextmanager
+def _counted(passed: Pass | None) -> Generator[SeenCall, None, None]:
+    seen, failure = SeenCall(), None
+    count_call()
+    try:
+        yield seen
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if seen.answer is not None:
+            count_answer(seen.answer)
+        if passed is not None:
+            passed.end(seen.answer, failure)

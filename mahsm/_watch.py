@@ -1,0 +1,63 @@
+"""Seeing calls of models where they are made: DSPy's by its language models, LangChain's by a callback handler."""
+
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from mahsm._calls import clients_retry
+from mahsm._dspy_lm import watched_settings
+from mahsm._usage import Answer, count_answer, count_call
+
+
+class _Handler(BaseCallbackHandler):
+    """Counts what LangChain's chat models say that they took."""
+
+    run_inline = True
+
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[Any]], **kwargs: Any) -> None:
+        count_call()
+
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
+        count_call()
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        for generations in response.generations:
+            message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
+            if isinstance(message, AIMessage) and message.usage_metadata:
+                usage: dict[str, Any] = {**message.usage_metadata}
+                count_answer(
+                    Answer(
+                        model=str(message.response_metadata.get("model_name", "")),
+                        input_tokens=usage["input_tokens"],
+                        output_tokens=usage["output_tokens"],
+                        cached=usage.get("total_cost") == 0,  # LangChain's cache marks its hits so
+                    )
+                )
+
+
+_HANDLER = _Handler()  # only one: LangChain adds a handler that it has already only once
+_handler: ContextVar[_Handler | None] = ContextVar("mahsm_langchain_handler", default=None)
+register_configure_hook(_handler, inheritable=True)
+
+
+@contextmanager
+def watched(*, retries: bool = True) -> Generator[None, None, None]:
+    """See the calls that are made in the block.
+
+    Args:
+        retries: Whether clients may try again by themselves.
+    """
+    with ExitStack() as stack:
+        stack.callback(_handler.reset, _handler.set(_HANDLER))
+        if not retries:
+            stack.callback(clients_retry.reset, clients_retry.set(False))
+        if "dspy" in sys.modules:  # whoever uses it has imported it
+            stack.enter_context(watched_settings())
+        yield

@@ -1,0 +1,258 @@
+"""Attempts of items: what each waits for, what it is called with, and what its end says about the next ones."""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from concurrent import futures
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import tenacity
+from langgraph.errors import GraphBubbleUp
+
+from mahsm import _calls, _tasks
+from mahsm._slots import Closed
+from mahsm._stops import Stops
+from mahsm._turns import TaskTurn, ThreadTurn
+from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
+from mahsm._usage import Attempt, is_metered, metered
+from mahsm.edges._adaptive import Adaptive
+from mahsm.edges._hedging import race, race_async
+from mahsm.edges._items import Item, lent
+from mahsm.edges._spec import VmapSpec
+from mahsm.errors import BudgetExceeded
+from mahsm.limits._admission import Admission, Limited
+from mahsm.nodes._target import provider_of
+from mahsm.policies import is_rate_limited
+from mahsm.policies._budget import begin_attempt, spendings
+from mahsm.policies._hedge import Durations
+from mahsm.policies._retry_budget import retry_budget
+
+StateOf = Callable[[], tuple[State, Overlay]]
+"""The state that the target is called with, and what of it is the item's own."""
+
+
+class Attempts:
+    """How one edge run tries its items.
+
+    An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a slot would be
+    used later than the provider's limit allows for. If there is none, it gives the tokens back, waits for a slot, and needs
+    tokens at once.
+
+    Args:
+        spec: The specification.
+        adaptive: What sets the concurrency, if the edge finds it out.
+        inside: What runs inside the run: stopped with it.
+    """
+
+    def __init__(self, spec: VmapSpec, adaptive: Adaptive | None, inside: Stops) -> None:
+        limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target)) if spec.rate_limit is not None else None
+        provider = limited.provider if limited else provider_of(spec.target) if spec.target.module is not None else None
+        self.waits = Stops()
+        """What waits to begin: stopped when nothing new is to begin."""
+        self._spec = spec
+        self._limited = limited
+        self._retries = retry_budget(provider)
+        self._adaptive = adaptive
+        self._inside = inside
+        self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
+        self._durations = Durations(spec.hedge) if spec.hedge else None
+        self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
+
+    # An item, with all its attempts.
+
+    async def run_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        """Try an item until it succeeds or is given up; raises the last error as it is."""
+        attempt = partial(self._hedged_async if self._durations else self._attempt_async, item, state_of, call)
+        if self._spec.retry is None:
+            return await attempt()
+        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=self._pause_async)(attempt)
+
+    async def _hedged_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        assert self._durations is not None
+        with _second(item) as second:
+            return await race_async(item, second, lambda one: self._attempt_async(one, state_of, call), self._durations)
+
+    def run(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        """The blocking twin of `run_async`."""
+        attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
+        if self._spec.retry is None:
+            return attempt()
+        return tenacity.Retrying(**self._retrying(item), sleep=self._pause)(attempt)
+
+    def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        assert self._durations is not None
+        with _second(item) as second:
+            return race(item, second, lambda one: self._attempt(one, state_of, call), self._durations)
+
+    def _retrying(self, item: Item) -> dict[str, Any]:
+        retry = self._spec.retry
+        assert retry is not None
+
+        def begin(state: tenacity.RetryCallState) -> None:
+            item.attempts = state.attempt_number
+            if state.attempt_number == 1 and retry.share is not None:
+                self._retries.call(retry.share)
+
+        def again(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if error is None or isinstance(error, GraphBubbleUp | Closed) or not retry.retries(error):
+                return False
+            if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
+                return False
+            if retry.share is not None and not self._retries.take():
+                error.add_note("mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may")
+                return False
+            item.failure = error
+            return True
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return retry.wait(state.attempt_number, state.outcome.exception() if state.outcome else None)
+
+        stop: Any = tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
+        return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
+
+    async def _pause_async(self, seconds: float) -> None:
+        turn = TaskTurn()
+        timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
+        try:
+            with self.waits.stoppable(lambda _: turn.wake()):
+                await turn.wait()
+        finally:
+            timer.cancel()
+        self._check_waits()
+
+    def _pause(self, seconds: float) -> None:
+        turn = ThreadTurn()
+        with self.waits.stoppable(lambda _: turn.wake()):
+            turn.wait(seconds)
+        self._check_waits()
+
+    # One attempt.
+
+    async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        state, adds = state_of()
+        admission = await self._admitted_async(item, state, adds)
+        try:
+            with nullcontext() if self._unwatched else self._begun(item, admission):
+                timeout = self._timeout()
+                if timeout is None:
+                    return await call(state)
+                async with _tasks.deadline(timeout):
+                    return await call(state)
+        finally:
+            item.give()
+
+    def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        state, adds = state_of()
+        admission = self._admitted(item, state, adds)
+        try:
+            with nullcontext() if self._unwatched else self._begun(item, admission):
+                return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable)
+        except futures.CancelledError:
+            if (reason := item.inside.reason) is not None:
+                raise Closed(reason) from None
+            raise
+        finally:
+            item.give()
+
+    async def _admitted_async(self, item: Item, state: State, adds: Overlay) -> Admission | None:
+        """Wait until the attempt may begin; the item holds its slots then."""
+        if self._limited is None:
+            if not item.take_now():
+                await item.take_async()
+            self._check_waits(item)
+            return None
+        admission, stoppable = self._limited.admission(state, adds, lent), self.waits.stoppable
+        while True:
+            if not await admission.take_async(stoppable):
+                self._check_waits()
+            if item.take_now():
+                return admission
+            admission.give_back()
+            await item.take_async()
+            self._check_waits(item)
+            if await admission.take_async(stoppable, waits=False):
+                return admission
+            item.give()
+
+    def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
+        """The blocking twin of `_admitted_async`."""
+        if self._limited is None:
+            item.take()
+            self._check_waits(item)
+            return None
+        admission, stoppable = self._limited.admission(state, adds, lent), self.waits.stoppable
+        while True:
+            if not admission.take(stoppable):
+                self._check_waits()
+            if item.take_now():
+                return admission
+            admission.give_back()
+            item.take()
+            self._check_waits(item)
+            if admission.take(stoppable, waits=False):
+                return admission
+            item.give()
+
+    def _check_waits(self, item: Item | None = None) -> None:
+        if (reason := self.waits.reason) is not None:
+            if item is not None:
+                item.give()
+            raise Closed(reason)
+
+    @contextmanager
+    def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
+        """The target is called in the block."""
+        try:
+            begin_attempt()
+        except BudgetExceeded:
+            if admission is not None:
+                admission.give_back()
+            raise
+        used, error = Attempt(), None
+        token = _calls.gate.set(admission) if admission else None
+        cuts = self._adaptive.cuts if self._adaptive else 0
+        item.began = began = time.monotonic()
+        try:
+            with metered(used):
+                yield
+            self._succeeded(time.monotonic() - began)
+        except BaseException as raised:
+            error = raised
+            if self._adaptive is not None and is_rate_limited(raised):
+                self._adaptive.limited(cuts)
+            raise
+        finally:
+            if admission is not None and token is not None:
+                _calls.gate.reset(token)
+                admission.end(used, error)
+
+    def _succeeded(self, seconds: float) -> None:
+        if self._durations is not None:
+            self._durations.add(seconds)
+        if self._adaptive is not None:
+            self._adaptive.succeeded()
+        if self._spec.retry is not None:
+            self._retries.success()
+
+    def _timeout(self) -> float | None:
+        """Seconds that a call which begins now may take."""
+        if self._deadline is None:
+            return self._spec.timeout
+        left = max(0.0, self._deadline - time.monotonic())
+        return left if self._spec.timeout is None else min(left, self._spec.timeout)
+
+
+@contextmanager
+def _second(item: Item) -> Generator[Item, None, None]:
+    """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
+    outside = item.inside
+    item.inside, second = Stops(), Item(item.order, item.chain, Stops())
+    item.began = None
+    try:
+        with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):
+            yield second
+    finally:
+        item.inside = outside

@@ -1,0 +1,268 @@
+"""Letting one attempt through: what it waits for, what stands for it, and how it is settled."""
+
+import math
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from mahsm import _calls
+from mahsm._state import shown
+from mahsm._tasks import Stoppable, unstoppable
+from mahsm._types import State
+from mahsm._usage import Answer, Attempt, count_answer, metered
+from mahsm._watch import watched
+from mahsm.errors import LimitError
+from mahsm.limits import _registry
+from mahsm.limits._bucket import Bucket, Ticket
+from mahsm.limits._estimate import characters
+from mahsm.limits._rate_limit import RateLimit
+from mahsm.policies import is_rate_limited, retry_after
+
+Lend = Callable[[], Any]
+"""Makes a block, for `with` and `async with`, in which the slots of an item are lent, because it waits."""
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A limit, with the provider that it is of.
+
+    Attributes:
+        provider: Whose limit it is.
+        limit: How to choose the bucket and to estimate tokens.
+    """
+
+    provider: str
+    limit: RateLimit
+
+    @classmethod
+    def of(cls, given: RateLimit | str, find_provider: Callable[[], str | None]) -> "Limited":
+        """Find out who the provider is.
+
+        Raises:
+            LimitError: if nobody says, if the provider has no limit, or if it has another one.
+        """
+        if isinstance(given, str):
+            return cls(given, _registry.defined(given))
+        provider = given.provider or find_provider()
+        if provider is None:
+            raise LimitError(
+                "RateLimit has no provider, and there is no DSPy language model to take it from. Pass "
+                "RateLimit('openai', ...), or configure a dspy.LM."
+            )
+        _registry.define(provider, given)
+        return cls(provider, given)
+
+    def admission(self, state: State, adds: Any, lend: Lend = nullcontext) -> "Admission":
+        """What an attempt needs to begin.
+
+        Args:
+            state: The state that the target is called with.
+            adds: What of it is the item's own, for the length of the prompt.
+            lend: Lends the item's slots while a further call waits.
+        """
+        bucket = _registry.bucket(self.provider, self.limit.key_of(state))
+        return Admission(bucket, self._estimate(bucket, state, adds), lend)
+
+    def _estimate(self, bucket: Bucket, state: State, adds: Any) -> float:
+        if bucket.rates.token_rate is None:
+            return 0.0
+        tokens = self.limit.tokens
+        found: Any = tokens(state) if callable(tokens) else tokens
+        if found is None:
+            return bucket.estimates.of_prompt(characters(adds))
+        if not isinstance(found, int | float) or not 0 <= found < math.inf:
+            raise LimitError(f"{self.limit.label}: tokens gave {shown(found)}; expected a number of tokens >= 0.")
+        return float(found)
+
+
+class Admission:
+    """What an attempt has been let through with. The first call inside is the one that it was let through for.
+
+    As a gate it lets the first call pass, and makes further ones wait in line for themselves.
+    """
+
+    def __init__(self, bucket: Bucket, estimate: float, lend: Lend) -> None:
+        self.bucket = bucket
+        self._estimate = estimate
+        self._lend = lend
+        self._lock = threading.Lock()
+        self._ticket: Ticket | None = None
+        self._covered = False
+
+    def take(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
+        """Wait in line, blocking; False if the wait was stopped, or would have been needed without `waits`."""
+        self._ticket = self._from_around() or self.bucket.acquire(self._reserve, waits=waits, stoppable=stoppable)
+        return self._ticket is not None
+
+    async def take_async(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
+        """The awaitable twin of `take`."""
+        self._ticket = self._from_around() or await self.bucket.acquire_async(self._reserve, waits=waits, stoppable=stoppable)
+        return self._ticket is not None
+
+    def give_back(self) -> None:
+        """The attempt is not made after all."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.bucket.cancel(ticket)
+
+    def end(self, used: Attempt, error: BaseException | None) -> None:
+        """The attempt has ended."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            answer = Answer("", used.input_tokens, used.output_tokens, cached=used.cached == used.answers)
+            _Passed(self.bucket, ticket, self._estimate).end(answer if used.answers else None, error)
+        elif error is not None:
+            _slow_down(self.bucket, error)
+
+    def cover(self) -> bool:
+        """Whether a call of somebody else's that begins now is the one that was let through."""
+        with self._lock:
+            first, self._covered = self._ticket is not None and not self._covered, True
+        return first
+
+    def hand_over(self) -> Ticket | None:
+        """Leave the ticket to the call that begins now, if it is the first."""
+        with self._lock:
+            if self._covered:
+                return None
+            ticket, self._ticket = self._ticket, None
+        return ticket
+
+    # As a gate.
+
+    def enter(self, characters: int) -> "_Passed":
+        ticket = self.hand_over()
+        if ticket is not None:
+            return _Passed(self.bucket, ticket, self._estimate)
+        estimate = self.bucket.estimates.of_prompt(characters)
+        with self._lend():
+            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate))
+        assert ticket is not None
+        return _Passed(self.bucket, ticket, estimate)
+
+    async def enter_async(self, characters: int) -> "_Passed":
+        ticket = self.hand_over()
+        if ticket is not None:
+            return _Passed(self.bucket, ticket, self._estimate)
+        estimate = self.bucket.estimates.of_prompt(characters)
+        async with self._lend():
+            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate))
+        assert ticket is not None
+        return _Passed(self.bucket, ticket, estimate)
+
+    @property
+    def _reserve(self) -> float:
+        return self.bucket.estimates.corrected(self._estimate)
+
+    def _from_around(self) -> Ticket | None:
+        """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
+        around = _calls.gate.get()
+        return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
+
+
+class _Passed:
+    """One call that has been let through."""
+
+    def __init__(self, bucket: Bucket, ticket: Ticket, estimate: float) -> None:
+        self._bucket = bucket
+        self._ticket = ticket
+        self._estimate = estimate
+
+    def end(self, answer: Answer | None, error: BaseException | None) -> None:
+        if error is not None:
+            _slow_down(self._bucket, error)
+        if answer is not None and answer.cached:
+            self._bucket.cancel(self._ticket)
+        elif answer is not None:
+            self._bucket.settle(self._ticket, answer.tokens)
+            self._bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
+        elif error is None or isinstance(error, TimeoutError) or not isinstance(error, Exception):
+            self._bucket.settle(self._ticket, self._ticket.tokens)  # nobody knows what it took
+        else:
+            self._bucket.settle(self._ticket, 0)  # providers do not charge for an error
+
+
+def _slow_down(bucket: Bucket, error: BaseException) -> None:
+    seconds = retry_after(error) if is_rate_limited(error) else None
+    if seconds:
+        bucket.pause(seconds)
+
+
+class admit:
+    """`with admit("openai"):` or `async with`: wait in line of a provider, for calls that no edge makes.
+
+    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the tokens; a 429 with
+    Retry-After that it raises pauses the bucket.
+
+    Args:
+        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
+        tokens: Tokens that the call will take, >= 0.
+        state: What the limit's `key` and `tokens` are functions of.
+
+    Raises:
+        LimitError: at once, if the provider has no limit.
+
+    Example:
+        >>> from mahsm import RateLimit, limits
+        >>> with limits.admit(RateLimit("admit-example", rps=100, tpm=60_000), tokens=120):
+        ...     limits.report(input_tokens=80, output_tokens=20)
+        >>> limits.stats()["admit-example"].settled_tokens
+        100.0
+    """
+
+    def __init__(
+        self, rate_limit: RateLimit | dict[str, Any] | str, *, tokens: float = 0.0, state: State | None = None
+    ) -> None:
+        limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
+        bucket = _registry.bucket(limited.provider, limited.limit.key_of(state or {}))
+        self._admission = Admission(bucket, tokens, nullcontext)
+        self._used = Attempt()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._admission.take(unstoppable)
+        return self._begin()
+
+    async def __aenter__(self) -> Self:
+        await self._admission.take_async(unstoppable)
+        return self._begin()
+
+    def _begin(self) -> Self:
+        self._stack.enter_context(watched())
+        self._stack.enter_context(metered(self._used))
+        self._stack.callback(_calls.gate.reset, _calls.gate.set(self._admission))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+        self._admission.end(self._used, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:
+    """Say what a call has used, where neither DSPy nor LangChain does: it settles rate limits and counts in budgets.
+
+    Args:
+        input_tokens: Tokens of the prompt, >= 0.
+        output_tokens: Tokens of the answer, >= 0.
+        usd: Its price in US dollars, if it is known.
+        model: The model's name, for the `prices` of budgets.
+
+    Example:
+        >>> from mahsm import Budget, limits, vmap
+        >>> def call(state):
+        ...     limits.report(input_tokens=90, output_tokens=10)
+        ...     return state["item"]
+        >>> budget = Budget(tokens=200)
+        >>> edge = vmap(call, batch_key="xs", out_key="ys", budget=budget, on_error="drop", max_concurrency=1)
+        >>> edge.invoke({"xs": [1, 2, 3]})
+        {'ys': [1, 2]}
+    """
+    count_answer(Answer(model, input_tokens, output_tokens, usd))

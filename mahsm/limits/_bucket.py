@@ -1,0 +1,197 @@
+"""The bucket of one provider and key: one line, first come first served, for callers of any thread and event loop."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from mahsm._tasks import Stoppable, unstoppable
+from mahsm._turns import TaskTurn, ThreadTurn, Turn
+from mahsm.limits._estimate import Estimator
+from mahsm.limits._quota import Quota
+from mahsm.limits._stats import Counts, LimitStats
+
+
+class Ticket:
+    """A caller in the line, and what it has been admitted with. Changes on the bucket's loop only."""
+
+    __slots__ = ("came", "gone", "granted", "requests", "tokens", "turn", "waits")
+
+    def __init__(self, requests: float, tokens: float, turn: Turn, came: float, *, waits: bool = True) -> None:
+        self.requests = requests
+        self.tokens = tokens
+        self.turn = turn
+        self.came = came
+        self.waits = waits
+        self.granted = False
+        self.gone = False
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a bucket lets through.
+
+    Attributes:
+        rate: Requests per second, or None for no bound.
+        burst: Requests at once.
+        token_rate: Tokens per second, or None for no bound.
+        token_burst: Tokens at once.
+    """
+
+    rate: float | None
+    burst: float
+    token_rate: float | None
+    token_burst: float
+
+
+class Bucket:
+    """Admits requests and their tokens together, one caller after the other.
+
+    The quotas live on one event loop; callers cross over to it, and are woken where they wait.
+
+    Args:
+        name: Provider, and key if there is one.
+        rates: What it lets through.
+        loop: The loop of all buckets.
+    """
+
+    def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        self.rates = rates
+        self.estimates = Estimator()
+        self._loop = loop
+        self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst)
+        self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst)
+        self._line: deque[Ticket] = deque()
+        self._serving = False
+        self._waiting: asyncio.Timeout | None = None
+        self._paused_until = 0.0
+        self._counts = Counts()
+
+    # From any thread.
+
+    async def acquire_async(
+        self, tokens: float = 0.0, *, waits: bool = True, stoppable: Stoppable = unstoppable
+    ) -> Ticket | None:
+        """Wait in line on the running event loop; None if that would be needed without `waits`, or was stopped."""
+        turn = TaskTurn()
+        ticket = Ticket(1, tokens, turn, self._loop.time(), waits=waits)
+        self._loop.call_soon_threadsafe(self._join, ticket)
+        try:
+            with stoppable(lambda _: self.cancel(ticket)):
+                await turn.wait()
+        except BaseException:
+            self.cancel(ticket)
+            raise
+        return ticket if ticket.granted and not ticket.gone else None
+
+    def acquire(self, tokens: float = 0.0, *, waits: bool = True, stoppable: Stoppable = unstoppable) -> Ticket | None:
+        """Wait in line, blocking this thread; None if that would be needed without `waits`, or was stopped."""
+        turn = ThreadTurn()
+        ticket = Ticket(1, tokens, turn, self._loop.time(), waits=waits)
+        self._loop.call_soon_threadsafe(self._join, ticket)
+        try:
+            with stoppable(lambda _: self.cancel(ticket)):
+                turn.wait()
+        except BaseException:
+            self.cancel(ticket)
+            raise
+        return ticket if ticket.granted and not ticket.gone else None
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Leave the line, or give back what was taken: the call is not made."""
+        self._loop.call_soon_threadsafe(self._leave, ticket)
+
+    def settle(self, ticket: Ticket, used: float) -> None:
+        """The call was made and took `used` tokens."""
+        self._loop.call_soon_threadsafe(self._settle, ticket, used)
+
+    def pause(self, seconds: float) -> None:
+        """Admit nobody for so long."""
+        self._loop.call_soon_threadsafe(self._pause, seconds)
+
+    def stats(self) -> LimitStats:
+        """What has happened so far."""
+        return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
+
+    # On the loop.
+
+    def _join(self, ticket: Ticket) -> None:
+        if not ticket.waits and (self._serving or not self._can_admit(ticket)):
+            ticket.turn.wake()
+            return
+        self._line.append(ticket)
+        if not self._serving:
+            self._serving = True
+            asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
+
+    async def _serve(self) -> None:
+        """Admit the first in line, again and again, until nobody waits."""
+        while self._line:
+            head = self._line[0]
+            if not head.gone and not self._can_admit(head):
+                await self._until_ready(head)
+                continue
+            self._line.popleft()
+            if not head.gone:
+                await self._admit(head)
+        self._serving = False
+
+    async def _until_ready(self, head: Ticket) -> None:
+        """Wait until the first in line can be admitted, or something has changed."""
+        try:
+            async with asyncio.timeout(None) as self._waiting:
+                await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
+                for quota, amount in self._amounts(head):
+                    await quota.wait(amount)
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting = None
+
+    async def _admit(self, ticket: Ticket) -> None:
+        for quota, amount in self._amounts(ticket):
+            await quota.take(amount)
+        ticket.granted = True
+        self._counts.admitted(self._loop.time() - ticket.came)
+        ticket.turn.wake()
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.gone:
+            return
+        ticket.gone = True
+        if ticket.granted:
+            for quota, amount in self._amounts(ticket):
+                quota.give(amount)
+            self._counts.given_back += 1
+        else:
+            ticket.turn.wake()
+        self._look_again()
+
+    def _settle(self, ticket: Ticket, used: float) -> None:
+        self._counts.settled += used
+        if self._tokens is not None and not ticket.gone:
+            self._tokens.give(ticket.tokens - used)
+            self._look_again()
+
+    def _pause(self, seconds: float) -> None:
+        until = self._loop.time() + seconds
+        if until > self._paused_until:
+            self._counts.paused(until - max(self._paused_until, self._loop.time()))
+            self._paused_until = until
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._loop.time())
+
+    def _can_admit(self, ticket: Ticket) -> bool:
+        if self._loop.time() < self._paused_until:
+            return False
+        return all(quota.has(amount) for quota, amount in self._amounts(ticket))
+
+    def _amounts(self, ticket: Ticket) -> list[tuple[Quota, float]]:
+        pairs = ((self._requests, ticket.requests), (self._tokens, ticket.tokens))
+        return [(quota, amount) for quota, amount in pairs if quota is not None]
+
+    async def _stats(self) -> LimitStats:
+        return self._counts.stats(waiting=sum(not ticket.gone for ticket in self._line))

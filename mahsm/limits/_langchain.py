@@ -1,0 +1,56 @@
+"""A provider's bucket for LangChain's chat models."""
+
+from typing import Any
+
+from langchain_core.rate_limiters import BaseRateLimiter
+
+from mahsm import _calls
+from mahsm.limits import _registry
+from mahsm.limits._admission import Admission, Limited
+from mahsm.limits._bucket import Bucket
+from mahsm.limits._rate_limit import RateLimit
+
+
+class LangChainLimiter(BaseRateLimiter):
+    """Lets a chat model's calls through as everyone else's of the provider. Made by `langchain`."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        return self._is_covered() or self._bucket.acquire(self._tokens, waits=blocking) is not None
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        return self._is_covered() or await self._bucket.acquire_async(self._tokens, waits=blocking) is not None
+
+    @property
+    def _tokens(self) -> float:
+        """A mean call: LangChain asks before it knows the prompt, and never says what the call took."""
+        return self._bucket.estimates.mean if self._bucket.rates.token_rate is not None else 0.0
+
+    def _is_covered(self) -> bool:
+        around = _calls.gate.get()
+        return isinstance(around, Admission) and around.bucket is self._bucket and around.cover()
+
+
+def langchain(rate_limit: RateLimit | dict[str, Any] | str, *, key: object = None) -> BaseRateLimiter:
+    """A rate limiter for LangChain's chat models that takes from the bucket of a provider.
+
+    In an edge whose items wait for the same bucket, an item's first call does not wait again.
+
+    Args:
+        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
+        key: Which of the provider's buckets, if it has several.
+
+    Raises:
+        LimitError: at once, if the provider has no limit.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from mahsm import RateLimit, limits
+        >>> limiter = limits.langchain(RateLimit("langchain-example", rps=100))
+        >>> FakeListChatModel(responses=["hello"], rate_limiter=limiter).invoke("hi").content
+        'hello'
+    """
+    limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
+    return LangChainLimiter(_registry.bucket(limited.provider, key))

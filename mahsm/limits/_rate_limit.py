@@ -1,0 +1,150 @@
+"""`RateLimit`: what a provider allows."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, cast
+
+from langgraph.types import RetryPolicy
+
+from mahsm._state import shown
+from mahsm._types import State
+from mahsm.errors import LimitError
+from mahsm.limits._bucket import Rates
+from mahsm.policies import Retry
+
+Key: TypeAlias = str | Callable[[State], object]
+Tokens: TypeAlias = float | Callable[[State], float]
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """What a provider allows, kept by everyone in the process who names the provider.
+
+    A token bucket: in any `t` seconds at most `burst + rate * t` requests are let through, first come, first served. The same
+    holds for tokens; a request waits until there is enough of both.
+
+    Args:
+        provider: Whose limit it is, as "openai"; by default taken from the target's DSPy language model.
+        rps: Requests per second, > 0.
+        burst: Requests at once after a while without any, >= 1; by default a tenth of a second's worth.
+        rpm: Requests per minute, > 0. With `rps`, the lower rate counts.
+        tpm: Tokens per minute, in and out, > 0.
+        token_burst: Tokens at once, >= 1; by default a second's worth. A request that takes more waits for a full bucket.
+        retry: What is tried again, unless the edge says so itself: a `Retry`, LangGraph's `RetryPolicy`, how many attempts,
+            or a dict of `Retry`'s arguments.
+        key: One bucket for each value of this state key, or of this function of the state: per model, per tenant.
+        tokens: Tokens that one call takes: a number, or a function of the item's state. By default a guess from the length of
+            what the item adds to the state, and the recent mean of the answers. Either is corrected by how far the recent
+            guesses were off, and settled once the call has ended.
+
+    Raises:
+        LimitError: at once, for values that cannot work.
+
+    Example:
+        >>> from mahsm import RateLimit, vmap
+        >>> limit = RateLimit("docs-example", rps=1000, burst=10)
+        >>> edge = vmap(lambda state: state["item"] + 1, batch_key="xs", out_key="ys", rate_limit=limit)
+        >>> edge.invoke({"xs": [1, 2]})
+        {'ys': [2, 3]}
+    """
+
+    provider: str | None = None
+    rps: float | None = None
+    burst: float | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    token_burst: float | None = None
+    retry: "Retry | RetryPolicy | int | Mapping[str, Any] | None" = None
+    key: Key | None = None
+    tokens: Tokens | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rps", "rpm", "tpm"):
+            self._check(name, "a rate > 0", lambda value: value > 0)
+        for name in ("burst", "token_burst"):
+            self._check(name, "a number >= 1; 1 lets nothing through at once", lambda value: value >= 1)
+        if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LimitError(f"RateLimit: provider={shown(self.provider)}; expected a name, as 'openai'.")
+        if self.rate is None and self.tpm is None:
+            raise LimitError(f"{self.label} limits nothing; pass at least one of rps=, rpm= and tpm=.")
+        if self.burst is not None and self.rate is None:
+            raise LimitError(f"{self.label}: burst={self.burst:g} without a rate of requests; pass rps= or rpm= too.")
+        if self.token_burst is not None and self.tpm is None:
+            raise LimitError(f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; pass tpm= too.")
+        if isinstance(self.tokens, int | float):
+            self._check("tokens", "a number > 0, or a function of the state", lambda value: value > 0)
+        _retry(self.label, self.retry)
+
+    @classmethod
+    def of(cls, given: "RateLimit | Mapping[str, Any] | str") -> "RateLimit | str":
+        """A `RateLimit` as it is, or made of the dict of its arguments; a name stays one.
+
+        Raises:
+            LimitError: for anything else.
+        """
+        if isinstance(given, RateLimit) or (isinstance(given, str) and given):
+            return given
+        if not isinstance(given, Mapping):
+            raise LimitError(f"rate_limit={shown(given)}; expected RateLimit('openai', rps=50), a dict of that, or a name.")
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise LimitError(f"rate_limit has {name!r}; expected of {', '.join(map(repr, known))}.{hint}")
+        return cls(**given)
+
+    @property
+    def label(self) -> str:
+        """Its name in errors."""
+        return "RateLimit" if self.provider is None else f"RateLimit {self.provider!r}"
+
+    @property
+    def rate(self) -> float | None:
+        """Requests per second."""
+        rates = [rate for rate in (self.rps, None if self.rpm is None else self.rpm / 60) if rate is not None]
+        return min(rates) if rates else None
+
+    @property
+    def retry_policy(self) -> Retry | None:
+        """What is tried again."""
+        return _retry(self.label, self.retry)
+
+    @property
+    def rates(self) -> Rates:
+        """What its buckets let through."""
+        burst = self.burst if self.burst is not None else max(1.0, (self.rate or 0) / 10)
+        token_rate = None if self.tpm is None else self.tpm / 60
+        token_burst = self.token_burst if self.token_burst is not None else max(1.0, token_rate or 0)
+        return Rates(self.rate, burst, token_rate, token_burst)
+
+    def key_of(self, state: State) -> object:
+        """Which of the provider's buckets a call in this state takes from."""
+        if self.key is None or callable(self.key):
+            return None if self.key is None else self.key(state)
+        if self.key not in state:
+            raise LimitError(f"{self.label}: key={self.key!r}, but the state has only {', '.join(map(repr, state))}.")
+        return state[self.key]
+
+    def _check(self, name: str, expected: str, works: Callable[[float], bool]) -> None:
+        value: Any = getattr(self, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (number and works(value)):
+            raise LimitError(f"RateLimit: {name}={shown(value)}; expected {expected}.")
+
+
+def _retry(label: str, retry: Any) -> Retry | None:
+    if retry is None:
+        return None
+    if isinstance(retry, int):
+        return Retry(attempts=retry)
+    if isinstance(retry, Mapping):
+        given = cast("Mapping[str, Any]", retry)
+        try:
+            return Retry(**given)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(Retry))
+            raise LimitError(f"{label}: retry={shown(given)}: {error}. Expected of {known}.") from None
+    return Retry.of(retry)

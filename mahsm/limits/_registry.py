@@ -1,0 +1,110 @@
+"""Every provider's limit and buckets, one for the whole process."""
+
+import os
+import threading
+
+from mahsm import _tasks
+from mahsm.errors import LimitError
+from mahsm.limits._bucket import Bucket
+from mahsm.limits._rate_limit import RateLimit
+from mahsm.limits._stats import LimitStats
+from mahsm.policies import _retry_budget
+
+
+class _Registry:
+    def __init__(self) -> None:
+        self.forget_all()
+        os.register_at_fork(after_in_child=self.forget_all)  # the buckets' loop does not live on in a fork
+
+    def forget_all(self) -> None:
+        self.lock = threading.Lock()
+        self.limits: dict[str, RateLimit] = {}
+        self.buckets: dict[tuple[str, object], Bucket] = {}
+
+
+_registry = _Registry()
+
+
+def define(provider: str, limit: RateLimit) -> None:
+    """Say what a provider allows; saying the same again is fine.
+
+    Raises:
+        LimitError: if something else has been said of it.
+    """
+    with _registry.lock:
+        known = _registry.limits.setdefault(provider, limit)
+    if known.rates != limit.rates:
+        raise LimitError(
+            f"two limits for {provider!r}: {_shown(known)} here, and {_shown(limit)} there. Define it once and pass "
+            f"rate_limit={provider!r} elsewhere, or call mahsm.limits.forget({provider!r}) before it changes."
+        )
+
+
+def defined(provider: str) -> RateLimit:
+    """What has been said of a provider.
+
+    Raises:
+        LimitError: if nothing has.
+    """
+    with _registry.lock:
+        limit, known = _registry.limits.get(provider), sorted(_registry.limits)
+    if limit is None:
+        there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
+        raise LimitError(f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once.")
+    return limit
+
+
+def bucket(provider: str, key: object = None) -> Bucket:
+    """The bucket of a provider and key.
+
+    Raises:
+        LimitError: if the provider has no limit.
+    """
+    with _registry.lock:
+        found = _registry.buckets.get((provider, key))
+    if found is not None:
+        return found
+    rates = defined(provider).rates
+    name = provider if key is None else f"{provider}/{key}"
+    with _registry.lock:
+        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, _tasks.limits_loop()))
+
+
+def stats() -> dict[str, LimitStats]:
+    """What each bucket has done so far, by provider, or `provider/key`.
+
+    Example:
+        >>> from mahsm import RateLimit, limits, vmap
+        >>> limit = RateLimit("stats-example", rps=1000)
+        >>> edge = vmap(lambda state: state["item"] + 1, batch_key="xs", out_key="ys", rate_limit=limit)
+        >>> edge.invoke({"xs": [1, 2]})
+        {'ys': [2, 3]}
+        >>> limits.stats()["stats-example"].admitted
+        2
+    """
+    with _registry.lock:
+        buckets = list(_registry.buckets.values())
+    return {bucket.name: bucket.stats() for bucket in buckets}
+
+
+def forget(provider: str) -> None:
+    """Forget a provider's limit, its buckets and their counts, so that it can be defined anew.
+
+    What waits in line now goes on waiting in the old buckets.
+
+    Example:
+        >>> from mahsm import RateLimit, limits, vmap
+        >>> for rps in (100, 200):
+        ...     limits.forget("forget-example")
+        ...     edge = vmap(str, batch_key="xs", out_key="ys", rate_limit=RateLimit("forget-example", rps=rps))
+    """
+    with _registry.lock:
+        _registry.limits.pop(provider, None)
+        for name in [name for name in _registry.buckets if name[0] == provider]:
+            del _registry.buckets[name]
+    _retry_budget.forget(provider)
+
+
+def _shown(limit: RateLimit) -> str:
+    given = {name: getattr(limit, name) for name in ("rps", "burst", "rpm", "tpm", "token_burst")}
+    return f"RateLimit({', '.join(f'{name}={value:g}' for name, value in given.items() if value is not None)})"

@@ -1,0 +1,70 @@
+"""What a bucket has done so far."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LimitStats:
+    """What the bucket of one provider and key has done so far.
+
+    Attributes:
+        admitted: Calls let through.
+        waited: Those of them that waited longer than a millisecond.
+        waiting: Calls in line now.
+        given_back: Calls let through and then not made.
+        wait_p50: Seconds that half of the last 1,024 calls waited at most.
+        wait_p95: Seconds that 95 % of them waited at most.
+        wait_max: Seconds that the slowest of them waited.
+        pauses: How often a provider said to slow down.
+        paused: Seconds of pause that made, overlaps counted once.
+        settled_tokens: Tokens that calls have really used.
+    """
+
+    admitted: int
+    waited: int
+    waiting: int
+    given_back: int
+    wait_p50: float
+    wait_p95: float
+    wait_max: float
+    pauses: int
+    paused: float
+    settled_tokens: float
+
+
+@dataclass
+class Counts:
+    """The counts of a bucket, on its loop."""
+
+    admissions: int = 0
+    waited: int = 0
+    given_back: int = 0
+    pauses: int = 0
+    paused_for: float = 0.0
+    settled: float = 0.0
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=1024))
+
+    def admitted(self, wait: float) -> None:
+        self.admissions += 1
+        self.waited += wait > 0.001
+        self.waits.append(wait)
+
+    def paused(self, seconds: float) -> None:
+        self.pauses += 1
+        self.paused_for += seconds
+
+    def stats(self, waiting: int) -> LimitStats:
+        waits = sorted(self.waits) or [0.0]
+        return LimitStats(
+            admitted=self.admissions,
+            waited=self.waited,
+            waiting=waiting,
+            given_back=self.given_back,
+            wait_p50=waits[(len(waits) - 1) // 2],
+            wait_p95=waits[round((len(waits) - 1) * 0.95)],
+            wait_max=waits[-1],
+            pauses=self.pauses,
+            paused=self.paused_for,
+            settled_tokens=self.settled,
+        )

@@ -1,0 +1,194 @@
+"""`Budget`: how much may be spent before nothing new begins."""
+
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from mahsm import _tasks
+from mahsm._state import shown
+from mahsm._stops import Stops
+from mahsm._usage import Answer, Meter, count_attempt, metered
+from mahsm._watch import watched
+from mahsm.errors import BudgetExceeded, EdgeError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be spent: on an edge, for each of its runs; or in a `with budget(...)` block, for all that runs in it.
+
+    When it is spent, no item and no further attempt begins. What runs goes on and may overspend by what is in flight. Then
+    the open items hold a `BudgetExceeded`, as `on_error` says.
+
+    Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. An answer from a cache
+    takes nothing. A price that nobody knows ends the budget, since it could not be kept: DSPy knows those of the providers'
+    own models; for others give `prices`.
+
+    Args:
+        usd: US dollars, > 0.
+        tokens: Tokens in and out, > 0.
+        seconds: Seconds from the beginning of the run or block, > 0.
+        calls: Calls of models, >= 1; a target that calls none counts as one.
+        prices: From a model's name to US dollars per million tokens, in and out.
+
+    Raises:
+        EdgeError: at once, for values that cannot work.
+
+    Example:
+        >>> from mahsm import Budget, vmap
+        >>> edge = vmap(str, batch_key="xs", out_key="ys", budget=Budget(calls=2), on_error="drop", max_concurrency=1)
+        >>> edge.invoke({"xs": [1, 2, 3, 4]})["ys"]
+        ["{'xs': [1, 2, 3, 4], 'item': 1}", "{'xs': [1, 2, 3, 4], 'item': 2}"]
+    """
+
+    usd: float | None = None
+    tokens: float | None = None
+    seconds: float | None = None
+    calls: int | None = None
+    prices: Mapping[str, tuple[float, float]] | None = None
+
+    def __post_init__(self) -> None:
+        bounds = {"usd": self.usd, "tokens": self.tokens, "seconds": self.seconds, "calls": self.calls}
+        for name, value in bounds.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+            if value is not None and not number:
+                raise EdgeError(f"Budget: {name}={shown(value)}; expected a number > 0, or None for no bound.")
+        if all(value is None for value in bounds.values()):
+            raise EdgeError("Budget() bounds nothing; pass at least one of usd=, tokens=, seconds= and calls=.")
+        for model, price in (self.prices or {}).items():
+            if len(price) != 2 or min(price) < 0:
+                raise EdgeError(
+                    f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
+                )
+
+
+class Spending(Meter):
+    """What has been spent of a budget. `stops` is called when it is spent.
+
+    Attributes:
+        budget: The budget.
+        exceeded: Why nothing new begins, or None.
+    """
+
+    def __init__(self, budget: Budget, name: str) -> None:
+        super().__init__()
+        self.budget = budget
+        self.most_calls = budget.calls
+        self.exceeded: BudgetExceeded | None = None
+        self._name = name
+        self._stops = Stops()
+        self.stoppable = self._stops.stoppable
+
+    def answer(self, answer: Answer) -> None:
+        """Count an answer, and stop what has to be stopped."""
+        priced = self._priced(answer)
+        super().answer(priced)
+        if self.budget.usd is not None and priced.usd is None and not priced.cached:
+            self._exceed(
+                f"the price of the model {priced.model!r} is not known, so usd={self.budget.usd:g} cannot be kept. Pass "
+                f"prices={{{priced.model!r}: (dollars per million tokens in, out)}}, or bound tokens= instead"
+            )
+        for bound, spent, unit in (
+            (self.budget.usd, self.usd, "USD"),
+            (self.budget.tokens, self.tokens, "tokens"),
+        ):
+            if bound is not None and spent >= bound:
+                self._exceed(f"{spent:g} of {bound:g} {unit} are spent")
+
+    def check(self) -> None:
+        """Do nothing while there is something left.
+
+        Raises:
+            BudgetExceeded: if nothing new may begin any more.
+        """
+        if self.exceeded is not None:
+            raise BudgetExceeded(*self.exceeded.args)
+
+    def begun(self) -> None:
+        """An attempt has begun, perhaps with the last call that there was."""
+        if self.most_calls is not None and self.calls >= self.most_calls:
+            self._exceed(f"{self.calls} of {self.most_calls:g} calls are made")
+
+    def _priced(self, answer: Answer) -> Answer:
+        price = (self.budget.prices or {}).get(answer.model)
+        if price is None:
+            return answer
+        usd = (answer.input_tokens * price[0] + answer.output_tokens * price[1]) / 1e6
+        return Answer(answer.model, answer.input_tokens, answer.output_tokens, usd, answer.cached)
+
+    def _exceed(self, why: str) -> None:
+        if self.exceeded is None:
+            self.exceeded = BudgetExceeded(f"{self._name}: {why}. Nothing new begins; raise the budget to go on.")
+            self._stops.stop(self.exceeded)
+
+    @contextmanager
+    def running(self) -> Generator["Spending", None, None]:
+        """Count what is called in the block."""
+        token = _spendings.set((*_spendings.get(), self))
+        seconds = self.budget.seconds
+        call_off = None if seconds is None else _tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
+        try:
+            with metered(self):
+                yield self
+        finally:
+            _spendings.reset(token)
+            if call_off is not None:
+                call_off()
+
+
+_spendings: ContextVar[tuple[Spending, ...]] = ContextVar("mahsm_spendings", default=())
+
+
+def spendings() -> tuple[Spending, ...]:
+    """The budgets that hold here, from the outside in."""
+    return _spendings.get()
+
+
+def begin_attempt() -> None:
+    """An attempt of an item begins here.
+
+    Raises:
+        BudgetExceeded: if a budget that holds here is spent.
+    """
+    held = _spendings.get()
+    for spending in held:
+        spending.check()
+    refused = count_attempt()
+    for spending in held:
+        spending.begun()
+        if spending is refused:
+            spending.check()
+
+
+@contextmanager
+def budget(
+    usd: float | None = None,
+    tokens: float | None = None,
+    seconds: float | None = None,
+    calls: int | None = None,
+    prices: Mapping[str, tuple[float, float]] | None = None,
+) -> Generator[Spending, None, None]:
+    """Bound what all edges and DSPy nodes in the block spend together. The arguments are those of `Budget`.
+
+    Budgets nest: what is spent counts in every one around it.
+
+    Yields:
+        What has been spent so far: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`, `cached`, and `exceeded`,
+        the reason why nothing new begins, or None.
+
+    Raises:
+        EdgeError: at once, for values that cannot work.
+
+    Example:
+        >>> from mahsm import budget, vmap
+        >>> edge = vmap(str, batch_key="xs", out_key="ys", on_error="drop")
+        >>> with budget(calls=3) as spent:
+        ...     len(edge.invoke({"xs": [1, 2]})["ys"]), len(edge.invoke({"xs": [1, 2]})["ys"])
+        (2, 1)
+        >>> spent.calls
+        3
+    """
+    spending = Spending(Budget(usd, tokens, seconds, calls, prices), "budget")
+    with watched(), spending.running():
+        yield spending
