@@ -96,7 +96,8 @@ def forget(provider: str) -> None:
         >>> from mahsm import RateLimit, limits, vmap
         >>> for rps in (100, 200):
         ...     limits.forget("forget-example")
-        ...     edge = vmap(str, batch_key="xs", out_key="ys", rate_limit=RateLimit("forget-example", rps=rps))
+        ...     limit = RateLimit("forget-example", rps=rps)
+        ...     edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", rate_limit=limit)
     """
     with _registry.lock:
         _registry.limits.pop(provider, None)

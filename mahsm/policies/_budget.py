@@ -37,9 +37,11 @@ class Budget:
 
     Example:
         >>> from mahsm import Budget, vmap
-        >>> edge = vmap(str, batch_key="xs", out_key="ys", budget=Budget(calls=2), on_error="drop", max_concurrency=1)
-        >>> edge.invoke({"xs": [1, 2, 3, 4]})["ys"]
-        ["{'xs': [1, 2, 3, 4], 'item': 1}", "{'xs': [1, 2, 3, 4], 'item': 2}"]
+        >>> def double(state):
+        ...     return state["item"] * 2
+        >>> edge = vmap(double, batch_key="xs", out_key="ys", budget=Budget(calls=2), on_error="drop", max_concurrency=1)
+        >>> edge.invoke({"xs": [1, 2, 3, 4]})
+        {'ys': [2, 4]}
     """
 
     usd: float | None = None
@@ -182,7 +184,7 @@ def budget(
 
     Example:
         >>> from mahsm import budget, vmap
-        >>> edge = vmap(str, batch_key="xs", out_key="ys", on_error="drop")
+        >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="ys", on_error="drop")
         >>> with budget(calls=3) as spent:
         ...     len(edge.invoke({"xs": [1, 2]})["ys"]), len(edge.invoke({"xs": [1, 2]})["ys"])
         (2, 1)

@@ -105,7 +105,8 @@ class ModelServer:
 
     Attributes:
         calls: The requests so far, in the order in which they came.
-        most_at_once: The most requests that were being answered at the same time.
+        answering: Requests that are being answered now.
+        most_at_once: The most that were being answered at the same time.
 
     Example:
         >>> import dspy
@@ -122,11 +123,11 @@ class ModelServer:
     answers: Answers = ""
     latency: float = 0.0
     calls: list[Call] = field(default_factory=list["Call"], init=False)
+    answering: int = field(default=0, init=False)
     most_at_once: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._answering = 0
         self._answer = _chooser(self.answers)
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
@@ -139,11 +140,7 @@ class ModelServer:
 
     def lm(self, model: str = "openai/fake", **options: Any) -> "dspy.LM":
         """A real DSPy client of this server, without cache and retries unless `options` say otherwise."""
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
-        import dspy
-
-        defaults: dict[str, Any] = {"api_base": self.base_url, "api_key": "test", "cache": False, "num_retries": 0}
-        return dspy.LM(model, **(defaults | options))
+        return client(self.base_url, model, options)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -158,8 +155,8 @@ class ModelServer:
         call = Call(str(body.get("model", "")), body.get("messages", []), body, time.monotonic())
         with self._lock:
             self.calls.append(call)
-            self._answering += 1
-            self.most_at_once = max(self.most_at_once, self._answering)
+            self.answering += 1
+            self.most_at_once = max(self.most_at_once, self.answering)
         try:
             answer = self._answer(call)
         except Exception as error:  # noqa: BLE001  a test's own function: its client shall hear of it
@@ -170,9 +167,23 @@ class ModelServer:
 
     def _end(self, call: Call, status: int) -> None:
         with self._lock:
-            self._answering -= 1
+            self.answering -= 1
             call.status = status
             call.ended = time.monotonic()
+
+
+def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
+    """A DSPy client of a server on loopback, without cache and retries unless `options` say otherwise."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
+    import dspy
+
+    defaults: dict[str, Any] = {"api_base": base_url, "api_key": "test", "cache": False, "num_retries": 0}
+    return dspy.LM(model, **{**defaults, **options})
+
+
+def tokens_of(call: Call, reply: Reply) -> tuple[int, int]:
+    """Tokens in and out of a call."""
+    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(_text(reply)))
 
 
 def _chooser(answers: Answers) -> Callable[[Call], Answer]:
@@ -231,14 +242,13 @@ def _payload(call: Call, reply: Reply) -> bytes:
         return reply.raw
     if reply.status >= 400:
         return _error(str(reply.content), reply.status)
-    content = reply.content if isinstance(reply.content, str) else _fields(reply.content)
-    prompt, completion = reply.usage or (_tokens(json.dumps(call.messages)), _tokens(content))
+    prompt, completion = tokens_of(call, reply)
     answer = {
         "id": "chatcmpl-test",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": call.model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": _text(reply)}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
     }
     return json.dumps(answer).encode()
@@ -247,6 +257,10 @@ def _payload(call: Call, reply: Reply) -> bytes:
 def _error(message: str, status: int) -> bytes:
     kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
     return json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}}).encode()
+
+
+def _text(reply: Reply) -> str:
+    return reply.content if isinstance(reply.content, str) else _fields(reply.content)
 
 
 def _fields(values: Mapping[str, object]) -> str:
