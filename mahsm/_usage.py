@@ -87,11 +87,15 @@ class Meter:
 
 
 class Attempt(Meter):
-    """The meter of one attempt of an item. It counts as one call, which the first call inside stands for."""
+    """The meter of one attempt of an item.
 
-    def __init__(self) -> None:
+    Args:
+        counted: It has been counted as a call, which the first call inside stands for.
+    """
+
+    def __init__(self, *, counted: bool = False) -> None:
         super().__init__()
-        self._stood_for = False
+        self._stood_for = not counted
 
     def stand_for(self) -> bool:
         """Whether a call inside is the one that was counted when the attempt began."""
@@ -136,6 +140,11 @@ def count_attempt() -> Meter | None:
                 counted.uncall()
             return meter
     return None
+
+
+def in_attempt() -> bool:
+    """Whether an attempt of an item is running here."""
+    return any(isinstance(meter, Attempt) for meter in _meters.get())
 
 
 def _is_stood_for() -> bool:

@@ -47,8 +47,8 @@ class Attempts:
     """
 
     def __init__(self, spec: VmapSpec, adaptive: Adaptive | None, inside: Stops) -> None:
-        limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target)) if spec.rate_limit is not None else None
-        provider = limited.provider if limited else provider_of(spec.target) if spec.target.module is not None else None
+        limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module)) if spec.rate_limit is not None else None
+        provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = Stops()
         """What waits to begin: stopped when nothing new is to begin."""
         self._spec = spec
@@ -141,6 +141,9 @@ class Attempts:
                     return await call(state)
                 async with _tasks.deadline(timeout):
                     return await call(state)
+        except TimeoutError:
+            self._check_deadline()
+            raise
         finally:
             item.give()
 
@@ -150,6 +153,9 @@ class Attempts:
         try:
             with nullcontext() if self._unwatched else self._begun(item, admission):
                 return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable)
+        except TimeoutError:
+            self._check_deadline()
+            raise
         except futures.CancelledError:
             if (reason := item.inside.reason) is not None:
                 raise Closed(reason) from None
@@ -206,12 +212,12 @@ class Attempts:
     def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
         """The target is called in the block."""
         try:
-            begin_attempt()
+            begin_attempt(calls=self._spec.target.graph is None)
         except BudgetExceeded:
             if admission is not None:
                 admission.give_back()
             raise
-        used, error = Attempt(), None
+        used, error = Attempt(counted=self._spec.target.graph is None), None
         token = _calls.gate.set(admission) if admission else None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
@@ -237,12 +243,22 @@ class Attempts:
         if self._spec.retry is not None:
             self._retries.success()
 
+    def _check_deadline(self) -> None:
+        """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise deadline_is_over(self._spec) from None
+
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""
         if self._deadline is None:
             return self._spec.timeout
         left = max(0.0, self._deadline - time.monotonic())
         return left if self._spec.timeout is None else min(left, self._spec.timeout)
+
+
+def deadline_is_over(spec: VmapSpec) -> TimeoutError:
+    """What the items get that the deadline of an edge has cut off."""
+    return TimeoutError(f"{spec.name}: the deadline of {spec.deadline:g} s is over")
 
 
 @contextmanager

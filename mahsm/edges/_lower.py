@@ -19,6 +19,7 @@ from mahsm._slots import Closed
 from mahsm._state import as_dict, batch, read
 from mahsm._types import State
 from mahsm._watch import watched
+from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._items import current_item, lent
@@ -226,6 +227,5 @@ def _stoppable(run: VmapRun, deadline: float | None) -> Generator[None, None, No
         for spending in spendings():
             stack.enter_context(spending.stoppable(run.end))
         if deadline is not None:
-            over = TimeoutError(f"{run.spec.name}: the deadline of {deadline:g} s is over")
-            stack.callback(_tasks.after(deadline, lambda: run.end(over)))
+            stack.callback(_tasks.after(deadline, lambda: run.end(deadline_is_over(run.spec))))
         yield

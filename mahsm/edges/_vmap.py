@@ -16,6 +16,7 @@ from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import define
+from mahsm.nodes._single_try import single_try
 from mahsm.nodes._target import Target, as_target
 from mahsm.policies import Budget, Hedge, Retry
 
@@ -129,10 +130,12 @@ def vmap(
     _check.of_type(edge, "budget", budget, Budget, "Budget(usd=1.0)")
     _check.of_type(edge, "cache", cache, BaseCache, "a LangGraph cache, as InMemoryCache()")
     _check_failures(edge, out_key, on_error, errors_key, min_success)
-    made = as_target(target, reader=edge)
-    limit = None if rate_limit is None else _limit(edge, rate_limit, made)
+    limit = None if rate_limit is None else RateLimit.of(rate_limit)
     if retry is None and isinstance(limit, RateLimit):
         retry = limit.retry_policy
+    made = as_target(target if retry is None else single_try(target), reader=edge)
+    if isinstance(limit, RateLimit):
+        _check_limit(edge, limit, made)
     if made.graph is not None and chunk_size not in (None, 1):
         raise EdgeError(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
@@ -168,10 +171,7 @@ def vmap(
     return Edge(lowered.run, lowered.run_async, name=spec.name, graph=lowered.graph, reads=[batch_key], writes=writes)
 
 
-def _limit(edge: str, rate_limit: Any, target: Target) -> RateLimit | str:
-    limit = RateLimit.of(rate_limit)
-    if isinstance(limit, str):
-        return limit
+def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:
     if limit.provider is not None:
         define(limit.provider, limit)
     if limit.tpm is not None and limit.tokens is None and not target.reports:
@@ -179,7 +179,6 @@ def _limit(edge: str, rate_limit: Any, target: Target) -> RateLimit | str:
             f"{edge}: tpm={limit.tpm:g}, but {target.name} is a plain function, whose calls take nobody knows how many tokens. "
             "Pass RateLimit(..., tokens=1_000), or tokens= as a function of the item's state."
         )
-    return limit
 
 
 def _bounds(edge: str, adaptive: object, most: int, retries: bool) -> tuple[int, int] | None:

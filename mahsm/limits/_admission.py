@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -65,6 +65,10 @@ class Limited:
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
         return Admission(bucket, self._estimate(bucket, state, adds), lend)
+
+    def block(self, state: State, adds: Any) -> "Admitted":
+        """A block that is one call."""
+        return Admitted(self.admission(state, adds))
 
     def _estimate(self, bucket: Bucket, state: State, adds: Any) -> float:
         if bucket.rates.token_rate is None:
@@ -191,34 +195,11 @@ def _slow_down(bucket: Bucket, error: BaseException) -> None:
         bucket.pause(seconds)
 
 
-class admit:
-    """`with admit("openai"):` or `async with`: wait in line of a provider, for calls that no edge makes.
+class Admitted:
+    """A block, for `with` and `async with`, that is one call: it waits in line first, and settles at the end."""
 
-    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the tokens; a 429 with
-    Retry-After that it raises pauses the bucket.
-
-    Args:
-        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
-        tokens: Tokens that the call will take, >= 0.
-        state: What the limit's `key` and `tokens` are functions of.
-
-    Raises:
-        LimitError: at once, if the provider has no limit.
-
-    Example:
-        >>> from mahsm import RateLimit, limits
-        >>> with limits.admit(RateLimit("admit-example", rps=100, tpm=60_000), tokens=120):
-        ...     limits.report(input_tokens=80, output_tokens=20)
-        >>> limits.stats()["admit-example"].settled_tokens
-        100.0
-    """
-
-    def __init__(
-        self, rate_limit: RateLimit | dict[str, Any] | str, *, tokens: float = 0.0, state: State | None = None
-    ) -> None:
-        limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
-        bucket = _registry.bucket(limited.provider, limited.limit.key_of(state or {}))
-        self._admission = Admission(bucket, tokens, nullcontext)
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._used = Attempt()
         self._stack = ExitStack()
 
@@ -244,6 +225,32 @@ class admit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.0, state: State | None = None) -> Admitted:
+    """Wait in line of a provider, for a call that no edge makes: a block for `with` and `async with`.
+
+    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the tokens; a 429 with
+    Retry-After that it raises pauses the bucket.
+
+    Args:
+        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
+        tokens: Tokens that the call will take, >= 0.
+        state: What the limit's `key` is a function of.
+
+    Raises:
+        LimitError: at once, if the provider has no limit.
+
+    Example:
+        >>> from mahsm import RateLimit, limits
+        >>> with limits.admit(RateLimit("admit-example", rps=100, tpm=60_000), tokens=120):
+        ...     limits.report(input_tokens=80, output_tokens=20)
+        >>> limits.stats()["admit-example"].settled_tokens
+        100.0
+    """
+    limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
+    bucket = _registry.bucket(limited.provider, limited.limit.key_of(state or {}))
+    return Admitted(Admission(bucket, tokens, nullcontext))
 
 
 def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:

@@ -162,7 +162,7 @@ class Bucket:
         if ticket.granted:
             for quota, amount in self._amounts(ticket):
                 quota.give(amount)
-            self._counts.given_back += 1
+            self._counts.gave_back()
         else:
             ticket.turn.wake()
         self._look_again()

@@ -1,5 +1,6 @@
 """A provider's bucket for LangChain's chat models."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.rate_limiters import BaseRateLimiter
@@ -33,7 +34,7 @@ class LangChainLimiter(BaseRateLimiter):
         return isinstance(around, Admission) and around.bucket is self._bucket and around.cover()
 
 
-def langchain(rate_limit: RateLimit | dict[str, Any] | str, *, key: object = None) -> BaseRateLimiter:
+def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = None) -> BaseRateLimiter:
     """A rate limiter for LangChain's chat models that takes from the bucket of a provider.
 
     In an edge whose items wait for the same bucket, an item's first call does not wait again.

@@ -9,7 +9,7 @@ class LimitStats:
     """What the bucket of one provider and key has done so far.
 
     Attributes:
-        admitted: Calls let through.
+        admitted: Calls let through, and made.
         waited: Those of them that waited longer than a millisecond.
         waiting: Calls in line now.
         given_back: Calls let through and then not made.
@@ -49,6 +49,10 @@ class Counts:
         self.admissions += 1
         self.waited += wait > 0.001
         self.waits.append(wait)
+
+    def gave_back(self) -> None:
+        self.admissions -= 1
+        self.given_back += 1
 
     def paused(self, seconds: float) -> None:
         self.pauses += 1

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias, cast, overload
 
 import dspy
@@ -12,7 +13,11 @@ from langchain_core.runnables import RunnableConfig
 from mahsm._state import as_dict, missing, shown
 from mahsm._types import State
 from mahsm.errors import MissingKeyError, NodeError
+from mahsm.limits import RateLimit
+from mahsm.limits._admission import Limited
 from mahsm.nodes._node import Node, node_name
+from mahsm.nodes._target import provider_of
+from mahsm.policies._budget import check_budgets
 
 Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""
@@ -33,12 +38,14 @@ class DSPyNode(Node):
         *,
         input_fields: Fields | None = None,
         output_fields: Fields | None = None,
+        rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         name = name or node_name(type(module).__name__)
         super().__init__(self._run, self._run_async, name=name)
         self.module = module
         self._reader = f"dspy_node {name!r}"
+        self._limit = None if rate_limit is None else RateLimit.of(rate_limit)
         required, optional = _input_names(module)
         if input_fields is None:
             if not required and not optional:
@@ -60,13 +67,27 @@ class DSPyNode(Node):
         return hasattr(type(self.module), "aforward")
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
-        return self._update(self.module(**self._arguments(state)))
+        arguments = self._arguments(state)
+        with self._admitted(state, arguments):
+            return self._update(self.module(**arguments))
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._arguments(state)
-        if self.is_async:
-            return self._update(await self.module.acall(**arguments))
-        return self._update(await asyncio.to_thread(self.module, **arguments))
+        async with self._admitted(state, arguments):
+            if self.is_async:
+                return self._update(await self.module.acall(**arguments))
+            return self._update(await asyncio.to_thread(self.module, **arguments))
+
+    def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
+        """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets allow it.
+
+        Raises:
+            BudgetExceeded: if a budget is spent, and no edge that has begun the call is around.
+        """
+        check_budgets()
+        if self._limit is None:
+            return nullcontext()
+        return Limited.of(self._limit, lambda: provider_of(self.module)).block(as_dict(state), arguments)
 
     def _arguments(self, state: Any) -> dict[str, Any]:
         values = as_dict(state)
@@ -95,7 +116,13 @@ class DSPyNode(Node):
 
 @overload
 def dspy_node(
-    module: dspy.Module, /, *, input_fields: Fields | None = None, output_fields: Fields | None = None, name: str | None = None
+    module: dspy.Module,
+    /,
+    *,
+    input_fields: Fields | None = None,
+    output_fields: Fields | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
+    name: str | None = None,
 ) -> DSPyNode: ...
 @overload
 def dspy_node(
@@ -104,11 +131,16 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Callable[..., DSPyNode]: ...
 @overload
 def dspy_node(
-    *, input_fields: Fields | None = None, output_fields: Fields | None = None, name: str | None = None
+    *,
+    input_fields: Fields | None = None,
+    output_fields: Fields | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
+    name: str | None = None,
 ) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
 def dspy_node(
     module: Any = None,
@@ -116,6 +148,7 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
@@ -127,6 +160,8 @@ def dspy_node(
             what `forward` takes, or the inputs of its signature.
         output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the state schema
             lacks.
+        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
+            In an edge that waits for the same provider, its items do not wait twice.
         name: Node name; by default the class's.
 
     Returns:
@@ -144,9 +179,10 @@ def dspy_node(
         ...     node.invoke({"doc": "a long text"})
         {'summary': 'short'}
     """
-    wrap = functools.partial(DSPyNode, input_fields=input_fields, output_fields=output_fields, name=name)
+    options: Any = {"input_fields": input_fields, "output_fields": output_fields, "rate_limit": rate_limit, "name": name}
+    wrap = functools.partial(DSPyNode, **options)
     if module is None:
-        return functools.partial(dspy_node, input_fields=input_fields, output_fields=output_fields, name=name)
+        return functools.partial(dspy_node, **options)
     if isinstance(module, dspy.Module):
         return wrap(module)
     given = shown(module)

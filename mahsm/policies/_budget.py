@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mahsm import _tasks
 from mahsm._state import shown
 from mahsm._stops import Stops
-from mahsm._usage import Answer, Meter, count_attempt, metered
+from mahsm._usage import Answer, Meter, count_attempt, in_attempt, metered
 from mahsm._watch import watched
 from mahsm.errors import BudgetExceeded, EdgeError
 
@@ -147,8 +147,23 @@ def spendings() -> tuple[Spending, ...]:
     return _spendings.get()
 
 
-def begin_attempt() -> None:
+def check_budgets() -> None:
+    """Something begins here that counts its own calls; inside of an attempt it has begun already.
+
+    Raises:
+        BudgetExceeded: if a budget that holds here is spent.
+    """
+    if not in_attempt():
+        for spending in _spendings.get():
+            spending.begun()
+            spending.check()
+
+
+def begin_attempt(*, calls: bool = True) -> None:
     """An attempt of an item begins here.
+
+    Args:
+        calls: It counts as a call, if nothing inside is one; else only what is inside counts.
 
     Raises:
         BudgetExceeded: if a budget that holds here is spent.
@@ -156,6 +171,8 @@ def begin_attempt() -> None:
     held = _spendings.get()
     for spending in held:
         spending.check()
+    if not calls:
+        return
     refused = count_attempt()
     for spending in held:
         spending.begun()
