@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = ("fanout",)
+SCENARIOS = ("fanout", "limits")
 
 
 def main() -> int:

@@ -27,8 +27,6 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
 from langgraph.types import Send
-from rich.console import Console
-from rich.table import Table
 from typing_extensions import TypedDict
 
 from benchmarks import report
@@ -204,18 +202,6 @@ def wall_table(walls: dict[str, float], ideal: float) -> list[list[str]]:
     return [["wall time", "measured", f"against the ideal {ideal:.3f} s"], *rows]
 
 
-def show(rows: list[list[str]]) -> None:
-    table = Table(*rows[0])
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console(width=140).print(table)
-
-
-def markdown(rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
-
-
 def plot(costs: list[Cost], path: Path) -> None:
     import matplotlib as mpl
 
@@ -352,7 +338,7 @@ def main(*, quick: bool) -> int:
     ]
     tables.append(wall_table(walls, ideal))
     for table in tables:
-        show(table)
+        report.show_table(table)
     report.show(figures)
     measurements = {
         "cpu_and_wall_us_per_item": [vars(cost) for cost in costs],
@@ -362,5 +348,5 @@ def main(*, quick: bool) -> int:
     path = report.save("fanout", figures, measurements, quick=quick)
     plot(costs, path.with_suffix(".png"))
     if not quick:
-        report.write_readme("fanout", figures, [markdown(table) for table in tables])
+        report.write_readme("fanout", figures, [report.markdown(table) for table in tables])
     return 0

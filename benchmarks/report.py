@@ -41,6 +41,18 @@ def show(figures: list[Figure]) -> None:
     Console(width=140).print(table)
 
 
+def show_table(rows: list[list[str]]) -> None:
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console(width=140).print(table)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
 def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}"
 
@@ -69,7 +81,8 @@ def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool
                 "date": date.today().isoformat(),
                 "machine": machine(),
                 "versions": {
-                    name: version(name) for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite")
+                    name: version(name)
+                    for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite", "dspy", "aiolimiter")
                 },
                 "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
                 "measurements": measurements,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import RunnableSerializable
@@ -26,7 +26,7 @@ def _with_retry(value: Any) -> Any:
 @single_try.register(BaseLanguageModel)
 def _model(model: Any) -> Any:
     """The model made anew, and not copied: its clients have been made with the number of retries."""
-    kind: Any = type(model)
+    kind = cast("Any", type(model))
     fields: dict[str, Any] = kind.model_fields
     if "max_retries" not in fields or model.max_retries == 0:
         return model
@@ -36,7 +36,7 @@ def _model(model: Any) -> Any:
 
 @single_try.register(RunnableSerializable)
 def _runnable(value: Any) -> Any:
-    kind: Any = type(value)
+    kind = cast("Any", type(value))
     fields: dict[str, Any] = {name: getattr(value, name) for name in kind.model_fields}
     changed = {name: made for name, part in fields.items() if (made := single_try(part)) is not part}
     return value.model_copy(update=changed) if changed else value
