@@ -78,6 +78,15 @@ def thread(number: str = "1", **more: Any) -> Any:
     return {"configurable": {"thread_id": number}, **more}
 
 
+def chat_model(base_url: str, **options: Any) -> Any:
+    """LangChain's model for OpenAI, whose connections do not outlive their event loop."""
+    from langchain_openai import ChatOpenAI
+
+    closing = {"Connection": "close"}
+    defaults = {"model": "gpt-4o-mini", "base_url": base_url, "api_key": "test", "max_retries": 0, "default_headers": closing}
+    return ChatOpenAI(**{**defaults, **options})
+
+
 @dataclass
 class Gauge:
     """Counts who is inside now, and the most there were."""

@@ -7,9 +7,9 @@ from mahsm._slots import Slots
 _FIRST = 4
 """Calls at once to begin with."""
 
-_CUT = 0.85
+_CUT = 0.9
 """What is kept after a 429. Additive increase and multiplicative decrease, as TCP's (Chiu and Jain, 1989); with this factor
-the concurrency swings between 85 and 100 % of what the provider takes."""
+the concurrency swings between 90 and 100 % of what the provider takes."""
 
 
 class Adaptive:

@@ -95,6 +95,7 @@ class Admission:
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._covered = False
+        self._failure: BaseException | None = None
 
     def take(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
         """Wait in line, blocking; False if the wait was stopped, or would have been needed without `waits`."""
@@ -117,9 +118,18 @@ class Admission:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             answer = Answer("", used.input_tokens, used.output_tokens, cached=used.cached == used.answers)
-            _Passed(self.bucket, ticket, self._estimate).end(answer if used.answers else None, error)
+            _Passed(self, ticket, self._estimate).end(answer if used.answers else None, error)
         elif error is not None:
-            _slow_down(self.bucket, error)
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """A call has failed: if that was a 429, it says for how long nobody is to call."""
+        if error is self._failure:
+            return  # seen where it was raised, and now again where it came out
+        self._failure = error
+        seconds = retry_after(error) if is_rate_limited(error) else None
+        if seconds:
+            self.bucket.pause(seconds)
 
     def cover(self) -> bool:
         """Whether a call of somebody else's that begins now is the one that was let through."""
@@ -140,22 +150,22 @@ class Admission:
     def enter(self, characters: int) -> "_Passed":
         ticket = self.hand_over()
         if ticket is not None:
-            return _Passed(self.bucket, ticket, self._estimate)
+            return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         with self._lend():
             ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate))
         assert ticket is not None
-        return _Passed(self.bucket, ticket, estimate)
+        return _Passed(self, ticket, estimate)
 
     async def enter_async(self, characters: int) -> "_Passed":
         ticket = self.hand_over()
         if ticket is not None:
-            return _Passed(self.bucket, ticket, self._estimate)
+            return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         async with self._lend():
             ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate))
         assert ticket is not None
-        return _Passed(self.bucket, ticket, estimate)
+        return _Passed(self, ticket, estimate)
 
     @property
     def _reserve(self) -> float:
@@ -170,29 +180,24 @@ class Admission:
 class _Passed:
     """One call that has been let through."""
 
-    def __init__(self, bucket: Bucket, ticket: Ticket, estimate: float) -> None:
-        self._bucket = bucket
+    def __init__(self, admission: Admission, ticket: Ticket, estimate: float) -> None:
+        self._admission = admission
         self._ticket = ticket
         self._estimate = estimate
 
     def end(self, answer: Answer | None, error: BaseException | None) -> None:
+        bucket, ticket = self._admission.bucket, self._ticket
         if error is not None:
-            _slow_down(self._bucket, error)
+            self._admission.failed(error)
         if answer is not None and answer.cached:
-            self._bucket.cancel(self._ticket)
+            bucket.cancel(ticket)
         elif answer is not None:
-            self._bucket.settle(self._ticket, answer.tokens)
-            self._bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
+            bucket.settle(ticket, answer.tokens)
+            bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
         elif error is None or isinstance(error, TimeoutError) or not isinstance(error, Exception):
-            self._bucket.settle(self._ticket, self._ticket.tokens)  # nobody knows what it took
+            bucket.settle(ticket, ticket.tokens)  # nobody knows what it took
         else:
-            self._bucket.settle(self._ticket, 0)  # providers do not charge for an error
-
-
-def _slow_down(bucket: Bucket, error: BaseException) -> None:
-    seconds = retry_after(error) if is_rate_limited(error) else None
-    if seconds:
-        bucket.pause(seconds)
+            bucket.settle(ticket, 0)  # providers do not charge for an error
 
 
 class Admitted:

@@ -61,6 +61,7 @@ class Bucket:
         self._loop = loop
         self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst)
         self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst)
+        self._quotas = [quota for quota in (self._requests, self._tokens) if quota is not None]
         self._line: deque[Ticket] = deque()
         self._serving = False
         self._waiting: asyncio.Timeout | None = None
@@ -121,12 +122,14 @@ class Bucket:
             return
         self._line.append(ticket)
         if not self._serving:
-            self._serving = True
-            asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
+            self._look_again()
 
     async def _serve(self) -> None:
-        """Admit the first in line, again and again, until nobody waits."""
-        while self._line:
+        """Admit the first in line, again and again, until nobody waits and nothing is owed."""
+        while self._line or any(quota.owes for quota in self._quotas):
+            if not self._line:
+                await self._until_ready(None)
+                continue
             head = self._line[0]
             if not head.gone and not self._can_admit(head):
                 await self._until_ready(head)
@@ -136,13 +139,16 @@ class Bucket:
                 await self._admit(head)
         self._serving = False
 
-    async def _until_ready(self, head: Ticket) -> None:
-        """Wait until the first in line can be admitted, or something has changed."""
+    async def _until_ready(self, head: Ticket | None) -> None:
+        """Wait until what is owed is paid and the first in line can be admitted, or until something has changed."""
         try:
             async with asyncio.timeout(None) as self._waiting:
-                await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
-                for quota, amount in self._amounts(head):
-                    await quota.wait(amount)
+                for quota in self._quotas:  # at once, or it would not leak while nobody comes
+                    await quota.pay()
+                if head is not None:
+                    await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
+                    for quota, amount in self._amounts(head):
+                        await quota.wait(amount)
         except TimeoutError:
             pass
         finally:
@@ -181,7 +187,11 @@ class Bucket:
             self._look_again()
 
     def _look_again(self) -> None:
-        if self._waiting is not None and not self._waiting.expired():
+        """Something has changed: what was to be waited for may be so no longer."""
+        if not self._serving:
+            self._serving = True
+            asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
+        elif self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(self._loop.time())
 
     def _can_admit(self, ticket: Ticket) -> bool:

@@ -32,6 +32,17 @@ class Quota:
             await self._limiter.acquire(part)
             self._balance += part
 
+    @property
+    def owes(self) -> bool:
+        """Whether more was used than was taken."""
+        return self._balance < 0
+
+    async def pay(self) -> None:
+        """Take what is owed, as soon as it is there."""
+        if self.owes:
+            await self.wait(0)
+            await self.take(0)
+
     async def take(self, amount: float) -> None:
         """Take what `has(amount)` has said is there, at once; what the bucket cannot hold is owed."""
         drawn = min(max(0.0, min(amount, self.burst) - self._balance), self.burst)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -202,6 +203,11 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
     owner: ModelServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that are gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
