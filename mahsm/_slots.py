@@ -102,7 +102,7 @@ class Slots:
         """Give one slot back, to the first in line if somebody waits."""
         with self._lock:
             self._free += 1
-            turn = self._hand_out()
+            turn = self._hand_out() if self._line else None
         if turn is not None:
             turn.wake()
 

@@ -9,14 +9,18 @@ from typing import Any
 
 import dspy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
 
-from mahsm import RateLimit, Retry, dspy_node, is_item_error, limits, vmap
+from mahsm import Budget, RateLimit, Retry, dspy_node, is_item_error, limits, vmap
+from mahsm.edges._lower import _current_run
 from mahsm.errors import LimitError
 from mahsm.limits._estimate import FIRST_OUTPUT, Estimator, characters
 from mahsm.limits._registry import bucket, define
+from mahsm.policies import Hedge
 from mahsm.testing import ModelServer, Provider, Reply
 from tests.helpers import MODES, chat_model, graph_of, run, run_edge
 
@@ -185,6 +189,9 @@ def test_keys_have_buckets_of_their_own(name: str, mode: str) -> None:
     limits.forget(name)
     by_parity = edge_of(rate_limit=RateLimit(name, rps=0.001, burst=2, key=lambda state: state["item"] % 2))
     assert run_edge(by_parity, [1, 2, 3, 4], mode) == [1, 2, 3, 4]
+    limits.forget(name)
+    with pytest.raises(LimitError, match=r"key gave \[1\], which cannot be hashed; expected a text or a number"):
+        run_edge(edge_of(rate_limit=RateLimit(name, rps=5, key=lambda state: [1])), [1], mode)
     limits.forget(name)
     with pytest.raises(LimitError, match="key='model', but the state has only 'xs', 'item'"):
         run_edge(edge_of(rate_limit=RateLimit(name, rps=5, key="model")), [1], mode)
@@ -471,6 +478,89 @@ async def test_a_cancelled_run_leaves_the_line(name: str) -> None:
         task.cancel()
     assert task.cancelled()
     assert limits.stats()[name].waiting == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_further_call_that_waits_in_line_can_be_stopped(name: str, mode: str) -> None:
+    """One item fails while another one waits for a token for its second call, which would take a thousand seconds."""
+
+    class Twice(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("item -> answer")
+
+        def forward(self, item: str) -> Any:
+            self.ask(item=item)
+            if item == "0":
+                assert second_waits.wait(10)
+                raise ValueError("over")
+            second_waits.set()
+            return self.ask(item=item)
+
+    second_waits = threading.Event()
+    edge = edge_of(Twice(), rate_limit=RateLimit(name, rps=0.001, burst=2), max_concurrency=2)
+    with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()), pytest.raises(ValueError, match="over"):
+        run_edge(edge, ["0", "1"], mode)
+    assert limits.stats()[name].waiting == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cancel_at=st.integers(1, 40),
+    at_end=st.booleans(),
+    most=st.integers(1, 6),
+    failing=st.sampled_from([0, 3]),
+    hedged=st.booleans(),
+    nested=st.booleans(),
+)
+def test_whenever_it_is_cancelled_everything_ends_as_it_began(
+    cancel_at: int, at_end: bool, most: int, failing: int, hedged: bool, nested: bool
+) -> None:
+    """The run is cancelled when a call, the one with this number, begins or ends."""
+    limits.forget("cancelled")
+    limit = RateLimit("cancelled", rps=5000, burst=2, tpm=6e6, tokens=10)
+    runs: list[Any] = []
+    calls = itertools.count(1)
+
+    async def target(state: dict[str, Any]) -> int:
+        runs.append(_current_run.get())
+        number = next(calls)
+        if number == cancel_at and not at_end:
+            task.cancel()
+        await asyncio.sleep(0)
+        if number == cancel_at and at_end:
+            task.cancel()
+        if failing and number % failing == 0:
+            raise ConnectionError("try again")
+        return state["item"]
+
+    edge: Any = edge_of(
+        target,
+        rate_limit=limit,
+        retry=Retry(attempts=10, base=0.0001),
+        max_concurrency=most,
+        hedge=Hedge(percentile=0.5, after=5) if hedged else None,
+        budget=Budget(calls=1000),
+    )
+    batch: Any = {"xs": list(range(24))}
+    if nested:
+        edge = vmap(edge, batch_key="rows", out_key="ys", item_to_state=lambda xs: {"xs": xs}, max_concurrency=2, name="outer")
+        batch = {"rows": [[1, 2, 3, 4, 5, 6]] * 4}
+
+    async def main() -> None:
+        nonlocal task
+        task = asyncio.ensure_future(edge.ainvoke(batch))
+        await asyncio.wait([task])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    task: asyncio.Future[Any]
+    asyncio.run(main())
+    assert task.cancelled() or task.result()["ys"]
+    stats = limits.stats()["cancelled"]
+    assert stats.waiting == 0
+    for run_ in runs:
+        assert all(slots.free == slots._limit for slots in run_._chain)
+        assert run_._open.free == run_._open._limit
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -59,11 +59,20 @@ class Attempts:
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
+        self._plain = self._unwatched and spec.timeout is None
 
     # An item, with all its attempts.
 
     async def run_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         """Try an item until it succeeds or is given up; raises the last error as it is."""
+        if self._plain:
+            if not item.take_now():
+                await item.take_async()
+            try:
+                self._check_waits()
+                return await call(state_of()[0])
+            finally:
+                item.give()
         attempt = partial(self._hedged_async if self._durations else self._attempt_async, item, state_of, call)
         if self._spec.retry is None:
             return await attempt()
@@ -133,8 +142,8 @@ class Attempts:
 
     async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         state, adds = state_of()
-        admission = await self._admitted_async(item, state, adds)
         try:
+            admission = await self._admitted_async(item, state, adds)
             with nullcontext() if self._unwatched else self._begun(item, admission):
                 timeout = self._timeout()
                 if timeout is None:
@@ -149,8 +158,8 @@ class Attempts:
 
     def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         state, adds = state_of()
-        admission = self._admitted(item, state, adds)
         try:
+            admission = self._admitted(item, state, adds)
             with nullcontext() if self._unwatched else self._begun(item, admission):
                 return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable)
         except TimeoutError:
@@ -170,7 +179,7 @@ class Attempts:
                 await item.take_async()
             self._check_waits(item)
             return None
-        admission, stoppable = self._limited.admission(state, adds, lent), self.waits.stoppable
+        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
         while True:
             if not await admission.take_async(stoppable):
                 self._check_waits()
@@ -189,7 +198,7 @@ class Attempts:
             item.take()
             self._check_waits(item)
             return None
-        admission, stoppable = self._limited.admission(state, adds, lent), self.waits.stoppable
+        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
         while True:
             if not admission.take(stoppable):
                 self._check_waits()

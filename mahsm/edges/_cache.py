@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from langgraph.cache.base import BaseCache, FullKey
 from langgraph.types import CachePolicy
@@ -13,14 +13,34 @@ from mahsm.errors import StateError
 DedupeKey = Callable[[Any], Hashable]
 
 
-def groups_of(items: Sequence[Any], key: DedupeKey | None, edge: str) -> list[list[int]]:
+class Places(Protocol):
+    """Where in the batch the items are that are called: of each, the first place and those of the ones that equal it."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sequence[int]: ...
+
+
+class _Each:
+    """Every item is called: a hundred thousand lists of one number each would cost more than the calls."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def __len__(self) -> int:
+        return self._total
+
+    def __getitem__(self, index: int) -> Sequence[int]:
+        return (index,)
+
+
+def places_of(items: Sequence[Any], key: DedupeKey | None, edge: str) -> Places:
     """The places of the items with equal keys, in the order of their first ones.
 
     Raises:
         StateError: for a key that cannot be compared.
     """
     if key is None:
-        return [[place] for place in range(len(items))]
+        return _Each(len(items))
     groups: dict[Hashable, list[int]] = {}
     for place, item in enumerate(items):
         try:

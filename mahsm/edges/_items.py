@@ -34,7 +34,8 @@ class Item:
 
     def take_now(self) -> bool:
         """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
-        self._held = try_acquire_all(self.chain)
+        chain = self.chain
+        self._held = bool(chain[0].try_acquire()) if len(chain) == 1 else try_acquire_all(chain)
         return self._held
 
     async def take_async(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import Topic
@@ -197,15 +197,15 @@ class VmapGraph:
 
     def _update(self, run: VmapRun, done: list[Chunk]) -> State:
         total = run.total
-        values: list[Any] = [None] * total
-        ranks = [0] * total
+        values: list[Any] = [None] * len(run.items)
+        ranks = [0] * len(run.items)
         failed: dict[int, ItemError] = {}
         for chunk in done:
-            for index, (value, rank) in enumerate(zip(chunk["values"], chunk["ranks"], strict=True), chunk["lo"]):
-                for place in run.groups[index]:
-                    values[place], ranks[place] = value, rank
-            for error in chunk["errors"]:
-                failed.update((place, {**error, "index": place}) for place in run.places[error["index"]])
+            span = slice(chunk["lo"], chunk["lo"] + len(chunk["values"]))
+            values[span], ranks[span] = chunk["values"], chunk["ranks"]
+            failed.update((error["index"], error) for error in chunk["errors"])
+        if self.spec.dedupe_key is not None:
+            values, ranks, failed = _at_all_places(run, values, ranks, failed)
         if len(failed) > self.spec.failures_allowed(total):
             raise self.spec.too_few(len(failed), total)
         run.progress.end(errors=len(failed))
@@ -229,3 +229,14 @@ def _stoppable(run: VmapRun, deadline: float | None) -> Generator[None, None, No
         if deadline is not None:
             stack.callback(_tasks.after(deadline, lambda: run.end(deadline_is_over(run.spec))))
         yield
+
+
+def _at_all_places(
+    run: VmapRun, values: list[Any], ranks: list[int], failed: dict[int, ItemError]
+) -> tuple[list[Any], list[int], dict[int, ItemError]]:
+    """What the called items gave, at the places of those that equal them too."""
+    index_at = {place: index for index in range(len(run.places)) for place in run.places[index]}
+    first = {place: run.places[index][0] for place, index in index_at.items()}
+    every = range(run.total)
+    errors = {place: {**failed[first[place]], "index": place} for place in every if first[place] in failed}
+    return [values[index_at[place]] for place in every], [ranks[index_at[place]] for place in every], cast("Any", errors)

@@ -25,7 +25,7 @@ from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._bound import ambient_runtime
-from mahsm.edges._cache import Stored, groups_of
+from mahsm.edges._cache import Stored, places_of
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._spec import VmapSpec
 from mahsm.edges._stop_when import decider
@@ -82,9 +82,8 @@ class VmapRun:
         runtime = ambient_runtime()
         self.spec = spec
         self.state = state
-        self.groups = groups_of(batch, spec.dedupe_key, spec.name)
-        self.items = [batch[places[0]] for places in self.groups]
-        self.places = {places[0]: places for places in self.groups}
+        self.places = places_of(batch, spec.dedupe_key, spec.name)
+        self.items = batch if spec.dedupe_key is None else [batch[self.places[index][0]] for index in range(len(self.places))]
         self.total = len(batch)
         self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
         self.stopped_from_outside = False
@@ -125,8 +124,10 @@ class VmapRun:
                 while todo and not self._ended:
                     with self._quiet_end():
                         opened = await self._open.acquire_async((todo[0],), len(todo))
-                        begin = partial(self._item_async, call=call, chunk=chunk)
-                        tasks += [group.create_task(begin(index), context=context.copy()) for index in todo[:opened]]
+                        for index in todo[:opened]:
+                            task = group.create_task(self._item_async(index, call, chunk), context=context.copy())
+                            if self._decides is not None:  # else nobody needs them, and the group lets go of what has ended
+                                tasks.append(task)
                         todo = todo[opened:]
         self._close(chunk)
         return chunk
@@ -210,7 +211,7 @@ class VmapRun:
             self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
     def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int) -> None:
-        spec, places = self.spec, self.groups[index]
+        spec, places = self.spec, self.places[index]
         error.add_note(f"mahsm: {spec.name}, item {places[0]} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise":
             self.stop(error)

@@ -15,7 +15,7 @@ from mahsm.edges._spec import OnError, VmapSpec
 from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import RateLimit
-from mahsm.limits._registry import define
+from mahsm.limits._registry import resolved
 from mahsm.nodes._single_try import single_try
 from mahsm.nodes._target import Target, as_target
 from mahsm.policies import Budget, Hedge, Retry
@@ -130,7 +130,7 @@ def vmap(
     _check.of_type(edge, "budget", budget, Budget, "Budget(usd=1.0)")
     _check.of_type(edge, "cache", cache, BaseCache, "a LangGraph cache, as InMemoryCache()")
     _check_failures(edge, out_key, on_error, errors_key, min_success)
-    limit = None if rate_limit is None else RateLimit.of(rate_limit)
+    limit = None if rate_limit is None else resolved(RateLimit.of(rate_limit))
     if retry is None and isinstance(limit, RateLimit):
         retry = limit.retry_policy
     made = as_target(target if retry is None else single_try(target), reader=edge)
@@ -172,8 +172,6 @@ def vmap(
 
 
 def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:
-    if limit.provider is not None:
-        define(limit.provider, limit)
     if limit.tpm is not None and limit.tokens is None and not target.reports:
         raise LimitError(
             f"{edge}: tpm={limit.tpm:g}, but {target.name} is a plain function, whose calls take nobody knows how many tokens. "

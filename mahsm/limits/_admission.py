@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mahsm import _calls
+from mahsm._slots import Closed
 from mahsm._state import shown
 from mahsm._tasks import Stoppable, unstoppable
 from mahsm._types import State
@@ -55,16 +56,17 @@ class Limited:
         _registry.define(provider, given)
         return cls(provider, given)
 
-    def admission(self, state: State, adds: Any, lend: Lend = nullcontext) -> "Admission":
+    def admission(self, state: State, adds: Any, lend: Lend = nullcontext, stoppable: Stoppable = unstoppable) -> "Admission":
         """What an attempt needs to begin.
 
         Args:
             state: The state that the target is called with.
             adds: What of it is the item's own, for the length of the prompt.
             lend: Lends the item's slots while a further call waits.
+            stoppable: Holds what ends the wait of a further call.
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
-        return Admission(bucket, self._estimate(bucket, state, adds), lend)
+        return Admission(bucket, self._estimate(bucket, state, adds), lend, stoppable)
 
     def block(self, state: State, adds: Any) -> "Admitted":
         """A block that is one call."""
@@ -88,10 +90,11 @@ class Admission:
     As a gate it lets the first call pass, and makes further ones wait in line for themselves.
     """
 
-    def __init__(self, bucket: Bucket, estimate: float, lend: Lend) -> None:
+    def __init__(self, bucket: Bucket, estimate: float, lend: Lend = nullcontext, stoppable: Stoppable = unstoppable) -> None:
         self.bucket = bucket
         self._estimate = estimate
         self._lend = lend
+        self._stoppable = stoppable
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._covered = False
@@ -153,9 +156,8 @@ class Admission:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         with self._lend():
-            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate))
-        assert ticket is not None
-        return _Passed(self, ticket, estimate)
+            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate), stoppable=self._stoppable)
+        return self._passed(ticket, estimate)
 
     async def enter_async(self, characters: int) -> "_Passed":
         ticket = self.hand_over()
@@ -163,8 +165,12 @@ class Admission:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         async with self._lend():
-            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate))
-        assert ticket is not None
+            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate), stoppable=self._stoppable)
+        return self._passed(ticket, estimate)
+
+    def _passed(self, ticket: Ticket | None, estimate: float) -> "_Passed":
+        if ticket is None:
+            raise Closed(RuntimeError("the run was stopped"))
         return _Passed(self, ticket, estimate)
 
     @property
@@ -255,7 +261,7 @@ def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.
     """
     limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
     bucket = _registry.bucket(limited.provider, limited.limit.key_of(state or {}))
-    return Admitted(Admission(bucket, tokens, nullcontext))
+    return Admitted(Admission(bucket, tokens))
 
 
 def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:

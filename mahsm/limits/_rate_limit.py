@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, cast
 
@@ -122,11 +122,14 @@ class RateLimit:
 
     def key_of(self, state: State) -> object:
         """Which of the provider's buckets a call in this state takes from."""
-        if self.key is None or callable(self.key):
-            return None if self.key is None else self.key(state)
-        if self.key not in state:
+        if self.key is None:
+            return None
+        if not callable(self.key) and self.key not in state:
             raise LimitError(f"{self.label}: key={self.key!r}, but the state has only {', '.join(map(repr, state))}.")
-        return state[self.key]
+        found = self.key(state) if callable(self.key) else state[self.key]
+        if not isinstance(found, Hashable):
+            raise LimitError(f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a text or a number.")
+        return found
 
     def _check(self, name: str, expected: str, works: Callable[[float], bool]) -> None:
         value: Any = getattr(self, name)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 
 from mahsm import _tasks
 from mahsm.errors import LimitError
@@ -51,6 +52,17 @@ def defined(provider: str) -> RateLimit:
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
         raise LimitError(f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once.")
+    return limit
+
+
+def resolved(limit: RateLimit | str) -> RateLimit | str:
+    """What is known now of a limit that is given by name, and what is known of a limit to others by its name."""
+    if isinstance(limit, str):
+        with _registry.lock:
+            known = _registry.limits.get(limit)
+        return limit if known is None else replace(known, provider=limit)
+    if limit.provider is not None:
+        define(limit.provider, limit)
     return limit
 
 
