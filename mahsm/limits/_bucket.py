@@ -117,7 +117,7 @@ class Bucket:
     # On the loop.
 
     def _join(self, ticket: Ticket) -> None:
-        if not ticket.waits and (self._serving or not self._can_admit(ticket)):
+        if not ticket.waits and self._waiting is not None:
             ticket.turn.wake()
             return
         self._line.append(ticket)
@@ -131,11 +131,14 @@ class Bucket:
                 await self._until_ready(None)
                 continue
             head = self._line[0]
-            if not head.gone and not self._can_admit(head):
+            can = head.gone or self._can_admit(head)
+            if head.waits and not can:
                 await self._until_ready(head)
                 continue
             self._line.popleft()
-            if not head.gone:
+            if not can:
+                head.turn.wake()
+            elif not head.gone:
                 await self._admit(head)
         self._serving = False
 
