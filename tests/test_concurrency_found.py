@@ -59,22 +59,28 @@ def test_it_settles_at_what_the_provider_takes(mode: str) -> None:
 def test_growth_and_cuts() -> None:
     slots = Slots(100)
     adaptive = Adaptive(slots, 2, 50)
-    assert slots.free == 4
+    assert slots.free == 8
     adaptive.succeeded()
-    assert adaptive.limit == 4, "nothing to be gained while slots are free"
-    slots.try_acquire(4)
-    adaptive.succeeded()
-    assert (adaptive.limit, slots.free) == (5, 1)
-    slots.try_acquire(1)
+    assert adaptive.limit == 8, "nothing to be gained while slots are free"
+    slots.try_acquire(8)
+    for limit in (9, 10):
+        adaptive.succeeded()
+        assert (adaptive.limit, slots.free) == (limit, 1)
+        slots.try_acquire(1)
     adaptive.limited(began=0)
-    assert adaptive.limit == pytest.approx(4.5)
+    assert adaptive.limit == pytest.approx(9)
     adaptive.limited(began=0)
-    assert adaptive.limit == pytest.approx(4.5), "one cut for the calls of one round"
+    assert adaptive.limit == pytest.approx(9), "one cut for the calls of one round"
     assert slots.free == -1
     slots.release()
     assert slots.try_acquire() == 0
     adaptive.succeeded()
-    assert adaptive.limit == pytest.approx(4.5 + 1 / 4.5), "slowly, after a cut"
+    assert adaptive.limit == pytest.approx(9 + 4 / 9), "quickly, well below where the 429 came"
+    adaptive.succeeded()
+    assert adaptive.limit > 9.5
+    before = adaptive.limit
+    adaptive.succeeded()
+    assert adaptive.limit == pytest.approx(before + 1 / before), "and then slowly"
     for cuts in range(1, 20):
         adaptive.limited(began=cuts)
     assert adaptive.limit == 2

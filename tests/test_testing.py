@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import dspy
+import httpx
 import pytest
 
 from mahsm import vmap
@@ -110,3 +111,9 @@ def test_other_paths_are_not_found() -> None:
         response = connection.getresponse()
         assert (response.status, "only knows" in json.loads(response.read())["error"]["message"]) == (404, True)
         connection.close()
+
+
+def test_a_client_that_is_gone_is_not_an_error_of_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+    with ModelServer("yes", latency=0.05) as server, pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.base_url}/chat/completions", json={"messages": []}, timeout=0.01)
+    assert "Traceback" not in capfd.readouterr().err

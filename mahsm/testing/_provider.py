@@ -56,6 +56,9 @@ class Provider:
         answer: What it answers: a text, or the fields of a DSPy answer.
         seed: Of what is random.
 
+    Raises:
+        ValueError: at once, for limits and shares that cannot be.
+
     Example:
         >>> import dspy
         >>> from mahsm import RateLimit, vmap
@@ -82,6 +85,14 @@ class Provider:
     answer: str | Mapping[str, object] = "yes"
     seed: int = 0
     base_url: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("rps", "burst", "tpm", "token_burst", "at_once"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"Provider: {name}={value!r}; expected a number > 0.")
+        for name in ("failures", "refusals"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"Provider: {name}={value!r}; expected a share of the calls, in [0, 1].")
 
     def __enter__(self) -> Self:
         options = {name: value for name, value in asdict(self).items() if name != "base_url"}
