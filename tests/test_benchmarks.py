@@ -7,23 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import SCENARIOS
 from benchmarks.report import Figure
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.timeout(300)
-def test_fanout_runs_in_small() -> None:
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "fanout", "--quick"], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize(("scenario", "figures"), [("fanout", 9), ("limits", 21)])
+def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "benchmarks", scenario, "--quick"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    results = json.loads((ROOT / "benchmarks" / "results" / "quick" / "fanout.json").read_text())
-    assert len(results["figures"]) == 9
-    assert (ROOT / "benchmarks" / "results" / "quick" / "fanout.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((ROOT / "benchmarks" / "results" / "quick" / f"{scenario}.json").read_text())
+    assert len(results["figures"]) == figures
 
 
-def test_readme_shows_the_figures_of_the_results() -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_readme_shows_the_figures_of_the_results(scenario: str) -> None:
     readme = (ROOT / "benchmarks" / "README.md").read_text()
-    results = json.loads((ROOT / "benchmarks" / "results" / "fanout.json").read_text())
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{scenario}.json").read_text())
     for figure in results["figures"]:
         assert f"| {figure['what']} |" in readme
         assert f"| {figure['measured']:.3g} {figure['unit']} |" in readme
