@@ -1,6 +1,6 @@
 """Special edges for LangGraph: fan-out, fan-in, and what holds them together.
 
-- `edges`     `vmap`, `reduce_edge`
+- `edges`     `vmap`, `parallel`, `reduce_edge`
 - `graph`     `connect`
 - `nodes`     `dspy_node`
 - `reducers`  functions from a list to one value
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from mahsm import reducers as reducers
     from mahsm import testing as testing
     from mahsm._progress import progress as progress
+    from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
+    from mahsm.edges import parallel as parallel
     from mahsm.edges import reduce_edge as reduce_edge
     from mahsm.edges import vmap as vmap
     from mahsm.graph import connect as connect
@@ -40,9 +42,10 @@ if TYPE_CHECKING:
     from mahsm.policies import budget as budget
     from mahsm.policies import is_item_error as is_item_error
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOMES = {
+    "Branch": "mahsm.edges",
     "Budget": "mahsm.policies",
     "Edge": "mahsm.edges",
     "ItemError": "mahsm.policies",
@@ -58,6 +61,7 @@ _HOMES = {
     "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
     "nodes": "mahsm.nodes",
+    "parallel": "mahsm.edges",
     "policies": "mahsm.policies",
     "progress": "mahsm._progress",
     "reduce_edge": "mahsm.edges",
@@ -67,6 +71,7 @@ _HOMES = {
 }
 
 __all__ = [  # the keys of _HOMES, spelled out for type checkers
+    "Branch",
     "Budget",
     "Edge",
     "ItemError",
@@ -82,6 +87,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "is_item_error",
     "limits",
     "nodes",
+    "parallel",
     "policies",
     "progress",
     "reduce_edge",

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from mahsm._tasks import Stop
+from mahsm._turns import Stop
 
 
 class Stops:

@@ -11,6 +11,8 @@ from concurrent.futures import Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TypeVar, cast
 
+from mahsm._turns import Stop, Stoppable
+
 T = TypeVar("T")
 
 
@@ -75,11 +77,6 @@ def after(seconds: float, function: Callable[[], object]) -> Callable[[], object
 
     loop.call_soon_threadsafe(start)
     return stop
-
-
-Stop = Callable[[BaseException], object]
-Stoppable = Callable[[Stop], AbstractContextManager[None]]
-"""Makes a block that is stopped by calling a function."""
 
 
 def unstoppable(_: Stop) -> AbstractContextManager[None]:

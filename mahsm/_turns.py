@@ -2,6 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+Stop = Callable[[BaseException], object]
+Stoppable = Callable[[Stop], AbstractContextManager[None]]
+"""Makes a block that is stopped by calling a function."""
 
 
 class Turn:
@@ -52,3 +58,39 @@ class ThreadTurn(Turn):
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
+
+
+class Latch:
+    """Is closed until it is opened, once; tasks and threads can wait for that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._turns: list[Turn] = []
+        self._is_open = False
+
+    def open(self) -> None:
+        with self._lock:
+            self._is_open = True
+            turns, self._turns = self._turns, []
+        for turn in turns:
+            turn.wake()
+
+    async def wait_async(self, stoppable: Stoppable) -> None:
+        """Wait on the running event loop, until it is open or the wait is stopped."""
+        turn = TaskTurn()
+        if self._joined(turn):
+            with stoppable(lambda _: turn.wake()):
+                await turn.wait()
+
+    def wait(self, stoppable: Stoppable) -> None:
+        """Wait in this thread, until it is open or the wait is stopped."""
+        turn = ThreadTurn()
+        if self._joined(turn):
+            with stoppable(lambda _: turn.wake()):
+                turn.wait()
+
+    def _joined(self, turn: Turn) -> bool:
+        with self._lock:
+            if not self._is_open:
+                self._turns.append(turn)
+            return not self._is_open

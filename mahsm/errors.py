@@ -7,11 +7,13 @@ MahsmError
 ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── LimitError (ValueError)         a rate limit that cannot be kept, or two that contradict each other
+├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and nothing new begins
 └── TooFewSucceeded                 `min_success` can no longer be reached
 """
 
 __all__ = [
+    "BranchSkipped",
     "BudgetExceeded",
     "EdgeError",
     "LimitError",
@@ -53,6 +55,10 @@ class ReducerError(MahsmError, ValueError):
 
 class LimitError(MahsmError, ValueError):
     """A rate limit that cannot be kept, or two that contradict each other."""
+
+
+class BranchSkipped(MahsmError):
+    """A branch of a `parallel` was not called, since one that it depends on failed."""
 
 
 class BudgetExceeded(MahsmError):

@@ -71,7 +71,7 @@ def connect(builder: BuilderT, *steps: str | Edge) -> BuilderT:
 
 def _add(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> None:
     present = builder.nodes.get(edge.name)
-    if present is not None and present.runnable is edge:
+    if present is not None and isinstance(present.runnable, Edge) and present.runnable.origin is edge:
         return
     if present is not None:
         raise EdgeError(f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=.")
@@ -82,4 +82,4 @@ def _add(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> None:
             f"connect: {edge!r} uses {', '.join(map(repr, lacking))}, but the state schema {builder.state_schema.__name__} has "
             f"only {', '.join(map(repr, sorted(keys)))}. Add the key to the schema, or change the edge's."
         )
-    builder.add_node(edge.name, edge)
+    builder.add_node(edge.name, edge.within(builder))

@@ -16,7 +16,6 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
 
 from mahsm import Budget, RateLimit, Retry, dspy_node, is_item_error, limits, vmap
-from mahsm.edges._lower import _current_run
 from mahsm.errors import LimitError
 from mahsm.limits._estimate import FIRST_OUTPUT, Estimator, characters
 from mahsm.limits._registry import bucket, define
@@ -523,7 +522,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     calls = itertools.count(1)
 
     async def target(state: dict[str, Any]) -> int:
-        runs.append(_current_run.get())
+        runs.append(limited._sync.__self__.running())
         number = next(calls)
         if number == cancel_at and not at_end:
             task.cancel()
@@ -543,6 +542,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
         budget=Budget(calls=1000),
     )
     batch: Any = {"xs": list(range(24))}
+    limited = edge
     if nested:
         edge = vmap(edge, batch_key="rows", out_key="ys", item_to_state=lambda xs: {"xs": xs}, max_concurrency=2, name="outer")
         batch = {"rows": [[1, 2, 3, 4, 5, 6]] * 4}
@@ -560,7 +560,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     assert stats.waiting == 0
     for run_ in runs:
         assert all(slots.free == slots._limit for slots in run_._chain)
-        assert run_._open.free == run_._open._limit
+        assert run_.open.free == run_.open._limit
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -21,7 +21,8 @@ LAYERS = [
     {"_watch"},
     {"_dspy_lm"},
     {"_calls", "_slots", "_stops"},
-    {"_tasks", "_turns", "_state", "_usage"},
+    {"_tasks", "_state", "_usage"},
+    {"_turns"},
     {"errors", "_lazy", "_types"},
 ]
 OWNERS = {"jax": set(), "equinox": set(), "langfuse": set(), "dspy": {"nodes", "testing", "cli"}, "rich": {"cli", "_progress"}}
@@ -63,7 +64,7 @@ def test_edges_can_be_reached_through_graph() -> None:
 
 
 def test_version() -> None:
-    assert mahsm.__version__ == version("mahsm") == "0.3.0"
+    assert mahsm.__version__ == version("mahsm") == "0.4.0"
 
 
 def top(module: str) -> str:

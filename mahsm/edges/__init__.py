@@ -1,23 +1,33 @@
 """The special edges.
 
 - `_edge`    what all edges are: a node that LangGraph can look into
-- `_vmap`    `vmap`: its arguments
-- `_spec`    what they mean for an item
-- `_lower`   how a `vmap` becomes a subgraph, and how that is run
-- `_run`     one run: its items, in tasks or threads
-- `_attempts` what an attempt of an item waits for, and what it is called with
-- `_hedging`  two calls for one item that takes unusually long
-- `_adaptive` concurrency that finds out by itself what a provider takes
-- `_cache`    items that need not be called
-- `_stop_when` when the entries so far are enough
-- `_items`   an item and the slots that it lends to edges inside it
-- `_bound`   LangGraph's own `max_concurrency`
-- `_reduce`  `reduce_edge`
+- `_edge_graph`, `_edge_run`  how the subgraph of an edge is run, and what its runs have in common
 - `_check`   checks of arguments
+
+Fan-out:
+
+- `_vmap`, `_vmap_spec`       `vmap`: its arguments, and what they mean for an item
+- `_vmap_graph`, `_vmap_run`  how it becomes a subgraph; one run: its items, in tasks or threads
+- `_adaptive`, `_cache`, `_stop_when`  concurrency that is found out, items that need not be called, an early end
+
+Branches:
+
+- `_parallel`, `_parallel_spec`       `parallel`: its arguments
+- `_parallel_graph`, `_parallel_run`  how it becomes a subgraph; one run: its branches
+- `_branch`, `_waves`, `_merge`       what a branch is, in which order they run, and what comes of their updates
+
+What both need:
+
+- `_attempts`, `_hedging`  what an attempt waits for and is called with; two calls for one that takes unusually long
+- `_items`, `_bound`       the slots that are held and lent; LangGraph's own `max_concurrency`
+
+Fan-in: `_reduce`, `reduce_edge`.
 """
 
+from mahsm.edges._branch import Branch as Branch
 from mahsm.edges._edge import Edge as Edge
+from mahsm.edges._parallel import parallel as parallel
 from mahsm.edges._reduce import reduce_edge as reduce_edge
 from mahsm.edges._vmap import vmap as vmap
 
-__all__ = ["Edge", "reduce_edge", "vmap"]
+__all__ = ["Branch", "Edge", "parallel", "reduce_edge", "vmap"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from concurrent import futures
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import tenacity
 from langgraph.errors import GraphBubbleUp
@@ -20,17 +20,36 @@ from mahsm._usage import Attempt, is_metered, metered
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._hedging import race, race_async
 from mahsm.edges._items import Item, lent
-from mahsm.edges._spec import VmapSpec
 from mahsm.errors import BudgetExceeded
+from mahsm.limits import RateLimit
 from mahsm.limits._admission import Admission, Limited
-from mahsm.nodes._target import provider_of
-from mahsm.policies import is_rate_limited
+from mahsm.nodes._target import Target, provider_of
+from mahsm.policies import Hedge, Retry, is_rate_limited
 from mahsm.policies._budget import begin_attempt, spendings
 from mahsm.policies._hedge import Durations
 from mahsm.policies._retry_budget import retry_budget
 
 StateOf = Callable[[], tuple[State, Overlay]]
 """The state that the target is called with, and what of it is the item's own."""
+
+
+class Tried(Protocol):
+    """What says how something is tried."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def retry(self) -> Retry | None: ...
+    @property
+    def rate_limit(self) -> RateLimit | str | None: ...
+    @property
+    def hedge(self) -> Hedge | None: ...
+    @property
+    def deadline(self) -> float | None: ...
 
 
 class Attempts:
@@ -43,19 +62,17 @@ class Attempts:
     Args:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
-        inside: What runs inside the run: stopped with it.
+        waits: What waits to begin: stopped when nothing new is to begin.
     """
 
-    def __init__(self, spec: VmapSpec, adaptive: Adaptive | None, inside: Stops) -> None:
+    def __init__(self, spec: Tried, waits: Stops, adaptive: Adaptive | None = None) -> None:
         limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module)) if spec.rate_limit is not None else None
         provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
-        self.waits = Stops()
-        """What waits to begin: stopped when nothing new is to begin."""
+        self.waits = waits
         self._spec = spec
         self._limited = limited
         self._retries = retry_budget(provider)
         self._adaptive = adaptive
-        self._inside = inside
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
@@ -255,7 +272,7 @@ class Attempts:
     def _check_deadline(self) -> None:
         """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise deadline_is_over(self._spec) from None
+            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
 
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""
@@ -265,9 +282,9 @@ class Attempts:
         return left if self._spec.timeout is None else min(left, self._spec.timeout)
 
 
-def deadline_is_over(spec: VmapSpec) -> TimeoutError:
+def deadline_is_over(name: str, seconds: float) -> TimeoutError:
     """What the items get that the deadline of an edge has cut off."""
-    return TimeoutError(f"{spec.name}: the deadline of {spec.deadline:g} s is over")
+    return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What all edges are: a node that LangGraph can look into, and that runs alone too."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Graph
+from langgraph.channels import BinaryOperatorAggregate
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
@@ -12,20 +13,23 @@ from mahsm._state import as_dict
 from mahsm.nodes._node import Async, Node, Sync
 
 Compiled = CompiledStateGraph[Any, Any, Any, Any]
+StateReducer: TypeAlias = Callable[[Any, Any], Any]
+"""How a parent's state reduces a key: from its value and an update to the new value."""
 
 
 class Edge(Node):
     """A special edge: wiring with a policy, compiled into a LangGraph subgraph.
 
-    Made by `vmap` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into `connect`; it runs alone with
-    `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and returns only its
-    update.
+    Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into `connect`; it runs
+    alone with `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and returns only
+    its update.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.
         graph: The subgraph that it compiles into.
         reads: The state keys that it reads for itself (a target may read more).
         writes: The state keys that it writes.
+        origin: The edge that it was made of, to be a node of one graph; itself, if it was not.
 
     Example:
         >>> from mahsm import vmap
@@ -37,12 +41,34 @@ class Edge(Node):
     name: str
 
     def __init__(
-        self, sync: Sync, async_: Async, *, name: str, graph: Compiled, reads: Sequence[str], writes: Sequence[str]
+        self,
+        sync: Sync,
+        async_: Async,
+        *,
+        name: str,
+        graph: Compiled,
+        reads: Sequence[str],
+        writes: Sequence[str],
+        within: "Callable[[Mapping[str, StateReducer]], Edge] | None" = None,
     ) -> None:
         super().__init__(sync, async_, name=name, graphs=[graph])
         self.graph = graph
+        self.origin: Edge = self
+        self._within = within
         self.reads = frozenset(reads)
         self.writes = frozenset(writes)
+
+    def within(self, builder: "StateGraph[Any, Any, Any, Any]") -> "Edge":
+        """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect` does it."""
+        channels = cast("dict[str, Any]", builder.channels)
+        reducers: dict[str, StateReducer] = {
+            key: channel.operator for key, channel in channels.items() if isinstance(channel, BinaryOperatorAggregate)
+        }
+        if self._within is None or not reducers:
+            return self
+        edge = self._within(reducers)
+        edge.origin = self.origin
+        return edge
 
     def compile(self, state_schema: type[Any] | None = None, **options: Any) -> Compiled:
         """Make a graph that has this edge as its only node.
@@ -61,7 +87,7 @@ class Edge(Node):
             {'xs': [1, 2], 'doubled': [2, 4]}
         """
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(state_schema or dict)
-        builder.add_node(self.name, self if state_schema else self._over_dict())
+        builder.add_node(self.name, self.within(builder) if state_schema else self._over_dict())
         builder.add_edge(START, self.name)
         builder.add_edge(self.name, END)
         options.setdefault("name", self.name)

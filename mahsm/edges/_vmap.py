@@ -10,9 +10,9 @@ from mahsm._state import shown
 from mahsm._types import Overlay
 from mahsm.edges import _check
 from mahsm.edges._edge import Edge
-from mahsm.edges._lower import VmapGraph
-from mahsm.edges._spec import OnError, VmapSpec
 from mahsm.edges._stop_when import StopWhen
+from mahsm.edges._vmap_graph import VmapGraph
+from mahsm.edges._vmap_spec import OnError, VmapSpec
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import resolved

@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._tasks import Stoppable, unstoppable
-from mahsm._turns import TaskTurn, ThreadTurn, Turn
+from mahsm._tasks import unstoppable
+from mahsm._turns import Stoppable, TaskTurn, ThreadTurn, Turn
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import Quota
 from mahsm.limits._stats import Counts, LimitStats

@@ -66,6 +66,19 @@ class DSPyNode(Node):
         """Whether the module can be awaited; if not, it runs in a thread."""
         return hasattr(type(self.module), "aforward")
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The state keys that it reads, if they are there."""
+        return frozenset(self._inputs.values())
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """The state keys that it is known to write."""
+        if self._outputs is not None:
+            return frozenset(self._outputs.values())
+        signature = _signature(self.module)
+        return frozenset() if signature is None else frozenset(signature.output_fields)
+
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._arguments(state)
         with self._admitted(state, arguments):

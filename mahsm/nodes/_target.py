@@ -14,7 +14,7 @@ from langgraph.graph import StateGraph
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.runtime import Runtime
 from langgraph.types import Command
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, is_typeddict
 
 from mahsm._state import shown
 from mahsm._types import AsyncCall, State, SyncCall, Update
@@ -38,6 +38,8 @@ class Target:
         injected: Which of LangGraph's own parameters it takes.
         graph: The graph inside, if there is one: each call is then a run of that graph.
         module: The DSPy module that it is, if it is one.
+        reads: State keys that it is known to read.
+        writes: State keys that it is known to write.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
     """
 
@@ -47,6 +49,8 @@ class Target:
     injected: frozenset[str] = frozenset()
     graph: Graph | None = None
     module: Any = None
+    reads: frozenset[str] = frozenset()
+    writes: frozenset[str] = frozenset()
     reports: bool = False
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
@@ -141,6 +145,8 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         source.ainvoke if has_async else None,
         graph=graph,
         module=getattr(source, "module", None) if isinstance(source, Node) else None,
+        reads=frozenset(getattr(source, "reads", ())) if isinstance(source, Node) else frozenset(),
+        writes=frozenset(getattr(source, "writes", ())) if isinstance(source, Node) else frozenset(),
         reports=graph is not None or isinstance(source, Node) or not isinstance(source, RunnableLambda),
     )
 
@@ -154,7 +160,8 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
     convert = _converter(source, inner)
     function = source if convert is None else _converted(source, convert)
     graph = _graph_in(source)
-    made = functools.partial(Target, injected=injected, graph=graph, reports=graph is not None)
+    reads, writes = _keys(source, inner)
+    made = functools.partial(Target, injected=injected, graph=graph, reads=reads, writes=writes, reports=graph is not None)
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
         return made(node_name(name), None, function)
     return made(node_name(name), function, None)
@@ -199,6 +206,26 @@ def _converter(source: Callable[..., Any], inner: Callable[..., Any]) -> Callabl
         known = [field.name for field in fields(schema) if field.init]
         return lambda state: schema(**{name: state[name] for name in known if name in state})
     return getattr(schema, "model_validate", None)  # of a pydantic model
+
+
+def _keys(source: Callable[..., Any], inner: Callable[..., Any]) -> tuple[frozenset[str], frozenset[str]]:
+    """The state keys that a function says that it reads and writes, by the annotations of its first parameter and result."""
+    try:
+        hints = get_type_hints(inner if inspect.isroutine(inner) else inner.__call__)
+        names = list(inspect.signature(source).parameters)
+    except (NameError, TypeError, ValueError):
+        return frozenset(), frozenset()
+    return _fields(hints.get(names[0])) if names else frozenset(), _fields(hints.get("return"))
+
+
+def _fields(schema: Any) -> frozenset[str]:
+    """The fields of a TypedDict, a dataclass or a pydantic model."""
+    if not inspect.isclass(schema):
+        return frozenset()
+    if is_dataclass(schema):
+        return frozenset(field.name for field in fields(schema))
+    kind: Any = schema
+    return frozenset(kind.__annotations__ if is_typeddict(kind) else getattr(kind, "model_fields", ()))
 
 
 def _converted(function: Callable[..., Any], convert: Callable[[State], Any]) -> Callable[..., Any]:

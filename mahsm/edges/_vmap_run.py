@@ -1,34 +1,31 @@
 """One run of a `vmap` edge: lets items in, calls the target, keeps what came out."""
 
 import asyncio
-import inspect
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from functools import cached_property, partial
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp
-from langgraph.runtime import get_runtime
 from typing_extensions import TypedDict
 
 from mahsm import _tasks
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
-from mahsm._stops import Stops
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
-from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._cache import Stored, places_of
-from mahsm.edges._items import Item, current_item
-from mahsm.edges._spec import VmapSpec
+from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._items import Item
 from mahsm.edges._stop_when import decider
+from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._target import plain_update
@@ -50,21 +47,17 @@ class Decided(Exception):
     """`stop_when` has seen enough."""
 
 
-class VmapRun:
-    """What the chunks of one run share; they may run in several threads.
+class VmapRun(EdgeRun):
+    """What the chunks of one run share.
 
-    Two bounds hold at once. `open` counts the items that have begun and not ended. `chain` is the slots that an item
-    holds while its target is called: one of this run, one of each edge run around it, and one of the whole graph run
-    if its config has a `max_concurrency`. An item with an edge inside stays open but lends its slots.
-
-    A run can be over before all its items are, in two ways. It is *stopped* when an error goes out. It is *ended* when
-    nothing new is to begin, and what has been reached counts.
+    Two bounds hold at once: an item that has begun and not ended is *open*, and while its target is called it holds slots.
+    An item with an edge inside stays open but lends its slots.
 
     Args:
         spec: The specification.
         state: The parent's state.
         batch: The batch.
-        config: The config of the node that the edge is; what is called for an item gets its bounds, not ours.
+        config: The config of the node that the edge is.
         shared: The slots of the graph run.
         concurrency: What the run before has found out, for an adaptive edge.
     """
@@ -78,31 +71,19 @@ class VmapRun:
         shared: Sequence[Slots],
         concurrency: float | None = None,
     ) -> None:
-        outer = current_item.get()
-        runtime = ambient_runtime()
+        super().__init__(state, config, shared, spec.max_concurrency)
         self.spec = spec
-        self.state = state
         self.places = places_of(batch, spec.dedupe_key, spec.name)
         self.items = batch if spec.dedupe_key is None else [batch[self.places[index][0]] for index in range(len(self.places))]
         self.total = len(batch)
-        self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
-        self.stopped_from_outside = False
-        self._writer = runtime.stream_writer if runtime else None
-        self.progress = Progress(spec.name, len(self.items), self._writer)
-        self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
-        self._order = outer.order if outer else ()
-        self._open = Slots(self._most_open)
-        own = Slots(spec.max_concurrency)
-        self._chain = tuple(dict.fromkeys([own, *(outer.chain if outer else ()), *shared]))  # from the inside out, always
+        self.progress = Progress(spec.name, len(self.items), self.writer)
+        self.open = Slots(self._most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._failures = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
-        self._inside = Stops()
-        self._tasks = Stops()
-        self._ended = False
-        self.adaptive = Adaptive(own, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.adaptive, self._inside)
+        self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
+        self._attempts = Attempts(spec, self.waits, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache is not None else None
         self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
 
@@ -116,14 +97,14 @@ class VmapRun:
             found = await self._stored.get_async({index: self.items[index] for index in todo})
             todo = self._without(found, todo, chunk)
         tasks: list[asyncio.Task[None]] = []
-        stoppable = self._tasks.stoppable(_canceller(tasks)) if self._decides else nullcontext()
-        with set_config_context(self._item_config(config)) as context, stoppable:
-            sync, async_ = context.run(self._bind)
-            call = async_ or partial(self._call_in_pool, sync)
+        stoppable = self.cancellable(tasks) if self._decides else nullcontext()
+        with set_config_context(self.item_config(config)) as context, stoppable:
+            may_be_left = self.spec.timeout is not None or self.spec.deadline is not None or self.spec.hedge is not None
+            call = context.run(partial(self.bind_async, self.spec.target, may_be_left=may_be_left))
             async with _tasks.task_group() as group:
                 while todo and not self._ended:
-                    with self._quiet_end():
-                        opened = await self._open.acquire_async((todo[0],), len(todo))
+                    with self.quiet_end():
+                        opened = await self.open.acquire_async((todo[0],), len(todo))
                         for index in todo[:opened]:
                             task = group.create_task(self._item_async(index, call, chunk), context=context.copy())
                             if self._decides is not None:  # else nobody needs them, and the group lets go of what has ended
@@ -138,18 +119,18 @@ class VmapRun:
         todo = range(lo, hi)
         if self._stored is not None:
             todo = self._without(self._stored.get({index: self.items[index] for index in todo}), todo, chunk)
-        with set_config_context(self._item_config(config)) as context:
-            sync, async_ = context.run(self._bind)
+        with set_config_context(self.item_config(config)) as context:
+            sync, async_ = context.run(self.bind, self.spec.target)
             call = sync or async_
             begun: list[Future[None]] = []
             alone = hi - lo == 1
             while todo and not self._ended:
-                with self._quiet_end():
-                    opened = self._open.acquire((todo[0],), len(todo))
+                with self.quiet_end():
+                    opened = self.open.acquire((todo[0],), len(todo))
                     if alone:
                         context.run(self._item, lo, call, chunk)
                     else:
-                        submit = self._pool.submit
+                        submit = self.pool.submit
                         begun += [submit(context.copy().run, self._item, index, call, chunk) for index in todo[:opened]]
                     todo = todo[opened:]
             for future in begun:
@@ -158,8 +139,7 @@ class VmapRun:
         return chunk
 
     async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
-        item = Item((*self._order, index), self._chain, self._inside)
-        current_item.set(item)
+        item = self.item(index)
         try:
             update = plain_update(await self._attempts.run_async(item, partial(self._state_of, index), call))
             if self._stored is not None:
@@ -178,11 +158,10 @@ class VmapRun:
         except Exception as error:  # noqa: BLE001  the policy decides
             self._failed(index, error, chunk, item.attempts)
         finally:
-            self._open.release()
+            self.open.release()
 
     def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
-        item = Item((*self._order, index), self._chain, self._inside)
-        current_item.set(item)
+        item = self.item(index)
         try:
             update = plain_update(self._attempts.run(item, partial(self._state_of, index), call))
             if self._stored is not None:
@@ -196,7 +175,7 @@ class VmapRun:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy decides
             self._failed(index, error, chunk, item.attempts)
         finally:
-            self._open.release()
+            self.open.release()
 
     # What becomes of an item.
 
@@ -230,13 +209,13 @@ class VmapRun:
     def _not_begun(self, index: int, item: Item, chunk: Chunk) -> None:
         """The item's wait was cut short: if the run was ended, what stood in its way last time is its error."""
         if not self._ended:
-            raise Closed(self._attempts.waits.reason or RuntimeError("the run was stopped"))
+            raise Closed(self.waits.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
             self._failed(index, item.failure, chunk, item.attempts)
 
     def _close(self, chunk: Chunk) -> None:
         """Say of each item without an outcome why it has none."""
-        reason = self._attempts.waits.reason
+        reason = self.waits.reason
         for index in range(chunk["lo"], chunk["lo"] + len(chunk["values"])):
             if chunk["ranks"][index - chunk["lo"]] or isinstance(reason, Decided):
                 continue
@@ -264,27 +243,6 @@ class VmapRun:
             self.stop(error)
             raise error
 
-    # What the target is called with.
-
-    def _bind(self) -> tuple[Any, Any]:
-        target = self.spec.target
-        if not target.injected:
-            return target.sync, target.async_
-        runtime = get_runtime()
-        if self._writer is not None:  # an inner graph's own writer reaches nobody who does not stream its subgraphs
-            runtime = runtime.override(stream_writer=self._writer)
-        return target.bind(runtime)
-
-    async def _call_in_pool(self, sync: SyncCall, state: State) -> Update:
-        may_be_left = self.spec.timeout is not None or self.spec.deadline is not None or self.spec.hedge is not None
-        update = await _tasks.call_in_thread(partial(sync, state), self._pool, may_be_left=may_be_left)
-        return await update if inspect.isawaitable(update) else update
-
-    def _item_config(self, config: RunnableConfig) -> RunnableConfig:
-        """The task's config with the user's bounds in place of those that the subgraph runs under."""
-        own = {key: value for key, value in config.items() if key not in _BOUNDS}
-        return cast("RunnableConfig", own | self._bounds)
-
     @property
     def _most_open(self) -> int:
         """Items that may be open: more than may be called at once where some wait for something else than a slot."""
@@ -292,45 +250,22 @@ class VmapRun:
         keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
         return max(most, _WAITING_FOR_KEYS) if keyed else most
 
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(self._most_open, len(self.items)), thread_name_prefix="mahsm-item")
+    @property
+    def threads(self) -> int:
+        return min(self._most_open, len(self.items))
 
-    # The end of the run before its time.
+    @property
+    def is_empty(self) -> bool:
+        return not self.items
 
     def stop(self, reason: BaseException) -> None:
-        """Begin no item any more, in any chunk or in an edge inside, and cancel what can be cancelled."""
-        self._open.close(reason)
-        self._attempts.waits.stop(reason)
-        self._inside.stop(reason)
-
-    def stop_from_outside(self, reason: BaseException) -> None:
-        """The same, because the edge run around this one was stopped."""
-        self.stopped_from_outside = True
-        self.stop(reason)
+        self.open.close(reason)
+        super().stop(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
-        """Begin no item any more; what runs may finish, or is cancelled."""
-        self._ended = True
-        self._attempts.waits.stop(reason)
-        self._open.close(reason)
-        if cancel:
-            self._inside.stop(reason)
-            self._tasks.stop(reason)
-
-    @contextmanager
-    def _quiet_end(self) -> Generator[None, None, None]:
-        """An end is no error here, but a stop is."""
-        try:
-            yield
-        except Closed:
-            if not self._ended:
-                raise
-
-    def close(self, *, wait: bool) -> None:
-        """End the threads; with `wait`, not before they are done with the item they are in."""
-        if "_pool" in self.__dict__:
-            self._pool.shutdown(wait=wait, cancel_futures=True)
+        self._ended = True  # before the line is closed, which whoever waits in it looks at
+        self.open.close(reason)
+        super().end(reason, cancel=cancel)
 
 
 _WAITING = 4
@@ -340,19 +275,6 @@ still in use."""
 _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
 
-_BOUNDS = ("max_concurrency", "recursion_limit")
-
 
 def _empty(lo: int, hi: int) -> Chunk:
     return Chunk(lo=lo, values=[None] * (hi - lo), errors=[], ranks=[0] * (hi - lo))
-
-
-def _canceller(tasks: list["asyncio.Task[None]"]) -> Callable[[BaseException], object]:
-    """Cancels the tasks, from any thread."""
-    loop = asyncio.get_running_loop()
-
-    def cancel() -> None:
-        for task in tasks:
-            task.cancel()
-
-    return lambda _: loop.call_soon_threadsafe(cancel)

@@ -1,0 +1,169 @@
+"""How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+
+from mahsm import _tasks
+from mahsm._slots import Closed, Slots
+from mahsm._state import as_dict
+from mahsm._types import State, Update
+from mahsm._watch import watched
+from mahsm.edges._attempts import deadline_is_over
+from mahsm.edges._bound import run_bound
+from mahsm.edges._edge import Compiled
+from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._items import current_item, lent
+from mahsm.errors import EdgeError
+from mahsm.policies import Budget, Spending
+from mahsm.policies._budget import spendings
+
+RunT = TypeVar("RunT", bound=EdgeRun)
+
+
+class EdgeGraph(ABC, Generic[RunT]):
+    """The subgraph of one edge, and how it is run.
+
+    State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so that no
+    checkpoint repeats them.
+
+    Args:
+        name: The edge's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._current: ContextVar[RunT] = ContextVar(f"mahsm_run_{name}")
+
+    @cached_property
+    def graph(self) -> Compiled:
+        """The compiled subgraph."""
+        return self._compile()
+
+    @abstractmethod
+    def _compile(self) -> Compiled:
+        """Make the subgraph."""
+
+    @abstractmethod
+    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
+        """A run over this state."""
+
+    @abstractmethod
+    def _inner(self, config: RunnableConfig, run: RunT) -> RunnableConfig:
+        """The subgraph's config."""
+
+    @abstractmethod
+    def _update(self, run: RunT, done: list[Any]) -> Update:
+        """What the edge gives back, of what its tasks have handed in."""
+
+    def _resume(self, run: RunT, config: RunnableConfig) -> None:
+        """Learn what has been done before, from the checkpoint."""
+
+    async def _resume_async(self, run: RunT, config: RunnableConfig) -> None:
+        """The awaitable twin of `_resume`."""
+
+    # What holds around a run.
+
+    @property
+    def budget(self) -> Budget | None:
+        """What each run may spend."""
+        return None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that each run may take."""
+        return None
+
+    @property
+    def retries(self) -> bool:
+        """Whether anything is tried again, so that clients must not do it too."""
+        return False
+
+    @property
+    def watches(self) -> bool:
+        """Whether calls of models have to be seen."""
+        return self.budget is not None or self.retries
+
+    # One run.
+
+    def run(self, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph, blocking."""
+        with self._session(state, config) as run:
+            if run.is_empty:
+                return self._update(run, [])
+            try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
+                with lent():
+                    self._resume(run, config)
+                    done = _tasks.call_stoppably(partial(self.graph.invoke, {}, self._inner(config, run)), run.stop)
+                    return self._update(run, self._done(done))
+            except Closed as closed:
+                raise _reason(run, closed) from _reason(run, closed).__cause__
+            finally:
+                run.close(wait=True)
+
+    async def run_async(self, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph on the running event loop."""
+        with self._session(state, config) as run:
+            if run.is_empty:
+                return self._update(run, [])
+            try:
+                async with lent():
+                    await self._resume_async(run, config)
+                    return await self._finish(run, self._done(await self.graph.ainvoke({}, self._inner(config, run))))
+            except Closed as closed:
+                raise _reason(run, closed) from _reason(run, closed).__cause__
+            except BaseException as error:
+                run.stop(error)  # edges inside blocking targets know of no cancellation
+                raise
+            finally:
+                run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
+
+    async def _finish(self, run: RunT, done: list[Any]) -> Update:
+        return self._update(run, done)
+
+    def running(self) -> RunT:
+        """The run that a node of the subgraph is in."""
+        run = self._current.get(None)
+        if run is None:
+            raise EdgeError(
+                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
+            )
+        return run
+
+    @contextmanager
+    def _session(self, state: Any, config: RunnableConfig) -> Generator[RunT, None, None]:
+        with ExitStack() as stack:
+            shared = stack.enter_context(run_bound(config))
+            values = as_dict(state)
+            if self.budget is not None:
+                stack.enter_context(Spending(self.budget, self.name).running())
+            if self.watches:
+                stack.enter_context(watched(retries=not self.retries))
+            run = self._begin(values, config, shared)
+            stack.callback(self._current.reset, self._current.set(run))
+            outer = current_item.get()
+            if outer is not None:
+                stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
+            for spending in spendings():
+                stack.enter_context(spending.stoppable(run.end))
+            if self.deadline is not None:
+                over = partial(deadline_is_over, self.name, self.deadline)
+                stack.callback(_tasks.after(self.deadline, lambda: run.end(over())))
+            yield run
+
+    def _done(self, state: dict[str, Any]) -> list[Any]:
+        if "__interrupt__" in state:
+            raise EdgeError(
+                f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a checkpointer. Use "
+                "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
+            )
+        return state["done"]
+
+
+def _reason(run: EdgeRun, closed: Closed) -> BaseException:
+    return closed if run.stopped_from_outside else closed.reason

@@ -1,0 +1,153 @@
+"""What the runs of all edges have in common: slots, what stops them, and how a target is called."""
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import get_runtime
+
+from mahsm import _tasks
+from mahsm._slots import Closed, Slots
+from mahsm._stops import Stops
+from mahsm._types import State, SyncCall, Update
+from mahsm.edges._bound import ambient_runtime
+from mahsm.edges._items import Item, current_item
+from mahsm.nodes._target import Target
+
+
+class EdgeRun(ABC):
+    """One run of an edge; its parts may run in several threads.
+
+    While a target is called it holds `chain`: a slot of this run, one of each edge run around it, and one of the whole
+    graph run if its config has a `max_concurrency`.
+
+    A run can be over before all its parts are, in two ways. It is *stopped* when an error goes out. It is *ended* when
+    nothing new is to begin, and what has been reached counts.
+
+    Args:
+        state: The parent's state.
+        config: The config of the node that the edge is; what is called gets its bounds, not ours.
+        shared: The slots of the graph run.
+        slots: How many targets may be called at once.
+    """
+
+    def __init__(self, state: State, config: RunnableConfig, shared: Sequence[Slots], slots: int) -> None:
+        outer = current_item.get()
+        runtime = ambient_runtime()
+        self.state = state
+        self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
+        self.stopped_from_outside = False
+        self.writer = runtime.stream_writer if runtime else None
+        self.slots = Slots(slots)
+        self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
+        self._order = outer.order if outer else ()
+        self._chain = tuple(dict.fromkeys([self.slots, *(outer.chain if outer else ()), *shared]))  # always from the inside out
+        self.inside = Stops()
+        """What runs inside: edges and awaited calls."""
+        self.waits = Stops()
+        """What waits to begin."""
+        self._running = Stops()
+        self._ended = False
+
+    def item(self, index: int) -> Item:
+        """A part that is going to be called, in this context."""
+        item = Item((*self._order, index), self._chain, self.inside)
+        current_item.set(item)
+        return item
+
+    # What a target is called with.
+
+    def bind(self, target: Target) -> tuple[Any, Any]:
+        """Both sides of a target, with what LangGraph fills in."""
+        if not target.injected:
+            return target.sync, target.async_
+        runtime = get_runtime()
+        if self.writer is not None:  # an inner graph's own writer reaches nobody who does not stream its subgraphs
+            runtime = runtime.override(stream_writer=self.writer)
+        return target.bind(runtime)
+
+    def bind_async(self, target: Target, *, may_be_left: bool) -> Any:
+        """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
+        sync, async_ = self.bind(target)
+        return async_ or partial(self._call_in_pool, sync, may_be_left=may_be_left)
+
+    async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
+        update = await _tasks.call_in_thread(partial(sync, state), self.pool, may_be_left=may_be_left)
+        return await update if inspect.isawaitable(update) else update
+
+    def item_config(self, config: RunnableConfig) -> RunnableConfig:
+        """The task's config with the user's bounds in place of those that the subgraph runs under."""
+        own = {key: value for key, value in config.items() if key not in _BOUNDS}
+        return cast("RunnableConfig", own | self._bounds)
+
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """How many blocking targets may be open."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return False
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
+
+    # The end of the run before its time.
+
+    @property
+    def ended(self) -> BaseException | None:
+        """Why nothing new begins, if the run was ended."""
+        return self.waits.reason if self._ended else None
+
+    def stop(self, reason: BaseException) -> None:
+        """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
+        self.waits.stop(reason)
+        self.inside.stop(reason)
+
+    def stop_from_outside(self, reason: BaseException) -> None:
+        """The same, because the edge run around this one was stopped."""
+        self.stopped_from_outside = True
+        self.stop(reason)
+
+    def end(self, reason: BaseException, *, cancel: bool = False) -> None:
+        """Begin nothing any more; what runs may finish, or is cancelled."""
+        self._ended = True
+        self.waits.stop(reason)
+        if cancel:
+            self.inside.stop(reason)
+            self._running.stop(reason)
+
+    @contextmanager
+    def quiet_end(self) -> Generator[None, None, None]:
+        """An end is no error here, but a stop is."""
+        try:
+            yield
+        except Closed:
+            if not self._ended:
+                raise
+
+    def cancellable(self, tasks: "list[asyncio.Task[None]]") -> Any:
+        """A block in which tasks of the running loop are cancelled when the run is ended and told to."""
+        loop = asyncio.get_running_loop()
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        return self._running.stoppable(lambda _: loop.call_soon_threadsafe(cancel))
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads; with `wait`, not before they are done with what they are in."""
+        if "pool" in self.__dict__:
+            self.pool.shutdown(wait=wait, cancel_futures=True)
+
+
+_BOUNDS = ("max_concurrency", "recursion_limit")

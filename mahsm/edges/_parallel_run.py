@@ -1,0 +1,175 @@
+"""One run of a `parallel` edge: each branch waits for its turn, and says what became of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from typing_extensions import TypedDict
+
+from mahsm import _tasks
+from mahsm._slots import Closed, Slots
+from mahsm._turns import Latch
+from mahsm._types import State
+from mahsm.edges._attempts import Attempts
+from mahsm.edges._branch import BranchSpec
+from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._items import Item
+from mahsm.edges._merge import branch_update
+from mahsm.edges._parallel_spec import ParallelSpec
+from mahsm.errors import BranchSkipped
+from mahsm.nodes._target import plain_update
+from mahsm.policies import ItemError
+from mahsm.policies._item_error import item_error
+
+
+class Outcome(TypedDict):
+    """What became of a branch: an update, or an error."""
+
+    branch: str
+    update: State | None
+    error: ItemError | None
+
+
+class ParallelRun(EdgeRun):
+    """What the branches of one run share.
+
+    All of them begin at once, as tasks of LangGraph; each then waits in here for those that it depends on. So LangGraph
+    saves each one when it ends, and a slow one holds up nobody who does not need it.
+
+    Args:
+        spec: The specification.
+        state: The parent's state.
+        config: The config of the node that the edge is.
+        shared: The slots of the graph run.
+    """
+
+    def __init__(self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> None:
+        super().__init__(state, config, shared, spec.max_concurrency or len(spec.branches))
+        self.spec = spec
+        self.outcomes: dict[str, Outcome] = {}
+        self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._interrupted: set[str] = set()
+        self._attempts = {branch.name: Attempts(branch, self.waits) for branch in spec.branches}
+
+    @property
+    def threads(self) -> int:
+        return len(self.spec.branches)
+
+    def know(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn what branches have done before the run was cut short."""
+        for outcome in outcomes:
+            self._keep(outcome)
+
+    # A branch: the side for event loops and the side for threads.
+
+    async def branch_async(self, branch: BranchSpec, config: RunnableConfig) -> Outcome:
+        """Run a branch when its turn has come."""
+        item: Item | None = None
+        try:
+            for name in self.spec.plan.waits[branch.name]:
+                await self._ends[name].wait_async(self.waits.stoppable)
+            if (outcome := self._without_running(branch)) is not None:
+                return self._keep(outcome)
+            with set_config_context(self.item_config(config)) as context:
+                item = context.run(self.item, branch.position)
+                may_be_left = branch.timeout is not None or branch.deadline is not None
+                call = context.run(partial(self.bind_async, branch.target, may_be_left=may_be_left))
+                async with _tasks.task_group() as group:
+                    attempts = self._attempts[branch.name].run_async(item, partial(self._state_of, branch), call)
+                    update = await group.create_task(attempts, context=context)
+            return self._succeeded(branch, update)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._failed(branch, error, item)  # something it awaited was cancelled, the run was not
+        except (Closed, GraphBubbleUp, Exception) as error:  # noqa: BLE001  the policy decides
+            return self._ended_with(branch, error, item)
+
+    def branch(self, branch: BranchSpec, config: RunnableConfig) -> Outcome:
+        """The blocking twin of `branch_async`."""
+        item: Item | None = None
+        try:
+            for name in self.spec.plan.waits[branch.name]:
+                self._ends[name].wait(self.waits.stoppable)
+            if (outcome := self._without_running(branch)) is not None:
+                return self._keep(outcome)
+            with set_config_context(self.item_config(config)) as context:
+                item = context.run(self.item, branch.position)
+                sync, async_ = context.run(self.bind, branch.target)
+                attempts = self._attempts[branch.name]
+                update = context.run(attempts.run, item, partial(self._state_of, branch), sync or async_)
+            return self._succeeded(branch, update)
+        except asyncio.CancelledError as error:
+            return self._failed(branch, error, item)
+        except (Closed, GraphBubbleUp, Exception) as error:  # noqa: BLE001  the policy decides
+            return self._ended_with(branch, error, item)
+
+    # What becomes of it.
+
+    def _without_running(self, branch: BranchSpec) -> Outcome | None:
+        """The outcome of a branch that cannot run, or need not.
+
+        Raises:
+            GraphInterrupt: if it depends on one that was interrupted, and so has to wait for the next run.
+            Closed: if nothing is to begin any more.
+        """
+        if (reason := self.waits.reason) is not None:
+            raise Closed(reason)
+        names = self.spec.plan.sees[branch.name]
+        if not self._interrupted.isdisjoint(self.spec.plan.waits[branch.name]):
+            self._interrupted.add(branch.name)
+            self._ends[branch.name].open()
+            raise GraphInterrupt(())
+        needed = [name for name in names if name in self.spec.needs(branch.name)]
+        failed = next((name for name in needed if self.outcomes[name]["error"] is not None), None)
+        if failed is None:
+            return None
+        error = BranchSkipped(f"skipped, since it depends on {failed!r}, which failed")
+        return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, 0))
+
+    def _state_of(self, branch: BranchSpec) -> tuple[State, Mapping[str, Any]]:
+        state = self.spec.merger.over(self.state, self.updates(self.spec.plan.sees[branch.name]))
+        return state, {key: state[key] for key in branch.reads if key in state} or state
+
+    def updates(self, names: Sequence[str]) -> list[tuple[str, State]]:
+        """The updates of these branches, as far as they succeeded."""
+        found = [(name, self.outcomes[name]["update"]) for name in names]
+        return [(name, update) for name, update in found if update is not None]
+
+    def _succeeded(self, branch: BranchSpec, update: Any) -> Outcome:
+        given = branch_update(branch.name, plain_update(update))
+        return self._keep(Outcome(branch=branch.name, update=given, error=None))
+
+    def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
+        if isinstance(error, GraphBubbleUp):
+            self._interrupted.add(branch.name)
+            self._ends[branch.name].open()
+            raise error
+        if isinstance(error, Closed):
+            reason = self.ended
+            if reason is None:
+                raise error
+            failure = item.failure if item is not None else None
+            return self._failed(branch, failure or type(reason)(*reason.args), item)
+        return self._failed(branch, error, item)
+
+    def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
+        attempts = 0 if item is None else item.attempts
+        error.add_note(f"mahsm: {self.spec.name}, branch {branch.name!r}, attempt {attempts}")
+        if self.spec.on_error == "raise":
+            self.stop(error)
+            raise error
+        return self._keep(Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts)))
+
+    def _item_error(self, branch: BranchSpec, error: BaseException, attempts: int) -> ItemError:
+        return item_error(error, edge=self.spec.name, index=branch.position, item=branch.name, attempts=attempts)
+
+    def _keep(self, outcome: Outcome) -> Outcome:
+        self.outcomes[outcome["branch"]] = outcome
+        self._ends[outcome["branch"]].open()
+        return outcome
