@@ -14,10 +14,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
     {"graph"},
+    {"reducers"},
     {"edges"},
     {"nodes", "testing"},
     {"limits"},
-    {"reducers", "policies", "_progress"},
+    {"policies", "_progress"},
     {"_watch"},
     {"_dspy_lm"},
     {"_calls", "_slots", "_stops"},

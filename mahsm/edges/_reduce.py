@@ -17,12 +17,14 @@ from mahsm._state import as_dict, batch, read, shown
 from mahsm._types import State
 from mahsm.edges import _check
 from mahsm.edges._edge import Compiled, Edge
+from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
 from mahsm.nodes._node import Node, node_name
 from mahsm.policies import ItemError, Penalize, is_item_error
 
 OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
-Reducer: TypeAlias = Callable[..., Any]
+
+_NO_DEFAULT: Any = object()
 
 
 class _Work(TypedDict):
@@ -40,11 +42,12 @@ class Reduce:
 
     name: str
     reducer_name: str
-    reducer: Reducer
+    reducer: Callable[..., Any]
     takes_state: bool
     input_key: str
     output_key: str
     errors: OnErrors
+    default: Any
 
     def lower(self) -> Compiled:
         """Make the subgraph."""
@@ -83,6 +86,8 @@ class Reduce:
         values = as_dict(state)
         inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
         kept = self._without_errors(inputs)
+        if not kept and self.default is not _NO_DEFAULT:
+            return lambda: self.default
         return partial(self.reducer, kept, values) if self.takes_state else partial(self.reducer, kept)
 
     def _without_errors(self, inputs: list[Any]) -> list[Any]:
@@ -96,13 +101,22 @@ class Reduce:
                 f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; {_causes(failed)}. Pass "
                 "errors='drop' or errors=penalize(value) to go on without them."
             )
-        if len(failed) == len(inputs):
-            raise ReducerError(f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to reduce.")
+        if len(failed) == len(inputs) and self.default is _NO_DEFAULT:
+            raise ReducerError(
+                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to reduce; pass default= "
+                "to go on."
+            )
         return [value for value in inputs if not is_item_error(value)]
 
 
 def reduce_edge(
-    *, input_key: str, output_key: str, reducer: Reducer, errors: OnErrors = "drop", name: str | None = None
+    *,
+    input_key: str,
+    output_key: str,
+    reducer: Callable[..., Any] | Reducer,
+    errors: OnErrors = "drop",
+    default: Any = _NO_DEFAULT,
+    name: str | None = None,
 ) -> Edge:
     """Make one value of a list in the state.
 
@@ -110,9 +124,12 @@ def reduce_edge(
         input_key: State key of the list, such as the `out_key` of a `vmap`.
         output_key: State key that gets the value.
         reducer: A function from the list to the value, sync or async; if it takes a second argument, that is the state, as a
-            dict. `mahsm.reducers` has the usual ones.
+            dict. Or an object with `init`, `add`, `decided` and `result`, which takes the values one by one until it is
+            decided. `mahsm.reducers` has the usual ones.
         errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises, `penalize(value)` puts
             `value` in their place.
+        default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by default that is for
+            the reducer to say, or an error.
         name: Node name; by default `reduce_` and the reducer's name.
 
     Returns:
@@ -133,7 +150,8 @@ def reduce_edge(
     edge = f"reduce_edge({output_key!r})" if name is None else f"reduce_edge {name!r}"
     for argument, value in {"input_key": input_key, "output_key": output_key}.items():
         _check.key(edge, argument, value)
-    _check.function(edge, "reducer", reducer, "a function from a list to a value, such as mahsm.reducers.majority_vote")
+    if not isinstance(reducer, Reducer):
+        _check.function(edge, "reducer", reducer, "a function from a list to a value, such as mahsm.reducers.majority_vote")
     if not isinstance(errors, Penalize):
         _check.choice(edge, "errors", errors, ("drop", "raise"))
     if name is not None:
@@ -142,11 +160,12 @@ def reduce_edge(
     spec = Reduce(
         name=name or f"reduce_{reducer_name}",
         reducer_name=reducer_name,
-        reducer=reducer,
-        takes_state=_takes_state(edge, reducer),
+        reducer=partial(_fold, reducer) if isinstance(reducer, Reducer) else reducer,
+        takes_state=not isinstance(reducer, Reducer) and _takes_state(edge, reducer),
         input_key=input_key,
         output_key=output_key,
         errors=errors,
+        default=default,
     )
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
@@ -158,7 +177,17 @@ def _name(reducer: Any) -> str:
     return node_name(getattr(inner, "__name__", type(inner).__name__))
 
 
-def _takes_state(edge: str, reducer: Reducer) -> bool:
+def _fold(reducer: Reducer, values: Sequence[Any]) -> Any:
+    """Give a reducer the values one by one, until it is decided."""
+    state = reducer.init(len(values))
+    for value in values:
+        state = reducer.add(state, value)
+        if reducer.decided(state):
+            break
+    return reducer.result(state)
+
+
+def _takes_state(edge: str, reducer: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(reducer)
     except (TypeError, ValueError):  # builtins such as max have none

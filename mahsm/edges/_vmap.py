@@ -10,7 +10,7 @@ from mahsm._state import shown
 from mahsm._types import Overlay
 from mahsm.edges import _check
 from mahsm.edges._edge import Edge
-from mahsm.edges._stop_when import StopWhen
+from mahsm.edges._stop_when import Reducer, StopWhen
 from mahsm.edges._vmap_graph import VmapGraph
 from mahsm.edges._vmap_spec import OnError, VmapSpec
 from mahsm.errors import EdgeError, LimitError
@@ -79,8 +79,8 @@ def vmap(
             failed item's place; `"drop"` leaves it out.
         errors_key: State key that gets the `ItemError`s, in input order.
         min_success: How many items must succeed: a count >= 1, or a share in (0, 1].
-        stop_when: Stop as soon as this is decided: `majority_vote`, or a function of the list of entries so far. What still
-            runs is cancelled, and only what has ended is in `out_key`.
+        stop_when: Stop as soon as this is decided: `majority_vote`, `first`, a `Reducer` of yours, or a function of the list
+            of entries so far. What still runs is cancelled, and only what has ended is in `out_key`.
         dedupe_key: From an item to what it is the same as: items with equal keys run once.
         cache: A LangGraph cache. An item whose key is in it is not called; the key is `dedupe_key`, or else what
             `item_to_state` gives.
@@ -117,7 +117,8 @@ def vmap(
     _check.choice(edge, "on_error", on_error, get_args(OnError))
     _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
     _check.function(edge, "dedupe_key", dedupe_key, "a function from an item to what it is the same as")
-    _check.function(edge, "stop_when", stop_when, "majority_vote, or a function of the list of entries so far")
+    if not isinstance(stop_when, Reducer):
+        _check.function(edge, "stop_when", stop_when, "majority_vote, or a function of the list of entries so far")
     if not isinstance(result, str):
         _check.function(edge, "result", result, "a key of the target's update, or a function of the update")
     _check.seconds(edge, "timeout", timeout)

@@ -1,0 +1,42 @@
+"""Reducers: functions from a list to one value, for `reduce_edge` and for plain calls.
+
+Each works in two ways: on a list, `top_k(values, k=3)`, or with its options alone, `top_k(k=3)`, which gives the
+function that `reduce_edge` takes. Ties go to the value that comes first in the list. A list without values is a
+`ReducerError`, but for `top_k`, `first` and `concat`, which give an empty list.
+
+- `_votes`   majority_vote, weighted_vote
+- `_scores`  score_and_select, top_k, mean, median
+- `_lists`   concat, first, rank_fusion
+- `_tree`    tree_reduce
+- `_values`  what of a value counts
+"""
+
+from mahsm.edges._stop_when import Reducer as Reducer
+from mahsm.reducers._lists import concat as concat
+from mahsm.reducers._lists import first as first
+from mahsm.reducers._lists import rank_fusion as rank_fusion
+from mahsm.reducers._scores import mean as mean
+from mahsm.reducers._scores import median as median
+from mahsm.reducers._scores import score_and_select as score_and_select
+from mahsm.reducers._scores import top_k as top_k
+from mahsm.reducers._tree import tree_reduce as tree_reduce
+from mahsm.reducers._values import Key as Key
+from mahsm.reducers._votes import majority_vote as majority_vote
+from mahsm.reducers._votes import normalized as normalized
+from mahsm.reducers._votes import weighted_vote as weighted_vote
+
+__all__ = [
+    "Key",
+    "Reducer",
+    "concat",
+    "first",
+    "majority_vote",
+    "mean",
+    "median",
+    "normalized",
+    "rank_fusion",
+    "score_and_select",
+    "top_k",
+    "tree_reduce",
+    "weighted_vote",
+]

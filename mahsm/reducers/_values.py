@@ -1,0 +1,59 @@
+"""What of a value counts, and what reducers refuse."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from mahsm._state import missing, shown
+from mahsm.errors import ReducerError
+
+Key: TypeAlias = str | Callable[[Any], Any]
+"""What of a value counts: a key of it, or a function of it."""
+
+
+def parts(reducer: str, values: Sequence[Any], key: Key | None) -> list[Any]:
+    """What counts of each value.
+
+    Raises:
+        ReducerError: if one lacks the key.
+    """
+    if key is None:
+        return list(values)
+    if not isinstance(key, str):
+        return [key(value) for value in values]
+    for place, value in enumerate(values):
+        if not isinstance(value, Mapping):
+            raise ReducerError(f"{reducer}: value {place} is {shown(value)}; expected a dict with the key {key!r}.")
+        if key not in value:
+            raise ReducerError(f"{reducer}: {missing(cast('Mapping[str, Any]', value), key, f'value {place}')}")
+    return [value[key] for value in values]
+
+
+def numbers(reducer: str, values: Sequence[Any], key: Key | None) -> list[float]:
+    """What counts of each value, as a number.
+
+    Raises:
+        ReducerError: if one is no number; NaN is none.
+    """
+    found: list[float] = []
+    for place, part in enumerate(parts(reducer, values, key)):
+        try:
+            number = float(part)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isnan(number):
+            raise ReducerError(f"{reducer}: the score of value {place} is {shown(part)}; expected a number.")
+        found.append(number)
+    return found
+
+
+def check_some(reducer: str, values: Sequence[Any]) -> None:
+    """Refuse an empty list."""
+    if not values:
+        raise ReducerError(f"{reducer}: there are no values to choose from. Route around the edge when the list is empty.")
+
+
+def check_whole(reducer: str, argument: str, value: object) -> None:
+    """Refuse what is no whole number >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ReducerError(f"{reducer}: {argument}={shown(value)}; expected a whole number >= 1.")

@@ -1,0 +1,132 @@
+"""Votes: the answer that most agree on."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar, overload
+
+from mahsm.edges._stop_when import streams_as
+from mahsm.errors import ReducerError
+from mahsm.reducers._values import Key, check_some, numbers, parts
+
+T = TypeVar("T")
+Tally = list[tuple[Any, Any, float]]
+"""Of each vote: what it is compared by, the vote as it was first cast, and its weight so far."""
+
+
+def normalized(vote: Any) -> Any:
+    """A text without what two ways of writing one answer differ in: case, space, and punctuation at its ends.
+
+    Example:
+        >>> normalized("  The  Answer. ")
+        'the answer'
+    """
+    return re.sub(r"\s+", " ", vote).strip(" .,;:!?'\"`*()[]").casefold() if isinstance(vote, str) else vote
+
+
+def _count(tally: Tally, vote: Any, weight: float, *, normalize: bool) -> None:
+    compared = normalized(vote) if normalize else vote
+    for place, (other, first, so_far) in enumerate(tally):
+        if other == compared:
+            tally[place] = (other, first, so_far + weight)
+            return
+    tally.append((compared, vote, weight))
+
+
+class _Majority:
+    """`majority_vote`, vote by vote: decided when the lead cannot be caught up any more."""
+
+    def __init__(self, *, key: Key | None = None, normalize: bool = False) -> None:
+        self._key = key
+        self._normalize = normalize
+
+    def init(self, total: int) -> tuple[int, Tally]:
+        return total, []
+
+    def add(self, state: tuple[int, Tally], value: Any) -> tuple[int, Tally]:
+        left, tally = state
+        _count(tally, parts("majority_vote", [value], self._key)[0], 1, normalize=self._normalize)
+        return left - 1, tally
+
+    def decided(self, state: tuple[int, Tally]) -> bool:
+        left, tally = state
+        first, second, *_ = [*sorted((weight for _, _, weight in tally), reverse=True), 0, 0]
+        return first > second + left
+
+    def result(self, state: tuple[int, Tally]) -> Any:
+        return _winner("majority_vote", state[1])
+
+
+@overload
+def majority_vote(values: Sequence[T], /, *, key: Key | None = None, normalize: bool = False) -> Any: ...
+@overload
+def majority_vote(*, key: Key | None = None, normalize: bool = False) -> Callable[[Sequence[Any]], Any]: ...
+@streams_as(_Majority)
+def majority_vote(values: Sequence[Any] | None = None, /, *, key: Key | None = None, normalize: bool = False) -> Any:
+    """The value that occurs most often.
+
+    As `stop_when` of a `vmap` it stops the run when the lead cannot be caught up any more.
+
+    Args:
+        values: The votes. They are compared with `==`, so dicts and lists can be voted on too.
+        key: Vote on this part of each value, and return that part; by default on the whole value.
+        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends; the vote that came
+            first is returned as it was.
+
+    Raises:
+        ReducerError: if there are no votes, or one lacks the key.
+
+    Example:
+        >>> majority_vote(["paris", "rome", "paris"])
+        'paris'
+        >>> majority_vote([{"answer": 4}, {"answer": 5}, {"answer": 4}], key="answer")
+        4
+        >>> majority_vote(["Paris.", "rome", "paris"], normalize=True)
+        'Paris.'
+    """
+    if values is None:
+        return partial(majority_vote, key=key, normalize=normalize)
+    tally: Tally = []
+    for vote in parts("majority_vote", values, key):
+        _count(tally, vote, 1, normalize=normalize)
+    return _winner("majority_vote", tally)
+
+
+@overload
+def weighted_vote(values: Sequence[T], /, *, weight: Key, key: Key | None = None, normalize: bool = False) -> Any: ...
+@overload
+def weighted_vote(*, weight: Key, key: Key | None = None, normalize: bool = False) -> Callable[[Sequence[Any]], Any]: ...
+def weighted_vote(
+    values: Sequence[Any] | None = None, /, *, weight: Key, key: Key | None = None, normalize: bool = False
+) -> Any:
+    """The value whose votes weigh most together, such as answers by their confidence.
+
+    Args:
+        values: The votes.
+        weight: What a vote weighs, >= 0: a key of it, or a function of it.
+        key: Vote on this part of each value, and return that part; by default on the whole value.
+        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends.
+
+    Raises:
+        ReducerError: if there are no votes, one lacks the key, or a weight is negative or no number (NaN neither).
+
+    Example:
+        >>> votes = [{"answer": 4, "sure": 0.9}, {"answer": 5, "sure": 0.4}, {"answer": 5, "sure": 0.3}]
+        >>> weighted_vote(votes, weight="sure", key="answer")
+        4
+    """
+    if values is None:
+        return partial(weighted_vote, weight=weight, key=key, normalize=normalize)
+    weights = numbers("weighted_vote", values, weight)
+    if weights and min(weights) < 0:
+        place = weights.index(min(weights))
+        raise ReducerError(f"weighted_vote: value {place} weighs {weights[place]:g}; expected a number >= 0.")
+    tally: Tally = []
+    for vote, heavy in zip(parts("weighted_vote", values, key), weights, strict=True):
+        _count(tally, vote, heavy, normalize=normalize)
+    return _winner("weighted_vote", tally)
+
+
+def _winner(reducer: str, tally: Tally) -> Any:
+    check_some(reducer, tally)
+    return max(tally, key=lambda entry: entry[2])[1]  # max keeps the first of equals
