@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = ("fanout", "limits")
+SCENARIOS = ("fanout", "limits", "branches")
 
 
 def main() -> int:

@@ -26,7 +26,13 @@ LAYERS = [
     {"_turns"},
     {"errors", "_lazy", "_types"},
 ]
-OWNERS = {"jax": set(), "equinox": set(), "langfuse": set(), "dspy": {"nodes", "testing", "cli"}, "rich": {"cli", "_progress"}}
+OWNERS = {
+    "jax": set(),
+    "equinox": set(),
+    "langfuse": set(),
+    "dspy": {"nodes", "reducers", "testing", "cli"},
+    "rich": {"cli", "_progress"},
+}
 
 
 def in_new_process(code: str) -> str:

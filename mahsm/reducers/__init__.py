@@ -8,9 +8,13 @@ function that `reduce_edge` takes. Ties go to the value that comes first in the 
 - `_scores`  score_and_select, top_k, mean, median
 - `_lists`   concat, first, rank_fusion
 - `_tree`    tree_reduce
+- `_judge`   llm_judge_select (imports DSPy when it is used)
 - `_values`  what of a value counts
 """
 
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
 from mahsm.edges._stop_when import Reducer as Reducer
 from mahsm.reducers._lists import concat as concat
 from mahsm.reducers._lists import first as first
@@ -25,11 +29,15 @@ from mahsm.reducers._votes import majority_vote as majority_vote
 from mahsm.reducers._votes import normalized as normalized
 from mahsm.reducers._votes import weighted_vote as weighted_vote
 
+if TYPE_CHECKING:
+    from mahsm.reducers._judge import llm_judge_select as llm_judge_select
+
 __all__ = [
     "Key",
     "Reducer",
     "concat",
     "first",
+    "llm_judge_select",
     "majority_vote",
     "mean",
     "median",
@@ -40,3 +48,7 @@ __all__ = [
     "tree_reduce",
     "weighted_vote",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, {"llm_judge_select": "mahsm.reducers._judge"}, name)

@@ -1,0 +1,176 @@
+"""`llm_judge_select`: let a model choose."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args, overload
+
+import dspy
+
+from mahsm._state import shown
+from mahsm._types import State
+from mahsm.edges import Edge, vmap
+from mahsm.errors import ReducerError
+from mahsm.reducers._values import Key, check_some, parts
+
+Mode: TypeAlias = Literal["one_call", "tournament"]
+Judged = Callable[[Sequence[Any], State], Any]
+
+
+class ChooseBest(dspy.Signature):
+    """Judge the candidates by the criteria. Their order means nothing, and neither does their length."""
+
+    criteria: str = dspy.InputField()
+    candidates: list[str] = dspy.InputField(desc="numbered from 1")
+    reason: str = dspy.OutputField(desc="why the best one is better than the others")
+    best: int = dspy.OutputField(desc="number of the best candidate, from 1")
+
+
+class ChooseBetter(dspy.Signature):
+    """Judge the two candidates by the criteria. Their order means nothing, and neither does their length."""
+
+    criteria: str = dspy.InputField()
+    first: str = dspy.InputField()
+    second: str = dspy.InputField()
+    reason: str = dspy.OutputField(desc="why it is better than the other one")
+    better: Literal["first", "second"] = dspy.OutputField()
+
+
+@overload
+def llm_judge_select(
+    values: Sequence[Any],
+    /,
+    *,
+    criteria: str = ...,
+    judge: Any = None,
+    key: Key | None = None,
+    mode: Mode = "one_call",
+    swap: bool = True,
+    with_reason: bool = False,
+    **options: Any,
+) -> Any: ...
+@overload
+def llm_judge_select(
+    *,
+    criteria: str = ...,
+    judge: Any = None,
+    key: Key | None = None,
+    mode: Mode = "one_call",
+    swap: bool = True,
+    with_reason: bool = False,
+    **options: Any,
+) -> Judged: ...
+def llm_judge_select(
+    values: Sequence[Any] | None = None,
+    /,
+    *,
+    criteria: str = "The candidate that answers best.",
+    judge: Any = None,
+    key: Key | None = None,
+    mode: Mode = "one_call",
+    swap: bool = True,
+    with_reason: bool = False,
+    **options: Any,
+) -> Any:
+    """The value that a model judges to be the best.
+
+    Models prefer what stands first (Zheng et al., Judging LLM-as-a-Judge, 2023), so the candidates are shown in both orders;
+    where the two answers differ, the candidate that comes first in the list counts.
+
+    Args:
+        values: The candidates.
+        criteria: What makes a candidate good.
+        judge: A DSPy signature or module of your own. It takes `candidates`, a list of texts, and gives `best`, a number from
+            1; for a tournament it takes `first` and `second`, and gives `better`, one of these words. `criteria`, and in a
+            `reduce_edge` the keys of the state, are there for its other inputs; a `reason` that it gives is kept.
+        key: What of a value is shown: a key of it, or a function of it; by default the whole value.
+        mode: `"one_call"` shows all candidates at once; `"tournament"` two at a time, in `ceil(log2(n))` rounds.
+        swap: Show them in both orders, with two calls.
+        with_reason: Return `{"value": ..., "reason": ...}`; the reason is "" for a single candidate.
+        **options: How the calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and what else a `vmap`
+            takes.
+
+    Raises:
+        ReducerError: if there are no candidates, one lacks the key, or the judge names none of them.
+
+    Example:
+        >>> import dspy, json
+        >>> from mahsm.testing import ModelServer
+        >>> def model(call):  # prefers the short one, wherever it stands
+        ...     return {"reason": "It is short.", "best": 1 + json.loads(call.field("candidates")).index("4")}
+        >>> with ModelServer(model) as server, dspy.context(lm=server.lm()):
+        ...     llm_judge_select(["It is 4, I think.", "4"], criteria="short", with_reason=True)
+        {'value': '4', 'reason': 'It is short.'}
+    """
+    if mode not in get_args(Mode):
+        raise ReducerError(f"llm_judge_select: mode={mode!r}; expected 'one_call' or 'tournament'.")
+    default: Any = ChooseBest if mode == "one_call" else ChooseBetter
+    module = judge if isinstance(judge, dspy.Module) else dspy.Predict(judge or default)
+    edge = vmap(module, batch_key=_MATCHES, out_key=_VERDICTS, item_to_state=_shown_to_judge, **options)
+    play = _one_call if mode == "one_call" else _tournament
+
+    def reduce(values: Sequence[Any], state: State) -> Any:
+        check_some("llm_judge_select", values)
+        texts = [_text(part) for part in parts("llm_judge_select", values, key)]
+        best, reason = play(edge, texts, {"criteria": criteria, **state}, swap=swap) if len(texts) > 1 else (0, "")
+        return {"value": values[best], "reason": reason} if with_reason else values[best]
+
+    return reduce if values is None else reduce(values, {})
+
+
+_MATCHES, _VERDICTS = "judge_matches", "judge_verdicts"
+Match: TypeAlias = list[tuple[int, str]]
+"""Candidates with their places, in the order in which they are shown."""
+
+
+def _shown_to_judge(match: Match) -> State:
+    texts = [text for _, text in match]
+    return {"candidates": texts, "first": texts[0], "second": texts[-1]}
+
+
+def _one_call(edge: Edge, texts: Sequence[str], state: State, *, swap: bool) -> tuple[int, str]:
+    match = list(enumerate(texts))
+    return _verdicts(edge, [match], state, "best", swap=swap)[0]
+
+
+def _tournament(edge: Edge, texts: Sequence[str], state: State, *, swap: bool) -> tuple[int, str]:
+    left, reason = list(range(len(texts))), ""
+    while len(left) > 1:
+        pairs = [left[start : start + 2] for start in range(0, len(left), 2)]
+        matches = [[(place, texts[place]) for place in pair] for pair in pairs if len(pair) == 2]
+        verdicts = _verdicts(edge, matches, state, "better", swap=swap)
+        reason = verdicts[0][1]
+        left = [place for place, _ in verdicts] + [pair[0] for pair in pairs if len(pair) == 1]
+    return left[0], reason
+
+
+def _verdicts(edge: Edge, matches: list[Match], state: State, field: str, *, swap: bool) -> list[tuple[int, str]]:
+    """The winner of each match, and the reason given for it."""
+    shown_as = [order for match in matches for order in ((match, match[::-1]) if swap else (match,))]
+    answers: list[Any] = edge.invoke({**state, _MATCHES: shown_as})[_VERDICTS]
+    chosen = [
+        (_chosen(order, answer, field), str(answer.get("reason", ""))) for order, answer in zip(shown_as, answers, strict=True)
+    ]
+    size = 2 if swap else 1
+    return [min(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+
+
+def _chosen(order: Match, answer: Mapping[str, Any], field: str) -> int:
+    said = answer.get(field)
+    places: dict[Any, int] = (
+        {"first": 0, "second": 1} if field == "better" else {number + 1: number for number in range(len(order))}
+    )
+    if said not in places:
+        raise ReducerError(
+            f"llm_judge_select: the judge gave {field}={shown(said)}; expected one of {', '.join(map(repr, places))}. A judge "
+            f"of your own has to give {field!r}."
+        )
+    return order[places[said]][0]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return str(value)
