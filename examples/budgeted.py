@@ -1,5 +1,6 @@
 """Best of as many candidates as half a cent buys."""
 
+import argparse
 from itertools import count
 from typing import TypedDict
 
@@ -32,7 +33,11 @@ def answer(_):
     return Reply({"slogan": f"slogan {n}", "score": n * 7 % 10}, usage=(100, 25))
 
 
-with ModelServer(answer) as server, dspy.context(lm=server.lm()):
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", help="a real model, as openai/gpt-4o-mini")
+model = parser.parse_args().model
+
+with ModelServer(answer) as server, dspy.context(lm=dspy.LM(model, cache=False) if model else server.lm()):
     state = graph.invoke({"task": "A slogan for a bucket.", "attempts": list(range(100))})
 
 print(len(state["candidates"]), "candidates of 0.1 cent each;", state["best"])

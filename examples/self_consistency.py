@@ -1,5 +1,6 @@
-"""Ask several times, and take the majority."""
+"""Ask several times, and take the majority as soon as it is one."""
 
+import argparse
 from itertools import cycle
 from typing import TypedDict
 
@@ -18,15 +19,24 @@ class State(TypedDict):
     answer: str
 
 
-sample = vmap(dspy.ChainOfThought("question -> answer"), batch_key="samples", out_key="answers", result="answer")
-vote = reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote)
+ask = dspy.ChainOfThought("question -> answer")
+sample = vmap(
+    ask, batch_key="samples", out_key="answers", result="answer", stop_when=majority_vote(normalize=True), max_concurrency=1
+)
+vote = reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote(normalize=True))
 graph = connect(StateGraph(State), START, sample, vote, END).compile()
 
-answers = cycle(["42", "42", "41"])  # stands in for a model that is wrong every third time
-with ModelServer(lambda _: {"reasoning": "6 * 7", "answer": next(answers)}) as server, dspy.context(lm=server.lm()):
-    state = graph.invoke({"question": "What is 6 * 7?", "samples": list(range(9))})
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", help="a real model, as openai/gpt-4o-mini")
+model = parser.parse_args().model
 
-print(state["answer"], sorted(state["answers"]).count("42"), "of", len(server.calls))
+answers = cycle(["42", "42.", "41"])  # stands in for a model that is wrong every third time
+with ModelServer(lambda _: {"reasoning": "6 * 7", "answer": next(answers)}) as server:
+    lm = dspy.LM(model, temperature=1.0, cache=False) if model else server.lm()
+    with dspy.context(lm=lm):
+        state = graph.invoke({"question": "What is 6 * 7?", "samples": list(range(15))})
+
+print(state["answer"], "after", len(state["answers"]), "of 15")
 
 # Output:
-# 42 6 of 9
+# 42 after 11 of 15

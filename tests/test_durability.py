@@ -42,3 +42,16 @@ def test_kill_loses_few_finished_items(tmp_path: Path, mode: str, kind: str, bou
     again = sum(counts[item] - 1 for item in finished)
     assert counts.keys() == set(range(1000))
     assert again <= (MAX_CONCURRENCY if kind == "chunk1" else 0.05 * len(finished))
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_kill_in_the_middle_of_a_wave(tmp_path: Path, mode: str) -> None:
+    """A hundred branches in ten layers, eager under async; what had ended is not run again, but for what was being saved."""
+    arguments = [mode, str(tmp_path), "wave"]
+    run_until(tmp_path, arguments, items=37)
+    finished = set(noted(tmp_path))
+    subprocess.run([sys.executable, str(WORKER), *arguments], check=True)
+
+    counts = Counter(noted(tmp_path))
+    assert counts.keys() == set(range(100))
+    assert sum(counts[branch] - 1 for branch in finished) <= 4, "as many as ran at once"

@@ -6,8 +6,24 @@ from typing import Any, TypedDict, assert_type
 from langgraph.graph import END, START, StateGraph
 
 import mahsm
-from mahsm import Edge, ItemError, connect, is_item_error, reduce_edge, vmap
-from mahsm.reducers import mean, score_and_select, top_k
+from mahsm import (
+    Branch,
+    Budget,
+    Edge,
+    ItemError,
+    RateLimit,
+    Retry,
+    budget,
+    connect,
+    is_item_error,
+    limits,
+    parallel,
+    reduce_edge,
+    vmap,
+)
+from mahsm.limits import LimitStats
+from mahsm.policies import Spending
+from mahsm.reducers import first, mean, rank_fusion, score_and_select, top_k
 
 
 class State(TypedDict):
@@ -34,6 +50,16 @@ assert_type(top_k([1, 2], k=1), list[int])
 assert_type(score_and_select([{"a": 1}], score_key="a"), dict[str, int])
 assert_type(mean([1, 2]), float)
 assert_type(mean(key="score"), Callable[[Sequence[Any]], float])
+assert_type(first([1, 2], k=1), list[int])
+assert_type(rank_fusion([["a"], ["b"]]), list[str])
+
+limit = RateLimit("openai", rps=50, burst=10, tpm=200_000, key="model", retry=Retry(attempts=3))
+assert_type(vmap(double, batch_key="xs", out_key="ys", rate_limit=limit, budget=Budget(usd=1), stop_when=first(k=2)), Edge)
+assert_type(vmap(double, batch_key="xs", out_key="ys", rate_limit={"provider": "openai", "rps": 5}, adaptive=(2, 8)), Edge)
+assert_type(parallel({"a": double, "b": Branch(edge, after="a", retry=Retry())}, scheduler="wave", eager=True), Edge)
+assert_type(limits.stats(), dict[str, LimitStats])
+with budget(tokens=100) as spent:
+    assert_type(spent, Spending)
 
 
 def failed(entry: int | ItemError) -> str:
