@@ -1,5 +1,6 @@
 """Reducers that stream, fuse and merge: early decisions, weights, rankings, trees."""
 
+import asyncio
 import math
 import threading
 from collections.abc import Sequence
@@ -253,3 +254,37 @@ def test_trees_that_are_none() -> None:
         tree_reduce([], merge=lambda state: None)
     values: Sequence[int] = [5]
     assert tree_reduce(values, merge=lambda state: -sum(state["items"])) == -5, "a single value is merged too"
+
+
+async def test_a_cancelled_tree_calls_nothing_more() -> None:
+    """Under asyncio the reducer blocks a thread, which knows of no cancellation; its edge does."""
+    calls: list[int] = []
+    begun, ended = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def merge(state: dict[str, Any]) -> int:
+        calls.append(1)
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+        return 0
+
+    edge = reduce_edge(input_key="xs", output_key="x", reducer=tree_reduce(merge=merge, arity=2, max_concurrency=1))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(edge.ainvoke({"xs": list(range(64))}))
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+    assert task.cancelled()
+    await asyncio.wait_for(ended.wait(), 10)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tree_inside_an_item_lends_its_slot(mode: str) -> None:
+    reduce = reduce_edge(
+        input_key="item", output_key="sum", reducer=tree_reduce(merge=lambda state: sum(state["items"]), arity=2)
+    )
+    edge = vmap(reduce, batch_key="rows", out_key="sums", result="sum", max_concurrency=1)
+    assert run(edge, {"rows": [[1, 2, 3], [4], [5, 6]]}, mode)["sums"] == [6, 4, 11]

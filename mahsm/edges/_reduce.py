@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,11 @@ from typing_extensions import TypedDict
 
 from mahsm import _tasks
 from mahsm._state import as_dict, batch, read, shown
+from mahsm._stops import Stops
 from mahsm._types import State
 from mahsm.edges import _check
 from mahsm.edges._edge import Compiled, Edge
+from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
 from mahsm.nodes._node import Node, node_name
@@ -78,7 +81,8 @@ class Reduce:
         """Run the subgraph on the running event loop."""
         token = _current_call.set(self._call(state))
         try:
-            return {self.output_key: (await graph.ainvoke({}, config))["value"]}
+            with _edges_inside_stop():
+                return {self.output_key: (await graph.ainvoke({}, config))["value"]}
         finally:
             _current_call.reset(token)
 
@@ -107,6 +111,23 @@ class Reduce:
                 "to go on."
             )
         return [value for value in inputs if not is_item_error(value)]
+
+
+@contextmanager
+def _edges_inside_stop() -> Generator[None, None, None]:
+    """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around sees to that."""
+    if current_item.get() is not None:
+        yield
+        return
+    inside = Stops()
+    token = current_item.set(Item((), (), inside))
+    try:
+        yield
+    except BaseException as error:
+        inside.stop(error)
+        raise
+    finally:
+        current_item.reset(token)
 
 
 def reduce_edge(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import dspy
@@ -151,7 +152,7 @@ def _verdicts(edge: Edge, matches: list[Match], state: State, field: str, *, swa
         (_chosen(order, answer, field), str(answer.get("reason", ""))) for order, answer in zip(shown_as, answers, strict=True)
     ]
     size = 2 if swap else 1
-    return [min(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+    return [min(chosen[start : start + size], key=itemgetter(0)) for start in range(0, len(chosen), size)]
 
 
 def _chosen(order: Match, answer: Mapping[str, Any], field: str) -> int:
