@@ -15,7 +15,7 @@ class State(TypedDict):
     titles: list[str]
 
 
-openai = RateLimit("openai", rps=200, burst=10, retry=Retry(attempts=8, base=0.01))
+openai = RateLimit("openai", rps=100, burst=10, retry=Retry(attempts=8, base=0.01))
 options = {"batch_key": "docs", "item_to_state": lambda doc: {"doc": doc}, "max_concurrency": 16}
 short = vmap(dspy.Predict("doc -> summary"), out_key="summaries", result="summary", rate_limit=openai, name="sums", **options)
 titles = vmap(dspy.Predict("doc -> title"), out_key="titles", result="title", rate_limit="openai", name="title", **options)
@@ -24,7 +24,7 @@ connect(builder, START, short, END)
 graph = connect(builder, START, titles, END).compile()  # both at the same time
 
 answer = {"summary": "short", "title": "A title"}  # the provider stands in for a real one, and fails every tenth call
-with Provider(rps=200, burst=20, failures=0.1, answer=answer) as provider, dspy.context(lm=provider.lm()):
+with Provider(rps=100, burst=20, failures=0.1, answer=answer) as provider, dspy.context(lm=provider.lm()):
     state = graph.invoke({"docs": [f"document {number}" for number in range(40)]})
     report = provider.report()
 

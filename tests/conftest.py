@@ -1,3 +1,4 @@
+import itertools
 import os
 import threading
 import time
@@ -17,3 +18,16 @@ def no_threads_left() -> Iterator[None]:
     while left := [thread for thread in threading.enumerate() if thread.name.startswith("mahsm-item")]:
         assert time.monotonic() < deadline, left
         left[0].join(timeout=0.1)
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A provider that no other test knows."""
+    from mahsm import limits
+
+    provider = f"provider{next(_numbers)}"
+    yield provider
+    limits.forget(provider)

@@ -14,7 +14,7 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel
 
-from mahsm import Edge, connect
+from mahsm import Branch, Edge, connect
 
 MODES = ("sync", "async")
 
@@ -107,3 +107,31 @@ class Gauge:
         finally:
             with self.lock:
                 self.now -= 1
+
+
+WAVES: list[dict[str, Any]] = [{"scheduler": "wave"}, {"scheduler": "wave", "eager": True}]
+
+
+class BranchState(TypedDict, total=False):
+    text: str
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+    log: Annotated[list[str], operator.add]
+    messages: Annotated[list[AnyMessage], add_messages]
+    errors: Any
+
+
+def writes(key: str, value: Any = None, *reads: str) -> Branch:
+    """A branch that writes a key, made of the keys that it reads."""
+    return Branch(
+        lambda state: {key: value if value is not None else key + "".join(state[read] for read in reads)},
+        name=key,
+        reads=reads,
+        writes=[key],
+    )
+
+
+def fails(_: Any) -> None:
+    raise ValueError("broken")

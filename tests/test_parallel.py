@@ -1,56 +1,27 @@
 """`parallel`: order, what branches see, merging, failures, interrupts, resuming."""
 
 import asyncio
-import operator
 import threading
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import dspy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langgraph.checkpoint.memory import InMemorySaver
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
-from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from mahsm import Branch, Budget, RateLimit, Retry, budget, connect, dspy_node, is_item_error, limits, parallel, vmap
-from mahsm.errors import BudgetExceeded, EdgeError, MissingKeyError, NodeError
+from mahsm import Branch, connect, dspy_node, parallel, vmap
+from mahsm.errors import EdgeError, MissingKeyError, NodeError
 from mahsm.testing import ModelServer, Reply
-from tests.helpers import MODES, Gauge, graph_of, run, thread
+from tests.helpers import MODES, WAVES, Gauge, fails, graph_of, run, writes
+from tests.helpers import BranchState as State
 
-WAVES: list[dict[str, Any]] = [{"scheduler": "wave"}, {"scheduler": "wave", "eager": True}]
 SCHEDULERS: list[dict[str, Any]] = [*WAVES, {"scheduler": "sequential"}, {"scheduler": "parallel"}]
-
-
-class State(TypedDict, total=False):
-    text: str
-    a: Any
-    b: Any
-    c: Any
-    d: Any
-    log: Annotated[list[str], operator.add]
-    messages: Annotated[list[AnyMessage], add_messages]
-    errors: Any
-
-
-def writes(key: str, value: Any = None, *reads: str) -> Branch:
-    """A branch that writes a key, made of the keys that it reads."""
-    return Branch(
-        lambda state: {key: value if value is not None else key + "".join(state[read] for read in reads)},
-        name=key,
-        reads=reads,
-        writes=[key],
-    )
-
-
-def fails(_: Any) -> None:
-    raise ValueError("broken")
 
 
 # What comes of it.
@@ -356,7 +327,7 @@ def test_a_key_that_nobody_writes(mode: str) -> None:
         MissingKeyError, match=r"the branch 'b' reads 'a', which no branch is known to write, and state has no key 'a'"
     ):
         run(edge, {"text": "x"}, mode)
-    with pytest.raises(EdgeError, match=r"uses 'z', but the state schema State"):
+    with pytest.raises(EdgeError, match=r"uses 'z', but the state schema BranchState"):
         connect(StateGraph(State), START, parallel([Branch(fails, writes=["z"])]), END)
 
 
@@ -369,207 +340,3 @@ def test_names() -> None:
     assert parallel([summarize] * 9).name == "parallel_9"
     drawn = graph_of(edge).get_graph(xray=True).draw_mermaid()
     assert "summarize_2" in drawn
-
-
-# Failures.
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_error_cancels_the_others_and_comes_out_as_it_is(mode: str) -> None:
-    cancelled = threading.Event()
-
-    async def waits(_: Any) -> None:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    async def breaks(_: Any) -> None:
-        await asyncio.sleep(0.01)
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken") as caught:
-        run(parallel({"waits": waits, "breaks": breaks}, name="edge"), {}, mode)
-    assert "mahsm: edge, branch 'breaks', attempt 1" in caught.value.__notes__
-    assert cancelled.wait(10)
-
-
-@pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
-@pytest.mark.parametrize("mode", MODES)
-def test_isolated_failures_keep_the_others_and_skip_dependants(mode: str, options: Any) -> None:
-    branches = {
-        "fine": lambda state: {"a": 1},
-        "broken": fails,
-        "needs_broken": Branch(lambda state: {"b": 1}, after="broken"),
-        "needs_that": Branch(lambda state: {"c": 1}, after="needs_broken"),
-        "needs_fine": Branch(lambda state: {"d": state["a"]}, after="fine"),
-    }
-    update = run(parallel(branches, on_error="isolate", errors_key="errors", **options), {}, mode)
-    errors = update.pop("errors")
-    assert update == {"a": 1, "d": 1}
-    assert [(error["key"], error["type"].split(".")[-1], error["attempts"]) for error in errors] == [
-        ("'broken'", "ValueError", 1),
-        ("'needs_broken'", "BranchSkipped", 0),
-        ("'needs_that'", "BranchSkipped", 0),
-    ]
-    assert "depends on 'broken', which failed" in errors[1]["message"]
-    assert all(map(is_item_error, errors))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_errors_beside_reduced_keys(mode: str) -> None:
-    edge = parallel(
-        {"x": lambda state: {"log": ["x"]}, "y": lambda state: {"log": ["y"]}, "broken": fails},
-        on_error="isolate",
-        errors_key="errors",
-    )
-    state = run(graph_of(edge, state=State), {"log": []}, mode)
-    assert (state["log"], len(state["errors"])) == (["x", "y"], 1)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_each_branch_is_tried_as_it_says(mode: str) -> None:
-    limits.forget("parallel-test")
-    tries: list[int] = []
-
-    def flaky(_: Any) -> Any:
-        tries.append(1)
-        if len(tries) < 3:
-            raise ConnectionError("down")
-        return {"a": len(tries)}
-
-    async def slow(_: Any) -> None:
-        await asyncio.sleep(3600)
-
-    limit = RateLimit("parallel-test", rps=1000)
-    edge = parallel(
-        {"flaky": Branch(flaky, retry=Retry(base=0), rate_limit=limit), "slow": Branch(slow, timeout=0.01)},
-        on_error="isolate",
-        errors_key="errors",
-    )
-    update = run(edge, {}, mode)
-    assert update["a"] == 3
-    assert update["errors"][0]["message"] == "took longer than 0.01 s"
-    assert limits.stats()["parallel-test"].admitted == 3
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_timeout_of_all(mode: str) -> None:
-    async def slow(_: Any) -> None:
-        await asyncio.sleep(3600)
-
-    branches = {"quick": lambda state: {"a": 1}, "slow": slow, "never": Branch(lambda state: {"b": 1}, after="slow")}
-    edge = parallel(branches, scheduler="wave", timeout=0.1, on_error="isolate", errors_key="errors", name="edge")
-    update = run(edge, {}, mode)
-    assert update["a"] == 1
-    assert next(error["type"].split(".")[-1] for error in update["errors"]) == "TimeoutError"
-    assert len(update["errors"]) == 2
-    with pytest.raises(TimeoutError, match=r"the deadline of 0.1 s is over"):
-        run(parallel(branches, scheduler="wave", timeout=0.1), {}, mode)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_budget_stops_branches_that_have_not_begun(mode: str) -> None:
-    edge = parallel([writes(key, 1) for key in "abcd"], scheduler="sequential")
-    with budget(calls=2), pytest.raises(BudgetExceeded):
-        run(edge, {}, mode)
-    isolated = parallel([writes(key, 1) for key in "abcd"], scheduler="sequential", on_error="isolate", errors_key="errors")
-    with budget(calls=2):
-        update = run(isolated, {}, mode)
-    assert (update["a"], update["b"], len(update["errors"])) == (1, 1, 2)
-    assert isinstance(Budget(calls=2), Budget)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_target_that_cancels_itself_has_failed(mode: str) -> None:
-    async def gives_up(_: Any) -> None:
-        raise asyncio.CancelledError
-
-    update = run(parallel({"gives_up": gives_up, "a": writes("a", 1)}, on_error="isolate", errors_key="errors"), {}, mode)
-    assert (update["a"], update["errors"][0]["type"].split(".")[-1]) == (1, "CancelledError")
-
-
-async def test_a_cancelled_run_ends_branches_that_wait() -> None:
-    begun = asyncio.Event()
-
-    async def waits(_: Any) -> None:
-        begun.set()
-        await asyncio.sleep(3600)
-
-    edge = parallel({"first": waits, "second": Branch(waits, after="first")}, scheduler="wave")
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(edge.ainvoke({}))
-        await begun.wait()
-        task.cancel()
-    assert task.cancelled()
-
-
-# Interrupts and resuming.
-
-
-@pytest.mark.parametrize("options", [{"scheduler": "parallel"}, *WAVES])
-@pytest.mark.parametrize("mode", MODES)
-def test_interrupts_in_two_branches_resume_each(mode: str, options: Any) -> None:
-    calls: list[str] = []
-
-    def asks(key: str) -> Any:
-        return lambda state: {key: interrupt(f"{key}?")}
-
-    def counted(_: Any) -> Any:
-        calls.append("c")
-        return {"c": 1}
-
-    branches: Any = {"a": asks("a"), "b": asks("b"), "c": counted}
-    if options["scheduler"] == "wave":
-        branches["d"] = Branch(lambda state: {"d": state["a"] + state["b"]}, after=["a", "b"])
-    graph = graph_of(parallel(branches, **options), state=State, checkpointer=InMemorySaver())
-    asked = run(graph, {"text": "x"}, mode, thread())["__interrupt__"]
-    assert sorted(one.value for one in asked) == ["a?", "b?"]
-    state = run(graph, Command(resume={one.id: one.value.upper() for one in asked}), mode, thread())
-    assert (state["a"], state["b"], state["c"]) == ("A?", "B?", 1)
-    if "d" in branches:
-        assert state["d"] == "A?B?"
-    assert calls == ["c"], "a finished branch does not run again"
-
-
-@pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
-@pytest.mark.parametrize("mode", MODES)
-def test_finished_branches_do_not_run_again(mode: str, options: Any) -> None:
-    calls: list[str] = []
-    broken = True
-
-    def branch(key: str, *after: str) -> Branch:
-        def target(state: Any) -> Any:
-            calls.append(key)
-            if key == "c" and broken:
-                raise ValueError("power cut")
-            return {key: key + "".join(state[name] for name in after)}
-
-        return Branch(target, name=key, after=after)
-
-    edge = parallel([branch("a"), branch("b", "a"), branch("c", "b"), branch("d", "a", "c")], **options)
-    graph = graph_of(edge, state=State, checkpointer=InMemorySaver())
-    with pytest.raises(ValueError, match="power cut"):
-        run(graph, {"text": "x"}, mode, thread())
-    broken = False
-    state = run(graph, None, mode, thread())
-    assert state["d"] == "dacba"
-    assert calls == ["a", "b", "c", "c", "d"]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_interrupt_needs_a_checkpointer(mode: str) -> None:
-    with pytest.raises(EdgeError, match=r"called interrupt\(\), but the edge runs alone, without a checkpointer"):
-        run(parallel([lambda state: interrupt("?")]), {}, mode)
-
-
-def test_branches_are_tasks_of_langgraph() -> None:
-    graph = graph_of(parallel([writes("a", 1), writes("b", 2)], name="edge"), state=State)
-    events = [event for _, event in graph.stream({"text": "x"}, stream_mode="updates", subgraphs=True)]
-    assert {next(iter(event)) for event in events} == {"a", "b", "edge"}
-
-
-def test_the_subgraph_runs_only_in_its_edge() -> None:
-    with pytest.raises(EdgeError, match="this subgraph runs only inside its edge"):
-        parallel([writes("a", 1)]).graph.invoke({})

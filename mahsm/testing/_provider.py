@@ -64,13 +64,13 @@ class Provider:
         >>> from mahsm import RateLimit, vmap
         >>> from mahsm.testing import Provider
         >>> ask = dspy.Predict("item -> answer")
-        >>> limit = RateLimit("provider-example", rps=200, burst=5)
+        >>> limit = RateLimit("provider-example", rps=100, burst=10)
         >>> edge = vmap(ask, batch_key="questions", out_key="answers", result="answer", rate_limit=limit)
-        >>> with Provider(rps=200, burst=10, answer={"answer": "yes"}) as provider, dspy.context(lm=provider.lm()):
-        ...     answers = edge.invoke({"questions": ["?"] * 20})["answers"]
+        >>> with Provider(rps=100, burst=20, answer={"answer": "yes"}) as provider, dspy.context(lm=provider.lm()):
+        ...     answers = edge.invoke({"questions": ["?"] * 30})["answers"]
         ...     report = provider.report()
         >>> len(answers), report.statuses
-        (20, {200: 20})
+        (30, {200: 30})
     """
 
     rps: float | None = None
