@@ -1,11 +1,12 @@
 """How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 
@@ -25,6 +26,9 @@ from mahsm.policies._budget import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
 
+_runs: "ContextVar[Mapping[EdgeGraph[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
+"""The run of each edge that is running here."""
+
 
 class EdgeGraph(ABC, Generic[RunT]):
     """The subgraph of one edge, and how it is run.
@@ -38,7 +42,6 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._current: ContextVar[RunT] = ContextVar(f"mahsm_run_{name}")
 
     @cached_property
     def graph(self) -> Compiled:
@@ -128,12 +131,12 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     def running(self) -> RunT:
         """The run that a node of the subgraph is in."""
-        run = self._current.get(None)
+        run = _runs.get().get(self)
         if run is None:
             raise EdgeError(
                 f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
             )
-        return run
+        return cast("RunT", run)
 
     @contextmanager
     def _session(self, state: Any, config: RunnableConfig) -> Generator[RunT, None, None]:
@@ -145,7 +148,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             if self.watches:
                 stack.enter_context(watched(retries=not self.retries))
             run = self._begin(values, config, shared)
-            stack.callback(self._current.reset, self._current.set(run))
+            stack.callback(_runs.reset, _runs.set({**_runs.get(), self: run}))
             outer = current_item.get()
             if outer is not None:
                 stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
