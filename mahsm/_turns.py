@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 Stop = Callable[[BaseException], object]
 Stoppable = Callable[[Stop], AbstractContextManager[None]]
@@ -36,8 +36,9 @@ class TaskTurn(Turn):
     def wake(self) -> None:
         if threading.get_ident() == self._thread:
             _settle(self._future)
-        elif not self._loop.is_closed():  # its owner has gone without a word
-            self._loop.call_soon_threadsafe(_settle, self._future)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: the caller has gone without a word
+                self._loop.call_soon_threadsafe(_settle, self._future)
 
 
 class ThreadTurn(Turn):
