@@ -215,23 +215,10 @@ def tree(count: int, arity: int) -> tuple[list[Figure], dict[str, int]]:
 
 def main(*, quick: bool) -> int:
     rounds = 1 if quick else 10
-    figures: list[Figure] = []
-    tables: list[Rows] = []
-    measurements: dict[str, Any] = {}
-    parts: dict[str, Callable[[], tuple[Any, ...]]] = {
+    parts: dict[str, report.Part] = {
         "ensemble": lambda: ensemble(rounds),
         "diamond": lambda: diamonds(rounds, 30),
         "early": lambda: early(101),
         "tree": lambda: tree(1000, 8),
     }
-    for name, part in parts.items():
-        found, *rows, measurements[name] = part()
-        figures += found
-        tables += rows
-    for table in tables:
-        report.show_table(table)
-    report.show(figures)
-    report.save("branches", figures, measurements, quick=quick)
-    if not quick:
-        report.write_readme("branches", figures, [report.markdown(table) for table in tables])
-    return 0
+    return report.run("branches", parts, quick=quick)

@@ -365,10 +365,7 @@ def early_stop() -> tuple[list[Figure], dict[str, Any]]:
 
 
 def main(*, quick: bool) -> int:
-    figures: list[Figure] = []
-    tables: list[Rows] = []
-    measurements: dict[str, Any] = {}
-    parts: dict[str, Callable[[], tuple[Any, ...]]] = {
+    parts: dict[str, report.Part] = {
         "pace": lambda: pace(60 if quick else 1000),
         "tokens": lambda: tokens(0.5 if quick else 15),
         "large_request": large_request,
@@ -379,14 +376,4 @@ def main(*, quick: bool) -> int:
         "adaptive": lambda: adaptive(80 if quick else 2000),
         "early_stop": early_stop,
     }
-    for name, part in parts.items():
-        found, *rows, measurements[name] = part()
-        figures += found
-        tables += rows
-    for table in tables:
-        report.show_table(table)
-    report.show(figures)
-    report.save("limits", figures, measurements, quick=quick)
-    if not quick:
-        report.write_readme("limits", figures, [report.markdown(table) for table in tables])
-    return 0
+    return report.run("limits", parts, quick=quick)

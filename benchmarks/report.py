@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -30,6 +31,10 @@ class Figure:
     @property
     def met(self) -> bool:
         return self.measured >= self.asked if self.at_least else self.measured <= self.asked
+
+
+Part = Callable[[], tuple[Any, ...]]
+"""Gives its figures, its tables, and what it measured."""
 
 
 def show(figures: list[Figure]) -> None:
@@ -69,6 +74,24 @@ def write_readme(scenario: str, figures: list[Figure], tables: list[str]) -> Non
     begin, end = f"<!-- {scenario} -->", f"<!-- /{scenario} -->"
     before, rest = README.read_text().split(begin)
     README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+
+
+def run(scenario: str, parts: Mapping[str, Part], *, quick: bool) -> int:
+    """Run the parts of a scenario, print what they found, and keep it."""
+    figures: list[Figure] = []
+    tables: list[list[list[str]]] = []
+    measurements: dict[str, Any] = {}
+    for name, part in parts.items():
+        found, *rows, measurements[name] = part()
+        figures += found
+        tables += rows
+    for table in tables:
+        show_table(table)
+    show(figures)
+    save(scenario, figures, measurements, quick=quick)
+    if not quick:
+        write_readme(scenario, figures, [markdown(table) for table in tables])
+    return 0
 
 
 def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool) -> Path:
