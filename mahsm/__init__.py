@@ -1,6 +1,6 @@
 """Special edges for LangGraph: fan-out, fan-in, and what holds them together.
 
-- `edges`     `vmap`, `parallel`, `reduce_edge`
+- `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
 - `nodes`     `dspy_node`
 - `reducers`  functions from a list to one value
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mahsm._progress import progress as progress
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
+    from mahsm.edges import fuse as fuse
+    from mahsm.edges import jit_edge as jit_edge
     from mahsm.edges import parallel as parallel
     from mahsm.edges import reduce_edge as reduce_edge
     from mahsm.edges import vmap as vmap
@@ -57,7 +59,9 @@ _HOMES = {
     "dspy_node": "mahsm.nodes",
     "edges": "mahsm.edges",
     "errors": "mahsm.errors",
+    "fuse": "mahsm.edges",
     "graph": "mahsm.graph",
+    "jit_edge": "mahsm.edges",
     "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
     "nodes": "mahsm.nodes",
@@ -83,8 +87,10 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "dspy_node",
     "edges",
     "errors",
+    "fuse",
     "graph",
     "is_item_error",
+    "jit_edge",
     "limits",
     "nodes",
     "parallel",

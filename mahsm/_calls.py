@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from mahsm._usage import Answer, count_answer, count_call
+from mahsm.errors import JitError
 
 
 class Pass(Protocol):
@@ -38,6 +39,29 @@ clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True
 """Whether DSPy may try calls again by itself."""
 
 
+_refused: ContextVar[str | None] = ContextVar("mahsm_calls_refused", default=None)
+
+
+@contextmanager
+def calls_refused(why: str) -> Generator[None, None, None]:
+    """No model may be called in the block; whoever tries gets an error that says why."""
+    token = _refused.set(why)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
+
+
+def check_refused() -> None:
+    """Say why no model may be called here, if none may.
+
+    Raises:
+        JitError: if none may.
+    """
+    if (why := _refused.get()) is not None:
+        raise JitError(why)
+
+
 class SeenCall:
     """One call of a model.
 
@@ -52,6 +76,7 @@ class SeenCall:
 @contextmanager
 def call(characters: int) -> Generator[SeenCall, None, None]:
     """The block calls a model: let it through, and count it."""
+    check_refused()
     here = gate.get()
     passed = here.enter(characters) if here else None
     with _counted(passed) as seen:
@@ -61,6 +86,7 @@ def call(characters: int) -> Generator[SeenCall, None, None]:
 @asynccontextmanager
 async def call_async(characters: int) -> AsyncGenerator[SeenCall, None]:
     """The awaitable twin of `call`."""
+    check_refused()
     here = gate.get()
     passed = await here.enter_async(characters) if here else None
     with _counted(passed) as seen:

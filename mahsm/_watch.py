@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from mahsm._calls import clients_retry
+from mahsm._calls import check_refused, clients_retry
 from mahsm._dspy_lm import watched_settings
 from mahsm._usage import Answer, count_answer, count_call
 
@@ -20,11 +20,14 @@ class _Handler(BaseCallbackHandler):
     """Counts what LangChain's chat models say that they took."""
 
     run_inline = True
+    raise_error = True  # of a refused call
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[Any]], **kwargs: Any) -> None:
+        check_refused()
         count_call()
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
+        check_refused()
         count_call()
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:

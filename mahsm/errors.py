@@ -6,6 +6,7 @@ MahsmError
 │   └── MissingKeyError (KeyError)  a key is not in the state
 ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
+├── JitError (TypeError)            a function cannot be compiled as it is
 ├── LimitError (ValueError)         a rate limit that cannot be kept, or two that contradict each other
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and nothing new begins
@@ -16,6 +17,7 @@ __all__ = [
     "BranchSkipped",
     "BudgetExceeded",
     "EdgeError",
+    "JitError",
     "LimitError",
     "MahsmError",
     "MissingKeyError",
@@ -51,6 +53,10 @@ class NodeError(MahsmError, ValueError):
 
 class ReducerError(MahsmError, ValueError):
     """A reducer cannot decide on these values."""
+
+
+class JitError(MahsmError, TypeError):
+    """A function cannot be compiled as it is, or its results depend on what they must not."""
 
 
 class LimitError(MahsmError, ValueError):

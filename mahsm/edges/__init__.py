@@ -22,12 +22,18 @@ What both need:
 - `_items`, `_bound`       the slots that are held and lent; LangGraph's own `max_concurrency`
 
 Fan-in: `_reduce`, `reduce_edge`.
+
+Numeric work: `_jit`, `jit_edge`; `_fuse`, several as one; `_jit_vmap`, for every item of a list at once. What they compile, and
+how, is in `mahsm._jit`.
 """
 
 from mahsm.edges._branch import Branch as Branch
 from mahsm.edges._edge import Edge as Edge
+from mahsm.edges._fuse import fuse as fuse
+from mahsm.edges._jit import JitEdge as JitEdge
+from mahsm.edges._jit import jit_edge as jit_edge
 from mahsm.edges._parallel import parallel as parallel
 from mahsm.edges._reduce import reduce_edge as reduce_edge
 from mahsm.edges._vmap import vmap as vmap
 
-__all__ = ["Branch", "Edge", "parallel", "reduce_edge", "vmap"]
+__all__ = ["Branch", "Edge", "JitEdge", "fuse", "jit_edge", "parallel", "reduce_edge", "vmap"]

@@ -10,6 +10,8 @@ from mahsm._state import shown
 from mahsm._types import Overlay
 from mahsm.edges import _check
 from mahsm.edges._edge import Edge
+from mahsm.edges._jit import JitEdge
+from mahsm.edges._jit_vmap import jit_vmap
 from mahsm.edges._stop_when import Reducer, StopWhen
 from mahsm.edges._vmap_graph import VmapGraph
 from mahsm.edges._vmap_spec import OnError, VmapSpec
@@ -53,6 +55,8 @@ def vmap(
     model that the target's first parameter is annotated with. An empty batch gives `[]`.
 
     With a checkpointer, finished items are not run again after a crash, an error or an interrupt.
+
+    A `jit_edge` as the target is computed once for all items, by `jax.vmap`, and not called for each.
 
     Args:
         target: What to call: a function of the state (sync or async; it may take LangGraph's `config`, `runtime`, `store`
@@ -167,6 +171,8 @@ def vmap(
         chunk_size=chunk_size,
         progress=progress,
     )
+    if isinstance(target, JitEdge):
+        return jit_vmap(edge, spec, target)
     lowered = VmapGraph(spec)
     writes = [out_key] if errors_key is None else [out_key, errors_key]
     return Edge(lowered.run, lowered.run_async, name=spec.name, graph=lowered.graph, reads=[batch_key], writes=writes)

@@ -1,0 +1,287 @@
+"""Many states at once: what is computed for each of them is computed for all in one go, by `jax.vmap`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from mahsm._jit._devices import x64_pinned
+from mahsm._jit._inputs import Inputs
+from mahsm._jit._outputs import plain
+from mahsm._jit._program import OTHER_FILL, Compiled, Outcome, Program
+from mahsm._jit._ragged import check_padding, cut
+from mahsm._jit._values import LEAF, Leaf
+from mahsm._state import read, shown
+from mahsm._types import Overlay, State
+from mahsm.errors import EdgeError, StateError
+
+
+@dataclass
+class _Group:
+    """States with equal parts, and leaves of equal shapes."""
+
+    inputs: Inputs
+    flags: list[bool]
+    columns: list[Any]
+    places: list[int]
+    lengths: list[int] = field(default_factory=list[int])
+    members: list[Inputs] = field(default_factory=list[Inputs])
+
+
+class Batch:
+    """States that are a common one, with something of each laid over it.
+
+    Args:
+        program: What is computed.
+        state: The common state.
+        overlays: What is laid over it.
+    """
+
+    def __init__(self, program: Program, state: State, overlays: Sequence[Overlay]) -> None:
+        self._program = program
+        self._state = state
+        self._overlays = overlays
+        self._spec = program.spec
+        self._wanted = (*self._spec.reads, *self._spec.seeds)
+        self.outcomes: list[Outcome] = [{}] * len(overlays)
+
+    def run(self) -> list[Outcome]:
+        """What comes of each state, in their order."""
+        mapped = self._mapped(self._overlays[0])
+        if all(overlay.keys() >= mapped and self._mapped(overlay) == mapped for overlay in self._overlays):
+            self._run(mapped, range(len(self._overlays)))
+        else:
+            by_keys: dict[frozenset[str], list[int]] = {}
+            for place, overlay in enumerate(self._overlays):
+                by_keys.setdefault(self._mapped(overlay), []).append(place)
+            for keys, places in by_keys.items():
+                self._run(keys, places)
+        return self.outcomes
+
+    def _mapped(self, overlay: Overlay) -> frozenset[str]:
+        return frozenset(key for key in self._wanted if key in overlay)
+
+    def _run(self, mapped: frozenset[str], places: Sequence[int]) -> None:
+        shared = self._shared(mapped)
+        quick = self._quick_group(mapped, places, shared) if not self._spec.ragged else None
+        for group in [quick] if quick else self._groups(mapped, places, shared):
+            try:
+                self._compute(group)
+            except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
+                for place in group.places:
+                    self.outcomes[place] = error
+
+    # Taking states apart.
+
+    def _shared(self, mapped: frozenset[str]) -> dict[str, Inputs]:
+        """The keys that all states have in common, by key."""
+        if self._spec.shard in mapped:
+            raise EdgeError(
+                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all items share."
+            )
+        found: dict[str, Inputs] = {}
+        for key in self._spec.reads:
+            if key in mapped:
+                continue
+            leaves: list[Leaf] = []
+            part = self._program.reader.part(key, read(self._state, key, self._spec.name, "in_keys"), leaves)
+            if any(_is_random_key(leaf) for leaf in leaves):
+                raise StateError(
+                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and so draw the "
+                    "same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
+                )
+            found[key] = Inputs((part,), leaves)
+        return found
+
+    def _quick_group(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> _Group | None:
+        """One group of all states, if it is easy to see that they make one; columns are then made without taking each apart."""
+        inputs, flags, columns = Inputs((), []), list[bool](), list[Any]()
+        for key in self._spec.reads:
+            if key in shared:
+                inputs.parts += shared[key].parts
+                columns += shared[key].leaves
+                flags += [False] * len(shared[key].leaves)
+                continue
+            if key in self._spec.static_keys:
+                return None
+            column = _stacked([self._overlays[place][key] for place in places])
+            if column is None:
+                return None
+            try:
+                columns.append(self._program.reader.column(key, column))
+            except StateError:
+                return None  # of one item, which has to be found
+            inputs.parts += (LEAF,)
+            flags.append(True)
+        for key in self._spec.seeds:
+            if key in mapped:
+                return None
+            columns.append(self._seed(key, self._state))
+            flags.append(False)
+        return _Group(inputs, flags, columns, list(places))
+
+    def _groups(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> list[_Group]:
+        groups: dict[Any, _Group] = {}
+        ragged = bool(self._spec.ragged & mapped)
+        common: Inputs | None = None
+        for place in places:
+            try:
+                inputs = self._taken(place, shared)
+                if self._spec.ragged and (ragged or common is None):
+                    self._program.reader.pad(inputs)
+                    common = inputs
+                elif self._spec.ragged and common is not None:
+                    inputs.length, inputs.bucket = common.length, common.bucket
+                    inputs.leaves.append(common.leaves[-1])
+                seeds = [self._seed(key, {**self._state, **self._overlays[place]}) for key in self._spec.seeds]
+            except StateError as error:
+                self.outcomes[place] = error
+                continue
+            at = len(inputs.leaves) - bool(self._spec.ragged)
+            inputs.leaves[at:at] = seeds
+            flags = self._flags(inputs, mapped, ragged=ragged)
+            shapes = tuple(_shape(leaf) for leaf, flag in zip(inputs.leaves, flags, strict=True) if flag)
+            group = groups.setdefault((inputs.parts, shapes), _Group(inputs, flags, [], []))
+            group.places.append(place)
+            group.members.append(inputs)
+        for group in groups.values():
+            group.columns = _columns(group, [member.leaves for member in group.members], x64=self._spec.x64)
+        return list(groups.values())
+
+    def _taken(self, place: int, shared: Mapping[str, Inputs]) -> Inputs:
+        inputs = Inputs((), [])
+        for key in self._spec.reads:
+            if key in shared:
+                inputs.parts += shared[key].parts
+                inputs.leaves += shared[key].leaves
+            else:
+                inputs.parts += (self._program.reader.part(key, self._overlays[place][key], inputs.leaves),)
+        return inputs
+
+    def _flags(self, inputs: Inputs, mapped: frozenset[str], *, ragged: bool) -> list[bool]:
+        flags: list[bool] = []
+        for key, part in zip(self._spec.reads, inputs.parts, strict=True):
+            flags += [key in mapped or (ragged and key in self._spec.ragged)] * part.leaves
+        flags += [key in mapped for key in self._spec.seeds]
+        return [*flags, ragged] if self._spec.ragged else flags
+
+    def _seed(self, key: str, state: Mapping[str, Any]) -> Any:
+        return self._program.reader.seed(key, read(dict(state), key, self._spec.name, "seed_key"))
+
+    # Computing.
+
+    def _compute(self, group: _Group) -> None:
+        program, spec = self._program, self._spec
+        flags, columns = list(group.flags), self._padded(group, group.columns)
+        if spec.seeds:
+            flags.append(True)
+            columns.append(_with_last(np.array(group.places, np.uint32)))
+        key = ("batch", group.inputs.parts, tuple(flags))
+        compiled = program.compiled(
+            key, lambda: Compiled(program, group.inputs.parts, flags, self._places(group, columns)), columns
+        )
+        outputs = program.computed(compiled, columns)
+        if spec.ragged:
+            self._keep_ragged(group, compiled, outputs, columns)
+            return
+        rows = {name: self._rows(value, len(group.places)) for name, value in outputs.items()}
+        for place, row in zip(group.places, zip(*rows.values(), strict=True), strict=True):
+            self.outcomes[place] = dict(zip(rows, row, strict=True))
+
+    def _padded(self, group: _Group, columns: Sequence[Any]) -> list[Any]:
+        return [_with_last(column) if flag else column for column, flag in zip(columns, group.flags, strict=True)]
+
+    def _places(self, group: _Group, columns: Sequence[Any]) -> list[Any] | None:
+        return self._program.placement.of_all(self._spec.reads, group.inputs.parts, columns)
+
+    def _rows(self, value: Any, count: int) -> list[Any]:
+        """What each state gets of an output, as `Program` would give it."""
+        leaves, treedef = jax.tree.flatten(value)
+        columns = [self._split(leaf, count) for leaf in leaves]
+        if jax.tree_util.treedef_is_leaf(treedef):
+            return columns[0]
+        rows = [treedef.unflatten(row) for row in zip(*columns, strict=True)] if columns else [value] * count
+        return [self._program.convert(row) for row in rows]
+
+    def _split(self, leaf: Any, count: int) -> list[Any]:
+        if self._spec.output == "jax":
+            return list(leaf[:count])
+        array: Any = np.asarray(plain(leaf, self._spec.name))[:count]
+        return array.tolist() if array.ndim == 1 or self._spec.output == "python" else list(array)
+
+    def _keep_ragged(self, group: _Group, compiled: Compiled, outputs: Any, columns: list[Any]) -> None:
+        with x64_pinned(self._spec.x64):
+            axes = compiled.axes(self._program.reader, group.inputs)
+            found = self._cut(group, outputs, axes)
+            if compiled.is_new(group.inputs):
+                again = [self._program.reader.refilled(member, OTHER_FILL) for member in group.members]
+                leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
+                refilled = self._cut(group, self._program.computed(compiled, leaves), axes)
+                check_padding(self._spec.name, found, refilled, exactly=True)
+        for place, one in zip(group.places, found, strict=True):
+            self.outcomes[place] = {name: self._program.convert(value) for name, value in one.items()}
+
+    def _cut(self, group: _Group, outputs: Any, axes: Any) -> list[Any]:
+        arrays = jax.tree.map(np.asarray, outputs)
+        return [
+            jax.tree.map(lambda array, where, row=row, length=member.length: cut(array[row], where, length), arrays, axes)
+            for row, member in enumerate(group.members)
+        ]
+
+
+def _stacked(column: list[Any]) -> Any:
+    """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many numbers."""
+    kind = type(column[0])
+    if any(type(value) is not kind for value in column):
+        return None
+    if kind is np.ndarray:
+        first = column[0]
+        if any(value.shape != first.shape or value.dtype != first.dtype for value in column):
+            return None
+        return np.stack(column)
+    if kind not in (float, int, list) or (kind is list and column[0] and isinstance(column[0][0], Enum)):
+        return None
+    try:
+        array = np.asarray(column)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _columns(group: _Group, members: Sequence[Sequence[Leaf]], *, x64: bool) -> list[Any]:
+    """The leaves of all states, stacked where they differ from state to state."""
+    return [
+        _column([leaves[at] for leaves in members], x64=x64) if flag else members[0][at] for at, flag in enumerate(group.flags)
+    ]
+
+
+def _column(leaves: Sequence[Leaf], *, x64: bool) -> Any:
+    first = leaves[0]
+    if isinstance(first, jax.Array):
+        return jax.numpy.stack(cast("Any", leaves))
+    if hasattr(first, "dtype"):
+        return np.stack(leaves)
+    bits = 64 if x64 else 32
+    return np.array(leaves, {float: f"f{bits // 8}", int: f"i{bits // 8}", complex: f"c{bits // 4}"}[type(first)])
+
+
+def _with_last(column: Any) -> Any:
+    """The column up to the next power of two, with its last row again and again: rows do not see each other."""
+    count = column.shape[0]
+    size = 1 << (count - 1).bit_length()
+    if size == count:
+        return column
+    stack: Callable[..., Any] = np.concatenate if isinstance(column, np.ndarray) else jax.numpy.concatenate
+    repeat: Any = np.broadcast_to if isinstance(column, np.ndarray) else jax.numpy.broadcast_to
+    return stack([column, repeat(column[-1:], (size - count, *column.shape[1:]))])
+
+
+def _shape(leaf: Leaf) -> Any:
+    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else type(leaf)
+
+
+def _is_random_key(leaf: Leaf) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

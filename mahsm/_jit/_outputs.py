@@ -1,0 +1,68 @@
+"""What comes out: arrays as a checkpointer can store them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mahsm._jit._spec import Output
+from mahsm._state import shown
+from mahsm.errors import JitError
+
+
+def converter(name: str, output: Output) -> Callable[[Any], Any]:
+    """From one output of a function to what the state gets.
+
+    Args:
+        name: Whose output it is.
+        output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and numbers; "jax": as
+            it is, once it is computed.
+    """
+    if output == "jax":
+        return _ready
+    leaf = _listed if output == "python" else plain
+
+    def convert(value: Any) -> Any:
+        return leaf(value, name) if hasattr(value, "dtype") else _walk(value, leaf, name)
+
+    return convert
+
+
+def _ready(value: Any) -> Any:
+    import jax
+
+    return jax.block_until_ready(value)
+
+
+def plain(value: Any, name: str) -> Any:
+    """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        array = _known(array, value, name)
+    return array if array.ndim else array.item()
+
+
+def _listed(value: Any, name: str) -> Any:
+    found = plain(value, name)
+    return found.tolist() if isinstance(found, np.ndarray) else found
+
+
+def _known(array: Any, value: Any, name: str) -> Any:
+    if array.dtype.type.__module__ == "ml_dtypes" and array.dtype.name.startswith(("bfloat", "float")):
+        return array.astype(np.float32)  # no checkpointer knows these
+    raise JitError(f"{name}: the function returned {shown(value)}; expected arrays of numbers or booleans.")
+
+
+def _walk(value: Any, leaf: Callable[[Any, str], Any], name: str) -> Any:
+    if hasattr(value, "dtype"):
+        return leaf(value, name)
+    if type(value) is dict:
+        return {key: _walk(entry, leaf, name) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_walk(entry, leaf, name) for entry in value)
+    if value is None:
+        return None
+    raise JitError(
+        f"{name}: the function returned {shown(value)}, of type {type(value).__name__}, which a checkpointer cannot store; "
+        "expected arrays, or a dict, list or tuple of them. Return its arrays in a dict, or pass output='jax'."
+    )

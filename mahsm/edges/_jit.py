@@ -1,0 +1,341 @@
+"""`jit_edge`: numeric work on keys of the state, compiled by JAX."""
+
+import asyncio
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from mahsm._jit._compiles import JitStats
+from mahsm._jit._devices import check_device
+from mahsm._jit._spec import JitSpec, Output, Step
+from mahsm._state import as_dict, shown
+from mahsm.edges import _check
+from mahsm.edges._edge import Compiled, Edge
+from mahsm.errors import EdgeError
+from mahsm.nodes._node import node_name
+
+if TYPE_CHECKING:
+    from mahsm._jit._eager import EagerProgram
+    from mahsm._jit._program import Program
+
+INSTALL = "pip install 'mahsm[jax]'"
+
+
+class JitEdge(Edge):
+    """A numeric function between state keys, compiled. Made by `jit_edge` and `fuse`.
+
+    It computes at once where it is called: its subgraph is what drawings show, and is not run, since a step of LangGraph
+    takes fifty times as long as a small function.
+    """
+
+    def __init__(self, spec: JitSpec) -> None:
+        super().__init__(
+            self._run,
+            self._run_async,
+            name=spec.name,
+            graph=_drawing(spec),
+            reads=[*spec.reads, *spec.seeds],
+            writes=spec.keep,
+        )
+        self.spec = spec
+        self._program: Program | EagerProgram | None = None
+        self._lock = threading.Lock()
+        if not has_jax():
+            _check_without_jax(spec)
+            warnings.warn(
+                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called with arrays of NumPy. "
+                f"{INSTALL} to compile it.",
+                stacklevel=3,
+            )
+
+    @property
+    def program(self) -> "Program | EagerProgram":
+        """What computes; made when it is first asked for, so that building a graph does not start JAX."""
+        if self._program is None:
+            with self._lock:
+                if self._program is None:
+                    self._program = _program(self.spec)
+        return self._program
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Compute, and give back the update."""
+        return self.program(cast("dict[str, Any]", input) if type(input) is dict else as_dict(input))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The same in a thread, since a compilation takes a while."""
+        return await asyncio.to_thread(self.invoke, input)
+
+    def _run(self, state: Any, config: RunnableConfig) -> Any:
+        return self.invoke(state)
+
+    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
+        return await self.ainvoke(state)
+
+    def warmup(self, *states: Any) -> None:
+        """Compile for states like these, without computing.
+
+        Args:
+            *states: Example states; a `jax.ShapeDtypeStruct` may stand for an array.
+
+        Raises:
+            JitError: if the function cannot be compiled.
+            StateError: for values that it cannot be compiled for.
+            EdgeError: if the device is not there.
+
+        Example:
+            >>> import numpy as np
+            >>> from mahsm import jit_edge
+            >>> edge = jit_edge(lambda x: x * 2, in_keys=["x"], out_key="y")
+            >>> edge.warmup({"x": np.zeros(3)})
+            >>> edge.stats.compiles
+            1
+        """
+        for state in states:
+            self.program.warmup(as_dict(state))
+
+    @property
+    def stats(self) -> JitStats:
+        """Calls, compilations, and the milliseconds that those took, so far and in this process."""
+        return JitStats() if self._program is None else self._program.stats
+
+    def replace(self, module: Any, *, step: str | None = None) -> None:
+        """Swap the arrays of the module that the edge computes with, without compiling again.
+
+        Args:
+            module: A module of the same class, with the same static fields and arrays of the same shapes.
+            step: Of a fused edge: the name of the edge whose module it is.
+
+        Raises:
+            EdgeError: if it does not fit.
+
+        Example:
+            >>> import equinox as eqx, jax
+            >>> from mahsm import jit_edge
+            >>> class Scale(eqx.Module):
+            ...     by: jax.Array
+            ...     def __call__(self, x):
+            ...         return x * self.by
+            >>> edge = jit_edge(Scale(jax.numpy.array(2.0)), in_keys=["x"], out_key="y")
+            >>> edge.invoke({"x": 3.0})
+            {'y': 6.0}
+            >>> edge.replace(Scale(jax.numpy.array(10.0)))
+            >>> edge.invoke({"x": 3.0}), edge.stats.compiles
+            ({'y': 30.0}, 1)
+        """
+        names = [each.name for each in self.spec.steps]
+        if step is None and len(names) > 1:
+            raise EdgeError(f"{self.name}: replace has to know which of its edges is meant; pass step= one of {', '.join(names)}.")
+        if step is not None and step not in names:
+            raise EdgeError(f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}.")
+        self.program.replace(0 if step is None else names.index(step), module)
+
+
+def has_jax() -> bool:
+    """Whether JAX is installed."""
+    return find_spec("jax") is not None
+
+
+def _program(spec: JitSpec) -> "Program | EagerProgram":
+    if has_jax():
+        from mahsm._jit._program import Program
+
+        return Program(spec)
+    from mahsm._jit._eager import EagerProgram
+
+    return EagerProgram(spec)
+
+
+def _check_without_jax(spec: JitSpec) -> None:
+    wanted = {
+        "device=": spec.device is not None,
+        "seed_key=": bool(spec.seeds),
+        "output='jax'": spec.output == "jax",
+    }
+    for argument, given in wanted.items():
+        if given:
+            raise ImportError(f"{spec.name}: {argument} needs JAX, which is not installed: {INSTALL}")
+
+
+class _Work(TypedDict):
+    """State of the subgraph, which is drawn and not run."""
+
+    done: None
+
+
+def _drawing(spec: JitSpec) -> Compiled:
+    def node(_: Any) -> Any:
+        raise EdgeError(f"{spec.name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
+
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+    names = [START, *(step.name for step in spec.steps), END]
+    for step in spec.steps:
+        builder.add_node(step.name, node)
+    for start, end in zip(names, names[1:], strict=False):
+        builder.add_edge(start, end)
+    return builder.compile(name=spec.name)
+
+
+def jit_edge(
+    fn: Callable[..., Any],
+    *,
+    in_keys: Sequence[str] | Mapping[str, str],
+    out_key: str | Sequence[str],
+    device: Any = None,
+    shard: str | None = None,
+    static_keys: Sequence[str] = (),
+    ragged: Sequence[str] = (),
+    seed_key: str | None = None,
+    x64: bool = False,
+    output: Output = "numpy",
+    name: str | None = None,
+) -> JitEdge:
+    """Compute on keys of the state, compiled by JAX.
+
+    Arrays, floats, ints and lists of numbers are dynamic: one compilation serves all values of a shape. Booleans, texts, None
+    and enums are static: each value gets a compilation of its own. Dicts, and modules of Equinox, are taken apart leaf by
+    leaf. Anything else is an error that names the key.
+
+    Without JAX, `fn` is called with read-only arrays of NumPy, and a warning says so when the edge is built.
+
+    Args:
+        fn: A function of the keys' values that JAX can trace; or a module of Equinox, whose arrays then stay where they are
+            computed with.
+        in_keys: State keys of its arguments, in their order; or `{parameter: state key}`.
+        out_key: State key that gets the result; or several, and `fn` returns a tuple of as many, or a dict.
+        device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
+            `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
+        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the mesh's first axis.
+        static_keys: State keys to make a compilation for each value of; their values need be hashable.
+        ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also gets `mask=`, a
+            boolean array that says which rows are none of the padding. Outputs are cut to the length again.
+        seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for `jax.random` made
+            of the seed, of the edge's name and, in a `vmap`, of the item's place.
+        x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an error.
+        output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`, lists and numbers;
+            or `"jax"`, which no checkpointer can store.
+        name: Node name; by default `jit_` and the function's.
+
+    Returns:
+        An edge that reads `in_keys` (and `seed_key`) and writes `out_key`.
+
+    Raises:
+        EdgeError: at once, for arguments that cannot work; when run, for a device that is not there.
+        ImportError: at once, for what needs JAX if it is not installed.
+        StateError: when run, for values that cannot be computed with, and numbers that do not fit.
+        JitError: when run, for a function that JAX cannot trace, or that draws random numbers of its own, or whose result
+            depends on the padding.
+
+    Example:
+        >>> from mahsm import jit_edge
+        >>> edge = jit_edge(lambda x, k: (x * k).sum(), in_keys=["x", "k"], out_key="y")
+        >>> edge.invoke({"x": [1.0, 2.0], "k": 10})
+        {'y': 30.0}
+    """
+    edge = f"jit_edge({shown(out_key)})" if name is None else f"jit_edge {name!r}"
+    _check_function(edge, fn)
+    arguments = _arguments(edge, in_keys)
+    keys = tuple(arguments.values() if isinstance(arguments, Mapping) else arguments)
+    static, varying = _some_of(edge, "static_keys", static_keys, keys), _some_of(edge, "ragged", ragged, keys)
+    if both := static & varying:
+        raise EdgeError(f"{edge}: {sorted(both)[0]!r} is in static_keys and in ragged; expected one of them.")
+    for argument, value in {"seed_key": seed_key, "shard": shard}.items():
+        if value is not None:
+            _check.key(edge, argument, value)
+    out_keys = _out_keys(edge, out_key)
+    if name is not None:
+        _check.name(edge, name)
+    _check.choice(edge, "output", output, get_args(Output))
+    _check.of_type(edge, "x64", x64, bool, "True or False")
+    check_device(edge, device, shard)
+    _check_call(edge, fn, arguments, takes_mask=bool(varying), takes_key=seed_key is not None)
+    made = name or f"jit_{node_name(getattr(fn, '__name__', type(fn).__name__))}"
+    step = Step(
+        name=made,
+        fn=fn,
+        arguments=arguments,
+        out_keys=out_keys,
+        single=isinstance(out_key, str),
+        ragged=varying,
+        takes_mask=bool(varying),
+        seed_key=seed_key,
+    )
+    return JitEdge(
+        JitSpec(
+            name=made, steps=(step,), keep=out_keys, static_keys=static, device=device, shard=shard, x64=x64, output=output
+        )
+    )
+
+
+def _check_function(edge: str, fn: Any) -> None:
+    if not callable(fn) or isinstance(fn, type | Runnable):
+        hint = " Make an instance of it." if isinstance(fn, type) else ""
+        raise EdgeError(f"{edge}: fn={shown(fn)}; expected a function of numbers and arrays, or a module of Equinox.{hint}")
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
+        raise EdgeError(f"{edge}: fn={shown(fn)} is async; expected a function that only computes. Await in a node before.")
+
+
+def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
+    if isinstance(in_keys, str):
+        raise EdgeError(f"{edge}: in_keys={in_keys!r} is one text; expected a list of state keys, as in_keys=[{in_keys!r}].")
+    if not isinstance(in_keys, Mapping | Sequence) or not in_keys:
+        raise EdgeError(f"{edge}: in_keys={shown(in_keys)}; expected state keys, as ['x', 'y'], or {{'parameter': 'key'}}.")
+    if isinstance(in_keys, Mapping):
+        pairs = cast("Mapping[str, str]", in_keys)
+        for pair in pairs.items():
+            for key in pair:
+                _check.key(edge, "in_keys", key)
+        return dict(pairs)
+    keys = cast("Sequence[str]", in_keys)
+    for key in keys:
+        _check.key(edge, "in_keys", key)
+    return tuple(keys)
+
+
+def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
+    keys = (out_key,) if isinstance(out_key, str) or not isinstance(out_key, Sequence) else tuple(cast("Sequence[str]", out_key))
+    for key in keys:
+        _check.key(edge, "out_key", key)
+    if not keys or len(set(keys)) < len(keys):
+        raise EdgeError(f"{edge}: out_key={shown(out_key)}; expected a state key, or several that differ.")
+    return keys
+
+
+def _some_of(edge: str, argument: str, given: Any, keys: Sequence[str]) -> frozenset[str]:
+    if isinstance(given, str):
+        raise EdgeError(f"{edge}: {argument}={given!r} is one text; expected a list, as {argument}=[{given!r}].")
+    for key in given:
+        if key not in keys:
+            raise EdgeError(f"{edge}: {argument} has {shown(key)}; expected some of in_keys, {', '.join(map(repr, keys))}.")
+    return frozenset(given)
+
+
+def _check_call(edge: str, fn: Any, arguments: Any, *, takes_mask: bool, takes_key: bool) -> None:
+    """See that the function takes what it will be called with."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    special = {"mask": takes_mask, "key": takes_key}
+    given = {special_name: None for special_name, is_given in special.items() if is_given}
+    try:
+        if isinstance(arguments, Mapping):
+            signature.bind(**dict.fromkeys(cast("Mapping[str, str]", arguments)), **given)
+        else:
+            signature.bind(*arguments, **given)
+    except TypeError as error:
+        wanted = [f"in_keys={arguments!r}", *(f"{special_name}=" for special_name in given)]
+        hint = ""
+        if takes_mask and "mask" in str(error):
+            hint = " With ragged= it also gets mask=, which rows are none of the padding, and has to use it."
+        elif "key" in str(error):
+            hint = " Pass seed_key= and it gets key=, for jax.random." if not takes_key else " With seed_key= it also gets key=."
+        raise EdgeError(
+            f"{edge}: fn{signature} cannot be called with {' and '.join(wanted)}: {error}.{hint}"
+        ) from None
