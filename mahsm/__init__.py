@@ -3,6 +3,7 @@
 - `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
 - `nodes`     `dspy_node`
+- `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
 - `reducers`  functions from a list to one value
 - `limits`    `RateLimit`: what providers allow
 - `policies`  `Retry`, `Budget`, and what happens to items that fail
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mahsm import graph as graph
     from mahsm import limits as limits
     from mahsm import nodes as nodes
+    from mahsm import operators as operators
     from mahsm import policies as policies
     from mahsm import reducers as reducers
     from mahsm import testing as testing
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from mahsm.graph import connect as connect
     from mahsm.limits import RateLimit as RateLimit
     from mahsm.nodes import dspy_node as dspy_node
+    from mahsm.operators import Operator as Operator
+    from mahsm.operators import op as op
+    from mahsm.operators import operator_node as operator_node
     from mahsm.policies import Budget as Budget
     from mahsm.policies import ItemError as ItemError
     from mahsm.policies import Retry as Retry
@@ -64,7 +69,11 @@ _HOMES = {
     "jit_edge": "mahsm.edges",
     "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
+    "Operator": "mahsm.operators",
     "nodes": "mahsm.nodes",
+    "op": "mahsm.operators",
+    "operator_node": "mahsm.operators",
+    "operators": "mahsm.operators",
     "parallel": "mahsm.edges",
     "policies": "mahsm.policies",
     "progress": "mahsm._progress",
@@ -79,6 +88,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Budget",
     "Edge",
     "ItemError",
+    "Operator",
     "RateLimit",
     "Retry",
     "budget",
@@ -93,6 +103,9 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "jit_edge",
     "limits",
     "nodes",
+    "op",
+    "operator_node",
+    "operators",
     "parallel",
     "policies",
     "progress",

@@ -2,6 +2,7 @@
 
 MahsmError
 ├── EdgeError (ValueError)          an edge was built or wired wrongly
+├── SpecError (ValueError)          what an operator takes or gives back does not fit its spec
 ├── StateError (ValueError)         the state does not hold what an edge or node reads
 │   └── MissingKeyError (KeyError)  a key is not in the state
 ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
@@ -23,6 +24,7 @@ __all__ = [
     "MissingKeyError",
     "NodeError",
     "ReducerError",
+    "SpecError",
     "StateError",
     "TooFewSucceeded",
 ]
@@ -57,6 +59,10 @@ class ReducerError(MahsmError, ValueError):
 
 class JitError(MahsmError, TypeError):
     """A function cannot be compiled as it is, or its results depend on what they must not."""
+
+
+class SpecError(MahsmError, ValueError):
+    """What an operator takes or gives back does not fit its spec."""
 
 
 class LimitError(MahsmError, ValueError):

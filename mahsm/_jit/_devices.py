@@ -25,7 +25,9 @@ def check_device(edge: str, device: Any, shard: str | None) -> None:
     if isinstance(device, str) and not _NAME.fullmatch(device):
         raise EdgeError(f"{edge}: device={device!r}; expected a platform and perhaps a number, as 'cpu', 'gpu' or 'cuda:1'.")
     if device is not None and not isinstance(device, str) and not is_mesh and not hasattr(device, "platform"):
-        raise EdgeError(f"{edge}: device={shown(device)}; expected the name of a platform, a jax.Device or a jax.sharding.Mesh.")
+        raise EdgeError(
+            f"{edge}: device={shown(device)}; expected the name of a platform, a jax.Device or a jax.sharding.Mesh."
+        )
     if shard is not None and not is_mesh:
         raise EdgeError(f"{edge}: shard={shard!r} spreads a key over devices; pass them as device=jax.sharding.Mesh(...).")
     if is_mesh and shard is None:

@@ -68,7 +68,11 @@ class Modules:
         part = self._values.flatten(fn, leaves, name)
         keys = [jax.tree_util.keystr(path).lstrip(".") for path, leaf in entries if _is_leaf(leaf)]
         resident = self._placement.resident(leaves, keys)
-        return part, resident, [place for key, leaf in zip(keys, leaves, strict=True) for place in self._placement.of(key, [leaf])]
+        return (
+            part,
+            resident,
+            [place for key, leaf in zip(keys, leaves, strict=True) for place in self._placement.of(key, [leaf])],
+        )
 
 
 def _is_leaf(value: Any) -> bool:

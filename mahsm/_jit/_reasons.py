@@ -28,9 +28,12 @@ _FIXES = {
 @contextmanager
 def tracing(name: str) -> Generator[None, None, None]:
     """A block that traces a function: calls of models are refused in it, since they would be made once for all calls."""
-    with watched(), calls_refused(
-        f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for all "
-        "calls. Call the model in a node before, and read its answer from the state."
+    with (
+        watched(),
+        calls_refused(
+            f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for all "
+            "calls. Call the model in a node before, and read its answer from the state."
+        ),
     ):
         yield
 

@@ -64,11 +64,11 @@ class EdgeGraph(ABC, Generic[RunT]):
     def _update(self, run: RunT, done: list[Any]) -> Update:
         """What the edge gives back, of what its tasks have handed in."""
 
-    def _resume(self, run: RunT, config: RunnableConfig) -> None:
-        """Learn what has been done before, from the checkpoint."""
+    def _prepare(self, run: RunT, config: RunnableConfig) -> None:
+        """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been done before."""
 
-    async def _resume_async(self, run: RunT, config: RunnableConfig) -> None:
-        """The awaitable twin of `_resume`."""
+    async def _prepare_async(self, run: RunT, config: RunnableConfig) -> None:
+        """The awaitable twin of `_prepare`."""
 
     # What holds around a run.
 
@@ -101,7 +101,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 return self._update(run, [])
             try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
                 with lent():
-                    self._resume(run, config)
+                    self._prepare(run, config)
                     done = _tasks.call_stoppably(partial(self.graph.invoke, {}, self._inner(config, run)), run.stop)
                     return self._update(run, self._done(done))
             except Closed as closed:
@@ -116,7 +116,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 return self._update(run, [])
             try:
                 async with lent():
-                    await self._resume_async(run, config)
+                    await self._prepare_async(run, config)
                     return await self._finish(run, self._done(await self.graph.ainvoke({}, self._inner(config, run))))
             except Closed as closed:
                 raise _reason(run, closed) from _reason(run, closed).__cause__

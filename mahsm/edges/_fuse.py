@@ -111,7 +111,9 @@ def _static(edge: str, specs: Sequence[JitSpec]) -> frozenset[str]:
         dynamic |= set(spec.reads) - spec.static_keys - written
         written |= set(spec.keep)
     if both := static & dynamic:
-        raise EdgeError(f"{edge}: {sorted(both)[0]!r} is static in one of the edges and dynamic in another; expected one of them.")
+        raise EdgeError(
+            f"{edge}: {sorted(both)[0]!r} is static in one of the edges and dynamic in another; expected one of them."
+        )
     return frozenset(static)
 
 

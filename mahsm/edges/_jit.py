@@ -131,7 +131,9 @@ class JitEdge(Edge):
         """
         names = [each.name for each in self.spec.steps]
         if step is None and len(names) > 1:
-            raise EdgeError(f"{self.name}: replace has to know which of its edges is meant; pass step= one of {', '.join(names)}.")
+            raise EdgeError(
+                f"{self.name}: replace has to know which of its edges is meant; pass step= one of {', '.join(names)}."
+            )
         if step is not None and step not in names:
             raise EdgeError(f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}.")
         self.program.replace(0 if step is None else names.index(step), module)
@@ -267,9 +269,7 @@ def jit_edge(
         seed_key=seed_key,
     )
     return JitEdge(
-        JitSpec(
-            name=made, steps=(step,), keep=out_keys, static_keys=static, device=device, shard=shard, x64=x64, output=output
-        )
+        JitSpec(name=made, steps=(step,), keep=out_keys, static_keys=static, device=device, shard=shard, x64=x64, output=output)
     )
 
 
@@ -299,7 +299,9 @@ def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
 
 
 def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
-    keys = (out_key,) if isinstance(out_key, str) or not isinstance(out_key, Sequence) else tuple(cast("Sequence[str]", out_key))
+    keys = (
+        (out_key,) if isinstance(out_key, str) or not isinstance(out_key, Sequence) else tuple(cast("Sequence[str]", out_key))
+    )
     for key in keys:
         _check.key(edge, "out_key", key)
     if not keys or len(set(keys)) < len(keys):
@@ -335,7 +337,7 @@ def _check_call(edge: str, fn: Any, arguments: Any, *, takes_mask: bool, takes_k
         if takes_mask and "mask" in str(error):
             hint = " With ragged= it also gets mask=, which rows are none of the padding, and has to use it."
         elif "key" in str(error):
-            hint = " Pass seed_key= and it gets key=, for jax.random." if not takes_key else " With seed_key= it also gets key=."
-        raise EdgeError(
-            f"{edge}: fn{signature} cannot be called with {' and '.join(wanted)}: {error}.{hint}"
-        ) from None
+            hint = (
+                " Pass seed_key= and it gets key=, for jax.random." if not takes_key else " With seed_key= it also gets key=."
+            )
+        raise EdgeError(f"{edge}: fn{signature} cannot be called with {' and '.join(wanted)}: {error}.{hint}") from None

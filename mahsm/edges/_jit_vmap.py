@@ -66,11 +66,21 @@ class _JitVmap:
         overlays: dict[int, Overlay] = _each(spec.overlay, dict(enumerate(items)), failed)
         outcomes: dict[int, Any] = {}
         if overlays:
+            self._check_reads(next(iter(overlays.values())))
             found = self._target.program.batch(values, list(overlays.values()))
             for index, outcome in zip(overlays, found, strict=True):
                 (failed if isinstance(outcome, Exception) else outcomes)[index] = outcome
         entries = _each(spec.entry, outcomes, failed)
         return self._update(items, entries, failed)
+
+    def _check_reads(self, overlay: Overlay) -> None:
+        target = self._target.spec
+        if not target.seeds and not any(key in overlay for key in target.reads):
+            raise EdgeError(
+                f"{self._spec.name}: {target.name} reads {', '.join(map(repr, target.reads))}, and the items have "
+                f"{', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass item_to_state= with a key "
+                "that it reads."
+            )
 
     def _update(self, items: list[Any], entries: dict[int, Any], failed: dict[int, Exception]) -> State:
         spec, errors = self._spec, dict[int, ItemError]()

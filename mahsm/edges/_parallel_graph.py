@@ -89,11 +89,11 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
     def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
         return {**config, "max_concurrency": 100 + len(self.spec.branches), "recursion_limit": 10}
 
-    def _resume(self, run: ParallelRun, config: RunnableConfig) -> None:
+    def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
             run.know(_outcomes(self.graph.get_state(config)))
 
-    async def _resume_async(self, run: ParallelRun, config: RunnableConfig) -> None:
+    async def _prepare_async(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
             run.know(_outcomes(await self.graph.aget_state(config)))
 

@@ -1,5 +1,6 @@
 """How a `vmap` becomes a LangGraph subgraph, and how that subgraph is run."""
 
+import asyncio
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -120,6 +121,13 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
         return VmapRun(spec, state, items, config, shared, self._concurrency)
+
+    def _prepare(self, run: VmapRun, config: RunnableConfig) -> None:
+        run.compute_for_all()
+
+    async def _prepare_async(self, run: VmapRun, config: RunnableConfig) -> None:
+        if self.spec.target.batched is not None:
+            await asyncio.to_thread(run.compute_for_all)
 
     @contextmanager
     def _session(self, state: Any, config: RunnableConfig) -> Generator[VmapRun, None, None]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,7 @@ class VmapRun(EdgeRun):
         self._failures = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
+        self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
         self._attempts = Attempts(spec, self.waits, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache is not None else None
@@ -180,8 +181,18 @@ class VmapRun(EdgeRun):
     # What becomes of an item.
 
     def _state_of(self, index: int) -> tuple[State, Overlay]:
-        overlay = self.spec.overlay(self.items[index])
+        overlay = self._overlays.get(index) or self.spec.overlay(self.items[index])
         return {**self.state, **overlay}, overlay
+
+    def compute_for_all(self) -> None:
+        """Let the target compute what it can compute for all items at once, and lay that over the state of each."""
+        if self.spec.target.batched is None:
+            return
+        found: dict[int, Overlay] = {}
+        for index, item in enumerate(self.items):
+            with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
+                found[index] = self.spec.overlay(item)
+        self._overlays = dict(zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True))
 
     def _succeeded(self, index: int, update: Update, chunk: Chunk) -> None:
         entry = chunk["values"][index - chunk["lo"]] = self.spec.entry(update)

@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias, cast, get_type_hints
 
@@ -17,7 +17,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict, is_typeddict
 
 from mahsm._state import shown
-from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.errors import LimitError, NodeError
 from mahsm.nodes._node import Node, node_name
 
@@ -40,6 +40,8 @@ class Target:
         module: The DSPy module that it is, if it is one.
         reads: State keys that it is known to read.
         writes: State keys that it is known to write.
+        batched: What computes something for many items at once, if it does: from the state and what is laid over it for each
+            item to what then is laid over it.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
     """
 
@@ -51,6 +53,7 @@ class Target:
     module: Any = None
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
+    batched: Callable[[State, Sequence[Overlay]], Sequence[Overlay]] | None = None
     reports: bool = False
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
@@ -63,7 +66,7 @@ class Target:
 
 
 def as_target(source: Any, *, reader: str) -> Target:
-    """Make a target of a function, a Runnable, a graph, an edge or a DSPy module.
+    """Make a target of a function, a Runnable, a graph, an edge, an operator or a DSPy module.
 
     Args:
         source: What to call.
@@ -80,6 +83,8 @@ def as_target(source: Any, *, reader: str) -> Target:
     given, hint = shown(source), ", not a class: make an instance" if isinstance(source, type) else ""
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
+    if hasattr(type(source), "as_node"):  # an Operator
+        return _of_runnable(source.as_node())
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
@@ -147,6 +152,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         module=getattr(source, "module", None) if isinstance(source, Node) else None,
         reads=frozenset(getattr(source, "reads", ())) if isinstance(source, Node) else frozenset(),
         writes=frozenset(getattr(source, "writes", ())) if isinstance(source, Node) else frozenset(),
+        batched=getattr(source, "batched", None) if isinstance(source, Node) else None,
         reports=graph is not None or isinstance(source, Node) or not isinstance(source, RunnableLambda),
     )
 

@@ -1,0 +1,69 @@
+"""Operators: units of work on Equinox, which are nodes of LangGraph, targets of edges and modules of DSPy.
+
+- `_operator`    `Operator`
+- `_fields`, `_annotations`  its fields, and which of them are static
+- `_specs`       checks of inputs and outputs
+- `_binding`     `ModelBinding`: a model by its name
+- `_op`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
+- `_trees`       operators as trees: `partition`, `parameters`, `save`
+- `_io`, `_node`, `_dspy`  between operators and state keys, and the arguments of DSPy modules
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
+
+try:
+    import equinox as _equinox  # noqa: F401
+except ImportError as error:
+    raise ImportError("mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'") from error
+
+from mahsm.operators._binding import ModelBinding as ModelBinding
+from mahsm.operators._composites import ChainOperator as ChainOperator
+from mahsm.operators._composites import EnsembleOperator as EnsembleOperator
+from mahsm.operators._fields import model_field as model_field
+from mahsm.operators._fields import param as param
+from mahsm.operators._fields import prompt_field as prompt_field
+from mahsm.operators._fields import spec_field as spec_field
+from mahsm.operators._hybrid import HybridOperator as HybridOperator
+from mahsm.operators._learnable import LearnableOperator as LearnableOperator
+from mahsm.operators._model import ModelOperator as ModelOperator
+from mahsm.operators._node import operator_node as operator_node
+from mahsm.operators._op import op as op
+from mahsm.operators._operator import Operator as Operator
+from mahsm.operators._router import RouterOperator as RouterOperator
+from mahsm.operators._trees import combine as combine
+from mahsm.operators._trees import load as load
+from mahsm.operators._trees import parameters as parameters
+from mahsm.operators._trees import partition as partition
+from mahsm.operators._trees import save as save
+
+if TYPE_CHECKING:
+    from mahsm.operators._dspy import as_dspy as as_dspy
+
+__all__ = [
+    "ChainOperator",
+    "EnsembleOperator",
+    "HybridOperator",
+    "LearnableOperator",
+    "ModelBinding",
+    "ModelOperator",
+    "Operator",
+    "RouterOperator",
+    "as_dspy",
+    "combine",
+    "load",
+    "model_field",
+    "op",
+    "operator_node",
+    "param",
+    "parameters",
+    "partition",
+    "prompt_field",
+    "save",
+    "spec_field",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, {"as_dspy": "mahsm.operators._dspy"}, name)

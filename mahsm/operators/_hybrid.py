@@ -1,0 +1,136 @@
+"""`HybridOperator`: numbers computed for many inputs at once, and then work for each of them."""
+
+import asyncio
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from mahsm._jit._outputs import converter
+from mahsm._jit._program import Program
+from mahsm._jit._spec import JitSpec, Step
+from mahsm._jit._values import Values
+from mahsm._state import as_dict, read
+from mahsm._types import State
+from mahsm.operators._operator import Operator
+from mahsm.operators._trees import Rest, combine, partition
+
+
+class HybridOperator(Operator):
+    """An operator that computes on arrays, or draws random numbers, and also calls models or other functions.
+
+    It says what it computes in `compute`, apart from the rest, so that a `vmap` computes it for all items in one `jax.vmap`,
+    and then calls `forward` for each item, with what was computed for it.
+
+    A subclass gives:
+
+    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it takes one. Each
+      item's is another one, made of the seed and the item's place.
+    - `forward(self, input, computed)`: sync or async; `computed` is what `compute` gave, as arrays of NumPy and numbers.
+
+    Attributes:
+        seed_key: The input field, and state key, of the seed: a whole number from 0 to 2**32 - 1. Needed if `compute` takes a
+            key.
+
+    Example:
+        >>> import jax
+        >>> from mahsm import vmap
+        >>> from mahsm.operators import HybridOperator
+        >>> class Explore(HybridOperator):
+        ...     arms: tuple[str, ...]
+        ...     values: jax.Array
+        ...     def compute(self, *, key):
+        ...         return jax.random.categorical(key, self.values)
+        ...     def forward(self, input, computed):
+        ...         return self.arms[computed]
+        >>> explore = Explore(("a", "b"), jax.numpy.array([0.0, 100.0]))
+        >>> vmap(explore, batch_key="xs", out_key="chosen").invoke({"xs": [1, 2, 3], "seed": 0})
+        {'chosen': ['b', 'b', 'b']}
+    """
+
+    seed_key: ClassVar[str] = "seed"
+
+    compute: ClassVar[Callable[..., Any]]
+
+    @abstractmethod
+    def forward(self, input: Any, computed: Any, /) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What is done with an input and what was computed of it."""
+
+    _inputs: ClassVar[tuple[str, ...]] = ()
+    _takes_key: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "compute" in cls.__dict__:
+            names = [name for name in inspect.signature(cls.compute).parameters][1:]
+            cls._takes_key = "key" in names
+            cls._inputs = tuple(name for name in names if name != "key")
+
+    def __check_init__(self) -> None:
+        if not hasattr(type(self), "compute"):
+            raise TypeError(f"{type(self).__name__} has no compute; expected a method compute(self, ...) that JAX can trace.")
+
+    def __call__(self, input: Any, **options: Any) -> Any:
+        if "computed" not in options:
+            options["computed"] = _alone(self, input)
+        return Operator.__call__(self, input, **options)
+
+    async def acall(self, input: Any, **options: Any) -> Any:
+        if "computed" not in options:
+            options["computed"] = await asyncio.to_thread(_alone, self, input)
+        return await Operator.acall(self, input, **options)
+
+
+class _Compute(eqx.Module):
+    """What an operator computes, as a module whose only leaves are the operator's arrays."""
+
+    arrays: Any
+    rest: Rest = eqx.field(static=True)
+
+    def __call__(self, **inputs: Any) -> Any:
+        op: Any = combine(self.arrays, self.rest)
+        return type(op).compute(op, **inputs)
+
+
+def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, str]], name: str) -> Program:
+    """What an operator computes, compiled: from a state to `{"computed": ...}`.
+
+    Args:
+        op: The operator.
+        names: From input fields to state keys.
+        name: The node's name.
+    """
+    cls = type(op)
+    step = Step(
+        name=name,
+        fn=_Compute(*partition(op)),
+        arguments=names(cls._inputs),
+        out_keys=("computed",),
+        single=True,
+        seed_key=names([cls.seed_key])[cls.seed_key] if cls._takes_key else None,
+    )
+    return Program(JitSpec(name=name, steps=(step,), keep=("computed",)))
+
+
+def _alone(op: HybridOperator, input: Any) -> Any:
+    """What is computed for one input."""
+    cls, name = type(op), type(op).__name__
+    values: State = as_dict(input) if cls._inputs or cls._takes_key else {}
+    flatten = Values(x64=False).flatten
+    inputs: dict[str, Any] = {}
+    for field in cls._inputs:
+        leaves: list[Any] = []
+        part = flatten(read(values, field, name, "compute"), leaves, f"{name}: input[{field!r}]")
+        inputs[field] = part.build(iter([np.asarray(leaf) for leaf in leaves]))  # a number would be static
+    if cls._takes_key:
+        inputs["key"] = jax.random.key(read(values, cls.seed_key, name, "seed_key"))
+    return converter(name, "numpy")(_compute(op, inputs))
+
+
+@eqx.filter_jit
+def _compute(op: Any, inputs: dict[str, Any]) -> Any:
+    return type(op).compute(op, **inputs)

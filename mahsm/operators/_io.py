@@ -1,0 +1,138 @@
+"""Between an operator and named values: the keys of a state, or the fields of a DSPy module."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import jax
+from pydantic import BaseModel
+
+from mahsm._jit._outputs import plain
+from mahsm._state import missing, shown
+from mahsm._types import State
+from mahsm.errors import MissingKeyError, NodeError
+from mahsm.operators._specs import spec_fields
+
+Names: TypeAlias = str | Sequence[str] | Mapping[str, str]
+"""One name, for the value itself; or names of the fields of a value; or from each field to a name outside."""
+
+
+class Boundary:
+    """How an operator's input is made of named values, and named values of its output.
+
+    Args:
+        reader: Who says so in errors.
+        op: The operator.
+        input_fields: A name, if the operator takes its value; or names of fields, if it takes a dict or a model.
+        output_fields: Likewise, of what the operator gives back.
+    """
+
+    def __init__(self, reader: str, op: Any, input_fields: Names | None, output_fields: Names | None) -> None:
+        self._reader = reader
+        self._spec = op.input_spec
+        fields = spec_fields(self._spec)
+        self._inputs = {name: name for name in fields} if input_fields is None and fields else input_fields
+        self._optional = frozenset(fields) if input_fields is None else frozenset[str]()  # the spec says which it needs
+        self._outputs = output_fields
+        for argument, names in {"input_fields": input_fields, "output_fields": output_fields}.items():
+            _check(reader, argument, names)
+        if self._outputs is None and (known := spec_fields(op.output_spec)):
+            self._writes = frozenset(known)
+        else:
+            self._writes = frozenset(_pairs(self._outputs).values())
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The names that are known to be read."""
+        return frozenset(_pairs(self._inputs).values())
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """The names that are known to be written."""
+        return self._writes
+
+    def names(self, fields: Sequence[str]) -> dict[str, str]:
+        """Where these fields of the input are outside."""
+        pairs = {} if isinstance(self._inputs, str) else _pairs(self._inputs)
+        return {field: pairs.get(field, field) for field in fields}
+
+    def input(self, values: State) -> Any:
+        """The operator's input.
+
+        Raises:
+            MissingKeyError: for a name that is not there.
+        """
+        if self._inputs is None:
+            return values
+        pairs = _pairs(self._inputs)
+        for field, name in pairs.items():
+            if name not in values and field not in self._optional:
+                raise MissingKeyError(f"{self._reader}: {missing(values, name)} Write it first, or change input_fields.")
+        if isinstance(self._inputs, str):
+            return values[self._inputs]
+        return {field: values[name] for field, name in pairs.items() if name in values}
+
+    def update(self, result: Any, *, any_value: bool = False) -> Any:
+        """Named values of the operator's output.
+
+        Args:
+            result: The output.
+            any_value: Whether an output without names may be left as it is.
+
+        Raises:
+            NodeError: for an output that lacks a field, or has none.
+        """
+        if isinstance(self._outputs, str):
+            return {self._outputs: storable(result)}
+        values = _named(result)
+        if values is None:
+            if any_value and self._outputs is None:
+                return storable(result)
+            raise NodeError(
+                f"{self._reader}: the operator gave {shown(result)}; expected a dict or a model. Pass output_fields='key' to "
+                "write it to one key."
+            )
+        if self._outputs is None:
+            return {name: storable(value) for name, value in values.items()}
+        for field in (pairs := _pairs(self._outputs)):
+            if field not in values:
+                raise NodeError(f"{self._reader}: {missing(values, field, 'the output')} Change output_fields.")
+        return {name: storable(values[field]) for field, name in pairs.items()}
+
+
+def storable(value: Any) -> Any:
+    """The value with arrays of NumPy in place of JAX's, which no checkpointer can store; what holds none is not copied."""
+    if isinstance(value, jax.Array):
+        return plain(value, "operator")
+    if type(value) is dict:
+        return {key: storable(entry) for key, entry in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        entries = [storable(entry) for entry in cast("Sequence[Any]", value)]
+        return entries if isinstance(value, list) else tuple(entries)
+    return value
+
+
+def _named(result: Any) -> dict[str, Any] | None:
+    if isinstance(result, Mapping):
+        return dict(cast("Mapping[str, Any]", result))
+    if isinstance(result, BaseModel):
+        return {name: getattr(result, name) for name in type(result).model_fields}
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return None
+
+
+def _pairs(names: Names | None) -> dict[str, str]:
+    if names is None:
+        return {}
+    if isinstance(names, str):
+        return {names: names}
+    return dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+
+
+def _check(reader: str, argument: str, names: Any) -> None:
+    pairs = _pairs(names) if isinstance(names, str | Sequence | Mapping | None) else None
+    if pairs is None or any(not isinstance(name, str) or not name for pair in pairs.items() for name in pair):
+        raise NodeError(
+            f"{reader}: {argument}={shown(names)}; expected a name, a list of names of fields, or {{field: state key}}."
+        )

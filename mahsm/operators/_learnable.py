@@ -1,0 +1,49 @@
+"""`LearnableOperator`: an operator whose arrays are its parameters."""
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+
+from mahsm.operators._operator import Operator
+from mahsm.operators._trees import parameters
+
+LearnableT = TypeVar("LearnableT", bound="LearnableOperator")
+
+
+class LearnableOperator(Operator):
+    """An operator that learns: its arrays of floats, and those of the operators in it, are its parameters.
+
+    A number is a parameter if its field is a `param()`; else it is static, as everything that is no array.
+
+    Raises:
+        TypeError: at once, if it has no parameter.
+
+    Example:
+        >>> import jax
+        >>> from mahsm.operators import LearnableOperator, param
+        >>> class Scale(LearnableOperator):
+        ...     name: str
+        ...     by: jax.Array = param(2.0)
+        ...     def forward(self, input):
+        ...         return input * self.by
+        >>> gradient = jax.grad(lambda scale: scale(3.0))(Scale("double"))
+        >>> float(gradient.by), gradient.name
+        (3.0, 'double')
+    """
+
+    def __check_init__(self) -> None:
+        if not jax.tree_util.tree_leaves(eqx.filter(self, eqx.is_inexact_array)):
+            raise TypeError(
+                f"{type(self).__name__} has no parameter: none of its fields holds an array of floats. Annotate one as jax.Array, "
+                "or declare a number with param(); or make it a plain Operator."
+            )
+
+    @property
+    def parameters(self: LearnableT) -> LearnableT:
+        """The parameters, and None for everything else that is a leaf."""
+        return parameters(self)
+
+    def with_parameters(self: LearnableT, new: Any) -> LearnableT:
+        """A copy with other parameters, as `optax.apply_updates` gives them."""
+        return eqx.combine(new, self)

@@ -1,0 +1,111 @@
+"""`ModelOperator`: a model and a prompt."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import equinox as eqx
+
+from mahsm._state import as_dict, missing, shown
+from mahsm.errors import MissingKeyError
+from mahsm.operators._binding import ModelBinding
+from mahsm.operators._fields import template_variables
+from mahsm.operators._operator import Operator
+
+
+class ModelOperator(Operator):
+    """Ask a model, and give back its text; or a typed answer, through a signature of DSPy.
+
+    Args:
+        model: The model's name, as "openai/gpt-4o-mini", a `dspy.LM` or a `ModelBinding`.
+        prompt: A template, as `str.format` takes it. Its variables are the inputs. With `answer` it becomes the instructions
+            of a signature.
+        answer: The type of the answer: `float`, `bool`, `Literal[...]`, a pydantic model...
+        signature: A signature of DSPy, as "question -> answer: float", instead of both.
+
+    The input is a dict or a model with the variables; if there is only one, it may be its value. With a signature that has
+    several outputs, the result is a dict of them.
+
+    Raises:
+        ValueError: at once, without a prompt or a signature, or with both; or for a prompt without variables and an answer.
+        MissingKeyError: when called, for an input that lacks a variable.
+
+    Example:
+        >>> import dspy
+        >>> from mahsm.operators import ModelOperator
+        >>> grade = ModelOperator(dspy.utils.DummyLM([{"answer": "0.5"}]), "Grade this essay: {essay}", answer=float)
+        >>> grade("It was a dark and stormy night.")
+        0.5
+    """
+
+    model: Any = eqx.field(static=True)
+    prompt: str | None = eqx.field(static=True)
+    predictor: Any = eqx.field(static=True)
+    variables: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, model: Any, prompt: str | None = None, *, answer: Any = None, signature: Any = None) -> None:
+        if (prompt is None) == (signature is None):
+            raise ValueError(
+                f"ModelOperator got prompt={shown(prompt)} and signature={shown(signature)}; expected one of them."
+            )
+        if signature is not None and answer is not None:
+            raise ValueError(f"ModelOperator got signature and answer={shown(answer)}; say the type in the signature.")
+        self.model = _binding(model)
+        self.prompt = prompt
+        self.predictor = None
+        if prompt is not None:
+            self.variables = template_variables(prompt)
+        if signature is not None or answer is not None:
+            self.predictor = _predictor(prompt, answer, signature)
+            self.variables = tuple(self.predictor.signature.input_fields)
+
+    def forward(self, input: Any, /) -> Any:
+        values = self._values(input)
+        if self.predictor is None:
+            return self.model(cast("str", self.prompt).format(**values))
+        return self._answer(self.predictor(**values, lm=self._lm))
+
+    async def aforward(self, input: Any, /) -> Any:
+        values = self._values(input)
+        if self.predictor is None:
+            return await self.model.acall(cast("str", self.prompt).format(**values))
+        return self._answer(await self.predictor.acall(**values, lm=self._lm))
+
+    @property
+    def _lm(self) -> Any:
+        return self.predictor.lm or self.model.lm  # an optimiser, or set_lm, may have given the predictor one
+
+    def _values(self, input: Any) -> dict[str, Any]:
+        if len(self.variables) == 1 and not _has(input, self.variables[0]):
+            return {self.variables[0]: input}
+        values = as_dict(input) if self.variables else {}
+        for name in self.variables:
+            if name not in values:
+                raise MissingKeyError(f"ModelOperator: {missing(values, name, 'the input')} Its prompt needs {name!r}.")
+        return {name: values[name] for name in self.variables}
+
+    def _answer(self, prediction: Any) -> Any:
+        outputs = {name: prediction[name] for name in self.predictor.signature.output_fields}
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def _binding(model: Any) -> ModelBinding:
+    return ModelBinding.of(model)
+
+
+def _has(input: Any, name: str) -> bool:
+    return name in input if isinstance(input, Mapping) else hasattr(input, name)
+
+
+def _predictor(prompt: str | None, answer: Any, signature: Any) -> Any:
+    import dspy
+
+    if prompt is None:
+        return dspy.Predict(signature)
+    names = template_variables(prompt)
+    if not names:
+        raise ValueError(
+            f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, as '{{text}}'."
+        )
+    fields: Any = {name: (str, dspy.InputField()) for name in names}
+    fields["answer"] = (answer, dspy.OutputField())
+    return dspy.Predict(dspy.make_signature(fields, instructions=prompt))

@@ -1,0 +1,128 @@
+"""`operator_node`: an operator as a LangGraph node."""
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from mahsm import _tasks
+from mahsm._state import as_dict, shown
+from mahsm._types import Overlay, State
+from mahsm.errors import NodeError
+from mahsm.nodes._node import Node, node_name
+from mahsm.operators._hybrid import HybridOperator, computing
+from mahsm.operators._io import Boundary, Names
+from mahsm.operators._operator import Operator
+
+COMPUTED = "mahsm:computed"
+"""Where an item's state holds what was computed for all items at once."""
+
+
+class OperatorNode(Node):
+    """An operator between state keys and its input and output. Made by `operator_node`.
+
+    Attributes:
+        op: The operator.
+    """
+
+    def __init__(
+        self,
+        op: Operator,
+        *,
+        input_fields: Names | None = None,
+        output_fields: Names | None = None,
+        name: str | None = None,
+        any_value: bool = False,
+    ) -> None:
+        name = name or node_name(getattr(op, "name", None) or type(op).__name__)
+        super().__init__(self._run, self._run_async, name=name)
+        self.op = op
+        self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)
+        self._any_value = any_value
+        self._awaits = op.awaits
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the operator can be awaited; if not, it runs in a thread."""
+        return self._awaits
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The state keys that it is known to read."""
+        return self._boundary.reads
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """The state keys that it is known to write."""
+        return self._boundary.writes
+
+    def _run(self, state: Any, config: RunnableConfig) -> Any:
+        values = as_dict(state)
+        options = self._options(values)
+        result = _tasks.call(partial(self.op, self._boundary.input(values), **options))
+        return self._boundary.update(result, any_value=self._any_value)
+
+    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
+        values = as_dict(state)
+        options = self._options(values)
+        result = await self.op.acall(self._boundary.input(values), **options)
+        return self._boundary.update(result, any_value=self._any_value)
+
+    # What a hybrid operator computes.
+
+    def _options(self, values: State) -> dict[str, Any]:
+        """Take what was computed for this item out of its state, or compute it."""
+        if self._program is None:
+            return {}
+        computed = values.pop(COMPUTED, None) or self._program(values)
+        if isinstance(computed, Exception):
+            raise computed
+        return {"computed": computed["computed"]}
+
+    @cached_property
+    def _program(self) -> Any:
+        return computing(self.op, self._boundary.names, self.name or "") if isinstance(self.op, HybridOperator) else None
+
+    @property
+    def batched(self) -> Any:
+        """For an edge with many items: lays over each what was computed for all of them at once."""
+        return None if self._program is None else self._computed
+
+    def _computed(self, state: State, overlays: Sequence[Overlay]) -> list[Overlay]:
+        found = self._program.batch(state, overlays)
+        return [{**overlay, COMPUTED: computed} for overlay, computed in zip(overlays, found, strict=True)]
+
+
+def operator_node(
+    op: Operator, /, *, input_fields: Names | None = None, output_fields: Names | None = None, name: str | None = None
+) -> OperatorNode:
+    """Make a LangGraph node of an operator.
+
+    Args:
+        op: The operator.
+        input_fields: A state key whose value the operator takes; or names of the fields of its input, which are state keys too,
+            or `{field: state key}`. By default the fields of its `input_spec`; without one, the whole state as a dict.
+        output_fields: A state key that gets what the operator gives; or names of fields of that, likewise. By default all
+            fields.
+        name: Node name; by default the operator's class.
+
+    Returns:
+        A node that gives plain values: JAX's arrays become NumPy's, which a checkpointer can store.
+
+    Raises:
+        NodeError: at once, for what is no operator; when run, for an output without the fields.
+        MissingKeyError: when run, if the state lacks a key.
+
+    Example:
+        >>> from mahsm import operator_node
+        >>> from mahsm.operators import op
+        >>> node = operator_node(op(str.upper), input_fields="text", output_fields="loud")
+        >>> node.invoke({"text": "token"})
+        {'loud': 'TOKEN'}
+    """
+    if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise NodeError(
+            f"operator_node: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op."
+        )
+    return OperatorNode(op, input_fields=input_fields, output_fields=output_fields, name=name)

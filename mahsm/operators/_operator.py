@@ -1,0 +1,163 @@
+"""`Operator`: a unit of work with fields, some of which can be learned."""
+
+import asyncio
+import dataclasses
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+import equinox as eqx
+
+from mahsm import _tasks
+from mahsm._state import shown
+
+from mahsm.operators._fields import SPECS, mark_fields
+from mahsm.operators._specs import checked
+
+OperatorT = TypeVar("OperatorT", bound="Operator")
+
+
+class Operator(eqx.Module):
+    """A unit of work: a dataclass of models, prompts, arrays and other operators, and a `forward` that uses them.
+
+    It is a module of Equinox, and so a tree: its arrays, and those of the operators in it, are leaves, and everything else is
+    static. What is static is told by the annotations: `str`, `int`, a language model, a client or a pydantic model hold no
+    arrays; an annotation that does not say (`Any`, `Callable`, `dict`, `list`) leaves the value a leaf, which `eqx.partition`
+    and `eqx.filter_jit` sort out. An array in a static field is a TypeError.
+
+    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. Required fields after ones with defaults are
+    keyword-only.
+
+    Attributes:
+        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing.
+        output_spec: What it gives back, likewise.
+
+    Raises:
+        SpecError: when called, for an input or output that does not fit its spec.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mahsm.operators import Operator
+        >>> class Scaled(Operator):
+        ...     label: str
+        ...     weights: jnp.ndarray
+        ...     def forward(self, input):
+        ...         return {self.label: float(self.weights @ input)}
+        >>> Scaled("score", jnp.array([1.0, 2.0]))(jnp.array([3.0, 4.0]))
+        {'score': 11.0}
+    """
+
+    if TYPE_CHECKING:  # without annotations they are no fields, and a subclass can make them some
+        input_spec: Any
+        output_spec: Any
+    else:
+        input_spec = output_spec = None
+
+    _checks: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        mark_fields(cls)
+        cls._checks = cls._checks or any(
+            getattr(cls, name) is not None for name in SPECS
+        )  # a spec, or a field that may hold one
+
+    @abstractmethod
+    def forward(self, input: Any, /) -> Any:
+        """What the operator does, sync or async."""
+
+    def __call__(self, input: Any, **options: Any) -> Any:
+        cls = type(self)  # a bound method of a module costs 20 us
+        if cls._checks:
+            return checked(self, cls.forward, input, options)
+        return cls.forward(self, input, **options)
+
+    async def acall(self, input: Any, **options: Any) -> Any:
+        """The same, to be awaited; a blocking `forward` runs in a thread."""
+        cls: Any = type(self)
+        call = checked if cls._checks else _called
+        if not self.awaits:
+            return await asyncio.to_thread(call, self, cls.forward, input, options)
+        return await call(self, getattr(cls, "aforward", cls.forward), input, options)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it waits for something, such as a model, and so should be awaited."""
+        cls = type(self)
+        return hasattr(cls, "aforward") or inspect.iscoroutinefunction(cls.forward)
+
+    def as_node(self) -> Any:
+        """This operator as a LangGraph node; edges ask for it."""
+        from mahsm.operators._node import OperatorNode
+
+        return OperatorNode(self, any_value=True)
+
+    def update_params(self: OperatorT, **fields: Any) -> OperatorT:
+        """A copy with other values in some fields, static ones too.
+
+        Args:
+            **fields: The new values; they are converted and checked as at the beginning.
+
+        Raises:
+            AttributeError: for a field that is not there.
+
+        Example:
+            >>> from mahsm.operators import Operator
+            >>> class Named(Operator):
+            ...     name: str
+            ...     def forward(self, input):
+            ...         return f"{self.name}: {input}"
+            >>> Named("a").update_params(name="b")(1)
+            'b: 1'
+        """
+        return updated(self, fields)
+
+
+def _called(op: Operator, function: Any, input: Any, options: dict[str, Any]) -> Any:
+    return function(op, input, **options)
+
+
+def blocking(function: Callable[[], Any]) -> Any:
+    """Call an async function from synchronous code.
+
+    Raises:
+        RuntimeError: on an event loop, which it would block for good.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _tasks.call(function)
+    raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
+
+
+def check_operators(owner: str, field: str, values: Any) -> None:
+    """Refuse what are no operators.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(values, list | tuple) or not values:
+        raise TypeError(f"{owner}: {field}={shown(values)}; expected a list of operators.")
+    for value in cast("list[Any]", values):
+        if not isinstance(value, Operator):
+            raise TypeError(
+                f"{owner}: {field} has {shown(value)}; expected operators. Make one of a function with mahsm.operators.op."
+            )
+
+
+def updated(op: OperatorT, values: dict[str, Any]) -> OperatorT:
+    """A copy with other values in some fields, which are converted and checked."""
+    fields = {field.name: field for field in dataclasses.fields(op)}
+    if unknown := [name for name in values if name not in fields]:
+        raise AttributeError(f"{type(op).__name__} has no field {unknown[0]!r}; it has {', '.join(map(repr, fields))}.")
+    made: Any = object.__new__(type(op))
+    for name, value in vars(op).items():
+        object.__setattr__(made, name, value)
+    for name, value in values.items():
+        convert = fields[name].metadata.get("converter")
+        object.__setattr__(made, name, convert(value) if convert else value)
+    for base in type(op).__mro__:
+        if "__check_init__" in base.__dict__:
+            base.__dict__["__check_init__"](made)
+    return made

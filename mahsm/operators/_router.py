@@ -1,0 +1,103 @@
+"""`RouterOperator`: which operator gets an input, decided by weights that can be learned."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mahsm._state import as_dict, missing, shown
+from mahsm.errors import MissingKeyError
+from mahsm.operators._learnable import LearnableOperator
+from mahsm.operators._operator import Operator, blocking, check_operators
+
+
+class RouterOperator(LearnableOperator):
+    """Give an input to the operator whose score is the highest: `weights @ features + bias`.
+
+    The weights are learned, what the routes hold is not: gradients of `scores` are None for models and prompts.
+
+    Args:
+        routes: The operators, by label.
+        features: How many features an input has.
+        feature_key: Where they are in the input, which is a dict or a model: an array or list of shape `(features,)`.
+        weights: Shape `(routes, features)`; by default zeros, with which the first route is taken.
+        bias: Shape `(routes,)`; by default zeros.
+
+    Attributes:
+        labels: The routes' labels, in the order of the scores.
+
+    Raises:
+        ValueError: at once, without routes, or for weights of another shape.
+        MissingKeyError: when called, for an input without features.
+
+    Example:
+        >>> from mahsm.operators import RouterOperator, op
+        >>> router = RouterOperator({"cheap": op(lambda x: "short"), "good": op(lambda x: "long")}, features=1,
+        ...                         weights=[[-1.0], [1.0]])
+        >>> router({"features": [3.0]}), router.choose([-3.0])
+        ('long', 'cheap')
+    """
+
+    routes: dict[str, Operator]
+    weights: jax.Array
+    bias: jax.Array
+    labels: tuple[str, ...] = eqx.field(static=True)
+    feature_key: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        routes: Mapping[str, Operator],
+        features: int,
+        *,
+        feature_key: str = "features",
+        weights: Any = None,
+        bias: Any = None,
+    ) -> None:
+        if not isinstance(routes, Mapping) or not routes:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"RouterOperator: routes={shown(routes)}; expected operators by label, as {{'cheap': op}}.")
+        check_operators("RouterOperator", "routes", list(routes.values()))
+        self.routes = dict(routes)
+        self.labels = tuple(routes)
+        self.feature_key = feature_key
+        self.weights = _shaped("weights", weights, (len(routes), features))
+        self.bias = _shaped("bias", bias, (len(routes),))
+
+    def scores(self, features: Any) -> jax.Array:
+        """The score of each route, shape `(routes,)`, of features of shape `(features,)`."""
+        return self.weights @ jnp.asarray(features, self.weights.dtype) + self.bias
+
+    def choose(self, features: Any) -> str:
+        """The label of the route that is taken."""
+        scores = np.asarray(self.weights) @ np.asarray(features, np.float32) + np.asarray(self.bias)
+        return self.labels[int(scores.argmax())]
+
+    def forward(self, input: Any, /) -> Any:
+        if self.awaits:
+            return blocking(partial(self.aforward, input))
+        return self._route(input)(input)
+
+    async def aforward(self, input: Any, /) -> Any:
+        return await self._route(input).acall(input)
+
+    @property
+    def awaits(self) -> bool:
+        return any(route.awaits for route in self.routes.values())
+
+    def _route(self, input: Any) -> Operator:
+        values = as_dict(input)
+        if self.feature_key not in values:
+            raise MissingKeyError(
+                f"RouterOperator: {missing(values, self.feature_key, 'the input')} It needs the features; pass feature_key=."
+            )
+        return self.routes[RouterOperator.choose(self, values[self.feature_key])]
+
+
+def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
+    array = jnp.zeros(shape) if value is None else jnp.asarray(value, jnp.float32)
+    if array.shape != shape:
+        raise ValueError(f"RouterOperator: {name} has shape {array.shape}; expected {shape}, of the routes and features.")
+    return cast("jax.Array", array)
