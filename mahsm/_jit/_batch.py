@@ -1,20 +1,20 @@
 """Many states at once: what is computed for each of them is computed for all in one go, by `jax.vmap`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
-import jax
 import numpy as np
 
 from mahsm._jit._devices import x64_pinned
 from mahsm._jit._inputs import Inputs
+from mahsm._jit._jax import jax
 from mahsm._jit._outputs import plain
 from mahsm._jit._program import OTHER_FILL, Compiled, Outcome, Program
 from mahsm._jit._ragged import check_padding, cut
 from mahsm._jit._values import LEAF, Leaf
-from mahsm._state import read, shown
+from mahsm._state import read
 from mahsm._types import Overlay, State
 from mahsm.errors import EdgeError, StateError
 
@@ -90,8 +90,8 @@ class Batch:
             part = self._program.reader.part(key, read(self._state, key, self._spec.name, "in_keys"), leaves)
             if any(_is_random_key(leaf) for leaf in leaves):
                 raise StateError(
-                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and so draw the "
-                    "same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
+                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and "
+                    "so draw the same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
                 )
             found[key] = Inputs((part,), leaves)
         return found
@@ -231,15 +231,19 @@ class Batch:
 
     def _cut(self, group: _Group, outputs: Any, axes: Any) -> list[Any]:
         arrays = jax.tree.map(np.asarray, outputs)
-        return [
-            jax.tree.map(lambda array, where, row=row, length=member.length: cut(array[row], where, length), arrays, axes)
-            for row, member in enumerate(group.members)
-        ]
+
+        def of_row(row: int, length: int) -> Any:
+            def cut_row(array: Any, where: tuple[int, ...]) -> Any:
+                return cut(array[row], where, length)
+
+            return jax.tree.map(cut_row, arrays, axes)
+
+        return [of_row(row, member.length) for row, member in enumerate(group.members)]
 
 
 def _stacked(column: list[Any]) -> Any:
     """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many numbers."""
-    kind = type(column[0])
+    kind = cast("type[Any]", type(column[0]))
     if any(type(value) is not kind for value in column):
         return None
     if kind is np.ndarray:
@@ -279,13 +283,13 @@ def _with_last(column: Any) -> Any:
     size = 1 << (count - 1).bit_length()
     if size == count:
         return column
-    stack: Callable[..., Any] = np.concatenate if isinstance(column, np.ndarray) else jax.numpy.concatenate
-    repeat: Any = np.broadcast_to if isinstance(column, np.ndarray) else jax.numpy.broadcast_to
-    return stack([column, repeat(column[-1:], (size - count, *column.shape[1:]))])
+    library: Any = np if isinstance(column, np.ndarray) else jax.numpy
+    return library.concatenate([column, library.broadcast_to(column[-1:], (size - count, *column.shape[1:]))])
 
 
 def _shape(leaf: Leaf) -> Any:
-    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else type(leaf)
+    kind = cast("type[Any]", type(leaf))
+    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else kind
 
 
 def _is_random_key(leaf: Leaf) -> bool:

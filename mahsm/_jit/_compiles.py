@@ -29,7 +29,7 @@ _BACKEND = f"{_PREFIX}backend_compile_duration"
 @cache
 def _listen() -> None:
     """Ask JAX to report compilations, once for the process. It does so on the thread that compiles."""
-    import jax
+    from mahsm._jit._jax import jax
 
     def note(event: str, seconds: float, **details: Any) -> None:
         record = getattr(_here, "record", None)

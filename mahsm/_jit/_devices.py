@@ -36,7 +36,7 @@ def check_device(edge: str, device: Any, shard: str | None) -> None:
 
 def x64_pinned(wanted: bool) -> AbstractContextManager[Any]:
     """JAX's 64-bit mode as wanted, whatever it is around and in this thread."""
-    import jax
+    from mahsm._jit._jax import jax
 
     return nullcontext() if jax.config.jax_enable_x64 is wanted else jax.enable_x64(wanted)
 
@@ -94,25 +94,29 @@ class Placement:
     def _even(self, key: str, leaf: Leaf) -> Any:
         if leaf.shape[0] % self.devices:
             raise EdgeError(
-                f"{self._spec.name}: shard={key!r} has an array of shape {leaf.shape}, whose first axis cannot be spread evenly "
-                f"over {self.devices} devices. Pad it, or pass ragged=[{key!r}] if it is a key of the state."
+                f"{self._spec.name}: shard={key!r} has an array of shape {leaf.shape}, whose first axis cannot be spread "
+                f"evenly over {self.devices} devices. Pad it, or pass ragged=[{key!r}] if it is a key of the state."
             )
         return self._spread
 
     def resident(self, leaves: Sequence[Leaf], keys: Sequence[str]) -> list[Leaf]:
         """Copies of a module's arrays that stay where they are computed with. Numbers stay numbers."""
-        import jax
+        from mahsm._jit._jax import jax
 
-        arrays = [np.array(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]  # device_put would not copy
+        own = [_copied(leaf) for leaf in leaves]
         with x64_pinned(self._spec.x64):
             return [
                 jax.device_put(leaf, self.of(key, [leaf])[0]) if hasattr(leaf, "dtype") else leaf
-                for key, leaf in zip(keys, arrays, strict=True)
+                for key, leaf in zip(keys, own, strict=True)
             ]
 
 
+def _copied(leaf: Any) -> Any:
+    return leaf.copy() if type(leaf) is np.ndarray else leaf  # device_put would go on using its memory
+
+
 def _device(name: str, device: Any) -> Any:
-    import jax
+    from mahsm._jit._jax import jax
 
     if not isinstance(device, str):
         return device
@@ -123,13 +127,12 @@ def _device(name: str, device: Any) -> Any:
     except (RuntimeError, IndexError):
         there = [f"{each.platform}:{each.id}" for each in _all_devices()]
         raise EdgeError(
-            f"{name}: device={device!r} is not there; JAX has {', '.join(there)}. Pass one of these, or leave device out to use "
-            "JAX's default."
+            f"{name}: device={device!r} is not there; JAX has {', '.join(there)}. Pass one of these, or leave device out to "
+            "use JAX's default."
         ) from None
 
 
 def _all_devices() -> list[Any]:
-    import jax
-    from jax.extend.backend import backends
+    from mahsm._jit._jax import jax
 
-    return [device for platform in backends() for device in jax.devices(platform)]
+    return [device for platform in jax.extend.backend.backends() for device in jax.devices(platform)]

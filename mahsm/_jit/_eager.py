@@ -4,8 +4,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mahsm._jit._compiles import JitStats
 from mahsm._jit._inputs import Reader
 from mahsm._jit._outputs import converter
@@ -68,8 +66,7 @@ class EagerProgram:
 
 def _own(leaf: Leaf) -> Leaf:
     """A copy that cannot be written to, as nothing can that JAX computes with."""
-    if not isinstance(leaf, np.ndarray):
-        return leaf
-    copy: Any = leaf.copy()
-    copy.flags.writeable = False
-    return copy
+    if hasattr(leaf, "flags"):
+        leaf = leaf.copy()
+        leaf.flags.writeable = False
+    return leaf

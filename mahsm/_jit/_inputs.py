@@ -100,12 +100,13 @@ class Reader:
         Raises:
             StateError: for what is no whole number from 0 to 2**32 - 1.
         """
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        seed = int(value) if type(value) is int or np.issubdtype(getattr(value, "dtype", float), np.integer) else -1
+        if not 0 <= seed < 1 << 32:
             raise StateError(
-                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, a whole number from 0 to 2**32 - 1. The "
-                "key for random numbers is made of it."
+                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, a whole number from 0 to 2**32 - 1, of "
+                "which the key for random numbers is made."
             )
-        return np.uint32(value)
+        return np.uint32(seed)
 
     def pad(self, inputs: Inputs, fill: int = 0) -> None:
         """Pad the ragged leaves to a common bucket, and append the mask.
@@ -126,7 +127,8 @@ class Reader:
 
     def first_rows(self, inputs: Inputs) -> tuple[int, list[Leaf], list[Leaf]]:
         """As many of the first rows as fill a bucket of their own, in that bucket and in this one; in the smallest bucket, all
-        rows, in it and in the next one."""
+        rows, in it and in the next one.
+        """
         count = min(inputs.length, inputs.bucket // 2)
         own = bucket_of(count, self._multiple)
         sizes = (own, inputs.bucket) if own != inputs.bucket else (inputs.bucket, bucket_of(2 * inputs.bucket, self._multiple))
@@ -170,8 +172,8 @@ class Reader:
         part = self._values.flatten(value, found, where)
         if part is not LEAF or np.ndim(found[0]) == 0:
             raise StateError(
-                f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since its first axis is to "
-                "be padded."
+                f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since its first axis is "
+                "to be padded."
             )
         leaves.append(np.asarray(found[0]))
         return part

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from mahsm._jit._devices import Placement
+from mahsm._jit._jax import jax
 from mahsm._jit._spec import JitSpec
 from mahsm._jit._values import Leaf, Part, Values
 from mahsm._state import shown

@@ -1,7 +1,7 @@
 """What comes out: arrays as a checkpointer can store them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def converter(name: str, output: Output) -> Callable[[Any], Any]:
 
 
 def _ready(value: Any) -> Any:
-    import jax
+    from mahsm._jit._jax import jax
 
     return jax.block_until_ready(value)
 
@@ -57,7 +57,7 @@ def _walk(value: Any, leaf: Callable[[Any, str], Any], name: str) -> Any:
     if hasattr(value, "dtype"):
         return leaf(value, name)
     if type(value) is dict:
-        return {key: _walk(entry, leaf, name) for key, entry in value.items()}
+        return {key: _walk(entry, leaf, name) for key, entry in cast("dict[Any, Any]", value).items()}
     if type(value) in (list, tuple):
         return type(value)(_walk(entry, leaf, name) for entry in value)
     if value is None:

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 
 from mahsm._jit._compiles import Compiles, JitStats
 from mahsm._jit._devices import Placement, x64_pinned
 from mahsm._jit._inputs import Inputs, Reader
+from mahsm._jit._jax import jax
 from mahsm._jit._modules import Modules
 from mahsm._jit._outputs import converter
 from mahsm._jit._ragged import check_padding, cut, ragged_axes
@@ -217,7 +217,10 @@ OTHER_FILL = 7
 
 
 def _cut_all(outputs: Any, axes: Any, length: int) -> Any:
-    return jax.tree.map(lambda array, where: cut(np.asarray(array), where, length), outputs, axes)
+    def cut_one(array: Any, where: tuple[int, ...]) -> Any:
+        return cut(np.asarray(array), where, length)
+
+    return jax.tree.map(cut_one, outputs, axes)
 
 
 def _without(before: Sequence[Part], after: Sequence[Part], leaves: list[Leaf]) -> list[Leaf]:
@@ -232,4 +235,5 @@ def _without(before: Sequence[Part], after: Sequence[Part], leaves: list[Leaf]) 
 
 def _example(value: Any) -> Any:
     """A value to compile with, of a shape that stands for one."""
-    return np.zeros(value.shape, value.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value
+    shape: Any = value
+    return np.zeros(shape.shape, shape.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value

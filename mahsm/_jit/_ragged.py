@@ -28,7 +28,7 @@ def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
     Raises:
         JitError: for an axis that varies, but is not of the bucket's size.
     """
-    import jax
+    from mahsm._jit._jax import jax
 
     def axes(one: Any, two: Any) -> tuple[int, ...]:
         if len(one.shape) != len(two.shape):
@@ -37,8 +37,9 @@ def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
         for axis in found:
             if (one.shape[axis], two.shape[axis]) != (bucket, 2 * bucket):
                 raise JitError(
-                    f"{name}: axis {axis} of an output of shape {one.shape} depends on the padding, but is not the padded axis, "
-                    f"so nobody knows what of it to cut. Return arrays whose varying axes have the length of the ragged keys."
+                    f"{name}: axis {axis} of an output of shape {one.shape} depends on the padding, but is not "
+                    "the padded axis, so nobody knows what of it to cut. Return arrays whose varying axes have the length of "
+                    "the ragged keys."
                 )
         return found
 
@@ -66,7 +67,7 @@ def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> Non
     Raises:
         JitError: if they differ.
     """
-    import jax
+    from mahsm._jit._jax import jax
 
     def same(one: Any, two: Any) -> bool:
         floats = one.dtype.kind in "fc"
@@ -77,6 +78,6 @@ def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> Non
     if not all(jax.tree.leaves(jax.tree.map(same, outputs, others))):
         raise JitError(
             f"{name}: the result changes with the padding of the ragged keys. Use mask in every sum, mean, softmax and ranking "
-            "over their first axis, as jnp.where(mask, x, 0.0), and mask.sum() for its length. In a fused edge, whatever reads what "
-            "an edge with ragged= wrote needs ragged= too."
+            "over their first axis, as jnp.where(mask, x, 0.0), and mask.sum() for its length. In a fused edge, whatever reads "
+            "what an edge with ragged= wrote needs ragged= too."
         )

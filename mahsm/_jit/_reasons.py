@@ -16,8 +16,8 @@ _FIXES = {
     "TracerArrayConversionError": "It hands a traced value to NumPy or another library: use jax.numpy (jnp) instead of np.",
     "TracerBoolConversionError": "It branches on a traced value: use jnp.where or jax.lax.cond instead of if, and jnp.max "
     "instead of max.",
-    "TracerIntegerConversionError": "It uses a traced value as an index or a size of Python's: use jnp.take, or an array instead "
-    "of the list.",
+    "TracerIntegerConversionError": "It uses a traced value as an index or a size of Python's: use jnp.take, or an array "
+    "instead of the list.",
     "NonConcreteBooleanIndexError": "It keeps the entries for which something holds, so that the size of the result depends on "
     "values: use jnp.where with a default, or multiply by the mask.",
     "ConcretizationTypeError": "It needs the number itself, as float(), int(), .item() and math do: use jax.numpy (jnp).",
@@ -31,8 +31,8 @@ def tracing(name: str) -> Generator[None, None, None]:
     with (
         watched(),
         calls_refused(
-            f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for all "
-            "calls. Call the model in a node before, and read its answer from the state."
+            f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for "
+            "all calls. Call the model in a node before, and read its answer from the state."
         ),
     ):
         yield
@@ -50,7 +50,7 @@ def explained(
         leaves: The leaves of all keys.
         shapes: Traces the function with other parts.
     """
-    import jax
+    from mahsm._jit._jax import jax
 
     kinds: tuple[type[Exception], ...] = tuple(getattr(jax.errors, kind) for kind in _FIXES)
     returned = isinstance(error, TypeError) and "valid JAX type" in str(error)
@@ -106,9 +106,9 @@ def check_purity(name: str, trace: Callable[[], Any], first: Any) -> None:
     if str(again.jaxpr) == str(first.jaxpr) and all(map(_equal, again.consts, first.consts)):
         return
     raise JitError(
-        f"{name}: the function computes something else each time that it is traced, as with random, np.random, a counter or the "
-        "time; compiled, it would use one of these values for all calls. Pass seed_key= and draw with jax.random from the key= "
-        "that it then gets, or read the value from the state."
+        f"{name}: the function computes something else each time that it is traced, as with random, np.random, a counter "
+        "or the time; compiled, it would use one of these values for all calls. Pass seed_key= and draw with jax.random from "
+        "the key= that it then gets, or read the value from the state."
     )
 
 

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 Output: TypeAlias = Literal["numpy", "python", "jax"]
 
@@ -46,9 +46,10 @@ class Step:
             given = fn(*[values[key] for key in self.arguments], **special)
         if self.single:
             return {self.out_keys[0]: given}
-        if isinstance(given, Mapping) and all(key in given for key in self.out_keys):
+        kind = cast("type[Any]", type(given))
+        if kind is dict and all(key in given for key in self.out_keys):
             return {key: given[key] for key in self.out_keys}
-        if isinstance(given, tuple | list) and len(given) == len(self.out_keys):
+        if kind in (tuple, list) and len(given) == len(self.out_keys):
             return dict(zip(self.out_keys, given, strict=True))
         raise TypeError(
             f"{self.name}: the function returned {_kind(given)}; expected {len(self.out_keys)} values, for the keys "
@@ -127,10 +128,10 @@ class JitSpec:
 
 def _folded(key: Any, name: str) -> Any:
     """A step's own key, so that two that read one seed draw different numbers, also if they are fused."""
-    import jax
+    from mahsm._jit._jax import jax
 
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list | dict) else "")
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")

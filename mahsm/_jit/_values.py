@@ -77,7 +77,7 @@ class _Dict(Part):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[Any, Part]) -> None:
-        super().__init__(tuple((type(key), key, part) for key, part in parts.items()), _count(parts.values()))
+        super().__init__(tuple((cast("Any", type(key)), key, part) for key, part in parts.items()), _count(parts.values()))
         self._parts = parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -127,7 +127,7 @@ def tagged(value: Any) -> Hashable:
     Raises:
         TypeError: for what cannot be hashed.
     """
-    kind: type[Any] = type(value)
+    kind = cast("type[Any]", type(value))
     if kind in (float, complex):
         return kind, repr(value)
     if isinstance(value, list | tuple):
@@ -136,8 +136,8 @@ def tagged(value: Any) -> Hashable:
         return kind, frozenset(map(tagged, cast("set[Any]", value)))
     if isinstance(value, dict):
         return kind, frozenset((tagged(key), tagged(entry)) for key, entry in cast("dict[Any, Any]", value).items())
+    array: Any = value
     if isinstance(value, np.ndarray | np.generic):
-        array: Any = value
         return kind, array.dtype.str, array.shape, array.tobytes()
     if dataclasses.is_dataclass(value) and kind.__hash__ not in (None, object.__hash__):
         return kind, *(tagged(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
@@ -186,7 +186,8 @@ class Values:
         Raises:
             StateError: for what cannot be computed with, and numbers that do not fit.
         """
-        return self._rules.get(type(value), self._other)(value, leaves, where)
+        kind = cast("type[Any]", type(value))
+        return self._rules.get(kind, self._other)(value, leaves, where)
 
     def static(self, value: Any, where: str) -> Part:
         """The part of a value that is static because somebody says so.
@@ -284,9 +285,9 @@ class Values:
             if len(entries) != 1 or entries[0][1] is not value:
                 return self._tree(entries, treedef, leaves, where)
         raise StateError(
-            f"{where} is {shown(value)}, of type {type(value).__name__}, which is no number, array, text or container of these. "
-            f"Compute numbers of it in the node before, or name the key in static_keys if a compilation is to be made for each "
-            "value of it."
+            f"{where} is {shown(value)}, of type {type(value).__name__}, which is no number, array, text or container of "
+            "these. Compute numbers of it in the node before, or name the key in static_keys if a compilation is to be made "
+            "for each value of it."
         )
 
     def _tree(self, entries: Sequence[Any], treedef: Any, leaves: list[Leaf], where: str) -> Part:
@@ -305,10 +306,8 @@ class Values:
         """The part of a number, an array or a static value; None for what may have to be taken apart."""
         if isinstance(value, bool | str | bytes | None | Enum):
             return Static(value)
-        if isinstance(value, np.ndarray):
-            return self._array_leaf(np.asarray(value), leaves, where)
-        if isinstance(value, np.generic):
-            return self._array_leaf(np.asarray(value), leaves, where)
+        if isinstance(value, np.ndarray | np.generic):
+            return self._array_leaf(np.asarray(cast("Any", value)), leaves, where)
         if isinstance(value, float):
             return self._float(float(value), leaves, where)
         if isinstance(value, int):

@@ -123,8 +123,8 @@ def _check_ragged(edge: str, steps: Sequence[Step]) -> None:
     for step in steps:
         for key in sorted(step.ragged & written - varies):
             raise EdgeError(
-                f"{edge}: {key!r} is ragged in {step.name}, but the edge that computes it has no ragged key, so nobody knows its "
-                f"padding. Leave {step.name} out of the fusion."
+                f"{edge}: {key!r} is ragged in {step.name}, but the edge that computes it has no ragged key, so nobody knows "
+                f"its padding. Leave {step.name} out of the fusion."
             )
         written |= set(step.out_keys)
         if step.ragged:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -50,7 +51,7 @@ class JitEdge(Edge):
         if not has_jax():
             _check_without_jax(spec)
             warnings.warn(
-                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called with arrays of NumPy. "
+                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called with NumPy's arrays. "
                 f"{INSTALL} to compile it.",
                 stacklevel=3,
             )
@@ -172,14 +173,14 @@ class _Work(TypedDict):
 
 
 def _drawing(spec: JitSpec) -> Compiled:
-    def node(_: Any) -> Any:
+    def node(_: Any, config: RunnableConfig) -> Any:
         raise EdgeError(f"{spec.name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
 
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
     names = [START, *(step.name for step in spec.steps), END]
     for step in spec.steps:
-        builder.add_node(step.name, node)
-    for start, end in zip(names, names[1:], strict=False):
+        builder.add_node(step.name, cast("Any", node))
+    for start, end in pairwise(names):
         builder.add_edge(start, end)
     return builder.compile(name=spec.name)
 
@@ -276,7 +277,9 @@ def jit_edge(
 def _check_function(edge: str, fn: Any) -> None:
     if not callable(fn) or isinstance(fn, type | Runnable):
         hint = " Make an instance of it." if isinstance(fn, type) else ""
-        raise EdgeError(f"{edge}: fn={shown(fn)}; expected a function of numbers and arrays, or a module of Equinox.{hint}")
+        raise EdgeError(
+            f"{edge}: fn={shown(cast('Any', fn))}; expected a function of numbers and arrays, or a module of Equinox.{hint}"
+        )
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
         raise EdgeError(f"{edge}: fn={shown(fn)} is async; expected a function that only computes. Await in a node before.")
 
@@ -285,7 +288,9 @@ def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
     if isinstance(in_keys, str):
         raise EdgeError(f"{edge}: in_keys={in_keys!r} is one text; expected a list of state keys, as in_keys=[{in_keys!r}].")
     if not isinstance(in_keys, Mapping | Sequence) or not in_keys:
-        raise EdgeError(f"{edge}: in_keys={shown(in_keys)}; expected state keys, as ['x', 'y'], or {{'parameter': 'key'}}.")
+        raise EdgeError(
+            f"{edge}: in_keys={shown(cast('Any', in_keys))}; expected state keys, as ['x', 'y'], or {{'parameter': 'key'}}."
+        )
     if isinstance(in_keys, Mapping):
         pairs = cast("Mapping[str, str]", in_keys)
         for pair in pairs.items():
@@ -305,7 +310,7 @@ def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
     for key in keys:
         _check.key(edge, "out_key", key)
     if not keys or len(set(keys)) < len(keys):
-        raise EdgeError(f"{edge}: out_key={shown(out_key)}; expected a state key, or several that differ.")
+        raise EdgeError(f"{edge}: out_key={shown(cast('Any', out_key))}; expected a state key, or several that differ.")
     return keys
 
 

@@ -69,7 +69,10 @@ class _JitVmap:
             self._check_reads(next(iter(overlays.values())))
             found = self._target.program.batch(values, list(overlays.values()))
             for index, outcome in zip(overlays, found, strict=True):
-                (failed if isinstance(outcome, Exception) else outcomes)[index] = outcome
+                if isinstance(outcome, Exception):
+                    failed[index] = outcome
+                else:
+                    outcomes[index] = outcome
         entries = _each(spec.entry, outcomes, failed)
         return self._update(items, entries, failed)
 
@@ -78,8 +81,8 @@ class _JitVmap:
         if not target.seeds and not any(key in overlay for key in target.reads):
             raise EdgeError(
                 f"{self._spec.name}: {target.name} reads {', '.join(map(repr, target.reads))}, and the items have "
-                f"{', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass item_to_state= with a key "
-                "that it reads."
+                f"{', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass item_to_state= with a "
+                "key that it reads."
             )
 
     def _update(self, items: list[Any], entries: dict[int, Any], failed: dict[int, Exception]) -> State:

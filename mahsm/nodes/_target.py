@@ -83,8 +83,9 @@ def as_target(source: Any, *, reader: str) -> Target:
     given, hint = shown(source), ", not a class: make an instance" if isinstance(source, type) else ""
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
-    if hasattr(type(source), "as_node"):  # an Operator
-        return _of_runnable(source.as_node())
+    kind = cast("type[Any]", type(source))
+    if hasattr(kind, "as_node"):  # an Operator
+        return _of_runnable(kind.as_node(source))
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):

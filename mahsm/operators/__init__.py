@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mahsm._lazy import attach
 
 try:
-    import equinox as _equinox  # noqa: F401
+    import equinox as _  # noqa: F401
 except ImportError as error:
     raise ImportError("mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'") from error
 

@@ -4,10 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-
 from mahsm._dspy_lm import watched_lm
+from mahsm._jit._jax import jax
 from mahsm._jit._values import tagged
 from mahsm._state import shown
 from mahsm.errors import JitError
@@ -22,7 +20,7 @@ try:  # JAX has no public way to ask this
 except ImportError:  # pragma: no cover  a later JAX: this sees jit, but not grad or vmap by themselves
 
     def _no_trace() -> bool:
-        return not isinstance(jnp.add(0, 0), jax.core.Tracer)
+        return not isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
 
 
 class ModelBinding:
@@ -51,7 +49,7 @@ class ModelBinding:
         self.options = options
         self._lm: Any = None
         self._lock = threading.Lock()
-        self._tag = (model, tagged(options))
+        self._tag: tuple[Any, ...] = (model, tagged(options))
 
     @classmethod
     def of(cls, model: Any, **options: Any) -> "ModelBinding":
@@ -62,13 +60,17 @@ class ModelBinding:
         """
         if isinstance(model, ModelBinding):
             return cls(model.model, **{**model.options, **options}) if options and model._lm is None else model
-        if hasattr(model, "model") and hasattr(model, "kwargs") and callable(model):  # a dspy.LM
-            made = cls(model.model)
-            made._lm = model.copy(**options) if options else model
-            made.options = {name: value for name, value in made._lm.kwargs.items() if value is not None}
-            made._tag = (type(model), model.model, _tag_or_identity(made._lm))
-            return made
+        if all(hasattr(model, name) for name in ("model", "kwargs", "acall")):
+            return cls._of_lm(model.copy(**options) if options else model)
         return cls(model, **options)
+
+    @classmethod
+    def _of_lm(cls, lm: Any) -> "ModelBinding":
+        made = cls(lm.model)
+        made._lm = lm
+        made.options = {name: value for name, value in lm.kwargs.items() if value is not None}
+        made._tag = (type(lm), lm.model, _tag_or_identity(lm))
+        return made
 
     @property
     def lm(self) -> "dspy.LM":
@@ -101,9 +103,9 @@ class ModelBinding:
     def _check_not_traced(self) -> None:
         if not _no_trace():
             raise JitError(
-                f"the model {self.model!r} is called while JAX traces or transforms a function; it would be called once, and its "
-                "answer used for all inputs. Call it outside, and hand its answer in as an array; or use a HybridOperator, which "
-                "keeps the two apart."
+                f"the model {self.model!r} is called while JAX traces or transforms a function; it would be called once, and "
+                "its answer used for all inputs. Call it outside, and hand its answer in as an array; or use a HybridOperator, "
+                "which keeps the two apart."
             )
 
     def __eq__(self, other: object) -> bool:
@@ -129,17 +131,15 @@ def _rebuilt(model: str, options: dict[str, Any]) -> ModelBinding:
 
 def _tag_or_identity(lm: Any) -> Any:
     try:
-        return tagged({name: value for name, value in vars(lm).items() if name in ("kwargs", "model_type", "cache")})
+        return tagged([getattr(lm, name, None) for name in ("kwargs", "model_type", "cache")])
     except TypeError:
         return id(lm)
 
 
 def _secretly(name: str, value: Any) -> str:
-    return (
-        "'...'" if any(word in name for word in ("key", "token", "secret", "password")) and "max" not in name else shown(value)
-    )
+    return "'...'" if any(word in name for word in ("key", "secret", "password", "auth")) else shown(value)
 
 
 def _text(answers: list[Any]) -> str:
     first = answers[0]
-    return first["text"] if isinstance(first, dict) else first
+    return first if isinstance(first, str) else first["text"]

@@ -154,33 +154,31 @@ def mark_fields(cls: type[Any]) -> None:
     for base in reversed(cls.__mro__[1:]):  # as dataclasses do it
         if dataclasses.is_dataclass(base):
             inherited.update((field.name, field) for field in dataclasses.fields(base))
-    defaults = any(map(_has_default, inherited.values()))
+    after_default = any(map(_has_default, inherited.values()))
     for name, annotation in own_annotations(cls).items():
         value = cls.__dict__.get(name, _MISSING)
         if name in SPECS and not isinstance(value, dataclasses.Field):
             cls.__annotations__[name] = _CLASS_VARIABLE
-            continue
-        if is_class_variable(annotation) or isinstance(value, property):
-            continue
-        if not isinstance(value, dataclasses.Field):
-            static = not may_hold_arrays(annotation)
-            options: dict[str, Any] = {"static": True, "converter": _no_arrays(cls, name)} if static else {}
-            value = eqx.field(**options, **_default(value))
-            setattr(cls, name, value)
-        if not value.init:
-            continue
-        if _has_default(value):
-            defaults = True
-            if name in inherited:
-                value.kw_only = True  # it has the place of the inherited one, and those after it may have no default
-        elif defaults:
-            value.kw_only = True
+        elif not is_class_variable(annotation) and not isinstance(value, property):
+            field = _field(cls, name, annotation, value)
+            if field.init and (name in inherited if _has_default(field) else after_default):
+                field.kw_only = True  # what is inherited keeps its place, and those after it may have no default
+            after_default = after_default or _has_default(field)
+
+
+def _field(cls: type[Any], name: str, annotation: Any, value: Any) -> dataclasses.Field[Any]:
+    if isinstance(value, dataclasses.Field):
+        return cast("dataclasses.Field[Any]", value)
+    static: dict[str, Any] = {} if may_hold_arrays(annotation) else {"static": True, "converter": _no_arrays(cls, name)}
+    field: dataclasses.Field[Any] = eqx.field(**static, **_default(value))
+    setattr(cls, name, field)
+    return field
 
 
 def _no_arrays(cls: type[Any], name: str) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         if isinstance(value, np.generic):
-            return value.item()
+            return cast("Any", value).item()
         if any(eqx.is_array(leaf) for leaf in jax.tree_util.tree_leaves(value)):
             raise TypeError(
                 f"{cls.__qualname__}.{name} got {shown(value)}, which holds an array, but its annotation makes it static. "

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import numpy as np
 
+from mahsm._jit._jax import jax
 from mahsm._jit._outputs import converter
 from mahsm._jit._program import Program
 from mahsm._jit._spec import JitSpec, Step
@@ -35,6 +35,8 @@ class HybridOperator(Operator):
     Attributes:
         seed_key: The input field, and state key, of the seed: a whole number from 0 to 2**32 - 1. Needed if `compute` takes a
             key.
+        computed_of: The input fields that `compute` takes.
+        draws: Whether it takes a key.
 
     Example:
         >>> import jax
@@ -60,15 +62,15 @@ class HybridOperator(Operator):
     def forward(self, input: Any, computed: Any, /) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What is done with an input and what was computed of it."""
 
-    _inputs: ClassVar[tuple[str, ...]] = ()
-    _takes_key: ClassVar[bool] = False
+    computed_of: ClassVar[tuple[str, ...]] = ()
+    draws: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "compute" in cls.__dict__:
-            names = [name for name in inspect.signature(cls.compute).parameters][1:]
-            cls._takes_key = "key" in names
-            cls._inputs = tuple(name for name in names if name != "key")
+            names = list(inspect.signature(cls.compute).parameters)[1:]
+            cls.draws = "key" in names
+            cls.computed_of = tuple(name for name in names if name != "key")
 
     def __check_init__(self) -> None:
         if not hasattr(type(self), "compute"):
@@ -92,8 +94,7 @@ class _Compute(eqx.Module):
     rest: Rest = eqx.field(static=True)
 
     def __call__(self, **inputs: Any) -> Any:
-        op: Any = combine(self.arrays, self.rest)
-        return type(op).compute(op, **inputs)
+        return _compute_of(combine(self.arrays, self.rest), inputs)
 
 
 def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, str]], name: str) -> Program:
@@ -108,10 +109,10 @@ def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, 
     step = Step(
         name=name,
         fn=_Compute(*partition(op)),
-        arguments=names(cls._inputs),
+        arguments=names(cls.computed_of),
         out_keys=("computed",),
         single=True,
-        seed_key=names([cls.seed_key])[cls.seed_key] if cls._takes_key else None,
+        seed_key=names([cls.seed_key])[cls.seed_key] if cls.draws else None,
     )
     return Program(JitSpec(name=name, steps=(step,), keep=("computed",)))
 
@@ -119,18 +120,23 @@ def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, 
 def _alone(op: HybridOperator, input: Any) -> Any:
     """What is computed for one input."""
     cls, name = type(op), type(op).__name__
-    values: State = as_dict(input) if cls._inputs or cls._takes_key else {}
+    values: State = as_dict(input) if cls.computed_of or cls.draws else {}
     flatten = Values(x64=False).flatten
     inputs: dict[str, Any] = {}
-    for field in cls._inputs:
+    for field in cls.computed_of:
         leaves: list[Any] = []
         part = flatten(read(values, field, name, "compute"), leaves, f"{name}: input[{field!r}]")
         inputs[field] = part.build(iter([np.asarray(leaf) for leaf in leaves]))  # a number would be static
-    if cls._takes_key:
+    if cls.draws:
         inputs["key"] = jax.random.key(read(values, cls.seed_key, name, "seed_key"))
     return converter(name, "numpy")(_compute(op, inputs))
 
 
 @eqx.filter_jit
 def _compute(op: Any, inputs: dict[str, Any]) -> Any:
-    return type(op).compute(op, **inputs)
+    return _compute_of(op, inputs)
+
+
+def _compute_of(op: Any, inputs: dict[str, Any]) -> Any:
+    kind: Any = op.__class__
+    return kind.compute(op, **inputs)

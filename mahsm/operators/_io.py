@@ -131,8 +131,8 @@ def _pairs(names: Names | None) -> dict[str, str]:
 
 
 def _check(reader: str, argument: str, names: Any) -> None:
-    pairs = _pairs(names) if isinstance(names, str | Sequence | Mapping | None) else None
+    pairs: Any = _pairs(cast("Any", names)) if isinstance(names, str | Sequence | Mapping | None) else None
     if pairs is None or any(not isinstance(name, str) or not name for pair in pairs.items() for name in pair):
         raise NodeError(
-            f"{reader}: {argument}={shown(names)}; expected a name, a list of names of fields, or {{field: state key}}."
+            f"{reader}: {argument}={shown(cast('Any', names))}; expected a name, a list of names of fields, or {{field: name}}."
         )

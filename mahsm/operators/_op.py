@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, overload
 
 import equinox as eqx
@@ -20,8 +21,8 @@ class FunctionOperator(Operator):
     """
 
     function: Any = eqx.field(static=True)
-    input_spec: Any = eqx.field(static=True, default=None)
-    output_spec: Any = eqx.field(static=True, default=None)
+    input_spec: Any = eqx.field(static=True, default=None)  # pyright: ignore[reportIncompatibleVariableOverride]
+    output_spec: Any = eqx.field(static=True, default=None)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ def op(function: Any = None, /, *, input_spec: Any = None, output_spec: Any = No
         42
     """
     if function is None:
-        return lambda function: op(function, input_spec=input_spec, output_spec=output_spec)
+        return partial(op, input_spec=input_spec, output_spec=output_spec)
     if isinstance(function, Operator):
         return function
     if isinstance(function, eqx.Module) and callable(function):

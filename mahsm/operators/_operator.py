@@ -11,7 +11,6 @@ import equinox as eqx
 
 from mahsm import _tasks
 from mahsm._state import shown
-
 from mahsm.operators._fields import SPECS, mark_fields
 from mahsm.operators._specs import checked
 
@@ -49,8 +48,8 @@ class Operator(eqx.Module):
     """
 
     if TYPE_CHECKING:  # without annotations they are no fields, and a subclass can make them some
-        input_spec: Any
-        output_spec: Any
+        input_spec: ClassVar[Any] = None
+        output_spec: ClassVar[Any] = None
     else:
         input_spec = output_spec = None
 
@@ -138,7 +137,7 @@ def check_operators(owner: str, field: str, values: Any) -> None:
         TypeError: for anything else.
     """
     if not isinstance(values, list | tuple) or not values:
-        raise TypeError(f"{owner}: {field}={shown(values)}; expected a list of operators.")
+        raise TypeError(f"{owner}: {field}={shown(cast('Any', values))}; expected a list of operators.")
     for value in cast("list[Any]", values):
         if not isinstance(value, Operator):
             raise TypeError(

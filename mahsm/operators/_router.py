@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -100,4 +100,4 @@ def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
     array = jnp.zeros(shape) if value is None else jnp.asarray(value, jnp.float32)
     if array.shape != shape:
         raise ValueError(f"RouterOperator: {name} has shape {array.shape}; expected {shape}, of the routes and features.")
-    return cast("jax.Array", array)
+    return array

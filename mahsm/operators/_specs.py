@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
 
 from mahsm._state import shown
 from mahsm.errors import SpecError
@@ -64,9 +65,9 @@ def spec_fields(spec: Any) -> tuple[str, ...]:
     """The names of a spec's fields; none if it is no model and no dataclass."""
     if inspect.isclass(spec) and issubclass(spec, BaseModel):
         return tuple(spec.model_fields)
-    if inspect.isclass(spec) and dataclasses.is_dataclass(spec):
+    if dataclasses.is_dataclass(spec):
         return tuple(field.name for field in dataclasses.fields(spec))
-    return tuple(getattr(spec, "__annotations__", ())) if isinstance(spec, type) and issubclass(spec, dict) else ()
+    return tuple(spec.__annotations__) if is_typeddict(spec) else ()
 
 
 def _described(spec: Any) -> str:

@@ -10,9 +10,10 @@ from itertools import zip_longest
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mahsm._jit._jax import jax
 
 TreeT = TypeVar("TreeT")
 
@@ -45,7 +46,8 @@ class Rest:
         return self._treedef.unflatten([next(left) if other is _ARRAY else other for other in self._others])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rest) and (self._treedef, self._others) == (other._treedef, other._others)
+        theirs: Any = other
+        return isinstance(other, Rest) and bool((self._treedef, self._others) == (theirs._treedef, theirs._others))
 
     def __hash__(self) -> int:
         try:
@@ -117,7 +119,7 @@ def parameters(op: TreeT) -> TreeT:
         >>> [leaf.shape for leaf in jax.tree.leaves(parameters(eqx.nn.Linear(2, 1, key=jax.random.key(0))))]
         [(1, 2), (1,)]
     """
-    return eqx.filter(op, eqx.is_inexact_array)
+    return cast("TreeT", eqx.filter(op, eqx.is_inexact_array))
 
 
 def save(path: str | os.PathLike[str], op: Any) -> None:
@@ -179,7 +181,7 @@ def load(path: str | os.PathLike[str], like: TreeT) -> TreeT:
 
 
 def _header(op: Any) -> dict[str, Any]:
-    cls = type(op)
+    cls = cast("type[Any]", type(op))
     return {
         "format": _FORMAT,
         "mahsm": version("mahsm"),
