@@ -45,8 +45,8 @@ model = parser.parse_args().model
 with ModelServer(answer) as server, dspy.context(lm=dspy.LM(model) if model else server.lm()):
     print(graph.invoke({"question": "Are buckets good?"})["verdict"])
 if not model:
-    print(len(server.calls), "calls, at most", server.most_at_once, "at once")
+    print(len(server.calls), "calls")
 
 # Output:
 # It depends: Rates run out.
-# 5 calls, at most 2 at once
+# 5 calls

@@ -141,6 +141,7 @@ def test_tokens_that_wait_for_a_slot_go_to_somebody_else(name: str, mode: str) -
     assert limits.stats()[name].admitted == 20
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, if another test has loaded it
 def test_a_fork_has_no_buckets() -> None:
     limits.forget("fork-test")
     define("fork-test", RateLimit(rps=1000))

@@ -16,7 +16,8 @@ LAYERS = [
     {"graph"},
     {"reducers"},
     {"edges"},
-    {"nodes", "testing"},
+    {"operators"},
+    {"nodes", "testing", "_jit"},
     {"limits"},
     {"policies", "_progress"},
     {"_watch"},
@@ -27,10 +28,10 @@ LAYERS = [
     {"errors", "_lazy", "_types"},
 ]
 OWNERS = {
-    "jax": set(),
-    "equinox": set(),
+    "jax": {"_jit", "operators"},
+    "equinox": {"operators"},
     "langfuse": set(),
-    "dspy": {"nodes", "reducers", "testing", "cli"},
+    "dspy": {"nodes", "operators", "reducers", "testing", "cli"},
     "rich": {"cli", "_progress"},
 }
 

@@ -11,7 +11,7 @@ from mahsm._jit._devices import x64_pinned
 from mahsm._jit._inputs import Inputs
 from mahsm._jit._jax import jax
 from mahsm._jit._outputs import plain
-from mahsm._jit._program import OTHER_FILL, Compiled, Outcome, Program
+from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program
 from mahsm._jit._ragged import check_padding, cut
 from mahsm._jit._values import LEAF, Leaf
 from mahsm._state import read
@@ -208,8 +208,8 @@ class Batch:
         columns = [self._split(leaf, count) for leaf in leaves]
         if jax.tree_util.treedef_is_leaf(treedef):
             return columns[0]
-        rows = [treedef.unflatten(row) for row in zip(*columns, strict=True)] if columns else [value] * count
-        return [self._program.convert(row) for row in rows]
+        self._program.convert(treedef.unflatten([leaf[0] for leaf in leaves]))  # which refuses other containers
+        return [treedef.unflatten(row) for row in zip(*columns, strict=True)] if columns else [value] * count
 
     def _split(self, leaf: Any, count: int) -> list[Any]:
         if self._spec.output == "jax":
@@ -222,10 +222,11 @@ class Batch:
             axes = compiled.axes(self._program.reader, group.inputs)
             found = self._cut(group, outputs, axes)
             if compiled.is_new(group.inputs):
-                again = [self._program.reader.refilled(member, OTHER_FILL) for member in group.members]
-                leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
-                refilled = self._cut(group, self._program.computed(compiled, leaves, call=False), axes)
-                check_padding(self._spec.name, found, refilled, exactly=True)
+                for fill in OTHER_FILLS:
+                    again = [self._program.reader.refilled(member, fill) for member in group.members]
+                    leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
+                    refilled = self._cut(group, self._program.computed(compiled, leaves, call=False), axes)
+                    check_padding(self._spec.name, found, refilled, exactly=True)
         for place, one in zip(group.places, found, strict=True):
             self.outcomes[place] = {name: self._program.convert(value) for name, value in one.items()}
 

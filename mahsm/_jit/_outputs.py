@@ -36,6 +36,8 @@ def _ready(value: Any) -> Any:
 
 def plain(value: Any, name: str) -> Any:
     """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
+    if not isinstance(value.dtype, np.dtype):
+        raise _no_numbers(value, name)
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":
         array = _known(array, value, name)
@@ -50,7 +52,11 @@ def _listed(value: Any, name: str) -> Any:
 def _known(array: Any, value: Any, name: str) -> Any:
     if array.dtype.type.__module__ == "ml_dtypes" and array.dtype.name.startswith(("bfloat", "float")):
         return array.astype(np.float32)  # no checkpointer knows these
-    raise JitError(f"{name}: the function returned {shown(value)}; expected arrays of numbers or booleans.")
+    raise _no_numbers(value, name)
+
+
+def _no_numbers(value: Any, name: str) -> JitError:
+    return JitError(f"{name}: the function returned {shown(value)}; expected arrays of numbers or booleans.")
 
 
 def _walk(value: Any, leaf: Callable[[Any, str], Any], name: str) -> Any:

@@ -17,7 +17,7 @@ def bucket_of(length: int, multiple: int = 1) -> int:
 
 def padded(array: Any, size: int, fill: int) -> Any:
     """The array with rows of `fill` up to this size of its first axis."""
-    out = np.full((size, *array.shape[1:]), fill, array.dtype)
+    out = np.full((size, *array.shape[1:]), abs(fill) if array.dtype.kind == "u" else fill, array.dtype)
     out[: array.shape[0]] = array
     return out
 

@@ -24,6 +24,8 @@ _FIXES = {
     "UnexpectedTracerError": "It keeps a traced value in a global or an object: return all that is needed later.",
 }
 
+_NO_ARRAY = "It returns something that is no array: return arrays only, and make texts of them in the node after."
+
 
 @contextmanager
 def tracing(name: str) -> Generator[None, None, None]:
@@ -54,17 +56,15 @@ def explained(
 
     kinds: tuple[type[Exception], ...] = tuple(getattr(jax.errors, kind) for kind in _FIXES)
     returned = isinstance(error, TypeError) and "valid JAX type" in str(error)
-    if not isinstance(error, kinds) and not returned:
+    if not isinstance(error, kinds) and not returned and "Tracer" not in str(error):
         error.add_note(f"mahsm: {spec.name}, while it was compiled")
         return error
     kind = next((known for known in _FIXES if isinstance(error, getattr(jax.errors, known))), "")
-    fix = _FIXES.get(type(error).__name__, _FIXES.get(kind, "")) or (
-        "It returns something that is no array: return arrays only, and make texts of them in the node after."
-    )
+    fix = _FIXES.get(kind, _NO_ARRAY if returned else _FIXES["ConcretizationTypeError"])
     working = [key for key, part in _numbers(spec, parts, leaves).items() if _works(spec, parts, key, part, shapes)]
     if working:
         fix = f"Make {working[0]!r} static: static_keys=[{working[0]!r}]. A compilation is then made for each of its values."
-    seen = ", ".join(f"{key} {'dynamic' if part is LEAF else part!r}" for key, part in zip(spec.reads, parts, strict=True))
+    seen = ", ".join(f"{key} {part!r}" for key, part in zip(spec.reads, parts, strict=True))
     first = str(error).split("\n")[0]
     return JitError(f"{spec.name}: the function cannot be compiled ({type(error).__name__}: {first}). {fix} Its keys: {seen}.")
 
