@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh
 
 from mahsm import fuse, jit_edge, vmap
@@ -74,26 +75,12 @@ for name, mesh in MESHES.items():
     same(fused.invoke(state)["sum"], float(expected["y"]["best"].sum()))
 
 mesh = MESHES["one axis"]
-for edge, wrong, message in (
-    (jit_edge(score, in_keys=["docs", "query"], out_key="y", device=mesh, shard="docs"), docs[:63], "cannot be spread evenly"),
-    (jit_edge(lambda docs, query: query, in_keys=["docs", "query"], out_key="y", device="cpu:9"), docs, "JAX has cpu:0, cpu:1"),
-):
-    try:
-        edge.invoke({"docs": wrong, "query": query})
-    except EdgeError as error:
-        assert message in str(error), error
-    else:
-        raise AssertionError(message)
-try:
-    vmap(
-        jit_edge(lambda x: x, in_keys=["x"], out_key="y", device=mesh, shard="x"),
-        batch_key="xs",
-        out_key="ys",
-        result="y",
-        item_to_state=lambda x: {"x": x},
-    ).invoke({"xs": docs})
-except EdgeError as error:
-    assert "expected one that all items share" in str(error)
-else:
-    raise AssertionError("sharded items")
+uneven = jit_edge(score, in_keys=["docs", "query"], out_key="y", device=mesh, shard="docs")
+with pytest.raises(EdgeError, match="cannot be spread evenly over 4 devices"):
+    uneven.invoke({"docs": docs[:63], "query": query})
+with pytest.raises(EdgeError, match="JAX has cpu:0, cpu:1, cpu:2, cpu:3"):
+    jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:9").invoke({"x": 1.0})
+items = jit_edge(lambda x: x, in_keys=["x"], out_key="y", device=mesh, shard="x")
+with pytest.raises(EdgeError, match="expected one that all items share"):
+    vmap(items, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}).invoke({"xs": docs})
 print(jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:2", output="jax").invoke({"x": 1.0})["y"].devices())

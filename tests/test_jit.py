@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict
 
@@ -19,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 
-from mahsm import connect, jit_edge, parallel, vmap
+from mahsm import jit_edge, parallel
 from mahsm.errors import EdgeError, JitError, MissingKeyError, StateError
 from mahsm.testing import ModelServer
 from tests.helpers import MODES, STATES, chat_model, graph_of, run, thread
@@ -116,7 +115,7 @@ def test_output_as_python_and_as_jax() -> None:
 
 
 def test_outputs_that_no_checkpointer_can_store() -> None:
-    with pytest.raises(JitError, match="of type Scale, which a checkpointer cannot store.*output='jax'"):
+    with pytest.raises(JitError, match=r"of type Scale, which a checkpointer cannot store.*output='jax'"):
         outputs(lambda x: Scale(x))
     with pytest.raises(JitError, match="expected arrays of numbers"):
         outputs(lambda x: jax.random.key(0))
@@ -366,13 +365,13 @@ counter = itertools.count()
     "fn",
     [
         lambda x: x * random.random(),
-        lambda x: x + np.random.default_rng().normal(size=3),  # noqa: NPY002
+        lambda x: x + np.random.default_rng().normal(size=3),
         lambda x: x + next(counter),
         lambda x: x if next(counter) % 2 else -x,
     ],
 )
 def test_randomness_of_the_function_itself_is_found(fn: Any) -> None:
-    with pytest.raises(JitError, match="something else each time that it is traced.*Pass seed_key="):
+    with pytest.raises(JitError, match=r"something else each time that it is traced.*Pass seed_key="):
         jit_edge(fn, in_keys=["x"], out_key="y").invoke({"x": np.ones(3)})
 
 
@@ -421,7 +420,7 @@ def test_calls_of_models_are_refused() -> None:
                 return x * len(predict(question="?").answer)
 
         for fn in (ask, lambda x: x * len(model.invoke("?").text), lambda x: x * len(dspy.settings.lm("?")[0])):
-            with dspy.context(lm=lm), pytest.raises(JitError, match="calls a model while it is compiled.*node before"):
+            with dspy.context(lm=lm), pytest.raises(JitError, match=r"calls a model while it is compiled.*node before"):
                 jit_edge(fn, in_keys=["x"], out_key="y").invoke({"x": 1.0})
         assert server.calls == []
 
@@ -472,5 +471,6 @@ def test_building_does_not_start_jax() -> None:
     import subprocess
     import sys
 
-    code = "import sys; from mahsm import jit_edge; e = jit_edge(abs, in_keys=['x'], out_key='y', device='gpu'); print('jax' in sys.modules)"
+    edge = "jit_edge(abs, in_keys=['x'], out_key='y', device='gpu')"
+    code = f"import sys; from mahsm import jit_edge; {edge}; print('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "False"

@@ -63,7 +63,7 @@ LEAKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("fn", LEAKS.values(), ids=LEAKS)
 def test_a_result_that_depends_on_the_padding_is_an_error(fn: Any) -> None:
-    with pytest.raises(JitError, match="the result changes with the padding of the ragged keys. Use mask in every sum"):
+    with pytest.raises(JitError, match=r"the result changes with the padding of the ragged keys. Use mask in every sum"):
         ragged(fn).invoke({"xs": np.linspace(1.0, 2.0, 21)})
 
 

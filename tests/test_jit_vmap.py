@@ -234,7 +234,7 @@ def test_a_function_that_cannot_be_traced_says_what_to_change() -> None:
 
 def test_items_that_have_no_key_that_is_read() -> None:
     with pytest.raises(
-        EdgeError, match="reads 'x', and the items have 'item', so all results would be the same.*item_to_state="
+        EdgeError, match=r"reads 'x', and the items have 'item', so all results would be the same.*item_to_state="
     ):
         over(edge_of(lambda x: x, "x")).invoke({"xs": [1.0], "x": 2.0})
 
@@ -249,7 +249,6 @@ def test_items_that_have_no_key_that_is_read() -> None:
         {"deadline": 1.0},
         {"dedupe_key": lambda item: item},
         {"chunk_size": 1},
-        {"progress": True},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -258,6 +257,13 @@ def test_what_holds_for_calls_is_refused(options: Any) -> None:
         EdgeError, match=rf"{next(iter(options))}=.* has no effect, since all items of a jit_edge are one computation"
     ):
         over(edge_of(lambda item: item), **options)
+
+
+def test_progress_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    edge = over(edge_of(lambda item: item), name="numbers", progress=True)
+    events = list(graph_of(edge).stream({"xs": [1.0, 2.0]}, stream_mode="custom"))
+    assert events == [{"edge": "numbers", "done": 2, "total": 2, "errors": 0}]
+    assert "numbers" in capsys.readouterr().err
 
 
 def test_other_outputs() -> None:

@@ -66,8 +66,8 @@ def _walk(value: Any, leaf: Callable[[Any, str], Any], name: str) -> Any:
         return {key: _walk(entry, leaf, name) for key, entry in cast("dict[Any, Any]", value).items()}
     if type(value) in (list, tuple):
         return type(value)(_walk(entry, leaf, name) for entry in value)
-    if value is None:
-        return None
+    if value is None or isinstance(value, int | float | complex):  # numbers, where JAX is not installed
+        return value
     raise JitError(
         f"{name}: the function returned {shown(value)}, of type {type(value).__name__}, which a checkpointer cannot store; "
         "expected arrays, or a dict, list or tuple of them. Return its arrays in a dict, or pass output='jax'."

@@ -4,7 +4,8 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from typing_extensions import TypedDict
 from mahsm._progress import progress
 from mahsm.cli import _documents, _relevance
 from mahsm.cli._documents import Document
-from mahsm.edges import Edge, reduce_edge, vmap
+from mahsm.edges import Edge, jit_edge, reduce_edge, vmap
 from mahsm.errors import EdgeError, TooFewSucceeded
 from mahsm.graph import connect
 from mahsm.policies import ItemError
@@ -35,6 +36,7 @@ class State(TypedDict):
     documents: list[Document]
     rarity: list[float]
     mean_length: float
+    scores: list[float]
     scored: list[dict[str, Any]]
     failed: list[ItemError]
     best: list[dict[str, Any]]
@@ -50,7 +52,7 @@ def demo(options: argparse.Namespace) -> None:
     files, lm = options.files, _lm(options.model, options.api_base) if options.model else None
     graph = build(
         load=(lambda: _documents.matching(files)) if files else _documents.installed,
-        read=_by_relevance(options.max_concurrency) if lm is None else _by_model(lm, options.max_concurrency),
+        read=_by_relevance() if lm is None else [_by_model(lm, options.max_concurrency)],
         top=options.top,
     ).compile(name="demo")
 
@@ -67,16 +69,16 @@ def demo(options: argparse.Namespace) -> None:
     console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
     calls = cast("list[dict[str, Any]]", lm.history) if lm else []
     tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
-    cost = f"{seconds:.2f} s, {len(calls)} model calls, {tokens} tokens, {len(state['failed'])} failed"
+    cost = f"{seconds:.2f} s, {len(calls)} model calls, {tokens} tokens, {len(state.get('failed', ()))} failed"
     console.print(f"{len(state['documents'])} documents: {cost}", highlight=False)
 
 
-def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGraph[Any, Any, Any, Any]:
+def build(load: Callable[[], list[Document]], read: Sequence[Edge], top: int) -> StateGraph[Any, Any, Any, Any]:
     """The state machine: load the documents, read each, keep the best, answer.
 
     Args:
         load: Gives the documents.
-        read: An edge from `documents` to `scored` and `failed`.
+        read: Edges from `documents` to `scored` and `failed`.
         top: How many to keep, >= 1.
     """
 
@@ -96,18 +98,30 @@ def build(load: Callable[[], list[Document]], read: Edge, top: int) -> StateGrap
     builder.add_node("load", load_documents)
     builder.add_node("report", report)
     best = reduce_edge(input_key="scored", output_key="best", reducer=top_k(k=top, key="score"))
-    return connect(builder, START, "load", read, best, "report", END)
+    return connect(builder, START, "load", *read, best, "report", END)
 
 
-def _by_relevance(max_concurrency: int) -> Edge:
-    def relevance(state: dict[str, Any]) -> dict[str, Any]:
-        document: Document = state["item"]
-        score = _relevance.bm25(
-            np.array(document["counts"], float), document["length"], np.array(state["rarity"]), state["mean_length"]
+def _by_relevance() -> list[Edge]:
+    """The scores of all documents are one computation, which is compiled where JAX is installed."""
+
+    def scored(scores: list[float], state: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {"name": document["name"], "score": score, "why": " ".join(document["text"].split())[:100]}
+            for document, score in zip(state["documents"], scores, strict=True)
+        ]
+
+    with warnings.catch_warnings(action="ignore"):  # where it is not, NumPy is quick enough for a demo
+        relevance = jit_edge(
+            _relevance.bm25, in_keys=["counts", "length", "rarity", "mean_length"], out_key="score", name="relevance"
         )
-        return {"name": document["name"], "score": float(score), "why": " ".join(document["text"].split())[:100]}
-
-    return _read(relevance, max_concurrency)
+    scores = vmap(
+        relevance,
+        batch_key="documents",
+        out_key="scores",
+        item_to_state=lambda document: {"counts": document["counts"], "length": document["length"]},
+        result="score",
+    )
+    return [scores, reduce_edge(input_key="scores", output_key="scored", reducer=scored, name="scored_documents")]
 
 
 def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
@@ -115,12 +129,8 @@ def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
 
     reader = Reader()
     reader.set_lm(lm)
-    return _read(reader, max_concurrency)
-
-
-def _read(target: object, max_concurrency: int) -> Edge:
     return vmap(
-        target,
+        reader,
         batch_key="documents",
         out_key="scored",
         max_concurrency=max_concurrency,

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from mahsm._progress import Progress
+from mahsm._progress import progress as show_progress
 from mahsm._state import as_dict, batch, read, shown
 from mahsm._types import Overlay, State
+from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._edge import Edge
 from mahsm.edges._jit import JitEdge
 from mahsm.edges._vmap_spec import VmapSpec
@@ -27,7 +31,6 @@ _MEANINGLESS = {
     "dedupe_key": None,
     "cache": None,
     "chunk_size": None,
-    "progress": False,
 }
 """What holds for calls, and their values when nothing was said: here are no calls."""
 
@@ -58,10 +61,16 @@ class _JitVmap:
         return await asyncio.to_thread(self.run, state, config)
 
     def run(self, state: Any, config: RunnableConfig) -> State:
-        spec, values = self._spec, as_dict(state)
+        with show_progress() if self._spec.progress else nullcontext():
+            return self._run(as_dict(state))
+
+    def _run(self, values: State) -> State:
+        spec = self._spec
         items = batch(read(values, spec.batch_key, spec.name, "batch_key"), spec.name, spec.batch_key, "batch_key")
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
+        runtime = ambient_runtime()
+        progress = Progress(spec.name, len(items), runtime.stream_writer if runtime else None)
         failed: dict[int, Exception] = {}
         overlays: dict[int, Overlay] = _each(spec.overlay, dict(enumerate(items)), failed)
         outcomes: dict[int, Any] = {}
@@ -74,6 +83,7 @@ class _JitVmap:
                 else:
                     outcomes[index] = outcome
         entries = _each(spec.entry, outcomes, failed)
+        progress.end(errors=len(failed))
         return self._update(items, entries, failed)
 
     def _check_reads(self, overlay: Overlay) -> None:
