@@ -39,7 +39,7 @@ def is_class_variable(annotation: Any) -> bool:
 
 def may_hold_arrays(annotation: Any) -> bool:
     """Whether values of this annotation may hold arrays. If it does not say, they may."""
-    if isinstance(annotation, str | ForwardRef | TypeVar):
+    if annotation is Any or isinstance(annotation, str | ForwardRef | TypeVar):
         return True
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Annotated, Final):

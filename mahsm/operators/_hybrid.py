@@ -76,15 +76,12 @@ class HybridOperator(Operator):
         if not hasattr(type(self), "compute"):
             raise TypeError(f"{type(self).__name__} has no compute; expected a method compute(self, ...) that JAX can trace.")
 
-    def __call__(self, input: Any, **options: Any) -> Any:
-        if "computed" not in options:
-            options["computed"] = _alone(self, input)
-        return Operator.__call__(self, input, **options)
+    def __call__(self, input: Any, *computed: Any, **options: Any) -> Any:
+        return Operator.__call__(self, input, *(computed or (_alone(self, input),)), **options)
 
-    async def acall(self, input: Any, **options: Any) -> Any:
-        if "computed" not in options:
-            options["computed"] = await asyncio.to_thread(_alone, self, input)
-        return await Operator.acall(self, input, **options)
+    async def acall(self, input: Any, *computed: Any, **options: Any) -> Any:
+        computed = computed or (await asyncio.to_thread(_alone, self, input),)
+        return await Operator.acall(self, input, *computed, **options)
 
 
 class _Compute(eqx.Module):

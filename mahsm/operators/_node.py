@@ -59,26 +59,26 @@ class OperatorNode(Node):
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:
         values = as_dict(state)
-        options = self._options(values)
-        result = _tasks.call(partial(self.op, self._boundary.input(values), **options))
+        computed = self._take_computed(values)
+        result = _tasks.call(partial(self.op, self._boundary.input(values), *computed))
         return self._boundary.update(result, any_value=self._any_value)
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
         values = as_dict(state)
-        options = self._options(values)
-        result = await self.op.acall(self._boundary.input(values), **options)
+        computed = self._take_computed(values)
+        result = await self.op.acall(self._boundary.input(values), *computed)
         return self._boundary.update(result, any_value=self._any_value)
 
     # What a hybrid operator computes.
 
-    def _options(self, values: State) -> dict[str, Any]:
+    def _take_computed(self, values: State) -> tuple[Any, ...]:
         """Take what was computed for this item out of its state, or compute it."""
         if self._program is None:
-            return {}
+            return ()
         computed = values.pop(COMPUTED, None) or self._program(values)
         if isinstance(computed, Exception):
             raise computed
-        return {"computed": computed["computed"]}
+        return (computed["computed"],)
 
     @cached_property
     def _program(self) -> Any:

@@ -66,19 +66,19 @@ class Operator(eqx.Module):
     def forward(self, input: Any, /) -> Any:
         """What the operator does, sync or async."""
 
-    def __call__(self, input: Any, **options: Any) -> Any:
-        cls = type(self)  # a bound method of a module costs 20 us
+    def __call__(self, input: Any, *more: Any, **options: Any) -> Any:
+        cls: Any = type(self)  # a bound method of a module costs 20 us
         if cls._checks:
-            return checked(self, cls.forward, input, options)
-        return cls.forward(self, input, **options)
+            return checked(self, cls.forward, input, *more, **options)
+        return cls.forward(self, input, *more, **options)
 
-    async def acall(self, input: Any, **options: Any) -> Any:
+    async def acall(self, input: Any, *more: Any, **options: Any) -> Any:
         """The same, to be awaited; a blocking `forward` runs in a thread."""
         cls: Any = type(self)
         call = checked if cls._checks else _called
         if not self.awaits:
-            return await asyncio.to_thread(call, self, cls.forward, input, options)
-        return await call(self, getattr(cls, "aforward", cls.forward), input, options)
+            return await asyncio.to_thread(call, self, cls.forward, input, *more, **options)
+        return await call(self, getattr(cls, "aforward", cls.forward), input, *more, **options)
 
     @property
     def awaits(self) -> bool:
@@ -113,8 +113,8 @@ class Operator(eqx.Module):
         return updated(self, fields)
 
 
-def _called(op: Operator, function: Any, input: Any, options: dict[str, Any]) -> Any:
-    return function(op, input, **options)
+def _called(op: Operator, function: Any, *arguments: Any, **options: Any) -> Any:
+    return function(op, *arguments, **options)
 
 
 def blocking(function: Callable[[], Any]) -> Any:

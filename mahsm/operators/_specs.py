@@ -12,7 +12,7 @@ from mahsm._state import shown
 from mahsm.errors import SpecError
 
 
-def checked(op: Any, function: Any, input: Any, options: dict[str, Any]) -> Any:
+def checked(op: Any, function: Any, input: Any, /, *more: Any, **options: Any) -> Any:
     """Call a function of an operator between checks of its input and output.
 
     Raises:
@@ -20,7 +20,7 @@ def checked(op: Any, function: Any, input: Any, options: dict[str, Any]) -> Any:
     """
     name = type(op).__name__
     taken = fitted(op.input_spec, input, name, "input")
-    output = function(op, taken, **options)
+    output = function(op, taken, *more, **options)
     if op.output_spec is None:
         return output
     if inspect.isawaitable(output):
