@@ -123,10 +123,13 @@ def _alone(op: HybridOperator, input: Any) -> Any:
     for field in cls.computed_of:
         leaves: list[Any] = []
         part = flatten(read(values, field, name, "compute"), leaves, f"{name}: input[{field!r}]")
-        inputs[field] = part.build(iter([np.asarray(leaf) for leaf in leaves]))  # a number would be static
+        numbers = [leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]  # Python's would be static
+        inputs[field] = part.build(iter(numbers))
     if cls.draws:
         inputs["key"] = jax.random.key(read(values, cls.seed_key, name, "seed_key"))
-    return converter(name, "numpy")(_compute(op, inputs))
+    found = _compute(op, inputs)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(found))
+    return found if traced else converter(name, "numpy")(found)
 
 
 @eqx.filter_jit

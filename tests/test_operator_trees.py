@@ -1,0 +1,315 @@
+"""Operators under JAX's and Equinox's transformations, and in files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dspy
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mahsm import jit_edge, vmap
+from mahsm.operators import (
+    ChainOperator,
+    EnsembleOperator,
+    HybridOperator,
+    LearnableOperator,
+    ModelBinding,
+    ModelOperator,
+    Operator,
+    RouterOperator,
+    combine,
+    load,
+    model_field,
+    op,
+    param,
+    parameters,
+    partition,
+    prompt_field,
+    save,
+)
+
+
+class Scale(LearnableOperator):
+    name: str
+    by: jax.Array = param(2.0)
+
+    def forward(self, input: Any, /) -> Any:
+        return input * self.by
+
+
+class Mixed(Operator):
+    """Models, prompts, clients, plain values, arrays and other operators in one."""
+
+    model: Any = model_field(default="openai/a")
+    prompt: str = prompt_field(template_vars=["x"], default="{x}")
+    labels: tuple[str, ...] = ("a", "b")
+    lm: dspy.LM = dspy.LM("openai/m")
+    predict: dspy.Module = dspy.Predict("a -> b")
+    options: dict[str, int] = {"k": 1}  # noqa: RUF012
+    anything: Any = None
+    weights: jax.Array
+    members: list[Operator]
+    named: dict[str, Operator]
+    other: Operator
+
+    def forward(self, input: Any, /) -> Any:
+        found = self.other(input) + self.weights.sum()
+        for member in (*self.members, *self.named.values()):
+            found = member(found)
+        return found
+
+
+class Noisy(HybridOperator):
+    by: jax.Array
+
+    def compute(self, x: Any) -> Any:
+        return x * self.by
+
+    def forward(self, input: Any, computed: Any, /) -> Any:
+        return computed
+
+
+def mixed(anything: Any = None) -> Mixed:
+    return Mixed(
+        weights=jnp.arange(2.0), members=[Scale("m")], named={"n": Scale("n")}, other=op(lambda x: x * 1.0), anything=anything
+    )
+
+
+OPERATORS: dict[str, tuple[Any, int]] = {
+    "plain": (Scale("a"), 1),
+    "mixed": (mixed(), 3),
+    "mixed with a function among the leaves": (mixed([len, "text", jnp.ones(1)]), 4),
+    "nested": (Mixed(weights=jnp.ones(1), members=[mixed(), Scale("m")], named={"n": mixed()}, other=mixed()), 11),
+    "chain": (ChainOperator([Scale("a"), op(lambda x: x + 1)]), 1),
+    "ensemble": (EnsembleOperator([Scale("a"), Scale("b")], combine=sum), 2),
+    "module": (op(eqx.nn.MLP("scalar", "scalar", 4, 1, key=jax.random.key(0))), 4),
+    "hybrid": (ChainOperator([op(lambda x: {"x": x}), Noisy(by=jnp.array(2.0))]), 1),
+}
+
+VALUES = OPERATORS.values()
+
+
+@pytest.mark.parametrize(("operator", "arrays"), VALUES, ids=OPERATORS)
+def test_partition_and_combine(operator: Any, arrays: int) -> None:
+    numeric, rest = partition(operator)
+    assert len(jax.tree.leaves(numeric)) == arrays
+    again = combine(numeric, rest)
+    assert again(3.0) == pytest.approx(operator(3.0))
+    assert jax.tree.structure(again) == jax.tree.structure(operator)
+    assert jax.jit(lambda numeric, x: combine(numeric, rest)(x))(numeric, 3.0) == pytest.approx(operator(3.0))
+    assert jax.jit(lambda numeric, rest, x: combine(numeric, rest)(x))(numeric, rest, 3.0) == pytest.approx(operator(3.0))
+    with pytest.raises(ValueError, match=rf"combine got {arrays - 1} arrays; expected {arrays}"):
+        rest.with_arrays(jax.tree.leaves(numeric)[1:])
+    assert partition(operator)[1] == rest
+    assert hash(partition(operator)[1]) == hash(rest)
+
+
+@pytest.mark.parametrize(("operator", "arrays"), VALUES, ids=OPERATORS)
+def test_gradients_are_those_of_the_arrays(operator: Any, arrays: int) -> None:
+    gradients = eqx.filter_grad(lambda operator, x: jnp.sum(operator(x)))(operator, 3.0)
+    leaves = jax.tree.leaves(gradients)
+    assert len(leaves) == arrays
+    assert all(leaf.shape == value.shape for leaf, value in zip(leaves, jax.tree.leaves(partition(operator)[0]), strict=True))
+    step = jax.tree.map(lambda x, g: x - 0.1 * g, *(eqx.filter(each, eqx.is_array) for each in (operator, gradients)))
+    assert eqx.combine(step, operator)(3.0) != operator(3.0)
+
+
+@pytest.mark.parametrize(("operator", "arrays"), VALUES, ids=OPERATORS)
+def test_equinoxs_transformations(operator: Any, arrays: int) -> None:
+    expected = operator(3.0)
+    assert eqx.filter_jit(operator)(3.0) == pytest.approx(expected)
+    xs = jnp.array([3.0, 4.0])
+    assert eqx.filter_vmap(operator)(xs)[0] == pytest.approx(expected)
+    assert eqx.filter_vmap(lambda operator, x: operator(x), in_axes=(None, 0))(operator, xs)[0] == pytest.approx(expected)
+    place, last = [(place, leaf) for place, leaf in enumerate(jax.tree.leaves(operator)) if eqx.is_array(leaf)][-1]
+    changed = eqx.tree_at(lambda tree: jax.tree.leaves(tree)[place], operator, last * 5 + 1)
+    assert changed(3.0) != pytest.approx(expected)
+
+
+BARE = {name: value for name, value in OPERATORS.items() if name not in ("module", "mixed with a function among the leaves")}
+
+
+@pytest.mark.parametrize(("operator", "arrays"), BARE.values(), ids=BARE)
+def test_jaxs_own_transformations(operator: Any, arrays: int) -> None:
+    """Without filters, since whatever is no array is static."""
+    expected = operator(3.0)
+    assert jax.jit(lambda operator, x: operator(x))(operator, 3.0) == pytest.approx(expected)
+    gradients = jax.grad(lambda operator: jnp.sum(operator(3.0)))(operator)
+    assert len(jax.tree.leaves(gradients)) == arrays
+    doubled = jax.tree.map(lambda x: x * 2, operator)
+    assert len(jax.tree.leaves(doubled)) == arrays
+    assert type(doubled) is type(operator)
+    state = optax.adam(0.1).init(operator)
+    updates, _ = optax.adam(0.1).update(gradients, state, operator)
+    assert optax.apply_updates(operator, updates)(3.0) != pytest.approx(expected)
+    stacked = jax.tree.map(lambda x: jnp.stack([x, x * 2]), operator)
+    assert jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))(stacked, 3.0)[0] == pytest.approx(expected)
+
+
+def test_static_fields_stay_in_gradients() -> None:
+    gradients = jax.grad(lambda operator: operator(3.0))(mixed())
+    assert (gradients.labels, gradients.prompt, gradients.model) == (("a", "b"), "{x}", ModelBinding("openai/a"))
+    assert gradients.other.function is not None
+
+
+def test_gradients_reach_the_routers_weights_and_nothing_else() -> None:
+    models = {name: ModelOperator(f"openai/{name}", "{q}") for name in ("cheap", "good")}
+    router = RouterOperator(models, 2, weights=np.ones((2, 2)))
+    system = ChainOperator([op(lambda x: x), EnsembleOperator([router, ModelOperator("openai/judge", signature="a -> b")])])
+
+    def loss(system: Any, x: Any) -> Any:
+        return -jax.nn.log_softmax(system.steps[1].members[0].scores(x))[1]
+
+    gradients = jax.jit(jax.grad(loss))(system, jnp.array([1.0, 2.0]))
+    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+    assert sorted(found) == [".steps[1].members[0].bias", ".steps[1].members[0].weights"]
+    assert all(bool((leaf != 0).any()) for leaf in found.values())
+    learned = parameters(system)
+    assert len(jax.tree.leaves(learned)) == 2
+    optimiser = optax.sgd(1.0)
+    updates, _ = optimiser.update(gradients, optimiser.init(learned), learned)
+    assert loss(eqx.apply_updates(system, updates), jnp.array([1.0, 2.0])) < loss(system, jnp.array([1.0, 2.0]))
+
+
+def test_a_router_learns() -> None:
+    rng = np.random.default_rng(0)
+    xs = rng.normal(size=(200, 4)).astype(np.float32)
+    best = (xs @ rng.normal(size=4) > 0).astype(int)
+    router = RouterOperator({"a": op(lambda x: "a"), "b": op(lambda x: "b")}, 4)
+    optimiser = optax.adam(0.1)
+
+    @jax.jit
+    def step(router: Any, state: Any) -> Any:
+        def loss(router: Any) -> Any:
+            return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(router.scores)(xs), best).mean()
+
+        updates, state = optimiser.update(jax.grad(loss)(router), state, router)
+        return optax.apply_updates(router, updates), state
+
+    state = optimiser.init(router)
+    for _ in range(100):
+        router, state = step(router, state)
+    assert np.mean([router.choose(x) == "ab"[label] for x, label in zip(xs, best, strict=True)]) > 0.97
+
+
+def test_an_operator_as_the_function_of_a_jit_edge() -> None:
+    operator = mixed()
+    edge = jit_edge(operator, in_keys=["x"], out_key="y")
+    assert edge.invoke({"x": 3.0})["y"] == pytest.approx(float(operator(3.0)))
+    edge.replace(eqx.tree_at(lambda tree: tree.weights, operator, jnp.ones(2) * 10))
+    assert edge.invoke({"x": 3.0})["y"] == pytest.approx(92.0)
+    assert edge.stats.compiles == 1
+    ys = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}, result="y").invoke({"xs": [3.0, 4.0]})["ys"]
+    assert ys == pytest.approx([92.0, 96.0])
+
+
+# In files.
+
+
+class Labelled(LearnableOperator):
+    labels: tuple[str, ...]
+    weights: jax.Array
+    extra: Any = None
+
+    def forward(self, input: Any, /) -> Any:
+        return self.weights @ input
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "operator"
+
+
+def labelled(*labels: str, **options: Any) -> Labelled:
+    return Labelled(labels or ("a", "b"), jnp.zeros((2, 3)), **options)
+
+
+def test_arrays_of_all_kinds_come_back(path: Path) -> None:
+    extra = {
+        "bfloat16": jnp.ones(3, jnp.bfloat16) * 1.5,
+        "number": jnp.array(2, jnp.int8),
+        "key": jax.random.key(7),
+        "numpy": np.arange(3.0),
+        "numpy number": np.float64(0.1),
+        "bool": jnp.array([True, False]),
+        "empty": jnp.zeros((0, 2)),
+        "text": "kept from the operator",
+        "router": RouterOperator({"x": op(len)}, 2, weights=[[1.0, 2.0]]),
+    }
+    saved = Labelled(("a", "b"), jnp.arange(6.0).reshape(2, 3), extra=extra)
+    save(path, saved)
+    like = jax.tree.map(lambda leaf: leaf, saved)
+    like = like.update_params(
+        weights=jnp.zeros((2, 3)),
+        extra={**extra, "bfloat16": jnp.zeros(3, jnp.bfloat16), "key": jax.random.key(0), "numpy": np.zeros(3)},
+    )
+    found = load(path, like)
+    assert found.weights.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert (found.extra["bfloat16"].tolist(), found.extra["bfloat16"].dtype) == ([1.5] * 3, jnp.bfloat16)
+    assert jax.random.uniform(found.extra["key"]) == jax.random.uniform(jax.random.key(7))
+    assert type(found.extra["numpy"]) is np.ndarray
+    assert found.extra["numpy number"] == 0.1
+    assert found.extra["text"] == "kept from the operator"
+    assert found.extra["router"].weights.tolist() == [[1.0, 2.0]]
+
+
+def test_the_first_line_says_what_the_arrays_belong_to(path: Path) -> None:
+    save(path, labelled())
+    with path.open("rb") as file:
+        header = json.loads(file.readline())
+    assert header["class"] == f"{__name__}.Labelled"
+    assert header["labels"] == [[".labels", ["a", "b"]]]
+    assert header["arrays"] == [[".weights", "float32", [2, 3]]]
+    assert "mahsm" in header
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        (labelled("b", "a"), r"its labels has \['.labels', \['a', 'b'\]\], and the operator has \['.labels', \['b', 'a'\]\]"),
+        (Labelled(("a", "b"), jnp.zeros((3, 2))), r"its arrays has \['.weights', 'float32', \[2, 3\]\], and the operator has"),
+        (Labelled(("a", "b"), jnp.zeros((2, 3), jnp.int32), jnp.ones(1)), "its arrays has"),
+        (labelled(extra=jnp.ones(1)), "its arrays has None, and the operator has|its arrays has"),
+        (Scale("a"), r"its class is .*Labelled, and the operator's is .*Scale"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(path: Path, like: Any, message: str) -> None:
+    save(path, labelled())
+    with pytest.raises(ValueError, match=message):
+        load(path, like)
+
+
+def test_what_is_no_file_of_an_operator(path: Path) -> None:
+    for content in (b"", b"text\nmore", b"[1]\n", b"3\n", b"{}\n"):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"operator is no file of an operator; expected one that mahsm\.operators\.save wrote"
+        ):
+            load(path, labelled())
+    path.write_bytes(b'{"format": 99}\n')
+    with pytest.raises(ValueError, match=r"has format 99; expected 1\. Update mahsm to read it"):
+        load(path, labelled())
+
+
+def test_secrets_are_not_saved(path: Path) -> None:
+    class Made(LearnableOperator):
+        model: Any = model_field(api_key="hunter2")
+        by: jax.Array = param(1.0)
+
+        def forward(self, input: Any, /) -> Any:
+            return input
+
+    save(path, Made("openai/m"))
+    assert b"hunter2" not in path.read_bytes()
+    load(path, Made("openai/other"))
+
+
+def test_the_rest_shows_what_it_is_of() -> None:
+    assert repr(partition(Scale("a"))[1]) == "<Rest of Scale>"
+    assert partition(Scale("a"))[1] != partition(Scale("b"))[1]
+    assert partition([Scale("a")])[1] != 3
