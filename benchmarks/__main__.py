@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = ("fanout", "limits", "branches")
+SCENARIOS = ("fanout", "limits", "branches", "jit")
 
 
 def main() -> int:

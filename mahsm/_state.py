@@ -52,24 +52,26 @@ def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
     Raises:
         StateError: for what is no batch: None, a string, bytes, a mapping, a set, or what cannot be iterated.
     """
-    found, kind = f"{reader}: state[{key!r}] is {shown(value)}", type(value).__name__
+    if isinstance(value, list):
+        return list(cast("list[Any]", value))
+    kind = type(value).__name__
     scalar = getattr(value, "shape", None) == ()  # an array of no dimensions
     if value is None:
-        raise StateError(f"{found}; expected a list of items. Let the node before write {key!r}; an empty list is fine.")
-    if isinstance(value, str | bytes | bytearray):
-        raise StateError(
-            f"{found}, one {kind}; expected a list of items. Wrap it in a list, as [{key}], or name another {argument}."
-        )
-    if isinstance(value, Mapping):
-        raise StateError(
-            f"{found}, a mapping; expected a list of items. Say which part is meant: "
+        wrong = f"; expected a list of items. Let the node before write {key!r}; an empty list is fine."
+    elif isinstance(value, str | bytes | bytearray):
+        wrong = f", one {kind}; expected a list of items. Wrap it in a list, as [{key}], or name another {argument}."
+    elif isinstance(value, Mapping):
+        wrong = (
+            ", a mapping; expected a list of items. Say which part is meant: "
             f"list({key}.values()), list({key}.items()) or list({key})."
         )
-    if isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
-        raise StateError(f"{found}, a set, whose order changes from process to process; expected a list. Use sorted({key}).")
-    if not isinstance(value, Iterable) or scalar:
-        raise StateError(f"{found}, of type {kind}, which has no items; expected a list.")
-    return list(cast("Iterable[Any]", value))
+    elif isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
+        wrong = f", a set, whose order changes from process to process; expected a list. Use sorted({key})."
+    elif not isinstance(value, Iterable) or scalar:
+        wrong = f", of type {kind}, which has no items; expected a list."
+    else:
+        return list(cast("Iterable[Any]", value))
+    raise StateError(f"{reader}: state[{key!r}] is {shown(cast('object', value))}{wrong}")
 
 
 def shown(value: object) -> str:

@@ -108,6 +108,13 @@ def test_any_mix_of_values_keeps_its_order(xs: list[Any]) -> None:
 PROPERTY = edge_of(lambda item: jnp.asarray(item) * 2.0 if isinstance(item, jax.Array) else jnp.zeros(1) + len(repr(item)))
 
 
+def test_several_out_keys_in_any_order() -> None:
+    target = jit_edge(lambda item: (item, item * 2), in_keys=["item"], out_key=["z", "a"])
+    ys = over(target, result=None).invoke({"xs": [1.0, 2.0]})["ys"]
+    assert ys == [{"z": 1.0, "a": 2.0}, {"z": 2.0, "a": 4.0}]
+    assert target.invoke({"item": 1.0}) == {"z": 1.0, "a": 2.0}
+
+
 def test_groups_by_static_values_and_shapes() -> None:
     target = edge_of(lambda x, mode: x * (2 if mode == "double" else 1), "x", "mode")
     items = [{"x": np.ones(1 + number % 2), "mode": ("double", "same")[number // 2 % 2]} for number in range(40)]

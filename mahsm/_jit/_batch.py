@@ -50,9 +50,9 @@ class Batch:
 
     def run(self) -> list[Outcome]:
         """What comes of each state, in their order."""
-        mapped = self._mapped(self._overlays[0])
-        if all(overlay.keys() >= mapped and self._mapped(overlay) == mapped for overlay in self._overlays):
-            self._run(mapped, range(len(self._overlays)))
+        keys = self._overlays[0].keys()
+        if all(overlay.keys() == keys for overlay in self._overlays):
+            self._run(self._mapped(self._overlays[0]), range(len(self._overlays)))
         else:
             by_keys: dict[frozenset[str], list[int]] = {}
             for place, overlay in enumerate(self._overlays):
@@ -192,9 +192,9 @@ class Batch:
         if spec.ragged:
             self._keep_ragged(group, compiled, outputs, columns)
             return
-        rows = {name: self._rows(value, len(group.places)) for name, value in outputs.items()}
-        for place, row in zip(group.places, zip(*rows.values(), strict=True), strict=True):
-            self.outcomes[place] = dict(zip(rows, row, strict=True))
+        rows = [self._rows(value, len(group.places)) for value in outputs.values()]
+        for place, *row in zip(group.places, *rows, strict=True):
+            self.outcomes[place] = dict(zip(outputs, row, strict=True))
 
     def _padded(self, group: _Group, columns: Sequence[Any]) -> list[Any]:
         return [_with_last(column) if flag else column for column, flag in zip(columns, group.flags, strict=True)]

@@ -52,7 +52,7 @@ class VmapSpec:
         if self.item_to_state is None:
             return {"item": item}
         overlay = self.item_to_state(item)
-        if not isinstance(overlay, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(overlay, dict | Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  (dict is quicker to see)
             raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
         return overlay
 
@@ -66,12 +66,11 @@ class VmapSpec:
             return update
         if callable(self.result):
             return self.result(update)
+        if isinstance(update, dict | Mapping) and self.result in update:
+            return cast("Mapping[str, Any]", update)[self.result]
         found = f"the target gave {shown(update)}."
         if isinstance(update, Mapping):
-            values = cast("Mapping[str, Any]", update)
-            if self.result in values:
-                return values[self.result]
-            found = missing(values, self.result, "the update")
+            found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
         raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
 
     def failures_allowed(self, total: int) -> int:

@@ -1,0 +1,342 @@
+"""What numeric edges and operators cost beside JAX's and LangGraph's own ways, and where NumPy is quicker.
+
+Everything runs in this process, on the CPU; contenders take turns, and the best of several rounds counts. Compilations are
+counted by JAX.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+from typing_extensions import TypedDict
+
+from benchmarks import report
+from benchmarks.report import Figure
+from mahsm import connect, fuse, jit_edge, operator_node, vmap
+from mahsm.operators import Operator, combine, partition
+
+Rows = list[list[str]]
+Contenders = dict[str, Callable[[], Any]]
+
+
+def best_of(rounds: int, contenders: Contenders, repeat: int = 1) -> dict[str, float]:
+    """Seconds of each contender's quickest round; they take turns, and the first round does not count."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            gc.collect()
+            began = time.perf_counter()
+            for _ in range(repeat):
+                run()
+            if number:
+                best[name] = min(best[name], (time.perf_counter() - began) / repeat)
+    return best
+
+
+# One call.
+
+
+def softmax(x: Any) -> Any:
+    return jax.nn.softmax(x)
+
+
+def numpy_softmax(x: Any) -> Any:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def mlp_weights(rng: Any, width: int) -> list[Any]:
+    return [rng.normal(size=(width, width)).astype(np.float32) / width**0.5 for _ in range(3)]
+
+
+class Layers(eqx.Module):
+    weights: list[Any]
+
+    def __call__(self, x: Any) -> Any:
+        for weight in self.weights:
+            x = jnp.tanh(weight @ x)
+        return x
+
+
+def numpy_layers(weights: list[Any], x: Any) -> Any:
+    for weight in weights:
+        x = np.tanh(weight @ x)
+    return x
+
+
+def nearest(query: Any, docs: Any) -> Any:
+    return jax.lax.top_k(docs @ query / jnp.linalg.norm(query), 8)[0]
+
+
+def numpy_nearest(query: Any, docs: Any) -> Any:
+    scores = docs @ query / np.linalg.norm(query)
+    best = np.argpartition(-scores, 8)[:8]
+    return np.sort(scores[best])[::-1]
+
+
+class Nearest(eqx.Module):
+    docs: Any
+
+    def __call__(self, query: Any) -> Any:
+        return nearest(query, self.docs)
+
+
+def calls(rng: Any) -> dict[str, Contenders]:
+    """For each piece of work: `jax.jit` fed NumPy, `jit_edge`, `eqx.filter_jit`, and NumPy."""
+    work: dict[str, Contenders] = {}
+    x = rng.normal(size=16).astype(np.float32)
+    jitted, filtered, edge = jax.jit(softmax), eqx.filter_jit(softmax), jit_edge(softmax, in_keys=["x"], out_key="y")
+    work["softmax of 16"] = {
+        "jax.jit": lambda: np.asarray(jitted(x)),
+        "jit_edge": lambda: edge.invoke({"x": x}),
+        "eqx.filter_jit": lambda: np.asarray(filtered(x)),
+        "NumPy": lambda: numpy_softmax(x),
+    }
+    for width in (64, 512):
+        layers, wide = Layers(mlp_weights(rng, width)), rng.normal(size=width).astype(np.float32)
+        work[f"3 layers of {width}"] = module_calls(layers, wide, lambda x, layers=layers: numpy_layers(layers.weights, x))
+    docs, query = rng.normal(size=(1000, 384)).astype(np.float32), rng.normal(size=384).astype(np.float32)
+    work["top 8 of 1,000 x 384"] = module_calls(Nearest(docs), query, lambda query: numpy_nearest(query, docs))
+    return work
+
+
+def module_calls(module: Any, x: Any, plain: Callable[[Any], Any]) -> Contenders:
+    resident = jax.tree.map(jnp.asarray, module)
+    jitted, filtered = jax.jit(lambda module, x: module(x)), eqx.filter_jit(resident)
+    edge = jit_edge(module, in_keys=["x"], out_key="y")
+    return {
+        "jax.jit": lambda: np.asarray(jitted(resident, x)),
+        "jit_edge": lambda: edge.invoke({"x": x}),
+        "eqx.filter_jit": lambda: np.asarray(filtered(x)),
+        "NumPy": lambda: plain(x),
+    }
+
+
+def dispatch(rounds: int, repeat: int) -> tuple[list[Figure], Rows, dict[str, dict[str, float]]]:
+    found = {name: best_of(rounds, contenders, repeat) for name, contenders in calls(np.random.default_rng(0)).items()}
+    names = list(next(iter(found.values())))
+    rows = [["us per call", *names, "quickest"]]
+    for work, seconds in found.items():
+        rows.append([work, *(f"{seconds[name] * 1e6:.1f}" for name in names), min(names, key=seconds.__getitem__)])
+    small = found["softmax of 16"]
+    figures = [
+        Figure("jit_edge / jax.jit fed NumPy, softmax of 16", small["jit_edge"] / small["jax.jit"], 1.8),
+        Figure("jit_edge / eqx.filter_jit, softmax of 16", small["jit_edge"] / small["eqx.filter_jit"], 1),
+    ]
+    return figures, rows, found
+
+
+# Compilations.
+
+
+def compiles() -> tuple[list[Figure], dict[str, Any]]:
+    rng = np.random.default_rng(1)
+    edge = jit_edge(lambda x, k: x * k, in_keys=["x", "k"], out_key="y")
+    for number in range(1000):
+        edge.invoke({"x": rng.normal(size=16), "k": float(number)})
+    ragged = jit_edge(
+        lambda x, mask: jax.nn.softmax(jnp.where(mask, x, -jnp.inf)), in_keys=["x"], out_key="y", ragged=["x"], name="ragged"
+    )
+    for length in rng.integers(1, 1000, 200):
+        ragged.invoke({"x": rng.normal(size=length)})
+    figures = [
+        Figure("compilations in 1,000 calls of one shape", edge.stats.compiles, 1, ""),
+        Figure("compilations in 200 calls of ragged lengths up to 999", ragged.stats.compiles, 8, ""),
+    ]
+    return figures, {"equal": edge.stats.compile_ms, "ragged": ragged.stats.compile_ms}
+
+
+# Many items.
+
+
+class Queries(TypedDict, total=False):
+    queries: list[Any]
+    docs: Any
+    query: Any
+    found: Annotated[list[Any], lambda old, new: old + new]
+
+
+def rank(query: Any, docs: Any) -> Any:
+    scores, best = jax.lax.top_k(docs @ query / jnp.linalg.norm(query), 8)
+    return {"scores": scores, "docs": best}
+
+
+def many_contenders(queries: list[Any], docs: Any) -> Contenders:
+    state = {"queries": queries, "docs": docs}
+    jitted = jax.jit(rank)
+    over: dict[str, Any] = {"batch_key": "queries", "out_key": "found", "item_to_state": lambda query: {"query": query}}
+    ranked = jit_edge(rank, in_keys=["query", "docs"], out_key="best", name="rank")
+    together = connect(StateGraph(Queries), START, vmap(ranked, **over, result="best", name="all"), END).compile()
+    mapped = jax.jit(jax.vmap(rank, in_axes=(0, None)))
+    builder = StateGraph(Queries)
+    builder.add_node("rank", lambda state: {"found": [jax.tree.map(np.asarray, jitted(state["query"], docs))]})
+    builder.add_conditional_edges(START, lambda state: [Send("rank", {"query": query}) for query in state["queries"]], ["rank"])
+    each = builder.compile()
+    return {
+        "vmap(jit_edge)": lambda: together.invoke(state),
+        "Send per item": lambda: each.invoke(state),
+        "jax.jit per item": lambda: [jax.tree.map(np.asarray, jitted(query, docs)) for query in queries],
+        "NumPy per item": lambda: [numpy_nearest(query, docs) for query in queries],
+        "one jax.vmap by hand": lambda: jax.tree.map(np.asarray, mapped(np.stack(queries), docs)),
+    }
+
+
+def many(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
+    rng = np.random.default_rng(2)
+    queries = [rng.normal(size=64).astype(np.float32) for _ in range(count)]
+    seconds = best_of(rounds, many_contenders(queries, rng.normal(size=(256, 64)).astype(np.float32)))
+    ours = seconds["vmap(jit_edge)"]
+    rows = [[f"{count:,} queries, top 8 of 256 x 64", "ms", "against vmap(jit_edge)"]]
+    rows += [[name, f"{each * 1000:.2f}", f"{each / ours:.2f} x"] for name, each in seconds.items()]
+    figures = [
+        Figure(f"Send per item / vmap(jit_edge), {count:,} items", seconds["Send per item"] / ours, 100, at_least=True),
+        Figure(f"jax.jit per item / vmap(jit_edge), {count:,} items", seconds["jax.jit per item"] / ours, 20, at_least=True),
+    ]
+    return figures, rows, seconds
+
+
+# Four edges as one.
+
+
+class Numbers(TypedDict, total=False):
+    x: Any
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+
+
+def fusing(rounds: int, repeat: int) -> tuple[list[Figure], Rows, dict[str, float]]:
+    edges = [
+        jit_edge(lambda x: x - x.mean(), in_keys=["x"], out_key="a", name="centre"),
+        jit_edge(lambda a: a / (1e-6 + jnp.abs(a).max()), in_keys=["a"], out_key="b", name="scale"),
+        jit_edge(lambda b: jnp.tanh(b) ** 2, in_keys=["b"], out_key="c", name="bend"),
+        jit_edge(lambda c: jax.nn.softmax(c), in_keys=["c"], out_key="d", name="weigh"),
+    ]
+    four = connect(StateGraph(Numbers), START, *edges, END).compile()
+    one = connect(StateGraph(Numbers), START, fuse(*edges, name="fused"), END).compile()
+    x = np.random.default_rng(3).normal(size=64).astype(np.float32)
+    seconds = best_of(rounds, {"four edges": lambda: four.invoke({"x": x}), "fused": lambda: one.invoke({"x": x})}, repeat)
+    rows = [["four numeric edges in a graph, 64 numbers", "ms"]]
+    rows += [[name, f"{each * 1000:.2f}"] for name, each in seconds.items()]
+    return [Figure("four edges / the four fused", seconds["four edges"] / seconds["fused"], 2.5, at_least=True)], rows, seconds
+
+
+# Operators.
+
+
+class Layer(Operator):
+    label: str
+    weight: jax.Array
+
+    def forward(self, input: Any, /) -> Any:
+        return jnp.tanh(self.weight @ input)
+
+
+class Stack(Operator):
+    layers: list[Operator]
+
+    def forward(self, input: Any, /) -> Any:
+        for layer in self.layers:
+            input = layer(input)
+        return input
+
+
+class Passed(TypedDict, total=False):
+    x: Any
+
+
+class Pass(Operator):
+    label: str
+    weight: jax.Array
+
+    def forward(self, input: Any, /) -> Any:
+        return {"x": input["x"]}
+
+
+def plain_layer(label: str) -> Any:
+    def layer(weight: Any, x: Any) -> Any:
+        return jnp.tanh(weight @ x)
+
+    layer.__name__ = label
+    return layer
+
+
+def plain_node(label: str) -> Any:
+    def node(state: Any) -> Any:
+        return {"x": state["x"]}
+
+    node.__name__ = label
+    return node
+
+
+def chain_of(nodes: list[Any]) -> Any:
+    builder = StateGraph(Passed)
+    names = [f"n{number}" for number in range(len(nodes))]
+    for name, node in zip(names, nodes, strict=True):
+        builder.add_node(name, node)
+    for start, end in zip([START, *names], [*names, END], strict=True):
+        builder.add_edge(start, end)
+    return builder.compile()
+
+
+def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
+    eye = jnp.eye(4)
+    stack = Stack([Layer(f"layer{number}", eye) for number in range(count)])
+    layers, weights, x = [plain_layer(f"layer{number}") for number in range(count)], [eye] * count, jnp.ones(4)
+
+    def plain(weights: Any, x: Any) -> Any:
+        for layer, weight in zip(layers, weights, strict=True):
+            x = layer(weight, x)
+        return x
+
+    compiled = best_of(
+        max(1, rounds // 3),
+        {
+            "plain functions, traced and compiled by JAX": lambda: (
+                jax.jit(lambda w, x: plain(w, x)).lower(weights, x).compile()
+            ),
+            "operators, traced and compiled by JAX": lambda: jax.jit(lambda s, x: s(x)).lower(stack, x).compile(),
+        },
+    )
+    passes = [Pass(f"pass{number}", eye) for number in range(count)]
+    plain_nodes = [plain_node(f"pass{number}") for number in range(count)]
+    built = best_of(
+        rounds,
+        {
+            "plain functions, a graph of LangGraph": lambda: chain_of(plain_nodes),
+            "operators, a graph of LangGraph": lambda: chain_of([operator_node(each) for each in passes]),
+            "partition and combine": lambda: combine(*partition(stack)),
+        },
+    )
+    seconds = compiled | built
+    rows = [[f"{count:,} operators", "ms"], *([name, f"{each * 1000:.1f}"] for name, each in seconds.items())]
+    traced, graph = (
+        seconds[f"operators, {what}"] / seconds[f"plain functions, {what}"]
+        for what in ("traced and compiled by JAX", "a graph of LangGraph")
+    )
+    figures = [
+        Figure(f"{count:,} operators / plain functions, traced and compiled by JAX", traced, 1.05),
+        Figure(f"{count:,} operators / plain functions, a graph built and compiled", graph, 1.05),
+        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 5, "ms"),
+    ]
+    return figures, rows, seconds
+
+
+def main(*, quick: bool) -> int:
+    rounds, size = (1, 50) if quick else (12, 1000)
+    parts: dict[str, report.Part] = {
+        "dispatch": lambda: dispatch(rounds, 20 if quick else 500),
+        "compiles": compiles,
+        "many": lambda: many(max(1, rounds // 2), size),
+        "fuse": lambda: fusing(rounds, 5 if quick else 50),
+        "operators": lambda: operators(rounds, size),
+    }
+    return report.run("jit", parts, quick=quick)
