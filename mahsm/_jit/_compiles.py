@@ -21,26 +21,37 @@ class JitStats:
     compile_ms: float = 0.0
 
 
-_here = threading.local()
 _PREFIX = "/jax/core/compile/"
 _BACKEND = f"{_PREFIX}backend_compile_duration"
 
 
+class _Here(threading.local):
+    """What has been compiled in this thread, and not been counted yet. JAX reports it on the thread that compiles."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, float, str]] = []
+
+
+_here = _Here()
+_names: set[str] = set()
+"""The functions that are counted."""
+
+
 @cache
 def _listen() -> None:
-    """Ask JAX to report compilations, once for the process. It does so on the thread that compiles."""
+    """Ask JAX to report compilations, once for the process."""
     from mahsm._jit._jax import jax
 
     def note(event: str, seconds: float, **details: Any) -> None:
-        record = getattr(_here, "record", None)
-        if record is not None and event.startswith(_PREFIX):
-            record.append((event, seconds, details.get("fun_name")))
+        name = str(details.get("fun_name", ""))
+        if name in _names and event.startswith(_PREFIX):
+            _here.events.append((event, seconds, name))
 
     jax.monitoring.register_event_duration_secs_listener(note)
 
 
 class Compiles:
-    """Counts the calls and compilations of one function.
+    """Counts the calls and compilations of one function. Safe in threads.
 
     Args:
         name: The function's name.
@@ -48,25 +59,19 @@ class Compiles:
 
     def __init__(self, name: str) -> None:
         _listen()
-        self._fun_name = f"jit({name})"
+        _names.update((name, f"jit({name})"))
         self._lock = threading.Lock()
         self._calls = self._compiles = 0
         self._seconds = 0.0
 
-    def begin(self) -> list[Any]:
-        """Record the compilations of this thread from here on."""
-        _here.record = record = list[Any]()
-        return record
-
-    def end(self, record: list[Any], *, call: bool = True) -> bool:
-        """Stop recording, and count what was recorded; whether this function was compiled."""
-        _here.record = None
-        compiled = sum(event == _BACKEND and name == self._fun_name for event, _, name in record)
+    def count(self, *, call: bool = True) -> None:
+        """Count what was just done in this thread: a call, perhaps, and what was compiled for it."""
         with self._lock:
             self._calls += call
-            self._compiles += compiled
-            self._seconds += sum(seconds for _, seconds, _ in record)
-        return compiled > 0
+            if _here.events:
+                events, _here.events = _here.events, []
+                self._compiles += sum(event == _BACKEND for event, _, _ in events)
+                self._seconds += sum(seconds for _, seconds, _ in events)
 
     @property
     def stats(self) -> JitStats:

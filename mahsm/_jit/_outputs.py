@@ -1,6 +1,7 @@
 """What comes out: arrays as a checkpointer can store them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,12 +21,10 @@ def converter(name: str, output: Output) -> Callable[[Any], Any]:
     """
     if output == "jax":
         return _ready
-    leaf = _listed if output == "python" else plain
+    return partial(_walk, _listed if output == "python" else plain, name)
 
-    def convert(value: Any) -> Any:
-        return leaf(value, name) if hasattr(value, "dtype") else _walk(value, leaf, name)
 
-    return convert
+_USUAL = frozenset(np.dtype(name) for name in ("float32", "int32", "bool", "float64", "int64"))
 
 
 def _ready(value: Any) -> Any:
@@ -36,10 +35,11 @@ def _ready(value: Any) -> Any:
 
 def plain(value: Any, name: str) -> Any:
     """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
-    if not isinstance(value.dtype, np.dtype):
-        raise _no_numbers(value, name)
-    array = np.asarray(value)
-    if array.dtype.kind not in "biufc":
+    try:
+        array: Any = np.asarray(value)
+    except TypeError:  # a key for random numbers
+        raise _no_numbers(value, name) from None
+    if array.dtype not in _USUAL:
         array = _known(array, value, name)
     return array if array.ndim else array.item()
 
@@ -50,6 +50,8 @@ def _listed(value: Any, name: str) -> Any:
 
 
 def _known(array: Any, value: Any, name: str) -> Any:
+    if array.dtype.kind in "biufc":
+        return array
     if array.dtype.type.__module__ == "ml_dtypes" and array.dtype.name.startswith(("bfloat", "float")):
         return array.astype(np.float32)  # no checkpointer knows these
     raise _no_numbers(value, name)
@@ -59,13 +61,13 @@ def _no_numbers(value: Any, name: str) -> JitError:
     return JitError(f"{name}: the function returned {shown(value)}; expected arrays of numbers or booleans.")
 
 
-def _walk(value: Any, leaf: Callable[[Any, str], Any], name: str) -> Any:
+def _walk(leaf: Callable[[Any, str], Any], name: str, value: Any) -> Any:
     if hasattr(value, "dtype"):
         return leaf(value, name)
     if type(value) is dict:
-        return {key: _walk(entry, leaf, name) for key, entry in cast("dict[Any, Any]", value).items()}
+        return {key: _walk(leaf, name, entry) for key, entry in cast("dict[Any, Any]", value).items()}
     if type(value) in (list, tuple):
-        return type(value)(_walk(entry, leaf, name) for entry in value)
+        return type(value)(_walk(leaf, name, entry) for entry in value)
     if value is None or isinstance(value, int | float | complex):  # numbers, where JAX is not installed
         return value
     raise JitError(

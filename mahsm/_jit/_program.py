@@ -25,6 +25,9 @@ _MOST_STRUCTURES = 256
 """Structures of inputs that are kept compiled; whoever has more, has static values that should be dynamic."""
 
 
+_config: Any = jax.config
+
+
 class Compiled:
     """The functions, compiled for one structure of inputs, and by JAX for each of its shapes.
 
@@ -133,6 +136,7 @@ class Program:
         self.modules = Modules(spec, self.placement)
         self.compiles = Compiles(self.name)
         self.convert = converter(spec.name, spec.output)
+        self._x64 = spec.x64
         self._compiled: dict[Any, Compiled] = {}
         self._lock = threading.Lock()
 
@@ -151,7 +155,8 @@ class Program:
         outputs = self.computed(compiled, inputs.leaves)
         if self.spec.ragged:
             return self._without_padding(compiled, inputs, outputs)
-        return {key: self.convert(value) for key, value in outputs.items()}
+        convert = self.convert
+        return {key: convert(value) for key, value in outputs.items()}
 
     def batch(self, state: State, overlays: Sequence[Overlay]) -> list[Outcome]:
         """What they write for each of many states at once: a common one, with something of each laid over it."""
@@ -163,23 +168,19 @@ class Program:
         """Compile for a state like this one, without computing."""
         inputs = self.reader.read({key: _example(value) for key, value in state.items()})
         compiled = self._compiled.get(inputs.parts) or self._prepared(inputs)
-        record = self.compiles.begin()
-        try:
-            with x64_pinned(self.spec.x64):
-                compiled.run.lower(self.modules.resident, inputs.leaves).compile()
-        finally:
-            self.compiles.end(record, call=False)
+        with x64_pinned(self.spec.x64):
+            compiled.run.lower(self.modules.resident, inputs.leaves).compile()
+        self.compiles.count(call=False)
 
     def computed(self, compiled: Compiled, leaves: Sequence[Leaf], *, call: bool = True) -> Any:
         """What comes out for these leaves, on its device. Unless it is only to check something, it counts as a call."""
-        record = self.compiles.begin()
-        try:
-            if jax.config.jax_enable_x64 is self.spec.x64:
-                return compiled.run(self.modules.resident, leaves)
-            with jax.enable_x64(self.spec.x64):
-                return compiled.run(self.modules.resident, leaves)
-        finally:
-            self.compiles.end(record, call=call)
+        if _config.jax_enable_x64 is self._x64:
+            outputs = compiled.run(self.modules.resident, leaves)
+        else:
+            with jax.enable_x64(self._x64):
+                outputs = compiled.run(self.modules.resident, leaves)
+        self.compiles.count(call=call)
+        return outputs
 
     def _prepared(self, inputs: Inputs) -> Compiled:
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)

@@ -155,13 +155,16 @@ class Values:
 
     Args:
         x64: Whether numbers keep 64 bits. If not, floats are rounded to 32, and ints that do not fit are refused.
+
+    Attributes:
+        rules: How values of the usual types are taken apart.
     """
 
     def __init__(self, *, x64: bool) -> None:
         self._x64 = x64
         self._ints = np.iinfo(np.int64 if x64 else np.int32)
         self._casts: dict[np.dtype[Any], Callable[[Any, str], Any] | None] = {}
-        self._rules: dict[type[Any], Callable[[Any, list[Leaf], str], Part]] = {
+        self.rules: dict[type[Any], Callable[[Any, list[Leaf], str], Part]] = {
             np.ndarray: self._array_leaf,
             float: self._float,
             int: self._int,
@@ -187,7 +190,7 @@ class Values:
             StateError: for what cannot be computed with, and numbers that do not fit.
         """
         kind = cast("type[Any]", type(value))
-        return self._rules.get(kind, self._other)(value, leaves, where)
+        return self.rules.get(kind, self._other)(value, leaves, where)
 
     def static(self, value: Any, where: str) -> Part:
         """The part of a value that is static because somebody says so.
@@ -209,15 +212,17 @@ class Values:
         Raises:
             StateError: for a dtype that is none, and numbers that do not fit.
         """
+        leaves: list[Leaf] = []
+        self._array_leaf(value, leaves, where)
+        return leaves[0]
+
+    def _array_leaf(self, value: Any, leaves: list[Leaf], where: str) -> Part:
         dtype = value.dtype
         try:
             cast = self._casts[dtype]
         except KeyError:
             cast = self._casts[dtype] = self._cast_of(dtype, value, where)
-        return value if cast is None else cast(value, where)
-
-    def _array_leaf(self, value: Any, leaves: list[Leaf], where: str) -> Part:
-        leaves.append(self.array(value, where))
+        leaves.append(value if cast is None else cast(value, where))
         return LEAF
 
     def _cast_of(self, dtype: np.dtype[Any], value: Any, where: str) -> Callable[[Any, str], Any] | None:

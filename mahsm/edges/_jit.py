@@ -67,7 +67,8 @@ class JitEdge(Edge):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Compute, and give back the update."""
-        return self.program(cast("dict[str, Any]", input) if type(input) is dict else as_dict(input))
+        program = self._program or self.program
+        return program(cast("dict[str, Any]", input) if type(input) is dict else as_dict(input))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The same in a thread, since a compilation takes a while."""
