@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,7 +84,8 @@ class Reader:
         try:
             for key, where, rule in self._rules:
                 value = state[key]
-                parts.append(usual.get(type(value), rule)(value, leaves, where))  # as `flatten` does, with a call less
+                kind = cast("type[Any]", type(value))
+                parts.append(usual.get(kind, rule)(value, leaves, where))  # as `flatten` does, with a call less
         except KeyError:
             for key in self._spec.reads:
                 read(dict(state), key, self._spec.name, "in_keys")

@@ -1,7 +1,7 @@
 """`vmap` of a `jit_edge`: one computation for all items."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -71,18 +71,14 @@ class _JitVmap:
             raise spec.too_few(0, len(items))
         runtime = ambient_runtime()
         progress = Progress(spec.name, len(items), runtime.stream_writer if runtime else None)
-        failed: dict[int, Exception] = {}
-        overlays: dict[int, Overlay] = _each(spec.overlay, dict(enumerate(items)), failed)
-        outcomes: dict[int, Any] = {}
-        if overlays:
-            self._check_reads(next(iter(overlays.values())))
-            found = self._target.program.batch(values, list(overlays.values()))
-            for index, outcome in zip(overlays, found, strict=True):
-                if isinstance(outcome, Exception):
-                    failed[index] = outcome
-                else:
-                    outcomes[index] = outcome
-        entries = _each(spec.entry, outcomes, failed)
+        overlays = _each(spec.overlay, items)
+        good = [overlay for overlay in overlays if type(overlay) is not _Failed]
+        if good:
+            self._check_reads(good[0])
+        outcomes = iter(self._target.program.batch(values, good) if good else ())
+        updates = [overlay if type(overlay) is _Failed else _settled(next(outcomes)) for overlay in overlays]
+        entries = _each(spec.entry, updates)
+        failed = {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
         progress.end(errors=len(failed))
         return self._update(items, entries, failed)
 
@@ -95,28 +91,42 @@ class _JitVmap:
                 "key that it reads."
             )
 
-    def _update(self, items: list[Any], entries: dict[int, Any], failed: dict[int, Exception]) -> State:
+    def _update(self, items: list[Any], entries: list[Any], failed: dict[int, Exception]) -> State:
         spec, errors = self._spec, dict[int, ItemError]()
-        for index, error in sorted(failed.items()):
+        for index, error in failed.items():
             error.add_note(f"mahsm: {spec.name}, item {index} of {len(items)}")
             if spec.on_error == "raise":
                 raise error
-            errors[index] = item_error(error, edge=spec.name, index=index, item=items[index], attempts=1)
+            entries[index] = errors[index] = item_error(error, edge=spec.name, index=index, item=items[index], attempts=1)
         if len(failed) > spec.failures_allowed(len(items)):
             raise spec.too_few(len(failed), len(items)) from failed[min(failed)]
-        kept = entries if spec.on_error == "drop" else {**entries, **errors}
-        update: State = {spec.out_key: [kept[index] for index in sorted(kept)]}
+        if errors and spec.on_error == "drop":
+            entries = [entry for index, entry in enumerate(entries) if index not in errors]
+        update: State = {spec.out_key: entries}
         if spec.errors_key is not None:
             update[spec.errors_key] = list(errors.values())
         return update
 
 
-def _each(function: Callable[[Any], Any], values: dict[int, Any], failed: dict[int, Exception]) -> dict[int, Any]:
-    """The function of each value; those that it fails for are noted."""
-    done: dict[int, Any] = {}
-    for index, value in values.items():
+class _Failed:
+    """Stands in the place of an item that failed."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _settled(outcome: Any) -> Any:
+    return _Failed(outcome) if isinstance(outcome, Exception) else outcome
+
+
+def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """The function of each value, and why where it failed; what has failed already is left as it is."""
+    done: list[Any] = []
+    for value in values:
         try:
-            done[index] = function(value)
+            done.append(value if type(value) is _Failed else function(value))
         except Exception as error:  # noqa: BLE001  the policy decides
-            failed[index] = error
+            done.append(_Failed(error))
     return done

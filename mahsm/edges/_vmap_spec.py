@@ -68,7 +68,7 @@ class VmapSpec:
             return self.result(update)
         if isinstance(update, dict | Mapping) and self.result in update:
             return cast("Mapping[str, Any]", update)[self.result]
-        found = f"the target gave {shown(update)}."
+        found = f"the target gave {shown(cast('object', update))}."
         if isinstance(update, Mapping):
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
         raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
