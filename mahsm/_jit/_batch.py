@@ -218,7 +218,7 @@ class Batch:
         if not columns:
             return [value] * count
         rows = zip(*columns, strict=True)
-        self._program.convert(treedef.unflatten([leaf[0] for leaf in leaves]))  # which refuses other containers
+        self._program.convert(treedef.unflatten([column[0] for column in columns]))  # which refuses other containers
         return [treedef.unflatten(row) for row in rows]
 
     def _split(self, leaf: Any, count: int) -> list[Any]:
