@@ -30,7 +30,11 @@ similar = jit_edge(
     name="similar",
 )
 best = jit_edge(
-    lambda scores, k: jax.lax.top_k(scores, k), in_keys=["scores", "k"], out_key=["score", "place"], static_keys=["k"], name="best"
+    lambda scores, k: jax.lax.top_k(scores, k),
+    in_keys=["scores", "k"],
+    out_key=["score", "place"],
+    static_keys=["k"],
+    name="best",
 )
 search = fuse(similar, best, name="search")  # the scores of all passages never leave the device
 nearest = vmap(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from mahsm import fuse, jit_edge, vmap
 from mahsm.errors import EdgeError, JitError
@@ -101,6 +102,9 @@ IN_64 = step(lambda b: b, "b", "c", x64=True)
 STATIC_B = step(lambda b: 1.0, "b", "c", static_keys=["b"])
 RAGGED_B = step(lambda b, mask: b, "b", "c", ragged=["b"])
 STATIC_X = jit_edge(lambda x: 1.0, in_keys=["x"], out_key="e", static_keys=["x"], name="to_e")
+MESH = Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
+SHARD_A = step(lambda a: a, "a", "b", device=MESH, shard="a")
+SHARD_B = step(lambda b: b, "b", "c", device=MESH, shard="b")
 READS_B = step(lambda b: b, "b", "f")
 
 
@@ -116,6 +120,7 @@ READS_B = step(lambda b: b, "b", "f")
         ([DOUBLE, STATIC_B], {}, "'b' is static in to_c, but an edge before computes it"),
         ([ADD, STATIC_X], {}, "'x' is static in one of the edges and dynamic in another"),
         ([DOUBLE, RAGGED_B], {}, "'b' is ragged in to_c, but the edge that computes it has no ragged key"),
+        ([SHARD_A, SHARD_B], {}, "the edges shard a, b; expected one key"),
         ([fuse(DOUBLE, ADD), READS_B], {}, "to_f reads 'b', which an edge before computes and does not keep. Pass keep="),
         ([DOUBLE, ADD], {"keep": "b"}, r"keep='b' is one text; expected a list of state keys, as keep=\['b'\]"),
         ([DOUBLE, ADD], {"keep": ["a"]}, "keep has 'a'; expected some of what the edges write, b, c"),

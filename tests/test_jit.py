@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict
@@ -468,9 +470,50 @@ def test_wrong_arguments_are_refused_at_once(arguments: Any, message: str) -> No
 
 
 def test_building_does_not_start_jax() -> None:
-    import subprocess
-    import sys
-
     edge = "jit_edge(abs, in_keys=['x'], out_key='y', device='gpu')"
     code = f"import sys; from mahsm import jit_edge; {edge}; print('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_what_a_function_closes_over_may_be_a_random_key() -> None:
+    key = jax.random.key(0)
+    edge = jit_edge(lambda x: x + jax.random.normal(key), in_keys=["x"], out_key="y")
+    assert edge.invoke({"x": 0.0}) == edge.invoke({"x": 0.0})
+
+
+def test_rare_ints_come_out() -> None:
+    assert outputs(lambda x: x.astype(jnp.int8)).dtype == np.int8
+    assert outputs(lambda x: x.sum().astype(jnp.uint16)) == 3
+
+
+def test_a_function_without_a_signature() -> None:
+    assert jit_edge(min, in_keys=["x"], out_key="y").name == "jit_min"
+
+
+@pytest.mark.filterwarnings("always:.*JAX is not installed")
+def test_without_jax_a_warning_says_so_and_what_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it really works without JAX is tested where JAX is not installed."""
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.warns(
+        UserWarning, match="double: JAX is not installed, so this edge is not compiled.*pip install 'mahsm.jax.'"
+    ):
+        edge = double(name="double")
+    assert edge.invoke({"xs": [1.0, 2.0]})["ys"].tolist() == [2.0, 4.0]
+    for options, argument in (({"device": "cpu"}, "device="), ({"output": "jax"}, "output='jax'")):
+        with pytest.raises(ImportError, match=f"{argument} needs JAX, which is not installed: pip install"):
+            double(**options)
+
+
+class Constant(eqx.Module):
+    by: float = eqx.field(static=True)
+
+    def __call__(self, x: Any) -> Any:
+        return x * self.by
+
+
+def test_a_module_without_arrays_is_compared_by_value() -> None:
+    edge = jit_edge(Constant(2.0), in_keys=["x"], out_key="y")
+    assert edge.invoke({"x": 3.0}) == {"y": 6.0}
+    edge.replace(Constant(2.0))
+    with pytest.raises(EdgeError, match="in more than its arrays"):
+        edge.replace(Constant(3.0))

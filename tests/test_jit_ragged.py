@@ -121,3 +121,8 @@ def test_warmup_of_a_bucket() -> None:
     assert edge.stats.compiles == 1
     edge.invoke({"xs": np.ones(128)})
     assert edge.stats.compiles <= 2  # and the half of it, to check the padding
+
+
+def test_an_output_whose_axes_depend_on_the_padding() -> None:
+    with pytest.raises(JitError, match=r"an output has \d axes or \d, depending on the padding"):
+        ragged(lambda xs, mask: xs if xs.shape[0] > 8 else xs[:, None]).invoke({"xs": [1.0]})

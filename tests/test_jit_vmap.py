@@ -145,10 +145,12 @@ def test_ragged_items() -> None:
     found = items_of([{"x": np.ones(length)} for length in lengths], target, {"by": 2.0})
     assert [y["sum"] for y in found] == [2.0 * length for length in lengths]
     assert [y["x"].shape for y in found] == [(length,) for length in lengths]
-    assert target.stats.compiles == 4
-    leaks = edge_of(lambda x, mask: x.sum() + x[-1] + 1, "x", ragged=["x"])
-    with pytest.raises(JitError, match="changes with the padding"):
-        items_of([{"x": np.ones(3)}], leaks)
+    compiles = target.stats.compiles
+    items_of([{"x": np.ones(length + 1)} for length in lengths], target, {"by": 3.0})
+    assert target.stats.compiles == compiles, "the lengths fall into the same buckets"
+    for leak in (lambda x, mask: x.sum() + x[-1] + 1, lambda x, mask: jnp.where(mask, x, 0.0).mean()):
+        with pytest.raises(JitError, match="changes with the padding"):
+            items_of([{"x": np.ones(3)}], edge_of(leak, "x", ragged=["x"]))
 
 
 def test_a_ragged_key_that_all_items_share() -> None:
@@ -290,3 +292,24 @@ def test_in_64_bits() -> None:
 def test_equal_lists_of_enums_and_booleans() -> None:
     target = edge_of(lambda item: jnp.asarray(item).sum())
     assert over(target).invoke({"xs": [[True, False], [True, True]]})["ys"] == [1, 2]
+
+
+def test_odd_batches_are_taken_apart_one_by_one() -> None:
+    target = edge_of(lambda item: [len(item) * jnp.ones(1), {"sum": sum(row.sum() for row in item)}])
+    xs = [[[1.0], [1.0]], [[1.0]], [[1.0, 2.0], [3.0]]]
+    assert [(y[0].tolist(), y[1]["sum"]) for y in over(target).invoke({"xs": xs})["ys"]] == [
+        ([2.0], 2.0),
+        ([1.0], 1.0),
+        ([2.0], 6.0),
+    ]
+    complexes = over(edge_of(lambda item: item * 2)).invoke({"xs": [1j, 2j]})["ys"]
+    assert complexes == [2j, 4j]
+    zeros = over(edge_of(lambda item: item + 1)).invoke({"xs": [np.array(1.0), np.array(2.0)]})["ys"]
+    assert zeros == [2.0, 3.0]
+    mixed = over(edge_of(lambda item: item), on_error="collect").invoke({"xs": [1, 2**40]})["ys"]
+    assert [is_item_error(y) for y in mixed] == [False, True]
+
+
+def test_a_function_that_gives_nothing() -> None:
+    assert over(edge_of(lambda item: None)).invoke({"xs": [1.0, 2.0]})["ys"] == [None, None]
+    assert over(edge_of(lambda item: {"a": [item, None]})).invoke({"xs": [1.0]})["ys"] == [{"a": [1.0, None]}]

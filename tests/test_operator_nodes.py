@@ -1,6 +1,7 @@
 """Operators in graphs, in edges and as DSPy modules; DSPy modules in operators."""
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -76,6 +77,7 @@ def test_fields_are_mapped_both_ways() -> None:
 
 def test_bare_values_and_whole_states() -> None:
     assert operator_node(op(str.upper), input_fields="text", output_fields="said").invoke({"text": "a"}) == {"said": "A"}
+    assert operator_node(op(lambda _: Question(text="a"))).invoke({}) == {"text": "a", "hops": 1}
     assert operator_node(op(lambda state: {"n": len(state)})).invoke({"a": 1, "b": 2}) == {"n": 2}
 
 
@@ -202,6 +204,26 @@ def test_copies_have_predictors_of_their_own() -> None:
         again = module.reset_copy()
         again.set_lm(two.lm())
         assert (module(question="?").answer, again(question="?").answer) == ("yes", "no")
+
+
+def test_an_operator_that_cannot_be_copied_gets_the_copies_of_its_modules() -> None:
+    class Locked(Operator):
+        lock: Any
+        inner: list[WithModule]
+        named: dict[str, tuple[WithModule, ...]]
+
+        def forward(self, input: Any, /) -> Any:
+            return self.inner[0](input) | {"second": self.named["a"][0](input)["answer"]}
+
+    with ModelServer({"answer": "yes"}) as one, ModelServer({"answer": "no"}) as two:
+        asks = [WithModule(dspy.Predict("question -> answer"), jnp.array(2.0)) for _ in range(2)]
+        module = as_dspy(Locked(threading.Lock(), asks[:1], {"a": (asks[1],)}))
+        module.set_lm(one.lm())
+        copy = module.deepcopy()
+        copy.set_lm(two.lm())
+        assert copy.op.lock is module.op.lock
+        for each, answer in ((module, "yes"), (copy, "no")):
+            assert (each(question="?").answer, each(question="?").second) == (answer, answer)
 
 
 def test_demos_of_an_optimiser_land_in_the_operator(tmp_path: Any) -> None:

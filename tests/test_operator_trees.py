@@ -313,3 +313,19 @@ def test_the_rest_shows_what_it_is_of() -> None:
     assert repr(partition(Scale("a"))[1]) == "<Rest of Scale>"
     assert partition(Scale("a"))[1] != partition(Scale("b"))[1]
     assert partition([Scale("a")])[1] != 3
+
+
+def test_a_rest_that_can_be_compared_but_not_hashed() -> None:
+    class Odd:
+        __hash__ = None  # type: ignore[assignment]
+
+    odd = Odd()
+    numeric, rest = partition([odd, jnp.ones(1)])
+    assert hash(rest) == hash(partition([odd, jnp.ones(1)])[1])
+    assert combine(numeric, rest)[0] is odd
+
+
+def test_labels_of_operators_in_lists(path: Path) -> None:
+    save(path, [labelled("x", "y")])
+    with pytest.raises(ValueError, match=r"its labels has \['\[0\].labels', \['x', 'y'\]\]"):
+        load(path, [labelled("y", "x")])

@@ -307,8 +307,11 @@ def test_specs_of_types() -> None:
     assert Made(list[int])(["3"]) == [3]
     assert Made()("3") == "3"
     assert Made(jax.Array)(jnp.ones(1)).shape == (1,)
-    with pytest.raises(SpecError, match=r"the input is 3, of type int; expected .*Array"):
-        Made(jax.Array)(3)
+    assert Made(list[jax.Array])([jnp.ones(1)])[0].shape == (1,)
+    assert Made(Weights)({"values": 3}) == Weights(3)  # type: ignore[arg-type]
+    for spec, message in ((jax.Array, "instance of .*Array"), (Weights, "must be a mapping"), (list[jax.Array], "valid list")):
+        with pytest.raises(SpecError, match=rf"the input is 3; expected .*{message}"):
+            Made(spec)(3)
 
     class Narrower(Made):
         name: str = "a"
@@ -474,3 +477,9 @@ def test_options_reach_forward() -> None:
 
     assert add(1, to=2) == 3
     assert asyncio.run(add.acall(1, to=2)) == 3
+
+
+def test_a_language_model_whose_options_cannot_be_compared() -> None:
+    lm = dspy.LM("openai/a", extra={"odd": bytearray()})
+    assert ModelBinding.of(lm) == ModelBinding.of(lm)
+    assert ModelBinding.of(lm) != ModelBinding.of(lm.copy())

@@ -213,10 +213,10 @@ class Batch:
         """What each state gets of an output, as `Program` would give it."""
         leaves, treedef = jax.tree.flatten(value)
         columns = [self._split(leaf, count) for leaf in leaves]
-        if jax.tree_util.treedef_is_leaf(treedef):
-            return columns[0]
         if not columns:
-            return [value] * count
+            return [self._program.convert(value)] * count
+        if leaves[0] is value:
+            return columns[0]
         rows = zip(*columns, strict=True)
         self._program.convert(treedef.unflatten([column[0] for column in columns]))  # which refuses other containers
         return [treedef.unflatten(row) for row in rows]
@@ -237,6 +237,7 @@ class Batch:
                     leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
                     refilled = self._cut(group, self._program.computed(compiled, leaves, call=False), axes)
                     check_padding(self._spec.name, found, refilled, exactly=True)
+                self._program({**self._state, **self._overlays[group.places[0]]})  # which also tries another size
         for place, one in zip(group.places, found, strict=True):
             self.outcomes[place] = {name: self._program.convert(value) for name, value in one.items()}
 

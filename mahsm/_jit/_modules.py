@@ -60,8 +60,8 @@ class Modules:
         self.resident = [leaf for each in self._leaves for leaf in each]  # at once, for calls in other threads
 
     def _taken(self, fn: Any, name: str) -> tuple[Part, list[Leaf], list[Any]]:
-        entries, treedef = jax.tree_util.tree_flatten_with_path(fn)
-        if jax.tree_util.treedef_is_leaf(treedef):
+        entries, _ = jax.tree_util.tree_flatten_with_path(fn)
+        if len(entries) == 1 and entries[0][1] is fn:
             return _Function(fn), [], []
         leaves: list[Leaf] = []
         part = self._values.flatten(fn, leaves, name)

@@ -138,7 +138,7 @@ class Program:
         self.convert = converter(spec.name, spec.output)
         self._x64 = spec.x64
         self._compiled: dict[Any, Compiled] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def stats(self) -> JitStats:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -42,23 +43,23 @@ def fitted(spec: Any, value: Any, name: str, what: str) -> Any:
         return value
     adapter = _adapter(spec)
     try:
-        if adapter is not None:
-            return adapter.validate_python(value)
+        return spec(**value) if adapter is None else adapter.validate_python(value)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or what}: {each['msg']}" for each in error.errors())
         raise SpecError(f"{name}: the {what} is {shown(value)}; expected {_described(spec)}. {problems}.") from error
-    raise SpecError(f"{name}: the {what} is {shown(value)}, of type {type(value).__name__}; expected {_described(spec)}.")
+    except TypeError as error:
+        raise SpecError(f"{name}: the {what} is {shown(value)}; expected {_described(spec)}. {error}.") from error
 
 
 @cache
 def _adapter(spec: Any) -> "TypeAdapter[Any] | None":
-    """None for a type that only knows its instances, such as an array's."""
+    """None for a model that says nothing of how its fields are checked: one with arrays in it."""
     try:
         return TypeAdapter(spec)
-    except PydanticSchemaGenerationError:
+    except PydanticSchemaGenerationError:  # of a class that pydantic does not know, such as an array's
+        with suppress(PydanticUserError):
+            return TypeAdapter(spec, config=ConfigDict(arbitrary_types_allowed=True))
         return None
-    except PydanticUserError:
-        return TypeAdapter(spec, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def spec_fields(spec: Any) -> tuple[str, ...]:
