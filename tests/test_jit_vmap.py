@@ -128,6 +128,12 @@ def test_items_with_different_keys() -> None:
     assert items_of([{"x": 1.0}, {"x": 1.0, "by": 5.0}, {"x": 2.0}], target, {"by": 10.0}) == [10.0, 5.0, 20.0]
 
 
+def test_items_that_lack_a_key_fail_alone() -> None:
+    target = edge_of(lambda x, by: x * by, "x", "by")
+    ys = items_of([{"x": 1.0, "by": 2.0}, {"x": 1.0}], target, on_error="collect")
+    assert (ys[0], is_item_error(ys[1])) == (2.0, True)
+
+
 def test_only_static_values_differ() -> None:
     target = edge_of(lambda x, mode: x + len(mode), "x", "mode")
     assert items_of([{"mode": "a"}, {"mode": "aaa"}, {"mode": "a"}], target, {"x": 1.0}) == [2.0, 4.0, 2.0]

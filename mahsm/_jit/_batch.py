@@ -27,7 +27,6 @@ class _Group:
     flags: list[bool]
     columns: list[Any]
     places: list[int]
-    lengths: list[int] = field(default_factory=list[int])
     members: list[Inputs] = field(default_factory=list[Inputs])
 
 
@@ -65,14 +64,21 @@ class Batch:
         return frozenset(key for key in self._wanted if key in overlay)
 
     def _run(self, mapped: frozenset[str], places: Sequence[int]) -> None:
-        shared = self._shared(mapped)
+        try:
+            shared = self._shared(mapped)
+        except StateError as error:
+            self._fail(places, error)
+            return
         quick = self._quick_group(mapped, places, shared) if not self._spec.ragged else None
         for group in [quick] if quick else self._groups(mapped, places, shared):
             try:
                 self._compute(group)
             except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
-                for place in group.places:
-                    self.outcomes[place] = error
+                self._fail(group.places, error)
+
+    def _fail(self, places: Sequence[int], error: Exception) -> None:
+        for place in places:
+            self.outcomes[place] = error
 
     # Taking states apart.
 
@@ -231,13 +237,14 @@ class Batch:
         with x64_pinned(self._spec.x64):
             axes = compiled.axes(self._program.reader, group.inputs)
             found = self._cut(group, outputs, axes)
-            if compiled.is_new(group.inputs):
+            if compiled.is_unchecked(group.inputs):
                 for fill in OTHER_FILLS:
                     again = [self._program.reader.refilled(member, fill) for member in group.members]
                     leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
                     refilled = self._cut(group, self._program.computed(compiled, leaves, call=False), axes)
                     check_padding(self._spec.name, found, refilled, exactly=True)
                 self._program({**self._state, **self._overlays[group.places[0]]})  # which also tries another size
+                compiled.checked(group.inputs)
         for place, one in zip(group.places, found, strict=True):
             self.outcomes[place] = {name: self._program.convert(value) for name, value in one.items()}
 

@@ -106,19 +106,20 @@ class Compiled:
 
     def axes(self, reader: Reader, inputs: Inputs) -> Any:
         """Which axes of each output are padded."""
-        shapes = tuple(np.shape(leaf) for leaf in inputs.leaves)
+        shapes = _shapes(inputs)
         if shapes not in self._axes:
             small = self.shapes(inputs.leaves)
             large = self.shapes(reader.with_bucket(inputs, 2 * inputs.bucket))
             self._axes[shapes] = ragged_axes(self._program.spec.name, small, large, inputs.bucket)
         return self._axes[shapes]
 
-    def is_new(self, inputs: Inputs) -> bool:
-        """Whether this bucket has not been looked at, and has a padding to look at."""
-        if inputs.length == inputs.bucket or (shapes := tuple(np.shape(leaf) for leaf in inputs.leaves)) in self._checked:
-            return False
-        self._checked.add(shapes)
-        return True
+    def is_unchecked(self, inputs: Inputs) -> bool:
+        """Whether results in this bucket have not been checked, and it has a padding to check them with."""
+        return inputs.length < inputs.bucket and _shapes(inputs) not in self._checked
+
+    def checked(self, inputs: Inputs) -> None:
+        """Results in this bucket do not depend on the padding."""
+        self._checked.add(_shapes(inputs))
 
 
 class Program:
@@ -202,20 +203,25 @@ class Program:
         with x64_pinned(self.spec.x64):
             axes = compiled.axes(self.reader, inputs)
             found = _cut_all(outputs, axes, inputs.length)
-            if compiled.is_new(inputs):
+            if compiled.is_unchecked(inputs):
                 for fill in OTHER_FILLS:
                     again = self.computed(compiled, self.reader.refilled(inputs, fill), call=False)
                     check_padding(self.spec.name, found, _cut_all(again, axes, inputs.length), exactly=True)
+                compiled.checked(inputs)
             if not compiled.size_checked and not self.spec.seeds:  # draws of other shapes are other draws
-                compiled.size_checked = True
                 count, *both = self.reader.first_rows(inputs)
                 one, two = (_cut_all(self.computed(compiled, leaves, call=False), axes, count) for leaves in both)
                 check_padding(self.spec.name, one, two, exactly=False)
+                compiled.size_checked = True
         return {key: self.convert(value) for key, value in found.items()}
 
 
 OTHER_FILLS = (7, -7)
 """What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore it."""
+
+
+def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple(np.shape(leaf) for leaf in inputs.leaves)
 
 
 def _cut_all(outputs: Any, axes: Any, length: int) -> Any:
