@@ -8,6 +8,7 @@
 - `limits`    `RateLimit`: what providers allow
 - `policies`  `Retry`, `Budget`, and what happens to items that fail
 - `errors`    every error that mahsm raises of its own
+- `tracing`   spans of edge runs in Langfuse, or any backend of OpenTelemetry
 - `testing`   a model server on loopback, for tests
 - `cli`       the `mahsm` command
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mahsm import policies as policies
     from mahsm import reducers as reducers
     from mahsm import testing as testing
+    from mahsm import tracing as tracing
     from mahsm._progress import progress as progress
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
@@ -80,6 +82,7 @@ _HOMES = {
     "reduce_edge": "mahsm.edges",
     "reducers": "mahsm.reducers",
     "testing": "mahsm.testing",
+    "tracing": "mahsm.tracing",
     "vmap": "mahsm.edges",
 }
 
@@ -112,6 +115,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "reduce_edge",
     "reducers",
     "testing",
+    "tracing",
     "vmap",
 ]
 

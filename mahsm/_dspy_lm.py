@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, cast
 
-from mahsm import _calls
+from mahsm import _calls, _spans
 from mahsm._usage import Answer
 
 _seen: ContextVar[_calls.SeenCall | None] = ContextVar("mahsm_dspy_call", default=None)
@@ -22,7 +22,13 @@ def watched_settings() -> AbstractContextManager[Any]:
     dspy: Any = sys.modules["dspy"]
     adapter: Any = dspy.settings.adapter or dspy.ChatAdapter()
     lm: Any = dspy.settings.lm
-    return dspy.context(adapter=_watched_adapter(adapter), **({} if lm is None else {"lm": watched_lm(lm)}))
+    watched: dict[str, Any] = {"adapter": _watched_adapter(adapter)}
+    if lm is not None:
+        watched["lm"] = watched_lm(lm)
+    if (tracer := _spans.tracer()) is not None:
+        present: list[Any] = dspy.settings.callbacks
+        watched["callbacks"] = [*present, *tracer.dspy_callbacks(present)]
+    return dspy.context(**watched)
 
 
 def watched_lm(lm: Any) -> Any:
@@ -46,20 +52,28 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with _calls.call(_characters(prompt, messages)) as seen:
+        with _calls.call(_characters(prompt, messages)) as seen, self._span(prompt, messages, kwargs) as span:
             token = _seen.set(seen)
             try:
-                return super().__call__(prompt, messages=messages, **kwargs)  # type: ignore[misc]
+                outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
             finally:
                 _seen.reset(token)
+            span.end(outputs, seen.answer)
+            return outputs
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         async with _calls.call_async(_characters(prompt, messages)) as seen:
-            token = _seen.set(seen)
-            try:
-                return await super().acall(prompt, messages=messages, **kwargs)  # type: ignore[misc]
-            finally:
-                _seen.reset(token)
+            with self._span(prompt, messages, kwargs) as span:
+                token = _seen.set(seen)
+                try:
+                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
+                finally:
+                    _seen.reset(token)
+                span.end(outputs, seen.answer)
+                return outputs
+
+    def _span(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
 
     def update_history(self, entry: dict[str, Any]) -> None:
         if (seen := _seen.get()) is not None:

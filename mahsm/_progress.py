@@ -62,6 +62,11 @@ class Progress:
             self._next = now + EVERY
             self._tell()
 
+    @property
+    def done(self) -> int:
+        """How many have ended."""
+        return self._event["done"]
+
     def end(self, errors: int) -> None:
         """The edge run has ended; some of its items perhaps in a process before this one."""
         with self._lock:

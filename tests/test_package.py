@@ -17,12 +17,13 @@ LAYERS = [
     {"reducers"},
     {"edges"},
     {"operators"},
-    {"nodes", "testing", "_jit"},
+    {"nodes", "testing", "_jit", "tracing"},
     {"limits"},
     {"policies", "_progress"},
     {"_watch"},
     {"_dspy_lm"},
     {"_calls", "_slots", "_stops"},
+    {"_spans"},
     {"_tasks", "_state", "_usage"},
     {"_turns"},
     {"errors", "_lazy", "_types"},
@@ -30,8 +31,9 @@ LAYERS = [
 OWNERS = {
     "jax": {"_jit", "operators"},
     "equinox": {"operators"},
-    "langfuse": set(),
-    "dspy": {"nodes", "operators", "reducers", "testing", "cli"},
+    "langfuse": {"tracing"},
+    "opentelemetry": {"tracing"},
+    "dspy": {"nodes", "operators", "reducers", "testing", "tracing", "cli"},
     "rich": {"cli", "_progress"},
 }
 

@@ -20,6 +20,10 @@ class JitStats:
     compiles: int = 0
     compile_ms: float = 0.0
 
+    def facts(self) -> dict[str, float]:
+        """What traces say of it."""
+        return {"jit_compiles": self.compiles, "jit_compile_ms": round(self.compile_ms, 3)}
+
 
 _PREFIX = "/jax/core/compile/"
 _BACKEND = f"{_PREFIX}backend_compile_duration"

@@ -6,12 +6,31 @@
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from mahsm.errors import MahsmError
 
 __all__ = ["main"]
+
+
+@contextmanager
+def _traced() -> Generator[None, None, None]:
+    """Trace the block to Langfuse, if its keys are in the environment, and send what there is at the end."""
+    if not os.environ.get("LANGFUSE_PUBLIC_KEY"):
+        yield
+        return
+    from mahsm import tracing
+
+    tracing.init()
+    try:
+        with tracing.span("mahsm demo"):
+            yield
+    finally:
+        tracing.flush()
+        tracing.off()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mahsm.cli._demo import demo as run_demo
 
     try:
-        run_demo(options)
+        with _traced():
+            run_demo(options)
     except (MahsmError, OSError) as error:
         print(f"mahsm demo: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return 2

@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable, Generator
 from concurrent import futures
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import tenacity
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls, _tasks
+from mahsm import _calls, _spans, _tasks
 from mahsm._slots import Closed
 from mahsm._stops import Stops
 from mahsm._turns import TaskTurn, ThreadTurn
@@ -76,7 +76,8 @@ class Attempts:
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
-        self._plain = self._unwatched and spec.timeout is None
+        self._timings = span.timings if (span := _spans.current_edge.get()) else None
+        self._plain = self._unwatched and spec.timeout is None and self._timings is None
 
     # An item, with all its attempts.
 
@@ -118,6 +119,8 @@ class Attempts:
 
         def begin(state: tenacity.RetryCallState) -> None:
             item.attempts = state.attempt_number
+            if self._timings is not None and state.attempt_number > 1:
+                self._timings.retries.append(state.attempt_number)
             if state.attempt_number == 1 and retry.share is not None:
                 self._retries.call(retry.share)
 
@@ -160,8 +163,9 @@ class Attempts:
     async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         state, adds = state_of()
         try:
-            admission = await self._admitted_async(item, state, adds)
-            with nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._timed("waits"):
+                admission = await self._admitted_async(item, state, adds)
+            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
                 timeout = self._timeout()
                 if timeout is None:
                     return await call(state)
@@ -176,8 +180,9 @@ class Attempts:
     def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         state, adds = state_of()
         try:
-            admission = self._admitted(item, state, adds)
-            with nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._timed("waits"):
+                admission = self._admitted(item, state, adds)
+            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
                 return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable)
         except TimeoutError:
             self._check_deadline()
@@ -198,7 +203,9 @@ class Attempts:
             return None
         admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
         while True:
-            if not await admission.take_async(stoppable):
+            with self._timed("limited"):
+                taken = await admission.take_async(stoppable)
+            if not taken:
                 self._check_waits()
             if item.take_now():
                 return admission
@@ -217,7 +224,9 @@ class Attempts:
             return None
         admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
         while True:
-            if not admission.take(stoppable):
+            with self._timed("limited"):
+                taken = admission.take(stoppable)
+            if not taken:
                 self._check_waits()
             if item.take_now():
                 return admission
@@ -227,6 +236,10 @@ class Attempts:
             if admission.take(stoppable, waits=False):
                 return admission
             item.give()
+
+    def _timed(self, what: Literal["waits", "limited", "runs"]) -> AbstractContextManager[Any]:
+        """A block whose time counts in a trace, if there is one."""
+        return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
 
     def _check_waits(self, item: Item | None = None) -> None:
         if (reason := self.waits.reason) is not None:
@@ -280,6 +293,15 @@ class Attempts:
             return self._spec.timeout
         left = max(0.0, self._deadline - time.monotonic())
         return left if self._spec.timeout is None else min(left, self._spec.timeout)
+
+
+@contextmanager
+def _timed(seconds: list[float]) -> Generator[None, None, None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds.append(time.monotonic() - began)
 
 
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 
-from mahsm import _tasks
+from mahsm import _spans, _tasks
 from mahsm._slots import Closed, Slots
 from mahsm._state import as_dict
 from mahsm._types import State, Update
@@ -72,6 +72,9 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     # What holds around a run.
 
+    kind = "edge"
+    """What traces call it."""
+
     @property
     def budget(self) -> Budget | None:
         """What each run may spend."""
@@ -101,9 +104,10 @@ class EdgeGraph(ABC, Generic[RunT]):
                 return self._update(run, [])
             try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
                 with lent():
-                    self._prepare(run, config)
-                    done = _tasks.call_stoppably(partial(self.graph.invoke, {}, self._inner(config, run)), run.stop)
-                    return self._update(run, self._done(done))
+                    self._prepare(run, run.config)
+                    inner = run.subgraph_config(self._inner(run.config, run))
+                    done = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                    return run.shown(self._update(run, self._done(done)))
             except Closed as closed:
                 raise _reason(run, closed) from _reason(run, closed).__cause__
             finally:
@@ -116,8 +120,9 @@ class EdgeGraph(ABC, Generic[RunT]):
                 return self._update(run, [])
             try:
                 async with lent():
-                    await self._prepare_async(run, config)
-                    return await self._finish(run, self._done(await self.graph.ainvoke({}, self._inner(config, run))))
+                    await self._prepare_async(run, run.config)
+                    inner = run.subgraph_config(self._inner(run.config, run))
+                    return run.shown(await self._finish(run, self._done(await self.graph.ainvoke({}, inner))))
             except Closed as closed:
                 raise _reason(run, closed) from _reason(run, closed).__cause__
             except BaseException as error:
@@ -145,9 +150,14 @@ class EdgeGraph(ABC, Generic[RunT]):
             values = as_dict(state)
             if self.budget is not None:
                 stack.enter_context(Spending(self.budget, self.name).running())
-            if self.watches:
+            tracer = _spans.tracer()
+            span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, values))
+            if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            run = self._begin(values, config, shared)
+            run = self._begin(values, span.config if span else config, shared)
+            if span is not None:
+                run.span = span
+                stack.callback(lambda: span.note(run.facts()))
             stack.callback(_runs.reset, _runs.set({**_runs.get(), self: run}))
             outer = current_item.get()
             if outer is not None:

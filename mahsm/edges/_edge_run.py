@@ -5,7 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from langgraph.runtime import get_runtime
 
 from mahsm import _tasks
 from mahsm._slots import Closed, Slots
+from mahsm._spans import NOTHING, EdgeSpan
 from mahsm._stops import Stops
 from mahsm._types import State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
@@ -41,6 +42,9 @@ class EdgeRun(ABC):
         outer = current_item.get()
         runtime = ambient_runtime()
         self.state = state
+        self.config = config
+        self.span: EdgeSpan | None = None
+        """What traces show of it, if anybody traces."""
         self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
         self.stopped_from_outside = False
         self.writer = runtime.stream_writer if runtime else None
@@ -84,7 +88,28 @@ class EdgeRun(ABC):
     def item_config(self, config: RunnableConfig) -> RunnableConfig:
         """The task's config with the user's bounds in place of those that the subgraph runs under."""
         own = {key: value for key, value in config.items() if key not in _BOUNDS}
-        return cast("RunnableConfig", own | self._bounds)
+        given = cast("RunnableConfig", own | self._bounds)
+        return given if self.span is None else self.span.inside(given)
+
+    # What traces show of it.
+
+    def facts(self) -> dict[str, Any]:
+        """What its span says of it."""
+        return {}
+
+    def shown(self, update: Update) -> Update:
+        """What came out, which its span shows."""
+        if self.span is not None:
+            self.span.show(update)
+        return update
+
+    def subgraph_config(self, config: RunnableConfig) -> RunnableConfig:
+        """The config of the subgraph, whose tasks traces do not show."""
+        return config if self.span is None else self.span.subgraph(config)
+
+    def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
+        """A block that is an item or a branch."""
+        return NOTHING if self.span is None else self.span.part(label, index, total)
 
     @property
     @abstractmethod

@@ -10,9 +10,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
+from mahsm import _spans
 from mahsm._jit._compiles import JitStats
 from mahsm._jit._devices import check_device
 from mahsm._jit._spec import JitSpec, Output, Step
@@ -68,17 +70,25 @@ class JitEdge(Edge):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Compute, and give back the update."""
         program = self._program or self.program
-        return program(cast("dict[str, Any]", input) if type(input) is dict else as_dict(input))
+        state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
+        tracer = _spans.tracer()
+        if tracer is None:
+            return program(state)
+        with tracer.edge("jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}) as span:
+            update = program(state)
+            span.note(program.stats.facts())
+            span.show(update)
+            return update
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The same in a thread, since a compilation takes a while."""
-        return await asyncio.to_thread(self.invoke, input)
+        return await asyncio.to_thread(self.invoke, input, config)
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:
-        return self.invoke(state)
+        return self.invoke(state, config)
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
-        return await self.ainvoke(state)
+        return await self.ainvoke(state, config)
 
     def warmup(self, *states: Any) -> None:
         """Compile for states like these, without computing.

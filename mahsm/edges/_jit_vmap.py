@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from mahsm import _spans
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
 from mahsm._state import as_dict, batch, read, shown
@@ -61,8 +62,17 @@ class _JitVmap:
         return await asyncio.to_thread(self.run, state, config)
 
     def run(self, state: Any, config: RunnableConfig) -> State:
+        tracer, values = _spans.tracer(), as_dict(state)
         with show_progress() if self._spec.progress else nullcontext():
-            return self._run(as_dict(state))
+            if tracer is None:
+                return self._run(values)
+            with tracer.edge("vmap", self._spec.name, config, values) as span:
+                update = self._run(values)
+                entries = update[self._spec.out_key]
+                span.note({"fan_out": len(values[self._spec.batch_key]), "fan_in": len(entries)})
+                span.note(self._target.stats.facts())
+                span.show(update)
+                return update
 
     def _run(self, values: State) -> State:
         spec = self._spec

@@ -95,6 +95,7 @@ def parallel(
     spec = ParallelSpec(
         name=name or f"parallel_{joined if len(joined) <= 40 else len(specs)}",
         branches=specs,
+        scheduler=scheduler,
         plan=plan(edge, specs, scheduler, wave_size, eager=eager),
         merge=merge,
         max_concurrency=max_concurrency,

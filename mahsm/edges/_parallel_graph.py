@@ -61,6 +61,8 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
 
     # One run.
 
+    kind = "parallel"
+
     @property
     def deadline(self) -> float | None:
         return self.spec.deadline

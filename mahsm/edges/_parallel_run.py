@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from mahsm import _tasks
 from mahsm._slots import Closed, Slots
 from mahsm._turns import Latch
-from mahsm._types import State
+from mahsm._types import AsyncCall, State, SyncCall
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._branch import BranchSpec
 from mahsm.edges._edge_run import EdgeRun
@@ -79,8 +79,7 @@ class ParallelRun(EdgeRun):
                 may_be_left = branch.timeout is not None or branch.deadline is not None
                 call = context.run(partial(self.bind_async, branch.target, may_be_left=may_be_left))
                 async with _tasks.task_group() as group:
-                    attempts = self._attempts[branch.name].run_async(item, partial(self._state_of, branch), call)
-                    update = await group.create_task(attempts, context=context)
+                    update = await group.create_task(self._run_async(branch, item, call), context=context)
             return self._succeeded(branch, update)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -101,13 +100,31 @@ class ParallelRun(EdgeRun):
             with set_config_context(self.item_config(config)) as context:
                 item = context.run(self.item, branch.position)
                 sync, async_ = context.run(self.bind, branch.target)
-                attempts = self._attempts[branch.name]
-                update = context.run(attempts.run, item, partial(self._state_of, branch), sync or async_)
+                update = context.run(self._run, branch, item, sync or async_)
             return self._succeeded(branch, update)
         except asyncio.CancelledError as error:
             return self._failed(branch, error, item)
         except (Closed, GraphBubbleUp, Exception) as error:  # noqa: BLE001  the policy decides
             return self._ended_with(branch, error, item)
+
+    async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall) -> Any:
+        with self.part(branch.name, branch.position, len(self.spec.branches)):
+            return await self._attempts[branch.name].run_async(item, partial(self._state_of, branch), call)
+
+    def _run(self, branch: BranchSpec, item: Item, call: SyncCall) -> Any:
+        with self.part(branch.name, branch.position, len(self.spec.branches)):
+            return self._attempts[branch.name].run(item, partial(self._state_of, branch), call)
+
+    def facts(self) -> dict[str, Any]:
+        ended = list(self.outcomes.values())
+        return {
+            "fan_out": len(self.spec.branches),
+            "fan_in": sum(outcome["error"] is None for outcome in ended),
+            "errors": sum(outcome["error"] is not None for outcome in ended),
+            "concurrency": self.spec.max_concurrency or len(self.spec.branches),
+            "scheduler": self.spec.scheduler,
+            "waves": len(self.spec.plan.layers),
+        }
 
     # What becomes of it.
 

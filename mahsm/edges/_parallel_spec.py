@@ -21,6 +21,7 @@ class ParallelSpec:
 
     name: str
     branches: Sequence[BranchSpec]
+    scheduler: str
     plan: Plan
     merge: Merge | None
     max_concurrency: int | None

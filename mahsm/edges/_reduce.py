@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from mahsm import _tasks
+from mahsm import _spans, _tasks
+from mahsm._spans import EdgeSpan
 from mahsm._state import as_dict, batch, read, shown
 from mahsm._stops import Stops
 from mahsm._types import State
+from mahsm._watch import watched
 from mahsm.edges import _check
 from mahsm.edges._edge import Compiled, Edge
 from mahsm.edges._items import Item, current_item
@@ -40,6 +42,20 @@ _current_call: ContextVar[Callable[[], Any]] = ContextVar("mahsm_reduce_call")
 
 
 @dataclass(frozen=True)
+class _Inner:
+    """What is around a reducer's call."""
+
+    config: RunnableConfig
+    span: EdgeSpan | None
+
+    def shown(self, update: State) -> State:
+        """What came out, which its span shows."""
+        if self.span is not None:
+            self.span.show(update)
+        return update
+
+
+@dataclass(frozen=True)
 class Reduce:
     """The specification of one `reduce_edge`: a subgraph with one node, named after the reducer."""
 
@@ -51,6 +67,7 @@ class Reduce:
     output_key: str
     errors: OnErrors
     default: Any
+    judges: bool = False
 
     def lower(self) -> Compiled:
         """Make the subgraph."""
@@ -71,23 +88,32 @@ class Reduce:
 
     def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph, blocking."""
-        token = _current_call.set(self._call(state))
-        try:
-            return {self.output_key: graph.invoke({}, config)["value"]}
-        finally:
-            _current_call.reset(token)
+        with self._session(state, config) as inner:
+            return inner.shown({self.output_key: graph.invoke({}, inner.config)["value"]})
 
     async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph on the running event loop."""
-        token = _current_call.set(self._call(state))
-        try:
-            with _edges_inside_stop():
-                return {self.output_key: (await graph.ainvoke({}, config))["value"]}
-        finally:
-            _current_call.reset(token)
+        with self._session(state, config) as inner, _edges_inside_stop():
+            return inner.shown({self.output_key: (await graph.ainvoke({}, inner.config))["value"]})
 
-    def _call(self, state: Any) -> Callable[[], Any]:
-        values = as_dict(state)
+    @contextmanager
+    def _session(self, state: Any, config: RunnableConfig) -> Generator["_Inner", None, None]:
+        tracer = _spans.tracer()
+        with ExitStack() as stack:
+            values = as_dict(state)
+            span = None
+            if tracer is not None:
+                kind = "judge" if self.judges else "reduce"
+                span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
+                stack.enter_context(watched())
+            call = self._call(values)
+            if span is not None:
+                inputs = values[self.input_key]
+                span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+            stack.callback(_current_call.reset, _current_call.set(call))
+            yield _Inner(config if span is None else span.config, span)
+
+    def _call(self, values: State) -> Callable[[], Any]:
         inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
         kept = self._without_errors(inputs)
         if not kept and self.default is not _NO_DEFAULT:
@@ -187,6 +213,7 @@ def reduce_edge(
         output_key=output_key,
         errors=errors,
         default=default,
+        judges=bool(getattr(reducer, "judges", False)),
     )
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)

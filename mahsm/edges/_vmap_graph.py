@@ -99,6 +99,8 @@ class VmapGraph(EdgeGraph[VmapRun]):
 
     # One run.
 
+    kind = "vmap"
+
     @property
     def budget(self) -> Budget | None:
         return self.spec.budget

@@ -142,7 +142,8 @@ class VmapRun(EdgeRun):
     async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
         item = self.item(index)
         try:
-            update = plain_update(await self._attempts.run_async(item, partial(self._state_of, index), call))
+            with self.part(self.spec.target.name, index, self.total):
+                update = plain_update(await self._attempts.run_async(item, partial(self._state_of, index), call))
             if self._stored is not None:
                 await self._stored.put_async(self.items[index], update)
             self._succeeded(index, update, chunk)
@@ -164,7 +165,8 @@ class VmapRun(EdgeRun):
     def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
         item = self.item(index)
         try:
-            update = plain_update(self._attempts.run(item, partial(self._state_of, index), call))
+            with self.part(self.spec.target.name, index, self.total):
+                update = plain_update(self._attempts.run(item, partial(self._state_of, index), call))
             if self._stored is not None:
                 self._stored.put(self.items[index], update)
             self._succeeded(index, update, chunk)
@@ -253,6 +255,15 @@ class VmapRun(EdgeRun):
             )
             self.stop(error)
             raise error
+
+    def facts(self) -> dict[str, Any]:
+        succeeded = self.progress.done - self._failures
+        return {
+            "fan_out": self.total,
+            "fan_in": succeeded if self.spec.on_error == "drop" else self.progress.done,
+            "errors": self._failures,
+            "concurrency": self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit),
+        }
 
     @property
     def _most_open(self) -> int:

@@ -3,15 +3,17 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias, cast, overload
 
 import dspy
 from langchain_core.runnables import RunnableConfig
 
+from mahsm import _spans
 from mahsm._state import as_dict, missing, shown
 from mahsm._types import State
+from mahsm._watch import watched
 from mahsm.errors import MissingKeyError, NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Limited
@@ -81,15 +83,28 @@ class DSPyNode(Node):
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._arguments(state)
-        with self._admitted(state, arguments):
+        with self._traced(config), self._admitted(state, arguments):
             return self._update(self.module(**arguments))
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._arguments(state)
+        with self._traced(config):
+            return await self._called(state, arguments)
+
+    async def _called(self, state: Any, arguments: dict[str, Any]) -> State:
         async with self._admitted(state, arguments):
             if self.is_async:
                 return self._update(await self.module.acall(**arguments))
             return self._update(await asyncio.to_thread(self.module, **arguments))
+
+    @contextmanager
+    def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
+        """A block whose calls of models traces show, below the node."""
+        if _spans.tracer() is None:
+            yield
+            return
+        with _spans.node(config), watched():
+            yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
         """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets allow it.

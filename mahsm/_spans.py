@@ -1,0 +1,141 @@
+"""What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from langchain_core.runnables import RunnableConfig
+
+from mahsm._usage import Answer
+
+
+class Timings:
+    """Where the attempts of an edge run spent their time, in seconds. Safe in threads.
+
+    Attributes:
+        waits: From when an attempt wants to begin to when it begins.
+        limited: The part of these that was spent waiting for rate limits.
+        runs: From when an attempt begins to when it ends.
+        retries: Attempts after the first ones.
+    """
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self.limited: list[float] = []
+        self.runs: list[float] = []
+        self.retries: list[int] = []
+
+    def facts(self) -> dict[str, float]:
+        """Milliseconds: median, 95th percentile and most."""
+        found: dict[str, float] = {"retries": len(self.retries)}
+        for name, seconds in (("wait", self.waits), ("run", self.runs)):
+            ordered = sorted(seconds)
+            if ordered:
+                for label, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0)):
+                    place = min(len(ordered) - 1, int(share * len(ordered)))
+                    found[f"{name}_ms_{label}"] = round(ordered[place] * 1000, 3)
+        if self.limited:
+            found["rate_limit_wait_ms"] = round(sum(self.limited) * 1000, 3)
+        return found
+
+
+class Span(Protocol):
+    """Something that a trace shows."""
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add to what it is described by."""
+        ...
+
+    def show(self, output: Any) -> None:
+        """What came out."""
+        ...
+
+
+class EdgeSpan(Span, Protocol):
+    """The span of an edge run.
+
+    Attributes:
+        config: The config of what runs inside.
+        timings: Where its attempts spend their time.
+    """
+
+    config: RunnableConfig
+    timings: Timings
+
+    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
+        """The config of the edge's subgraph, whose tasks are no news to anybody."""
+        ...
+
+    def inside(self, config: RunnableConfig) -> RunnableConfig:
+        """The config of a target, of that of the task which calls it."""
+        ...
+
+    def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
+        """A block that is one of its items or branches. Of many, some are shown, and those that fail, and the slowest."""
+        ...
+
+
+class CallSpan(Protocol):
+    """The span of a call of a model."""
+
+    def end(self, output: Any, answer: Answer | None) -> None:
+        """What it gave, and took."""
+        ...
+
+
+class Tracer(Protocol):
+    """Makes spans."""
+
+    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> AbstractContextManager[EdgeSpan]:
+        """A block that is an edge run."""
+        ...
+
+    def node(self, config: RunnableConfig) -> AbstractContextManager[Any]:
+        """A block that is a node's, so that spans in it stand below the node's."""
+        ...
+
+    def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContextManager[CallSpan]:
+        """A block that is a call of a model."""
+        ...
+
+    def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
+        """What shows DSPy's modules and tools, unless it is among those that are present."""
+        ...
+
+
+class _NoCall:
+    def end(self, output: Any, answer: Answer | None) -> None:
+        """Nobody looks."""
+
+
+_NO_CALL = nullcontext(_NoCall())
+NOTHING: AbstractContextManager[Any] = nullcontext()
+
+_tracers: list[Tracer] = []
+"""Who traces: one, or nobody."""
+
+current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
+"""The edge run that attempts belong to."""
+
+
+def tracer() -> Tracer | None:
+    """Who traces, if anybody does."""
+    return _tracers[-1] if _tracers else None
+
+
+def trace_with(tracer: Tracer | None) -> None:
+    """Let somebody trace from now on, or nobody."""
+    _tracers[:] = [] if tracer is None else [tracer]
+
+
+def call(model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContextManager[CallSpan]:
+    """A block that is a call of a model."""
+    here = tracer()
+    return _NO_CALL if here is None else here.call(model, prompt, options)
+
+
+def node(config: RunnableConfig) -> AbstractContextManager[Any]:
+    """A block that is a node's."""
+    here = tracer()
+    return NOTHING if here is None else here.node(config)

@@ -1,0 +1,53 @@
+"""DSPy's modules and tools as spans. Calls of its language models are seen elsewhere, where they are made."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dspy.utils.callback import BaseCallback
+from opentelemetry import context, trace
+
+from mahsm.tracing._backends import Recorded
+
+
+def is_instrumented() -> bool:
+    """Whether the user has somebody else show DSPy's calls."""
+    module: Any = sys.modules.get("openinference.instrumentation.dspy")
+    return module is not None and bool(module.DSPyInstrumentor().is_instrumented_by_opentelemetry)
+
+
+class ModuleSpans(BaseCallback):
+    """A span for each call of a module or tool.
+
+    Args:
+        begin: Begins a span, of its name, its kind and what goes in.
+    """
+
+    def __init__(self, begin: Callable[[str, str, Any], Recorded]) -> None:
+        self._begin_span = begin
+        self._open: dict[str, tuple[Recorded, Any]] = {}
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._begin(call_id, type(instance).__name__, "chain", inputs.get("kwargs", inputs))
+
+    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+        self._end(call_id, outputs, exception)
+
+    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self._begin(call_id, str(instance.name), "tool", inputs.get("kwargs", inputs))
+
+    def on_tool_end(self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None) -> None:
+        self._end(call_id, outputs, exception)
+
+    def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:
+        recorded = self._begin_span(name, kind, inputs)
+        self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel))
+
+    def _end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
+        recorded, token = self._open.pop(call_id)
+        if exception is None:
+            recorded.show(outputs)
+        else:
+            recorded.fail(exception)
+        context.detach(token)
+        recorded.end()

@@ -1,0 +1,281 @@
+"""Switching traces on and off, and spans of the user's own."""
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from opentelemetry import context, trace
+
+from mahsm import _spans
+from mahsm._state import shown
+from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded
+from mahsm.tracing._tracer import BackendTracer
+
+if TYPE_CHECKING:
+    from langfuse import Langfuse
+    from langfuse.langchain import CallbackHandler
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+QUEUE = "65536"
+"""Spans that wait to be sent; OpenTelemetry's default of 2,048 drops the oldest ones of a large fan-out."""
+
+
+def init(
+    public_key: str | None = None,
+    secret_key: str | None = None,
+    host: str | None = None,
+    *,
+    scores: bool = False,
+    **options: Any,
+) -> "CallbackHandler | None":
+    """Trace to Langfuse from now on.
+
+    Args:
+        public_key: Langfuse's public key; by default `LANGFUSE_PUBLIC_KEY`.
+        secret_key: Its secret key; by default `LANGFUSE_SECRET_KEY`.
+        host: Its address; by default `LANGFUSE_BASE_URL` or `LANGFUSE_HOST`, or Langfuse's cloud.
+        scores: Send the error rate and cost of each edge run, and what judges give, as scores, too: these can be charted.
+        **options: What `langfuse.Langfuse` takes besides: `environment`, `release`, `mask`, `sample_rate`...
+
+    Returns:
+        Langfuse's handler for LangChain and LangGraph, to pass as `config={"callbacks": [handler]}`; or None without
+        credentials: a warning then says what is missing, and nothing is traced.
+
+    Example:
+        >>> from mahsm import tracing
+        >>> handler = tracing.init("pk-example", "sk-example", "http://127.0.0.1:9", tracing_enabled=False)
+        >>> type(handler).__name__
+        'LangchainCallbackHandler'
+        >>> tracing.off()
+    """
+    public_key = public_key or os.environ.get("LANGFUSE_PUBLIC_KEY")
+    secret_key = secret_key or os.environ.get("LANGFUSE_SECRET_KEY")
+    missing = [name for name, key in {"public": public_key, "secret": secret_key}.items() if not key]
+    if missing:
+        warnings.warn(
+            f"mahsm.tracing: nothing is traced, since Langfuse's {' and '.join(missing)} key is missing. Set "
+            f"{' and '.join(f'LANGFUSE_{name.upper()}_KEY' for name in missing)}, or pass {missing[0]}_key=.",
+            stacklevel=2,
+        )
+        return None
+    os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)  # it is read when the client is made
+    from langfuse import Langfuse
+    from langfuse.langchain import CallbackHandler
+
+    given = {} if host is None else {"base_url": host}
+    use(Langfuse(public_key=public_key, secret_key=secret_key, **given, **options), scores=scores)
+    return CallbackHandler(public_key=public_key)
+
+
+def use(client: "Langfuse", *, scores: bool = False) -> None:
+    """Trace from now on to a Langfuse client that there is already.
+
+    Args:
+        client: The client.
+        scores: As for `init`.
+
+    Raises:
+        TypeError: for anything else.
+
+    Example:
+        >>> from langfuse import Langfuse
+        >>> from mahsm import tracing
+        >>> tracing.use(Langfuse(public_key="pk-mine", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> tracing.off()
+    """
+    if not hasattr(client, "start_observation"):
+        raise TypeError(f"tracing.use got {shown(client)}; expected a langfuse.Langfuse client.")
+    _spans.trace_with(BackendTracer(LangfuseBackend(client), scores=scores))
+
+
+def use_otel(tracer_provider: Any) -> None:
+    """Trace from now on to a backend of OpenTelemetry; calls of models follow its conventions for generative AI.
+
+    Args:
+        tracer_provider: A `TracerProvider` of OpenTelemetry's SDK.
+
+    Raises:
+        TypeError: for anything else.
+
+    Example:
+        >>> from opentelemetry.sdk.trace import TracerProvider
+        >>> from mahsm import tracing
+        >>> tracing.use_otel(TracerProvider())
+        >>> tracing.off()
+    """
+    if not hasattr(tracer_provider, "get_tracer"):
+        raise TypeError(f"tracing.use_otel got {shown(tracer_provider)}; expected an OpenTelemetry TracerProvider.")
+    _spans.trace_with(BackendTracer(OtelBackend(tracer_provider)))
+
+
+def off() -> None:
+    """Trace nothing any more."""
+    _spans.trace_with(None)
+
+
+def flush() -> None:
+    """Send what has not been sent yet, and wait for that."""
+    if (backend := _backend()) is not None:
+        backend.flush()
+
+
+def _backend() -> Backend | None:
+    tracer = _spans.tracer()
+    return tracer.backend if isinstance(tracer, BackendTracer) else None
+
+
+class OwnSpan:
+    """A span of the user's own."""
+
+    def __init__(self, recorded: Recorded | None) -> None:
+        self._recorded = recorded
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to its metadata: numbers, texts, booleans."""
+        if self._recorded is not None:
+            self._recorded.note(facts)
+
+    def show(self, output: Any) -> None:
+        """What came out."""
+        if self._recorded is not None:
+            self._recorded.show(output)
+
+
+@contextmanager
+def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[OwnSpan, None, None]:
+    """A block that is a step of your own in the trace. Nothing is done if nothing is traced.
+
+    Args:
+        name: Its name; dashboards group by it, so it should not hold ids.
+        input: What goes in; it is cut to a size for traces.
+        as_type: One of Langfuse's observation types.
+
+    Example:
+        >>> from mahsm import tracing
+        >>> with tracing.span("rank") as step:
+        ...     step.note(candidates=3)
+    """
+    backend = _backend()
+    if backend is None:
+        yield OwnSpan(None)
+        return
+    recorded = backend.begin(name, as_type, input)
+    token = context.attach(trace.set_span_in_context(recorded.otel))
+    try:
+        yield OwnSpan(recorded)
+    except BaseException as error:
+        recorded.fail(error)
+        raise
+    finally:
+        context.detach(token)
+        recorded.end()
+
+
+def observe(function: FunctionT) -> FunctionT:
+    """Make each call of a function, sync or async, a step in the trace.
+
+    Example:
+        >>> from mahsm import tracing
+        >>> @tracing.observe
+        ... def rank(values):
+        ...     return sorted(values)
+        >>> rank([2, 1])
+        [1, 2]
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+
+    @functools.wraps(function)
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        with span(name, input={"args": args, "kwargs": kwargs}) as step:
+            value = function(*args, **kwargs)
+            step.show(value)
+            return value
+
+    @functools.wraps(function)
+    async def observed_async(*args: Any, **kwargs: Any) -> Any:
+        with span(name, input={"args": args, "kwargs": kwargs}) as step:
+            value = await function(*args, **kwargs)
+            step.show(value)
+            return value
+
+    return cast("FunctionT", observed_async if inspect.iscoroutinefunction(function) else observed)
+
+
+def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: str | None = None, **options: Any) -> Any:
+    """Run a graph as the task of a Langfuse experiment: once for each item, with its trace and its scores.
+
+    Args:
+        graph: A compiled graph, an edge or another Runnable; it gets the item's `input`.
+        data: A list of `{"input": ..., "expected_output": ...}`, or the items of a Langfuse dataset.
+        evaluators: Langfuse evaluators: functions of `input`, `output`, `expected_output`, which give an `Evaluation`.
+        name: The experiment's name; by default the graph's.
+        **options: What `Langfuse.run_experiment` takes besides: `run_name`, `run_evaluators`, `max_concurrency`...
+
+    Returns:
+        Langfuse's `ExperimentResult`.
+
+    Raises:
+        RuntimeError: if Langfuse is not traced to.
+
+    Example:
+        >>> from langfuse import Evaluation, Langfuse
+        >>> from mahsm import tracing, vmap
+        >>> tracing.use(Langfuse(public_key="pk-exp", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="ys")
+        >>> def right(*, input, output, expected_output, **_):
+        ...     return Evaluation(name="right", value=output["ys"] == expected_output)
+        >>> result = tracing.experiment(edge, [{"input": {"xs": [1, 2]}, "expected_output": [2, 4]}], [right])
+        >>> result.item_results[0].evaluations[0].value
+        True
+        >>> tracing.off()
+    """
+    backend = _backend()
+    if not isinstance(backend, LangfuseBackend):
+        raise RuntimeError("tracing.experiment needs Langfuse: call tracing.init() or tracing.use(client) first.")
+    from langfuse.langchain import CallbackHandler
+
+    handler = CallbackHandler(public_key=backend.public_key)
+
+    async def task(*, item: Any, **_: Any) -> Any:
+        given: Any = cast("Any", item)["input"] if isinstance(item, Mapping) else item.input
+        return await graph.ainvoke(given, {"callbacks": [handler]})
+
+    return backend.client.run_experiment(
+        name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options
+    )
+
+
+def attributes(
+    *,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    tags: Sequence[str] | None = None,
+    environment: str | None = None,
+    trace_name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> AbstractContextManager[Any]:
+    """A block whose traces carry these in Langfuse, on every span; nothing, where Langfuse is not traced to.
+
+    Example:
+        >>> from mahsm import tracing
+        >>> with tracing.attributes(session_id="chat-1", tags=["nightly"]):
+        ...     pass
+    """
+    if not isinstance(_backend(), LangfuseBackend):
+        return nullcontext()
+    from langfuse import propagate_attributes
+
+    given: dict[str, Any] = {
+        "session_id": session_id,
+        "user_id": user_id,
+        "tags": None if tags is None else list(tags),
+        "environment": environment,
+        "trace_name": trace_name,
+        "metadata": None if metadata is None else dict(metadata),
+    }
+    return propagate_attributes(**{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,297 @@
+"""Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_callback_manager_for_config, patch_config, var_child_runnable_config
+from langgraph.errors import GraphBubbleUp
+from opentelemetry import context, trace
+
+from mahsm import _spans
+from mahsm._spans import Timings
+from mahsm._usage import Answer, Meter, metered
+from mahsm.tracing._backends import Backend, Recorded, Unseen
+from mahsm.tracing._cut import cut
+
+ALL_PARTS = 256
+"""Up to so many items, each has a span."""
+
+SAMPLE = 64
+"""Of more items, so many have one, evenly spread; and those that fail, and the slowest."""
+
+MOST = 9_000
+"""Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this, nothing else is."""
+
+_TRACES = 1000
+"""Traces whose observations are counted, the latest ones."""
+
+_TYPES = {"judge": "evaluator"}
+_SECRETS = ("key", "token", "secret", "password", "auth")
+
+
+class BackendTracer:
+    """Makes spans in a backend.
+
+    Args:
+        backend: Where they go.
+        scores: Send error rates, costs and judges' scores as scores, too.
+    """
+
+    def __init__(self, backend: Backend, *, scores: bool = False) -> None:
+        self.backend = backend
+        self.scores = scores
+        self._counts: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def begin(self, name: str, kind: str, input: Any, **more: Any) -> Recorded:
+        """Begin a span below the current one, unless its trace is full."""
+        if kind != "chain" and not self._room(trace.get_current_span()):
+            return Unseen(trace.get_current_span())
+        recorded = self.backend.begin(name, kind, input, **more)
+        self._count(recorded)
+        return recorded
+
+    def _count(self, recorded: Recorded) -> None:
+        trace_id = recorded.otel.get_span_context().trace_id
+        with self._lock:
+            self._counts[trace_id] = self._counts.get(trace_id, 0) + 1
+            while len(self._counts) > _TRACES:
+                self._counts.popitem(last=False)
+
+    def _room(self, span: Any) -> bool:
+        return self._counts.get(span.get_span_context().trace_id, 0) < MOST
+
+    def has_room(self, recorded: Recorded) -> bool:
+        """Whether its trace shows further parts."""
+        return self._room(recorded.otel)
+
+    def moment(self, name: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
+        """A span without a length, of a part that is over."""
+        if not self.has_room(edge):
+            return
+        token = context.attach(trace.set_span_in_context(edge.otel))
+        try:
+            recorded = self.begin(name, "span", None)
+        finally:
+            context.detach(token)
+        recorded.note(facts)
+        if error is not None:
+            recorded.fail(error)
+        recorded.end()
+
+    def _score(self, recorded: Recorded, edge: "Edge", used: Mapping[str, Any]) -> None:
+        if not self.scores:
+            return
+        if "fan_out" in edge.facts:
+            recorded.score("mahsm.error_rate", edge.facts.get("errors", 0) / max(1, edge.facts["fan_out"]))
+        if "cost_usd" in used:
+            recorded.score("mahsm.cost_usd", used["cost_usd"])
+        judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
+        if isinstance(judged, int | float):
+            recorded.score("mahsm.judge", float(judged))
+
+    @contextmanager
+    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator["Edge", None, None]:
+        label = f"{kind}:{name.removeprefix(f'{kind}_')}"
+        meter = Meter()
+        with self._opened(label, _TYPES.get(kind, "chain"), config, state) as (recorded, child), metered(meter):
+            edge = Edge(self, recorded, child, silent=child is not config)
+            token = _spans.current_edge.set(edge)
+            try:
+                yield edge
+            finally:
+                _spans.current_edge.reset(token)
+                edge.close()
+                used = _used(meter)
+                edge.note({**edge.timings.facts(), **used})
+                self._score(recorded, edge, used)
+
+    @contextmanager
+    def _opened(
+        self, name: str, kind: str, config: RunnableConfig, input: Any
+    ) -> Generator[tuple[Recorded, RunnableConfig], None, None]:
+        """A span, and a run of LangChain's if somebody listens to these; what is inside belongs to both."""
+        manager: Any = get_callback_manager_for_config(config)
+        run = manager.on_chain_start(None, cut(input), name=name) if manager.handlers else None
+        observation = _observation(manager, run.run_id) if run is not None else None
+        recorded = self.begin(name, kind, input) if observation is None else self.backend.adopt(observation, kind)
+        child = config if run is None else patch_config(config, callbacks=run.get_child())
+        tokens = context.attach(trace.set_span_in_context(recorded.otel)), var_child_runnable_config.set(child)
+        failure: BaseException | None = None
+        try:
+            yield recorded, child
+        except GraphBubbleUp:
+            recorded.note({"interrupted": True})  # which is no error
+            raise
+        except BaseException as error:
+            failure = error
+            recorded.fail(error)
+            raise
+        finally:
+            var_child_runnable_config.reset(tokens[1])
+            context.detach(tokens[0])  # before the handler detaches what it has attached
+            if run is not None and failure is not None:
+                run.on_chain_error(failure)
+            elif run is not None:
+                run.on_chain_end(recorded.output)
+            recorded.end()
+
+    @contextmanager
+    def part(self, label: str, index: int, config: RunnableConfig) -> Generator[Recorded, None, None]:
+        """A block that is an item or a branch."""
+        with self._opened(label, "span", config, None) as (recorded, _):
+            recorded.note({"index": index})
+            yield recorded
+
+    @contextmanager
+    def node(self, config: RunnableConfig) -> Generator[None, None, None]:
+        manager: Any = config.get("callbacks")
+        run_id = getattr(manager, "parent_run_id", None)
+        observation = None if run_id is None else _observation(manager, run_id)
+        if observation is None or _is_inside(observation):
+            yield
+            return
+        token = context.attach(trace.set_span_in_context(observation._otel_span))
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    @contextmanager
+    def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> Generator["Call", None, None]:
+        plain = {name: value for name, value in options.items() if isinstance(value, str | int | float) and _is_public(name)}
+        recorded = self.begin(model.rpartition("/")[2] or "model", "generation", prompt, model=model, options=plain)
+        token = context.attach(trace.set_span_in_context(recorded.otel))
+        try:
+            yield Call(recorded)
+        except BaseException as error:
+            recorded.fail(error)
+            raise
+        finally:
+            context.detach(token)
+            recorded.end()
+
+    def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
+        from mahsm.tracing._dspy import ModuleSpans, is_instrumented
+
+        if is_instrumented() or any(isinstance(callback, ModuleSpans) for callback in present):
+            return []
+        return [ModuleSpans(self.begin)]
+
+
+class Call:
+    """The span of a call of a model."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+
+    def end(self, output: Any, answer: Answer | None) -> None:
+        self._recorded.show(output)
+        if answer is not None:
+            self._recorded.used(answer)
+
+
+class Edge:
+    """The span of an edge run.
+
+    Args:
+        tracer: Who makes the spans of its parts.
+        recorded: The span itself.
+        config: The config of what runs inside.
+        silent: Whether runs of the subgraph's own tasks are kept from those who listen to runs.
+    """
+
+    def __init__(self, tracer: BackendTracer, recorded: Recorded, config: RunnableConfig, *, silent: bool) -> None:
+        self._tracer = tracer
+        self._recorded = recorded
+        self._silent = silent
+        self._slowest: tuple[float, int, str] = (0.0, 0, "")
+        self.config = config
+        self.timings = Timings()
+        self.facts: dict[str, Any] = {}
+        self.output: Any = None
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self.facts.update(facts)
+        self._recorded.note(facts)
+
+    def show(self, output: Any) -> None:
+        self.output = next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
+        self._recorded.show(output)
+
+    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
+        if not self._silent:
+            return config
+        quiet = cast("RunnableConfig", {**config, "callbacks": None})
+        var_child_runnable_config.set(quiet)  # reset with that of the edge
+        return quiet
+
+    def inside(self, config: RunnableConfig) -> RunnableConfig:
+        return cast("RunnableConfig", {**config, "callbacks": self.config.get("callbacks")}) if self._silent else config
+
+    def part(self, label: str, index: int, total: int) -> Any:
+        every = 1 if total <= ALL_PARTS else math.ceil(total / SAMPLE)
+        if index % every == 0 and self._tracer.has_room(self._recorded):
+            return self._tracer.part(label, index, self.config)
+        return self._unseen(label, index)
+
+    @contextmanager
+    def _unseen(self, label: str, index: int) -> Generator[None, None, None]:
+        """A block without a span, unless it fails or turns out to be the slowest."""
+        began = time.monotonic()
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            self._tracer.moment(label, self._recorded, {"index": index, "run_ms": _since(began)}, error)
+            raise
+        seconds = time.monotonic() - began
+        if seconds > self._slowest[0]:
+            self._slowest = seconds, index, label
+
+    def close(self) -> None:
+        """Show the slowest part, if it has no span of its own."""
+        seconds, index, label = self._slowest
+        if label:
+            facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}
+            self._tracer.moment(label, self._recorded, facts, None)
+
+
+def _since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 3)
+
+
+def _observation(manager: Any, run_id: Any) -> Any:
+    """What Langfuse's handler shows of a run, if there is one."""
+    runs = (getattr(handler, "_runs", {}) for handler in getattr(manager, "handlers", ()))
+    return next((found[run_id] for found in runs if run_id in found), None)
+
+
+def _is_inside(observation: Any) -> bool:
+    """Whether the current span is the observation's, or below it."""
+    current: Any = trace.get_current_span()
+    same = current.get_span_context().trace_id == observation._otel_span.get_span_context().trace_id
+    return same and _spans.current_edge.get() is not None
+
+
+def _used(meter: Meter) -> dict[str, Any]:
+    if not meter.answers:
+        return {}
+    return {
+        "calls": meter.calls,
+        "input_tokens": meter.input_tokens,
+        "output_tokens": meter.output_tokens,
+        "cost_usd": round(meter.usd, 9),
+        "cache_hits": meter.cached,
+    }
+
+
+def _is_public(option: str) -> bool:
+    return not any(word in option for word in _SECRETS) or option == "max_tokens"

@@ -1,0 +1,293 @@
+"""Traces: what spans there are, where they stand, and what they say."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any, TypedDict
+
+import dspy
+import numpy as np
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from mahsm import dspy_node, jit_edge, parallel, reduce_edge, tracing, vmap
+from mahsm.policies import Retry
+from mahsm.testing import ModelServer
+from tests.helpers import MODES, graph_of, run, thread
+from tests.spans import facts, recorded, tree
+
+HANDLERS = (False, True)
+
+
+def config_of(recording: Any, handler: bool, **more: Any) -> Any:
+    return {"callbacks": [recording.handler] if handler else [], **more}
+
+
+def below(lines: list[str], name: str) -> list[str]:
+    """The lines below the first one of this name, as deep as they are below it."""
+    start = next(place for place, line in enumerate(lines) if line.strip() == name)
+    depth = len(lines[start]) - len(lines[start].lstrip())
+    found: list[str] = []
+    for line in lines[start + 1 :]:
+        if len(line) - len(line.lstrip()) <= depth:
+            break
+        found.append(line[depth + 2 :])
+    return found
+
+
+def square(state: Any) -> int:
+    return state["item"] ** 2
+
+
+async def square_later(state: Any) -> int:
+    await asyncio.sleep(0)
+    return state["item"] ** 2
+
+
+@pytest.mark.parametrize("target", [square, square_later])
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_one_span_for_an_edge_run_with_its_items_below(mode: str, handler: bool, target: Any) -> None:
+    edge = vmap(target, batch_key="xs", out_key="ys", name="squares", max_concurrency=3)
+    with recorded() as recording:
+        assert run(graph_of(edge), {"xs": [1, 2, 3]}, mode, config_of(recording, handler))["ys"] == [1, 4, 9]
+        lines = recording.tree()
+        assert below(lines, "vmap:squares") == [target.__name__] * 3
+        (span,) = recording.named("vmap:squares")
+        assert recording.traces == 1
+        assert span.attributes["langfuse.observation.type"] == "chain"
+        found = facts(span)
+        assert (found["fan_out"], found["fan_in"], found["errors"], found["retries"], found["concurrency"]) == (3, 3, 0, 0, 3)
+        assert found["run_ms_p50"] <= found["run_ms_p95"] <= found["run_ms_max"]
+        assert "wait_ms_max" in found
+        assert lines[0] == ("LangGraph" if handler else "vmap:squares")
+    assert trace.get_current_span() is trace.INVALID_SPAN, "nothing is left behind"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_edges_in_edges_in_branches(mode: str, handler: bool) -> None:
+    inner = vmap(square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x})
+    outer = vmap(inner, batch_key="xs", out_key="ys", name="outer", item_to_state=lambda row: {"row": row})
+    both = parallel({"left": outer, "right": lambda state: {"bias": 1}}, name="both")
+    with recorded() as recording:
+        run(graph_of(both), {"xs": [[1], [2, 3]]}, mode, config_of(recording, handler))
+        lines = recording.tree()
+        found = below(lines, "parallel:both")
+        assert sorted(line.strip() for line in found if not line.startswith(" ")) == ["left", "right"]
+        assert below(found, "left")[0] == "vmap:outer"
+        assert Counter(line.strip() for line in below(found, "vmap:outer")) == {"inner": 2, "vmap:inner": 2, "square_later": 3}
+        assert recording.traces == 1
+        assert facts(recording.named("parallel:both")[0])["scheduler"] == "parallel"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_dspy_modules_are_generations_below_their_items(mode: str, handler: bool) -> None:
+    answers = {"reasoning": "so", "answer": "yes"}
+    with ModelServer(answers) as server, recorded() as recording, dspy.context(lm=server.lm()):
+        edge = vmap(dspy.ChainOfThought("item -> answer"), batch_key="xs", out_key="ys", name="asks")
+        run(graph_of(edge), {"xs": ["a", "b"]}, mode, config_of(recording, handler))
+        assert recording.traces == 1
+        below_edge = below(recording.tree(), "vmap:asks")
+        assert Counter(line.strip() for line in below_edge) == {"ChainOfThought": 4, "Predict": 2, "fake": 2}
+        generations = recording.named("fake")
+        for span in generations:
+            assert span.attributes["langfuse.observation.type"] == "generation"
+            usage = json.loads(span.attributes["langfuse.observation.usage_details"])
+            assert usage["total"] == usage["input"] + usage["output"] > 0
+        (span,) = recording.named("vmap:asks")
+        total = sum(json.loads(each.attributes["langfuse.observation.usage_details"])["total"] for each in generations)
+        assert facts(span)["input_tokens"] + facts(span)["output_tokens"] == total
+        assert facts(span)["calls"] == 2
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dspy_node_outside_of_edges(mode: str, handler: bool) -> None:
+    class State(TypedDict, total=False):
+        question: str
+        answer: str
+
+    builder = StateGraph(State)
+    with ModelServer({"answer": "yes"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
+        builder.add_node("ask", dspy_node(dspy.Predict("question -> answer"), output_fields=["answer"]))
+        builder.add_edge(START, "ask")
+        builder.add_edge("ask", END)
+        run(builder.compile(), {"question": "?"}, mode, config_of(recording, handler))
+        expected = ["LangGraph", "  ask", "    Predict", "      fake"] if handler else ["Predict", "  fake"]
+        assert recording.tree() == expected
+
+
+def test_several_runs_at_once_have_a_trace_each() -> None:
+    edge = vmap(square_later, batch_key="xs", out_key="ys", name="squares")
+    graph = graph_of(edge)
+
+    async def all_of(recording: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(graph.ainvoke({"xs": [1, 2]}, config_of(recording, True)))
+
+    with recorded() as recording:
+        asyncio.run(all_of(recording))
+        assert recording.traces == 5
+        assert Counter(line.strip() for line in recording.tree())["vmap:squares"] == 5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_failures_and_retries(mode: str) -> None:
+    tries: Counter[int] = Counter()
+
+    def flaky(state: Any) -> int:
+        tries[state["item"]] += 1
+        if state["item"] == 3 or tries[state["item"]] == 1:
+            raise ConnectionError("down")
+        return state["item"]
+
+    edge = vmap(flaky, batch_key="xs", out_key="ys", name="flaky", retry=Retry(attempts=2, base=0), on_error="drop")
+    with recorded() as recording:
+        assert run(edge, {"xs": [1, 2, 3]}, mode)["ys"] == [1, 2]
+        found = facts(recording.named("vmap:flaky")[0])
+        assert (found["errors"], found["retries"], found["fan_in"]) == (1, 3, 2)
+        failed = [span for span in recording.named("flaky") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        assert [facts(span)["index"] for span in failed] == [2]
+        assert failed[0].attributes["langfuse.observation.status_message"] == "ConnectionError: down"
+        with pytest.raises(ConnectionError):
+            run(vmap(flaky, batch_key="xs", out_key="ys", name="fails"), {"xs": [3]}, mode)
+        assert recording.named("vmap:fails")[0].attributes["langfuse.observation.level"] == "ERROR"
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_an_interrupt_is_no_error(mode: str, handler: bool) -> None:
+    def asks(state: Any) -> Any:
+        return interrupt(state["item"])
+
+    edge = vmap(asks, batch_key="xs", out_key="ys", name="asks", chunk_size=1)
+    graph = graph_of(edge, checkpointer=InMemorySaver())
+    with recorded() as recording:
+        run(graph, {"xs": [1]}, mode, thread() | config_of(recording, handler))
+        levels = {span.attributes.get("langfuse.observation.level") for span in recording.spans}
+        assert "ERROR" not in levels
+        assert facts(recording.named("vmap:asks")[0])["interrupted"] is True
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_reducers_and_numeric_edges(mode: str) -> None:
+    total = reduce_edge(input_key="xs", output_key="total", reducer=sum, name="total")
+    scale = jit_edge(lambda xs: xs * 2, in_keys=["xs"], out_key="ys", name="scale")
+    over = vmap(jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y"), batch_key="xs", out_key="ys", name="all")
+    with recorded() as recording:
+        for edge in (total, scale, over):
+            run(edge, {"xs": [1.0, 2.0]}, mode)
+        reduced, scaled, mapped = (recording.named(name)[0] for name in ("reduce:total", "jit:scale", "vmap:all"))
+    assert (facts(reduced)["fan_in"], facts(reduced)["reducer"]) == (2, "sum")
+    assert facts(scaled)["jit_compiles"] == 1
+    assert (facts(mapped)["fan_out"], facts(mapped)["fan_in"]) == (2, 2)
+    assert scaled.attributes["langfuse.observation.output"] == '{"ys": "float32[2]"}'
+
+
+def test_of_many_items_some_have_spans() -> None:
+    with recorded() as recording:
+
+        def odd(state: Any) -> Any:
+            if state["item"] == 1001:
+                raise ValueError("odd")
+            if state["item"] == 3:
+                time.sleep(0.05)  # longer than any other takes
+
+        vmap(odd, batch_key="xs", out_key="ys", on_error="drop").invoke({"xs": list(range(2000))})
+        shown = [facts(span) for span in recording.named("odd")]
+        sampled = sorted(each["index"] for each in shown if "run_ms" not in each)
+        assert len(sampled) == 63
+        assert sampled[:2] == [0, 32]
+        assert [each["index"] for each in shown if each.get("slowest")] == [3]
+        failed = [span for span in recording.named("odd") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        assert [facts(span)["index"] for span in failed] == [1001]
+        assert facts(recording.named("vmap:odd")[0])["fan_out"] == 2000
+
+
+def test_nothing_is_traced_when_it_is_off() -> None:
+    with recorded() as recording:
+        tracing.off()
+        vmap(square, batch_key="xs", out_key="ys").invoke({"xs": [1]})
+        with tracing.span("step") as step:
+            step.note(x=1)
+            step.show(2)
+        assert recording.spans == []
+
+
+def test_steps_of_ones_own() -> None:
+    @tracing.observe
+    def rank(values: Any) -> Any:
+        with tracing.span("inside", input=np.ones(3)) as step:
+            step.note(size=3)
+        return sorted(values)
+
+    @tracing.observe
+    async def later(x: Any) -> Any:
+        raise ValueError("broken")
+
+    with recorded() as recording, tracing.attributes(session_id="s1", user_id="u1", tags=["a"]):
+        assert rank([2, 1]) == [1, 2]
+        with pytest.raises(ValueError, match="broken"):
+            asyncio.run(later(1))
+        assert recording.tree() == ["rank", "  inside", "later"]
+        inside, failed = recording.named("inside")[0], recording.named("later")[0]
+    assert inside.attributes["langfuse.observation.input"] == "float64[3]"
+    assert facts(inside) == {"size": 3}
+    assert inside.attributes["session.id"] == "s1"
+    assert failed.attributes["langfuse.observation.level"] == "ERROR"
+
+
+def test_secrets_and_long_values_are_not_in_a_trace() -> None:
+    with ModelServer({"answer": "x" * 5000}) as server, recorded() as recording:
+        lm = server.lm(api_key="hunter2", temperature=0.5)
+        edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys")
+        with dspy.context(lm=lm):
+            edge.invoke({"xs": ["a" * 5000], "big": list(range(1000))})
+        text = "".join(str(dict(span.attributes)) for span in recording.spans)
+    assert "hunter2" not in text
+    assert "(5,000 characters)" in text
+    assert "(1,000 entries)" in text
+    assert "temperature" in text
+
+
+def test_any_backend_of_opentelemetry() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use_otel(provider)
+    try:
+        with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()):
+            vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", name="asks").invoke({"xs": ["a"]})
+        tracing.flush()
+    finally:
+        tracing.off()
+    spans = list(exporter.get_finished_spans())
+    assert tree(spans) == ["vmap:asks", "  Predict", "    Predict", "      fake"]
+    call = next(span for span in spans if span.name == "fake").attributes
+    assert (call["gen_ai.operation.name"], call["gen_ai.request.model"], call["gen_ai.provider.name"]) == (
+        "chat",
+        "fake",
+        "openai",
+    )
+    assert call["gen_ai.usage.input_tokens"] > 0
+    assert next(span for span in spans if span.name == "vmap:asks").attributes["mahsm.fan_out"] == 1
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PUBLIC", "SECRET"):
+        monkeypatch.delenv(f"LANGFUSE_{name}_KEY", raising=False)
+    with pytest.warns(UserWarning, match=r"nothing is traced, since Langfuse's public and secret key is missing"):
+        assert tracing.init() is None
+    for wrong, name in ((tracing.use, "use"), (tracing.use_otel, "use_otel")):
+        with pytest.raises(TypeError, match=rf"tracing.{name} got 3; expected"):
+            wrong(3)  # type: ignore[arg-type]
