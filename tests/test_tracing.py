@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+import operator
+import subprocess
+import sys
 import time
 from collections import Counter
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import dspy
 import numpy as np
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -20,6 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from mahsm import dspy_node, jit_edge, parallel, reduce_edge, tracing, vmap
 from mahsm.policies import Retry
 from mahsm.testing import ModelServer
+from mahsm.tracing import _setup as setup
 from tests.helpers import MODES, graph_of, run, thread
 from tests.spans import facts, recorded, tree
 
@@ -286,8 +290,145 @@ def test_any_backend_of_opentelemetry() -> None:
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PUBLIC", "SECRET"):
         monkeypatch.delenv(f"LANGFUSE_{name}_KEY", raising=False)
+    setup._say.cache_clear()
     with pytest.warns(UserWarning, match=r"nothing is traced, since Langfuse's public and secret key is missing"):
         assert tracing.init() is None
+    assert tracing.init() is None, "it is said once"
     for wrong, name in ((tracing.use, "use"), (tracing.use_otel, "use_otel")):
         with pytest.raises(TypeError, match=rf"tracing.{name} got 3; expected"):
             wrong(3)  # type: ignore[arg-type]
+
+
+class Topics(TypedDict, total=False):
+    xs: Any
+    item: Any
+    ys: Any
+    answers: Annotated[list[str], operator.add]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_sends_and_subgraphs(mode: str, handler: bool) -> None:
+    inner = StateGraph(Topics)
+    inner.add_node("ask", dspy_node(dspy.Predict("item -> answer"), output_fields={"answer": "ys"}))
+    inner.add_edge(START, "ask")
+    edge = vmap(inner.compile(name="inner"), batch_key="xs", out_key="ys", name="graphs")
+    builder = StateGraph(Topics)
+    builder.add_node("each", lambda state: {"answers": [edge.invoke({"xs": [state["item"]]})["ys"][0]["ys"]]})
+    builder.add_conditional_edges(START, lambda state: [Send("each", {"item": x}) for x in state["xs"]], ["each"])
+    with ModelServer({"answer": "y"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
+        found = run(builder.compile(), {"xs": ["a", "b"]}, mode, config_of(recording, handler))
+        assert found["answers"] == ["y", "y"]
+        lines = recording.tree()
+        assert Counter(line.strip() for line in lines)["vmap:graphs"] == 2
+        below_edge = [line.strip() for line in below(lines, "vmap:graphs")]
+        expected = ["inner", "inner", "ask", "Predict", "fake"] if handler else ["inner", "Predict", "fake"]
+        assert [name for name in below_edge if name != "LangGraph"] == expected
+        if handler:
+            assert recording.traces == 1
+            assert lines.index("  each") < lines.index("    vmap:graphs")
+
+
+@pytest.mark.parametrize("stream_mode", ["updates", "values", "custom", "messages"])
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_streams_nest_as_well(handler: bool, stream_mode: Any) -> None:
+    edge = vmap(square_later, batch_key="xs", out_key="ys", name="squares")
+
+    async def all_of(recording: Any) -> None:
+        config = config_of(recording, handler)
+        async for _ in graph_of(edge).astream({"xs": [1, 2]}, config, stream_mode=stream_mode, subgraphs=True):
+            pass
+
+    with recorded() as recording:
+        for _ in graph_of(edge).stream({"xs": [1, 2]}, config_of(recording, handler), stream_mode=stream_mode):
+            pass
+        asyncio.run(all_of(recording))
+        assert recording.traces == 2
+        for span in recording.named("vmap:squares"):
+            assert facts(span)["fan_in"] == 2
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_run_that_is_cancelled_leaves_nothing_behind(handler: bool) -> None:
+    started = asyncio.Event()
+
+    async def waits(state: Any) -> Any:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def cancelled(recording: Any) -> None:
+        edge = vmap(waits, batch_key="xs", out_key="ys", name="waits")
+        task = asyncio.ensure_future(graph_of(edge).ainvoke({"xs": [1]}, config_of(recording, handler)))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await vmap(square_later, batch_key="xs", out_key="ys", name="next").ainvoke({"xs": [1]})
+
+    with recorded() as recording:
+        asyncio.run(cancelled(recording))
+        assert recording.traces == 2
+        (span,) = recording.named("vmap:waits")
+        assert span.attributes["langfuse.observation.level"] == "ERROR"
+        assert "vmap:next" in recording.tree(), "a trace of its own"
+
+
+def test_what_langchains_config_says_of_the_trace() -> None:
+    edge = vmap(square, batch_key="xs", out_key="ys")
+    metadata = {"langfuse_session_id": "s1", "langfuse_user_id": "u1", "langfuse_tags": ["a"]}
+    with recorded() as recording:
+        graph_of(edge).invoke({"xs": [1]}, {"metadata": metadata})
+        for span in recording.spans:
+            assert (span.attributes["session.id"], span.attributes["user.id"]) == ("s1", "u1")
+
+
+def test_a_mask_is_respected() -> None:
+    def mask(*, data: Any, **_: Any) -> Any:
+        return json.loads(json.dumps(data).replace("hunter2", "***")) if data is not None else None
+
+    with recorded(mask=mask) as recording:
+        vmap(lambda state: "hunter2", batch_key="xs", out_key="ys", name="masked").invoke({"xs": ["hunter2"]})
+        text = "".join(str(dict(span.attributes)) for span in recording.spans)
+    assert "***" in text
+    assert "hunter2" not in text
+
+
+class Unwilling:
+    """Cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("nobody records")
+
+    def model_dump(self) -> Any:
+        raise AssertionError("nobody records")
+
+
+def test_nothing_is_serialised_when_nothing_records() -> None:
+    with recorded(tracing_enabled=False):
+        value = Unwilling()
+        assert vmap(lambda state: state["item"], batch_key="xs", out_key="ys").invoke({"xs": [value]})["ys"] == [value]
+
+
+def test_ours_steps_back_where_dspy_is_instrumented() -> None:
+    command = [sys.executable, "-m", "tests.instrumented_worker"]  # it wraps DSPy's classes, which is not undone in full
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "['vmap:asks', '  Predict']\nTrue\n"), done.stderr
+
+
+def test_a_tool_of_dspy_has_a_span() -> None:
+    def look_up(name: str) -> str:
+        """Look something up."""
+        return f"{name} is a bucket"
+
+    replies = [
+        {"next_thought": "look", "next_tool_name": "look_up", "next_tool_args": '{"name": "it"}'},
+        {"next_thought": "done", "next_tool_name": "finish", "next_tool_args": "{}"},
+        {"reasoning": "so", "answer": "a bucket"},
+    ]
+    with ModelServer(replies) as server, recorded() as recording, dspy.context(lm=server.lm()):
+        vmap(dspy.ReAct("item -> answer", tools=[look_up]), batch_key="xs", out_key="ys").invoke({"xs": ["it"]})
+        (tool, *_) = recording.named("look_up")
+        assert tool.attributes["langfuse.observation.type"] == "tool"
+        assert len(recording.named("fake")) == 3
+        assert recording.traces == 1

@@ -20,9 +20,12 @@ class JitStats:
     compiles: int = 0
     compile_ms: float = 0.0
 
-    def facts(self) -> dict[str, float]:
-        """What traces say of it."""
-        return {"jit_compiles": self.compiles, "jit_compile_ms": round(self.compile_ms, 3)}
+    def facts(self, before: "JitStats") -> dict[str, float]:
+        """What traces say of what was done since."""
+        return {
+            "jit_compiles": self.compiles - before.compiles,
+            "jit_compile_ms": round(self.compile_ms - before.compile_ms, 3),
+        }
 
 
 _PREFIX = "/jax/core/compile/"

@@ -75,8 +75,9 @@ class JitEdge(Edge):
         if tracer is None:
             return program(state)
         with tracer.edge("jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}) as span:
+            before = program.stats
             update = program(state)
-            span.note(program.stats.facts())
+            span.note(program.stats.facts(before))
             span.show(update)
             return update
 

@@ -67,10 +67,11 @@ class _JitVmap:
             if tracer is None:
                 return self._run(values)
             with tracer.edge("vmap", self._spec.name, config, values) as span:
+                before = self._target.stats
                 update = self._run(values)
                 entries = update[self._spec.out_key]
                 span.note({"fan_out": len(values[self._spec.batch_key]), "fan_in": len(entries)})
-                span.note(self._target.stats.facts())
+                span.note(self._target.stats.facts(before))
                 span.show(update)
                 return update
 

@@ -52,6 +52,9 @@ class _Inner:
         """What came out, which its span shows."""
         if self.span is not None:
             self.span.show(update)
+            (value,) = update.values()
+            if isinstance(value, str | int | float):
+                self.span.note({"decision": shown(value)})
         return update
 
 

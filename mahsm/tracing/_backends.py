@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from opentelemetry.trace import Status, StatusCode
@@ -39,6 +40,10 @@ class Backend(Protocol):
         """Take an observation of Langfuse's that somebody else has begun, and will end."""
         ...
 
+    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """A block whose spans carry these: `session_id`, `user_id`, `tags`, `environment`..."""
+        ...
+
     def flush(self) -> None:
         """Send what has not been sent."""
         ...
@@ -61,11 +66,18 @@ class LangfuseBackend:
 
     def begin(self, name: str, kind: str, input: Any, *, model: str = "", options: Mapping[str, Any] | None = None) -> Recorded:
         more = {"model": model, "model_parameters": dict(options or {})} if kind == "generation" else {}
-        return _Observation(self.client.start_observation(name=name, as_type=kind, input=cut(input), **more))
+        recorded = _Observation(self.client.start_observation(name=name, as_type=kind, **more))
+        recorded.take(input)
+        return recorded
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
         observation._otel_span.set_attribute("langfuse.observation.type", kind)
         return _Observation(observation, own=False)
+
+    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        from langfuse import propagate_attributes
+
+        return propagate_attributes(**given)
 
     def flush(self) -> None:
         self.client.flush()
@@ -77,6 +89,10 @@ class _Observation:
         self._own = own
         self.otel = observation._otel_span
         self.output: Any = None
+
+    def take(self, input: Any) -> None:
+        if input is not None and self.otel.is_recording():
+            self._observation.update(input=cut(input))
 
     def note(self, facts: Mapping[str, Any]) -> None:
         if self.otel.is_recording():
@@ -130,11 +146,16 @@ class OtelBackend:
                 **{f"gen_ai.request.{option}": value for option, value in (options or {}).items()},
             }
         recorded = _OtelSpan(self._tracer.start_span(name, attributes=attributes))
-        recorded.put("input", cut(input))
+        if input is not None and recorded.otel.is_recording():
+            recorded.put("input", cut(input))
         return recorded
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
         return _OtelSpan(observation._otel_span, own=False)
+
+    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """They are Langfuse's; OpenTelemetry has resources and baggage for these."""
+        return nullcontext()
 
     def flush(self) -> None:
         self._provider.force_flush()
@@ -147,16 +168,16 @@ class _OtelSpan:
         self.output: Any = None
 
     def put(self, what: str, value: Any) -> None:
-        if self.otel.is_recording():
-            self.otel.set_attribute(f"{PREFIX}{what}", json.dumps(value, default=str))
+        self.otel.set_attribute(f"{PREFIX}{what}", json.dumps(value, default=str))
 
     def note(self, facts: Mapping[str, Any]) -> None:
         if self.otel.is_recording():
             self.otel.set_attributes({f"{PREFIX}{name}": value for name, value in facts.items()})
 
     def show(self, output: Any) -> None:
-        self.output = cut(output)
-        self.put("output", self.output)
+        if self.otel.is_recording():
+            self.output = cut(output)
+            self.put("output", self.output)
 
     def used(self, answer: Answer) -> None:
         tokens = (0, 0) if answer.cached else (answer.input_tokens, answer.output_tokens)

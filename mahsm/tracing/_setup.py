@@ -57,10 +57,9 @@ def init(
     secret_key = secret_key or os.environ.get("LANGFUSE_SECRET_KEY")
     missing = [name for name, key in {"public": public_key, "secret": secret_key}.items() if not key]
     if missing:
-        warnings.warn(
+        _say(
             f"mahsm.tracing: nothing is traced, since Langfuse's {' and '.join(missing)} key is missing. Set "
-            f"{' and '.join(f'LANGFUSE_{name.upper()}_KEY' for name in missing)}, or pass {missing[0]}_key=.",
-            stacklevel=2,
+            f"{' and '.join(f'LANGFUSE_{name.upper()}_KEY' for name in missing)}, or pass {missing[0]}_key=."
         )
         return None
     os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)  # it is read when the client is made
@@ -70,6 +69,12 @@ def init(
     given = {} if host is None else {"base_url": host}
     use(Langfuse(public_key=public_key, secret_key=secret_key, **given, **options), scores=scores)
     return CallbackHandler(public_key=public_key)
+
+
+@functools.cache
+def _say(message: str) -> None:
+    """Warn, once in a process."""
+    warnings.warn(message, stacklevel=3)
 
 
 def use(client: "Langfuse", *, scores: bool = False) -> None:
@@ -266,10 +271,9 @@ def attributes(
         >>> with tracing.attributes(session_id="chat-1", tags=["nightly"]):
         ...     pass
     """
-    if not isinstance(_backend(), LangfuseBackend):
+    backend = _backend()
+    if backend is None:
         return nullcontext()
-    from langfuse import propagate_attributes
-
     given: dict[str, Any] = {
         "session_id": session_id,
         "user_id": user_id,
@@ -278,4 +282,4 @@ def attributes(
         "trace_name": trace_name,
         "metadata": None if metadata is None else dict(metadata),
     }
-    return propagate_attributes(**{name: value for name, value in given.items() if value is not None})
+    return backend.attributes({name: value for name, value in given.items() if value is not None})

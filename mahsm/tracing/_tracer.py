@@ -5,7 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -120,7 +120,15 @@ class BackendTracer:
         manager: Any = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, cut(input), name=name) if manager.handlers else None
         observation = _observation(manager, run.run_id) if run is not None else None
-        recorded = self.begin(name, kind, input) if observation is None else self.backend.adopt(observation, kind)
+        with ExitStack() as around:
+            if observation is None and (given := _attributes(config)):
+                around.enter_context(self.backend.attributes(given))
+            recorded = self.begin(name, kind, input) if observation is None else self.backend.adopt(observation, kind)
+            yield from self._inside(recorded, run, config)
+
+    def _inside(
+        self, recorded: Recorded, run: Any, config: RunnableConfig
+    ) -> Generator[tuple[Recorded, RunnableConfig], None, None]:
         child = config if run is None else patch_config(config, callbacks=run.get_child())
         tokens = context.attach(trace.set_span_in_context(recorded.otel)), var_child_runnable_config.set(child)
         failure: BaseException | None = None
@@ -165,6 +173,11 @@ class BackendTracer:
 
     @contextmanager
     def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> Generator["Call", None, None]:
+        from mahsm.tracing._dspy import is_instrumented
+
+        if is_instrumented():  # somebody else shows it
+            yield Call(Unseen(trace.get_current_span()))
+            return
         plain = {name: value for name, value in options.items() if isinstance(value, str | int | float) and _is_public(name)}
         recorded = self.begin(model.rpartition("/")[2] or "model", "generation", prompt, model=model, options=plain)
         token = context.attach(trace.set_span_in_context(recorded.otel))
@@ -262,6 +275,13 @@ class Edge:
         if label:
             facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}
             self._tracer.moment(label, self._recorded, facts, None)
+
+
+def _attributes(config: RunnableConfig) -> dict[str, Any]:
+    """What the config's metadata says of a trace, as Langfuse's handler reads it."""
+    metadata: Any = config.get("metadata") or {}
+    found = {name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _since(began: float) -> float:
