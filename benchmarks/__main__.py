@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = ("fanout", "limits", "branches", "jit")
+SCENARIOS = ("fanout", "limits", "branches", "jit", "tracing")
 
 
 def main() -> int:

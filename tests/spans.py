@@ -45,7 +45,8 @@ class Recording:
 def tree(spans: list[Any]) -> list[str]:
     children: dict[Any, list[Any]] = {}
     for span in spans:
-        children.setdefault(span.parent.span_id if span.parent else None, []).append(span)
+        root = span.parent is None or span.attributes.get("langfuse.internal.as_root")  # one of several in a trace
+        children.setdefault(None if root else span.parent.span_id, []).append(span)
     known = {span.context.span_id for span in spans}
     assert set(children) - {None} <= known, "orphans"
     lines: list[str] = []

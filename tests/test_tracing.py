@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypedDict
 import dspy
 import numpy as np
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
@@ -22,6 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from mahsm import dspy_node, jit_edge, parallel, reduce_edge, tracing, vmap
 from mahsm.policies import Retry
+from mahsm.reducers import llm_judge_select
 from mahsm.testing import ModelServer
 from mahsm.tracing import _setup as setup
 from tests.helpers import MODES, graph_of, run, thread
@@ -432,3 +434,42 @@ def test_a_tool_of_dspy_has_a_span() -> None:
         assert tool.attributes["langfuse.observation.type"] == "tool"
         assert len(recording.named("fake")) == 3
         assert recording.traces == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_reducer_calls_stands_below_it(mode: str) -> None:
+    leaf = RunnableLambda(lambda values: sum(values), name="leaf")
+    inner = vmap(square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x})
+
+    def total(values: Any) -> Any:
+        return leaf.invoke(inner.invoke({"row": values})["squares"])
+
+    edge = reduce_edge(input_key="xs", output_key="ys", reducer=total, name="total")
+    with recorded() as recording:
+        assert run(graph_of(edge), {"xs": [1, 2]}, mode, config_of(recording, True))["ys"] == 5
+        assert below(recording.tree(), "reduce:total") == ["vmap:inner", "  square_later", "  square_later", "leaf"]
+        assert facts(recording.named("reduce:total")[0])["decision"] == "5"
+
+
+def test_a_judge_is_an_evaluator() -> None:
+    judge = llm_judge_select(criteria="The shortest.")
+    edge = reduce_edge(input_key="xs", output_key="best", reducer=judge, name="best")
+    with ModelServer({"reason": "short", "best": "1"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
+        assert edge.invoke({"xs": ["a", "bb"]})["best"] == "a"
+        (span,) = recording.named("judge:best")
+        assert span.attributes["langfuse.observation.type"] == "evaluator"
+        assert recording.named("fake")
+        assert recording.traces == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_edges_of_a_graph_run_share_a_trace_without_a_handler(mode: str) -> None:
+    squares = vmap(square_later, batch_key="xs", out_key="ys", name="squares")
+    total = reduce_edge(input_key="ys", output_key="errors", reducer=sum, name="total")
+    graph = graph_of(squares, total)
+    with recorded() as recording:
+        for _ in range(2):
+            run(graph, {"xs": [1, 2]}, mode)
+        one = ["vmap:squares", "  square_later", "  square_later", "reduce:total"]
+        assert recording.tree() == one * 2
+        assert recording.traces == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from typing import Any
 
 import dspy
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers import LangChainTracer
 from langfuse import Evaluation
 
 from mahsm import cli, reduce_edge, tracing, vmap
-from mahsm.testing import ModelServer
+from mahsm.testing import ModelServer, Reply
+from mahsm.testing._server import tokens_of
 from tests.helpers import MODES, graph_of, run
 from tests.langfuse_server import LangfuseServer
 from tests.spans import recorded
@@ -101,22 +104,18 @@ def test_a_server_that_is_no_good_changes_nothing(kind: str, caplog: pytest.LogC
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_sum_over_generations_is_what_the_server_counted(mode: str) -> None:
-    import json
-
     with ModelServer({"answer": "yes"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
         edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", max_concurrency=200)
         run(edge, {"xs": [f"{'word ' * (number % 17)}{number}" for number in range(200)]}, mode)
         details = [json.loads(span.attributes["langfuse.observation.usage_details"]) for span in recording.named("fake")]
         assert len(details) == len(server.calls) == 200
-        assert sum(each["input"] + each["output"] for each in details) == sum(
-            sum(dspy_usage(entry)) for entry in dspy.settings.lm.history
+        counted = [tokens_of(call, Reply({"answer": "yes"})) for call in server.calls]
+        assert (sum(each["input"] for each in details), sum(each["output"] for each in details)) == (
+            sum(tokens[0] for tokens in counted),
+            sum(tokens[1] for tokens in counted),
         )
         others = [span for span in recording.spans if span.name != "fake"]
         assert not any("usage_details" in str(dict(span.attributes)) for span in others), "no double count"
-
-
-def dspy_usage(entry: Any) -> tuple[int, int]:
-    return entry["usage"]["prompt_tokens"], entry["usage"]["completion_tokens"]
 
 
 def test_cached_calls_take_nothing() -> None:
@@ -147,8 +146,6 @@ class RecordingClient:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_run_tree_of_langsmith_nests_as_well(mode: str) -> None:
-    from langchain_core.runnables import RunnableLambda
-
     client = RecordingClient()
     tracer = LangChainTracer(client=client)  # type: ignore[arg-type]
     leaf = RunnableLambda(lambda state: state["item"], name="leaf")

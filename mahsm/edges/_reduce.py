@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
@@ -113,8 +114,10 @@ class Reduce:
             if span is not None:
                 inputs = values[self.input_key]
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+                call = partial(_in_config, span.config, call)
+                config = span.subgraph(span.config)
             stack.callback(_current_call.reset, _current_call.set(call))
-            yield _Inner(config if span is None else span.config, span)
+            yield _Inner(config, span)
 
     def _call(self, values: State) -> Callable[[], Any]:
         inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
@@ -226,6 +229,12 @@ def reduce_edge(
 def _name(reducer: Any) -> str:
     inner = reducer.func if isinstance(reducer, partial) else reducer
     return node_name(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _in_config(config: RunnableConfig, call: Callable[[], Any]) -> Any:
+    """Call a reducer in a task of the subgraph, whose own config traces do not see."""
+    var_child_runnable_config.set(config)
+    return call()
 
 
 def _fold(reducer: Reducer, values: Sequence[Any]) -> Any:

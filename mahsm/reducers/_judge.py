@@ -115,6 +115,7 @@ def llm_judge_select(
         best, reason = play(edge, texts, {"criteria": criteria, **state}, swap=swap) if len(texts) > 1 else (0, "")
         return {"value": values[best], "reason": reason} if with_reason else values[best]
 
+    vars(reduce)["judges"] = True  # traces show it as an evaluator
     return reduce if values is None else reduce(values, {})
 
 

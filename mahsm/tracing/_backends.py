@@ -32,8 +32,26 @@ class Recorded(Protocol):
 class Backend(Protocol):
     """Begins spans, as children of OpenTelemetry's current one."""
 
-    def begin(self, name: str, kind: str, input: Any, *, model: str = "", options: Mapping[str, Any] | None = None) -> Recorded:
-        """Begin a span; `kind` is one of Langfuse's observation types."""
+    def begin(
+        self,
+        name: str,
+        kind: str,
+        input: Any,
+        *,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        trace_id: int | None = None,
+    ) -> Recorded:
+        """Begin a span.
+
+        Args:
+            name: Its name.
+            kind: One of Langfuse's observation types.
+            input: What goes in.
+            model: Of a generation: the model's name.
+            options: And what it is called with.
+            trace_id: The trace that it belongs to, if there is no current span.
+        """
         ...
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
@@ -64,8 +82,19 @@ class LangfuseBackend:
         """Which client it is."""
         return getattr(getattr(self.client, "_resources", None), "public_key", None)
 
-    def begin(self, name: str, kind: str, input: Any, *, model: str = "", options: Mapping[str, Any] | None = None) -> Recorded:
-        more = {"model": model, "model_parameters": dict(options or {})} if kind == "generation" else {}
+    def begin(
+        self,
+        name: str,
+        kind: str,
+        input: Any,
+        *,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        trace_id: int | None = None,
+    ) -> Recorded:
+        more: dict[str, Any] = {"model": model, "model_parameters": dict(options or {})} if kind == "generation" else {}
+        if trace_id is not None:
+            more["trace_context"] = {"trace_id": f"{trace_id:032x}"}
         recorded = _Observation(self.client.start_observation(name=name, as_type=kind, **more))
         recorded.take(input)
         return recorded
@@ -135,7 +164,16 @@ class OtelBackend:
         self._provider = provider
         self._tracer = provider.get_tracer("mahsm")
 
-    def begin(self, name: str, kind: str, input: Any, *, model: str = "", options: Mapping[str, Any] | None = None) -> Recorded:
+    def begin(
+        self,
+        name: str,
+        kind: str,
+        input: Any,
+        *,
+        model: str = "",
+        options: Mapping[str, Any] | None = None,
+        trace_id: int | None = None,  # OpenTelemetry has no siblings without a parent
+    ) -> Recorded:
         attributes: dict[str, Any] = {f"{PREFIX}kind": kind}
         if kind == "generation":
             provider, _, request = model.rpartition("/")

@@ -11,6 +11,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_callback_manager_for_config, patch_config, var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
@@ -47,14 +48,25 @@ class BackendTracer:
         self.backend = backend
         self.scores = scores
         self._counts: OrderedDict[int, int] = OrderedDict()
+        self._runs: OrderedDict[int, tuple[Any, int]] = OrderedDict()
+        """The trace of each graph run that has no span of its own, which is kept, so that no other gets its id."""
         self._lock = threading.Lock()
 
     def begin(self, name: str, kind: str, input: Any, **more: Any) -> Recorded:
         """Begin a span below the current one, unless its trace is full."""
-        if kind != "chain" and not self._room(trace.get_current_span()):
-            return Unseen(trace.get_current_span())
+        around: Any = trace.get_current_span()
+        if kind != "chain" and not self._room(around):
+            return Unseen(around)
+        run = None if around.get_span_context().is_valid else _graph_run()
+        if run is not None and id(run) in self._runs:
+            more["trace_id"] = self._runs[id(run)][1]
         recorded = self.backend.begin(name, kind, input, **more)
         self._count(recorded)
+        if run is not None:
+            with self._lock:
+                self._runs[id(run)] = run, recorded.otel.get_span_context().trace_id
+                while len(self._runs) > _TRACES:
+                    self._runs.popitem(last=False)
         return recorded
 
     def _count(self, recorded: Recorded) -> None:
@@ -275,6 +287,14 @@ class Edge:
         if label:
             facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}
             self._tracer.moment(label, self._recorded, facts, None)
+
+
+def _graph_run() -> Any:
+    """What LangGraph shares among all nodes of a graph run, if one is running here."""
+    try:
+        return get_runtime().control
+    except RuntimeError:
+        return None
 
 
 def _attributes(config: RunnableConfig) -> dict[str, Any]:
