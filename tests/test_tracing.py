@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Annotated, Any, TypedDict
 
 import dspy
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from langchain_core.runnables import RunnableLambda
@@ -20,13 +21,15 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import BaseModel
 
 from mahsm import dspy_node, jit_edge, parallel, reduce_edge, tracing, vmap
 from mahsm.policies import Retry
-from mahsm.reducers import llm_judge_select
-from mahsm.testing import ModelServer
+from mahsm.reducers import llm_judge_select, majority_vote
+from mahsm.testing import ModelServer, Reply
 from mahsm.tracing import _setup as setup
-from tests.helpers import MODES, graph_of, run, thread
+from mahsm.tracing._cut import cut
+from tests.helpers import MODES, fails, graph_of, run, thread
 from tests.spans import facts, recorded, tree
 
 HANDLERS = (False, True)
@@ -473,3 +476,95 @@ def test_the_edges_of_a_graph_run_share_a_trace_without_a_handler(mode: str) -> 
         one = ["vmap:squares", "  square_later", "  square_later", "reduce:total"]
         assert recording.tree() == one * 2
         assert recording.traces == 2
+
+
+def test_what_was_stopped_is_no_error() -> None:
+    begun, all_begun = [], asyncio.Event()
+
+    async def vote(state: Any) -> str:
+        begun.append(state["item"])
+        if len(begun) == 5:
+            all_begun.set()
+        await all_begun.wait()
+        if state["item"] > 2:
+            await asyncio.Event().wait()
+        return "yes"
+
+    edge = vmap(vote, batch_key="xs", out_key="ys", stop_when=majority_vote, max_concurrency=5)
+    with recorded() as recording:
+        assert edge.invoke({"xs": [0, 1, 2, 3, 4]})["ys"] == ["yes"] * 3
+        votes = recording.named("vote")
+        assert not [span for span in votes if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        assert sorted(facts(span)["index"] for span in votes if facts(span).get("stopped")) == [3, 4]
+
+
+def test_traces_go_on_after_a_client_that_was_switched_off() -> None:
+    with recorded(tracing_enabled=False) as off:
+        for _ in range(40):
+            vmap(square, batch_key="xs", out_key="ys").invoke({"xs": list(range(256))})
+        assert off.spans == []
+        with tracing.span("step"):
+            pass
+
+
+def test_a_module_that_fails_and_one_that_gives_a_model() -> None:
+    class Fails(dspy.Module):
+        def forward(self, item: Any) -> Any:
+            raise ValueError("broken")
+
+    with recorded() as recording:
+        edge = vmap(Fails(), batch_key="xs", out_key="ys", on_error="drop")
+        assert edge.invoke({"xs": [1]})["ys"] == []
+        levels = [span.attributes.get("langfuse.observation.level") for span in recording.named("Fails")]
+        assert levels == ["ERROR", "ERROR"], "the module and its item"
+
+
+def test_what_traces_show_of_values() -> None:
+    class Model(BaseModel):
+        text: str
+
+    assert cut({"a": [1, 2.0, None, True], "b": np.ones((2, 3), np.float32), "c": jnp.ones(2)}) == {
+        "a": [1, 2.0, None, True],
+        "b": "float32[2, 3]",
+        "c": "float32[2]",
+    }
+    assert cut(Model(text="a")) == cut(dspy.Prediction(text="a")) == {"text": "a"}
+    assert cut({"a": {"b": {"c": {"d": {"e": 1}}}}}) == {"a": {"b": {"c": {"d": "{'e': 1}"}}}}
+    assert cut(list(range(9))) == [0, 1, 2, 3, 4, "... (9 entries)"]
+    assert cut(dict.fromkeys(range(30)))["..."] == "30 keys"
+    assert cut(object).startswith("<class")
+
+
+def test_a_call_that_fails() -> None:
+    with ModelServer(Reply.failed(500)) as server, recorded() as recording, dspy.context(lm=server.lm(num_retries=0)):
+        edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", on_error="drop")
+        assert edge.invoke({"xs": ["a"]})["ys"] == []
+        (call,) = {span.context.span_id: span for span in recording.named("fake")}.values()
+        assert call.attributes["langfuse.observation.level"] == "ERROR"
+        assert "500" in call.attributes["langfuse.observation.status_message"]
+
+
+def test_attributes_and_flush_do_nothing_when_it_is_off() -> None:
+    with tracing.attributes(user_id="u"):
+        tracing.flush()
+
+
+def test_failures_scores_and_attributes_in_any_backend() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use_otel(provider)
+    handler = None
+    try:
+        with tracing.attributes(user_id="u"), pytest.raises(ValueError, match="broken"):
+            vmap(lambda state: fails(state), batch_key="xs", out_key="ys", name="fails").invoke({"xs": [1]})
+        with recorded() as recording:
+            handler = recording.handler
+            tracing.use_otel(provider, scores=True)
+            graph_of(vmap(square, batch_key="xs", out_key="ys", name="adopted")).invoke({"xs": [1]}, {"callbacks": [handler]})
+            (adopted,) = recording.named("vmap:adopted")
+            assert adopted.attributes["mahsm.fan_out"] == 1, "in the handler's own span"
+            assert adopted.attributes["mahsm.score.error_rate"] == 0.0
+    finally:
+        tracing.off()
+    failed = next(span for span in exporter.get_finished_spans() if span.name == "vmap:fails")
+    assert failed.status.description == "ValueError: broken"

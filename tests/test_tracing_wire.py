@@ -186,6 +186,18 @@ def test_a_trace_has_at_most_nine_thousand_observations() -> None:
         assert len(recording.named("vmap:double")) == 100, "every edge run"
 
 
+def test_modules_count_among_the_nine_thousand() -> None:
+    class Adds(dspy.Module):
+        def forward(self, x: Any) -> Any:
+            return dspy.Prediction(y=x + 1)
+
+    inner = vmap(Adds(), batch_key="row", out_key="ys", item_to_state=lambda x: {"x": x})
+    outer = vmap(inner, batch_key="xs", out_key="out", item_to_state=lambda row: {"row": row}, max_concurrency=4)
+    with recorded() as recording:
+        outer.invoke({"xs": [list(range(250))] * 24})
+        assert 9_000 <= len(recording.spans) <= 9_050
+
+
 def test_the_command_line_sends_what_it_traced(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bucket.md").write_text("A token bucket limits the rate of calls.")
     with LangfuseServer() as server:

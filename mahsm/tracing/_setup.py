@@ -98,11 +98,12 @@ def use(client: "Langfuse", *, scores: bool = False) -> None:
     _spans.trace_with(BackendTracer(LangfuseBackend(client), scores=scores))
 
 
-def use_otel(tracer_provider: Any) -> None:
+def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
     """Trace from now on to a backend of OpenTelemetry; calls of models follow its conventions for generative AI.
 
     Args:
         tracer_provider: A `TracerProvider` of OpenTelemetry's SDK.
+        scores: As for `init`; they are attributes here, `mahsm.score.error_rate` and so on.
 
     Raises:
         TypeError: for anything else.
@@ -115,7 +116,7 @@ def use_otel(tracer_provider: Any) -> None:
     """
     if not hasattr(tracer_provider, "get_tracer"):
         raise TypeError(f"tracing.use_otel got {shown(tracer_provider)}; expected an OpenTelemetry TracerProvider.")
-    _spans.trace_with(BackendTracer(OtelBackend(tracer_provider)))
+    _spans.trace_with(BackendTracer(OtelBackend(tracer_provider), scores=scores))
 
 
 def off() -> None:

@@ -1,5 +1,6 @@
 """Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
 
+import asyncio
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
+from mahsm._slots import Closed
 from mahsm._spans import Timings
 from mahsm._usage import Answer, Meter, metered
 from mahsm.tracing._backends import Backend, Recorded, Unseen
@@ -52,10 +54,10 @@ class BackendTracer:
         """The trace of each graph run that has no span of its own, which is kept, so that no other gets its id."""
         self._lock = threading.Lock()
 
-    def begin(self, name: str, kind: str, input: Any, **more: Any) -> Recorded:
-        """Begin a span below the current one, unless its trace is full."""
+    def begin(self, name: str, kind: str, input: Any, *, always: bool = False, **more: Any) -> Recorded:
+        """Begin a span below the current one, unless its trace is full; or always."""
         around: Any = trace.get_current_span()
-        if kind != "chain" and not self._room(around):
+        if not always and not self._room(around):
             return Unseen(around)
         run = None if around.get_span_context().is_valid else _graph_run()
         if run is not None and id(run) in self._runs:
@@ -71,6 +73,8 @@ class BackendTracer:
 
     def _count(self, recorded: Recorded) -> None:
         trace_id = recorded.otel.get_span_context().trace_id
+        if not trace_id:  # of a client that is switched off
+            return
         with self._lock:
             self._counts[trace_id] = self._counts.get(trace_id, 0) + 1
             while len(self._counts) > _TRACES:
@@ -112,7 +116,7 @@ class BackendTracer:
     def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator["Edge", None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
         meter = Meter()
-        with self._opened(label, _TYPES.get(kind, "chain"), config, state) as (recorded, child), metered(meter):
+        with self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True) as (recorded, child), metered(meter):
             edge = Edge(self, recorded, child, silent=child is not config)
             token = _spans.current_edge.set(edge)
             try:
@@ -126,7 +130,7 @@ class BackendTracer:
 
     @contextmanager
     def _opened(
-        self, name: str, kind: str, config: RunnableConfig, input: Any
+        self, name: str, kind: str, config: RunnableConfig, input: Any, *, always: bool = False
     ) -> Generator[tuple[Recorded, RunnableConfig], None, None]:
         """A span, and a run of LangChain's if somebody listens to these; what is inside belongs to both."""
         manager: Any = get_callback_manager_for_config(config)
@@ -135,7 +139,11 @@ class BackendTracer:
         with ExitStack() as around:
             if observation is None and (given := _attributes(config)):
                 around.enter_context(self.backend.attributes(given))
-            recorded = self.begin(name, kind, input) if observation is None else self.backend.adopt(observation, kind)
+            if observation is None:
+                recorded = self.begin(name, kind, input, always=always)
+            else:
+                recorded = self.backend.adopt(observation, kind)
+                self._count(recorded)
             yield from self._inside(recorded, run, config)
 
     def _inside(
@@ -165,9 +173,16 @@ class BackendTracer:
     @contextmanager
     def part(self, label: str, index: int, config: RunnableConfig) -> Generator[Recorded, None, None]:
         """A block that is an item or a branch."""
+        cut_short: BaseException | None = None
         with self._opened(label, "span", config, None) as (recorded, _):
             recorded.note({"index": index})
-            yield recorded
+            try:
+                yield recorded
+            except (Closed, asyncio.CancelledError) as stopped:  # it did not fail: it was not needed, or another one failed
+                recorded.note({"stopped": True})
+                cut_short = stopped
+        if cut_short is not None:
+            raise cut_short
 
     @contextmanager
     def node(self, config: RunnableConfig) -> Generator[None, None, None]:
