@@ -23,15 +23,17 @@ What both need:
 
 Fan-in: `_reduce`, `reduce_edge`.
 
-Numeric work: `_jit`, `jit_edge`; `_fuse`, several as one; `_jit_vmap`, for every item of a list at once. What they compile, and
-how, is in `mahsm._jit`.
+Numeric work (what is compiled, and how, is in `mahsm._jit`):
+
+- `_jit`, `_jit_edge`  `jit_edge`: its arguments; the edge
+- `_fuse`, `_jit_vmap`  several as one; for every item of a list at once
 """
 
 from mahsm.edges._branch import Branch as Branch
 from mahsm.edges._edge import Edge as Edge
 from mahsm.edges._fuse import fuse as fuse
-from mahsm.edges._jit import JitEdge as JitEdge
 from mahsm.edges._jit import jit_edge as jit_edge
+from mahsm.edges._jit_edge import JitEdge as JitEdge
 from mahsm.edges._parallel import parallel as parallel
 from mahsm.edges._reduce import reduce_edge as reduce_edge
 from mahsm.edges._vmap import vmap as vmap

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mahsm._jit._spec import JitSpec, Step
 from mahsm._state import shown
 from mahsm.edges import _check
-from mahsm.edges._jit import JitEdge
+from mahsm.edges._jit_edge import JitEdge
 from mahsm.errors import EdgeError
 
 

@@ -14,7 +14,7 @@ from mahsm._state import as_dict, batch, read, shown
 from mahsm._types import Overlay, State
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._edge import Edge
-from mahsm.edges._jit import JitEdge
+from mahsm.edges._jit_edge import JitEdge
 from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError

@@ -10,7 +10,7 @@ from mahsm._state import shown
 from mahsm._types import Overlay
 from mahsm.edges import _check
 from mahsm.edges._edge import Edge
-from mahsm.edges._jit import JitEdge
+from mahsm.edges._jit_edge import JitEdge
 from mahsm.edges._jit_vmap import jit_vmap
 from mahsm.edges._stop_when import Reducer, StopWhen
 from mahsm.edges._vmap_graph import VmapGraph

@@ -1,7 +1,7 @@
 """Traces: one span for each edge run, and what happened inside, in Langfuse or any backend of OpenTelemetry.
 
 - `_setup`     `init`, `use`, `use_otel`, `off`, and spans of the user's own
-- `_tracer`    makes spans, each below the one that it belongs to
+- `_tracer`    makes spans, each below the one that it belongs to; `_edge`: that of an edge run, and its parts
 - `_backends`  where they go
 - `_dspy`      DSPy's modules and tools
 - `_cut`       inputs and outputs, small enough for a trace

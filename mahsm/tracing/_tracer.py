@@ -1,9 +1,7 @@
 """Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
 
 import asyncio
-import math
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,16 +15,10 @@ from opentelemetry import context, trace
 
 from mahsm import _spans
 from mahsm._slots import Closed
-from mahsm._spans import Timings
 from mahsm._usage import Answer, Meter, metered
 from mahsm.tracing._backends import Backend, Recorded, Unseen
 from mahsm.tracing._cut import cut
-
-ALL_PARTS = 256
-"""Up to so many items, each has a span."""
-
-SAMPLE = 64
-"""Of more items, so many have one, evenly spread; and those that fail, and the slowest."""
+from mahsm.tracing._edge import Edge
 
 MOST = 9_000
 """Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this, nothing else is."""
@@ -101,7 +93,7 @@ class BackendTracer:
             recorded.fail(error)
         recorded.end()
 
-    def _score(self, recorded: Recorded, edge: "Edge", used: Mapping[str, Any]) -> None:
+    def _score(self, recorded: Recorded, edge: Edge, used: Mapping[str, Any]) -> None:
         if not self.scores:
             return
         if "fan_out" in edge.facts:
@@ -113,7 +105,7 @@ class BackendTracer:
             recorded.score("mahsm.judge", float(judged))
 
     @contextmanager
-    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator["Edge", None, None]:
+    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[Edge, None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
         meter = Meter()
         with self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True) as (recorded, child), metered(meter):
@@ -237,73 +229,6 @@ class Call:
             self._recorded.used(answer)
 
 
-class Edge:
-    """The span of an edge run.
-
-    Args:
-        tracer: Who makes the spans of its parts.
-        recorded: The span itself.
-        config: The config of what runs inside.
-        silent: Whether runs of the subgraph's own tasks are kept from those who listen to runs.
-    """
-
-    def __init__(self, tracer: BackendTracer, recorded: Recorded, config: RunnableConfig, *, silent: bool) -> None:
-        self._tracer = tracer
-        self._recorded = recorded
-        self._silent = silent
-        self._slowest: tuple[float, int, str] = (0.0, 0, "")
-        self.config = config
-        self.timings = Timings()
-        self.facts: dict[str, Any] = {}
-        self.output: Any = None
-
-    def note(self, facts: Mapping[str, Any]) -> None:
-        self.facts.update(facts)
-        self._recorded.note(facts)
-
-    def show(self, output: Any) -> None:
-        self.output = next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
-        self._recorded.show(output)
-
-    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
-        if not self._silent:
-            return config
-        quiet = cast("RunnableConfig", {**config, "callbacks": None})
-        var_child_runnable_config.set(quiet)  # reset with that of the edge
-        return quiet
-
-    def inside(self, config: RunnableConfig) -> RunnableConfig:
-        return cast("RunnableConfig", {**config, "callbacks": self.config.get("callbacks")}) if self._silent else config
-
-    def part(self, label: str, index: int, total: int) -> Any:
-        every = 1 if total <= ALL_PARTS else math.ceil(total / SAMPLE)
-        if index % every == 0 and self._tracer.has_room(self._recorded):
-            return self._tracer.part(label, index, self.config)
-        return self._unseen(label, index)
-
-    @contextmanager
-    def _unseen(self, label: str, index: int) -> Generator[None, None, None]:
-        """A block without a span, unless it fails or turns out to be the slowest."""
-        began = time.monotonic()
-        try:
-            yield
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            self._tracer.moment(label, self._recorded, {"index": index, "run_ms": _since(began)}, error)
-            raise
-        seconds = time.monotonic() - began
-        if seconds > self._slowest[0]:
-            self._slowest = seconds, index, label
-
-    def close(self) -> None:
-        """Show the slowest part, if it has no span of its own."""
-        seconds, index, label = self._slowest
-        if label:
-            facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}
-            self._tracer.moment(label, self._recorded, facts, None)
-
-
 def _graph_run() -> Any:
     """What LangGraph shares among all nodes of a graph run, if one is running here."""
     try:
@@ -317,10 +242,6 @@ def _attributes(config: RunnableConfig) -> dict[str, Any]:
     metadata: Any = config.get("metadata") or {}
     found = {name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _since(began: float) -> float:
-    return round((time.monotonic() - began) * 1000, 3)
 
 
 def _observation(manager: Any, run_id: Any) -> Any:

@@ -1,0 +1,94 @@
+"""The span of an edge run, and which of its parts have spans of their own."""
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.errors import GraphBubbleUp
+
+from mahsm._spans import Timings
+from mahsm.tracing._backends import Recorded
+
+if TYPE_CHECKING:
+    from mahsm.tracing._tracer import BackendTracer
+
+ALL_PARTS = 256
+"""Up to so many items, each has a span."""
+
+SAMPLE = 64
+"""Of more items, so many have one, evenly spread; and those that fail, and the slowest."""
+
+
+class Edge:
+    """The span of an edge run.
+
+    Args:
+        tracer: Who makes the spans of its parts.
+        recorded: The span itself.
+        config: The config of what runs inside.
+        silent: Whether runs of the subgraph's own tasks are kept from those who listen to runs.
+    """
+
+    def __init__(self, tracer: "BackendTracer", recorded: Recorded, config: RunnableConfig, *, silent: bool) -> None:
+        self._tracer = tracer
+        self._recorded = recorded
+        self._silent = silent
+        self._slowest: tuple[float, int, str] = (0.0, 0, "")
+        self.config = config
+        self.timings = Timings()
+        self.facts: dict[str, Any] = {}
+        self.output: Any = None
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self.facts.update(facts)
+        self._recorded.note(facts)
+
+    def show(self, output: Any) -> None:
+        self.output = next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
+        self._recorded.show(output)
+
+    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
+        if not self._silent:
+            return config
+        quiet = cast("RunnableConfig", {**config, "callbacks": None})
+        var_child_runnable_config.set(quiet)  # reset with that of the edge
+        return quiet
+
+    def inside(self, config: RunnableConfig) -> RunnableConfig:
+        return cast("RunnableConfig", {**config, "callbacks": self.config.get("callbacks")}) if self._silent else config
+
+    def part(self, label: str, index: int, total: int) -> Any:
+        every = 1 if total <= ALL_PARTS else math.ceil(total / SAMPLE)
+        if index % every == 0 and self._tracer.has_room(self._recorded):
+            return self._tracer.part(label, index, self.config)
+        return self._unseen(label, index)
+
+    @contextmanager
+    def _unseen(self, label: str, index: int) -> Generator[None, None, None]:
+        """A block without a span, unless it fails or turns out to be the slowest."""
+        began = time.monotonic()
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            self._tracer.moment(label, self._recorded, {"index": index, "run_ms": _since(began)}, error)
+            raise
+        seconds = time.monotonic() - began
+        if seconds > self._slowest[0]:
+            self._slowest = seconds, index, label
+
+    def close(self) -> None:
+        """Show the slowest part, if it has no span of its own."""
+        seconds, index, label = self._slowest
+        if label:
+            facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}
+            self._tracer.moment(label, self._recorded, facts, None)
+
+
+def _since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 3)
