@@ -568,3 +568,14 @@ def test_failures_scores_and_attributes_in_any_backend() -> None:
         tracing.off()
     failed = next(span for span in exporter.get_finished_spans() if span.name == "vmap:fails")
     assert failed.status.description == "ValueError: broken"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_value_that_cannot_be_shown_breaks_nothing(mode: str) -> None:
+    value = Unwilling()
+    with recorded() as recording:
+        edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="same")
+        assert run(edge, {"xs": [value, b"abc"]}, mode)["ys"] == [value, b"abc"]
+        (span,) = recording.named("vmap:same")
+    assert "Unwilling, which cannot be shown: AssertionError" in span.attributes["langfuse.observation.output"]
+    assert cut([b"abc"]) == ["bytes[3]"]
