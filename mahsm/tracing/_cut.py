@@ -10,13 +10,13 @@ _ENTRIES = 5
 _DEPTH = 4
 
 
-def cut(value: Any) -> Any:
+def cut(value: Any, depth: int = _DEPTH) -> Any:
     """The value, small enough for a trace; never an error.
 
     Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; arrays are their dtype and shape.
     """
     try:
-        return _cut(value, _DEPTH)
+        return _cut(value, depth)
     except Exception as error:  # noqa: BLE001  a value that cannot be shown must not break the run that is traced
         return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
 
@@ -34,14 +34,14 @@ def _cut(value: Any, depth: int) -> Any:
         return shown(value)
     if isinstance(value, Mapping):
         pairs = list(cast("Mapping[Any, Any]", value).items())
-        found = {str(key): _cut(entry, depth - 1) for key, entry in pairs[: 4 * _ENTRIES]}
+        found = {str(key): cut(entry, depth - 1) for key, entry in pairs[: 4 * _ENTRIES]}
         return found if len(pairs) <= 4 * _ENTRIES else {**found, "...": f"{len(pairs):,} keys"}
     if isinstance(value, list | tuple):
         entries = cast("Sequence[Any]", value)
-        found = [_cut(entry, depth - 1) for entry in entries[:_ENTRIES]]
+        found = [cut(entry, depth - 1) for entry in entries[:_ENTRIES]]
         return found if len(entries) <= _ENTRIES else [*found, f"... ({len(entries):,} entries)"]
     if hasattr(value, "model_dump"):
-        return _cut(value.model_dump(), depth - 1)
+        return cut(value.model_dump(), depth - 1)
     if hasattr(value, "toDict"):  # a prediction of DSPy
-        return _cut(value.toDict(), depth - 1)
+        return cut(value.toDict(), depth - 1)
     return shown(cast("object", value))
