@@ -1,10 +1,12 @@
 """Where spans go: to Langfuse, or to any backend of OpenTelemetry. Both are spans of OpenTelemetry underneath."""
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from opentelemetry import context, trace
 from opentelemetry.trace import Status, StatusCode
 
 from mahsm._usage import Answer
@@ -29,29 +31,32 @@ class Recorded(Protocol):
     def end(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a span begins with.
+
+    Attributes:
+        name: Its name.
+        kind: One of Langfuse's observation types.
+        input: What goes in.
+        model: Of a generation: the model's name.
+        options: And what it is called with.
+        trace_id: The trace that it belongs to, if there is no current span.
+    """
+
+    name: str
+    kind: str
+    input: Any = None
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trace_id: int | None = None
+
+
 class Backend(Protocol):
     """Begins spans, as children of OpenTelemetry's current one."""
 
-    def begin(
-        self,
-        name: str,
-        kind: str,
-        input: Any,
-        *,
-        model: str = "",
-        options: Mapping[str, Any] | None = None,
-        trace_id: int | None = None,
-    ) -> Recorded:
-        """Begin a span.
-
-        Args:
-            name: Its name.
-            kind: One of Langfuse's observation types.
-            input: What goes in.
-            model: Of a generation: the model's name.
-            options: And what it is called with.
-            trace_id: The trace that it belongs to, if there is no current span.
-        """
+    def begin(self, start: "Start") -> Recorded:
+        """Begin a span."""
         ...
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
@@ -82,21 +87,14 @@ class LangfuseBackend:
         """Which client it is."""
         return getattr(getattr(self.client, "_resources", None), "public_key", None)
 
-    def begin(
-        self,
-        name: str,
-        kind: str,
-        input: Any,
-        *,
-        model: str = "",
-        options: Mapping[str, Any] | None = None,
-        trace_id: int | None = None,
-    ) -> Recorded:
-        more: dict[str, Any] = {"model": model, "model_parameters": dict(options or {})} if kind == "generation" else {}
-        if trace_id is not None:
-            more["trace_context"] = {"trace_id": f"{trace_id:032x}"}
-        recorded = _Observation(self.client.start_observation(name=name, as_type=kind, **more))
-        recorded.take(input)
+    def begin(self, start: Start) -> Recorded:
+        more: dict[str, Any] = {}
+        if start.kind == "generation":
+            more |= {"model": start.model, "model_parameters": dict(start.options)}
+        if start.trace_id is not None:
+            more["trace_context"] = {"trace_id": f"{start.trace_id:032x}"}
+        recorded = _Observation(self.client.start_observation(name=start.name, as_type=start.kind, **more))
+        recorded.take(start.input)
         return recorded
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
@@ -164,28 +162,20 @@ class OtelBackend:
         self._provider = provider
         self._tracer = provider.get_tracer("mahsm")
 
-    def begin(
-        self,
-        name: str,
-        kind: str,
-        input: Any,
-        *,
-        model: str = "",
-        options: Mapping[str, Any] | None = None,
-        trace_id: int | None = None,  # OpenTelemetry has no siblings without a parent
-    ) -> Recorded:
-        attributes: dict[str, Any] = {f"{PREFIX}kind": kind}
-        if kind == "generation":
-            provider, _, request = model.rpartition("/")
+    def begin(self, start: Start) -> Recorded:
+        """Begin a span. OpenTelemetry has no siblings without a parent, so a trace id is of no use."""
+        attributes: dict[str, Any] = {f"{PREFIX}kind": start.kind}
+        if start.kind == "generation":
+            provider, _, request = start.model.rpartition("/")
             attributes |= {
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": provider or "openai",
                 "gen_ai.request.model": request,
-                **{f"gen_ai.request.{option}": value for option, value in (options or {}).items()},
+                **{f"gen_ai.request.{option}": value for option, value in start.options.items()},
             }
-        recorded = _OtelSpan(self._tracer.start_span(name, attributes=attributes))
-        if input is not None and recorded.otel.is_recording():
-            recorded.put("input", cut(input))
+        recorded = _OtelSpan(self._tracer.start_span(start.name, attributes=attributes))
+        if start.input is not None and recorded.otel.is_recording():
+            recorded.put("input", cut(start.input))
         return recorded
 
     def adopt(self, observation: Any, kind: str) -> Recorded:
@@ -261,6 +251,20 @@ class Unseen:
 
     def end(self) -> None:
         """It was never begun."""
+
+
+@contextmanager
+def running(recorded: Recorded) -> Generator[None, None, None]:
+    """A block that is a span: current in it, failed if the block fails, and ended with it."""
+    token = context.attach(trace.set_span_in_context(recorded.otel))
+    try:
+        yield
+    except BaseException as error:
+        recorded.fail(error)
+        raise
+    finally:
+        context.detach(token)
+        recorded.end()
 
 
 def _message(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
-from mahsm.tracing._backends import Recorded
+from mahsm.tracing._backends import Recorded, Start
 
 
 def is_instrumented() -> bool:
@@ -20,10 +20,10 @@ class ModuleSpans(BaseCallback):
     """A span for each call of a module or tool.
 
     Args:
-        begin: Begins a span, of its name, its kind and what goes in.
+        begin: Begins a span.
     """
 
-    def __init__(self, begin: Callable[[str, str, Any], Recorded]) -> None:
+    def __init__(self, begin: Callable[[Start], Recorded]) -> None:
         self._begin_span = begin
         self._open: dict[str, tuple[Recorded, Any]] = {}
 
@@ -40,7 +40,7 @@ class ModuleSpans(BaseCallback):
         self._end(call_id, outputs, exception)
 
     def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:
-        recorded = self._begin_span(name, kind, inputs)
+        recorded = self._begin_span(Start(name, kind, inputs))
         self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel))
 
     def _end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:

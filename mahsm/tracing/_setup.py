@@ -8,11 +8,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from opentelemetry import context, trace
-
 from mahsm import _spans
 from mahsm._state import shown
-from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded
+from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded, Start, running
 from mahsm.tracing._tracer import BackendTracer
 
 if TYPE_CHECKING:
@@ -170,16 +168,9 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
     if backend is None:
         yield OwnSpan(None)
         return
-    recorded = backend.begin(name, as_type, input)
-    token = context.attach(trace.set_span_in_context(recorded.otel))
-    try:
+    recorded = backend.begin(Start(name, as_type, input))
+    with running(recorded):
         yield OwnSpan(recorded)
-    except BaseException as error:
-        recorded.fail(error)
-        raise
-    finally:
-        context.detach(token)
-        recorded.end()
 
 
 def observe(function: FunctionT) -> FunctionT:

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -16,7 +17,7 @@ from opentelemetry import context, trace
 from mahsm import _spans
 from mahsm._slots import Closed
 from mahsm._usage import Answer, Meter, metered
-from mahsm.tracing._backends import Backend, Recorded, Unseen
+from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
 
@@ -46,15 +47,15 @@ class BackendTracer:
         """The trace of each graph run that has no span of its own, which is kept, so that no other gets its id."""
         self._lock = threading.Lock()
 
-    def begin(self, name: str, kind: str, input: Any, *, always: bool = False, **more: Any) -> Recorded:
+    def begin(self, start: Start, *, always: bool = False) -> Recorded:
         """Begin a span below the current one, unless its trace is full; or always."""
         around: Any = trace.get_current_span()
         if not always and not self._room(around):
             return Unseen(around)
         run = None if around.get_span_context().is_valid else _graph_run()
         if run is not None and id(run) in self._runs:
-            more["trace_id"] = self._runs[id(run)][1]
-        recorded = self.backend.begin(name, kind, input, **more)
+            start = replace(start, trace_id=self._runs[id(run)][1])
+        recorded = self.backend.begin(start)
         self._count(recorded)
         if run is not None:
             with self._lock:
@@ -85,7 +86,7 @@ class BackendTracer:
             return
         token = context.attach(trace.set_span_in_context(edge.otel))
         try:
-            recorded = self.begin(name, "span", None)
+            recorded = self.begin(Start(name, "span"))
         finally:
             context.detach(token)
         recorded.note(facts)
@@ -132,7 +133,7 @@ class BackendTracer:
             if observation is None and (given := _attributes(config)):
                 around.enter_context(self.backend.attributes(given))
             if observation is None:
-                recorded = self.begin(name, kind, input, always=always)
+                recorded = self.begin(Start(name, kind, input), always=always)
             else:
                 recorded = self.backend.adopt(observation, kind)
                 self._count(recorded)
@@ -198,16 +199,9 @@ class BackendTracer:
             yield Call(Unseen(trace.get_current_span()))
             return
         plain = {name: value for name, value in options.items() if isinstance(value, str | int | float) and _is_public(name)}
-        recorded = self.begin(model.rpartition("/")[2] or "model", "generation", prompt, model=model, options=plain)
-        token = context.attach(trace.set_span_in_context(recorded.otel))
-        try:
+        recorded = self.begin(Start(model.rpartition("/")[2] or "model", "generation", prompt, model, plain))
+        with running(recorded):
             yield Call(recorded)
-        except BaseException as error:
-            recorded.fail(error)
-            raise
-        finally:
-            context.detach(token)
-            recorded.end()
 
     def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
         from mahsm.tracing._dspy import ModuleSpans, is_instrumented
