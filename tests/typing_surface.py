@@ -15,13 +15,23 @@ from mahsm import (
     Retry,
     budget,
     connect,
+    fuse,
     is_item_error,
+    jit_edge,
     limits,
+    op,
+    operator_node,
     parallel,
     reduce_edge,
+    tracing,
     vmap,
 )
+from mahsm.edges import JitEdge
 from mahsm.limits import LimitStats
+from mahsm.operators import ChainOperator, RouterOperator, partition
+from mahsm.operators._node import OperatorNode
+from mahsm.operators._op import FunctionOperator
+from mahsm.operators._trees import Rest
 from mahsm.policies import Spending
 from mahsm.reducers import first, mean, rank_fusion, score_and_select, top_k
 
@@ -65,3 +75,38 @@ with budget(tokens=100) as spent:
 def failed(entry: int | ItemError) -> str:
     """`is_item_error` narrows to an `ItemError`."""
     return entry["message"] if is_item_error(entry) else "fine"
+
+
+def scaled(x: Any) -> Any:
+    """A numeric function."""
+    return x * 2
+
+
+scale = jit_edge(scaled, in_keys=["x"], out_key="y", static_keys=(), ragged=(), x64=True, output="python")
+assert_type(scale, JitEdge)
+assert_type(fuse(scale, scale, keep=["y"]), JitEdge)
+assert_type(vmap(scale, batch_key="xs", out_key="ys"), Edge)
+assert_type(scale.stats.compiles, int)
+
+
+@op(input_spec=int)
+def doubled(number: int) -> int:
+    """An operator."""
+    return number * 2
+
+
+assert_type(doubled, FunctionOperator)
+assert_type(operator_node(doubled, input_fields="x", output_fields="y"), OperatorNode)
+router = RouterOperator({"a": doubled}, 2)
+assert_type(partition(router), tuple[RouterOperator, Rest])
+assert_type(router.update_params(feature_key="f"), RouterOperator)
+assert_type(ChainOperator([doubled, router]).awaits, bool)
+
+
+@tracing.observe
+def traced(number: int) -> str:
+    """A step."""
+    return str(number)
+
+
+assert_type(traced(1), str)
