@@ -23,7 +23,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from mahsm import dspy_node, jit_edge, parallel, reduce_edge, tracing, vmap
+from mahsm import dspy_node, jit_edge, operator_node, parallel, reduce_edge, tracing, vmap
+from mahsm.operators import ModelOperator
 from mahsm.policies import Retry
 from mahsm.reducers import llm_judge_select, majority_vote
 from mahsm.testing import ModelServer, Reply
@@ -332,6 +333,7 @@ def test_sends_and_subgraphs(mode: str, handler: bool) -> None:
         if handler:
             assert recording.traces == 1
             assert lines.index("  each") < lines.index("    vmap:graphs")
+            assert below(lines, "ask") == ["Predict", "  fake"], "below the node of the graph inside"
 
 
 @pytest.mark.parametrize("stream_mode", ["updates", "values", "custom", "messages"])
@@ -579,3 +581,35 @@ def test_a_value_that_cannot_be_shown_breaks_nothing(mode: str) -> None:
         (span,) = recording.named("vmap:same")
     assert "Unwilling, which cannot be shown: AssertionError" in span.attributes["langfuse.observation.output"]
     assert cut([b"abc"]) == ["bytes[3]"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_steps_and_operators_stand_below_their_nodes(mode: str) -> None:
+    async def steps(state: Any) -> Any:
+        with tracing.span("outer"), tracing.span("inner"):
+            return {"answers": ["a"]}
+
+    with ModelServer("yes") as server, recorded() as recording:
+        builder = StateGraph(Topics)
+        builder.add_node("steps", steps if mode == "async" else lambda state: asyncio.run(steps(state)))
+        builder.add_node("ask", operator_node(ModelOperator(server.lm(), "{xs}"), input_fields="xs", output_fields="ys"))
+        builder.add_edge(START, "steps")
+        builder.add_edge("steps", "ask")
+        builder.add_edge("ask", END)
+        with tracing.span("around"):
+            run(builder.compile(), {"xs": "?"}, mode, config_of(recording, True))
+        expected = ["around", "  LangGraph", "    steps", "      outer", "        inner", "    ask", "      fake"]
+        assert recording.tree() == expected
+
+
+def test_parts_of_many_that_were_stopped_are_no_errors() -> None:
+    def odd(state: Any) -> Any:
+        if state["item"] == 40:
+            raise ValueError("odd")
+        return state["item"]
+
+    with recorded() as recording:
+        with pytest.raises(ValueError, match="odd"):
+            vmap(odd, batch_key="xs", out_key="ys").invoke({"xs": list(range(1000))})
+        failed = [span for span in recording.named("odd") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        assert [facts(span)["index"] for span in failed] == [40]

@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from mahsm import _tasks
+from mahsm import _spans, _tasks
 from mahsm._state import as_dict, shown
 from mahsm._types import Overlay, State
 from mahsm.errors import NodeError
@@ -60,13 +60,15 @@ class OperatorNode(Node):
     def _run(self, state: Any, config: RunnableConfig) -> Any:
         values = as_dict(state)
         computed = self._take_computed(values)
-        result = _tasks.call(partial(self.op, self._boundary.input(values), *computed))
+        with _spans.node(config):
+            result = _tasks.call(partial(self.op, self._boundary.input(values), *computed))
         return self._boundary.update(result, any_value=self._any_value)
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
         values = as_dict(state)
         computed = self._take_computed(values)
-        result = await self.op.acall(self._boundary.input(values), *computed)
+        with _spans.node(config):
+            result = await self.op.acall(self._boundary.input(values), *computed)
         return self._boundary.update(result, any_value=self._any_value)
 
     # What a hybrid operator computes.

@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 
+from mahsm._slots import Closed
 from mahsm._spans import Timings
 from mahsm.tracing._backends import Recorded
 
@@ -73,7 +74,7 @@ class Edge:
         began = time.monotonic()
         try:
             yield
-        except GraphBubbleUp:
+        except (GraphBubbleUp, Closed):  # an interrupt, or a run that was over before the part was
             raise
         except Exception as error:
             self._tracer.moment(label, self._recorded, {"index": index, "run_ms": _since(began)}, error)

@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
+
 from mahsm import _spans
 from mahsm._state import shown
 from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded, Start, running
@@ -133,6 +136,14 @@ def _backend() -> Backend | None:
     return tracer.backend if isinstance(tracer, BackendTracer) else None
 
 
+def _config() -> RunnableConfig:
+    """The config of the node that is running here, if one is."""
+    try:
+        return get_config()
+    except RuntimeError:
+        return {}
+
+
 class OwnSpan:
     """A span of the user's own."""
 
@@ -164,13 +175,14 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
         >>> with tracing.span("rank") as step:
         ...     step.note(candidates=3)
     """
-    backend = _backend()
-    if backend is None:
+    tracer = _spans.tracer()
+    if not isinstance(tracer, BackendTracer):
         yield OwnSpan(None)
         return
-    recorded = backend.begin(Start(name, as_type, input))
-    with running(recorded):
-        yield OwnSpan(recorded)
+    with tracer.node(_config()):
+        recorded = tracer.begin(Start(name, as_type, input))
+        with running(recorded):
+            yield OwnSpan(recorded)
 
 
 def observe(function: FunctionT) -> FunctionT:

@@ -245,10 +245,10 @@ def _observation(manager: Any, run_id: Any) -> Any:
 
 
 def _is_inside(observation: Any) -> bool:
-    """Whether the current span is the observation's, or below it."""
-    current: Any = trace.get_current_span()
-    same = current.get_span_context().trace_id == observation._otel_span.get_span_context().trace_id
-    return same and _spans.current_edge.get() is not None
+    """Whether the current span is the observation's, or below it: in its trace, and begun no earlier."""
+    current, own = cast("Any", trace.get_current_span()), observation._otel_span
+    same = current.get_span_context().trace_id == own.get_span_context().trace_id
+    return same and getattr(current, "start_time", 0) >= getattr(own, "start_time", 0)
 
 
 def _used(meter: Meter) -> dict[str, Any]:
