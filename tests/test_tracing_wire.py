@@ -18,7 +18,7 @@ from langfuse import Evaluation
 
 from mahsm import cli, reduce_edge, tracing, vmap
 from mahsm.testing import ModelServer, Reply
-from mahsm.testing._server import tokens_of
+from mahsm.testing._answers import tokens_of
 from tests.helpers import MODES, graph_of, run
 from tests.langfuse_server import LangfuseServer
 from tests.spans import recorded

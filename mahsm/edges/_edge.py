@@ -49,9 +49,10 @@ class Edge(Node):
         graph: Compiled,
         reads: Sequence[str],
         writes: Sequence[str],
+        inside: Mapping[str, object],
         within: "Callable[[Mapping[str, StateReducer]], Edge] | None" = None,
     ) -> None:
-        super().__init__(sync, async_, name=name, graphs=[graph])
+        super().__init__(sync, async_, name=name, graphs=[graph], inside=inside)
         self.graph = graph
         self.origin: Edge = self
         self._within = within
@@ -100,7 +101,7 @@ class Edge(Node):
         async def async_(state: Any, config: RunnableConfig) -> Any:
             return {**as_dict(state), **await self.ainvoke(state, config)}
 
-        return Node(sync, async_, name=self.name, graphs=[self.graph])
+        return Node(sync, async_, name=self.name, graphs=[self.graph], inside={"": self})
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`..."""

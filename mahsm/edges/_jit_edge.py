@@ -41,6 +41,7 @@ class JitEdge(Edge):
             graph=_drawing(spec),
             reads=[*spec.reads, *spec.seeds],
             writes=spec.keep,
+            inside={},
         )
         self.spec = spec
         self._program: Program | EagerProgram | None = None

@@ -50,7 +50,15 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
             )
     lowered = _JitVmap(spec, target)
     writes = [spec.out_key] if spec.errors_key is None else [spec.out_key, spec.errors_key]
-    return Edge(lowered.run, lowered.run_async, name=spec.name, graph=target.graph, reads=[spec.batch_key], writes=writes)
+    return Edge(
+        lowered.run,
+        lowered.run_async,
+        name=spec.name,
+        graph=target.graph,
+        reads=[spec.batch_key],
+        writes=writes,
+        inside={target.name: target},
+    )
 
 
 class _JitVmap:

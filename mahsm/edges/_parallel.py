@@ -125,6 +125,7 @@ def _edge(spec: ParallelSpec) -> Edge:
         graph=lowered.graph,
         reads=sorted(reads),
         writes=sorted(writes),
+        inside={branch.name: branch.target.source for branch in spec.branches},
         within=within,
     )
 

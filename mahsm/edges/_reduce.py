@@ -223,7 +223,7 @@ def reduce_edge(
     )
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
-    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key])
+    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key], inside={"": reducer})
 
 
 def _name(reducer: Any) -> str:

@@ -175,7 +175,15 @@ def vmap(
         return jit_vmap(edge, spec, target)
     lowered = VmapGraph(spec)
     writes = [out_key] if errors_key is None else [out_key, errors_key]
-    return Edge(lowered.run, lowered.run_async, name=spec.name, graph=lowered.graph, reads=[batch_key], writes=writes)
+    return Edge(
+        lowered.run,
+        lowered.run_async,
+        name=spec.name,
+        graph=lowered.graph,
+        reads=[batch_key],
+        writes=writes,
+        inside={made.name: made.source},
+    )
 
 
 def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:

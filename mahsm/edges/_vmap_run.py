@@ -28,6 +28,7 @@ from mahsm.edges._stop_when import decider
 from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
+from mahsm.nodes._held import anything_stands_in
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
@@ -85,7 +86,7 @@ class VmapRun(EdgeRun):
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
         self._attempts = Attempts(spec, self.waits, self.adaptive)
-        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache is not None else None
+        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.

@@ -17,6 +17,7 @@ from mahsm._watch import watched
 from mahsm.errors import MissingKeyError, NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Limited
+from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._target import provider_of
 from mahsm.policies._budget import check_budgets
@@ -28,10 +29,7 @@ Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 class DSPyNode(Node):
     """A DSPy module between state keys and its fields. Made by `dspy_node`.
 
-    It holds the module itself and calls it as DSPy does, so what an optimiser or `set_lm` does to `module` counts here.
-
-    Attributes:
-        module: The DSPy module.
+    It holds the module itself and calls it as DSPy does, so what `set_lm` or a new demo does to `module` counts here.
     """
 
     def __init__(
@@ -45,7 +43,8 @@ class DSPyNode(Node):
     ) -> None:
         name = name or node_name(type(module).__name__)
         super().__init__(self._run, self._run_async, name=name)
-        self.module = module
+        self._held = Held(module)
+        self.held = {"": self._held}
         self._reader = f"dspy_node {name!r}"
         self._limit = None if rate_limit is None else RateLimit.of(rate_limit)
         required, optional = _input_names(module)
@@ -62,6 +61,11 @@ class DSPyNode(Node):
                 raise NodeError(f"{self._reader}: input_fields={shown(input_fields)} lacks {lacking}, which the module needs.")
         self._required = frozenset(self._inputs) - frozenset(optional)
         self._outputs = None if output_fields is None else _mapping(self._reader, "output_fields", output_fields)
+
+    @property
+    def module(self) -> dspy.Module:
+        """The DSPy module; inside a `GraphModule`, its copy."""
+        return self._held.current
 
     @property
     def is_async(self) -> bool:

@@ -1,10 +1,13 @@
 """A LangGraph node with a synchronous and an asynchronous side."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config
+
+from mahsm.nodes._held import Held
 
 Sync = Callable[[Any, RunnableConfig], Any]
 Async = Callable[[Any, RunnableConfig], Awaitable[Any]]
@@ -15,13 +18,28 @@ class Node(RunnableLambda[Any, Any]):
 
     LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`; that is why this is one. It adds no span and no
     callback of its own, so a node costs what its function costs.
+
+    Attributes:
+        held: The DSPy modules that it holds itself, by where in it they are.
+        inside: What else it calls, by name: functions, Runnables, graphs.
     """
 
-    def __init__(self, sync: Sync, async_: Async, *, name: str, graphs: Sequence[Runnable[Any, Any]] = ()) -> None:
+    held: Mapping[str, Held] = MappingProxyType({})
+
+    def __init__(
+        self,
+        sync: Sync,
+        async_: Async,
+        *,
+        name: str,
+        graphs: Sequence[Runnable[Any, Any]] = (),
+        inside: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         super().__init__(sync, async_, name=name)
         self._sync = sync
         self._async = async_
         self.deps = list(graphs)
+        self.inside = inside
 
     @property
     def is_async(self) -> bool:

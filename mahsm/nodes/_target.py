@@ -5,7 +5,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias, cast, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -19,6 +19,7 @@ from typing_extensions import TypedDict, is_typeddict
 from mahsm._state import shown
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.errors import LimitError, NodeError
+from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
 
 Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
@@ -36,8 +37,9 @@ class Target:
         sync: Its blocking side, if it has one.
         async_: Its awaitable side, if it has one.
         injected: Which of LangGraph's own parameters it takes.
+        source: What it was made of.
         graph: The graph inside, if there is one: each call is then a run of that graph.
-        module: The DSPy module that it is, if it is one.
+        held: The DSPy module that it is, if it is one.
         reads: State keys that it is known to read.
         writes: State keys that it is known to write.
         batched: What computes something for many items at once, if it does: from the state and what is laid over it for each
@@ -49,12 +51,18 @@ class Target:
     sync: Callable[..., Update] | None
     async_: Callable[..., Any] | None
     injected: frozenset[str] = frozenset()
+    source: Any = field(default=None, compare=False)
     graph: Graph | None = None
-    module: Any = None
+    held: Held | None = None
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
     batched: Callable[[State, Sequence[Overlay]], Sequence[Overlay]] | None = None
     reports: bool = False
+
+    @property
+    def module(self) -> Any:
+        """The DSPy module that it is here and now, if it is one."""
+        return None if self.held is None else self.held.current
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""
@@ -149,8 +157,9 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         name,
         source.invoke if has_sync else None,
         source.ainvoke if has_async else None,
+        source=source,
         graph=graph,
-        module=getattr(source, "module", None) if isinstance(source, Node) else None,
+        held=source.held.get("") if isinstance(source, Node) else None,
         reads=frozenset(getattr(source, "reads", ())) if isinstance(source, Node) else frozenset(),
         writes=frozenset(getattr(source, "writes", ())) if isinstance(source, Node) else frozenset(),
         batched=getattr(source, "batched", None) if isinstance(source, Node) else None,
@@ -168,7 +177,8 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
     function = source if convert is None else _converted(source, convert)
     graph = _graph_in(source)
     reads, writes = _keys(source, inner)
-    made = functools.partial(Target, injected=injected, graph=graph, reads=reads, writes=writes, reports=graph is not None)
+    known: Any = {"injected": injected, "source": source, "graph": graph, "reads": reads, "writes": writes}
+    made = functools.partial(Target, **known, reports=graph is not None)
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
         return made(node_name(name), None, function)
     return made(node_name(name), function, None)
@@ -210,7 +220,7 @@ def _converter(source: Callable[..., Any], inner: Callable[..., Any]) -> Callabl
         return None
     schema: Any = hints.get(names[0]) if names else None
     if is_dataclass(schema) and isinstance(schema, type):
-        known = [field.name for field in fields(schema) if field.init]
+        known = [part.name for part in fields(schema) if part.init]
         return lambda state: schema(**{name: state[name] for name in known if name in state})
     return getattr(schema, "model_validate", None)  # of a pydantic model
 
@@ -230,7 +240,7 @@ def _fields(schema: Any) -> frozenset[str]:
     if not inspect.isclass(schema):
         return frozenset()
     if is_dataclass(schema):
-        return frozenset(field.name for field in fields(schema))
+        return frozenset(part.name for part in fields(schema))
     kind: Any = schema
     return frozenset(kind.__annotations__ if is_typeddict(kind) else getattr(kind, "model_fields", ()))
 

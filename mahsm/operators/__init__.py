@@ -6,6 +6,7 @@
 - `_binding`     `ModelBinding`: a model by its name
 - `_op`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
 - `_trees`       operators as trees: `partition`, `parameters`, `save`
+- `_modules`     DSPy modules in the fields of operators
 - `_io`, `_node`, `_dspy`  between operators and state keys, and the arguments of DSPy modules
 """
 

@@ -1,17 +1,15 @@
-"""`as_dspy`: an operator as a DSPy module, and DSPy modules in the fields of operators."""
+"""`as_dspy`: an operator as a DSPy module."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import dspy
-import equinox as eqx
 
 from mahsm import _tasks
 from mahsm._state import shown
 from mahsm.errors import NodeError
 from mahsm.operators._io import Boundary, Names
+from mahsm.operators._modules import modules_in, with_modules
 from mahsm.operators._operator import Operator
 
 
@@ -29,7 +27,7 @@ class OperatorModule(dspy.Module):
     def __init__(self, op: Operator, input_fields: Names | None = None, output_fields: Names | None = None) -> None:
         super().__init__()
         self.op = op
-        self.modules = dict(_modules(op, ""))
+        self.modules = dict(modules_in(op))
         self._boundary = Boundary(f"as_dspy({type(op).__name__})", op, input_fields, output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
@@ -41,7 +39,7 @@ class OperatorModule(dspy.Module):
     @property
     def _current(self) -> Operator:
         """The operator with the modules as they are now: a copy of this one has copies of them."""
-        return cast("Operator", _with_modules(self.op, self.modules, ""))
+        return cast("Operator", with_modules(self.op, self.modules))
 
     def _input(self, inputs: dict[str, Any]) -> Any:
         return self._boundary.input(inputs)
@@ -76,38 +74,3 @@ def as_dspy(op: Operator, /, *, input_fields: Names | None = None, output_fields
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(f"as_dspy: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op.")
     return OperatorModule(op, input_fields, output_fields)
-
-
-def _modules(value: Any, where: str) -> Iterator[tuple[str, dspy.Module]]:
-    """The DSPy modules in a value, by where they are."""
-    if isinstance(value, dspy.Module):
-        yield where, value
-    else:
-        for name, entry in _entries(value):
-            yield from _modules(entry, f"{where}{name}")
-
-
-def _with_modules(value: Any, modules: Mapping[str, dspy.Module], where: str) -> Any:
-    """The value with these modules; what holds none is not copied."""
-    if isinstance(value, dspy.Module):
-        return modules[where]
-    entries = _entries(value)
-    made = [_with_modules(entry, modules, f"{where}{name}") for name, entry in entries]
-    if all(new is entry for new, (_, entry) in zip(made, entries, strict=True)):
-        return value
-    if isinstance(value, eqx.Module):
-        copy: Any = object.__new__(type(value))
-        for name, entry in {**vars(value), **dict(zip((name[1:] for name, _ in entries), made, strict=True))}.items():
-            object.__setattr__(copy, name, entry)
-        return copy
-    return dict(zip(cast("dict[Any, Any]", value), made, strict=True)) if isinstance(value, dict) else type(value)(made)
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, eqx.Module):
-        return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
-    if isinstance(value, dict):
-        return [(f"[{key!r}]", entry) for key, entry in cast("dict[Any, Any]", value).items()]
-    if type(value) in (list, tuple):
-        return [(f"[{index}]", entry) for index, entry in enumerate(cast("Sequence[Any]", value))]
-    return []

@@ -10,9 +10,11 @@ from mahsm import _spans, _tasks
 from mahsm._state import as_dict, shown
 from mahsm._types import Overlay, State
 from mahsm.errors import NodeError
+from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
 from mahsm.operators._hybrid import HybridOperator, computing
 from mahsm.operators._io import Boundary, Names
+from mahsm.operators._modules import modules_in, with_modules
 from mahsm.operators._operator import Operator
 
 COMPUTED = "mahsm:computed"
@@ -41,6 +43,7 @@ class OperatorNode(Node):
         self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)
         self._any_value = any_value
         self._awaits = op.awaits
+        self.held = {where: Held(module) for where, module in modules_in(op)}
 
     @property
     def is_async(self) -> bool:
@@ -61,15 +64,20 @@ class OperatorNode(Node):
         values = as_dict(state)
         computed = self._take_computed(values)
         with _spans.node(config):
-            result = _tasks.call(partial(self.op, self._boundary.input(values), *computed))
+            result = _tasks.call(partial(self._current, self._boundary.input(values), *computed))
         return self._boundary.update(result, any_value=self._any_value)
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
         values = as_dict(state)
         computed = self._take_computed(values)
         with _spans.node(config):
-            result = await self.op.acall(self._boundary.input(values), *computed)
+            result = await self._current.acall(self._boundary.input(values), *computed)
         return self._boundary.update(result, any_value=self._any_value)
+
+    @property
+    def _current(self) -> Operator:
+        """The operator with the DSPy modules that are to be called here and now."""
+        return with_modules(self.op, {where: held.current for where, held in self.held.items()}) if self.held else self.op
 
     # What a hybrid operator computes.
 

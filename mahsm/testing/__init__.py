@@ -1,13 +1,25 @@
-"""What users of mahsm need in their own tests: a model server that is real, except for the model.
+"""What users of mahsm need in their own tests: models that are real, except for what they answer.
 
+- `_answers`   `Call` and `Reply`: what a model is asked, and what it answers
 - `_server`    `ModelServer`: speaks the OpenAI chat API on loopback
 - `_provider`  `Provider`: the same with limits, in a process of its own
+- `_fake_lm`   `FakeLM`: a `dspy.LM` without a server; it imports DSPy, so it is loaded when first used
 """
 
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
+from mahsm.testing._answers import Call as Call
+from mahsm.testing._answers import Reply as Reply
 from mahsm.testing._provider import Provider as Provider
 from mahsm.testing._provider import ProviderReport as ProviderReport
-from mahsm.testing._server import Call as Call
 from mahsm.testing._server import ModelServer as ModelServer
-from mahsm.testing._server import Reply as Reply
 
-__all__ = ["Call", "ModelServer", "Provider", "ProviderReport", "Reply"]
+if TYPE_CHECKING:
+    from mahsm.testing._fake_lm import FakeLM as FakeLM
+
+__all__ = ["Call", "FakeLM", "ModelServer", "Provider", "ProviderReport", "Reply"]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, {"FakeLM": "mahsm.testing._fake_lm"}, name)

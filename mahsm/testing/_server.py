@@ -1,97 +1,20 @@
 """A server that speaks the OpenAI chat API on loopback, and answers as a test says."""
 
-import itertools
 import json
 import os
-import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, tokens_of
 
 if TYPE_CHECKING:
     import dspy
-
-
-@dataclass
-class Call:
-    """One request that the server got.
-
-    Attributes:
-        model: The model asked for.
-        messages: The messages, as the client sent them.
-        body: The whole request.
-        began: `time.monotonic()` when it came.
-        ended: `time.monotonic()` when it was answered, or None while it is not.
-        status: HTTP status of the answer, or None while there is none.
-    """
-
-    model: str
-    messages: list[dict[str, Any]]
-    body: dict[str, Any]
-    began: float
-    ended: float | None = None
-    status: int | None = None
-
-    @property
-    def text(self) -> str:
-        """The content of the last message."""
-        return str(self.messages[-1]["content"]) if self.messages else ""
-
-    def field(self, name: str) -> str:
-        """The value that a DSPy prompt gives for an input field.
-
-        Raises:
-            KeyError: if the last message has no such field.
-        """
-        marker = f"[[ ## {name} ## ]]\n"
-        if marker not in self.text:
-            raise KeyError(name)
-        return re.split(r"\n\n(?:\[\[ ## |Respond with the )", self.text.split(marker, 1)[1], maxsplit=1)[0]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer of the server.
-
-    Attributes:
-        content: The model's text; or a mapping, which becomes the fields of a DSPy answer.
-        status: HTTP status; from 400 on, `content` is the error's message.
-        retry_after: Seconds of a Retry-After header.
-        latency: Seconds that this answer takes, in place of the server's.
-        usage: Tokens in and out; by default a quarter of the characters, at least 1.
-        raw: Bytes to send as they are in place of a well-formed answer.
-    """
-
-    content: str | Mapping[str, object] = ""
-    status: int = 200
-    retry_after: float | None = None
-    latency: float | None = None
-    usage: tuple[int, int] | None = None
-    raw: bytes | None = None
-
-    @classmethod
-    def rate_limited(cls, retry_after: float | None = None) -> "Reply":
-        """A 429."""
-        return cls("Rate limit reached", status=429, retry_after=retry_after)
-
-    @classmethod
-    def failed(cls, status: int = 500) -> "Reply":
-        """An error of the server or of the request."""
-        return cls(f"Status {status}", status=status)
-
-    @classmethod
-    def malformed(cls) -> "Reply":
-        """A 200 whose body is no JSON."""
-        return cls(raw=b'{"choices": [{"mess')
-
-
-Answer: TypeAlias = str | Mapping[str, object] | Reply
-Answers: TypeAlias = Answer | Iterable[Answer] | Callable[[Call], Answer]
 
 
 @dataclass
@@ -123,16 +46,24 @@ class ModelServer:
 
     answers: Answers = ""
     latency: float = 0.0
-    calls: list[Call] = field(default_factory=list["Call"], init=False)
-    answering: int = field(default=0, init=False)
-    most_at_once: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._answer = _chooser(self.answers)
+        self._model = Model(self.answers, "ModelServer")
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="mahsm-model-server", daemon=True)
+
+    @property
+    def calls(self) -> list[Call]:
+        return self._model.calls
+
+    @property
+    def answering(self) -> int:
+        return self._model.answering
+
+    @property
+    def most_at_once(self) -> int:
+        return self._model.most_at_once
 
     @property
     def base_url(self) -> str:
@@ -152,26 +83,6 @@ class ModelServer:
         self._http.server_close()
         self._thread.join()
 
-    def _begin(self, body: dict[str, Any]) -> tuple[Call, Reply]:
-        call = Call(str(body.get("model", "")), body.get("messages", []), body, time.monotonic())
-        with self._lock:
-            self.calls.append(call)
-            self.answering += 1
-            self.most_at_once = max(self.most_at_once, self.answering)
-        try:
-            answer = self._answer(call)
-        except Exception as error:  # noqa: BLE001  a test's own function: its client shall hear of it
-            answer = Reply(f"answers raised {error!r}", status=500)
-        reply = answer if isinstance(answer, Reply) else Reply(answer)
-        time.sleep(self.latency if reply.latency is None else reply.latency)
-        return call, reply
-
-    def _end(self, call: Call, status: int) -> None:
-        with self._lock:
-            self.answering -= 1
-            call.status = status
-            call.ended = time.monotonic()
-
 
 def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
     """A DSPy client of a server on loopback, without cache and retries unless `options` say otherwise."""
@@ -180,23 +91,6 @@ def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
 
     defaults: dict[str, Any] = {"api_base": base_url, "api_key": "test", "cache": False, "num_retries": 0}
     return dspy.LM(model, **{**defaults, **options})
-
-
-def tokens_of(call: Call, reply: Reply) -> tuple[int, int]:
-    """Tokens in and out of a call."""
-    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(_text(reply)))
-
-
-def _chooser(answers: Answers) -> Callable[[Call], Answer]:
-    if callable(answers):
-        return answers
-    if isinstance(answers, str | Mapping | Reply):
-        return lambda _: cast("Answer", answers)
-    following = list(answers)
-    if not following:
-        raise ValueError("ModelServer: answers is empty; expected at least one answer.")
-    position = itertools.count()
-    return lambda _: following[min(next(position), len(following) - 1)]
 
 
 class _Http(ThreadingHTTPServer):
@@ -220,15 +114,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.path.endswith("/chat/completions"):
             self._send(404, _error("This server only knows /v1/chat/completions", 404))
             return
-        status = 500
-        call, reply = server._begin(body)  # pyright: ignore[reportPrivateUsage]
+        model, status = server._model, 500  # pyright: ignore[reportPrivateUsage]
+        call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body)
+        time.sleep(server.latency if reply.latency is None else reply.latency)
         try:
             status = reply.status
-            self._send(status, _payload(call, reply), reply.retry_after)
+            if body.get("stream") and status < 400 and reply.raw is None:
+                self._stream(call, reply)
+            else:
+                self._send(status, _payload(call, reply), reply.retry_after)
         except ConnectionError:  # the client was cancelled
             self.close_connection = True
         finally:
-            server._end(call, status)  # pyright: ignore[reportPrivateUsage]
+            model.end(call, status)
 
     def _send(self, status: int, payload: bytes, retry_after: float | None = None) -> None:
         self.send_response(status)
@@ -239,6 +137,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(payload)
 
+    def _stream(self, call: Call, reply: Reply) -> None:
+        """Send the answer word by word, as server-sent events."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        pieces = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces_of(reply.text(call))]
+        for choice in [*pieces, {"index": 0, "delta": {}, "finish_reason": "stop"}]:
+            self._event({**_answer(call, "chat.completion.chunk"), "choices": [choice]})
+        self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _event(self, chunk: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.flush()
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the calls are in `ModelServer.calls`."""
 
@@ -248,31 +163,19 @@ def _payload(call: Call, reply: Reply) -> bytes:
         return reply.raw
     if reply.status >= 400:
         return _error(str(reply.content), reply.status)
+    choice = {"index": 0, "message": {"role": "assistant", "content": reply.text(call)}, "finish_reason": "stop"}
+    return json.dumps({**_answer(call, "chat.completion"), "choices": [choice], "usage": _usage(call, reply)}).encode()
+
+
+def _answer(call: Call, kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-test", "object": kind, "created": int(time.time()), "model": call.model}
+
+
+def _usage(call: Call, reply: Reply) -> dict[str, int]:
     prompt, completion = tokens_of(call, reply)
-    answer = {
-        "id": "chatcmpl-test",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": call.model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": _text(reply)}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
-    }
-    return json.dumps(answer).encode()
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _error(message: str, status: int) -> bytes:
     kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
     return json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}}).encode()
-
-
-def _text(reply: Reply) -> str:
-    return reply.content if isinstance(reply.content, str) else _fields(reply.content)
-
-
-def _fields(values: Mapping[str, object]) -> str:
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return "\n\n".join([*(f"[[ ## {name} ## ]]\n{text}" for name, text in texts.items()), "[[ ## completed ## ]]"])
-
-
-def _tokens(text: str) -> int:
-    return max(1, len(text) // 4)
