@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mahsm.edges import parallel as parallel
     from mahsm.edges import reduce_edge as reduce_edge
     from mahsm.edges import vmap as vmap
+    from mahsm.graph import GraphModule as GraphModule
     from mahsm.graph import connect as connect
     from mahsm.limits import RateLimit as RateLimit
     from mahsm.nodes import dspy_node as dspy_node
@@ -57,6 +58,7 @@ _HOMES = {
     "Branch": "mahsm.edges",
     "Budget": "mahsm.policies",
     "Edge": "mahsm.edges",
+    "GraphModule": "mahsm.graph",
     "ItemError": "mahsm.policies",
     "RateLimit": "mahsm.limits",
     "Retry": "mahsm.policies",
@@ -90,6 +92,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Branch",
     "Budget",
     "Edge",
+    "GraphModule",
     "ItemError",
     "Operator",
     "RateLimit",

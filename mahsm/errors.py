@@ -5,6 +5,7 @@ MahsmError
 ├── SpecError (ValueError)          what an operator takes or gives back does not fit its spec
 ├── StateError (ValueError)         the state does not hold what an edge or node reads
 │   └── MissingKeyError (KeyError)  a key is not in the state
+├── GraphError (ValueError)         a graph cannot be a DSPy program, or not with these arguments
 ├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── JitError (TypeError)            a function cannot be compiled as it is
@@ -18,6 +19,7 @@ __all__ = [
     "BranchSkipped",
     "BudgetExceeded",
     "EdgeError",
+    "GraphError",
     "JitError",
     "LimitError",
     "MahsmError",
@@ -36,6 +38,10 @@ class MahsmError(Exception):
 
 class EdgeError(MahsmError, ValueError):
     """An edge was built or wired wrongly."""
+
+
+class GraphError(MahsmError, ValueError):
+    """A graph cannot be a DSPy program, or not with these arguments."""
 
 
 class StateError(MahsmError, ValueError):

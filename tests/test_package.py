@@ -33,7 +33,7 @@ OWNERS = {
     "equinox": {"operators"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing"},
-    "dspy": {"nodes", "operators", "reducers", "testing", "tracing", "cli"},
+    "dspy": {"nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},
     "rich": {"cli", "_progress"},
 }
 

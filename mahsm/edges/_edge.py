@@ -101,7 +101,7 @@ class Edge(Node):
         async def async_(state: Any, config: RunnableConfig) -> Any:
             return {**as_dict(state), **await self.ainvoke(state, config)}
 
-        return Node(sync, async_, name=self.name, graphs=[self.graph], inside={"": self})
+        return Node(sync, async_, name=self.name, graphs=[self.graph], inside=self.inside)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`..."""

@@ -26,8 +26,8 @@ from mahsm.policies._budget import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
 
-_runs: "ContextVar[Mapping[EdgeGraph[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
-"""The run of each edge that is running here."""
+edge_runs: "ContextVar[Mapping[EdgeGraph[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
+"""The run of each edge that is running here, from the outside in."""
 
 
 class EdgeGraph(ABC, Generic[RunT]):
@@ -136,7 +136,7 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     def running(self) -> RunT:
         """The run that a node of the subgraph is in."""
-        run = _runs.get().get(self)
+        run = edge_runs.get().get(self)
         if run is None:
             raise EdgeError(
                 f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
@@ -158,7 +158,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             if span is not None:
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))
-            stack.callback(_runs.reset, _runs.set({**_runs.get(), self: run}))
+            stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
             outer = current_item.get()
             if outer is not None:
                 stack.enter_context(outer.inside.stoppable(run.stop_from_outside))

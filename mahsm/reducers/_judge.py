@@ -106,6 +106,7 @@ def llm_judge_select(
         raise ReducerError(f"llm_judge_select: mode={mode!r}; expected 'one_call' or 'tournament'.")
     default: Any = ChooseBest if mode == "one_call" else ChooseBetter
     module = judge if isinstance(judge, dspy.Module) else dspy.Predict(judge or default)
+    options = {"name": "judge", **options}
     edge = vmap(module, batch_key=_MATCHES, out_key=_VERDICTS, item_to_state=_shown_to_judge, **options)
     play = _one_call if mode == "one_call" else _tournament
 

@@ -143,8 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        pieces = [{"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in pieces_of(reply.text(call))]
-        for choice in [*pieces, {"index": 0, "delta": {}, "finish_reason": "stop"}]:
+        for piece in [*pieces_of(reply.text(call)), None]:
+            delta = {} if piece is None else {"content": piece}
+            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": "stop" if piece is None else None}
             self._event({**_answer(call, "chat.completion.chunk"), "choices": [choice]})
         self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
         self.wfile.write(b"data: [DONE]\n\n")

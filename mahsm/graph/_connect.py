@@ -1,16 +1,13 @@
-"""Wiring edges into a LangGraph state machine."""
+"""`connect`: edges in a LangGraph state machine."""
 
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from langgraph.graph import StateGraph
 
-from mahsm import edges as edges
 from mahsm._state import shown
 from mahsm.edges import Edge
 from mahsm.errors import EdgeError
-
-__all__ = ["connect", "edges"]
 
 BuilderT = TypeVar("BuilderT", bound="StateGraph[Any, Any, Any, Any]")
 

@@ -1,0 +1,22 @@
+"""Graphs: edges wired into them, and a whole one as a DSPy program.
+
+- `_connect`  `connect`: edges between the nodes of a graph that is being built
+- `_find`     where in a compiled graph DSPy modules are
+- `_trace`    the trace of one run, in an order that does not depend on who was quicker
+- `_module`   `GraphModule`: a compiled graph as a DSPy module; it imports DSPy, so it is loaded when first used
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm import edges as edges
+from mahsm._lazy import attach
+from mahsm.graph._connect import connect as connect
+
+if TYPE_CHECKING:
+    from mahsm.graph._module import GraphModule as GraphModule
+
+__all__ = ["GraphModule", "connect", "edges"]
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, {"GraphModule": "mahsm.graph._module"}, name)

@@ -1,0 +1,129 @@
+"""Where in a compiled graph DSPy modules are: in its nodes, in edges and operators, in graphs inside, behind functions."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.runnables import Runnable
+from langgraph.pregel.protocol import PregelProtocol
+
+from mahsm.nodes._held import Held
+from mahsm.nodes._node import Node
+
+
+@dataclass
+class Found:
+    """What was found in a graph.
+
+    Attributes:
+        places: The places that hold a DSPy module, by their path of node names, such as `summaries/Summarize`.
+        hidden: DSPy modules that functions call by themselves, where nothing can stand in for them; with their paths.
+        awaits: Whether there are functions that can only be awaited.
+    """
+
+    places: dict[str, Held] = field(default_factory=dict[str, Held])
+    hidden: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    awaits: bool = False
+
+    def add(self, path: str, held: Held) -> None:
+        """Note a place, unless it is there."""
+        if any(held is other for other in self.places.values()):
+            return
+        name, number = path, 1
+        while name in self.places:
+            number += 1
+            name = f"{path}_{number}"
+        self.places[name] = held
+
+
+def find_modules(graph: Any) -> Found:
+    """Find the DSPy modules of a compiled graph."""
+    found = Found()
+    _visit(graph, "", found, set())
+    return found
+
+
+def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Node):
+        for where, held in value.held.items():
+            found.add(_join(path, where.lstrip(".")), held)
+    elif _is_module(value):
+        found.hidden.append((path, value))
+        return
+    else:
+        found.awaits |= _only_awaits(value)
+    for name, child in _children(value):
+        step = name or (child.get_name() if isinstance(child, Node | PregelProtocol) else "")
+        _visit(child, _join(path, step), found, seen)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """What is inside of a value, with the name that it has there, if it has one."""
+    if isinstance(value, Node):
+        yield from value.inside.items()
+    elif isinstance(value, PregelProtocol):
+        yield from _nodes(value)
+    elif isinstance(value, Runnable):
+        yield from _unnamed(vars(cast("Any", value)).values())
+    elif isinstance(value, Mapping):
+        yield from _unnamed(cast("Mapping[Any, Any]", value).values())
+    elif isinstance(value, list | tuple):
+        yield from _unnamed(cast("Sequence[Any]", value))
+    elif isinstance(value, functools.partial):
+        yield from _unnamed([value.func, *value.args, *value.keywords.values()])
+    elif inspect.ismethod(value):
+        yield from _unnamed([value.__func__, *_attributes(value.__self__)])
+    elif inspect.isfunction(value):
+        yield from _unnamed(_reached(value))
+    elif callable(value) and not isinstance(value, type):
+        yield from _unnamed(_attributes(value))
+
+
+def _unnamed(values: Any) -> Iterator[tuple[str, Any]]:
+    return (("", value) for value in values)
+
+
+def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
+    """The nodes of a graph, and the functions that decide where it goes on."""
+    for name, node in cast("Mapping[str, Any]", getattr(graph, "nodes", {})).items():
+        yield name, getattr(node, "bound", node)
+    for name, branches in getattr(getattr(graph, "builder", None), "branches", {}).items():
+        yield from ((name, branch.path) for branch in branches.values())
+
+
+def _reached(function: Any) -> Iterator[Any]:
+    """What a function can call by its own names: what it closes over, and globals; of functions only its own module's."""
+    names = inspect.getclosurevars(function)
+    for value in (*names.nonlocals.values(), *names.globals.values()):
+        is_own = inspect.isfunction(value) and value.__module__ == function.__module__
+        if (
+            is_own
+            or isinstance(value, Runnable | PregelProtocol | list | tuple | dict | functools.partial)
+            or _is_module(value)
+        ):
+            yield value
+
+
+def _attributes(instance: Any) -> list[Any]:
+    """The attributes of an instance that may be called."""
+    own = cast("dict[str, Any]", getattr(instance, "__dict__", {}))
+    return [value for value in own.values() if isinstance(value, Runnable | PregelProtocol | dict | list) or callable(value)]
+
+
+def _only_awaits(value: Any) -> bool:
+    return getattr(value, "afunc", None) is not None and getattr(value, "func", None) is None
+
+
+def _is_module(value: Any) -> bool:
+    dspy: Any = sys.modules["dspy"]
+    return isinstance(value, dspy.Module)
+
+
+def _join(*steps: str) -> str:
+    return "/".join(step for step in steps if step)

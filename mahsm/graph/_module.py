@@ -1,0 +1,291 @@
+"""`GraphModule`: a compiled LangGraph as a DSPy program."""
+
+import copy
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn, Self, TypeAlias, cast
+
+import dspy
+from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
+
+from mahsm import _tasks
+from mahsm._state import missing, shown
+from mahsm.errors import GraphError, MissingKeyError
+from mahsm.graph._find import Found, find_modules
+from mahsm.graph._trace import Trace
+from mahsm.nodes._held import Held, standing_in
+
+Names: TypeAlias = Sequence[str] | Mapping[str, str]
+"""State keys; or from each field of the prediction to its state key."""
+
+
+class GraphModule(dspy.Module):
+    """A compiled LangGraph as a DSPy program, which DSPy can evaluate and optimise.
+
+    The DSPy modules in the graph's nodes are the program's own, wherever they are: in `dspy_node`s, in edges, in graphs
+    inside, in the operators and judges of edges. The program has copies of them. While it runs, its modules stand in for the
+    graph's; so optimisers, `set_lm` and `load` change the program, and the graph only when `apply` says so. Copies of the
+    program share the one compiled graph, and can run at the same time.
+
+    It runs without the graph's checkpointer and cache: a program is called with arguments, and remembers nothing.
+
+    Args:
+        graph: A compiled graph, with nodes made by `dspy_node` or edges over DSPy modules.
+        outputs: State keys that are the fields of the prediction, or `{field: state key}`; by default all keys that the graph
+            gives back and that are no inputs.
+        config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`, `callbacks`...
+        context: The run's context, for a graph that has a `context_schema`.
+        frozen: Nodes whose modules stay as they are: their names, or paths such as `"answer/Predict"`.
+
+    Attributes:
+        graph: The graph.
+        nodes: The program's modules, by their path of node names in the graph.
+
+    Raises:
+        GraphError: at once, for what is no compiled graph or holds no DSPy module, for unknown keys and names, and for modules
+            that functions of the graph call by themselves; when called, for unknown arguments, outputs that were not written
+            and runs that were interrupted.
+
+    Example:
+        >>> import dspy
+        >>> from typing import TypedDict
+        >>> from mahsm import GraphModule, connect, vmap
+        >>> from mahsm.testing import FakeLM
+        >>> from langgraph.graph import END, START, StateGraph
+        >>> class State(TypedDict):
+        ...     words: list[str]
+        ...     sizes: list[int]
+        >>> count = vmap(dspy.Predict("item -> size: int"), batch_key="words", out_key="sizes", result="size")
+        >>> graph = connect(StateGraph(State), START, count, END).compile()
+        >>> program = GraphModule(graph, outputs=["sizes"])
+        >>> [name for name, _ in program.named_predictors()]
+        ["nodes['vmap_Predict/Predict']"]
+        >>> program.set_lm(FakeLM(lambda call: {"size": len(call.inputs["item"])}))
+        >>> program(words=["one", "three"]).sizes
+        [3, 5]
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        *,
+        outputs: Names | None = None,
+        config: RunnableConfig | None = None,
+        context: Any = None,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if not isinstance(graph, Pregel):
+            raise GraphError(f"GraphModule: got {shown(graph)}; expected a compiled graph. Pass builder.compile().")
+        compiled = cast("Pregel[Any, Any, Any, Any]", graph)
+        found = find_modules(compiled)
+        places = _kept(found, frozen)
+        self._live = _Live(compiled, places, found.awaits, _pairs(compiled, outputs))
+        self._config = config
+        self._context = context
+        self.nodes = _copies({path: held.module for path, held in places.items()})
+
+    @property
+    def graph(self) -> Any:
+        return self._live.graph
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Run the graph on these inputs."""
+        with self._running(inputs) as arguments:
+            live = self._live
+            if live.awaits:
+                return live.prediction(_tasks.call(partial(live.runs.ainvoke, **arguments)), inputs)
+            return live.prediction(live.runs.invoke(**arguments), inputs)
+
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        """The awaitable twin of `forward`."""
+        with self._running(inputs) as arguments:
+            return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
+
+    @contextmanager
+    def _running(self, inputs: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+        self._live.check(inputs)
+        arguments = {"input": inputs, "config": self._config, "context": self._context}
+        with standing_in({held: self.nodes[path] for path, held in self._live.places.items()}), self._traced():
+            yield arguments
+
+    @contextmanager
+    def _traced(self) -> Generator[None, None, None]:
+        """Add to the trace around, if there is one, what the run does, also if it fails."""
+        around = cast("list[Any] | None", dspy.settings.trace)
+        if around is None:
+            yield
+            return
+        trace = Trace()
+        try:
+            with dspy.context(trace=trace):
+                yield
+        finally:
+            around.extend(trace.ordered({id(predictor): number for number, predictor in enumerate(self.predictors())}))
+
+    def apply(self) -> Any:
+        """Put copies of the program's modules into the graph itself; gives the graph."""
+        for path, module in _copies(self.nodes).items():
+            held = self._live.places[path]
+            _keep_callbacks(held.module, module)
+            held.module = module
+        return self.graph
+
+    # Copies, files.
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        vars(new).update(vars(self) | {"nodes": _copies(self.nodes), "history": [], "callbacks": list(vars(self)["callbacks"])})
+        return new
+
+    def __reduce__(self) -> NoReturn:
+        raise GraphError(
+            "GraphModule: a compiled graph cannot be pickled. Save what was learned with program.save('program.json'), and "
+            "load it with GraphModule(graph).load('program.json') where the graph is built again."
+        )
+
+    def save(self, path: Any, save_program: bool = False, modules_to_serialize: Any = None) -> None:
+        """Save the state of the program's modules, as DSPy does, to a `.json` file.
+
+        Raises:
+            GraphError: with `save_program=True`.
+        """
+        if save_program:
+            self.__reduce__()
+        super().save(path, modules_to_serialize=modules_to_serialize)
+
+    def load_state(self, state: dict[str, Any], **options: Any) -> None:
+        """Load what `dump_state` or `save` gave.
+
+        Raises:
+            GraphError: if it is the state of a program with other predictors.
+        """
+        expected = {name for name, _ in cast("list[tuple[str, Any]]", self.named_parameters())}
+        given = set(state) - {"metadata"}
+        if expected != given:
+            lacking, unknown = _list(expected - given), _list(given - expected)
+            raise GraphError(
+                f"GraphModule: the state is of another graph. Predictors of this graph that it lacks: {lacking}; that this "
+                f"graph lacks: {unknown}. Build the graph with the node names that it had."
+            )
+        super().load_state(state, **options)
+
+
+class _Live:
+    """The graph that all copies of a program share.
+
+    Attributes:
+        graph: The graph, as the user gave it.
+        runs: The same graph without checkpointer and cache.
+        places: Where its DSPy modules are.
+        awaits: Whether it can only be awaited.
+    """
+
+    def __init__(self, graph: Any, places: dict[str, Held], awaits: bool, outputs: dict[str, str] | None) -> None:
+        self.graph = graph
+        self.runs = graph.copy(update={"checkpointer": None, "cache": None})
+        self.places = places
+        self.awaits = awaits
+        self._inputs = _keys(graph, "input_schema")
+        self._outputs = outputs
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """See to it that the graph takes these inputs: it would drop unknown ones without a word."""
+        if self._inputs is not None and (unknown := sorted(set(inputs) - self._inputs)):
+            raise GraphError(
+                f"GraphModule: got {', '.join(map(repr, unknown))}; the graph takes {', '.join(map(repr, sorted(self._inputs)))}. "
+                "Name the inputs as its state keys."
+            )
+
+    def prediction(self, state: Any, inputs: Mapping[str, Any]) -> dspy.Prediction:
+        """What came out, as DSPy has it."""
+        if not isinstance(state, Mapping):
+            return dspy.Prediction(output=state)
+        values = cast("Mapping[str, Any]", state)
+        if "__interrupt__" in values:
+            raise GraphError(
+                "GraphModule: the graph called interrupt(), and a program runs to its end. Answer it inside of the graph, or "
+                "optimise the part before it."
+            )
+        if self._outputs is None:
+            return dspy.Prediction(**{key: value for key, value in values.items() if key not in inputs})
+        for field, key in self._outputs.items():
+            if key not in values:
+                raise MissingKeyError(f"GraphModule: {missing(values, key)} The run did not write what {field!r} is read from.")
+        return dspy.Prediction(**{field: values[key] for field, key in self._outputs.items()})
+
+
+def _kept(found: Found, frozen: Sequence[str]) -> dict[str, Held]:
+    """The places whose modules are the program's."""
+    if isinstance(frozen, str):
+        raise GraphError(f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}].")
+
+    def is_frozen(path: str) -> bool:
+        return any(path == name or path.startswith(f"{name}/") for name in frozen)
+
+    paths = [*found.places, *(path for path, _ in found.hidden)]
+    for name in frozen:
+        if not any(path == name or path.startswith(f"{name}/") for path in paths):
+            raise GraphError(
+                f"GraphModule: frozen names {name!r}, which has no DSPy module; there are {', '.join(map(repr, paths))}."
+            )
+    for path, module in found.hidden:
+        if not is_frozen(path):
+            node = path.split("/")[0]
+            raise GraphError(
+                f"GraphModule: the node {path!r} calls {type(module).__name__} by itself, where its optimised copy cannot "
+                f"stand in. Make the module a node with dspy_node(...), or pass frozen=[{node!r}] to leave it as it is."
+            )
+    places = {path: held for path, held in found.places.items() if not is_frozen(path)}
+    if not places:
+        raise GraphError(
+            "GraphModule: the graph holds no DSPy module; expected nodes made with dspy_node(...), or edges over DSPy modules."
+        )
+    return places
+
+
+def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
+    if outputs is None:
+        return None
+    if isinstance(outputs, str):
+        raise GraphError(
+            f"GraphModule: outputs={outputs!r} is one text; expected a list of state keys, as outputs=[{outputs!r}]."
+        )
+    pairs = dict(outputs) if isinstance(outputs, Mapping) else {key: key for key in outputs}
+    known = _keys(graph, "output_schema")
+    if known is not None and (unknown := sorted(set(pairs.values()) - known)):
+        raise GraphError(
+            f"GraphModule: outputs names {', '.join(map(repr, unknown))}; the graph gives {', '.join(map(repr, sorted(known)))}."
+        )
+    return pairs
+
+
+def _keys(graph: Any, schema: str) -> set[str] | None:
+    """The keys of a schema of a graph; None if it takes any."""
+    builder = getattr(graph, "builder", None)
+    keys: set[str] = set(builder.schemas[getattr(builder, schema)]) if builder is not None else {"__root__"}
+    return None if "__root__" in keys else keys
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"
+
+
+def _copies(modules: Mapping[str, dspy.Module]) -> dict[str, dspy.Module]:
+    """Copies of modules; those that share a part share its copy."""
+    try:
+        return copy.deepcopy(dict(modules))
+    except Exception:  # noqa: BLE001  DSPy knows how to copy modules of which a part cannot be copied
+        copies = {id(module): module.deepcopy() for module in modules.values()}
+        return {path: copies[id(module)] for path, module in modules.items()}
+
+
+def _keep_callbacks(old: dspy.Module, new: dspy.Module) -> None:
+    """Give a copy the callbacks, which DSPy does not copy."""
+    known = dict(old.named_sub_modules(dspy.Module))
+    for name, module in new.named_sub_modules(dspy.Module):
+        if name in known:
+            cast("Any", module).callbacks = list(cast("Any", known[name]).callbacks)

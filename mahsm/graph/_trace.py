@@ -1,0 +1,67 @@
+"""The trace of one run of a graph: what its predictors did, in an order that does not depend on who was quicker."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any, SupportsIndex
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from mahsm.edges._edge_graph import edge_runs
+from mahsm.edges._items import current_item
+
+Place = tuple[int, tuple[int, ...]]
+"""A step of the graph; and which one of those that run side by side in it, if it is one of several."""
+
+
+class Trace(list[Any]):
+    """A DSPy trace, into which the items of edges and the tasks of `Send`s write at the same time.
+
+    Optimisers draw from a trace with a seed: with the order left to chance, equal seeds would give other programs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: list[Place] = []
+        self._lock = threading.Lock()
+        self._around = len(edge_runs.get())
+
+    def append(self, entry: Any) -> None:
+        with self._lock:
+            super().append(entry)
+            self._places.append(self._place())
+
+    def extend(self, entries: Iterable[Any]) -> None:
+        for entry in entries:
+            self.append(entry)
+
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        with self._lock:
+            self._places.pop(index)
+            return super().pop(index)
+
+    def ordered(self, predictors: Mapping[int, int]) -> list[Any]:
+        """The entries; those that were made side by side, in the order of items, and then of predictors.
+
+        Args:
+            predictors: From the `id` of a predictor to its number.
+        """
+        entries: list[Any] = []
+        with self._lock:
+            pairs = list(zip(self._places, self, strict=True))
+        for (_, side_by_side), group in groupby(pairs, key=lambda pair: (pair[0][0], bool(pair[0][1]))):
+            run = list(group)
+            if side_by_side:
+                run.sort(key=lambda pair: (pair[0][1], predictors.get(id(pair[1][0]), len(predictors))))
+            entries += [entry for _, entry in run]
+        return entries
+
+    def _place(self) -> Place:
+        runs, item = list(edge_runs.get().values())[self._around :], current_item.get()
+        if runs and item is not None:
+            metadata, order = runs[0].config.get("metadata", {}), item.order
+        else:
+            metadata = (var_child_runnable_config.get() or {}).get("metadata", {})
+            path = metadata.get("langgraph_path", ())  # ("__pregel_push", number of the Send, ...)
+            order = tuple(part for part in path[1:2] if isinstance(part, int))
+        return metadata.get("langgraph_step", 0), order

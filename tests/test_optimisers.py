@@ -1,0 +1,101 @@
+"""DSPy's optimisers on a graph with a vmap, a reduce and a router, from beginning to end and with a gain that is real."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from mahsm import GraphModule
+from mahsm.testing import FakeLM
+from tests.desk import PREDICTORS, RULE, desk, examples, metric, model, score
+
+TRAIN, HELD_OUT = examples(range(30)), examples(range(30, 60))
+heard: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Generator[None, None, None]:
+    logging.getLogger("dspy").setLevel(logging.ERROR)
+    heard.clear()
+    yield
+    logging.getLogger("dspy").setLevel(logging.INFO)
+
+
+def with_feedback(gold: Any, prediction: Any, trace: Any = None, name: Any = None, own: Any = None) -> Any:
+    if name is not None:
+        heard.append((name, trace, own))
+    right = metric(gold, prediction)
+    return dspy.Prediction(score=right, feedback="Right." if right else f"Expected {gold.reply!r}. {RULE}")
+
+
+def bootstrapped(program: GraphModule, lm: Any) -> Any:
+    optimiser = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=8, max_labeled_demos=0, max_rounds=3)
+    return optimiser.compile(program, trainset=TRAIN)
+
+
+def mipro(program: GraphModule, lm: Any) -> Any:
+    optimiser = dspy.MIPROv2(
+        metric=metric,
+        auto=None,
+        num_candidates=3,
+        prompt_model=lm,
+        task_model=lm,
+        max_bootstrapped_demos=1,
+        max_labeled_demos=0,
+        verbose=False,
+    )
+    return optimiser.compile(
+        program, trainset=TRAIN[:15], valset=TRAIN[15:], num_trials=5, minibatch=False, program_aware_proposer=False
+    )
+
+
+def gepa(program: GraphModule, lm: Any) -> Any:
+    optimiser = dspy.GEPA(metric=with_feedback, max_metric_calls=120, reflection_lm=lm, num_threads=4, seed=0)
+    return optimiser.compile(program, trainset=TRAIN[:15], valset=TRAIN[15:])
+
+
+def simba(program: GraphModule, lm: Any) -> Any:
+    optimiser = dspy.SIMBA(metric=metric, bsize=8, num_candidates=3, max_steps=2, max_demos=0, num_threads=4, prompt_model=lm)
+    return optimiser.compile(program, trainset=TRAIN, seed=1)
+
+
+@pytest.mark.parametrize("optimise", [bootstrapped, mipro, gepa, simba], ids=lambda function: function.__name__)
+def test_an_optimiser_gains_and_what_it_learned_can_be_saved(optimise: Any, tmp_path: Path) -> None:
+    graph = desk()
+    program = GraphModule(graph, outputs=["reply"])
+    before = score(program, HELD_OUT)
+    lm = FakeLM(model)
+    with dspy.context(lm=lm):
+        optimised = optimise(program, lm)
+    after = score(optimised, HELD_OUT)
+    assert before < 50
+    assert after > 90
+    assert [name for name, _ in optimised.named_predictors()] == PREDICTORS
+    assert score(GraphModule(graph, outputs=["reply"]), HELD_OUT) == before  # the graph is as it was
+
+    optimised.save(tmp_path / "program.json")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.desk", str(tmp_path / "program.json")], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) == after
+
+    assert optimised.apply() is graph
+    assert score(GraphModule(graph, outputs=["reply"]), HELD_OUT) == after
+
+
+def test_gepa_hears_of_each_predictor_with_its_trace() -> None:
+    lm = FakeLM(model)
+    with dspy.context(lm=lm):
+        gepa(GraphModule(desk(), outputs=["reply"]), lm)
+    assert heard
+    for name, trace, own in heard:
+        assert name in PREDICTORS
+        assert [set(outputs) for _, _, outputs in own] == [{"label"}] if "labels" in name else [{"reply"}]
+        labelled = [inputs["message"] for _, inputs, outputs in trace if set(outputs.keys()) == {"label"}]
+        places = [message.split(".")[1].split(")")[0] for message in labelled]
+        assert places == ["0", "1", "2"]  # as the items stand, whichever was quicker
