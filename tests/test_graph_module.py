@@ -150,7 +150,7 @@ GRAPHS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "operator": (
         lambda: graph_of(operator_node(ChainOperator([Asks(echo()), op(lambda found: found)]), output_fields=["out"])),
-        ["node/operators[0].ask"],
+        ["node/steps[0].ask"],
     ),
 }
 each_graph = pytest.mark.parametrize("kind", GRAPHS)

@@ -21,6 +21,7 @@ from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
 from mahsm.edges._items import current_item, lent
 from mahsm.errors import EdgeError
+from mahsm.nodes._outlet import Outlet, of_edge
 from mahsm.policies import Budget, Spending
 from mahsm.policies._budget import spendings
 
@@ -159,6 +160,9 @@ class EdgeGraph(ABC, Generic[RunT]):
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))
             stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
+            if of_edge.get() is None:
+                place = Outlet(run.writer or _nobody, config.get("metadata", {}), _item)
+                stack.callback(of_edge.reset, of_edge.set(place))
             outer = current_item.get()
             if outer is not None:
                 stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
@@ -176,6 +180,15 @@ class EdgeGraph(ABC, Generic[RunT]):
                 "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
             )
         return state["done"]
+
+
+def _nobody(_: Any) -> None:
+    """Who gets the stream events of an edge that runs outside of any graph."""
+
+
+def _item() -> tuple[int, ...]:
+    item = current_item.get()
+    return item.order if item is not None else ()
 
 
 def _reason(run: EdgeRun, closed: Closed) -> BaseException:

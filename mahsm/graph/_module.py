@@ -166,7 +166,7 @@ class GraphModule(dspy.Module):
         expected = {name for name, _ in cast("list[tuple[str, Any]]", self.named_parameters())}
         given = set(state) - {"metadata"}
         if expected != given:
-            lacking, unknown = _list(expected - given), _list(given - expected)
+            lacking, unknown = _listed(expected - given), _listed(given - expected)
             raise GraphError(
                 f"GraphModule: the state is of another graph. Predictors of this graph that it lacks: {lacking}; that this "
                 f"graph lacks: {unknown}. Build the graph with the node names that it had."
@@ -194,9 +194,9 @@ class _Live:
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         """See to it that the graph takes these inputs: it would drop unknown ones without a word."""
-        if self._inputs is not None and (unknown := sorted(set(inputs) - self._inputs)):
+        if self._inputs is not None and (unknown := set(inputs) - self._inputs):
             raise GraphError(
-                f"GraphModule: got {', '.join(map(repr, unknown))}; the graph takes {', '.join(map(repr, sorted(self._inputs)))}. "
+                f"GraphModule: got {_listed(unknown)}; the graph takes {_listed(self._inputs)}. "
                 "Name the inputs as its state keys."
             )
 
@@ -256,10 +256,8 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
         )
     pairs = dict(outputs) if isinstance(outputs, Mapping) else {key: key for key in outputs}
     known = _keys(graph, "output_schema")
-    if known is not None and (unknown := sorted(set(pairs.values()) - known)):
-        raise GraphError(
-            f"GraphModule: outputs names {', '.join(map(repr, unknown))}; the graph gives {', '.join(map(repr, sorted(known)))}."
-        )
+    if known is not None and (unknown := set(pairs.values()) - known):
+        raise GraphError(f"GraphModule: outputs names {_listed(unknown)}; the graph gives {_listed(known)}.")
     return pairs
 
 
@@ -270,7 +268,7 @@ def _keys(graph: Any, schema: str) -> set[str] | None:
     return None if "__root__" in keys else keys
 
 
-def _list(names: set[str]) -> str:
+def _listed(names: set[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "none"
 
 

@@ -2,7 +2,10 @@
 
 - `_node`    a node with a synchronous and an asynchronous side
 - `_target`  whatever an edge can call, made into one thing
-- `_dspy`    `dspy_node`; it imports DSPy, so it is loaded when first used
+- `_held`    places for DSPy modules, and what stands in for them inside a `GraphModule`
+- `_outlet`  where the stream events of a node go
+- `_dspy`    `dspy_node`, with `_fields` (state keys <-> fields) and `_tokens` (streaming); they import DSPy, so they are loaded
+             when first used
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,28 +2,28 @@
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeAlias, cast, overload
+from functools import partial
+from typing import Any, overload
 
 import dspy
 from langchain_core.runnables import RunnableConfig
 
-from mahsm import _spans
-from mahsm._state import as_dict, missing, shown
+from mahsm import _spans, _tasks
+from mahsm._state import as_dict, shown
 from mahsm._types import State
 from mahsm._watch import watched
-from mahsm.errors import MissingKeyError, NodeError
+from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Limited
+from mahsm.nodes._fields import Fields, Inputs, Outputs, Transform
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
+from mahsm.nodes._outlet import Outlet, outlet
 from mahsm.nodes._target import provider_of
+from mahsm.nodes._tokens import call_streaming, streamed_fields
 from mahsm.policies._budget import check_budgets
-
-Fields: TypeAlias = Sequence[str] | Mapping[str, str]
-"""Names of a module's fields; or from each field to the state key that it is read from or written to."""
 
 
 class DSPyNode(Node):
@@ -38,29 +38,24 @@ class DSPyNode(Node):
         *,
         input_fields: Fields | None = None,
         output_fields: Fields | None = None,
+        input_transform: Transform | None = None,
+        output_transform: Transform | None = None,
+        prefix: str | None = None,
+        stream: bool | Sequence[str] = False,
         rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         name = name or node_name(type(module).__name__)
-        super().__init__(self._run, self._run_async, name=name)
+        transforms = {"input_transform": input_transform, "output_transform": output_transform}
+        super().__init__(self._run, self._run_async, name=name, inside=transforms)
         self._held = Held(module)
         self.held = {"": self._held}
-        self._reader = f"dspy_node {name!r}"
+        self._label = name
+        reader = f"dspy_node {name!r}"
+        self._inputs = Inputs(reader, module, input_fields, input_transform)
+        self._outputs = Outputs(reader, module, output_fields, output_transform, prefix)
+        self._streamed = streamed_fields(reader, module, stream)
         self._limit = None if rate_limit is None else RateLimit.of(rate_limit)
-        required, optional = _input_names(module)
-        if input_fields is None:
-            if not required and not optional:
-                raise NodeError(
-                    f"{self._reader}: {type(module).__name__}.forward names no inputs, and there is no signature to take them "
-                    "from. Pass input_fields=[...]."
-                )
-            self._inputs = {field: field for field in (*required, *optional)}
-        else:
-            self._inputs = _mapping(self._reader, "input_fields", input_fields)
-            if lacking := [field for field in required if field not in self._inputs]:
-                raise NodeError(f"{self._reader}: input_fields={shown(input_fields)} lacks {lacking}, which the module needs.")
-        self._required = frozenset(self._inputs) - frozenset(optional)
-        self._outputs = None if output_fields is None else _mapping(self._reader, "output_fields", output_fields)
 
     @property
     def module(self) -> dspy.Module:
@@ -75,31 +70,36 @@ class DSPyNode(Node):
     @property
     def reads(self) -> frozenset[str]:
         """The state keys that it reads, if they are there."""
-        return frozenset(self._inputs.values())
+        return self._inputs.keys
 
     @property
     def writes(self) -> frozenset[str]:
         """The state keys that it is known to write."""
-        if self._outputs is not None:
-            return frozenset(self._outputs.values())
-        signature = _signature(self.module)
-        return frozenset() if signature is None else frozenset(signature.output_fields)
+        return self._outputs.keys
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
-        arguments = self._arguments(state)
+        arguments = self._inputs.of(as_dict(state))
         with self._traced(config), self._admitted(state, arguments):
-            return self._update(self.module(**arguments))
+            if self._streamed:
+                place = outlet(config)  # before another thread calls
+                return self._outputs.of(_tasks.call(partial(self._streaming, arguments, config, place)))
+            return self._outputs.of(self.module(**arguments))
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> State:
-        arguments = self._arguments(state)
+        arguments = self._inputs.of(as_dict(state))
         with self._traced(config):
-            return await self._called(state, arguments)
+            async with self._admitted(state, arguments):
+                return self._outputs.of(await self._called(arguments, config))
 
-    async def _called(self, state: Any, arguments: dict[str, Any]) -> State:
-        async with self._admitted(state, arguments):
-            if self.is_async:
-                return self._update(await self.module.acall(**arguments))
-            return self._update(await asyncio.to_thread(self.module, **arguments))
+    async def _called(self, arguments: dict[str, Any], config: RunnableConfig) -> Any:
+        if self._streamed:
+            return await self._streaming(arguments, config, outlet(config))
+        if self.is_async:
+            return await self.module.acall(**arguments)
+        return await asyncio.to_thread(self.module, **arguments)
+
+    async def _streaming(self, arguments: dict[str, Any], config: RunnableConfig, place: Outlet) -> Any:
+        return await call_streaming(self._label, self.module, self._streamed, arguments, config, place)
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
@@ -121,30 +121,6 @@ class DSPyNode(Node):
             return nullcontext()
         return Limited.of(self._limit, lambda: provider_of(self.module)).block(as_dict(state), arguments)
 
-    def _arguments(self, state: Any) -> dict[str, Any]:
-        values = as_dict(state)
-        for field, key in self._inputs.items():
-            if key not in values and field in self._required:
-                raise MissingKeyError(
-                    f"{self._reader}: {missing(values, key)} Its module needs {field!r}: write the key first, or pass "
-                    f"input_fields={{{field!r}: <state key>}}."
-                )
-        return {field: values[key] for field, key in self._inputs.items() if key in values}
-
-    def _update(self, result: object) -> State:
-        if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
-            raise NodeError(
-                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
-                "dspy.Prediction(name=value)."
-            )
-        update = cast("State", _plain(result))
-        if self._outputs is None:
-            return update
-        for field in self._outputs:
-            if field not in update:
-                raise NodeError(f"{self._reader}: {missing(update, field, 'the prediction')} Change output_fields.")
-        return {key: update[field] for field, key in self._outputs.items()}
-
 
 @overload
 def dspy_node(
@@ -153,6 +129,10 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    input_transform: Transform | None = None,
+    output_transform: Transform | None = None,
+    prefix: str | None = None,
+    stream: bool | Sequence[str] = False,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> DSPyNode: ...
@@ -163,6 +143,10 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    input_transform: Transform | None = None,
+    output_transform: Transform | None = None,
+    prefix: str | None = None,
+    stream: bool | Sequence[str] = False,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Callable[..., DSPyNode]: ...
@@ -171,6 +155,10 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    input_transform: Transform | None = None,
+    output_transform: Transform | None = None,
+    prefix: str | None = None,
+    stream: bool | Sequence[str] = False,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
@@ -180,18 +168,31 @@ def dspy_node(
     *,
     input_fields: Fields | None = None,
     output_fields: Fields | None = None,
+    input_transform: Transform | None = None,
+    output_transform: Transform | None = None,
+    prefix: str | None = None,
+    stream: bool | Sequence[str] = False,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
 
     Args:
-        module: A module, or a class of modules. A decorated class makes nodes: `Summarize(...)` is then a node whose
+        module: A module, or a class of modules; or a `dspy.Parallel`, whose input is `exec_pairs` and whose output is
+            `results`. A decorated class makes nodes: `Summarize(...)` is then a node whose
             `module` is the instance, and the class itself is `Summarize.__wrapped__`.
         input_fields: Inputs of the module: names that are both field and state key, or `{field: state key}`. By default
             what `forward` takes, or the inputs of its signature.
         output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the state schema
             lacks.
+        input_transform: From the state to inputs of the module, as a dict by field. What it does not give is read from the
+            state, as `input_fields` says.
+        output_transform: From what the module returned to the outputs, as a dict by field, which `output_fields` and `prefix`
+            then apply to.
+        prefix: What stands before the names of the keys that are written, such as `"draft_"`: two modules side by side that
+            both give a `reasoning` need it. Keys that `output_fields` spells out stay as they are spelled.
+        stream: Stream the tokens of outputs that are texts: True for all, or names of fields. `stream_mode="custom"` gets a
+            `TokenEvent` for each token, `stream_mode="messages"` a message chunk; from inside an edge, too.
         rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
             In an edge that waits for the same provider, its items do not wait twice.
         name: Node name; by default the class's.
@@ -200,7 +201,8 @@ def dspy_node(
         A node that gives plain values, never a `Prediction`: nested predictions become dicts, pydantic models stay.
 
     Raises:
-        NodeError: at once, if this is no DSPy module or its inputs cannot be told; when run, if an output is missing.
+        NodeError: at once, if this is no DSPy module, its inputs cannot be told, or arguments contradict each other; when
+            run, if an output is missing, or what a transform gives is no dict.
         MissingKeyError: when run, if the state lacks a required input.
 
     Example:
@@ -211,12 +213,23 @@ def dspy_node(
         ...     node.invoke({"doc": "a long text"})
         {'summary': 'short'}
     """
-    options: Any = {"input_fields": input_fields, "output_fields": output_fields, "rate_limit": rate_limit, "name": name}
+    options: Any = {
+        "input_fields": input_fields,
+        "output_fields": output_fields,
+        "input_transform": input_transform,
+        "output_transform": output_transform,
+        "prefix": prefix,
+        "stream": stream,
+        "rate_limit": rate_limit,
+        "name": name,
+    }
     wrap = functools.partial(DSPyNode, **options)
     if module is None:
         return functools.partial(dspy_node, **options)
     if isinstance(module, dspy.Module):
         return wrap(module)
+    if isinstance(module, dspy.Parallel):
+        return wrap(_Pairs(module))
     given = shown(module)
     if not (isinstance(module, type) and issubclass(module, dspy.Module)):
         raise NodeError(f"dspy_node: got {given}; expected a dspy.Module, or a class of them.")
@@ -228,53 +241,12 @@ def dspy_node(
     return make
 
 
-def _input_names(module: dspy.Module) -> tuple[list[str], list[str]]:
-    """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
-    forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
-    parameters = inspect.signature(forward).parameters.values()
-    named = [
-        parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
-    required = [parameter.name for parameter in named if parameter.default is parameter.empty]
-    optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
-    signature = _signature(module)
-    if signature is not None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        for field, info in signature.input_fields.items():
-            if field not in required and field not in optional:
-                (required if info.is_required() else optional).append(field)
-    return required, optional
+class _Pairs(dspy.Module):
+    """A `dspy.Parallel`, which is no module itself."""
 
+    def __init__(self, parallel: dspy.Parallel) -> None:
+        super().__init__()
+        self._parallel = parallel
 
-def _signature(module: dspy.Module) -> Any:
-    signature = getattr(module, "signature", None)
-    if hasattr(signature, "input_fields"):
-        return signature
-    inner = getattr(module, "module", None)  # BestOfN, Refine
-    if isinstance(inner, dspy.Module):
-        return _signature(inner)
-    predictors = module.predictors()
-    return predictors[0].signature if len(predictors) == 1 else None
-
-
-def _mapping(reader: str, argument: str, fields: Fields) -> dict[str, str]:
-    if isinstance(fields, Mapping):
-        pairs = dict(fields)
-    elif isinstance(fields, str):
-        raise NodeError(f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as {argument}=[{fields!r}].")
-    else:
-        pairs = {field: field for field in fields}
-    if odd := [name for pair in pairs.items() for name in pair if not isinstance(name, str)]:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise NodeError(f"{reader}: {argument} has {shown(odd[0])}; expected names of fields, or {{field: state key}}.")
-    return pairs
-
-
-def _plain(value: Any) -> Any:
-    """The value without predictions in it; what holds none is not copied."""
-    if isinstance(value, dspy.Example):
-        value = dict(cast("Mapping[str, Any]", value).items())
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in cast("dict[Any, Any]", value).items()}
-    if type(value) in (list, tuple):
-        entries = [_plain(entry) for entry in cast("Sequence[Any]", value)]
-        return entries if isinstance(value, list) else tuple(entries)
-    return value
+    def forward(self, exec_pairs: Any) -> dspy.Prediction:
+        return dspy.Prediction(results=self._parallel(exec_pairs))

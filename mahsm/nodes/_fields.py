@@ -1,0 +1,209 @@
+"""Between the keys of a state and the fields of a DSPy module, both ways."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import dspy
+
+from mahsm._state import missing, shown
+from mahsm._types import State
+from mahsm.errors import MissingKeyError, NodeError
+
+Fields: TypeAlias = Sequence[str] | Mapping[str, str]
+"""Names of a module's fields; or from each field to the state key that it is read from or written to."""
+Transform: TypeAlias = Callable[[Any], Mapping[str, Any]]
+
+
+class Inputs:
+    """How a module's arguments are made of a state.
+
+    Args:
+        reader: Who says so in errors.
+        module: The module.
+        fields: Which of its inputs are read, and from where; by default all that it is known to take.
+        transform: From the state to inputs; what it does not give is read.
+
+    Attributes:
+        keys: The state keys that are read, if they are there.
+
+    Raises:
+        NodeError: if the inputs cannot be told, or `fields` lacks one that the module needs.
+    """
+
+    def __init__(self, reader: str, module: Any, fields: Fields | None, transform: Transform | None) -> None:
+        self._reader = reader
+        self._transform = _function(reader, "input_transform", transform, "a function from the state to a dict of inputs")
+        required, optional = _input_names(module)
+        if fields is None:
+            if not required and not optional and transform is None:
+                raise NodeError(
+                    f"{reader}: {type(module).__name__}.forward names no inputs, and there is no signature to take them "
+                    "from. Pass input_fields=[...]."
+                )
+            self._keys = {field: field for field in (*required, *optional)}
+        else:
+            self._keys = _pairs(reader, "input_fields", fields)
+            if transform is None and (lacking := [field for field in required if field not in self._keys]):
+                raise NodeError(f"{reader}: input_fields={shown(fields)} lacks {lacking}, which the module needs.")
+        self._required = (frozenset(self._keys) - frozenset(optional)) | frozenset(required)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(self._keys.values())
+
+    def of(self, state: State) -> dict[str, Any]:
+        """The arguments.
+
+        Raises:
+            MissingKeyError: if there is nothing for a required input.
+        """
+        given = {} if self._transform is None else _mapping(self._reader, "input_transform", self._transform(state))
+        read = {field: state[key] for field, key in self._keys.items() if field not in given and key in state}
+        arguments = {**read, **given}
+        for field in sorted(self._required - arguments.keys()):
+            key = self._keys.get(field, field)
+            besides = "" if self._transform is None else " input_transform does not give it, either."
+            raise MissingKeyError(
+                f"{self._reader}: {missing(state, key)} Its module needs {field!r}: write the key first, or pass "
+                f"input_fields={{{field!r}: <state key>}}.{besides}"
+            )
+        return arguments
+
+
+class Outputs:
+    """How an update of the state is made of what a module gives back.
+
+    Args:
+        reader: Who says so in errors.
+        module: The module.
+        fields: Which outputs are written, and where; by default all.
+        transform: From the prediction to the outputs.
+        prefix: What stands before the names of keys that `fields` does not spell out.
+
+    Raises:
+        NodeError: for a prefix that has nothing to stand before.
+    """
+
+    def __init__(
+        self, reader: str, module: Any, fields: Fields | None, transform: Transform | None, prefix: str | None
+    ) -> None:
+        self._reader = reader
+        self._transform = _function(reader, "output_transform", transform, "a function from the prediction to a dict")
+        self._prefix = _prefix(reader, prefix)
+        if isinstance(fields, Mapping) and prefix is not None:
+            raise NodeError(
+                f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. Pass a list of "
+                "fields, or leave prefix out."
+            )
+        pairs = None if fields is None else _pairs(reader, "output_fields", fields)
+        self._keys = None if pairs is None else {field: self._key(key) for field, key in pairs.items()}
+        signature = signature_of(module)
+        self._known = frozenset[str]() if signature is None or transform is not None else frozenset(signature.output_fields)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The state keys that are known to be written."""
+        return frozenset(map(self._key, self._known)) if self._keys is None else frozenset(self._keys.values())
+
+    def of(self, result: Any) -> State:
+        """The update.
+
+        Raises:
+            NodeError: if the result has no fields, or lacks one that is to be written.
+        """
+        if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
+            raise NodeError(
+                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
+                "dspy.Prediction(name=value)."
+            )
+        given: Any = cast("Any", result)
+        if self._transform is not None:
+            given = _mapping(self._reader, "output_transform", self._transform(given))
+        update: State = plain(given)
+        if self._keys is None:
+            return {self._key(field): value for field, value in update.items()}
+        for field in self._keys:
+            if field not in update:
+                raise NodeError(f"{self._reader}: {missing(update, field, 'the prediction')} Change output_fields.")
+        return {key: update[field] for field, key in self._keys.items()}
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}{name}"
+
+
+def signature_of(module: Any) -> Any:
+    """The signature that a module has as a whole, if it has one."""
+    signature = getattr(module, "signature", None)
+    if hasattr(signature, "input_fields"):
+        return signature
+    inner = getattr(module, "module", None)  # BestOfN, Refine
+    if isinstance(inner, dspy.Module):
+        return signature_of(inner)
+    predictors = module.predictors()
+    return predictors[0].signature if len(predictors) == 1 else None
+
+
+def plain(value: Any) -> Any:
+    """The value without predictions in it; what holds none is not copied."""
+    if isinstance(value, dspy.Example):
+        value = dict(cast("Mapping[str, Any]", value).items())
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        entries = [plain(entry) for entry in cast("Sequence[Any]", value)]
+        return entries if isinstance(value, list) else tuple(entries)
+    return value
+
+
+def _input_names(module: Any) -> tuple[list[str], list[str]]:
+    """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
+    forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
+    parameters = inspect.signature(forward).parameters.values()
+    named = [
+        parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    required = [parameter.name for parameter in named if parameter.default is parameter.empty]
+    optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
+    signature = signature_of(module)
+    if signature is not None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for field, info in signature.input_fields.items():
+            if field not in required and field not in optional and not _is_made_inside(module, field):
+                (required if info.is_required() else optional).append(field)
+    return required, optional
+
+
+def _is_made_inside(module: Any, field: str) -> bool:
+    """Whether the module fills the field itself: a `MultiChainComparison` makes attempts of its `completions`."""
+    return isinstance(module, dspy.MultiChainComparison) and re.fullmatch(r"reasoning_attempt_\d+", field) is not None
+
+
+def _pairs(reader: str, argument: str, fields: Fields) -> dict[str, str]:
+    if isinstance(fields, Mapping):
+        pairs = dict(fields)
+    elif isinstance(fields, str):
+        raise NodeError(f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as {argument}=[{fields!r}].")
+    else:
+        pairs = {field: field for field in fields}
+    if odd := [name for pair in pairs.items() for name in pair if not isinstance(name, str)]:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise NodeError(f"{reader}: {argument} has {shown(odd[0])}; expected names of fields, or {{field: state key}}.")
+    return pairs
+
+
+def _function(reader: str, argument: str, function: Any, expected: str) -> Any:
+    if function is not None and not callable(function):
+        raise NodeError(f"{reader}: {argument}={shown(function)}; expected {expected}.")
+    return function
+
+
+def _prefix(reader: str, prefix: Any) -> str:
+    if prefix is not None and (not isinstance(prefix, str) or not prefix):
+        raise NodeError(f"{reader}: prefix={shown(prefix)}; expected a text, as prefix='draft_'.")
+    return prefix or ""
+
+
+def _mapping(reader: str, argument: str, given: Any) -> dict[str, Any]:
+    if isinstance(given, dspy.Example | Mapping):
+        return dict(cast("Mapping[str, Any]", given).items())
+    raise NodeError(f"{reader}: {argument} returned {shown(given)}; expected a dict of fields.")

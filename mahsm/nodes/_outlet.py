@@ -1,0 +1,40 @@
+"""Where a node's stream events go: what LangGraph shows of an edge comes from the edge's own node, and not from inside."""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """Where stream events go.
+
+    Attributes:
+        write: LangGraph's stream writer.
+        metadata: What LangGraph says of the node.
+        item: Which item of an edge runs here, as a path of indices through nested edges; `()` outside of edges.
+    """
+
+    write: Callable[[Any], object]
+    metadata: Mapping[str, Any]
+    item: Callable[[], tuple[int, ...]] = tuple
+
+
+of_edge: ContextVar[Outlet | None] = ContextVar("mahsm_outlet", default=None)
+"""The outlet of the outermost edge that runs here."""
+
+
+def outlet(config: RunnableConfig) -> Outlet:
+    """The outlet of the node that runs here with this config."""
+    return of_edge.get() or Outlet(_writer(), config.get("metadata", {}))
+
+
+def _writer() -> Callable[[Any], object]:
+    try:
+        return get_stream_writer()
+    except (RuntimeError, KeyError):  # outside of any graph
+        return lambda _: None
