@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mahsm import testing as testing
     from mahsm import tracing as tracing
     from mahsm._progress import progress as progress
+    from mahsm._usage import usage as usage
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
     from mahsm.edges import fuse as fuse
@@ -85,6 +86,7 @@ _HOMES = {
     "reducers": "mahsm.reducers",
     "testing": "mahsm.testing",
     "tracing": "mahsm.tracing",
+    "usage": "mahsm._usage",
     "vmap": "mahsm.edges",
 }
 
@@ -119,6 +121,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "reducers",
     "testing",
     "tracing",
+    "usage",
     "vmap",
 ]
 

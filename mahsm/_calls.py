@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from mahsm._usage import Answer, count_answer, count_call
+from mahsm._ledger import book
+from mahsm._meters import Answer, count_answer, count_call
 from mahsm.errors import JitError
 
 
@@ -103,6 +104,7 @@ def _counted(passed: Pass | None) -> Generator[SeenCall, None, None]:
         failure = error
         raise
     finally:
+        book(seen.answer)
         if seen.answer is not None:
             count_answer(seen.answer)
         if passed is not None:

@@ -2,46 +2,123 @@
 
 import copy
 import sys
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, copy_context
 from functools import cache
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from mahsm import _calls, _spans
-from mahsm._usage import Answer
+from mahsm._ledger import book
+from mahsm._meters import Answer, count_answer, count_call
 
-_seen: ContextVar[_calls.SeenCall | None] = ContextVar("mahsm_dspy_call", default=None)
+_seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
+"""The call that is being made here, and whether DSPy's history is off."""
+_watching: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
 
 
-def watched_settings() -> AbstractContextManager[Any]:
+@contextmanager
+def watched_settings() -> Generator[None, None, None]:
     """A `dspy.context` in which every call of a language model is seen.
 
     Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them hand it to the
-    adapter.
+    adapter. What is called in neither way is seen by its entry in DSPy's history, once it has ended.
     """
     dspy: Any = sys.modules["dspy"]
     adapter: Any = dspy.settings.adapter or dspy.ChatAdapter()
     lm: Any = dspy.settings.lm
-    watched: dict[str, Any] = {"adapter": _watched_adapter(adapter)}
+    token = _watching.set(True)
+    around = _Around()
+    callers: list[Any] = [one for one in dspy.settings.caller_modules or () if not isinstance(one, _Reader)]
+    watched: dict[str, Any] = {"adapter": _watched_adapter(adapter, around), "caller_modules": [_Reader(around), *callers]}
     if lm is not None:
-        watched["lm"] = watched_lm(lm)
+        watched["lm"] = watched_lm(lm, around)
     if (tracer := _spans.tracer()) is not None:
         present: list[Any] = dspy.settings.callbacks
         watched["callbacks"] = [*present, *tracer.dspy_callbacks(present)]
-    return dspy.context(**watched)
+    try:
+        with dspy.context(**watched):
+            yield
+    finally:
+        _watching.reset(token)
 
 
-def watched_lm(lm: Any) -> Any:
+def regained() -> AbstractContextManager[None]:
+    """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
+    dspy: Any = sys.modules.get("dspy")
+    around = None if dspy is None or _watching.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
+    return nullcontext() if around is None else around.here()
+
+
+class _Around:
+    """The context in which a block is watched, for threads that know DSPy's settings of it and nothing else.
+
+    `dspy.Parallel`, and with it `Module.batch` and `dspy.Evaluate`, starts such threads.
+    """
+
+    def __init__(self) -> None:
+        self._context = copy_context()
+
+    def here(self) -> AbstractContextManager[None]:
+        """A block that has the context, wherever it runs."""
+        return nullcontext() if _watching.get() else self._restored()
+
+    @contextmanager
+    def _restored(self) -> Generator[None, None, None]:
+        present = copy_context()
+        tokens = [(variable, variable.set(value)) for variable, value in self._context.items() if variable not in present]
+        try:
+            yield
+        finally:
+            for variable, token in tokens:
+                variable.reset(token)
+
+
+class _Reader:
+    """Reads the entries that DSPy adds to the histories of calling modules, of which it seems to be one."""
+
+    def __init__(self, around: _Around) -> None:
+        self._around = around
+
+    @property
+    def history(self) -> Self:
+        return self
+
+    def __len__(self) -> int:
+        return 0
+
+    def pop(self, index: int) -> None:
+        """Nothing is kept."""
+
+    def append(self, entry: dict[str, Any]) -> None:
+        if _seen.get() is not None:  # a view of the language model sees the call
+            return
+        answer = _answer(entry, may_be_cached=entry["kwargs"].get("cache", True))
+        with self._around.here():
+            count_call()
+            count_answer(answer)
+            book(answer)
+
+
+def watched_lm(lm: Any, around: _Around | None = None) -> Any:
     """A view of a language model: the same state, connections and history, and calls that are seen."""
-    if isinstance(lm, _WatchedLM) or not hasattr(lm, "num_retries"):
+    if not hasattr(lm, "num_retries") or (isinstance(lm, _WatchedLM) and around is None):
         return lm
-    view: Any = object.__new__(_lm_class(cast("type[Any]", type(lm))))
+    kind = cast("type[Any]", type(lm))
+    view: Any = object.__new__(kind if issubclass(kind, _WatchedLM) else _lm_class(kind))
     view.__dict__ = lm.__dict__
+    view.around = around or _Around()
     return view
 
 
 class _WatchedLM:
     """What a view of a language model does otherwise."""
+
+    around: _Around
+
+    @property
+    def _around(self) -> _Around:
+        return getattr(self, "around", None) or _Around()  # a deep copy has lost it
 
     @property
     def num_retries(self) -> int:
@@ -52,23 +129,21 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with _calls.call(_characters(prompt, messages)) as seen, self._span(prompt, messages, kwargs) as span:
-            token = _seen.set(seen)
-            try:
+        with (
+            self._around.here(),
+            _calls.call(_characters(prompt, messages)) as seen,
+            self._span(prompt, messages, kwargs) as span,
+        ):
+            with _reported(seen):
                 outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
-            finally:
-                _seen.reset(token)
             span.end(outputs, seen.answer)
             return outputs
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         async with _calls.call_async(_characters(prompt, messages)) as seen:
             with self._span(prompt, messages, kwargs) as span:
-                token = _seen.set(seen)
-                try:
+                with _reported(seen):
                     outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
-                finally:
-                    _seen.reset(token)
                 span.end(outputs, seen.answer)
                 return outputs
 
@@ -76,9 +151,11 @@ class _WatchedLM:
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        if (seen := _seen.get()) is not None:
-            seen.answer = _answer(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
-        super().update_history(entry)  # type: ignore[misc]
+        here = _seen.get()
+        with _settings(disable_history=True) if here is not None and here[1] else nullcontext():
+            super().update_history(entry)  # type: ignore[misc]  # it may add a price
+        if here is not None:
+            here[0].answer = _answer(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
 
 
 def _answer(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
@@ -96,27 +173,44 @@ def _characters(prompt: Any, messages: Any) -> int:
     return len(str(prompt or "")) + sum(len(str(message)) for message in messages or ())
 
 
+@contextmanager
+def _reported(seen: _calls.SeenCall) -> Generator[None, None, None]:
+    """The block makes the call. DSPy says in its history what it took; where that is off, it is on for this entry only."""
+    off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
+    token = _seen.set((seen, off))
+    try:
+        with _settings(disable_history=False) if off else nullcontext():
+            yield
+    finally:
+        _seen.reset(token)
+
+
+def _settings(**settings: Any) -> AbstractContextManager[Any]:
+    return cast("Any", sys.modules["dspy"]).context(**settings)
+
+
 @cache
 def _lm_class(kind: type[Any]) -> type[Any]:
-    return type(kind.__name__, (_WatchedLM, kind), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": ("around",)}
+    return type(kind.__name__, (_WatchedLM, kind), names)
 
 
-def _watched_adapter(adapter: Any) -> Any:
+def _watched_adapter(adapter: Any, around: _Around) -> Any:
     kind = cast("type[Any]", type(adapter))
-    if getattr(kind, "_mahsm", False):
-        return adapter
     view = copy.copy(adapter)
-    view.__class__ = _adapter_class(kind)
+    if not getattr(kind, "_mahsm", False):
+        view.__class__ = _adapter_class(kind)
+    view._mahsm_around = around
     return view
 
 
 @cache
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        return kind.__call__(self, watched_lm(lm), *args, **kwargs)
+        return kind.__call__(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
-        return await kind.acall(self, watched_lm(lm), *args, **kwargs)
+        return await kind.acall(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     made: Any = type(
         kind.__name__,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
+from mahsm._ledger import Usage
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,12 +20,24 @@ EVERY = 0.1
 
 
 class ProgressEvent(TypedDict):
-    """What `stream_mode="custom"` shows of an edge run, about ten times a second and once at the end."""
+    """What `stream_mode="custom"` shows of an edge run, about ten times a second and once at the end.
+
+    Attributes:
+        edge: The edge's name.
+        done: Items that have ended.
+        total: Items in the batch.
+        errors: Items that failed.
+        tokens: Tokens that its calls of models took in this process, in and out. Calls inside of plain functions are seen in a
+            block of `mahsm.usage()`, `mahsm.budget()` or with traces on.
+        usd: What they cost, in US dollars, as far as prices are known.
+    """
 
     edge: str
     done: int
     total: int
     errors: int
+    tokens: int
+    usd: float
 
 
 Observer = Callable[[int, ProgressEvent], object]
@@ -40,11 +54,15 @@ class Progress:
         edge: Name of the edge.
         total: Items in the batch.
         write: Where the events go besides the bars, such as LangGraph's stream writer.
+        used: What its calls of models have taken so far.
     """
 
-    def __init__(self, edge: str, total: int, write: Callable[[ProgressEvent], object] | None = None) -> None:
-        self._event = ProgressEvent(edge=edge, done=0, total=total, errors=0)
+    def __init__(
+        self, edge: str, total: int, write: Callable[[ProgressEvent], object] | None = None, used: Usage | None = None
+    ) -> None:
+        self._event = ProgressEvent(edge=edge, done=0, total=total, errors=0, tokens=0, usd=0.0)
         self._write = write
+        self._used = used or Usage()
         self._observers = _observers.get()
         self._number = next(_numbers)
         self._next = 0.0
@@ -75,6 +93,7 @@ class Progress:
 
     def _tell(self) -> None:
         event = self._event.copy()
+        event.update(tokens=self._used.tokens, usd=self._used.usd)
         if self._write is not None:
             self._write(event)
         for observer in self._observers:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from mahsm._usage import Answer
+from mahsm._meters import Answer
 
 
 class Timings:

@@ -1,159 +1,51 @@
-"""What calls of models take: counted where they are made, added up wherever somebody asks."""
+"""`mahsm.usage()`: what the calls of models in a block took."""
 
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 
+from mahsm._ledger import EdgeUsage, Ledger, Prices, Usage, booked
+from mahsm._state import shown
+from mahsm._watch import watched
+from mahsm.errors import EdgeError
 
-@dataclass(frozen=True)
-class Answer:
-    """What one answer of a model took.
-
-    Attributes:
-        model: The model's name, as the client knows it.
-        input_tokens: Tokens of the prompt.
-        output_tokens: Tokens of the answer.
-        usd: Its price, or None if nobody knows it.
-        cached: It came from a cache, and took nothing.
-    """
-
-    model: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    usd: float | None = None
-    cached: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in and out."""
-        return self.input_tokens + self.output_tokens
-
-
-class Meter:
-    """Adds up calls and answers. Safe in threads.
-
-    Attributes:
-        calls: Calls of models, or of targets that called none; less the cached ones.
-        answers: Answers that were reported.
-        cached: Those of them that came from a cache.
-        input_tokens: Tokens of prompts.
-        output_tokens: Tokens of answers.
-        usd: Their price, as far as it is known.
-        most_calls: How many calls attempts may begin.
-    """
-
-    most_calls: float | None = None
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.calls = 0
-        self.answers = 0
-        self.cached = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.usd = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in and out."""
-        return self.input_tokens + self.output_tokens
-
-    def call(self, *, most: float | None = None) -> bool:
-        """A call begins, unless there have been `most` calls; whether it does."""
-        with self._lock:
-            if most is not None and self.calls >= most:
-                return False
-            self.calls += 1
-            return True
-
-    def uncall(self) -> None:
-        """The call is not made."""
-        with self._lock:
-            self.calls -= 1
-
-    def answer(self, answer: Answer) -> None:
-        """A call has ended with an answer."""
-        with self._lock:
-            self.answers += 1
-            if answer.cached:
-                self.cached += 1
-                self.calls -= 1
-                return
-            self.input_tokens += answer.input_tokens
-            self.output_tokens += answer.output_tokens
-            self.usd += answer.usd or 0.0
-
-
-class Attempt(Meter):
-    """The meter of one attempt of an item.
-
-    Args:
-        counted: It has been counted as a call, which the first call inside stands for.
-    """
-
-    def __init__(self, *, counted: bool = False) -> None:
-        super().__init__()
-        self._stood_for = not counted
-
-    def stand_for(self) -> bool:
-        """Whether a call inside is the one that was counted when the attempt began."""
-        with self._lock:
-            first, self._stood_for = not self._stood_for, True
-        return first
-
-
-_meters: ContextVar[tuple[Meter, ...]] = ContextVar("mahsm_meters", default=())
-
-
-def is_metered() -> bool:
-    """Whether anybody counts what is called here."""
-    return bool(_meters.get())
+__all__ = ["EdgeUsage", "Ledger", "Usage", "usage"]
 
 
 @contextmanager
-def metered(meter: Meter) -> Generator[None, None, None]:
-    """Count what is called in the block, here and in the meters around."""
-    token = _meters.set((*_meters.get(), meter))
-    try:
-        yield
-    finally:
-        _meters.reset(token)
+def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
+    """Add up what the calls of models in the block take: tokens, US dollars, calls, cache hits.
 
+    It sees the calls of DSPy's and LangChain's models, in any thread and on any loop that the block leads to, `dspy.Parallel`
+    and `dspy.Evaluate` included. Blocks nest: each sees what is called in it.
 
-def count_call() -> None:
-    """A call begins here, whatever is spent."""
-    if not _is_stood_for():
-        for meter in _meters.get():
-            meter.call()
+    Args:
+        prices: From a model's name, as it stands in `by_model`, to US dollars per million tokens, in and out. DSPy knows the
+            prices of the providers' own models; LangChain's models do not say what they cost.
 
+    Yields:
+        The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`, `usd` and
+        `unpriced`; the same in `by_model` and `by_node`, and for each run of an edge in `runs`.
 
-def count_attempt() -> Meter | None:
-    """An attempt of an item begins here, if no meter is at its `most_calls`; else the meter that is."""
-    if _is_stood_for():
-        return None
-    meters = _meters.get()
-    for place, meter in enumerate(meters):
-        if not meter.call(most=meter.most_calls):
-            for counted in meters[:place]:
-                counted.uncall()
-            return meter
-    return None
+    Raises:
+        EdgeError: at once, for prices that are none.
 
-
-def in_attempt() -> bool:
-    """Whether an attempt of an item is running here."""
-    return any(isinstance(meter, Attempt) for meter in _meters.get())
-
-
-def _is_stood_for() -> bool:
-    """Whether a call that begins here has been counted when the attempt around it began."""
-    innermost = next((meter for meter in reversed(_meters.get()) if isinstance(meter, Attempt)), None)
-    return innermost is not None and innermost.stand_for()
-
-
-def count_answer(answer: Answer) -> None:
-    """A call has ended here."""
-    for meter in _meters.get():
-        meter.answer(answer)
+    Example:
+        >>> import dspy, mahsm
+        >>> from mahsm.testing import FakeLM, Reply
+        >>> ask = mahsm.vmap(dspy.Predict("item -> answer"), batch_key="questions", out_key="answers", name="ask")
+        >>> lm = FakeLM(Reply({"answer": "yes"}, usage=(100, 10)), price=(1.0, 3.0))
+        >>> with mahsm.usage() as used, dspy.context(lm=lm):
+        ...     _ = ask.invoke({"questions": ["a?", "b?"]})
+        >>> used
+        Usage(calls=2, failed=0, cached=0, input_tokens=200, output_tokens=20, usd=0.00026, unpriced=0)
+        >>> used.by_node["ask/Predict"].tokens, used.by_model["fake/model"].calls, used.runs[0].edge
+        (220, 2, 'ask')
+    """
+    for model, price in (prices or {}).items():
+        if not isinstance(price, tuple) or len(price) != 2 or min(price) < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise EdgeError(
+                f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
+            )
+    ledger = Ledger()
+    with booked(ledger, prices or {}), watched():
+        yield ledger

@@ -13,7 +13,8 @@ from langchain_core.tracers.context import register_configure_hook
 
 from mahsm._calls import check_refused, clients_retry
 from mahsm._dspy_lm import watched_settings
-from mahsm._usage import Answer, count_answer, count_call
+from mahsm._ledger import book
+from mahsm._meters import Answer, count_answer, count_call
 
 
 class _Handler(BaseCallbackHandler):
@@ -33,16 +34,23 @@ class _Handler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         for generations in response.generations:
             message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
-            if isinstance(message, AIMessage) and message.usage_metadata:
-                usage: dict[str, Any] = {**message.usage_metadata}
-                count_answer(
-                    Answer(
-                        model=str(message.response_metadata.get("model_name", "")),
-                        input_tokens=usage["input_tokens"],
-                        output_tokens=usage["output_tokens"],
-                        cached=usage.get("total_cost") == 0,  # LangChain's cache marks its hits so
-                    )
-                )
+            answer = _answer(message) if isinstance(message, AIMessage) else Answer()
+            book(answer)
+            if answer.tokens or answer.cached:
+                count_answer(answer)
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        book(None)
+
+
+def _answer(message: AIMessage) -> Answer:
+    usage: dict[str, Any] = {**(message.usage_metadata or {})}
+    return Answer(
+        model=str(message.response_metadata.get("model_name", "")),
+        input_tokens=usage.get("input_tokens", 0),
+        output_tokens=usage.get("output_tokens", 0),
+        cached=usage.get("total_cost") == 0,  # LangChain's cache marks its hits so
+    )
 
 
 _HANDLER = _Handler()  # only one: LangChain adds a handler that it has already only once

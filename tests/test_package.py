@@ -19,13 +19,13 @@ LAYERS = [
     {"operators"},
     {"nodes", "testing", "_jit", "tracing"},
     {"limits"},
-    {"policies", "_progress"},
+    {"policies", "_progress", "_usage"},
     {"_watch"},
     {"_dspy_lm"},
     {"_calls", "_slots", "_stops"},
-    {"_spans"},
-    {"_tasks", "_state", "_usage"},
-    {"_turns"},
+    {"_spans", "_ledger"},
+    {"_tasks", "_state"},
+    {"_turns", "_meters"},
     {"errors", "_lazy", "_types"},
 ]
 OWNERS = {

@@ -12,11 +12,11 @@ import tenacity
 from langgraph.errors import GraphBubbleUp
 
 from mahsm import _calls, _spans, _tasks
+from mahsm._meters import Attempt, is_metered, metered
 from mahsm._slots import Closed
 from mahsm._stops import Stops
 from mahsm._turns import TaskTurn, ThreadTurn
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
-from mahsm._usage import Attempt, is_metered, metered
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._hedging import race, race_async
 from mahsm.edges._items import Item, lent

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 from langchain_core.runnables import RunnableConfig
 
 from mahsm import _spans, _tasks
+from mahsm._dspy_lm import regained
+from mahsm._ledger import edge_run
 from mahsm._slots import Closed, Slots
 from mahsm._state import as_dict
 from mahsm._types import State, Update
@@ -147,6 +149,7 @@ class EdgeGraph(ABC, Generic[RunT]):
     @contextmanager
     def _session(self, state: Any, config: RunnableConfig) -> Generator[RunT, None, None]:
         with ExitStack() as stack:
+            stack.enter_context(regained())
             shared = stack.enter_context(run_bound(config))
             values = as_dict(state)
             if self.budget is not None:
@@ -155,6 +158,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, values))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
+            stack.enter_context(edge_run(self.name))
             run = self._begin(values, span.config if span else config, shared)
             if span is not None:
                 run.span = span

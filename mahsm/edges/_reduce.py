@@ -15,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from mahsm import _spans, _tasks
+from mahsm._ledger import edge_run
 from mahsm._spans import EdgeSpan
 from mahsm._state import as_dict, batch, read, shown
 from mahsm._stops import Stops
@@ -110,6 +111,7 @@ class Reduce:
                 kind = "judge" if self.judges else "reduce"
                 span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
                 stack.enter_context(watched())
+            stack.enter_context(edge_run(self.name))
             call = self._call(values)
             if span is not None:
                 inputs = values[self.input_key]

@@ -115,7 +115,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
 
     @property
     def watches(self) -> bool:
-        return super().watches or self.spec.rate_limit is not None
+        return super().watches or self.spec.rate_limit is not None or self.spec.target.reports
 
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec

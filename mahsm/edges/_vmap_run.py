@@ -16,6 +16,7 @@ from langgraph.errors import GraphBubbleUp
 from typing_extensions import TypedDict
 
 from mahsm import _tasks
+from mahsm._ledger import of_edge_run
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
@@ -77,7 +78,7 @@ class VmapRun(EdgeRun):
         self.places = places_of(batch, spec.dedupe_key, spec.name)
         self.items = batch if spec.dedupe_key is None else [batch[self.places[index][0]] for index in range(len(self.places))]
         self.total = len(batch)
-        self.progress = Progress(spec.name, len(self.items), self.writer)
+        self.progress = Progress(spec.name, len(self.items), self.writer, of_edge_run())
         self.open = Slots(self._most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._failures = 0

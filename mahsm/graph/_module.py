@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 
 from mahsm import _tasks
+from mahsm._dspy_lm import regained
 from mahsm._state import missing, shown
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
@@ -108,7 +109,7 @@ class GraphModule(dspy.Module):
     def _running(self, inputs: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self._live.check(inputs)
         arguments = {"input": inputs, "config": self._config, "context": self._context}
-        with standing_in({held: self.nodes[path] for path, held in self._live.places.items()}), self._traced():
+        with regained(), standing_in({held: self.nodes[path] for path, held in self._live.places.items()}), self._traced():
             yield arguments
 
     @contextmanager

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from mahsm import _calls
+from mahsm._meters import Answer, Attempt, count_answer, metered
 from mahsm._slots import Closed
 from mahsm._state import shown
 from mahsm._tasks import unstoppable
 from mahsm._turns import Stoppable
 from mahsm._types import State
-from mahsm._usage import Answer, Attempt, count_answer, metered
 from mahsm._watch import watched
 from mahsm.errors import LimitError
 from mahsm.limits import _registry

@@ -11,6 +11,8 @@ import dspy
 from langchain_core.runnables import RunnableConfig
 
 from mahsm import _spans, _tasks
+from mahsm._dspy_lm import regained
+from mahsm._ledger import is_booked
 from mahsm._state import as_dict, shown
 from mahsm._types import State
 from mahsm._watch import watched
@@ -103,12 +105,13 @@ class DSPyNode(Node):
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
-        """A block whose calls of models traces show, below the node."""
-        if _spans.tracer() is None:
-            yield
-            return
-        with _spans.node(config), watched():
-            yield
+        """A block whose calls of models are seen as the node's, if anybody asks."""
+        with regained():
+            if _spans.tracer() is None and not is_booked():
+                yield
+                return
+            with _spans.node(config), watched():
+                yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
         """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets allow it.

@@ -70,7 +70,7 @@ async def call_streaming(
     tokens = _Tokens(node, module, fields, config, place)
     streaming: dict[str, Any] = {"send_stream": tokens, "stream_listeners": tokens.listeners}
     with dspy.context(**streaming):
-        if hasattr(type(module), "aforward"):
+        if hasattr(cast("type[Any]", type(module)), "aforward"):
             result = await module.acall(**arguments)
         else:  # DSPy sends from such a thread only
             result = await anyio.to_thread.run_sync(partial(module, **arguments), limiter=anyio.CapacityLimiter(1))

@@ -7,9 +7,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mahsm import _tasks
+from mahsm._meters import Answer, Meter, count_attempt, in_attempt, metered
 from mahsm._state import shown
 from mahsm._stops import Stops
-from mahsm._usage import Answer, Meter, count_attempt, in_attempt, metered
 from mahsm._watch import watched
 from mahsm.errors import BudgetExceeded, EdgeError
 
@@ -114,10 +114,7 @@ class Spending(Meter):
 
     def _priced(self, answer: Answer) -> Answer:
         price = (self.budget.prices or {}).get(answer.model)
-        if price is None:
-            return answer
-        usd = (answer.input_tokens * price[0] + answer.output_tokens * price[1]) / 1e6
-        return Answer(answer.model, answer.input_tokens, answer.output_tokens, usd, answer.cached)
+        return answer if price is None else answer.priced(price)
 
     def _exceed(self, why: str) -> None:
         if self.exceeded is None:
@@ -209,5 +206,5 @@ def budget(
         3
     """
     spending = Spending(Budget(usd, tokens, seconds, calls, prices), "budget")
-    with watched(), spending.running():
+    with spending.running(), watched():
         yield spending

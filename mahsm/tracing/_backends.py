@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from opentelemetry import context, trace
 from opentelemetry.trace import Status, StatusCode
 
-from mahsm._usage import Answer
+from mahsm._meters import Answer
 from mahsm.tracing._cut import cut
 
 PREFIX = "mahsm."

@@ -15,8 +15,8 @@ from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
+from mahsm._meters import Answer, Meter, metered
 from mahsm._slots import Closed
-from mahsm._usage import Answer, Meter, metered
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
