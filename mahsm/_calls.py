@@ -6,6 +6,7 @@ What holds for calls is set in context variables, for one edge run or one `with`
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 from mahsm._ledger import book
@@ -39,6 +40,26 @@ gate: ContextVar[Gate | None] = ContextVar("mahsm_gate", default=None)
 clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True)
 """Whether DSPy may try calls again by itself."""
 
+
+@dataclass(frozen=True)
+class Sample:
+    """One of several answers to the same prompts.
+
+    Attributes:
+        number: Which one, from 0.
+        total: Of how many.
+    """
+
+    number: int
+    total: int
+
+    def inside(self, outer: "Sample | None") -> "Sample":
+        """The same within one sample of another fan-out: as one of all of them."""
+        return self if outer is None else Sample(outer.number * self.total + self.number, outer.total * self.total)
+
+
+sample: ContextVar[Sample | None] = ContextVar("mahsm_sample", default=None)
+"""Which sample is drawn here, where a cache must not give one answer to all of them."""
 
 _refused: ContextVar[str | None] = ContextVar("mahsm_calls_refused", default=None)
 

@@ -129,6 +129,7 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        kwargs = self._drawn(kwargs)
         with (
             self._around.here(),
             _calls.call(_characters(prompt, messages)) as seen,
@@ -140,12 +141,25 @@ class _WatchedLM:
             return outputs
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        kwargs = self._drawn(kwargs)
         async with _calls.call_async(_characters(prompt, messages)) as seen:
             with self._span(prompt, messages, kwargs) as span:
                 with _reported(seen):
                     outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
                 span.end(outputs, seen.answer)
                 return outputs
+
+    def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The options of the call; of a sample, with a rollout id of its own, and a temperature at which answers differ.
+
+        As `dspy.BestOfN` does it, which may be what calls: its own rollout ids stay apart.
+        """
+        sample = _calls.sample.get()
+        if sample is None:
+            return kwargs
+        options = {**self.__dict__["kwargs"], **kwargs}
+        rollout = (options.get("rollout_id") or 0) * sample.total + sample.number
+        return {**kwargs, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
 
     def _span(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})

@@ -143,7 +143,7 @@ def test_custom_stream_shows_progress(size: int) -> None:
 
 async def test_custom_stream_under_async() -> None:
     events = [event async for event in graph_of(edge_of()).astream({"xs": [1, 2]}, stream_mode="custom")]
-    assert events[-1] == {"edge": "vmap_square", "done": 2, "total": 2, "errors": 0}
+    assert events[-1] == {"edge": "vmap_square", "done": 2, "total": 2, "errors": 0, "tokens": 0, "usd": 0.0}
 
 
 def test_stream_of_subgraphs_shows_each_task() -> None:

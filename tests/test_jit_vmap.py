@@ -277,7 +277,7 @@ def test_what_holds_for_calls_is_refused(options: Any) -> None:
 def test_progress_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     edge = over(edge_of(lambda item: item), name="numbers", progress=True)
     events = list(graph_of(edge).stream({"xs": [1.0, 2.0]}, stream_mode="custom"))
-    assert events == [{"edge": "numbers", "done": 2, "total": 2, "errors": 0}]
+    assert events == [{"edge": "numbers", "done": 2, "total": 2, "errors": 0, "tokens": 0, "usd": 0.0}]
     assert "numbers" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from mahsm import _spans
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
-from mahsm._state import as_dict, batch, read, shown
+from mahsm._state import as_dict, shown
 from mahsm._types import Overlay, State
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._edge import Edge
@@ -21,6 +21,7 @@ from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
 
 _MEANINGLESS = {
+    "sample": None,
     "timeout": None,
     "retry": None,
     "rate_limit": None,
@@ -55,7 +56,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
         lowered.run_async,
         name=spec.name,
         graph=target.graph,
-        reads=[spec.batch_key],
+        reads=[] if spec.batch_key is None else [spec.batch_key],
         writes=writes,
         inside={target.name: target},
     )
@@ -78,14 +79,14 @@ class _JitVmap:
                 before = self._target.stats
                 update = self._run(values)
                 entries = update[self._spec.out_key]
-                span.note({"fan_out": len(values[self._spec.batch_key]), "fan_in": len(entries)})
+                span.note({"fan_out": len(values[self._spec.batch_key or ""]), "fan_in": len(entries)})
                 span.note(self._target.stats.facts(before))
                 span.show(update)
                 return update
 
     def _run(self, values: State) -> State:
         spec = self._spec
-        items = batch(read(values, spec.batch_key, spec.name, "batch_key"), spec.name, spec.batch_key, "batch_key")
+        items = spec.items(values)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
         runtime = ambient_runtime()

@@ -26,7 +26,8 @@ from mahsm.policies import Budget, Hedge, Retry
 def vmap(
     target: object,
     *,
-    batch_key: str,
+    batch_key: str | None = None,
+    sample: int | None = None,
     out_key: str,
     item_to_state: Callable[[Any], Overlay] | None = None,
     max_concurrency: int = 8,
@@ -49,7 +50,7 @@ def vmap(
     progress: bool = False,
     name: str | None = None,
 ) -> Edge:
-    """Call a target for every item of a list in the state, at most `max_concurrency` at a time.
+    """Call a target for every item of a list in the state, at most `max_concurrency` at a time; or several times for one state.
 
     Each item gets the parent's state with `item_to_state(item)` laid over it, as a dict, or as the dataclass or pydantic
     model that the target's first parameter is annotated with. An empty batch gives `[]`.
@@ -62,6 +63,9 @@ def vmap(
         target: What to call: a function of the state (sync or async; it may take LangGraph's `config`, `runtime`, `store`
             and `writer`), a DSPy module, a Runnable, a compiled graph or another edge.
         batch_key: State key of the items: a list, tuple, array, generator or dict view.
+        sample: Call the target so many times, >= 1, on the same state, in place of a batch; the items are the numbers from 0.
+            Each call draws an answer of its own from DSPy's models: it has a rollout id, so that the cache does not give one
+            answer to all, and a temperature of 1.0 where there is none or 0. Drawn again, the samples come from the cache.
         out_key: State key that gets one entry per item.
         item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`.
         max_concurrency: Items at once, >= 1, those of edges inside included. LangGraph's own `max_concurrency` in the
@@ -115,8 +119,8 @@ def vmap(
         {'out': ['A', 'B']}
     """
     edge = f"vmap({out_key!r})" if name is None else f"vmap {name!r}"
-    for argument, value in {"batch_key": batch_key, "out_key": out_key}.items():
-        _check.key(edge, argument, value)
+    _check.key(edge, "out_key", out_key)
+    _check_batch(edge, batch_key, sample, dedupe_key, cache)
     _check.whole(edge, "max_concurrency", max_concurrency, "1 runs one item at a time; there is no value for 'unbounded'.")
     _check.choice(edge, "on_error", on_error, get_args(OnError))
     _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
@@ -150,6 +154,7 @@ def vmap(
         name=name or f"vmap_{made.name}",
         target=made,
         batch_key=batch_key,
+        sample=sample,
         out_key=out_key,
         item_to_state=item_to_state,
         max_concurrency=max_concurrency,
@@ -180,10 +185,25 @@ def vmap(
         lowered.run_async,
         name=spec.name,
         graph=lowered.graph,
-        reads=[batch_key],
+        reads=[] if batch_key is None else [batch_key],
         writes=writes,
         inside={made.name: made.source},
     )
+
+
+def _check_batch(edge: str, batch_key: str | None, sample: int | None, dedupe_key: object, cache: object) -> None:
+    if (batch_key is None) == (sample is None):
+        raise EdgeError(
+            f"{edge}: batch_key={batch_key!r} and sample={sample!r}; expected one of them: the state key of the items, or how "
+            "often to call the target on one state."
+        )
+    if batch_key is not None:
+        _check.key(edge, "batch_key", batch_key)
+        return
+    _check.whole(edge, "sample", sample, "It is how many answers are drawn.")
+    for argument, value in {"dedupe_key": dedupe_key, "cache": cache}.items():
+        if value is not None:
+            raise EdgeError(f"{edge}: {argument}= with sample={sample}, whose items are equal on purpose. Leave it out.")
 
 
 def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:

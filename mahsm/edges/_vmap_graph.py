@@ -14,7 +14,6 @@ from typing_extensions import TypedDict
 
 from mahsm._progress import progress as show_progress
 from mahsm._slots import Slots
-from mahsm._state import batch, read
 from mahsm._types import State
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_graph import EdgeGraph
@@ -115,11 +114,12 @@ class VmapGraph(EdgeGraph[VmapRun]):
 
     @property
     def watches(self) -> bool:
-        return super().watches or self.spec.rate_limit is not None or self.spec.target.reports
+        spec = self.spec
+        return super().watches or spec.rate_limit is not None or spec.sample is not None or spec.target.reports
 
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec
-        items = batch(read(state, spec.batch_key, spec.name, "batch_key"), spec.name, spec.batch_key, "batch_key")
+        items = spec.items(state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
         return VmapRun(spec, state, items, config, shared, self._concurrency)

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp
 from typing_extensions import TypedDict
 
-from mahsm import _tasks
+from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
@@ -88,7 +88,14 @@ class VmapRun(EdgeRun):
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
         self._attempts = Attempts(spec, self.waits, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
+        self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
+
+    def item(self, index: int) -> Item:
+        if self.spec.sample is not None:
+            drawn = _calls.Sample(index, self.spec.sample)
+            _calls.sample.set(drawn.inside(self._sample))
+        return super().item(index)
 
     # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
 

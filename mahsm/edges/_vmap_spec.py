@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 from langgraph.cache.base import BaseCache
 
-from mahsm._state import missing, shown
-from mahsm._types import Overlay, Update
+from mahsm._state import batch, missing, read, shown
+from mahsm._types import Overlay, State, Update
 from mahsm.edges._cache import DedupeKey
 from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
@@ -25,7 +25,8 @@ class VmapSpec:
 
     name: str
     target: Target
-    batch_key: str
+    batch_key: str | None
+    sample: int | None
     out_key: str
     item_to_state: Callable[[Any], Overlay] | None
     max_concurrency: int
@@ -46,6 +47,12 @@ class VmapSpec:
     result: str | Callable[[Any], Any] | None
     chunk_size: int | None
     progress: bool
+
+    def items(self, state: State) -> list[Any]:
+        """What the target is called for: the batch, or the numbers of the samples."""
+        if self.batch_key is None:
+            return list(range(self.sample or 0))
+        return batch(read(state, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key")
 
     def overlay(self, item: Any) -> Overlay:
         """The keys laid over the parent's state for an item."""
