@@ -14,17 +14,14 @@ from mahsm.testing import ModelServer
 
 class State(TypedDict):
     question: str
-    samples: list[int]
     answers: list[str]
     answer: str
 
 
 ask = dspy.ChainOfThought("question -> answer")
-sample = vmap(
-    ask, batch_key="samples", out_key="answers", result="answer", stop_when=majority_vote(normalize=True), max_concurrency=1
-)
+samples = vmap(ask, sample=15, out_key="answers", result="answer", stop_when=majority_vote(normalize=True), max_concurrency=1)
 vote = reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote(normalize=True))
-graph = connect(StateGraph(State), START, sample, vote, END).compile()
+graph = connect(StateGraph(State), START, samples, vote, END).compile()
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", help="a real model, as openai/gpt-4o-mini")
@@ -32,9 +29,9 @@ model = parser.parse_args().model
 
 answers = cycle(["42", "42.", "41"])  # stands in for a model that is wrong every third time
 with ModelServer(lambda _: {"reasoning": "6 * 7", "answer": next(answers)}) as server:
-    lm = dspy.LM(model, temperature=1.0, cache=False) if model else server.lm()
+    lm = dspy.LM(model) if model else server.lm()
     with dspy.context(lm=lm):
-        state = graph.invoke({"question": "What is 6 * 7?", "samples": list(range(15))})
+        state = graph.invoke({"question": "What is 6 * 7?"})
 
 print(state["answer"], "after", len(state["answers"]), "of 15")
 

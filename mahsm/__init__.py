@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mahsm.edges import vmap as vmap
     from mahsm.graph import GraphModule as GraphModule
     from mahsm.graph import connect as connect
+    from mahsm.graph import dspy_program as dspy_program
     from mahsm.limits import RateLimit as RateLimit
     from mahsm.nodes import dspy_node as dspy_node
     from mahsm.operators import Operator as Operator
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from mahsm.policies import budget as budget
     from mahsm.policies import is_item_error as is_item_error
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 _HOMES = {
     "Branch": "mahsm.edges",
@@ -67,6 +68,7 @@ _HOMES = {
     "cli": "mahsm.cli",
     "connect": "mahsm.graph",
     "dspy_node": "mahsm.nodes",
+    "dspy_program": "mahsm.graph",
     "edges": "mahsm.edges",
     "errors": "mahsm.errors",
     "fuse": "mahsm.edges",
@@ -103,6 +105,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "cli",
     "connect",
     "dspy_node",
+    "dspy_program",
     "edges",
     "errors",
     "fuse",

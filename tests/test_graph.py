@@ -136,7 +136,7 @@ def test_custom_stream_shows_progress(size: int) -> None:
 
     graph = graph_of(edge_of(odd_fails, on_error="drop", name="edge"))
     events = list(graph.stream({"xs": list(range(size))}, stream_mode="custom"))
-    assert events[-1] == {"edge": "edge", "done": size, "total": size, "errors": size // 2}
+    assert events[-1] == {"edge": "edge", "done": size, "total": size, "errors": size // 2, "tokens": 0, "usd": 0.0}
     assert events[0]["done"] == 1
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
 

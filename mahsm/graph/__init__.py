@@ -3,7 +3,8 @@
 - `_connect`  `connect`: edges between the nodes of a graph that is being built
 - `_find`     where in a compiled graph DSPy modules are
 - `_trace`    the trace of one run, in an order that does not depend on who was quicker
-- `_module`   `GraphModule`: a compiled graph as a DSPy module; it imports DSPy, so it is loaded when first used
+- `_module`   `GraphModule`: a compiled graph as a DSPy module
+- `_program`  `dspy_program`: a DSPy program as a graph; both import DSPy, so they are loaded when first used
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from mahsm.graph._connect import connect as connect
 
 if TYPE_CHECKING:
     from mahsm.graph._module import GraphModule as GraphModule
+    from mahsm.graph._program import dspy_program as dspy_program
 
-__all__ = ["GraphModule", "connect", "edges"]
+__all__ = ["GraphModule", "connect", "dspy_program", "edges"]
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"GraphModule": "mahsm.graph._module"}, name)
+    return attach(__name__, {"GraphModule": "mahsm.graph._module", "dspy_program": "mahsm.graph._program"}, name)

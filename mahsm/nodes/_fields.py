@@ -113,15 +113,14 @@ class Outputs:
         Raises:
             NodeError: if the result has no fields, or lacks one that is to be written.
         """
+        if self._transform is not None:
+            result = _mapping(self._reader, "output_transform", self._transform(result))
         if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
             raise NodeError(
                 f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
                 "dspy.Prediction(name=value)."
             )
-        given: Any = cast("Any", result)
-        if self._transform is not None:
-            given = _mapping(self._reader, "output_transform", self._transform(given))
-        update: State = plain(given)
+        update: State = plain(cast("Any", result))
         if self._keys is None:
             return {self._key(field): value for field, value in update.items()}
         for field in self._keys:
