@@ -129,25 +129,21 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        kwargs = self._drawn(kwargs)
-        with (
-            self._around.here(),
-            _calls.call(_characters(prompt, messages)) as seen,
-            self._span(prompt, messages, kwargs) as span,
-        ):
-            with _reported(seen):
+        with self._around.here(), _calls.call(_characters(prompt, messages)) as seen:
+            kwargs = self._drawn(kwargs)
+            with self._span(prompt, messages, kwargs) as span, _reported(seen):
                 outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
-            span.end(outputs, seen.answer)
-            return outputs
-
-    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        kwargs = self._drawn(kwargs)
-        async with _calls.call_async(_characters(prompt, messages)) as seen:
-            with self._span(prompt, messages, kwargs) as span:
-                with _reported(seen):
-                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
                 span.end(outputs, seen.answer)
                 return outputs
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        with self._around.here():
+            async with _calls.call_async(_characters(prompt, messages)) as seen:
+                kwargs = self._drawn(kwargs)
+                with self._span(prompt, messages, kwargs) as span, _reported(seen):
+                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
+                    span.end(outputs, seen.answer)
+                    return outputs
 
     def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The options of the call; of a sample, with a rollout id of its own, and a temperature at which answers differ.

@@ -81,16 +81,17 @@ def steps_of(graph: Any, inputs: Any, mode: str, config: Any = None) -> list[str
 def test_sub_modules_are_nodes_and_forward_says_which_comes_next(kind: Any, mode: str) -> None:
     program = kind()
     graph = dspy_program(program).compile()
-    assert set(graph.nodes) == {"__start__", "forward", *CALLS}
+    assert set(graph.nodes) == {"__start__", "begin", "forward", *CALLS}
     with dspy.context(lm=FakeLM(model)), mahsm.usage() as used:
         assert run(graph, {"question": " why "}, mode) == {"answer": "xx"}
         assert program(question="why").answer == "xx"
         names = steps_of(graph, {"question": "why"}, mode)
         assert run(graph, {"question": "why", "shorten": False}, mode) == {"answer": "xxx"}
-    assert [name for name in names if name != "forward"] == CALLS
-    assert names[0::2] == ["forward"] * 6
+    assert [name for name in names if name.startswith("self")] == CALLS
+    assert names[0::2] == ["begin", *["forward"] * 5]
     assert used.by_node["self.steps[0]"].calls == 6
     assert {(edge.source, edge.target) for edge in graph.get_graph().edges} >= {
+        ("begin", "self.plan"),
         ("forward", "self.plan"),
         ("self.plan", "forward"),
         ("forward", "__end__"),
@@ -116,6 +117,28 @@ def test_each_call_is_saved_and_none_is_made_again(mode: str) -> None:
         calls = len(lm.calls)
         assert run(graph, None, mode, config) == {"answer": "xx"}
         assert len(lm.calls) == calls + 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_of_the_same_thread_begins_anew(mode: str) -> None:
+    failing = [False]
+
+    def asked(call: Call) -> Any:
+        if failing[0] and "so_far" in call.inputs:
+            return Reply.failed()
+        said: dict[str, object] = {name: call.inputs.get("question", "x") for name in call.outputs}
+        return said | ({"plan": {"steps": 1}} if "plan" in said else {})
+
+    graph = dspy_program(Answer()).compile(checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    with dspy.context(lm=FakeLM(asked)):
+        assert run(graph, {"question": "a"}, mode, config) == {"answer": "a"}
+        assert run(graph, {"question": "b"}, mode, config) == {"answer": "b"}
+        failing[0] = True
+        with pytest.raises(dspy.LMServerError):
+            run(graph, {"question": "c"}, mode, config)
+        failing[0] = False
+        assert run(graph, {"question": "d"}, mode, config) == {"answer": "d"}
 
 
 @pytest.mark.parametrize("mode", MODES)

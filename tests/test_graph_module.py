@@ -429,6 +429,14 @@ def test_a_long_trace_is_cut_as_dspy_cuts_it() -> None:
         program(texts=["0"])
 
 
+def test_a_trace_around_it_keeps_its_length() -> None:
+    program = GraphModule(graph_of(dspy_node(echo())))
+    with dspy.context(lm=FakeLM(model), trace=[], max_trace_size=3):
+        for number in range(5):
+            program(text=str(number))
+        assert [inputs["text"] for _, inputs, _ in dspy.settings.trace] == ["2", "3", "4"]
+
+
 def test_best_of_n_inside_writes_its_best_trace() -> None:
     best = dspy.BestOfN(module=echo(), N=2, reward_fn=lambda inputs, prediction: 1.0, threshold=1.0)
     program = GraphModule(graph_of(dspy_node(best)))
@@ -564,6 +572,20 @@ def test_a_module_that_a_function_calls_by_itself(hiding: str) -> None:
         GraphModule(graph)
     program = GraphModule(graph, frozen=["hides"])
     assert [name for name, _ in program.named_predictors()] == ["nodes['shows']"]
+
+
+def test_a_function_that_closes_over_a_name_without_a_value() -> None:
+    builder = StateGraph(State)
+
+    def later(state: State) -> Any:
+        return {"extra": unset}
+
+    builder.add_node("later", later)
+    builder.add_node("shows", dspy_node(echo()))
+    program = GraphModule(connect(builder, START, "later", "shows", END).compile())
+    unset = 1
+    with dspy.context(lm=FakeLM(model)):
+        assert program(text="t").extra == unset
 
 
 def test_a_function_that_decides_where_to_go() -> None:

@@ -10,11 +10,14 @@ from mahsm import (
     Branch,
     Budget,
     Edge,
+    GraphModule,
     ItemError,
     RateLimit,
     Retry,
     budget,
     connect,
+    dspy_node,
+    dspy_program,
     fuse,
     is_item_error,
     jit_edge,
@@ -24,16 +27,20 @@ from mahsm import (
     parallel,
     reduce_edge,
     tracing,
+    usage,
     vmap,
 )
+from mahsm._usage import Ledger
 from mahsm.edges import JitEdge
 from mahsm.limits import LimitStats
+from mahsm.nodes import DSPyNode
 from mahsm.operators import ChainOperator, RouterOperator, partition
 from mahsm.operators._node import OperatorNode
 from mahsm.operators._op import FunctionOperator
 from mahsm.operators._trees import Rest
 from mahsm.policies import Spending
 from mahsm.reducers import first, mean, rank_fusion, score_and_select, top_k
+from mahsm.testing import Call, FakeLM
 
 
 class State(TypedDict):
@@ -110,3 +117,17 @@ def traced(number: int) -> str:
 
 
 assert_type(traced(1), str)
+
+
+program = GraphModule(builder.compile(), outputs={"answer": "ys"})
+assert_type(program.apply(), Any)
+assert_type(program.deepcopy(), GraphModule)
+with usage({"my-model": (0.15, 0.6)}) as used:
+    assert_type(used, Ledger)
+    assert_type(used.by_node["answer"].tokens, int)
+    assert_type(used.runs[0].usage.usd, float)
+assert_type(vmap(double, sample=3, out_key="ys"), Edge)
+node = dspy_node(program, stream=True, prefix="draft_", input_transform=lambda state: {"xs": state["xs"]})
+assert_type(node, DSPyNode)
+assert_type(dspy_program(program), StateGraph[Any, Any, Any, Any])
+assert_type(FakeLM(lambda call: {"answer": call.inputs["question"]}).calls, list[Call])

@@ -99,21 +99,24 @@ def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
 
 def _reached(function: Any) -> Iterator[Any]:
     """What a function can call by its own names: what it closes over, and globals; of functions only its own module's."""
-    names = inspect.getclosurevars(function)
+    try:
+        names = inspect.getclosurevars(function)
+    except ValueError:  # it closes over a name that has no value yet
+        return
     for value in (*names.nonlocals.values(), *names.globals.values()):
         is_own = inspect.isfunction(value) and value.__module__ == function.__module__
-        if (
-            is_own
-            or isinstance(value, Runnable | PregelProtocol | list | tuple | dict | functools.partial)
-            or _is_module(value)
-        ):
+        if is_own or isinstance(value, _FOLLOWED) or _is_module(value):
             yield value
 
 
 def _attributes(instance: Any) -> list[Any]:
-    """The attributes of an instance that may be called."""
+    """The attributes of an instance that it may call; not those of everything callable, such as clients."""
     own = cast("dict[str, Any]", getattr(instance, "__dict__", {}))
-    return [value for value in own.values() if isinstance(value, Runnable | PregelProtocol | dict | list) or callable(value)]
+    return [value for value in own.values() if isinstance(value, _FOLLOWED) or inspect.isroutine(value) or _is_module(value)]
+
+
+_FOLLOWED = (Runnable, PregelProtocol, list, tuple, dict, functools.partial)
+"""What is followed wherever it is reached."""
 
 
 def _only_awaits(value: Any) -> bool:

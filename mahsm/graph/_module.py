@@ -125,6 +125,7 @@ class GraphModule(dspy.Module):
                 yield
         finally:
             around.extend(trace.ordered({id(predictor): number for number, predictor in enumerate(self.predictors())}))
+            del around[: max(0, len(around) - cast("int", dspy.settings.max_trace_size))]
 
     def apply(self) -> Any:
         """Put copies of the program's modules into the graph itself; gives the graph."""

@@ -2,10 +2,10 @@
 
 import asyncio
 import copy
-import operator
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Annotated, Any, NoReturn, cast
 
 import dspy
@@ -23,8 +23,10 @@ from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node
 
 Builder = StateGraph[Any, Any, Any, Any]
-FORWARD, CALLS = "forward", "calls"
-"""The node that runs `forward`, and the state key of the calls that have been made."""
+BEGIN, FORWARD = "begin", "forward"
+"""The nodes that run `forward`: for the first time, and again after each call."""
+CALLS = "calls"
+"""The state key of the calls that have been made."""
 
 
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
@@ -68,7 +70,7 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         >>> lm = FakeLM(lambda call: {"steps": 2} if "steps" in call.outputs else {"answer": call.inputs["so_far"] + "."})
         >>> with dspy.context(lm=lm):
         ...     steps = [name for update in graph.stream({"question": "?"}, stream_mode="updates") for name in update]
-        ...     [name for name in steps if name != "forward"], graph.invoke({"question": "?"})["answer"]
+        ...     [name for name in steps if name.startswith("self")], graph.invoke({"question": "?"})["answer"]
         (['self.plan', 'self.step', 'self.step'], '..')
     """
     if not isinstance(program, dspy.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -82,8 +84,9 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
     nodes = {name: _node(name, module) for name, module in modules.items()}
     driver = _Driver(program, {name: node.held[""] for name, node in nodes.items()}, outputs)
     builder: Builder = StateGraph(driver.schema, input_schema=driver.input_schema, output_schema=driver.output_schema)
-    builder.add_node(FORWARD, driver.node, destinations=(*nodes, END))
-    builder.add_edge(START, FORWARD)
+    builder.add_node(BEGIN, driver.begin, destinations=(*nodes, END))
+    builder.add_node(FORWARD, driver.forward, destinations=(*nodes, END))
+    builder.add_edge(START, BEGIN)
     for name, node in nodes.items():
         builder.add_node(name, node)
         builder.add_edge(name, FORWARD)
@@ -114,11 +117,12 @@ class _Driver:
         self._outputs = self._fields(program, places, outputs)
         self._inputs = Inputs(self._label, program, None, None)
         self._program = _with_stands(program, {name: _Stand(name, held) for name, held in places.items()})
-        calls: dict[str, Any] = {CALLS: Annotated[list[Any], operator.add]}
+        calls: dict[str, Any] = {CALLS: Annotated[list[Any], _with_calls]}
         self.input_schema: Any = _schema("Input", dict.fromkeys(sorted(self._inputs.keys), Any))
         self.output_schema: Any = _schema("Output", dict.fromkeys(self._outputs, Any))
         self.schema: Any = _schema("State", {**dict.fromkeys([*sorted(self._inputs.keys), *self._outputs], Any), **calls})
-        self.node = Node(self._run, self._run_async, name=FORWARD)
+        self.begin = Node(partial(self._run, anew=True), partial(self._run_async, anew=True), name=BEGIN)
+        self.forward = Node(self._run, self._run_async, name=FORWARD)
 
     def _fields(self, program: Any, places: Mapping[str, Held], outputs: Any) -> list[str]:
         if isinstance(outputs, str):
@@ -135,18 +139,20 @@ class _Driver:
             raise GraphError(f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...].")
         return fields
 
-    def _run(self, state: Any, config: RunnableConfig) -> Any:
-        values, replay = as_dict(state), _Replay(self._label, as_dict(state).get(CALLS, []))
+    def _run(self, state: Any, config: RunnableConfig, anew: bool = False) -> Any:
+        values = as_dict(state)
+        replay = _Replay(self._label, [] if anew else values[CALLS])
         try:
             with replay.running():
                 return self._update(_forward(self._program, "forward")(**self._inputs.of(values)))
         except _Call as call:
             return call.command
 
-    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
+    async def _run_async(self, state: Any, config: RunnableConfig, anew: bool = False) -> Any:
         if not hasattr(cast("type[Any]", type(self._program)), "aforward"):
-            return await asyncio.to_thread(self._run, state, config)
-        values, replay = as_dict(state), _Replay(self._label, as_dict(state).get(CALLS, []))
+            return await asyncio.to_thread(self._run, state, config, anew)
+        values = as_dict(state)
+        replay = _Replay(self._label, [] if anew else values[CALLS])
         try:
             with replay.running():
                 return self._update(await _forward(self._program, "aforward")(**self._inputs.of(values)))
@@ -169,9 +175,9 @@ class _Driver:
 class _Call(BaseException):
     """`forward` calls a sub-module whose result is not there yet; no `except Exception` of its shall stop that."""
 
-    def __init__(self, name: str, arguments: State) -> None:
+    def __init__(self, name: str, arguments: State, *, again: bool) -> None:
         super().__init__(name)
-        self.command: Command[Any] = Command(goto=Send(name, arguments))
+        self.command: Command[Any] = Command(goto=Send(name, arguments), update={} if again else {CALLS: None})
 
 
 class _Replay:
@@ -184,13 +190,14 @@ class _Replay:
 
     def __init__(self, label: str, calls: Sequence[Mapping[str, Any]]) -> None:
         self.label = label
+        self._again = bool(calls)
         self._calls = iter(enumerate(calls))
 
     def call(self, name: str, arguments: State) -> Any:
         """The result of the call, if it is there."""
         number, made = next(self._calls, (0, None))
         if made is None:
-            raise _Call(name, arguments)
+            raise _Call(name, arguments, again=self._again)
         if made["module"] != name:
             raise GraphError(
                 f"{self.label}: forward is not the same when it is run again: call {number} was {made['module']!r}, now it is "
@@ -241,6 +248,11 @@ class _Stand(dspy.Module):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._held.current, name)
+
+
+def _with_calls(calls: list[Any], more: list[Any] | None) -> list[Any]:
+    """How the state reduces the calls: a run that begins has none, whatever a run of the same thread before it has made."""
+    return [] if more is None else [*calls, *more]
 
 
 def _sub_modules(program: Any) -> Iterator[tuple[str, dspy.Module]]:

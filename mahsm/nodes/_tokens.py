@@ -69,13 +69,16 @@ async def call_streaming(
     """Call the module, and send the tokens of these fields to whoever streams the graph."""
     tokens = _Tokens(node, module, fields, config, place)
     streaming: dict[str, Any] = {"send_stream": tokens, "stream_listeners": tokens.listeners}
-    with dspy.context(**streaming):
-        if hasattr(cast("type[Any]", type(module)), "aforward"):
-            result = await module.acall(**arguments)
-        else:  # DSPy sends from such a thread only
-            result = await anyio.to_thread.run_sync(partial(module, **arguments), limiter=anyio.CapacityLimiter(1))
-    tokens.finish(result)
-    return result
+    try:
+        with dspy.context(**streaming):
+            if hasattr(cast("type[Any]", type(module)), "aforward"):
+                result = await module.acall(**arguments)
+            else:  # DSPy sends from such a thread only
+                result = await anyio.to_thread.run_sync(partial(module, **arguments), limiter=anyio.CapacityLimiter(1))
+        tokens.finish(result)
+        return result
+    finally:
+        tokens.close()
 
 
 class _Tokens:
@@ -112,6 +115,9 @@ class _Tokens:
         for field in self._fields:
             if field not in self._sent and isinstance(value := result.get(field), str):
                 self._tell(StreamResponse("", field, value, is_last_chunk=True))
+
+    def close(self) -> None:
+        """Nothing comes any more."""
         self._messages.end()
 
     def _tell(self, response: StreamResponse) -> None:
