@@ -420,6 +420,23 @@ def test_the_trace_has_items_in_their_order_whoever_is_quicker(is_async: bool) -
     assert texts == ["4", "0", "1", "2", "3", "0"]
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_the_trace_has_nodes_side_by_side_in_the_order_of_their_names(is_async: bool) -> None:
+    def slow_first(call: Call) -> Any:
+        return Reply(dict.fromkeys(call.outputs, "x"), latency=0.05 if "out" in call.outputs else 0.0)
+
+    builder = StateGraph(State)
+    builder.add_node("a", dspy_node(TwoParts()))
+    builder.add_node("b", dspy_node(dspy.Predict("text -> extra")))
+    connect(builder, START, "a", END)
+    connect(builder, START, "b", END)
+    program = GraphModule(builder.compile())
+    with dspy.context(lm=FakeLM(slow_first), trace=[]):
+        _ = asyncio.run(program.acall(text="t")) if is_async else program(text="t")
+        names = [program.predictors().index(predictor) for predictor, _, _ in dspy.settings.trace]
+    assert names == [0, 1, 2]
+
+
 def test_a_long_trace_is_cut_as_dspy_cuts_it() -> None:
     program = GraphModule(of_edge(over_texts(echo(), max_concurrency=1)), outputs=["out"])
     with dspy.context(lm=FakeLM(model), trace=[], max_trace_size=2):

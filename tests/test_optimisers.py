@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 from mahsm import GraphModule
-from mahsm.testing import FakeLM
+from mahsm.testing import Call, FakeLM
 from tests.desk import PREDICTORS, RULE, desk, examples, metric, model, score
 
 TRAIN, HELD_OUT = examples(range(30)), examples(range(30, 60))
@@ -86,6 +86,32 @@ def test_an_optimiser_gains_and_what_it_learned_can_be_saved(optimise: Any, tmp_
 
     assert optimised.apply() is graph
     assert score(GraphModule(graph, outputs=["reply"]), HELD_OUT) == after
+
+
+def test_gepa_learns_from_what_could_not_be_parsed_in_items() -> None:
+    read: list[str] = []
+
+    def mumbles(call: Call) -> Any:
+        if call.outputs == ["label"] and RULE not in call.instructions and "angry" in call.inputs["message"]:
+            return "Well, that is hard to say."
+        if call.outputs == ["new_instruction"]:
+            read.append(call.text)
+            return {"new_instruction": RULE if "failed to parse" in call.text else "Try."}
+        return model(call)
+
+    program, lm = GraphModule(desk(), outputs=["reply"]), FakeLM(mumbles)
+    optimiser = dspy.GEPA(
+        metric=with_feedback,
+        max_metric_calls=120,
+        reflection_lm=lm,
+        num_threads=4,
+        seed=0,
+        add_format_failure_as_feedback=True,
+    )
+    with dspy.context(lm=lm):
+        optimised = optimiser.compile(program, trainset=TRAIN[:15], valset=TRAIN[15:])
+    assert any("Well, that is hard to say." in text for text in read)
+    assert optimised.nodes["labels/Predict"].signature.instructions == RULE
 
 
 def test_gepa_hears_of_each_predictor_with_its_trace() -> None:

@@ -18,8 +18,9 @@ from langgraph.types import Send
 from typing_extensions import TypedDict
 
 import mahsm
-from mahsm import GraphModule, connect, dspy_node, parallel, reduce_edge, vmap
+from mahsm import GraphModule, connect, dspy_node, operator_node, parallel, reduce_edge, vmap
 from mahsm.errors import EdgeError
+from mahsm.operators import ModelOperator
 from mahsm.reducers import llm_judge_select
 from mahsm.testing import Call, FakeLM, ModelServer, Reply
 from tests.helpers import MODES, run
@@ -234,6 +235,19 @@ def test_a_language_model_that_a_function_calls_itself(mode: str) -> None:
         thread.join()
     assert figures(used) == (2, 0, 0, 10, 4)
     assert used.by_node["node"].calls == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_models_of_operators(mode: str) -> None:
+    lm = FakeLM(SMALL)
+    grade = operator_node(ModelOperator(lm, "Grade {question}", answer=str), output_fields="answer", name="grade")
+    tell = operator_node(ModelOperator(lm, "Tell {question}"), output_fields="best", name="tell")
+    builder = StateGraph(State)
+    builder.add_node("grade", grade)
+    builder.add_node("tell", tell)
+    with mahsm.usage() as used:
+        run(connect(builder, START, "grade", "tell", END).compile(), {"question": "q"}, mode)
+    assert {name: one.tokens for name, one in used.by_node.items()} == {"grade": 11, "tell": 11}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -124,7 +124,7 @@ class GraphModule(dspy.Module):
             with dspy.context(trace=trace):
                 yield
         finally:
-            around.extend(trace.ordered({id(predictor): number for number, predictor in enumerate(self.predictors())}))
+            around.extend(trace.ordered())
             del around[: max(0, len(around) - cast("int", dspy.settings.max_trace_size))]
 
     def apply(self) -> Any:
@@ -140,7 +140,8 @@ class GraphModule(dspy.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         new = object.__new__(type(self))
         memo[id(self)] = new
-        vars(new).update(vars(self) | {"nodes": _copies(self.nodes), "history": [], "callbacks": list(vars(self)["callbacks"])})
+        copied = {"nodes": _copies(self.nodes, memo), "history": [], "callbacks": list(vars(self)["callbacks"])}
+        vars(new).update(vars(self) | copied)
         return new
 
     def __reduce__(self) -> NoReturn:
@@ -274,10 +275,10 @@ def _listed(names: set[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "none"
 
 
-def _copies(modules: Mapping[str, dspy.Module]) -> dict[str, dspy.Module]:
+def _copies(modules: Mapping[str, dspy.Module], memo: dict[int, Any] | None = None) -> dict[str, dspy.Module]:
     """Copies of modules; those that share a part share its copy."""
     try:
-        return copy.deepcopy(dict(modules))
+        return copy.deepcopy(dict(modules), memo)
     except Exception:  # noqa: BLE001  DSPy knows how to copy modules of which a part cannot be copied
         copies = {id(module): module.deepcopy() for module in modules.values()}
         return {path: copies[id(module)] for path, module in modules.items()}

@@ -1,7 +1,7 @@
 """The trace of one run of a graph: what its predictors did, in an order that does not depend on who was quicker."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, SupportsIndex
 
@@ -10,8 +10,8 @@ from langchain_core.runnables.config import var_child_runnable_config
 from mahsm.edges._edge_graph import edge_runs
 from mahsm.edges._items import current_item
 
-Place = tuple[int, tuple[int, ...]]
-"""A step of the graph; and which one of those that run side by side in it, if it is one of several."""
+Place = tuple[int, str, tuple[int, ...]]
+"""A step of the graph, a node of those that run in it, and an item of those that run in the node, if there are several."""
 
 
 class Trace(list[Any]):
@@ -40,21 +40,12 @@ class Trace(list[Any]):
             self._places.pop(index)
             return super().pop(index)
 
-    def ordered(self, predictors: Mapping[int, int]) -> list[Any]:
-        """The entries; those that were made side by side, in the order of items, and then of predictors.
-
-        Args:
-            predictors: From the `id` of a predictor to its number.
-        """
-        entries: list[Any] = []
+    def ordered(self) -> list[Any]:
+        """The entries, step by step; those of a step in the order of nodes, then of items, and of an item's as they came."""
         with self._lock:
             pairs = list(zip(self._places, self, strict=True))
-        for (_, side_by_side), group in groupby(pairs, key=lambda pair: (pair[0][0], bool(pair[0][1]))):
-            run = list(group)
-            if side_by_side:
-                run.sort(key=lambda pair: (pair[0][1], predictors.get(id(pair[1][0]), len(predictors))))
-            entries += [entry for _, entry in run]
-        return entries
+        steps = [sorted(step, key=_in_step) for _, step in groupby(pairs, key=lambda pair: pair[0][0])]
+        return [entry for step in steps for _, entry in step]
 
     def _place(self) -> Place:
         runs, item = list(edge_runs.get().values())[self._around :], current_item.get()
@@ -64,4 +55,9 @@ class Trace(list[Any]):
             metadata = (var_child_runnable_config.get() or {}).get("metadata", {})
             path = metadata.get("langgraph_path", ())  # ("__pregel_push", number of the Send, ...)
             order = tuple(part for part in path[1:2] if isinstance(part, int))
-        return metadata.get("langgraph_step", 0), order
+        return metadata.get("langgraph_step", 0), metadata.get("langgraph_node", ""), order
+
+
+def _in_step(pair: tuple[Place, Any]) -> tuple[str, tuple[int, ...]]:
+    (_, node, order), _ = pair
+    return node, order

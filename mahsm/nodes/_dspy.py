@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import dspy
 from langchain_core.runnables import RunnableConfig
+from typing_extensions import TypedDict, Unpack
 
 from mahsm import _spans, _tasks
 from mahsm._dspy_lm import regained
@@ -125,46 +126,25 @@ class DSPyNode(Node):
         return Limited.of(self._limit, lambda: provider_of(self.module)).block(as_dict(state), arguments)
 
 
+class Options(TypedDict, total=False):
+    """The arguments of `dspy_node` besides the module."""
+
+    input_fields: Fields | None
+    output_fields: Fields | None
+    input_transform: Transform | None
+    output_transform: Transform | None
+    prefix: str | None
+    stream: bool | Sequence[str]
+    rate_limit: RateLimit | Mapping[str, Any] | str | None
+    name: str | None
+
+
 @overload
-def dspy_node(
-    module: dspy.Module,
-    /,
-    *,
-    input_fields: Fields | None = None,
-    output_fields: Fields | None = None,
-    input_transform: Transform | None = None,
-    output_transform: Transform | None = None,
-    prefix: str | None = None,
-    stream: bool | Sequence[str] = False,
-    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
-    name: str | None = None,
-) -> DSPyNode: ...
+def dspy_node(module: dspy.Module | dspy.Parallel, /, **options: Unpack[Options]) -> DSPyNode: ...
 @overload
-def dspy_node(
-    module: type[dspy.Module],
-    /,
-    *,
-    input_fields: Fields | None = None,
-    output_fields: Fields | None = None,
-    input_transform: Transform | None = None,
-    output_transform: Transform | None = None,
-    prefix: str | None = None,
-    stream: bool | Sequence[str] = False,
-    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
-    name: str | None = None,
-) -> Callable[..., DSPyNode]: ...
+def dspy_node(module: type[dspy.Module], /, **options: Unpack[Options]) -> Callable[..., DSPyNode]: ...
 @overload
-def dspy_node(
-    *,
-    input_fields: Fields | None = None,
-    output_fields: Fields | None = None,
-    input_transform: Transform | None = None,
-    output_transform: Transform | None = None,
-    prefix: str | None = None,
-    stream: bool | Sequence[str] = False,
-    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
-    name: str | None = None,
-) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
+def dspy_node(**options: Unpack[Options]) -> Callable[[type[dspy.Module]], Callable[..., DSPyNode]]: ...
 def dspy_node(
     module: Any = None,
     /,
@@ -216,7 +196,7 @@ def dspy_node(
         ...     node.invoke({"doc": "a long text"})
         {'summary': 'short'}
     """
-    options: Any = {
+    options: Options = {
         "input_fields": input_fields,
         "output_fields": output_fields,
         "input_transform": input_transform,
