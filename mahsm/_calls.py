@@ -3,7 +3,7 @@
 What holds for calls is set in context variables, for one edge run or one `with` block and for nothing else.
 """
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -96,21 +96,21 @@ class SeenCall:
 
 
 @contextmanager
-def call(characters: int) -> Generator[SeenCall, None, None]:
-    """The block calls a model: let it through, and count it."""
+def call(characters: Callable[[], int]) -> Generator[SeenCall, None, None]:
+    """The block calls a model with so many characters: let it through, and count it."""
     check_refused()
     here = gate.get()
-    passed = here.enter(characters) if here else None
+    passed = here.enter(characters()) if here else None
     with _counted(passed) as seen:
         yield seen
 
 
 @asynccontextmanager
-async def call_async(characters: int) -> AsyncGenerator[SeenCall, None]:
+async def call_async(characters: Callable[[], int]) -> AsyncGenerator[SeenCall, None]:
     """The awaitable twin of `call`."""
     check_refused()
     here = gate.get()
-    passed = await here.enter_async(characters) if here else None
+    passed = await here.enter_async(characters()) if here else None
     with _counted(passed) as seen:
         yield seen
 

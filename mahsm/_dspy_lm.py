@@ -5,7 +5,7 @@ import sys
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self, cast
 
 from mahsm import _calls, _spans
@@ -129,7 +129,7 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with self._around.here(), _calls.call(_characters(prompt, messages)) as seen:
+        with self._around.here(), _calls.call(partial(_characters, prompt, messages)) as seen:
             kwargs = self._drawn(kwargs)
             with self._span(prompt, messages, kwargs) as span, _reported(seen):
                 outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
@@ -138,7 +138,7 @@ class _WatchedLM:
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
-            async with _calls.call_async(_characters(prompt, messages)) as seen:
+            async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
                 kwargs = self._drawn(kwargs)
                 with self._span(prompt, messages, kwargs) as span, _reported(seen):
                     outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
