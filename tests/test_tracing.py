@@ -23,11 +23,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from mahsm import dspy_node, jit_edge, operator_node, parallel, reduce_edge, tracing, vmap
+from mahsm import GraphModule, dspy_node, jit_edge, operator_node, parallel, reduce_edge, tracing, vmap
 from mahsm.operators import ModelOperator
 from mahsm.policies import Retry
 from mahsm.reducers import llm_judge_select, majority_vote
-from mahsm.testing import ModelServer, Reply
+from mahsm.testing import FakeLM, ModelServer, Reply
 from mahsm.tracing import _setup as setup
 from mahsm.tracing._cut import cut
 from tests.helpers import MODES, fails, graph_of, run, thread
@@ -134,6 +134,33 @@ def test_a_dspy_node_outside_of_edges(mode: str, handler: bool) -> None:
         run(builder.compile(), {"question": "?"}, mode, config_of(recording, handler))
         expected = ["LangGraph", "  ask", "    Predict", "      fake"] if handler else ["Predict", "  fake"]
         assert recording.tree() == expected
+
+
+class Many(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        return dspy.Prediction(answers=parallel([(self.ask, {"question": f"{question}{number}"}) for number in range(2)]))
+
+
+def test_threads_of_dspy_are_in_the_trace_of_who_starts_them() -> None:
+    one = lambda question: {"question": question}  # noqa: E731
+    edge = vmap(dspy_node(Many(), name="many"), batch_key="questions", out_key="answers", item_to_state=one, name="all")
+    program = GraphModule(edge.compile(), outputs=["answers"])
+    examples = [dspy.Example(questions=["a"]).with_inputs("questions")] * 2
+    with recorded() as recording, dspy.context(lm=FakeLM({"answer": "x"})):
+        edge.invoke({"questions": ["a"]})
+        lines = recording.tree()
+        assert lines[:3] == ["vmap:all", "  many", "    Many"]
+        assert sorted(lines[3:]) == ["      model", "      model", "    Predict", "    Predict"]
+        with tracing.span("evaluate"):
+            program.batch(examples, num_threads=2, disable_progress_bar=True)
+        assert recording.traces == 2
+        assert sorted(below(recording.tree(), "evaluate")).count("GraphModule") == 2
+        assert len(recording.named("model")) == 6
 
 
 def test_several_runs_at_once_have_a_trace_each() -> None:

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
+from mahsm._dspy_lm import regained
 from mahsm.tracing._backends import Recorded, Start
 
 
@@ -25,7 +27,7 @@ class ModuleSpans(BaseCallback):
 
     def __init__(self, begin: Callable[[Start], Recorded]) -> None:
         self._begin_span = begin
-        self._open: dict[str, tuple[Recorded, Any]] = {}
+        self._open: dict[str, tuple[Recorded, Any, AbstractContextManager[None]]] = {}
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._begin(call_id, type(instance).__name__, "chain", inputs.get("kwargs", inputs))
@@ -40,14 +42,17 @@ class ModuleSpans(BaseCallback):
         self._end(call_id, outputs, exception)
 
     def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:
+        around = regained()  # in a thread of `dspy.Parallel`, which does not know in what trace it is
+        around.__enter__()
         recorded = self._begin_span(Start(name, kind, inputs))
-        self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel))
+        self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel)), around
 
     def _end(self, call_id: str, outputs: Any, exception: BaseException | None) -> None:
-        recorded, token = self._open.pop(call_id)
+        recorded, token, around = self._open.pop(call_id)
         if exception is None:
             recorded.show(outputs)
         else:
             recorded.fail(exception)
         context.detach(token)
         recorded.end()
+        around.__exit__(None, None, None)

@@ -13,6 +13,7 @@ from langgraph.config import get_config
 
 from mahsm import _spans
 from mahsm._state import shown
+from mahsm._watch import watched
 from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded, Start, running
 from mahsm.tracing._tracer import BackendTracer
 
@@ -181,7 +182,7 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
         return
     with tracer.node(_config()):
         recorded = tracer.begin(Start(name, as_type, input))
-        with running(recorded):
+        with running(recorded), watched():  # watched, so that threads of DSPy's know in what trace they are
             yield OwnSpan(recorded)
 
 
