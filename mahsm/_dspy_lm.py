@@ -43,6 +43,11 @@ def watched_settings() -> Generator[None, None, None]:
         _watching.reset(token)
 
 
+def is_watching() -> bool:
+    """Whether calls of language models are seen here."""
+    return _watching.get()
+
+
 def regained() -> AbstractContextManager[None]:
     """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
     dspy: Any = sys.modules.get("dspy")

@@ -143,11 +143,6 @@ def book(answer: Answer | None) -> None:
             ledger.book_at(node, answer)
 
 
-def is_booked() -> bool:
-    """Whether a block asks here what calls took."""
-    return bool(_here.get().ledgers)
-
-
 def of_edge_run() -> Usage:
     """The book of the innermost edge run here; of no use to anybody if there is none."""
     edges = _here.get().edges

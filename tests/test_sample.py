@@ -97,6 +97,22 @@ def test_every_call_of_a_sample_is_drawn(mode: str, question: str) -> None:
     assert sorted(found) == [["0", "0"], ["1", "1"], ["2", "2"]]  # a question that is asked again has its answer
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_threads_of_dspy_draw_the_sample(mode: str, question: str) -> None:
+    class InThreads(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = ask()
+
+        def forward(self, question: str) -> Any:
+            answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)([(self.ask, {"question": question})])
+            return dspy.Prediction(answer=answers[0].answer)
+
+    with dspy.context(lm=cached_lm()):
+        found = run(vmap(InThreads(), sample=3, out_key="found", result="answer"), {"question": question}, mode)["found"]
+    assert sorted(found) == ["0", "1", "2"]
+
+
 def test_votes_over_samples(question: str) -> None:
     class State(TypedDict, total=False):
         question: str

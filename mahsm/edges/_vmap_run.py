@@ -290,13 +290,12 @@ class VmapRun(EdgeRun):
         return not self.items
 
     def stop(self, reason: BaseException) -> None:
+        super().stop(reason)  # before the line is closed: whoever waits in it looks at the reason
         self.open.close(reason)
-        super().stop(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
-        self._ended = True  # before the line is closed, which whoever waits in it looks at
-        self.open.close(reason)
         super().end(reason, cancel=cancel)
+        self.open.close(reason)
 
 
 _WAITING = 4

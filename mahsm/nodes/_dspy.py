@@ -12,8 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from typing_extensions import TypedDict, Unpack
 
 from mahsm import _spans, _tasks
-from mahsm._dspy_lm import regained
-from mahsm._ledger import is_booked
+from mahsm._dspy_lm import is_watching, regained
 from mahsm._state import as_dict, shown
 from mahsm._types import State
 from mahsm._watch import watched
@@ -106,9 +105,9 @@ class DSPyNode(Node):
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
-        """A block whose calls of models are seen as the node's, if anybody asks."""
+        """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's, too."""
         with regained():
-            if _spans.tracer() is None and not is_booked():
+            if _spans.tracer() is None and not is_watching():
                 yield
                 return
             with _spans.node(config), watched():
