@@ -575,6 +575,7 @@ HIDING: dict[str, Callable[[], Any]] = {
     "helper": lambda: lambda state: {"out": helper(state["text"]).out},
     "method": lambda: WithMethod().node,
     "object": WithMethod,
+    "operator": lambda: (lambda operator: lambda state: operator(state))(Asks(echo())),
     "partial": lambda: partial(lambda state, predict: {"out": predict(text=state["text"]).out}, predict=echo()),
 }
 

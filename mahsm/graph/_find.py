@@ -56,6 +56,11 @@ def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
     elif _is_module(value):
         found.hidden.append((path, value))
         return
+    elif _is_operator(value):
+        from mahsm.operators._modules import modules_in  # it imports Equinox, which whoever has an operator has
+
+        found.hidden += [(path, module) for _, module in modules_in(value)]
+        return
     else:
         found.awaits |= _only_awaits(value)
     for name, child in _children(value):
@@ -105,18 +110,20 @@ def _reached(function: Any) -> Iterator[Any]:
         return
     for value in (*names.nonlocals.values(), *names.globals.values()):
         is_own = inspect.isfunction(value) and value.__module__ == function.__module__
-        if is_own or isinstance(value, _FOLLOWED) or _is_module(value):
+        if is_own or _is_followed(value):
             yield value
 
 
 def _attributes(instance: Any) -> list[Any]:
     """The attributes of an instance that it may call; not those of everything callable, such as clients."""
     own = cast("dict[str, Any]", getattr(instance, "__dict__", {}))
-    return [value for value in own.values() if isinstance(value, _FOLLOWED) or inspect.isroutine(value) or _is_module(value)]
+    return [value for value in own.values() if _is_followed(value) or inspect.isroutine(value)]
 
 
-_FOLLOWED = (Runnable, PregelProtocol, list, tuple, dict, functools.partial)
-"""What is followed wherever it is reached."""
+def _is_followed(value: Any) -> bool:
+    """Whether it is followed wherever it is reached."""
+    kinds = (Runnable, PregelProtocol, list, tuple, dict, functools.partial)
+    return isinstance(value, kinds) or _is_module(value) or _is_operator(value)
 
 
 def _only_awaits(value: Any) -> bool:
@@ -126,6 +133,10 @@ def _only_awaits(value: Any) -> bool:
 def _is_module(value: Any) -> bool:
     dspy: Any = sys.modules["dspy"]
     return isinstance(value, dspy.Module)
+
+
+def _is_operator(value: Any) -> bool:
+    return hasattr(cast("type[Any]", type(value)), "as_node")
 
 
 def _join(*steps: str) -> str:
