@@ -211,6 +211,13 @@ def test_threads_of_dspy_are_seen() -> None:
     assert figures(used) == (16, 0, 0, 160, 16)
     assert used.runs[0].usage.calls == used.by_node["all/Many"].calls == 16
 
+    def many(state: State) -> str:
+        return Many()(question=state["question"]).answer
+
+    with mahsm.usage() as used, dspy.context(lm=FakeLM(SMALL)):
+        over_questions(vmap(many, sample=2, out_key="answers"), name="all").invoke({"questions": ["a", "b"]})
+    assert used.calls == used.runs[0].usage.calls == 32
+
     program = GraphModule(over_questions(ask(name="ask"), name="all").compile(State), outputs=["answers"])
     examples = [dspy.Example(questions=["a", "b"]).with_inputs("questions")] * 5
     with mahsm.usage() as used, dspy.context(lm=FakeLM(SMALL)):

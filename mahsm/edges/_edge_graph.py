@@ -156,9 +156,9 @@ class EdgeGraph(ABC, Generic[RunT]):
                 stack.enter_context(Spending(self.budget, self.name).running())
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, values))
+            stack.enter_context(edge_run(self.name))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            stack.enter_context(edge_run(self.name))
             run = self._begin(values, span.config if span else config, shared)
             if span is not None:
                 run.span = span

@@ -106,12 +106,12 @@ class Reduce:
         tracer = _spans.tracer()
         with ExitStack() as stack:
             values = as_dict(state)
+            stack.enter_context(edge_run(self.name))
             span = None
             if tracer is not None:
                 kind = "judge" if self.judges else "reduce"
                 span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
                 stack.enter_context(watched())
-            stack.enter_context(edge_run(self.name))
             call = self._call(values)
             if span is not None:
                 inputs = values[self.input_key]
