@@ -167,7 +167,7 @@ def booked(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
 
 
 @contextmanager
-def edge_run(name: str) -> Generator[Usage, None, None]:
+def edge_run(name: str) -> Generator[None, None, None]:
     """The block is an edge run, which has a book of its own."""
     here, run = _here.get(), EdgeUsage(name, Usage())
     for ledger in here.ledgers:
@@ -175,6 +175,6 @@ def edge_run(name: str) -> Generator[Usage, None, None]:
     alone = here.alone or ("" if here.edges or _nodes() else name)
     token = _here.set(replace(here, edges=(*here.edges, run), alone=alone))
     try:
-        yield run.usage
+        yield
     finally:
         _here.reset(token)

@@ -190,6 +190,20 @@ def test_as_a_subgraph_and_in_an_edge(mode: str) -> None:
     assert (state["answer"], state["answers"]) == ("xx", ["xx", "xx"])
 
 
+class Calls(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("calls -> answer")
+
+    def forward(self, calls: str) -> Any:
+        return dspy.Prediction(calls=self.ask(calls=calls).answer)
+
+
+def test_fields_may_have_any_name() -> None:
+    with dspy.context(lm=FakeLM(model)):
+        assert dspy_program(Calls(), outputs=["calls"]).compile().invoke({"calls": "c"}) == {"calls": "x"}
+
+
 class Odd(dspy.Module):
     """Sub-modules that give no predictions, and attributes of the real ones."""
 

@@ -11,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from mahsm import connect, dspy_node, parallel, vmap
+from mahsm.errors import NodeError
 from mahsm.testing import Call, FakeLM, ModelServer
 from tests.helpers import MODES
 
@@ -136,6 +137,15 @@ def test_the_update_is_the_same_and_alone_it_streams_to_nobody(mode: str, lm: ds
             assert asyncio.run(streaming.ainvoke({"question": "q"})) == asyncio.run(plain.ainvoke({"question": "q"}))
         else:
             assert streaming.invoke({"question": "q"}) == plain.invoke({"question": "q"})
+
+
+def test_what_is_no_prediction_is_refused_as_without_streaming() -> None:
+    class Lists(TwoSteps):
+        def forward(self, question: str) -> Any:
+            return [self.draft(question=question).answer]
+
+    with dspy.context(lm=FakeLM(said)), pytest.raises(NodeError, match=r"expected a dspy\.Prediction or a dict"):
+        dspy_node(Lists(), input_fields=["question"], stream=True).invoke({"question": "q"})
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -25,8 +25,8 @@ from mahsm.nodes._node import Node
 Builder = StateGraph[Any, Any, Any, Any]
 BEGIN, FORWARD = "begin", "forward"
 """The nodes that run `forward`: for the first time, and again after each call."""
-CALLS = "calls"
-"""The state key of the calls that have been made."""
+CALLS = "mahsm:calls"
+"""The state key of the calls that have been made, which no field of a program is named."""
 
 
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
@@ -47,7 +47,7 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
 
     Returns:
         The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes two steps of LangGraph
-        for each call, which its `recursion_limit` has to allow for.
+        for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
         GraphError: at once, for what is no program with sub-modules, or names that cannot be told; when run, if `forward` calls

@@ -1,7 +1,7 @@
 """Tokens of a DSPy module, streamed as they come."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -47,11 +47,10 @@ def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> t
     Raises:
         NodeError: for a field that no predictor writes as a text.
     """
-    predictors: list[Any] = module.predictors()
-    predictors = cast("list[Any]", module.predictors())
-    texts = list(dict.fromkeys(field for predictor in predictors for field in _texts(predictor)))
     if stream is False:
         return ()
+    predictors = cast("list[Any]", module.predictors())
+    texts = list(dict.fromkeys(field for predictor in predictors for field in _texts(predictor)))
     if isinstance(stream, str) or not (stream is True or isinstance(stream, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(f"{reader}: stream={shown(stream)}; expected True, or a list of output fields.")
     if stream is True and not texts:
@@ -112,8 +111,10 @@ class _Tokens:
         for listener in self.listeners:
             if (response := listener.finalize()) is not None:
                 self._tell(response)
+        has_fields = isinstance(result, dspy.Example | Mapping)  # if it has none, the node refuses it
+        given: Any = cast("Any", result) if has_fields else {}
         for field in self._fields:
-            if field not in self._sent and isinstance(value := result.get(field), str):
+            if field not in self._sent and isinstance(value := given.get(field), str):
                 self._tell(StreamResponse("", field, value, is_last_chunk=True))
 
     def close(self) -> None:
