@@ -53,6 +53,11 @@ class Slots:
         self._closed: BaseException | None = None
 
     @property
+    def limit(self) -> int:
+        """How many slots there are."""
+        return self._limit
+
+    @property
     def free(self) -> int:
         """Slots that nobody holds."""
         return self._free

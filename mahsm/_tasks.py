@@ -2,13 +2,13 @@
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Executor, Future, wait
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import TypeVar, cast
 
 from mahsm._turns import Stop, Stoppable
@@ -45,7 +45,7 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True).start()
+                threading.Thread(target=_run_for_good, args=[self._loop], name=self._name, daemon=True).start()
             return self._loop
 
     def _forget(self) -> None:  # a fork has the loop object but not its thread
@@ -53,9 +53,23 @@ class _Background:
         self._loop: asyncio.AbstractEventLoop | None = None
 
 
-_background = _Background("mahsm-loop")
+def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop, also after a `SystemExit` or `KeyboardInterrupt` of a task ends it: whoever waits for the task gets that."""
+    while not loop.is_closed():
+        with suppress(BaseException):
+            loop.run_forever()
+
+
+_background = [_Background("mahsm-loop")]
 """For coroutines that synchronous code waits for. One for all, because async clients keep their connections per loop: a loop
-per call would close them under the client's feet."""
+per call would close them under the client's feet. Another one for coroutines that are waited for by one on the first loop,
+which that blocks; and so on."""
+
+_depth: ContextVar[int] = ContextVar("mahsm_background_depth", default=0)
+"""How many of these loops are blocked, or may be, if a coroutine is waited for here."""
+
+awaited: ContextVar[bool] = ContextVar("mahsm_awaited", default=False)
+"""Whether this runs inside of a call that an event loop awaits, so that blocking may block the loop."""
 
 limits_loop = _Background("mahsm-limits").loop
 """The loop that rate limits and timers live on."""
@@ -143,18 +157,34 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_left: bool) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may have to be left behind."""
-    run = functools.partial(contextvars.copy_context().run, function)
+    context = contextvars.copy_context()
+
+    def run() -> T:
+        return context.run(_blocking, function)
+
     if may_be_left:
         return await asyncio.wrap_future(in_own_thread(run))
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
+def _blocking(function: Callable[[], T]) -> T:
+    """Call a function in a thread where it may block."""
+    awaited.set(False)
+    return function()
+
+
 def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppable) -> T:
+    depth = _depth.get()
+    if depth == len(_background):
+        _background.append(_Background(f"mahsm-loop-{depth}"))
+
     async def run() -> T:
+        _depth.set(depth + 1)
+        awaited.set(True)
         async with deadline(timeout):
             return await awaitable
 
-    future = asyncio.run_coroutine_threadsafe(run(), _background.loop())
+    future = asyncio.run_coroutine_threadsafe(run(), _background[depth].loop())
     try:
         with stoppable(lambda _: future.cancel()):
             return future.result()
@@ -183,7 +213,7 @@ def in_own_thread(function: Callable[[], T]) -> "Future[T]":
 
     def run() -> None:
         try:
-            future.set_result(context.run(function))
+            future.set_result(context.run(_blocking, function))
         except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
             future.set_exception(error)
 

@@ -94,7 +94,7 @@ class Attempts:
         attempt = partial(self._hedged_async if self._durations else self._attempt_async, item, state_of, call)
         if self._spec.retry is None:
             return await attempt()
-        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=self._pause_async)(attempt)
+        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=partial(self._pause_async, item))(attempt)
 
     async def _hedged_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         assert self._durations is not None
@@ -106,7 +106,7 @@ class Attempts:
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
         if self._spec.retry is None:
             return attempt()
-        return tenacity.Retrying(**self._retrying(item), sleep=self._pause)(attempt)
+        return tenacity.Retrying(**self._retrying(item), sleep=partial(self._pause, item))(attempt)
 
     def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         assert self._durations is not None
@@ -142,7 +142,8 @@ class Attempts:
         stop: Any = tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
 
-    async def _pause_async(self, seconds: float) -> None:
+    async def _pause_async(self, item: Item, seconds: float) -> None:
+        item.pause()
         turn = TaskTurn()
         timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
         try:
@@ -152,7 +153,8 @@ class Attempts:
             timer.cancel()
         self._check_waits()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, item: Item, seconds: float) -> None:
+        item.pause()
         turn = ThreadTurn()
         with self.waits.stoppable(lambda _: turn.wake()):
             turn.wait(seconds)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey
 from langgraph.types import CachePolicy
@@ -13,34 +13,12 @@ from mahsm.errors import StateError
 DedupeKey = Callable[[Any], Hashable]
 
 
-class Places(Protocol):
-    """Where in the batch the items are that are called: of each, the first place and those of the ones that equal it."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Sequence[int]: ...
-
-
-class _Each:
-    """Every item is called: a hundred thousand lists of one number each would cost more than the calls."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-
-    def __len__(self) -> int:
-        return self._total
-
-    def __getitem__(self, index: int) -> Sequence[int]:
-        return (index,)
-
-
-def places_of(items: Sequence[Any], key: DedupeKey | None, edge: str) -> Places:
-    """The places of the items with equal keys, in the order of their first ones.
+def equal_places(items: Sequence[Any], key: DedupeKey, edge: str) -> dict[int, list[int]]:
+    """The places of items with equal keys, by the first of them, in the order of the batch.
 
     Raises:
         StateError: for a key that cannot be compared.
     """
-    if key is None:
-        return _Each(len(items))
     groups: dict[Hashable, list[int]] = {}
     for place, item in enumerate(items):
         try:
@@ -50,7 +28,7 @@ def places_of(items: Sequence[Any], key: DedupeKey | None, edge: str) -> Places:
                 f"{edge}: dedupe_key gave {shown(key(item))} for item {place}, which cannot be hashed. Return a text, a "
                 "number, or a tuple of these."
             ) from None
-    return list(groups.values())
+    return {places[0]: places for places in groups.values()}
 
 
 class Stored:

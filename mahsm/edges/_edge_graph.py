@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans, _tasks
 from mahsm._dspy_lm import regained
@@ -106,15 +107,16 @@ class EdgeGraph(ABC, Generic[RunT]):
             if run.is_empty:
                 return self._update(run, [])
             try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
-                with lent():
-                    self._prepare(run, run.config)
-                    inner = run.subgraph_config(self._inner(run.config, run))
-                    done = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
-                    return run.shown(self._update(run, self._done(done)))
-            except Closed as closed:
-                raise _reason(run, closed) from _reason(run, closed).__cause__
-            finally:
-                run.close(wait=True)
+                with run.confined() if _tasks.awaited.get() else lent():
+                    try:
+                        self._prepare(run, run.config)
+                        inner = run.subgraph_config(self._inner(run.config, run))
+                        done = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                        return run.shown(self._update(run, self._done(run, done)))
+                    finally:
+                        run.close(wait=True)  # the threads may need slots that are lent
+            except (Closed, GraphBubbleUp) as error:
+                raise _reason(run, error) from _reason(run, error).__cause__
 
     async def run_async(self, state: Any, config: RunnableConfig) -> Update:
         """Run the subgraph on the running event loop."""
@@ -125,9 +127,9 @@ class EdgeGraph(ABC, Generic[RunT]):
                 async with lent():
                     await self._prepare_async(run, run.config)
                     inner = run.subgraph_config(self._inner(run.config, run))
-                    return run.shown(await self._finish(run, self._done(await self.graph.ainvoke({}, inner))))
-            except Closed as closed:
-                raise _reason(run, closed) from _reason(run, closed).__cause__
+                    return run.shown(await self._finish(run, self._done(run, await self.graph.ainvoke({}, inner))))
+            except (Closed, GraphBubbleUp) as error:
+                raise _reason(run, error) from _reason(run, error).__cause__
             except BaseException as error:
                 run.stop(error)  # edges inside blocking targets know of no cancellation
                 raise
@@ -177,7 +179,9 @@ class EdgeGraph(ABC, Generic[RunT]):
                 stack.callback(_tasks.after(self.deadline, lambda: run.end(over())))
             yield run
 
-    def _done(self, state: dict[str, Any]) -> list[Any]:
+    def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:
+        if run.break_off.reason is not None:
+            raise Closed(run.break_off.reason)
         if "__interrupt__" in state:
             raise EdgeError(
                 f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a checkpointer. Use "
@@ -195,5 +199,9 @@ def _item() -> tuple[int, ...]:
     return item.order if item is not None else ()
 
 
-def _reason(run: EdgeRun, closed: Closed) -> BaseException:
-    return closed if run.stopped_from_outside else closed.reason
+def _reason(run: EdgeRun, error: Closed | GraphBubbleUp) -> BaseException:
+    """What goes out when a run has ended with `error`: the reason why it broke off, if it did."""
+    reason = error.reason if isinstance(error, Closed) else run.break_off.reason
+    if reason is None:
+        return error
+    return Closed(reason) if run.stopped_from_outside else reason

@@ -5,20 +5,23 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
 
 from mahsm import _tasks
-from mahsm._slots import Closed, Slots
+from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
 from mahsm._stops import Stops
 from mahsm._types import State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
+from mahsm.edges._break_off import BreakOff
 from mahsm.edges._items import Item, current_item
+from mahsm.edges._saving import Saving, saver_of, with_saver
 from mahsm.nodes._target import Target
 
 
@@ -36,16 +39,17 @@ class EdgeRun(ABC):
         config: The config of the node that the edge is; what is called gets its bounds, not ours.
         shared: The slots of the graph run.
         slots: How many targets may be called at once.
+        unsaved: How many calls may be not saved, where a checkpointer saves.
     """
 
-    def __init__(self, state: State, config: RunnableConfig, shared: Sequence[Slots], slots: int) -> None:
+    def __init__(self, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int) -> None:
         outer = current_item.get()
         runtime = ambient_runtime()
         self.state = state
         self.config = config
         self.span: EdgeSpan | None = None
         """What traces show of it, if anybody traces."""
-        self.saved = "thread_id" in config.get("configurable", {})  # no checkpointer works without one
+        self.saved = is_saved(config)
         self.stopped_from_outside = False
         self.writer = runtime.stream_writer if runtime else None
         self.slots = Slots(slots)
@@ -58,12 +62,39 @@ class EdgeRun(ABC):
         """What waits to begin."""
         self._running = Stops()
         self._ended = False
+        self.break_off = BreakOff()
+        self._cancels = Stops()
+        saver = saver_of(config)
+        self.saving = None if saver is None else Saving(saver, unsaved, self.stop)
 
     def item(self, index: int) -> Item:
         """A part that is going to be called, in this context."""
-        item = Item((*self._order, index), self._chain, self.inside)
+        unsaved = None if self.saving is None else self.saving.unsaved
+        item = Item((*self._order, index), self._chain, self.inside, unsaved)
         current_item.set(item)
         return item
+
+    @contextmanager
+    def confined(self) -> Generator[None, None, None]:
+        """The block runs on the slots that the item around has, and on those that are free now; none is lent or waited for.
+
+        That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on that loop, and
+        might get a slot that is lent, could neither use it nor give it back.
+        """
+        outer = current_item.get()
+        if outer is None:
+            yield
+            return
+        chains: list[Sequence[Slots]] = []
+        while len(chains) + 1 < self.slots.limit and try_acquire_all(outer.chain):
+            chains.append(outer.chain)
+        around = Slots(1 + len(chains))
+        self._chain = (self.slots, around, *(slots for slots in self._chain[1:] if slots not in outer.chain))
+        try:
+            yield
+        finally:
+            for chain in chains:
+                release_all(chain)
 
     # What a target is called with.
 
@@ -85,10 +116,16 @@ class EdgeRun(ABC):
         update = await _tasks.call_in_thread(partial(sync, state), self.pool, may_be_left=may_be_left)
         return await update if inspect.isawaitable(update) else update
 
-    def item_config(self, config: RunnableConfig) -> RunnableConfig:
-        """The task's config with the user's bounds in place of those that the subgraph runs under."""
+    def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:
+        """The task's config with the user's bounds and checkpointer in place of those that the subgraph runs with.
+
+        Without a checkpointer in a task that several items share: graphs that these call would save their checkpoints in one
+        and the same place, and after a resume one item would get the state of another.
+        """
         own = {key: value for key, value in config.items() if key not in _BOUNDS}
         given = cast("RunnableConfig", own | self._bounds)
+        if shared or self.saving is not None:
+            given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
         return given if self.span is None else self.span.inside(given)
 
     # What traces show of it.
@@ -104,8 +141,9 @@ class EdgeRun(ABC):
         return update
 
     def subgraph_config(self, config: RunnableConfig) -> RunnableConfig:
-        """The config of the subgraph, whose tasks traces do not show."""
-        return config if self.span is None else self.span.subgraph(config)
+        """The config of the subgraph: it is watched what it saves, and traces do not show its tasks."""
+        watched = config if self.saving is None else self.saving.watched(config)
+        return watched if self.span is None else self.span.subgraph(watched)
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
         """A block that is an item or a branch."""
@@ -134,8 +172,12 @@ class EdgeRun(ABC):
 
     def stop(self, reason: BaseException) -> None:
         """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
+        self.break_off.stop(reason)
         self.waits.stop(reason)
         self.inside.stop(reason)
+        self._cancels.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
 
     def stop_from_outside(self, reason: BaseException) -> None:
         """The same, because the edge run around this one was stopped."""
@@ -146,6 +188,8 @@ class EdgeRun(ABC):
         """Begin nothing any more; what runs may finish, or is cancelled."""
         self._ended = True
         self.waits.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
         if cancel:
             self.inside.stop(reason)
             self._running.stop(reason)
@@ -159,20 +203,60 @@ class EdgeRun(ABC):
             if not self._ended:
                 raise
 
-    def cancellable(self, tasks: "list[asyncio.Task[None]]") -> Any:
-        """A block in which tasks of the running loop are cancelled when the run is ended and told to."""
-        loop = asyncio.get_running_loop()
+    @contextmanager
+    def stoppable_task(self, item: Item) -> Generator[None, None, None]:
+        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or ended and told to.
 
-        def cancel() -> None:
-            for task in tasks:
+        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would lose that.
+        """
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
+        _tasks.awaited.set(True)
+
+        def stop() -> None:
+            if not item.has_edges:
                 task.cancel()
 
-        return self._running.stoppable(lambda _: loop.call_soon_threadsafe(cancel))
+        with (
+            self._cancels.stoppable(lambda _: loop.call_soon_threadsafe(stop)),
+            self._running.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)),
+        ):
+            yield
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """A task has ended with an error: raise it, after all others have ended; or let another one raise its own."""
+        if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
+            raise GraphInterrupt(())
+        self.break_off.wait()
+        if self.saving is not None:
+            self.saving.wait()
+        raise error
+
+    async def fail_async(self, error: BaseException) -> NoReturn:
+        """The awaitable twin of `fail`."""
+        if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
+            raise GraphInterrupt(())
+        await self.break_off.wait_async()
+        if self.saving is not None:
+            await self.saving.wait_async()
+        raise error
 
     def close(self, *, wait: bool) -> None:
         """End the threads; with `wait`, not before they are done with what they are in."""
         if "pool" in self.__dict__:
             self.pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def is_saved(config: RunnableConfig) -> bool:
+    """Whether a checkpointer may save what runs with this config: none works without a thread."""
+    return "thread_id" in config.get("configurable", {})
+
+
+def is_cancelled_here() -> bool:
+    """Whether the running task, if there is one, was cancelled itself, and not something that it awaited."""
+    with suppress(RuntimeError):  # in a thread there is none
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return False
 
 
 _BOUNDS = ("max_concurrency", "recursion_limit")

@@ -18,33 +18,54 @@ class Item:
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
+        is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
+            one.
     """
 
-    __slots__ = ("_edges", "_held", "attempts", "began", "chain", "failure", "inside", "order")
+    __slots__ = ("_edges", "_held", "_unsaved", "attempts", "began", "chain", "failure", "inside", "is_unsaved", "order")
 
-    def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops) -> None:
+    def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops, unsaved: Slots | None = None) -> None:
         self.order = order
         self.chain = chain
         self.inside = inside
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
+        self.is_unsaved = False
+        self._unsaved = unsaved
         self._held = False
         self._edges = 0  # edges that run inside the item now
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether an edge runs inside."""
+        return self._edges > 0
+
     def take_now(self) -> bool:
         """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
-        chain = self.chain
+        chain = self._to_take
         self._held = bool(chain[0].try_acquire()) if len(chain) == 1 else try_acquire_all(chain)
+        self.is_unsaved |= self._held and self._unsaved is not None
         return self._held
 
     async def take_async(self) -> None:
-        await acquire_all_async(self.chain, self.order)
-        self._held = True
+        await acquire_all_async(self._to_take, self.order)
+        self._held, self.is_unsaved = True, self._unsaved is not None
 
     def take(self) -> None:
-        acquire_all(self.chain, self.order)
-        self._held = True
+        acquire_all(self._to_take, self.order)
+        self._held, self.is_unsaved = True, self._unsaved is not None
+
+    @property
+    def _to_take(self) -> Sequence[Slots]:
+        """The slots, and the right to be not saved last: it is not given back with them."""
+        return self.chain if self._unsaved is None or self.is_unsaved else (*self.chain, self._unsaved)
+
+    def pause(self) -> None:
+        """The attempt has failed, and there is going to be another one: until then nothing would be lost."""
+        if self._unsaved is not None and self.is_unsaved:
+            self.is_unsaved = False
+            self._unsaved.release()
 
     def give(self) -> None:
         if self._held:

@@ -51,10 +51,10 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
 
     def _node(self, branch: BranchSpec) -> Node:
         def run(_: Any, config: RunnableConfig) -> Any:
-            return {"done": [self.running().branch(branch, config)]}
+            return {"done": self.running().branch(branch, config)}
 
         async def run_async(_: Any, config: RunnableConfig) -> Any:
-            return {"done": [await self.running().branch_async(branch, config)]}
+            return {"done": await self.running().branch_async(branch, config)}
 
         graph = branch.target.graph
         return Node(run, run_async, name=branch.name, graphs=[graph] if graph else [])
@@ -135,5 +135,5 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
 
 
 def _outcomes(snapshot: Any) -> list[Outcome]:
-    """What the finished tasks of a step that is not over have handed in."""
-    return [outcome for task in snapshot.tasks if task.result is not None for outcome in task.result["done"]]
+    """What the finished tasks of a step that is not over have handed in; nothing, if that step has not begun."""
+    return [outcome for task in snapshot.tasks if task.result is not None for outcome in task.result.get("done", ())]

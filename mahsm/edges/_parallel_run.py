@@ -16,7 +16,7 @@ from mahsm._turns import Latch
 from mahsm._types import AsyncCall, State, SyncCall
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._branch import BranchSpec
-from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._edge_run import EdgeRun, is_cancelled_here
 from mahsm.edges._items import Item
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_spec import ParallelSpec
@@ -48,7 +48,8 @@ class ParallelRun(EdgeRun):
     """
 
     def __init__(self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> None:
-        super().__init__(state, config, shared, spec.max_concurrency or len(spec.branches))
+        slots = spec.max_concurrency or len(spec.branches)
+        super().__init__(state, config, shared, slots=slots, unsaved=slots + 2)
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
@@ -66,54 +67,75 @@ class ParallelRun(EdgeRun):
 
     # A branch: the side for event loops and the side for threads.
 
-    async def branch_async(self, branch: BranchSpec, config: RunnableConfig) -> Outcome:
-        """Run a branch when its turn has come."""
-        item: Item | None = None
-        try:
-            for name in self.spec.plan.waits[branch.name]:
-                await self._ends[name].wait_async(self.waits.stoppable)
-            if (outcome := self._without_running(branch)) is not None:
-                return self._keep(outcome)
-            with set_config_context(self.item_config(config)) as context:
-                item = context.run(self.item, branch.position)
-                may_be_left = branch.timeout is not None or branch.deadline is not None
-                call = context.run(partial(self.bind_async, branch.target, may_be_left=may_be_left))
-                async with _tasks.task_group() as group:
-                    update = await group.create_task(self._run_async(branch, item, call), context=context)
-            return self._succeeded(branch, update)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+    async def branch_async(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
+        """Run a branch when its turn has come; what its task hands in."""
+        with self.break_off.running():
+            try:
+                for name in self.spec.plan.waits[branch.name]:
+                    await self._ends[name].wait_async(self.waits.stoppable)
+                if (outcome := self._without_running(branch)) is not None:
+                    return self._handed_in(outcome)
+                with set_config_context(self.item_config(config)) as context:
+                    item = context.run(self.item, branch.position)
+                    may_be_left = branch.timeout is not None or branch.deadline is not None
+                    call = context.run(partial(self.bind_async, branch.target, may_be_left=may_be_left))
+                    found: list[Outcome] = []
+                    async with _tasks.task_group() as group:
+                        group.create_task(self._run_async(branch, item, call, found), context=context)
+                if self.break_off.reason is not None and not found:
+                    raise Closed(self.break_off.reason)
+                return self._handed_in(found[0], item)
+            except (asyncio.CancelledError, GraphBubbleUp):
                 raise
-            return self._failed(branch, error, item)  # something it awaited was cancelled, the run was not
-        except (Closed, GraphBubbleUp, Exception) as error:  # noqa: BLE001  the policy decides
-            return self._ended_with(branch, error, item)
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                await self.fail_async(error)
 
-    def branch(self, branch: BranchSpec, config: RunnableConfig) -> Outcome:
+    def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
         """The blocking twin of `branch_async`."""
-        item: Item | None = None
+        with self.break_off.running():
+            try:
+                for name in self.spec.plan.waits[branch.name]:
+                    self._ends[name].wait(self.waits.stoppable)
+                if (outcome := self._without_running(branch)) is not None:
+                    return self._handed_in(outcome)
+                with set_config_context(self.item_config(config)) as context:
+                    item = context.run(self.item, branch.position)
+                    sync, async_ = context.run(self.bind, branch.target)
+                    outcome = context.run(self._run, branch, item, sync or async_)
+                return self._handed_in(outcome, item)
+            except GraphBubbleUp:
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                self.fail(error)
+
+    async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall, found: list[Outcome]) -> None:
+        with self.stoppable_task(item):
+            try:
+                with self.part(branch.name, branch.position, len(self.spec.branches)):
+                    attempts = self._attempts[branch.name]
+                    update = await attempts.run_async(item, partial(self._state_of, branch), call)
+                found.append(self._succeeded(branch, update))
+            except asyncio.CancelledError as error:
+                if is_cancelled_here():
+                    raise
+                found.append(self._failed(branch, error, item))  # something it awaited was cancelled, the run was not
+            except BaseException as error:  # noqa: BLE001  the policy decides
+                found.append(self._ended_with(branch, error, item))
+
+    def _run(self, branch: BranchSpec, item: Item, call: SyncCall) -> Outcome:
         try:
-            for name in self.spec.plan.waits[branch.name]:
-                self._ends[name].wait(self.waits.stoppable)
-            if (outcome := self._without_running(branch)) is not None:
-                return self._keep(outcome)
-            with set_config_context(self.item_config(config)) as context:
-                item = context.run(self.item, branch.position)
-                sync, async_ = context.run(self.bind, branch.target)
-                update = context.run(self._run, branch, item, sync or async_)
+            with self.part(branch.name, branch.position, len(self.spec.branches)):
+                update = self._attempts[branch.name].run(item, partial(self._state_of, branch), call)
             return self._succeeded(branch, update)
-        except asyncio.CancelledError as error:
-            return self._failed(branch, error, item)
-        except (Closed, GraphBubbleUp, Exception) as error:  # noqa: BLE001  the policy decides
+        except BaseException as error:  # noqa: BLE001  the policy decides
             return self._ended_with(branch, error, item)
 
-    async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall) -> Any:
-        with self.part(branch.name, branch.position, len(self.spec.branches)):
-            return await self._attempts[branch.name].run_async(item, partial(self._state_of, branch), call)
-
-    def _run(self, branch: BranchSpec, item: Item, call: SyncCall) -> Any:
-        with self.part(branch.name, branch.position, len(self.spec.branches)):
-            return self._attempts[branch.name].run(item, partial(self._state_of, branch), call)
+    def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
+        """What a task hands in of a branch; then those that wait for it may begin."""
+        if self.saving is not None:
+            self.saving.hand_in(outcome, int(item is not None and item.is_unsaved))
+        self._keep(outcome)
+        return [outcome]
 
     def facts(self) -> dict[str, Any]:
         ended = list(self.outcomes.values())
@@ -135,6 +157,8 @@ class ParallelRun(EdgeRun):
             GraphInterrupt: if it depends on one that was interrupted, and so has to wait for the next run.
             Closed: if nothing is to begin any more.
         """
+        if (ended := self.ended) is not None:
+            return self._failed(branch, type(ended)(*ended.args), None)
         if (reason := self.waits.reason) is not None:
             raise Closed(reason)
         names = self.spec.plan.sees[branch.name]
@@ -159,10 +183,9 @@ class ParallelRun(EdgeRun):
         return [(name, update) for name, update in found if update is not None]
 
     def _succeeded(self, branch: BranchSpec, update: Any) -> Outcome:
-        given = branch_update(branch.name, plain_update(update))
-        return self._keep(Outcome(branch=branch.name, update=given, error=None))
+        return Outcome(branch=branch.name, update=branch_update(branch.name, plain_update(update)), error=None)
 
-    def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
+    def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item) -> Outcome:
         if isinstance(error, GraphBubbleUp):
             self._interrupted.add(branch.name)
             self._ends[branch.name].open()
@@ -171,8 +194,10 @@ class ParallelRun(EdgeRun):
             reason = self.ended
             if reason is None:
                 raise error
-            failure = item.failure if item is not None else None
-            return self._failed(branch, failure or type(reason)(*reason.args), item)
+            return self._failed(branch, item.failure or type(reason)(*reason.args), item)
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            self.stop(error)
+            raise error
         return self._failed(branch, error, item)
 
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
@@ -181,12 +206,11 @@ class ParallelRun(EdgeRun):
         if self.spec.on_error == "raise":
             self.stop(error)
             raise error
-        return self._keep(Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts)))
+        return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))
 
     def _item_error(self, branch: BranchSpec, error: BaseException, attempts: int) -> ItemError:
         return item_error(error, edge=self.spec.name, index=branch.position, item=branch.name, attempts=attempts)
 
-    def _keep(self, outcome: Outcome) -> Outcome:
+    def _keep(self, outcome: Outcome) -> None:
         self.outcomes[outcome["branch"]] = outcome
         self._ends[outcome["branch"]].open()
-        return outcome

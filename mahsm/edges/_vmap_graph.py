@@ -15,19 +15,16 @@ from typing_extensions import TypedDict
 from mahsm._progress import progress as show_progress
 from mahsm._slots import Slots
 from mahsm._types import State
+from mahsm.edges._cut import Order, Record, check_batch, is_record, spans_of
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_graph import EdgeGraph
-from mahsm.edges._vmap_run import Chunk, VmapRun
+from mahsm.edges._outcomes import Outcomes
+from mahsm.edges._results import Part
+from mahsm.edges._vmap_run import VmapRun
 from mahsm.edges._vmap_spec import VmapSpec
+from mahsm.errors import EdgeError
 from mahsm.nodes._node import Node
-from mahsm.policies import Budget, ItemError
-
-_CHUNKS = (128, 64)
-"""Tasks that a batch is cut into: up to 1,024 items, and above. More lose less work in a crash, fewer cost less: a task takes
-LangGraph 200 to 400 us, and the items wait until all tasks are made. So a task has at most 8 of few items, and 1/64 of many."""
-
-_CHUNKS_UNSAVED = 16
-"""The same where nothing is saved: then tasks only cost."""
+from mahsm.policies import Budget
 
 _WAVE = (256, 1024)
 """Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
@@ -37,14 +34,14 @@ ends, and without an event loop each is a thread; waves that are too short make 
 class _Work(TypedDict):
     """State of the subgraph. Batch and parent state stay outside, so that no checkpoint repeats them."""
 
-    done: Annotated[list[Chunk], Topic(list, accumulate=True)]
+    done: Annotated[list[Record], Topic(list, accumulate=True)]
 
 
 class VmapGraph(EdgeGraph[VmapRun]):
     """The subgraph of one `vmap`, with one node.
 
-    Its tasks are `Send`s of index ranges, made by the entry edge: a finished task is a pending write of the checkpoint, so a
-    crash loses at most the ranges that were being worked on.
+    Its tasks are `Send`s. Either each item is a task; or one task, the lead, runs the items, and others hand in what these
+    gave, part by part. A finished task is a pending write of the checkpoint, so that is what a killed process keeps.
     """
 
     def __init__(self, spec: VmapSpec) -> None:
@@ -53,48 +50,89 @@ class VmapGraph(EdgeGraph[VmapRun]):
         self._concurrency: float | None = None  # of the last run, if that found out what the provider takes
 
     def _compile(self) -> Compiled:
-        def chunk(span: tuple[int, int], config: RunnableConfig) -> Any:
-            run = self.running()
-            return self._next(run, run.chunk(*span, config))
+        def task(given: Any, config: RunnableConfig) -> Any:
+            run, order = self.running(), self._order(given)
+            if order is None or self._is_of_another_run(run, order):
+                return self._onwards(run, given, order)
+            if "place" in order:
+                return self._next(run, order, run.item_alone(order["place"], config))
+            return self._next(run, order, run.lead(_places(run, order), config) if "spans" in order else run.take_part())
 
-        async def chunk_async(span: tuple[int, int], config: RunnableConfig) -> Any:
-            run = self.running()
-            return self._next(run, await run.chunk_async(*span, config))
+        async def task_async(given: Any, config: RunnableConfig) -> Any:
+            run, order = self.running(), self._order(given)
+            if order is None or self._is_of_another_run(run, order):
+                return self._onwards(run, given, order)
+            if "place" in order:
+                return self._next(run, order, await run.item_alone_async(order["place"], config))
+            leads = "spans" in order
+            part = await (run.lead_async(_places(run, order), config) if leads else run.take_part_async())
+            return self._next(run, order, part)
 
         def first_wave(_: Any) -> list[Send]:
-            return self._wave(self.running(), 0)
+            run = self.running()
+            return self._sends(run, run.firsts)
 
         node, graph = self.spec.target.name, self.spec.target.graph
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
-        builder.add_node(node, Node(chunk, chunk_async, name=node, graphs=[graph] if graph else []))
+        builder.add_node(node, Node(task, task_async, name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
         return builder.compile(name=self.spec.name)
 
-    def _size(self, run: VmapRun) -> int:
-        """Items per task: one where a target holds a graph, since checkpoints inside belong to a task."""
-        if self.spec.chunk_size is not None:
-            return self.spec.chunk_size
-        if self.spec.target.graph is not None:
-            return 1
-        total = len(run.items)
-        return math.ceil(total / (_CHUNKS[total > 1024] if run.saved else _CHUNKS_UNSAVED))
+    def _order(self, given: Any) -> Order | None:
+        """What the task was sent; None if it was called with the state, to find out what there is still to do.
+
+        Raises:
+            EdgeError: if what is resumed was begun with another batch, or by another version of the code.
+        """
+        if not isinstance(given, dict):
+            raise _other_version(self.name)
+        order = cast("dict[str, Any]", given)
+        if "batch" not in order:
+            return None
+        check_batch(self.name, order["batch"], self.running().batch_id)
+        return cast("Order", order)
+
+    def _records(self, state: Any) -> list[Record]:
+        records: list[Any] = state.get("done", [])
+        if not all(map(is_record, records)):
+            raise _other_version(self.name)
+        return records
+
+    def _sends(self, run: VmapRun, places: Sequence[int]) -> list[Send]:
+        """The tasks of a wave, of items that are to be called from the first of these places on."""
+        at_a_time = self._tasks_at_a_time * run.size if run.saved or run.alone else len(places)
+        wave, node = places[:at_a_time], self.spec.target.name
+        if run.alone:
+            orders = [Order(batch=run.batch_id, run=run.id, place=place) for place in wave]
+        else:
+            parts = math.ceil(len(wave) / run.size) if run.saved else 0
+            orders = [Order(batch=run.batch_id, run=run.id) for _ in range(parts)]
+            orders.append(Order(batch=run.batch_id, run=run.id, spans=spans_of(wave)))
+        if len(places) > len(wave):
+            orders[-1]["then"] = places[len(wave)]
+        return [Send(node, order) for order in orders]
+
+    def _next(self, run: VmapRun, order: Order, part: Part | None) -> Command[Any]:
+        """Hand in what a task gave; if it is the last one of its wave, it calls the next wave."""
+        rest = run.from_place(order["then"]) if "then" in order else ()
+        done = [] if part is None or part.is_empty else [part.record]
+        return Command(update={"done": done}, goto=self._sends(run, rest) if rest else ())
+
+    def _is_of_another_run(self, run: VmapRun, order: Order) -> bool:
+        """Whether a task belongs to a lead that has died with its process; one with an item needs none."""
+        return "place" not in order and order["run"] != run.id
+
+    def _onwards(self, run: VmapRun, state: Any, order: Order | None) -> Command[Any]:
+        """A wave broke off: its lead calls the node with the state, which goes on with what is missing."""
+        if order is not None:
+            return Command(goto=self.spec.target.name if "spans" in order else ())
+        places = run.missing(self._records(state))
+        return Command(goto=self._sends(run, places) if places else ())
 
     @property
     def _tasks_at_a_time(self) -> int:
         fewest, most = _WAVE
         return min(most, max(fewest, 32 * self.spec.max_concurrency))
-
-    def _wave(self, run: VmapRun, lo: int) -> list[Send]:
-        total = len(run.items)
-        size = self._size(run)
-        stop = min(total, lo + size * self._tasks_at_a_time)
-        return [Send(self.spec.target.name, (start, min(start + size, total))) for start in range(lo, stop, size)]
-
-    def _next(self, run: VmapRun, chunk: Chunk) -> Command[Any]:
-        """Hand in a chunk; the last one of a wave calls the next wave."""
-        end, total = chunk["lo"] + len(chunk["values"]), len(run.items)
-        last_of_wave = end < total and end % (self._size(run) * self._tasks_at_a_time) == 0
-        return Command(update={"done": [chunk]}, goto=self._wave(run, end) if last_of_wave else ())
 
     # One run.
 
@@ -142,38 +180,31 @@ class VmapGraph(EdgeGraph[VmapRun]):
                     self._concurrency = run.adaptive.limit
 
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
-        """The subgraph's config: all chunks begin at once, since LangGraph saves nothing while a task waits to begin."""
-        waves = math.ceil(len(run.items) / self._size(run) / self._tasks_at_a_time)
-        return {**config, "max_concurrency": 100 * self._tasks_at_a_time, "recursion_limit": waves + 10}
+        """The subgraph's config: all tasks begin at once, since LangGraph saves nothing while a task waits to begin."""
+        waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
+        return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
-    def _update(self, run: VmapRun, done: list[Chunk]) -> State:
-        total = run.total
-        values: list[Any] = [None] * len(run.items)
-        ranks = [0] * len(run.items)
-        failed: dict[int, ItemError] = {}
-        for chunk in done:
-            span = slice(chunk["lo"], chunk["lo"] + len(chunk["values"]))
-            values[span], ranks[span] = chunk["values"], chunk["ranks"]
-            failed.update((error["index"], error) for error in chunk["errors"])
-        if self.spec.dedupe_key is not None:
-            values, ranks, failed = _at_all_places(run, values, ranks, failed)
-        if len(failed) > self.spec.failures_allowed(total):
-            raise self.spec.too_few(len(failed), total)
-        run.progress.end(errors=len(failed))
-        order = range(total) if self.spec.preserve_order else sorted(range(total), key=ranks.__getitem__)
-        keep = [index for index in order if ranks[index] and (self.spec.on_error == "collect" or index not in failed)]
-        update: State = {self.spec.out_key: [failed.get(index, values[index]) for index in keep]}
+    def _update(self, run: VmapRun, done: list[Record]) -> State:
+        outcomes = Outcomes.of(run, self._records({"done": done}))
+        if len(outcomes.failed) > self.spec.failures_allowed(run.total):
+            raise self.spec.too_few(len(outcomes.failed), run.total)
+        run.progress.end(errors=len(outcomes.failed))
+        update: State = {self.spec.out_key: outcomes.entries()}
         if self.spec.errors_key is not None:
-            update[self.spec.errors_key] = [failed[index] for index in sorted(failed)]
+            update[self.spec.errors_key] = [outcomes.failed[place] for place in sorted(outcomes.failed)]
         return update
 
 
-def _at_all_places(
-    run: VmapRun, values: list[Any], ranks: list[int], failed: dict[int, ItemError]
-) -> tuple[list[Any], list[int], dict[int, ItemError]]:
-    """What the called items gave, at the places of those that equal them too."""
-    index_at = {place: index for index in range(len(run.places)) for place in run.places[index]}
-    first = {place: run.places[index][0] for place, index in index_at.items()}
-    every = range(run.total)
-    errors = {place: {**failed[first[place]], "index": place} for place in every if first[place] in failed}
-    return [values[index_at[place]] for place in every], [ranks[index_at[place]] for place in every], cast("Any", errors)
+def _places(run: VmapRun, order: Order) -> Sequence[int]:
+    """The items that a lead is to run."""
+    spans = order.get("spans", [])
+    if len(spans) == 1 and len(run.firsts) == run.total:
+        return range(*spans[0])
+    return [place for span in spans for place in range(*span)]
+
+
+def _other_version(edge: str) -> EdgeError:
+    return EdgeError(
+        f"{edge}: what this run has saved was written by another version of mahsm, which cut batches otherwise. Resume it with "
+        "that version, or begin a new run under another thread_id."
+    )

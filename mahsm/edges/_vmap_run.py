@@ -2,18 +2,20 @@
 
 import asyncio
 import itertools
+import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+import uuid
+from bisect import bisect_left
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
-from langgraph.errors import GraphBubbleUp
-from typing_extensions import TypedDict
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
 from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
@@ -22,9 +24,11 @@ from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
-from mahsm.edges._cache import Stored, places_of
-from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._cache import Stored, equal_places
+from mahsm.edges._cut import Record, batch_id
+from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
 from mahsm.edges._items import Item
+from mahsm.edges._results import Part, Results
 from mahsm.edges._stop_when import decider
 from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
@@ -34,23 +38,30 @@ from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
 
+_PARTS = (128, 64)
+"""Parts that the results of a batch are saved in: of up to 1,024 items, and of more. More lose less in a crash, fewer cost
+less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at most 8 of few results, and 1/64 of many."""
 
-class Chunk(TypedDict):
-    """What the items from `lo` on gave. One that failed has None in `values` and stands in `errors`."""
+_TASKS_UNSAVED = 16
+"""Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each of them."""
 
-    lo: int
-    values: list[Any]
-    errors: list[ItemError]
-    ranks: list[int]
-    """When each item ended, as a number that grows over the whole run."""
+_BLOCK = 256
+"""Items that a cache is asked for at a time."""
 
 
 class Decided(Exception):
     """`stop_when` has seen enough."""
 
 
+class Sink(Protocol):
+    """Where results go."""
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None: ...
+    def skip(self, place: int) -> None: ...
+
+
 class VmapRun(EdgeRun):
-    """What the chunks of one run share.
+    """What the items of one run share. An item is known by its place in the batch; of equal ones, by the first place.
 
     Two bounds hold at once: an item that has begun and not ended is *open*, and while its target is called it holds slots.
     An item with an edge inside stays open but lends its slots.
@@ -62,6 +73,14 @@ class VmapRun(EdgeRun):
         config: The config of the node that the edge is.
         shared: The slots of the graph run.
         concurrency: What the run before has found out, for an adaptive edge.
+
+    Attributes:
+        firsts: The places of the items that are to be called, ascending.
+        size: How many results are saved together.
+        alone: Whether each item is a task of LangGraph.
+        id: Tells this run from others, which resume it.
+        batch_id: Tells the batch from others.
+        results: Results of items that share a task, on their way to those that hand them in.
     """
 
     def __init__(
@@ -73,14 +92,23 @@ class VmapRun(EdgeRun):
         shared: Sequence[Slots],
         concurrency: float | None = None,
     ) -> None:
-        super().__init__(state, config, shared, spec.max_concurrency)
         self.spec = spec
-        self.places = places_of(batch, spec.dedupe_key, spec.name)
-        self.items = batch if spec.dedupe_key is None else [batch[self.places[index][0]] for index in range(len(self.places))]
+        self.batch = batch
         self.total = len(batch)
-        self.progress = Progress(spec.name, len(self.items), self.writer, of_edge_run())
+        self._equal = None if spec.dedupe_key is None else equal_places(batch, spec.dedupe_key, spec.name)
+        self.firsts: Sequence[int] = range(self.total) if self._equal is None else list(self._equal)
+        saved, count = is_saved(config), len(self.firsts)
+        few = spec.chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
+        self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
+        self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
+        super().__init__(state, config, shared, slots=spec.max_concurrency, unsaved=spec.max_concurrency + 2 * self.size)
+        self.id = uuid.uuid4().hex[:12]
+        self.batch_id = batch_id(batch, digest=saved)
+        self.results = Results(self.size if saved else self.total + 1, self.hand_in)
+        self.progress = Progress(spec.name, len(self.firsts), self.writer, of_edge_run())
         self.open = Slots(self._most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
+        self._has_result = bytearray(self.total)
         self._failures = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
@@ -89,7 +117,15 @@ class VmapRun(EdgeRun):
         self._attempts = Attempts(spec, self.waits, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
-        self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
+        self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
+
+    def equal_to(self, place: int) -> Sequence[int]:
+        """The places of the items that are called with the one at this place, its own included."""
+        return (place,) if self._equal is None else self._equal.get(place, (place,))
+
+    def from_place(self, place: int) -> Sequence[int]:
+        """The items to be called from a place on."""
+        return self.firsts[bisect_left(self.firsts, place) :]
 
     def item(self, index: int) -> Item:
         if self.spec.sample is not None:
@@ -97,102 +133,226 @@ class VmapRun(EdgeRun):
             _calls.sample.set(drawn.inside(self._sample))
         return super().item(index)
 
-    # Chunks: the side for event loops and the side for threads differ in how they wait, and in nothing else.
+    # What a process before this one has done.
 
-    async def chunk_async(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
-        """Run the items from `lo` up to `hi` as tasks of the running event loop."""
-        chunk = _empty(lo, hi)
-        todo = range(lo, hi)
-        if self._stored is not None:
-            found = await self._stored.get_async({index: self.items[index] for index in todo})
-            todo = self._without(found, todo, chunk)
-        tasks: list[asyncio.Task[None]] = []
-        stoppable = self.cancellable(tasks) if self._decides else nullcontext()
-        with set_config_context(self.item_config(config)) as context, stoppable:
-            may_be_left = self.spec.timeout is not None or self.spec.deadline is not None or self.spec.hedge is not None
-            call = context.run(partial(self.bind_async, self.spec.target, may_be_left=may_be_left))
+    def missing(self, records: Iterable[Record]) -> list[int]:
+        """The items to be called of which these records know nothing; what they do know counts as results of this run."""
+        for record in records:
+            for place in (*record["places"], *record["skipped"]):
+                self._has_result[place] = True
+            self._failures += sum(len(self.equal_to(error["index"])) for error in record["errors"])
+            if self._decides is not None:
+                failed = {error["index"] for error in record["errors"]}
+                for place, value in zip(record["places"], record["values"], strict=True):
+                    if place not in failed:
+                        self._decide(place, value)
+        return [place for place in self.firsts if not any(self._has_result[other] for other in self.equal_to(place))]
+
+    # Items that share a task: the side for event loops and the side for threads differ in how they wait, and in nothing else.
+
+    async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> Part:
+        """Run the items at these places as tasks of the running event loop; what is left of their results is given back."""
+        with self.break_off.running():
+            loop = asyncio.get_running_loop()
+            try:
+                async with _tasks.task_group() as group:
+                    work = group.create_task(self._items_async(places, config))
+
+                    def cancel(_: BaseException) -> None:
+                        loop.call_soon_threadsafe(work.cancel)
+
+                    with self._cancels.stoppable(cancel), self._running.stoppable(cancel):
+                        await asyncio.wait([work])
+                self._close(places, self.results)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                self._broken(error)
+                await self.fail_async(self._reason(error))
+            return self._rest()
+
+    async def _items_async(self, places: Sequence[int], config: RunnableConfig) -> None:
+        with set_config_context(self.item_config(config, shared=True)) as context:
+            call = context.run(self._call_of_target)
             async with _tasks.task_group() as group:
-                while todo and not self._ended:
-                    with self.quiet_end():
-                        opened = await self.open.acquire_async((todo[0],), len(todo))
-                        for index in todo[:opened]:
-                            task = group.create_task(self._item_async(index, call, chunk), context=context.copy())
-                            if self._decides is not None:  # else nobody needs them, and the group lets go of what has ended
-                                tasks.append(task)
-                        todo = todo[opened:]
-        self._close(chunk)
-        return chunk
+                for block in _blocks(places):
+                    todo = block if self._stored is None else await self._without_async(self._stored, block, self.results)
+                    while todo and not self._ended:
+                        with self.quiet_end():
+                            opened = await self.open.acquire_async((todo[0],), len(todo))
+                            for place in todo[:opened]:
+                                group.create_task(self._item_async(place, call, self.results), context=context.copy())
+                            todo = todo[opened:]
 
-    def chunk(self, lo: int, hi: int, config: RunnableConfig) -> Chunk:
-        """Run the items from `lo` up to `hi` in threads; a single item in this one."""
-        chunk = _empty(lo, hi)
-        todo = range(lo, hi)
-        if self._stored is not None:
-            todo = self._without(self._stored.get({index: self.items[index] for index in todo}), todo, chunk)
-        with set_config_context(self.item_config(config)) as context:
-            sync, async_ = context.run(self.bind, self.spec.target)
-            call = sync or async_
-            begun: list[Future[None]] = []
-            alone = hi - lo == 1
-            while todo and not self._ended:
-                with self.quiet_end():
-                    opened = self.open.acquire((todo[0],), len(todo))
-                    if alone:
-                        context.run(self._item, lo, call, chunk)
-                    else:
-                        submit = self.pool.submit
-                        begun += [submit(context.copy().run, self._item, index, call, chunk) for index in todo[:opened]]
-                    todo = todo[opened:]
-            for future in begun:
-                future.result()
-        self._close(chunk)
-        return chunk
+    def lead(self, places: Sequence[int], config: RunnableConfig) -> Part:
+        """Run the items at these places in threads; what is left of their results is given back."""
+        with self.break_off.running():
+            try:
+                self._items(places, config)
+                self._close(places, self.results)
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                self._broken(error)
+                self.fail(self._reason(error))
+            return self._rest()
 
-    async def _item_async(self, index: int, call: AsyncCall, chunk: Chunk) -> None:
-        item = self.item(index)
+    def _items(self, places: Sequence[int], config: RunnableConfig) -> None:
+        begun: list[Future[None]] = []
         try:
-            with self.part(self.spec.target.name, index, self.total):
-                update = plain_update(await self._attempts.run_async(item, partial(self._state_of, index), call))
+            with set_config_context(self.item_config(config, shared=True)) as context:
+                sync, async_ = context.run(self.bind, self.spec.target)
+                for block in _blocks(places):
+                    todo = block if self._stored is None else self._without(self._stored, block, self.results)
+                    while todo and not self._ended:
+                        with self.quiet_end():
+                            opened = self.open.acquire((todo[0],), len(todo))
+                            for place in todo[:opened]:
+                                item = partial(self._item, place, sync or async_, self.results)
+                                begun.append(self.pool.submit(context.copy().run, item))
+                            todo = todo[opened:]
+                        if len(begun) > 4 * self._most_open:
+                            begun = [future for future in begun if not future.done()]
+        finally:
+            wait(begun)
+
+    def take_part(self) -> Part | None:
+        """Wait for results to hand in, blocking; None if there are none any more."""
+        return self._or_interrupted(self.results.take())
+
+    async def take_part_async(self) -> Part | None:
+        """The awaitable twin of `take_part`."""
+        return self._or_interrupted(await self.results.take_async())
+
+    def _or_interrupted(self, part: Part | None) -> Part | None:
+        if part is None and self.break_off.reason is not None:
+            raise GraphInterrupt(())  # the task is not done: it is going to be of use when the run is resumed
+        return part
+
+    def hand_in(self, part: Part) -> None:
+        """A task is going to return this part."""
+        if self.saving is not None:
+            self.saving.hand_in(part.record, part.called)
+
+    def _rest(self) -> Part:
+        part = self.results.close()
+        self.hand_in(part)
+        return part
+
+    def _broken(self, error: BaseException) -> None:
+        self.stop(error)
+        self.results.close()
+
+    def _reason(self, error: BaseException) -> BaseException:
+        reason = self.break_off.reason or error
+        return Closed(reason) if self.stopped_from_outside else reason
+
+    # An item that is a task of its own.
+
+    async def item_alone_async(self, place: int, config: RunnableConfig) -> Part:
+        """Run the item at this place as a task of the running event loop."""
+        with self.break_off.running():
+            part = Part()
+            try:
+                await self._alone_async(place, config, part)
+                self._close([place], part)
+            except (asyncio.CancelledError, GraphBubbleUp):
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                await self.fail_async(error)
+            self.hand_in(part)
+            return part
+
+    async def _alone_async(self, place: int, config: RunnableConfig, part: Part) -> None:
+        if self._stored is not None and not await self._without_async(self._stored, [place], part):
+            return
+        with self.quiet_end():
+            await self.open.acquire_async((place,))
+            with set_config_context(self.item_config(config)) as context:
+                call = context.run(self._call_of_target)
+                async with _tasks.task_group() as group:
+                    group.create_task(self._stoppable_item_async(place, call, part), context=context)
+
+    async def _stoppable_item_async(self, place: int, call: AsyncCall, part: Part) -> None:
+        item = self.item(place)
+        with self.stoppable_task(item):
+            await self._call_item_async(item, place, call, part)
+
+    def item_alone(self, place: int, config: RunnableConfig) -> Part:
+        """Run the item at this place in this thread."""
+        with self.break_off.running():
+            part = Part()
+            try:
+                self._alone(place, config, part)
+                self._close([place], part)
+            except GraphBubbleUp:
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                self.fail(error)
+            self.hand_in(part)
+            return part
+
+    def _alone(self, place: int, config: RunnableConfig, part: Part) -> None:
+        if self._stored is not None and not self._without(self._stored, [place], part):
+            return
+        with self.quiet_end():
+            self.open.acquire((place,))
+            with set_config_context(self.item_config(config)) as context:
+                sync, async_ = context.run(self.bind, self.spec.target)
+                context.run(self._item, place, sync or async_, part)
+
+    # One item.
+
+    def _call_of_target(self) -> AsyncCall:
+        spec = self.spec
+        may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
+        return self.bind_async(spec.target, may_be_left=may_be_left)
+
+    async def _item_async(self, place: int, call: AsyncCall, sink: Sink) -> None:
+        _tasks.awaited.set(True)
+        await self._call_item_async(self.item(place), place, call, sink)
+
+    async def _call_item_async(self, item: Item, place: int, call: AsyncCall, sink: Sink) -> None:
+        with self._policy(item, place, sink):
+            with self.part(self.spec.target.name, place, self.total):
+                update = plain_update(await self._attempts.run_async(item, partial(self._state_of, place), call))
             if self._stored is not None:
-                await self._stored.put_async(self.items[index], update)
-            self._succeeded(index, update, chunk)
+                await self._stored.put_async(self.batch[place], update)
+            self._succeeded(place, update, sink, called=item.is_unsaved)
+
+    def _item(self, place: int, call: SyncCall, sink: Sink) -> None:
+        item = self.item(place)
+        with self._policy(item, place, sink):
+            with self.part(self.spec.target.name, place, self.total):
+                update = plain_update(self._attempts.run(item, partial(self._state_of, place), call))
+            if self._stored is not None:
+                self._stored.put(self.batch[place], update)
+            self._succeeded(place, update, sink, called=item.is_unsaved)
+
+    @contextmanager
+    def _policy(self, item: Item, place: int, sink: Sink) -> Generator[None, None, None]:
+        """The block runs an open item: what becomes of it if it does not succeed."""
+        try:
+            yield
         except Closed:
-            self._not_begun(index, item, chunk)
+            self._not_begun(item, place, sink)
         except GraphBubbleUp:
-            self._check_bubble(index, chunk)
+            self._check_bubble(place, sink)
             raise
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled_here():
                 raise
-            self._failed(index, error, chunk, item.attempts)  # something it awaited was cancelled, the run was not
+            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)  # something it awaited was cancelled
         except Exception as error:  # noqa: BLE001  the policy decides
-            self._failed(index, error, chunk, item.attempts)
-        finally:
-            self.open.release()
-
-    def _item(self, index: int, call: SyncCall, chunk: Chunk) -> None:
-        item = self.item(index)
-        try:
-            with self.part(self.spec.target.name, index, self.total):
-                update = plain_update(self._attempts.run(item, partial(self._state_of, index), call))
-            if self._stored is not None:
-                self._stored.put(self.items[index], update)
-            self._succeeded(index, update, chunk)
-        except Closed:
-            self._not_begun(index, item, chunk)
-        except GraphBubbleUp:
-            self._check_bubble(index, chunk)
+            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
+        except BaseException as error:
+            self.stop(error)
             raise
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the policy decides
-            self._failed(index, error, chunk, item.attempts)
         finally:
             self.open.release()
 
     # What becomes of an item.
 
-    def _state_of(self, index: int) -> tuple[State, Overlay]:
-        overlay = self._overlays.get(index) or self.spec.overlay(self.items[index])
+    def _state_of(self, place: int) -> tuple[State, Overlay]:
+        overlay = self._overlays.get(place) or self.spec.overlay(self.batch[place])
         return {**self.state, **overlay}, overlay
 
     def compute_for_all(self) -> None:
@@ -200,66 +360,94 @@ class VmapRun(EdgeRun):
         if self.spec.target.batched is None:
             return
         found: dict[int, Overlay] = {}
-        for index, item in enumerate(self.items):
+        for place in self.firsts:
             with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
-                found[index] = self.spec.overlay(item)
+                found[place] = self.spec.overlay(self.batch[place])
         self._overlays = dict(zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True))
 
-    def _succeeded(self, index: int, update: Update, chunk: Chunk) -> None:
-        entry = chunk["values"][index - chunk["lo"]] = self.spec.entry(update)
-        self._done(index, chunk, failed=False)
-        if self._decides is not None and self._decides(entry):
+    def _succeeded(self, place: int, update: Update, sink: Sink, *, called: bool = False) -> None:
+        entry = self.spec.entry(update)
+        self._keep(place, entry, sink, None, called=called)
+        if self._decides is not None:
+            self._decide(place, entry)
+
+    def _decide(self, place: int, entry: Any) -> None:
+        decides = self._decides
+        assert decides is not None
+        if any(decides(entry) for _ in self.equal_to(place)):
             self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
-    def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int) -> None:
-        spec, places = self.spec, self.places[index]
-        error.add_note(f"mahsm: {spec.name}, item {places[0]} of {self.total}, attempt {attempts}")
+    def _failed(self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False) -> None:
+        spec = self.spec
+        error.add_note(f"mahsm: {spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise":
-            self.stop(error)
+            if not self._ended:  # else what runs may finish, since it is paid for
+                self.stop(error)
+            self.break_off.stop(error)
             raise error
-        failure = item_error(error, edge=spec.name, index=places[0], item=self.items[index], attempts=attempts)
-        chunk["errors"].append(failure)
-        self._done(index, chunk, failed=True)
+        failure = item_error(error, edge=spec.name, index=place, item=self.batch[place], attempts=attempts)
+        self._keep(place, None, sink, failure, called=called)
         with self._lock:
-            self._failures += len(places)
+            self._failures += len(self.equal_to(place))
             failures = self._failures
         if failures > self._failures_allowed:
             reason = spec.too_few(failures, self.total)
+            reason.__cause__ = error
             self.stop(reason)
-            raise reason from error
+            raise reason
 
-    def _not_begun(self, index: int, item: Item, chunk: Chunk) -> None:
+    def _not_begun(self, item: Item, place: int, sink: Sink) -> None:
         """The item's wait was cut short: if the run was ended, what stood in its way last time is its error."""
         if not self._ended:
             raise Closed(self.waits.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
-            self._failed(index, item.failure, chunk, item.attempts)
+            self._failed(place, item.failure, sink, item.attempts)
 
-    def _close(self, chunk: Chunk) -> None:
-        """Say of each item without an outcome why it has none."""
-        reason = self.waits.reason
-        for index in range(chunk["lo"], chunk["lo"] + len(chunk["values"])):
-            if chunk["ranks"][index - chunk["lo"]] or isinstance(reason, Decided):
+    def _close(self, places: Iterable[int], sink: Sink) -> None:
+        """Say of each item without an outcome why it has none.
+
+        Raises:
+            Closed: if the run broke off before there was one.
+        """
+        for place in places:
+            if self._has_result[place]:
                 continue
-            if self._ended and reason is not None:
-                self._failed(index, type(reason)(*reason.args), chunk, attempts=0)
+            if self.break_off.reason is not None:
+                raise Closed(self.break_off.reason)
+            reason = self.ended
+            if isinstance(reason, Decided):
+                self._has_result[place] = True
+                sink.skip(place)
+            elif reason is not None:
+                self._failed(place, type(reason)(*reason.args), sink, attempts=0)
             else:  # its task was cancelled, though the run was not
-                self._failed(index, asyncio.CancelledError("the target cancelled its own task"), chunk, attempts=1)
+                self._failed(place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1)
 
-    def _done(self, index: int, chunk: Chunk, *, failed: bool) -> None:
-        chunk["ranks"][index - chunk["lo"]] = next(self._ranks)
-        self.progress.step(failed=failed)
+    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> None:
+        self._has_result[place] = True
+        sink.add(place, value, next(self._ranks), error, called=called)
+        self.progress.step(failed=error is not None)
 
-    def _without(self, found: Mapping[int, Update], todo: Sequence[int], chunk: Chunk) -> Sequence[int]:
+    def _without(self, stored: Stored, places: Sequence[int], sink: Sink) -> Sequence[int]:
         """Take what a cache has found; the items that are still to do."""
-        for index, update in found.items():
-            self._succeeded(index, update, chunk)
-        return [index for index in todo if index not in found]
+        return self._take(stored.get({place: self.batch[place] for place in places}), places, sink)
 
-    def _check_bubble(self, index: int, chunk: Chunk) -> None:
-        if len(chunk["values"]) > 1:
+    async def _without_async(self, stored: Stored, places: Sequence[int], sink: Sink) -> Sequence[int]:
+        """The awaitable twin of `_without`."""
+        return self._take(await stored.get_async({place: self.batch[place] for place in places}), places, sink)
+
+    def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
+        for place, update in found.items():
+            try:
+                self._succeeded(place, update, sink)
+            except Exception as error:  # noqa: BLE001  the policy decides
+                self._failed(place, error, sink, attempts=0)
+        return [place for place in places if place not in found]
+
+    def _check_bubble(self, place: int, sink: Sink) -> None:
+        if isinstance(sink, Results):
             error = EdgeError(
-                f"{self.spec.name}: item {index} called interrupt(), but {len(chunk['values'])} items share a task, and "
+                f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items share a task, and "
                 "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
             )
             self.stop(error)
@@ -283,11 +471,11 @@ class VmapRun(EdgeRun):
 
     @property
     def threads(self) -> int:
-        return min(self._most_open, len(self.items))
+        return min(self._most_open, len(self.firsts))
 
     @property
     def is_empty(self) -> bool:
-        return not self.items
+        return not self.batch
 
     def stop(self, reason: BaseException) -> None:
         super().stop(reason)  # before the line is closed: whoever waits in it looks at the reason
@@ -306,5 +494,5 @@ _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
 
 
-def _empty(lo: int, hi: int) -> Chunk:
-    return Chunk(lo=lo, values=[None] * (hi - lo), errors=[], ranks=[0] * (hi - lo))
+def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (places[start : start + _BLOCK] for start in range(0, len(places), _BLOCK))
