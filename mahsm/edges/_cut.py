@@ -31,6 +31,8 @@ class Order(TypedDict):
     batch: Batch
     run: str
     """Which run of the edge has sent it: the one that hands in and the one that runs the items have to be of the same."""
+    wave: int
+    """The first place of its wave."""
     place: NotRequired[int]
     spans: NotRequired[list[Span]]
     then: NotRequired[int]

@@ -5,7 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from typing import Any, NoReturn, cast
 
@@ -202,6 +202,13 @@ class EdgeRun(ABC):
         except Closed:
             if not self._ended:
                 raise
+
+    def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
+        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told to."""
+        loop, stack = asyncio.get_running_loop(), ExitStack()
+        for stops in (self._cancels, self._running):
+            stack.enter_context(stops.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)))
+        return stack
 
     @contextmanager
     def stoppable_task(self, item: Item) -> Generator[None, None, None]:

@@ -4,11 +4,23 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from mahsm._turns import TaskTurn, ThreadTurn, Turn
 from mahsm.edges._cut import Record, new_record
 from mahsm.policies import ItemError
+
+
+class Sink(Protocol):
+    """Where results go."""
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
+        """The item at this place gave a value, or failed; `called` if it counts as a call that is not saved."""
+        ...
+
+    def skip(self, place: int) -> None:
+        """An item is left out."""
+        ...
 
 
 @dataclass

@@ -181,6 +181,8 @@ def _writing(saving: Saving, written: Any, *, is_checkpoint: bool) -> Generator[
 
 def with_saver(config: RunnableConfig, saver: BaseCheckpointSaver[Any] | None) -> RunnableConfig:
     """The config with another checkpointer in it, or with none; as it is, if there is none in it."""
-    if SAVER not in config.get("configurable", {}):
+    own: dict[str, Any] = config.get("configurable", {})
+    if SAVER not in own:
         return config
-    return cast("RunnableConfig", {**config, "configurable": {**config.get("configurable", {}), SAVER: saver}})
+    durability = {} if saver is not None or _DURABILITY not in own else {_DURABILITY: "async"}  # "sync" needs a checkpointer
+    return cast("RunnableConfig", {**config, "configurable": {**own, SAVER: saver, **durability}})

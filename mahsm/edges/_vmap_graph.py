@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Annotated, Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -56,7 +57,8 @@ class VmapGraph(EdgeGraph[VmapRun]):
                 return self._onwards(run, given, order)
             if "place" in order:
                 return self._next(run, order, run.item_alone(order["place"], config))
-            return self._next(run, order, run.lead(_places(run, order), config) if "spans" in order else run.take_part())
+            wave = run.wave(order["wave"])
+            return self._next(run, order, wave.lead(_places(run, order), config) if "spans" in order else wave.take_part())
 
         async def task_async(given: Any, config: RunnableConfig) -> Any:
             run, order = self.running(), self._order(given)
@@ -64,8 +66,8 @@ class VmapGraph(EdgeGraph[VmapRun]):
                 return self._onwards(run, given, order)
             if "place" in order:
                 return self._next(run, order, await run.item_alone_async(order["place"], config))
-            leads = "spans" in order
-            part = await (run.lead_async(_places(run, order), config) if leads else run.take_part_async())
+            wave, leads = run.wave(order["wave"]), "spans" in order
+            part = await (wave.lead_async(_places(run, order), config) if leads else wave.take_part_async())
             return self._next(run, order, part)
 
         def first_wave(_: Any) -> list[Send]:
@@ -102,12 +104,12 @@ class VmapGraph(EdgeGraph[VmapRun]):
         """The tasks of a wave, of items that are to be called from the first of these places on."""
         at_a_time = self._tasks_at_a_time * run.size if run.saved or run.alone else len(places)
         wave, node = places[:at_a_time], self.spec.target.name
+        new = partial(Order, batch=run.batch_id, run=run.id, wave=wave[0])
         if run.alone:
-            orders = [Order(batch=run.batch_id, run=run.id, place=place) for place in wave]
+            orders = [new(place=place) for place in wave]
         else:
             parts = math.ceil(len(wave) / run.size) if run.saved else 0
-            orders = [Order(batch=run.batch_id, run=run.id) for _ in range(parts)]
-            orders.append(Order(batch=run.batch_id, run=run.id, spans=spans_of(wave)))
+            orders = [*(new() for _ in range(parts)), new(spans=spans_of(wave))]
         if len(places) > len(wave):
             orders[-1]["then"] = places[len(wave)]
         return [Send(node, order) for order in orders]
@@ -126,13 +128,20 @@ class VmapGraph(EdgeGraph[VmapRun]):
         """A wave broke off: its lead calls the node with the state, which goes on with what is missing."""
         if order is not None:
             return Command(goto=self.spec.target.name if "spans" in order else ())
-        places = run.missing(self._records(state))
+        records = self._records(state)
+        run.learn(records)
+        places = run.missing(records)
         return Command(goto=self._sends(run, places) if places else ())
 
     @property
     def _tasks_at_a_time(self) -> int:
         fewest, most = _WAVE
         return min(most, max(fewest, 32 * self.spec.max_concurrency))
+
+    def _more(self, run: VmapRun, state: dict[str, Any]) -> Command[Any] | None:
+        """Go on with what is missing, as when LangGraph has dropped tasks of a target that had another name before."""
+        missing = run.saved and run.missing(self._records(state))
+        return Command(goto=self.spec.target.name) if missing else None
 
     # One run.
 

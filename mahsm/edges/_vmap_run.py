@@ -8,14 +8,13 @@ import time
 import uuid
 from bisect import bisect_left
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.errors import GraphBubbleUp
 
 from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
@@ -28,8 +27,9 @@ from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
 from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
 from mahsm.edges._items import Item
-from mahsm.edges._results import Part, Results
+from mahsm.edges._results import Part, Results, Sink
 from mahsm.edges._stop_when import decider
+from mahsm.edges._together import Together
 from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
@@ -45,19 +45,9 @@ less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at
 _TASKS_UNSAVED = 16
 """Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each of them."""
 
-_BLOCK = 256
-"""Items that a cache is asked for at a time."""
-
 
 class Decided(Exception):
     """`stop_when` has seen enough."""
-
-
-class Sink(Protocol):
-    """Where results go."""
-
-    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None: ...
-    def skip(self, place: int) -> None: ...
 
 
 class VmapRun(EdgeRun):
@@ -80,7 +70,6 @@ class VmapRun(EdgeRun):
         alone: Whether each item is a task of LangGraph.
         id: Tells this run from others, which resume it.
         batch_id: Tells the batch from others.
-        results: Results of items that share a task, on their way to those that hand them in.
     """
 
     def __init__(
@@ -104,9 +93,9 @@ class VmapRun(EdgeRun):
         super().__init__(state, config, shared, slots=spec.max_concurrency, unsaved=spec.max_concurrency + 2 * self.size)
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
-        self.results = Results(self.size if saved else self.total + 1, self.hand_in)
+        self._waves: dict[int, Together] = {}
         self.progress = Progress(spec.name, len(self.firsts), self.writer, of_edge_run())
-        self.open = Slots(self._most_open)
+        self.open = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
         self._failures = 0
@@ -133,117 +122,36 @@ class VmapRun(EdgeRun):
             _calls.sample.set(drawn.inside(self._sample))
         return super().item(index)
 
-    # What a process before this one has done.
+    # What has been done already, perhaps by a process before this one.
 
-    def missing(self, records: Iterable[Record]) -> list[int]:
-        """The items to be called of which these records know nothing; what they do know counts as results of this run."""
+    def learn(self, records: Iterable[Record]) -> None:
+        """What another run of the edge has left counts in this one, too."""
+        for record in records:
+            failed = {error["index"] for error in record["errors"]}
+            self._failures += sum(len(self.equal_to(place)) for place in failed)
+            for place, value in zip(record["places"], record["values"], strict=True):
+                if self._decides is not None and place not in failed:
+                    self._decide(place, value)
+
+    def missing(self, records: Sequence[Record]) -> Sequence[int]:
+        """The items to be called of which these records say nothing."""
+        if sum(len(record["places"]) + len(record["skipped"]) for record in records) >= self.total:
+            return ()
+        has_result = bytearray(self.total)
         for record in records:
             for place in (*record["places"], *record["skipped"]):
-                self._has_result[place] = True
-            self._failures += sum(len(self.equal_to(error["index"])) for error in record["errors"])
-            if self._decides is not None:
-                failed = {error["index"] for error in record["errors"]}
-                for place, value in zip(record["places"], record["values"], strict=True):
-                    if place not in failed:
-                        self._decide(place, value)
-        return [place for place in self.firsts if not any(self._has_result[other] for other in self.equal_to(place))]
+                has_result[place] = True
+        return [place for place in self.firsts if not any(has_result[equal] for equal in self.equal_to(place))]
 
-    # Items that share a task: the side for event loops and the side for threads differ in how they wait, and in nothing else.
-
-    async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> Part:
-        """Run the items at these places as tasks of the running event loop; what is left of their results is given back."""
-        with self.break_off.running():
-            loop = asyncio.get_running_loop()
-            try:
-                async with _tasks.task_group() as group:
-                    work = group.create_task(self._items_async(places, config))
-
-                    def cancel(_: BaseException) -> None:
-                        loop.call_soon_threadsafe(work.cancel)
-
-                    with self._cancels.stoppable(cancel), self._running.stoppable(cancel):
-                        await asyncio.wait([work])
-                self._close(places, self.results)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                self._broken(error)
-                await self.fail_async(self._reason(error))
-            return self._rest()
-
-    async def _items_async(self, places: Sequence[int], config: RunnableConfig) -> None:
-        with set_config_context(self.item_config(config, shared=True)) as context:
-            call = context.run(self._call_of_target)
-            async with _tasks.task_group() as group:
-                for block in _blocks(places):
-                    todo = block if self._stored is None else await self._without_async(self._stored, block, self.results)
-                    while todo and not self._ended:
-                        with self.quiet_end():
-                            opened = await self.open.acquire_async((todo[0],), len(todo))
-                            for place in todo[:opened]:
-                                group.create_task(self._item_async(place, call, self.results), context=context.copy())
-                            todo = todo[opened:]
-
-    def lead(self, places: Sequence[int], config: RunnableConfig) -> Part:
-        """Run the items at these places in threads; what is left of their results is given back."""
-        with self.break_off.running():
-            try:
-                self._items(places, config)
-                self._close(places, self.results)
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                self._broken(error)
-                self.fail(self._reason(error))
-            return self._rest()
-
-    def _items(self, places: Sequence[int], config: RunnableConfig) -> None:
-        begun: list[Future[None]] = []
-        try:
-            with set_config_context(self.item_config(config, shared=True)) as context:
-                sync, async_ = context.run(self.bind, self.spec.target)
-                for block in _blocks(places):
-                    todo = block if self._stored is None else self._without(self._stored, block, self.results)
-                    while todo and not self._ended:
-                        with self.quiet_end():
-                            opened = self.open.acquire((todo[0],), len(todo))
-                            for place in todo[:opened]:
-                                item = partial(self._item, place, sync or async_, self.results)
-                                begun.append(self.pool.submit(context.copy().run, item))
-                            todo = todo[opened:]
-                        if len(begun) > 4 * self._most_open:
-                            begun = [future for future in begun if not future.done()]
-        finally:
-            wait(begun)
-
-    def take_part(self) -> Part | None:
-        """Wait for results to hand in, blocking; None if there are none any more."""
-        return self._or_interrupted(self.results.take())
-
-    async def take_part_async(self) -> Part | None:
-        """The awaitable twin of `take_part`."""
-        return self._or_interrupted(await self.results.take_async())
-
-    def _or_interrupted(self, part: Part | None) -> Part | None:
-        if part is None and self.break_off.reason is not None:
-            raise GraphInterrupt(())  # the task is not done: it is going to be of use when the run is resumed
-        return part
+    def wave(self, first: int) -> Together:
+        """The items of the wave that begins at this place, which share a task."""
+        with self._lock:
+            return self._waves.setdefault(first, Together(self))
 
     def hand_in(self, part: Part) -> None:
         """A task is going to return this part."""
         if self.saving is not None:
             self.saving.hand_in(part.record, part.called)
-
-    def _rest(self) -> Part:
-        part = self.results.close()
-        self.hand_in(part)
-        return part
-
-    def _broken(self, error: BaseException) -> None:
-        self.stop(error)
-        self.results.close()
-
-    def _reason(self, error: BaseException) -> BaseException:
-        reason = self.break_off.reason or error
-        return Closed(reason) if self.stopped_from_outside else reason
 
     # An item that is a task of its own.
 
@@ -253,7 +161,7 @@ class VmapRun(EdgeRun):
             part = Part()
             try:
                 await self._alone_async(place, config, part)
-                self._close([place], part)
+                self.close_items([place], part)
             except (asyncio.CancelledError, GraphBubbleUp):
                 raise
             except BaseException as error:  # noqa: BLE001  it is raised last
@@ -262,12 +170,12 @@ class VmapRun(EdgeRun):
             return part
 
     async def _alone_async(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if self._stored is not None and not await self._without_async(self._stored, [place], part):
+        if not await self.uncached_async([place], part):
             return
         with self.quiet_end():
             await self.open.acquire_async((place,))
             with set_config_context(self.item_config(config)) as context:
-                call = context.run(self._call_of_target)
+                call = context.run(self.call_of_target)
                 async with _tasks.task_group() as group:
                     group.create_task(self._stoppable_item_async(place, call, part), context=context)
 
@@ -282,7 +190,7 @@ class VmapRun(EdgeRun):
             part = Part()
             try:
                 self._alone(place, config, part)
-                self._close([place], part)
+                self.close_items([place], part)
             except GraphBubbleUp:
                 raise
             except BaseException as error:  # noqa: BLE001  it is raised last
@@ -291,22 +199,23 @@ class VmapRun(EdgeRun):
             return part
 
     def _alone(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if self._stored is not None and not self._without(self._stored, [place], part):
+        if not self.uncached([place], part):
             return
         with self.quiet_end():
             self.open.acquire((place,))
             with set_config_context(self.item_config(config)) as context:
                 sync, async_ = context.run(self.bind, self.spec.target)
-                context.run(self._item, place, sync or async_, part)
+                context.run(self.run_item, place, sync or async_, part)
 
     # One item.
 
-    def _call_of_target(self) -> AsyncCall:
+    def call_of_target(self) -> AsyncCall:
         spec = self.spec
         may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
         return self.bind_async(spec.target, may_be_left=may_be_left)
 
-    async def _item_async(self, place: int, call: AsyncCall, sink: Sink) -> None:
+    async def run_item_async(self, place: int, call: AsyncCall, sink: Sink) -> None:
+        """Run an open item."""
         _tasks.awaited.set(True)
         await self._call_item_async(self.item(place), place, call, sink)
 
@@ -318,7 +227,8 @@ class VmapRun(EdgeRun):
                 await self._stored.put_async(self.batch[place], update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
 
-    def _item(self, place: int, call: SyncCall, sink: Sink) -> None:
+    def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
+        """Run an open item, blocking."""
         item = self.item(place)
         with self._policy(item, place, sink):
             with self.part(self.spec.target.name, place, self.total):
@@ -403,7 +313,7 @@ class VmapRun(EdgeRun):
         if item.failure is not None:
             self._failed(place, item.failure, sink, item.attempts)
 
-    def _close(self, places: Iterable[int], sink: Sink) -> None:
+    def close_items(self, places: Iterable[int], sink: Sink) -> None:
         """Say of each item without an outcome why it has none.
 
         Raises:
@@ -428,13 +338,17 @@ class VmapRun(EdgeRun):
         sink.add(place, value, next(self._ranks), error, called=called)
         self.progress.step(failed=error is not None)
 
-    def _without(self, stored: Stored, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """Take what a cache has found; the items that are still to do."""
-        return self._take(stored.get({place: self.batch[place] for place in places}), places, sink)
+    def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
+        """Take what a cache has found, if there is one; the items that are still to do."""
+        if self._stored is None:
+            return places
+        return self._take(self._stored.get({place: self.batch[place] for place in places}), places, sink)
 
-    async def _without_async(self, stored: Stored, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """The awaitable twin of `_without`."""
-        return self._take(await stored.get_async({place: self.batch[place] for place in places}), places, sink)
+    async def uncached_async(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
+        """The awaitable twin of `uncached`."""
+        if self._stored is None:
+            return places
+        return self._take(await self._stored.get_async({place: self.batch[place] for place in places}), places, sink)
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
@@ -463,7 +377,7 @@ class VmapRun(EdgeRun):
         }
 
     @property
-    def _most_open(self) -> int:
+    def most_open(self) -> int:
         """Items that may be open: more than may be called at once where some wait for something else than a slot."""
         most = self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
         keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
@@ -471,7 +385,7 @@ class VmapRun(EdgeRun):
 
     @property
     def threads(self) -> int:
-        return min(self._most_open, len(self.firsts))
+        return min(self.most_open, len(self.firsts))
 
     @property
     def is_empty(self) -> bool:
@@ -492,7 +406,3 @@ still in use."""
 
 _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
-
-
-def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (places[start : start + _BLOCK] for start in range(0, len(places), _BLOCK))
