@@ -87,14 +87,23 @@ def test_other_bounds_and_chunks(size: int, before: tuple[int, Any], after: tupl
     [(None, lambda x: x % 7), (lambda x: x % 7, None), (lambda x: x % 7, lambda x: x % 5)],
     ids=["added", "removed", "changed"],
 )
-def test_another_dedupe_key(before: Any, after: Any, chunk_size: Any) -> None:
+def test_another_dedupe_key_goes_on_or_says_that_items_would_be_lost(before: Any, after: Any, chunk_size: Any) -> None:
     work = Work(fails=3)
-    saver = broken_off(edge_of(work, dedupe_key=before, chunk_size=chunk_size, max_concurrency=2), list(range(40)), "sync")
+    edge = edge_of(work, dedupe_key=before, chunk_size=chunk_size, max_concurrency=2)
+    saver = broken_off(edge, list(range(40)), "sync")
     finished = {x for x in work.calls if x != 3}
     work.is_broken = False
-    ys = resumed(edge_of(work, dedupe_key=after, chunk_size=chunk_size), saver, "sync")
-    key: Callable[[int], int] = after or (lambda x: x)
-    assert [key(y // 2) for y in ys] == [key(x) for x in range(40)]
+    try:
+        ys = resumed(edge_of(work, dedupe_key=after, chunk_size=chunk_size), saver, "sync")
+    except EdgeError as error:
+        assert "have no outcome. Was the run begun with another target or dedupe_key?" in str(error)  # noqa: PT017
+        assert before is not None
+        assert chunk_size != 4, "only what was a task of its own is bound to be run as it is"
+        ys = resumed(edge, saver, "sync")
+        assert [y // 2 % 7 for y in ys] == [x % 7 for x in range(40)], "nothing was lost meanwhile"
+    else:
+        key: Callable[[int], int] = after or (lambda x: x)
+        assert [key(y // 2) for y in ys] == [key(x) for x in range(40)]
     assert all(work.calls[x] == 1 for x in finished)
 
 
@@ -153,17 +162,20 @@ def test_items_that_a_checkpoint_changes_are_still_the_same(mode: str) -> None:
 
 @pytest.mark.parametrize("chunk_size", [1, 4, None])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_target_that_has_another_name_now(mode: str, chunk_size: Any) -> None:
+def test_a_target_that_has_another_name_now_is_refused(mode: str, chunk_size: Any) -> None:
     """LangGraph drops the tasks of a node that there is not any more."""
     work = Work(fails=3)
 
     def renamed(state: dict[str, Any]) -> int:
         return work(state)
 
-    saver = broken_off(edge_of(work, chunk_size=chunk_size, max_concurrency=1), list(range(200)), mode)
+    target = work.target(mode)
+    saver = broken_off(edge_of(target, chunk_size=chunk_size, max_concurrency=1), list(range(200)), mode)
     work.is_broken = False
-    assert resumed(edge_of(renamed, chunk_size=chunk_size), saver, mode) == [x * 2 for x in range(200)]
-    assert [x for x, count in work.calls.items() if count > 1] == [3]
+    with pytest.raises(EdgeError, match=r"edge: of 200 items, \d+ have no outcome. Was the run begun with another target"):
+        resumed(edge_of(renamed, chunk_size=chunk_size), saver, mode)
+    assert resumed(edge_of(target, chunk_size=chunk_size), saver, mode) == [x * 2 for x in range(200)]
+    assert [x for x, count in work.calls.items() if count > 1] == [3], "nothing was lost meanwhile"
 
 
 class Ranges(TypedDict):

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
-from langgraph.types import Command
 
 from mahsm import _spans, _tasks
 from mahsm._dspy_lm import regained
@@ -112,8 +111,8 @@ class EdgeGraph(ABC, Generic[RunT]):
                     try:
                         self._prepare(run, run.config)
                         inner = run.subgraph_config(self._inner(run.config, run))
-                        state = _tasks.call_stoppably(partial(self._invoke, run, inner), run.stop)
-                        return run.shown(self._update(run, state.get("done", [])))
+                        state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                        return run.shown(self._update(run, self._done(run, state)))
                     finally:
                         run.close(wait=True)  # the threads may need slots that are lent
             except (Closed, GraphBubbleUp) as error:
@@ -128,8 +127,8 @@ class EdgeGraph(ABC, Generic[RunT]):
                 async with lent():
                     await self._prepare_async(run, run.config)
                     inner = run.subgraph_config(self._inner(run.config, run))
-                    state = await self._ainvoke(run, inner)
-                    return run.shown(await self._finish(run, state.get("done", [])))
+                    state = await self.graph.ainvoke({}, inner)
+                    return run.shown(await self._finish(run, self._done(run, state)))
             except (Closed, GraphBubbleUp) as error:
                 raise _reason(run, error) from _reason(run, error).__cause__
             except BaseException as error:
@@ -137,20 +136,6 @@ class EdgeGraph(ABC, Generic[RunT]):
                 raise
             finally:
                 run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
-
-    def _invoke(self, run: RunT, config: RunnableConfig) -> dict[str, Any]:
-        state = self._checked(run, self.graph.invoke({}, config))
-        more = self._more(run, state)
-        return state if more is None else self._checked(run, self.graph.invoke(more, config))
-
-    async def _ainvoke(self, run: RunT, config: RunnableConfig) -> dict[str, Any]:
-        state = self._checked(run, await self.graph.ainvoke({}, config))
-        more = self._more(run, state)
-        return state if more is None else self._checked(run, await self.graph.ainvoke(more, config))
-
-    def _more(self, run: RunT, state: dict[str, Any]) -> Command[Any] | None:
-        """What the subgraph is to be called with once more, if it has ended and there is something left to do."""
-        return None
 
     async def _finish(self, run: RunT, done: list[Any]) -> Update:
         return self._update(run, done)
@@ -195,7 +180,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 stack.callback(_tasks.after(self.deadline, lambda: run.end(over())))
             yield run
 
-    def _checked(self, run: RunT, state: dict[str, Any]) -> dict[str, Any]:
+    def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:
         if run.break_off.reason is not None:
             raise Closed(run.break_off.reason)
         if "__interrupt__" in state:
@@ -203,7 +188,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a checkpointer. Use "
                 "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
             )
-        return state
+        return state.get("done", [])  # nothing, if the tasks of a resumed run belong to a node that there is not any more
 
 
 def _nobody(_: Any) -> None:

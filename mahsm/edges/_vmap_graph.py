@@ -138,11 +138,6 @@ class VmapGraph(EdgeGraph[VmapRun]):
         fewest, most = _WAVE
         return min(most, max(fewest, 32 * self.spec.max_concurrency))
 
-    def _more(self, run: VmapRun, state: dict[str, Any]) -> Command[Any] | None:
-        """Go on with what is missing, as when LangGraph has dropped tasks of a target that had another name before."""
-        missing = run.saved and run.missing(self._records(state))
-        return Command(goto=self.spec.target.name) if missing else None
-
     # One run.
 
     kind = "vmap"
