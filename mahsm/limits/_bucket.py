@@ -196,17 +196,18 @@ class Bucket:
             self._look_again()
 
     def _pause(self, seconds: float, asked: float) -> None:
-        until = self._loop.time() + seconds
-        if until > self._paused_until:
+        now = self._loop.time()
+        until = now + seconds
+        if until <= self._paused_until:
+            return
+        was_paused = now < self._paused_until
+        self._counts.paused(until - max(self._paused_until, now))
+        self._paused_until = until
+        self._look_again()
+        if not was_paused or seconds > 2 * self._pause_said:  # else it is the same pause, as another call meets it
             self._say_pause(seconds, asked)
-            self._counts.paused(until - max(self._paused_until, self._loop.time()))
-            self._paused_until = until
-            self._look_again()
 
     def _say_pause(self, seconds: float, asked: float) -> None:
-        """Log a pause when it begins, and not with every further call that meets it, unless it becomes much longer."""
-        if self._loop.time() < self._paused_until and seconds <= 2 * self._pause_said:
-            return
         self._pause_said = seconds
         cut = f" It asked for {round(asked, 2):.12g} s, and Retry(retry_after_cap=...) is the most." if asked > seconds else ""
         _log.warning("%s asks to wait: it is not called for %.12g s.%s", self.provider, round(seconds, 2), cut)
@@ -217,7 +218,7 @@ class Bucket:
             return tokens
         if not self._doubted:
             self._doubted = True
-            text = "%s: one call takes %.12g tokens, more than the limit allows in ten minutes. It counts as %.12g."
+            text = "%s: one call takes %.3g tokens, more than the limit allows in ten minutes. It counts as %d."
             _log.warning(text, self.provider, tokens, self._most_tokens)
         return self._most_tokens
 
