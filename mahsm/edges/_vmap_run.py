@@ -253,7 +253,10 @@ class VmapRun(EdgeRun):
     def _without(self, found: Mapping[int, Update], todo: Sequence[int], chunk: Chunk) -> Sequence[int]:
         """Take what a cache has found; the items that are still to do."""
         for index, update in found.items():
-            self._succeeded(index, update, chunk)
+            try:
+                self._succeeded(index, update, chunk)
+            except Exception as error:  # noqa: BLE001  `result` may be another one now; the policy decides
+                self._failed(index, error, chunk, attempts=0)
         return [index for index in todo if index not in found]
 
     def _check_bubble(self, index: int, chunk: Chunk) -> None:
