@@ -82,11 +82,14 @@ class _Encoder:
         if isinstance(value, BaseModel):
             fields = self._fields(b"P", kind, kind.model_fields, value)
             return fields + self.encode(value.model_extra)
-        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-            return self._fields(b"N", kind, value._fields, value)
+        return self._array(value) or self._subclass(kind, value) or self._reduced(value)
+
+    def _subclass(self, kind: type[Any], value: Any) -> bytes | None:
+        if issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields"):
+            return self._fields(b"N", cast("type", kind), value._fields, value)
         if issubclass(kind, set | frozenset):  # pickle keeps their elements in an order that changes with the process
-            return self._set(b"S", value) + self.encode([_name(kind), getattr(value, "__dict__", None)])
-        return self._array(value) or self._reduced(value)
+            return self._set(b"S", value) + self.encode([_name(cast("type", kind)), getattr(value, "__dict__", None)])
+        return None
 
     def _sequence(self, tag: bytes, parts: Iterable[Any]) -> bytes:
         return tag + b"".join(map(self.encode, parts))
