@@ -32,6 +32,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
 from mahsm import vmap
+from mahsm.edges._cache import Stored
 from mahsm.edges._cache_key import cache_key
 from tests.helpers import MODES, run_edge
 
@@ -378,11 +379,8 @@ def test_a_connection_that_is_refused(mode: str, caplog: pytest.LogCaptureFixtur
     assert "secret" not in caplog.text
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_interrupts_of_a_cache_pass_through(error: type[BaseException], mode: str) -> None:
-    from mahsm.edges._cache import Stored
-
+async def test_interrupts_of_a_cache_pass_through(error: type[BaseException]) -> None:
     class Interrupted(InMemoryCache[Any]):
         def get(self, keys: Sequence[Any]) -> Any:
             raise error
@@ -424,8 +422,6 @@ async def test_who_waits_for_the_first_access_goes_on_when_that_is_cancelled() -
                 begun.set()
                 await asyncio.Event().wait()
             return await super().aget(keys)
-
-    from mahsm.edges._cache import Stored
 
     stored = Stored(Slow(), "edge", lambda item: item)
     async with asyncio.TaskGroup() as group:
