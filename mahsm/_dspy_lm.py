@@ -177,8 +177,8 @@ def _answer(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
     usage: dict[str, Any] = entry.get("usage") or {}
     return Answer(
         model=str(entry.get("response_model") or entry.get("model") or ""),
-        input_tokens=int(usage.get("prompt_tokens") or 0),
-        output_tokens=int(usage.get("completion_tokens") or 0),
+        input_tokens=usage.get("prompt_tokens", 0),
+        output_tokens=usage.get("completion_tokens", 0),
         usd=entry.get("cost"),
         cached=may_be_cached and not usage,  # DSPy keeps the price of a cached answer, and drops its usage
     )

@@ -6,15 +6,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from mahsm._figures import reported
+
 
 @dataclass(frozen=True)
 class Answer:
     """What one answer of a model took.
 
+    Clients report what their provider sent. What is not a finite number >= 0 is as if it had not been reported.
+
     Attributes:
         model: The model's name, as the client knows it.
-        input_tokens: Tokens of the prompt.
-        output_tokens: Tokens of the answer.
+        input_tokens: Tokens of the prompt, a whole number; 0 if nobody knows.
+        output_tokens: Tokens of the answer, a whole number; 0 if nobody knows.
         usd: Its price, or None if nobody knows it.
         cached: It came from a cache, and took nothing.
     """
@@ -24,6 +28,11 @@ class Answer:
     output_tokens: int = 0
     usd: float | None = None
     cached: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens"):
+            object.__setattr__(self, name, int(reported(getattr(self, name)) or 0))
+        object.__setattr__(self, "usd", reported(self.usd))
 
     @property
     def tokens(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from mahsm._figures import is_price
 from mahsm._ledger import EdgeUsage, Ledger, Prices, Usage, booked
 from mahsm._state import shown
 from mahsm._watch import watched
@@ -42,7 +43,7 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
         (220, 2, 'ask')
     """
     for model, price in (prices or {}).items():
-        if not isinstance(price, tuple) or len(price) != 2 or min(price) < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_price(price):
             raise EdgeError(
                 f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
             )

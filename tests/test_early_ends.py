@@ -2,20 +2,14 @@
 
 import asyncio
 import itertools
-import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.cache.memory import InMemoryCache
-from langgraph.cache.redis import RedisCache
-from langgraph.cache.sqlite import SqliteCache
 from langgraph.checkpoint.memory import InMemorySaver
 
 from mahsm import is_item_error, vmap
@@ -219,44 +213,6 @@ def test_keys_that_cannot_be_compared() -> None:
 
 
 # cache
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis on a socket of its own."""
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("no redis-server; Debian has it in the package redis-server")
-    socket = tmp_path_factory.mktemp("redis") / "socket"
-    process = subprocess.Popen(
-        [server, "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "ready to accept" in line.lower():
-            break
-    yield str(socket)
-    process.terminate()
-    process.communicate()
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    if request.param == "memory":
-        yield InMemoryCache()
-    elif request.param == "sqlite":
-        cache = SqliteCache(path=str(tmp_path / "cache"))
-        yield cache
-        cache._conn.close()
-    else:
-        import redis
-
-        client = redis.Redis(unix_socket_path=request.getfixturevalue("redis_server"))
-        client.flushall()
-        yield RedisCache(client)
-        client.close()
 
 
 @pytest.mark.parametrize("mode", MODES)

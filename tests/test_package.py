@@ -26,7 +26,7 @@ LAYERS = [
     {"_spans", "_ledger"},
     {"_tasks", "_state"},
     {"_turns", "_meters"},
-    {"errors", "_lazy", "_types"},
+    {"errors", "_lazy", "_types", "_figures"},
 ]
 OWNERS = {
     "jax": {"_jit", "operators"},

@@ -8,7 +8,8 @@ Fan-out:
 
 - `_vmap`, `_vmap_spec`       `vmap`: its arguments, and what they mean for an item
 - `_vmap_graph`, `_vmap_run`  how it becomes a subgraph; one run: its items, in tasks or threads
-- `_adaptive`, `_cache`, `_stop_when`  concurrency that is found out, items that need not be called, an early end
+- `_adaptive`, `_stop_when`   concurrency that is found out; an early end
+- `_cache`, `_cache_key`      items that need not be called; keys of caches
 
 Branches:
 

@@ -66,7 +66,9 @@ class Attempts:
     """
 
     def __init__(self, spec: Tried, waits: Stops, adaptive: Adaptive | None = None) -> None:
-        limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module)) if spec.rate_limit is not None else None
+        limited = None
+        if spec.rate_limit is not None:
+            limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
         provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
         self._spec = spec
@@ -130,8 +132,7 @@ class Attempts:
                 return False
             if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
                 return False
-            if retry.share is not None and not self._retries.take():
-                error.add_note("mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may")
+            if self._refused(retry, error):
                 return False
             item.failure = error
             return True
@@ -141,6 +142,15 @@ class Attempts:
 
         stop: Any = tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
+
+    def _refused(self, retry: Retry, error: BaseException) -> bool:
+        """Return whether an error that is worth another attempt does not get one; a note on it says why."""
+        refusal = retry.refusal(error)
+        if refusal is None and retry.share is not None and not self._retries.take():
+            refusal = "mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may"
+        if refusal is not None and refusal not in getattr(error, "__notes__", ()):
+            error.add_note(refusal)
+        return refusal is not None
 
     async def _pause_async(self, item: Item, seconds: float) -> None:
         item.pause()

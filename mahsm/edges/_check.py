@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
+from mahsm._figures import MOST_SECONDS, is_figure
 from mahsm._state import shown
 from mahsm.errors import EdgeError
 
@@ -36,9 +37,7 @@ def function(edge: str, argument: str, value: object, expected: str) -> None:
 
 def seconds(edge: str, argument: str, value: object) -> None:
     """Refuse what is not a time > 0 in seconds, unless it is None."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if value is not None and not (is_figure(value, most=MOST_SECONDS) and value > 0):
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes.")
 
 

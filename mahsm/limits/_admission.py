@@ -1,6 +1,5 @@
 """Letting one attempt through: what it waits for, what stands for it, and how it is settled."""
 
-import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
@@ -11,7 +10,6 @@ from typing import Any, Self
 from mahsm import _calls
 from mahsm._meters import Answer, Attempt, count_answer, metered
 from mahsm._slots import Closed
-from mahsm._state import shown
 from mahsm._tasks import unstoppable
 from mahsm._turns import Stoppable
 from mahsm._types import State
@@ -19,9 +17,10 @@ from mahsm._watch import watched
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket, Ticket
-from mahsm.limits._estimate import characters
+from mahsm.limits._estimate import characters, figure
 from mahsm.limits._rate_limit import RateLimit
-from mahsm.policies import is_rate_limited, retry_after
+from mahsm.policies import Retry, is_rate_limited, retry_after
+from mahsm.policies._retry import RETRY_AFTER_CAP
 
 Lend = Callable[[], Any]
 """Makes a block, for `with` and `async with`, in which the slots of an item are lent, because it waits."""
@@ -34,20 +33,28 @@ class Limited:
     Attributes:
         provider: Whose limit it is.
         limit: How to choose the bucket and to estimate tokens.
+        longest_pause: Seconds that a 429 pauses the bucket for at most.
     """
 
     provider: str
     limit: RateLimit
+    longest_pause: float
 
     @classmethod
-    def of(cls, given: RateLimit | str, find_provider: Callable[[], str | None]) -> "Limited":
+    def of(cls, given: RateLimit | str, find_provider: Callable[[], str | None], retry: Retry | None = None) -> "Limited":
         """Find out who the provider is.
+
+        Args:
+            given: The limit, or the name of a provider that has one.
+            find_provider: Names the provider if the limit does not.
+            retry: What is tried again, if that is not as the limit says.
 
         Raises:
             LimitError: if nobody says, if the provider has no limit, or if it has another one.
         """
         if isinstance(given, str):
-            return cls(given, _registry.defined(given))
+            limit = _registry.defined(given)
+            return cls(given, limit, _longest_pause(retry or limit.retry_policy))
         provider = given.provider or find_provider()
         if provider is None:
             raise LimitError(
@@ -55,7 +62,7 @@ class Limited:
                 "RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
-        return cls(provider, given)
+        return cls(provider, given, _longest_pause(retry or given.retry_policy))
 
     def admission(self, state: State, adds: Any, lend: Lend = nullcontext, stoppable: Stoppable = unstoppable) -> "Admission":
         """What an attempt needs to begin.
@@ -67,7 +74,7 @@ class Limited:
             stoppable: Holds what ends the wait of a further call.
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
-        return Admission(bucket, self._estimate(bucket, state, adds), lend, stoppable)
+        return Admission(bucket, self._estimate(bucket, state, adds), lend, stoppable, longest_pause=self.longest_pause)
 
     def block(self, state: State, adds: Any) -> "Admitted":
         """A block that is one call."""
@@ -80,9 +87,11 @@ class Limited:
         found: Any = tokens(state) if callable(tokens) else tokens
         if found is None:
             return bucket.estimates.of_prompt(characters(adds))
-        if not isinstance(found, int | float) or not 0 <= found < math.inf:
-            raise LimitError(f"{self.limit.label}: tokens gave {shown(found)}; expected a number of tokens >= 0.")
-        return float(found)
+        return figure(f"{self.limit.label}: tokens gave", found)
+
+
+def _longest_pause(retry: Retry | None) -> float:
+    return RETRY_AFTER_CAP if retry is None else retry.retry_after_cap
 
 
 class Admission:
@@ -91,8 +100,17 @@ class Admission:
     As a gate it lets the first call pass, and makes further ones wait in line for themselves.
     """
 
-    def __init__(self, bucket: Bucket, estimate: float, lend: Lend = nullcontext, stoppable: Stoppable = unstoppable) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        estimate: float,
+        lend: Lend = nullcontext,
+        stoppable: Stoppable = unstoppable,
+        *,
+        longest_pause: float = RETRY_AFTER_CAP,
+    ) -> None:
         self.bucket = bucket
+        self._longest_pause = longest_pause
         self._estimate = estimate
         self._lend = lend
         self._stoppable = stoppable
@@ -131,9 +149,9 @@ class Admission:
         if error is self._failure:
             return  # seen where it was raised, and now again where it came out
         self._failure = error
-        seconds = retry_after(error) if is_rate_limited(error) else None
-        if seconds:
-            self.bucket.pause(seconds)
+        asked = retry_after(error) if is_rate_limited(error) else None
+        if asked:
+            self.bucket.pause(min(asked, self._longest_pause), asked)
 
     def cover(self) -> bool:
         """Whether a call of somebody else's that begins now is the one that was let through."""
@@ -198,9 +216,10 @@ class _Passed:
             self._admission.failed(error)
         if answer is not None and answer.cached:
             bucket.cancel(ticket)
-        elif answer is not None:
+        elif answer is not None and answer.tokens:
             bucket.settle(ticket, answer.tokens)
-            bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
+            if bucket.believes(answer.tokens):
+                bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
         elif error is None or isinstance(error, TimeoutError) or not isinstance(error, Exception):
             bucket.settle(ticket, ticket.tokens)  # nobody knows what it took
         else:
@@ -251,7 +270,7 @@ def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.
         state: What the limit's `key` is a function of.
 
     Raises:
-        LimitError: at once, if the provider has no limit.
+        LimitError: immediately, if the provider has no limit, or if `tokens` is not a finite number >= 0.
 
     Example:
         >>> from mahsm import RateLimit, limits
@@ -262,7 +281,8 @@ def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.
     """
     limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
     bucket = _registry.bucket(limited.provider, limited.limit.key_of(state or {}))
-    return Admitted(Admission(bucket, tokens))
+    estimate = figure("limits.admit: tokens is", tokens)
+    return Admitted(Admission(bucket, estimate, longest_pause=limited.longest_pause))
 
 
 def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:
@@ -274,6 +294,9 @@ def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None =
         usd: Its price in US dollars, if it is known.
         model: The model's name, for the `prices` of budgets.
 
+    Raises:
+        LimitError: immediately, for what is not a finite number >= 0. Nothing has been counted then.
+
     Example:
         >>> from mahsm import Budget, limits, vmap
         >>> def call(state):
@@ -284,4 +307,8 @@ def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None =
         >>> edge.invoke({"xs": [1, 2, 3]})
         {'ys': [1, 2]}
     """
+    figure("limits.report: input_tokens is", input_tokens)
+    figure("limits.report: output_tokens is", output_tokens)
+    if usd is not None:
+        figure("limits.report: usd is", usd, "US dollars")
     count_answer(Answer(model, input_tokens, output_tokens, usd))

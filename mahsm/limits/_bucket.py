@@ -1,14 +1,18 @@
 """The bucket of one provider and key: one line, first come first served, for callers of any thread and event loop."""
 
 import asyncio
+import logging
+import math
 from collections import deque
 from dataclasses import dataclass
 
 from mahsm._tasks import unstoppable
 from mahsm._turns import Stoppable, TaskTurn, ThreadTurn, Turn
 from mahsm.limits._estimate import Estimator
-from mahsm.limits._quota import Quota
+from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
+
+_log = logging.getLogger("mahsm.limits")
 
 
 class Ticket:
@@ -52,10 +56,12 @@ class Bucket:
         name: Provider, and key if there is one.
         rates: What it lets through.
         loop: The loop of all buckets.
+        provider: The provider alone, for the log: a key may be a secret.
     """
 
-    def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop, provider: str = "") -> None:
         self.name = name
+        self.provider = provider or name
         self.rates = rates
         self.estimates = Estimator()
         self._loop = loop
@@ -66,6 +72,9 @@ class Bucket:
         self._serving = False
         self._waiting: asyncio.Timeout | None = None
         self._paused_until = 0.0
+        self._pause_said = 0.0
+        self._most_tokens = math.inf if rates.token_rate is None else rates.token_burst + LONGEST_DEBT * rates.token_rate
+        self._doubted = False
         self._counts = Counts()
 
     # From any thread.
@@ -75,7 +84,7 @@ class Bucket:
     ) -> Ticket | None:
         """Wait in line on the running event loop; None if that would be needed without `waits`, or was stopped."""
         turn = TaskTurn()
-        ticket = Ticket(1, tokens, turn, self._loop.time(), waits=waits)
+        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
             with stoppable(lambda _: self.cancel(ticket)):
@@ -88,7 +97,7 @@ class Bucket:
     def acquire(self, tokens: float = 0.0, *, waits: bool = True, stoppable: Stoppable = unstoppable) -> Ticket | None:
         """Wait in line, blocking this thread; None if that would be needed without `waits`, or was stopped."""
         turn = ThreadTurn()
-        ticket = Ticket(1, tokens, turn, self._loop.time(), waits=waits)
+        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
             with stoppable(lambda _: self.cancel(ticket)):
@@ -104,11 +113,15 @@ class Bucket:
 
     def settle(self, ticket: Ticket, used: float) -> None:
         """The call was made and took `used` tokens."""
-        self._loop.call_soon_threadsafe(self._settle, ticket, used)
+        self._loop.call_soon_threadsafe(self._settle, ticket, self._bounded(used))
 
-    def pause(self, seconds: float) -> None:
-        """Admit nobody for so long."""
-        self._loop.call_soon_threadsafe(self._pause, seconds)
+    def believes(self, tokens: float) -> bool:
+        """Return whether one call may have taken so many tokens: what is paid off in `LONGEST_DEBT`, but no more."""
+        return tokens <= self._most_tokens
+
+    def pause(self, seconds: float, asked: float | None = None) -> None:
+        """Admit nobody for so long; `asked` is how long the provider wanted, if that was longer."""
+        self._loop.call_soon_threadsafe(self._pause, seconds, seconds if asked is None else asked)
 
     def stats(self) -> LimitStats:
         """What has happened so far."""
@@ -182,12 +195,32 @@ class Bucket:
             self._tokens.give(ticket.tokens - used)
             self._look_again()
 
-    def _pause(self, seconds: float) -> None:
-        until = self._loop.time() + seconds
-        if until > self._paused_until:
-            self._counts.paused(until - max(self._paused_until, self._loop.time()))
-            self._paused_until = until
-            self._look_again()
+    def _pause(self, seconds: float, asked: float) -> None:
+        now = self._loop.time()
+        until = now + seconds
+        if until <= self._paused_until:
+            return
+        was_paused = now < self._paused_until
+        self._counts.paused(until - max(self._paused_until, now))
+        self._paused_until = until
+        self._look_again()
+        if not was_paused or seconds > 2 * self._pause_said:  # else it is the same pause, as another call meets it
+            self._say_pause(seconds, asked)
+
+    def _say_pause(self, seconds: float, asked: float) -> None:
+        self._pause_said = seconds
+        cut = f" It asked for {round(asked, 2):.12g} s, and Retry(retry_after_cap=...) is the most." if asked > seconds else ""
+        _log.warning("%s asks to wait: it is not called for %.12g s.%s", self.provider, round(seconds, 2), cut)
+
+    def _bounded(self, tokens: float) -> float:
+        """Tokens of one call, or what is the most that one can be charged for."""
+        if self.believes(tokens):
+            return tokens
+        if not self._doubted:
+            self._doubted = True
+            text = "%s: one call takes %.3g tokens, more than the limit allows in ten minutes. It counts as %d."
+            _log.warning(text, self.provider, tokens, self._most_tokens)
+        return self._most_tokens
 
     def _look_again(self) -> None:
         """Something has changed: what was to be waited for may be so no longer."""

@@ -5,6 +5,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
+from mahsm._figures import MOST, is_figure
+from mahsm._state import shown
+from mahsm.errors import LimitError
+
 CHARACTERS_PER_TOKEN = 4
 """Of English text, OpenAI, "What are tokens and how to count them?"."""
 
@@ -44,13 +48,24 @@ class Estimator:
         with self._lock:
             estimated = sum(pair[0] for pair in self._recent)
             used = sum(pair[1] for pair in self._recent)
-        return estimate * (used / estimated if estimated else _CAUTION)
+        return estimate * (min(used / estimated, MOST) if estimated else _CAUTION)
 
     def learn(self, estimate: float, used: float, output: int) -> None:
         """A call that was estimated so took this."""
         with self._lock:
             self._recent.append((estimate, used))
             self._outputs.append(output)
+
+
+def figure(where: str, value: object, unit: str = "tokens") -> float:
+    """Return a figure that a user gives, as it is.
+
+    Raises:
+        LimitError: if it is none, since a NaN in a bucket would stop everybody.
+    """
+    if not is_figure(value):
+        raise LimitError(f"{where} {shown(value)}; expected a number of {unit} >= 0 and <= {MOST:g}.")
+    return value
 
 
 def characters(value: object) -> int:

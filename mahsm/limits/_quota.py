@@ -2,12 +2,16 @@
 
 from aiolimiter import AsyncLimiter
 
+LONGEST_DEBT = 600.0
+"""Seconds that paying off takes at most, in which a bucket lets nobody through. Providers count by the minute, and have
+forgotten what is older."""
+
 
 class Quota:
     """At most `burst + rate * t` in any `t` seconds. Belongs to the event loop that it is used on.
 
     aiolimiter keeps the level. What was given back, or is owed, stands beside it in `_balance`, so that the true level is
-    the limiter's less the balance.
+    the limiter's less the balance. What is owed beyond `LONGEST_DEBT` is forgiven.
 
     Args:
         rate: Refilled per second, > 0.
@@ -47,12 +51,15 @@ class Quota:
         """Take what `has(amount)` has said is there, at once; what the bucket cannot hold is owed."""
         drawn = min(max(0.0, min(amount, self.burst) - self._balance), self.burst)
         await self._limiter.acquire(drawn)
-        self._balance += drawn - amount
+        self._add(drawn - amount)
 
     def give(self, amount: float) -> None:
         """Give back what was taken and not used; what was used beyond it is taken, with a negative amount."""
-        self._balance += amount
+        self._add(amount)
         self._cap()
+
+    def _add(self, amount: float) -> None:
+        self._balance = max(self._balance + amount, -LONGEST_DEBT * self.rate)
 
     def _cap(self) -> None:
         """A bucket never holds more than `burst`, whatever is given back."""

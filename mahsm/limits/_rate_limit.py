@@ -1,13 +1,13 @@
 """`RateLimit`: what a provider allows."""
 
 import difflib
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, cast
 
 from langgraph.types import RetryPolicy
 
+from mahsm._figures import MOST, is_figure
 from mahsm._state import shown
 from mahsm._types import State
 from mahsm.errors import LimitError
@@ -16,6 +16,9 @@ from mahsm.policies import Retry
 
 Key: TypeAlias = str | Callable[[State], object]
 Tokens: TypeAlias = float | Callable[[State], float]
+
+
+_SLOWEST = 1e-9  # one in thirty years; below, the seconds between two are no float any more
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         for name in ("rps", "rpm", "tpm"):
-            self._check(name, "a rate > 0", lambda value: value > 0)
+            self._check(name, f"a rate > 0, from {_SLOWEST:g} to {MOST:g}", lambda value: value >= _SLOWEST)
         for name in ("burst", "token_burst"):
             self._check(name, "a number >= 1; 1 lets nothing through at once", lambda value: value >= 1)
         if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -73,7 +76,7 @@ class RateLimit:
             raise LimitError(f"{self.label}: burst={self.burst:g} without a rate of requests; pass rps= or rpm= too.")
         if self.token_burst is not None and self.tpm is None:
             raise LimitError(f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; pass tpm= too.")
-        if isinstance(self.tokens, int | float):
+        if not callable(self.tokens):
             self._check("tokens", "a number > 0, or a function of the state", lambda value: value > 0)
         _retry(self.label, self.retry)
 
@@ -133,8 +136,7 @@ class RateLimit:
 
     def _check(self, name: str, expected: str, works: Callable[[float], bool]) -> None:
         value: Any = getattr(self, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not (number and works(value)):
+        if value is not None and not (is_figure(value) and works(value)):
             raise LimitError(f"RateLimit: {name}={shown(value)}; expected {expected}.")
 
 

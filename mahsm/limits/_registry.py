@@ -79,7 +79,7 @@ def bucket(provider: str, key: object = None) -> Bucket:
     rates = defined(provider).rates
     name = provider if key is None else f"{provider}/{key}"
     with _registry.lock:
-        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, _tasks.limits_loop()))
+        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, _tasks.limits_loop(), provider))
 
 
 def stats() -> dict[str, LimitStats]:

@@ -1,12 +1,12 @@
 """`Budget`: how much may be spent before nothing new begins."""
 
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mahsm import _tasks
+from mahsm._figures import is_figure, is_price
 from mahsm._meters import Answer, Meter, count_attempt, in_attempt, metered
 from mahsm._state import shown
 from mahsm._stops import Stops
@@ -53,13 +53,12 @@ class Budget:
     def __post_init__(self) -> None:
         bounds = {"usd": self.usd, "tokens": self.tokens, "seconds": self.seconds, "calls": self.calls}
         for name, value in bounds.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-            if value is not None and not number:
+            if value is not None and not (is_figure(value) and value > 0):
                 raise EdgeError(f"Budget: {name}={shown(value)}; expected a number > 0, or None for no bound.")
         if all(value is None for value in bounds.values()):
             raise EdgeError("Budget() bounds nothing; pass at least one of usd=, tokens=, seconds= and calls=.")
         for model, price in (self.prices or {}).items():
-            if len(price) != 2 or min(price) < 0:
+            if not is_price(price):
                 raise EdgeError(
                     f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
                 )

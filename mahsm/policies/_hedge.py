@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from mahsm._figures import is_figure
 from mahsm._state import shown
 from mahsm.errors import EdgeError
 
@@ -35,8 +36,8 @@ class Hedge:
     after: int = 20
 
     def __post_init__(self) -> None:
-        if not 0 < self.percentile < 1:
-            raise EdgeError(f"Hedge: percentile={self.percentile!r}; expected a share between 0 and 1, as 0.95.")
+        if not (is_figure(self.percentile) and 0 < self.percentile < 1):
+            raise EdgeError(f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, as 0.95.")
         if isinstance(self.after, bool) or not isinstance(self.after, int) or self.after < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(f"Hedge: after={shown(self.after)}; expected a whole number of calls >= 1.")
 

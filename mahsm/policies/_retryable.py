@@ -1,10 +1,13 @@
 """What exceptions of clients say: whether the failure goes away by itself, and how long the provider asks to wait."""
 
+import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
+
+from mahsm._figures import MOST_SECONDS
 
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _HOPELESS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "context_length_exceeded"})
@@ -55,7 +58,9 @@ def is_rate_limited(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the provider asked to wait, >= 0: of an exception that has `retry_after` or a Retry-After header.
+    """Seconds that the provider asked to wait: of an exception that has `retry_after` or a Retry-After header.
+
+    Always a finite number >= 0: 0 for what has passed, thirty years for what is longer or infinite, None for what says nothing.
 
     Example:
         >>> error = ConnectionError("slow down")
@@ -67,16 +72,23 @@ def retry_after(error: BaseException | None) -> float | None:
     if found is None:
         headers: Any = getattr(getattr(error, "response", None), "headers", None)
         found = cast("Mapping[str, Any]", headers).get("retry-after") if isinstance(headers, Mapping) else None
-    try:
-        return None if found is None else max(0.0, float(found))
-    except (TypeError, ValueError):
-        return _until(str(found))
+    seconds = None if found is None or isinstance(found, bool) else _seconds(found)
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(0.0, seconds), MOST_SECONDS)
 
 
-def _until(date: str) -> float | None:
+def _seconds(asked: Any) -> float | None:
+    """Seconds of a number, or until a date."""
     try:
-        return max(0.0, (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds())
+        return float(asked)
+    except OverflowError:
+        return math.inf if asked > 0 else 0.0
     except (TypeError, ValueError):
+        pass
+    try:
+        return (parsedate_to_datetime(str(asked)) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

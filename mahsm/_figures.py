@@ -1,0 +1,37 @@
+"""Figures that users and clients give: which of them can be counted with."""
+
+from numbers import Real
+from typing import Any, TypeGuard, cast
+
+MOST = 1e12
+"""More tokens or US dollars than any call takes. What is above is a mistake, and sums of it would not be exact."""
+
+MOST_SECONDS = 1e9
+"""Thirty years. Threads cannot wait for longer than about three hundred."""
+
+
+def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuard[float]:
+    """Return whether a value is a number from `least` to `most`. NaN, infinities, booleans and strings are none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and bool(least <= cast("float", value) <= most)
+
+
+def is_price(value: object) -> bool:
+    """Return whether a value is a pair of prices: US dollars per million tokens, in and out."""
+    if not isinstance(value, tuple | list):
+        return False
+    pair = cast("list[object]", value)
+    return len(pair) == 2 and all(map(is_figure, pair))
+
+
+def reported(value: object) -> float | None:
+    """Return a figure that a client reports, or None if it is absent, not a number, NaN, negative, or above `MOST`.
+
+    Example:
+        >>> reported(70), reported("70"), reported(float("nan")), reported(-1), reported(None)
+        (70.0, 70.0, None, None, None)
+    """
+    try:
+        number = float(cast("Any", value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if is_figure(number) and not isinstance(value, bool) else None

@@ -1,0 +1,132 @@
+"""Keys of caches: equal values have equal keys, in every process.
+
+A pickle does not do: it depends on the order of a dict's keys, on which parts are one object, and on the seed of hashes. So a
+value is encoded part by part, each with its type, and a container as the hash of its parts. What is encoded once is not
+encoded again, so a value with many shared parts takes no longer than it is large.
+"""
+
+import dataclasses
+import hashlib
+import pickle
+import sys
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from copyreg import dispatch_table
+from enum import Enum
+from types import FunctionType, MappingProxyType
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+_LEAVES: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: b"n",
+    bool: lambda value: b"b1" if value else b"b0",
+    int: lambda value: b"i" + hex(value).encode(),
+    float: lambda value: b"f" + repr(value).encode(),
+    complex: lambda value: b"j" + repr(value).encode(),
+    str: lambda value: b"t" + value.encode("utf-8", "surrogatepass"),
+    bytes: lambda value: b"y" + value,
+    bytearray: lambda value: b"y" + bytes(value),
+}
+_SEQUENCES = (list, tuple)
+_MAPPINGS = (dict, OrderedDict, defaultdict, Counter, MappingProxyType)
+_PROTOCOL = 4  # of 5, large arrays come as buffers beside the pickle
+
+
+def cache_key(value: object) -> str:
+    """Return a hash of a value that is the same for equal ones.
+
+    Equal are dicts whatever the order of their keys, sets by their elements, and lists and tuples with equal parts, since
+    LangGraph's checkpoints make lists of tuples. `1`, `1.0` and `True` differ. Arrays are told apart by dtype, shape and
+    contents; dataclasses, pydantic models and messages by type and fields; enums by type and name; all else by what pickle
+    would take of it.
+
+    Raises:
+        Exception: whatever pickle raises for what cannot be pickled, such as a lock.
+    """
+    try:
+        encoded = _Encoder().encode(value)
+    except RecursionError:  # it contains itself, which pickle can do
+        encoded = pickle.dumps(value, _PROTOCOL)
+    return hashlib.sha256(b"mahsm 1 " + encoded).hexdigest()
+
+
+class _Encoder:
+    """Encodes one value."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, bytes]] = {}  # with the object, or its id could come again
+
+    def encode(self, value: Any) -> bytes:
+        leaf = _LEAVES.get(cast("type[Any]", type(value)))
+        if leaf is not None:
+            return _framed(leaf(value))
+        known = self._known.get(id(value))
+        if known is None:
+            digest = hashlib.sha256(self._parts(value)).digest()
+            known = self._known[id(value)] = value, b"h" + digest
+        return known[1]
+
+    def _parts(self, value: Any) -> bytes:
+        kind = cast("type[Any]", type(value))
+        if kind in _SEQUENCES:
+            return self._sequence(b"l", value)
+        if kind in _MAPPINGS:
+            return self._mapping(b"d", value)
+        if kind in (set, frozenset):
+            return self._set(b"s", value)
+        if isinstance(value, Enum):
+            return self._sequence(b"e", (_name(kind), value._value_ if value._name_ is None else value._name_))  # pyright: ignore[reportUnnecessaryComparison]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return self._fields(b"D", kind, (field.name for field in dataclasses.fields(value)), value)
+        if isinstance(value, BaseModel):
+            fields = self._fields(b"P", kind, kind.model_fields, value)
+            return fields + self.encode(value.model_extra)
+        return self._array(value) or self._subclass(kind, value) or self._reduced(value)
+
+    def _subclass(self, kind: type[Any], value: Any) -> bytes | None:
+        if issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields"):
+            return self._fields(b"N", cast("type", kind), value._fields, value)
+        if issubclass(kind, set | frozenset):  # pickle keeps their elements in an order that changes with the process
+            return self._set(b"S", value) + self.encode([_name(cast("type", kind)), getattr(value, "__dict__", None)])
+        return None
+
+    def _sequence(self, tag: bytes, parts: Iterable[Any]) -> bytes:
+        return tag + b"".join(map(self.encode, parts))
+
+    def _mapping(self, tag: bytes, mapping: Mapping[Any, Any]) -> bytes:
+        return tag + b"".join(sorted(self.encode(key) + self.encode(value) for key, value in mapping.items()))
+
+    def _set(self, tag: bytes, elements: Iterable[Any]) -> bytes:
+        return tag + b"".join(sorted(map(self.encode, elements)))
+
+    def _fields(self, tag: bytes, kind: type, names: Iterable[str], value: Any) -> bytes:
+        return tag + self.encode(_name(kind)) + self._mapping(b"", {name: getattr(value, name, None) for name in names})
+
+    def _array(self, value: Any) -> bytes | None:
+        numpy: Any = sys.modules.get("numpy")
+        if numpy is None or not (type(value) is numpy.ndarray or isinstance(value, numpy.generic)):
+            return None
+        if value.dtype.hasobject or value.dtype.names is not None:
+            return None
+        return self._sequence(b"a", (type(value).__name__, value.dtype.str, value.shape, value.tobytes()))
+
+    def _reduced(self, value: Any) -> bytes:
+        """Encode what pickle would take of an object."""
+        if isinstance(value, type | FunctionType):
+            return b"g" + pickle.dumps(value, _PROTOCOL)
+        reduce = dispatch_table.get(cast("type[Any]", type(value)))
+        reduced: Any = value.__reduce_ex__(_PROTOCOL) if reduce is None else reduce(value)
+        if isinstance(reduced, str):
+            return b"g" + pickle.dumps(value, _PROTOCOL)
+        function, arguments, state, elements, items, *more = (*reduced, *[None] * (5 - len(reduced)))
+        pairs = {} if items is None else dict(items)
+        return self._sequence(b"o", (function, arguments, state, list(elements or ()), pairs, more))
+
+
+def _framed(leaf: bytes) -> bytes:
+    return len(leaf).to_bytes(8, "big") + leaf
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
