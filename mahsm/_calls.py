@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
+from mahsm import _left
 from mahsm._ledger import book
 from mahsm._meters import Answer, count_answer, count_call
 from mahsm.errors import JitError
@@ -79,7 +80,9 @@ def check_refused() -> None:
 
     Raises:
         JitError: if none may.
+        Closed: if the call that it would be made in has been left behind.
     """
+    _left.check()
     if (why := _refused.get()) is not None:
         raise JitError(why)
 

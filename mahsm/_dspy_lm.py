@@ -222,9 +222,11 @@ def _watched_adapter(adapter: Any, around: _Around) -> Any:
 @cache
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        _calls.check_refused()
         return kind.__call__(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        _calls.check_refused()
         return await kind.acall(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     made: Any = type(

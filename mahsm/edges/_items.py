@@ -1,9 +1,10 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
+from mahsm import _left
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all, try_acquire_all
 from mahsm._stops import Stops
 
@@ -18,9 +19,10 @@ class Item:
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
+        over: Is told how a call of its target has ended, while it still holds its slots.
     """
 
-    __slots__ = ("_edges", "_held", "attempts", "began", "chain", "failure", "inside", "order")
+    __slots__ = ("_edges", "_held", "attempts", "began", "chain", "failure", "inside", "order", "over")
 
     def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops) -> None:
         self.order = order
@@ -29,6 +31,7 @@ class Item:
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
+        self.over: Callable[[BaseException | None], object] | None = None
         self._held = False
         self._edges = 0  # edges that run inside the item now
 
@@ -43,7 +46,7 @@ class Item:
         self._held = True
 
     def take(self) -> None:
-        acquire_all(self.chain, self.order)
+        acquire_all(self.chain, self.order, _left.stoppable)
         self._held = True
 
     def give(self) -> None:

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
+from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
@@ -27,7 +28,7 @@ from mahsm.edges._edge_run import EdgeRun
 from mahsm.edges._items import Item
 from mahsm.edges._stop_when import decider
 from mahsm.edges._vmap_spec import VmapSpec
-from mahsm.errors import EdgeError
+from mahsm.errors import EdgeError, TooManyHanging
 from mahsm.limits import RateLimit
 from mahsm.nodes._held import anything_stands_in
 from mahsm.nodes._target import plain_update
@@ -86,7 +87,7 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.waits, self.adaptive)
+        self._attempts = Attempts(spec, self.waits, self.left, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, len(self.items)) if spec.stop_when is not None else None
@@ -213,8 +214,8 @@ class VmapRun(EdgeRun):
 
     def _failed(self, index: int, error: BaseException, chunk: Chunk, attempts: int) -> None:
         spec, places = self.spec, self.places[index]
-        error.add_note(f"mahsm: {spec.name}, item {places[0]} of {self.total}, attempt {attempts}")
-        if spec.on_error == "raise":
+        add_note(error, f"{spec.name}, item {places[0]} of {self.total}, attempt {attempts}")
+        if spec.on_error == "raise" or isinstance(error, TooManyHanging):
             self.stop(error)
             raise error
         failure = item_error(error, edge=spec.name, index=places[0], item=self.items[index], attempts=attempts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from mahsm import _calls
+from mahsm import _calls, _left
 from mahsm._meters import Answer, Attempt, count_answer, metered
 from mahsm._slots import Closed
 from mahsm._state import shown
@@ -224,6 +224,7 @@ class Admitted:
         return self._begin()
 
     def _begin(self) -> Self:
+        _left.check()
         self._stack.enter_context(watched())
         self._stack.enter_context(metered(self._used))
         self._stack.callback(_calls.gate.reset, _calls.gate.set(self._admission))
