@@ -8,6 +8,7 @@ import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Literal
 
 from mahsm._slots import Closed
 from mahsm._stops import Stops
@@ -68,7 +69,7 @@ class OwnCall:
         self._left = left
         self._stops = Stops()
         self._lock = threading.Lock()
-        self._ended = False
+        self._state: Literal["new", "running", "ended"] = "new"
         self._is_left = False
 
     @property
@@ -83,10 +84,10 @@ class OwnCall:
     def leave(self, reason: BaseException) -> None:
         """Wait no more for it; of no effect if it has ended."""
         with self._lock:
-            if self._ended or self._is_left:
+            if self._state == "ended" or self._is_left:
                 return
             self._is_left = True
-            self._left.add(1)
+            self._left.add(self._state == "running")
         self._stops.stop(reason)
 
     @contextmanager
@@ -94,15 +95,17 @@ class OwnCall:
         """The block is the call, which is left behind with the one around it."""
         around = _current.get()
         token = _current.set(self)
+        with self._lock:
+            self._state = "running"
+            self._left.add(self._is_left)
         try:
             with nullcontext() if around is None else around.stoppable(self._stops.stop):
                 yield
         finally:
             _current.reset(token)
             with self._lock:
-                self._ended = True
-                if self._is_left:
-                    self._left.add(-1)
+                self._state = "ended"
+                self._left.add(-self._is_left)
 
 
 _current: ContextVar[OwnCall | None] = ContextVar("mahsm_own_call", default=None)

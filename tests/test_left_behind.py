@@ -229,6 +229,12 @@ def test_a_call_that_ends_frees_its_place() -> None:
     assert left.count == 0
     call.leave(RuntimeError("too late"))
     assert left.count == 0
+    call = OwnCall(left)
+    call.leave(RuntimeError("before it began"))
+    assert left.count == 0
+    with call.running():
+        assert left.count == 1
+    assert left.count == 0
 
 
 # Notes on an exception that many items share.
