@@ -8,7 +8,7 @@ from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from typing import Any, Self, cast
 
-from mahsm import _calls, _spans
+from mahsm import _bars, _calls, _spans
 from mahsm._ledger import book
 from mahsm._meters import Answer, count_answer, count_call
 
@@ -51,6 +51,8 @@ def is_watching() -> bool:
 def regained() -> AbstractContextManager[None]:
     """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
     dspy: Any = sys.modules.get("dspy")
+    if dspy is not None:
+        _bars.shield()
     around = None if dspy is None or _watching.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
     return nullcontext() if around is None else around.here()
 

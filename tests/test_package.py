@@ -27,7 +27,7 @@ LAYERS = [
     {"_tasks", "_state"},
     {"_left"},
     {"_slots", "_stops"},
-    {"_turns", "_meters", "_redact", "_notes"},
+    {"_turns", "_meters", "_redact", "_notes", "_bars"},
     {"errors", "_lazy", "_types"},
 ]
 OWNERS = {
