@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mahsm import _left
-from mahsm._ledger import book
+from mahsm._ledger import book_begin, book_end
 from mahsm._meters import Answer, count_answer, count_call
 from mahsm.errors import JitError
 
@@ -87,6 +87,19 @@ def check_refused() -> None:
         raise JitError(why)
 
 
+def begin_call() -> None:
+    """A call of a model begins here. Whatever counts calls, in budgets, books, traces and events, is told so here."""
+    count_call()
+    book_begin()
+
+
+def end_call(answer: Answer | None) -> None:
+    """The call that `begin_call` was told of has ended: with an answer, or with an error."""
+    if answer is not None:
+        count_answer(answer)
+    book_end(answer)
+
+
 class SeenCall:
     """One call of a model.
 
@@ -121,15 +134,13 @@ async def call_async(characters: Callable[[], int]) -> AsyncGenerator[SeenCall, 
 @contextmanager
 def _counted(passed: Pass | None) -> Generator[SeenCall, None, None]:
     seen, failure = SeenCall(), None
-    count_call()
+    begin_call()
     try:
         yield seen
     except BaseException as error:
         failure = error
         raise
     finally:
-        book(seen.answer)
-        if seen.answer is not None:
-            count_answer(seen.answer)
+        end_call(seen.answer)
         if passed is not None:
             passed.end(seen.answer, failure)

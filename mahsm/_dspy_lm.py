@@ -9,8 +9,7 @@ from functools import cache, partial
 from typing import Any, Self, cast
 
 from mahsm import _bars, _calls, _spans
-from mahsm._ledger import book
-from mahsm._meters import Answer, count_answer, count_call
+from mahsm._meters import Answer
 
 _seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
@@ -102,9 +101,8 @@ class _Reader:
             return
         answer = _answer(entry, may_be_cached=entry["kwargs"].get("cache", True))
         with self._around.here():
-            count_call()
-            count_answer(answer)
-            book(answer)
+            _calls.begin_call()
+            _calls.end_call(answer)
 
 
 def watched_lm(lm: Any, around: _Around | None = None) -> Any:
@@ -183,6 +181,7 @@ def _answer(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
         output_tokens=int(usage.get("completion_tokens") or 0),
         usd=entry.get("cost"),
         cached=may_be_cached and not usage,  # DSPy keeps the price of a cached answer, and drops its usage
+        known=bool(usage),
     )
 
 
