@@ -67,7 +67,7 @@ def test_a_second_call_that_waits_for_tokens_is_not_made_after_the_first_has_end
     late = Late(name, error)
     limit = RateLimit(name, rps=0.01, burst=ITEMS)
     target = late if blocks else late.later
-    edge = edge_of(target, hedge=Hedge(after=10), max_concurrency=4, rate_limit=limit, on_error="collect")
+    edge = edge_of(target, hedge=Hedge(after=10), max_concurrency=1, rate_limit=limit, on_error="collect")
     ys = run_edge(edge, range(ITEMS), mode)
     assert ys[:LAST] == list(range(LAST))
     assert ys[LAST] == LAST if error is None else ys[LAST]["message"] == "failed"
