@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from mahsm._ledger import book
+from mahsm import _left
+from mahsm._ledger import book_begin, book_end
 from mahsm._meters import Answer, count_answer, count_call
 from mahsm.errors import JitError
 
@@ -79,9 +80,24 @@ def check_refused() -> None:
 
     Raises:
         JitError: if none may.
+        Closed: if the call that it would be made in has been left behind.
     """
+    _left.check()
     if (why := _refused.get()) is not None:
         raise JitError(why)
+
+
+def begin_call() -> None:
+    """A call of a model begins here. Whatever counts calls, in budgets, books, traces and events, is told so here."""
+    count_call()
+    book_begin()
+
+
+def end_call(answer: Answer | None) -> None:
+    """The call that `begin_call` was told of has ended: with an answer, or with an error."""
+    if answer is not None:
+        count_answer(answer)
+    book_end(answer)
 
 
 class SeenCall:
@@ -118,15 +134,13 @@ async def call_async(characters: Callable[[], int]) -> AsyncGenerator[SeenCall, 
 @contextmanager
 def _counted(passed: Pass | None) -> Generator[SeenCall, None, None]:
     seen, failure = SeenCall(), None
-    count_call()
+    begin_call()
     try:
         yield seen
     except BaseException as error:
         failure = error
         raise
     finally:
-        book(seen.answer)
-        if seen.answer is not None:
-            count_answer(seen.answer)
+        end_call(seen.answer)
         if passed is not None:
             passed.end(seen.answer, failure)

@@ -8,9 +8,8 @@ from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from typing import Any, Self, cast
 
-from mahsm import _calls, _spans
-from mahsm._ledger import book
-from mahsm._meters import Answer, count_answer, count_call
+from mahsm import _bars, _calls, _spans
+from mahsm._meters import Answer
 
 _seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
@@ -51,6 +50,8 @@ def is_watching() -> bool:
 def regained() -> AbstractContextManager[None]:
     """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
     dspy: Any = sys.modules.get("dspy")
+    if dspy is not None:
+        _bars.shield()
     around = None if dspy is None or _watching.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
     return nullcontext() if around is None else around.here()
 
@@ -100,9 +101,8 @@ class _Reader:
             return
         answer = _answer(entry, may_be_cached=entry["kwargs"].get("cache", True))
         with self._around.here():
-            count_call()
-            count_answer(answer)
-            book(answer)
+            _calls.begin_call()
+            _calls.end_call(answer)
 
 
 def watched_lm(lm: Any, around: _Around | None = None) -> Any:
@@ -181,6 +181,7 @@ def _answer(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
         output_tokens=usage.get("completion_tokens", 0),
         usd=entry.get("cost"),
         cached=may_be_cached and not usage,  # DSPy keeps the price of a cached answer, and drops its usage
+        known=bool(usage),
     )
 
 
@@ -222,9 +223,11 @@ def _watched_adapter(adapter: Any, around: _Around) -> Any:
 @cache
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        _calls.check_refused()
         return kind.__call__(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        _calls.check_refused()
         return await kind.acall(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
 
     made: Any = type(

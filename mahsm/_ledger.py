@@ -18,7 +18,8 @@ class Usage:
     """What calls of models took. Safe in threads.
 
     Attributes:
-        calls: Calls of models, failed ones included, cached ones not. What a client tries again by itself is one call.
+        calls: Calls of models from when they begin, failed and cancelled ones included, cached ones not. What a client tries
+            again by itself is one call.
         failed: Those of them that ended with an error.
         cached: Answers that came from a cache. They took nothing.
         input_tokens: Tokens of prompts.
@@ -42,13 +43,18 @@ class Usage:
         """Tokens in and out."""
         return self.input_tokens + self.output_tokens
 
-    def book(self, answer: Answer | None) -> None:
-        """A call has ended: with an answer, or with an error."""
+    def begin_call(self) -> None:
+        """A call begins."""
+        with self._lock:
+            self.calls += 1
+
+    def end_call(self, answer: Answer | None) -> None:
+        """It has ended: with an answer, or with an error."""
         with self._lock:
             if answer is not None and answer.cached:
+                self.calls -= 1
                 self.cached += 1
                 return
-            self.calls += 1
             if answer is None:
                 self.failed += 1
                 return
@@ -93,16 +99,26 @@ class Ledger(Usage):
         self.by_node: dict[str, Usage] = {}
         self.runs: list[EdgeUsage] = []
 
-    def book_at(self, node: str, answer: Answer | None) -> None:
-        """A call of this node has ended."""
-        parts: list[Usage] = [self]
+    def begin_call_of(self, node: str) -> None:
+        """A call of this node begins."""
+        for part in self._at(node):
+            part.begin_call()
+
+    def end_call_of(self, node: str, answer: Answer | None) -> None:
+        """It has ended."""
+        if answer is not None:
+            with self._lock:
+                of_model = self.by_model.setdefault(answer.model, Usage())
+            of_model.begin_call()  # which model answers is known only now
+            of_model.end_call(answer)
+        for part in self._at(node):
+            part.end_call(answer)
+
+    def _at(self, node: str) -> list[Usage]:
+        if not node:
+            return [self]
         with self._lock:
-            if node:
-                parts.append(self.by_node.setdefault(node, Usage()))
-            if answer is not None:
-                parts.append(self.by_model.setdefault(answer.model, Usage()))
-        for part in parts:
-            part.book(answer)
+            return [self, self.by_node.setdefault(node, Usage())]
 
     def begin(self, run: EdgeUsage) -> None:
         """An edge run has begun."""
@@ -130,17 +146,32 @@ class _Here:
 _here: ContextVar[_Here] = ContextVar("mahsm_books", default=_Here())  # noqa: B039  it is frozen
 
 
-def book(answer: Answer | None) -> None:
-    """A call has ended here: with an answer, or with an error."""
+def book_begin() -> None:
+    """A call begins here."""
+    here = _here.get()
+    for run in here.edges:
+        run.usage.begin_call()
+    for ledger, node in _places(here):
+        ledger.begin_call_of(node)
+
+
+def book_end(answer: Answer | None) -> None:
+    """It has ended: with an answer, or with an error."""
     here = _here.get()
     if answer is not None and answer.model in here.prices:
         answer = answer.priced(here.prices[answer.model])
     for run in here.edges:
-        run.usage.book(answer)
-    if here.ledgers:
-        node = "/".join(step for step in (here.alone, *_nodes()) if step)
-        for ledger in here.ledgers:
-            ledger.book_at(node, answer)
+        run.usage.end_call(answer)
+    for ledger, node in _places(here):
+        ledger.end_call_of(node, answer)
+
+
+def _places(here: _Here) -> list[tuple[Ledger, str]]:
+    """The ledgers, and the node that they know a call by."""
+    if not here.ledgers:
+        return []
+    node = "/".join(step for step in (here.alone, *_nodes()) if step)
+    return [(ledger, node) for ledger in here.ledgers]
 
 
 def of_edge_run() -> Usage:

@@ -21,6 +21,7 @@ class Answer:
         output_tokens: Tokens of the answer, a whole number; 0 if nobody knows.
         usd: Its price, or None if nobody knows it.
         cached: It came from a cache, and took nothing.
+        known: It says how many tokens it took.
     """
 
     model: str = ""
@@ -28,6 +29,7 @@ class Answer:
     output_tokens: int = 0
     usd: float | None = None
     cached: bool = False
+    known: bool = True
 
     def __post_init__(self) -> None:
         for name in ("input_tokens", "output_tokens"):
@@ -40,7 +42,9 @@ class Answer:
         return self.input_tokens + self.output_tokens
 
     def priced(self, price: tuple[float, float]) -> "Answer":
-        """The same, at so many US dollars per million tokens in and out."""
+        """The same, at so many US dollars per million tokens in and out; if it does not say how many it took, nobody knows."""
+        if not self.known:
+            return self
         usd = (self.input_tokens * price[0] + self.output_tokens * price[1]) / 1e6
         return replace(self, usd=usd)
 
@@ -52,6 +56,7 @@ class Meter:
         calls: Calls of models, or of targets that called none; less the cached ones.
         answers: Answers that were reported.
         cached: Those of them that came from a cache.
+        unknown: Those of them that do not say how many tokens they took.
         input_tokens: Tokens of prompts.
         output_tokens: Tokens of answers.
         usd: Their price, as far as it is known.
@@ -65,6 +70,7 @@ class Meter:
         self.calls = 0
         self.answers = 0
         self.cached = 0
+        self.unknown = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.usd = 0.0
@@ -95,6 +101,7 @@ class Meter:
                 self.cached += 1
                 self.calls -= 1
                 return
+            self.unknown += not answer.known
             self.input_tokens += answer.input_tokens
             self.output_tokens += answer.output_tokens
             self.usd += answer.usd or 0.0
@@ -112,7 +119,7 @@ class Attempt(Meter):
         self._stood_for = not counted
 
     def stand_for(self) -> bool:
-        """Whether a call inside is the one that was counted when the attempt began."""
+        """Whether a call inside is the one that was counted, in the meters around, when the attempt began."""
         with self._lock:
             first, self._stood_for = not self._stood_for, True
         return first
@@ -138,21 +145,19 @@ def metered(meter: Meter) -> Generator[None, None, None]:
 
 def count_call() -> None:
     """A call begins here, whatever is spent."""
-    if not _is_stood_for():
-        for meter in _meters.get():
-            meter.call()
+    for meter in _uncounted():
+        meter.call()
 
 
 def count_attempt() -> Meter | None:
     """An attempt of an item begins here, if no meter is at its `most_calls`; else the meter that is."""
-    if _is_stood_for():
-        return None
-    meters = _meters.get()
-    for place, meter in enumerate(meters):
+    counted: list[Meter] = []
+    for meter in _uncounted():
         if not meter.call(most=meter.most_calls):
-            for counted in meters[:place]:
-                counted.uncall()
+            for one in counted:
+                one.uncall()
             return meter
+        counted.append(meter)
     return None
 
 
@@ -161,10 +166,15 @@ def in_attempt() -> bool:
     return any(isinstance(meter, Attempt) for meter in _meters.get())
 
 
-def _is_stood_for() -> bool:
-    """Whether a call that begins here has been counted when the attempt around it began."""
-    innermost = next((meter for meter in reversed(_meters.get()) if isinstance(meter, Attempt)), None)
-    return innermost is not None and innermost.stand_for()
+def _uncounted() -> Generator[Meter, None, None]:
+    """The meters that have not counted a call which begins here, from the inside out.
+
+    When an attempt began, those around it counted it as a call, which the first call inside of it is.
+    """
+    for meter in reversed(_meters.get()):
+        yield meter
+        if isinstance(meter, Attempt) and meter.stand_for():
+            return
 
 
 def count_answer(answer: Answer) -> None:

@@ -4,8 +4,9 @@ import heapq
 import itertools
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from mahsm._turns import TaskTurn, ThreadTurn, Turn
+from mahsm._turns import Stoppable, TaskTurn, ThreadTurn, Turn
 
 Order = tuple[int, ...]
 
@@ -21,16 +22,17 @@ class Closed(Exception):
 class _Waiter:
     """One caller in the line, who wants `wanted` slots and takes what there is when its turn comes.
 
-    `granted` and `gone` change under the lock of its `Slots`.
+    `granted`, `gone` and `stopped` change under the lock of its `Slots`.
     """
 
-    __slots__ = ("gone", "granted", "turn", "wanted")
+    __slots__ = ("gone", "granted", "stopped", "turn", "wanted")
 
     def __init__(self, wanted: int, turn: Turn) -> None:
         self.wanted = wanted
         self.turn = turn
         self.granted = 0
         self.gone = False
+        self.stopped: BaseException | None = None
 
 
 class Slots:
@@ -85,11 +87,16 @@ class Slots:
             raise
         return self._granted(waiter)
 
-    def acquire(self, order: Order, wanted: int = 1) -> int:
+    def acquire(self, order: Order, wanted: int = 1, stoppable: Stoppable | None = None) -> int:
         """Take 1 to `wanted` slots, blocking this thread in line; how many were taken.
 
+        Args:
+            order: The place in the line.
+            wanted: How many.
+            stoppable: Holds what ends the wait.
+
         Raises:
-            Closed: when the slots have been closed.
+            Closed: when the slots have been closed, or the wait was stopped.
         """
         if taken := self.try_acquire(wanted):
             return taken
@@ -97,7 +104,8 @@ class Slots:
         waiter = _Waiter(wanted, turn)
         self._join(order, waiter)
         try:
-            turn.wait()
+            with nullcontext() if stoppable is None else stoppable(lambda reason: self._stop(waiter, reason)):
+                turn.wait()
         except BaseException:  # KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
@@ -179,9 +187,17 @@ class Slots:
     def _granted(self, waiter: _Waiter) -> int:
         with self._lock:
             waiter.gone = True
+            if not waiter.granted and waiter.stopped is not None:
+                raise Closed(waiter.stopped)
             if not waiter.granted:
                 self.check()
             return waiter.granted
+
+    def _stop(self, waiter: _Waiter, reason: BaseException) -> None:
+        with self._lock:
+            if not waiter.granted:
+                waiter.gone, waiter.stopped = True, reason
+        waiter.turn.wake()
 
     def _leave(self, waiter: _Waiter) -> None:
         with self._lock:
@@ -210,11 +226,11 @@ def try_acquire_all(chain: Sequence[Slots]) -> bool:
     return True
 
 
-def acquire_all(chain: Sequence[Slots], order: Order) -> None:
+def acquire_all(chain: Sequence[Slots], order: Order, stoppable: Stoppable | None = None) -> None:
     """The blocking twin of `acquire_all_async`, for threads."""
     for position, slots in enumerate(chain):
         try:
-            slots.acquire(order)
+            slots.acquire(order, stoppable=stoppable)
         except BaseException:
             release_all(chain[:position])
             raise

@@ -5,6 +5,7 @@ import reprlib
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
 from typing import Any, cast
 
+from mahsm._redact import redacted
 from mahsm._types import State
 from mahsm.errors import MissingKeyError, StateError
 
@@ -75,13 +76,37 @@ def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
 
 
 def shown(value: object) -> str:
-    """The value's repr, at most 80 characters, also if it is huge or its repr fails."""
-    text = _repr.repr(value)
+    """The value's repr without secrets, at most 80 characters, also if it is huge or its repr fails."""
+    text = redacted(_repr.repr(value))
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
 _WIDTH = 80
-_repr = reprlib.Repr()
+_SEEN = 2000  # of the beginning and the end of a long text: of less than is shown a secret may not look like one
+
+
+class _Repr(reprlib.Repr):
+    """Masks secrets before a text is shortened, which might leave half of one."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redacted(_ends(x)), level)
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        try:
+            text = redacted(_ends(repr(x)))
+        except Exception:  # noqa: BLE001  of a repr that fails
+            return super().repr_instance(x, level)
+        if len(text) <= self.maxother:
+            return text
+        half = (self.maxother - 3) // 2
+        return f"{text[:half]}...{text[-half:]}"
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= 2 * _SEEN else text[:_SEEN] + text[-_SEEN:]
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = _WIDTH
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext,
 from contextvars import ContextVar
 from typing import TypeVar, cast
 
+from mahsm._left import LeftBehind, OwnCall
 from mahsm._turns import Stop, Stoppable
 
 T = TypeVar("T")
@@ -98,7 +99,12 @@ def unstoppable(_: Stop) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None, stoppable: Stoppable = unstoppable) -> T:
+def call(
+    function: Callable[[], T | Awaitable[T]],
+    timeout: float | None = None,
+    stoppable: Stoppable = unstoppable,
+    left: LeftBehind | None = None,
+) -> T:
     """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
 
     An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A function
@@ -108,6 +114,7 @@ def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None,
         function: What to call.
         timeout: Seconds, or None to wait as long as it takes.
         stoppable: While an awaitable is waited for, this holds the function that cancels it.
+        left: Counts the calls that are left to run on.
 
     Raises:
         TimeoutError: when time is up.
@@ -115,7 +122,8 @@ def call(function: Callable[[], T | Awaitable[T]], timeout: float | None = None,
     if inspect.iscoroutinefunction(function) or timeout is None:
         value = function()
     else:
-        value = _result(in_own_thread(function), timeout)
+        own = OwnCall(left or LeftBehind(1))
+        value = _result(in_own_thread(function, own), own, timeout)
     return _wait_for(value, timeout, stoppable) if inspect.isawaitable(value) else cast("T", value)
 
 
@@ -155,15 +163,20 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
     return future.result()
 
 
-async def call_in_thread(function: Callable[[], T], pool: Executor, *, may_be_left: bool) -> T:
-    """Await a function that blocks: in `pool`, or in a thread of its own if it may have to be left behind."""
+async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
+    """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where `left` counts it."""
+    if left is not None:
+        own = OwnCall(left)
+        try:
+            return await asyncio.wrap_future(in_own_thread(function, own))
+        except BaseException as error:
+            own.leave(error)
+            raise
     context = contextvars.copy_context()
 
     def run() -> T:
         return context.run(_blocking, function)
 
-    if may_be_left:
-        return await asyncio.wrap_future(in_own_thread(run))
     return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
@@ -193,29 +206,38 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
         raise
 
 
-def _result(future: "Future[T]", timeout: float) -> T:
+def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:
     try:
         return future.result(timeout)
-    except TimeoutError:
+    except BaseException as error:
         if future.done():
             raise  # the function's own
-        raise _too_long(timeout) from None
+        own.leave(error)
+        if isinstance(error, TimeoutError):
+            raise _too_long(timeout) from None
+        raise
 
 
 def _too_long(timeout: float | None) -> TimeoutError:
     return TimeoutError(f"took longer than {timeout:g} s")
 
 
-def in_own_thread(function: Callable[[], T]) -> "Future[T]":
-    """Call a function in a thread of its own, in this context; nobody has to wait for it."""
+def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":
+    """Call a function in a thread of its own, in this context; nobody has to wait for it, if `own` knows of that."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
+    def call() -> T:
+        with nullcontext() if own is None else own.running():
+            return function()
+
     def run() -> None:
         try:
-            future.set_result(context.run(_blocking, function))
+            result = context.run(_blocking, call)
         except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
             future.set_exception(error)
+        else:
+            future.set_result(result)
 
     future.set_running_or_notify_cancel()  # nobody can cancel it: it runs
     threading.Thread(target=run, name="mahsm-item", daemon=True).start()

@@ -11,10 +11,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from mahsm._calls import check_refused, clients_retry
+from mahsm._calls import begin_call, check_refused, clients_retry, end_call
 from mahsm._dspy_lm import watched_settings
-from mahsm._ledger import book
-from mahsm._meters import Answer, count_answer, count_call
+from mahsm._meters import Answer
 
 
 class _Handler(BaseCallbackHandler):
@@ -25,31 +24,34 @@ class _Handler(BaseCallbackHandler):
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[Any]], **kwargs: Any) -> None:
         check_refused()
-        count_call()
+        begin_call()
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
         check_refused()
-        count_call()
+        begin_call()
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        for generations in response.generations:
-            message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
-            answer = _answer(message) if isinstance(message, AIMessage) else Answer()
-            book(answer)
-            if answer.tokens or answer.cached:
-                count_answer(answer)
+        first = next((generations[0] for generations in response.generations if generations), None)
+        message = first.message if isinstance(first, ChatGeneration) else None
+        fresh = bool(response.llm_output)
+        end_call(_answer(message, fresh=fresh) if isinstance(message, AIMessage) else Answer(known=False))
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        book(None)
+        end_call(None)
 
 
-def _answer(message: AIMessage) -> Answer:
+def _answer(message: AIMessage, *, fresh: bool) -> Answer:
+    """What an answer took; it is `fresh` if it brings what only a provider says.
+
+    LangChain's cache marks its hits by a cost of 0. It does so on the very object that an equal call may be about to report.
+    """
     usage: dict[str, Any] = {**(message.usage_metadata or {})}
     return Answer(
         model=str(message.response_metadata.get("model_name", "")),
         input_tokens=usage.get("input_tokens", 0),
         output_tokens=usage.get("output_tokens", 0),
-        cached=usage.get("total_cost") == 0,  # LangChain's cache marks its hits so
+        cached=usage.get("total_cost") == 0 and not fresh,
+        known=bool(usage),
     )
 
 

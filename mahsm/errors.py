@@ -12,7 +12,8 @@ MahsmError
 ├── LimitError (ValueError)         a rate limit that cannot be kept, or two that contradict each other
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and nothing new begins
-└── TooFewSucceeded                 `min_success` can no longer be reached
+├── TooFewSucceeded                 `min_success` can no longer be reached
+└── TooManyHanging (RuntimeError)   blocking calls hang, and no more of them may be left behind
 """
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SpecError",
     "StateError",
     "TooFewSucceeded",
+    "TooManyHanging",
 ]
 
 
@@ -85,3 +87,7 @@ class BudgetExceeded(MahsmError):
 
 class TooFewSucceeded(MahsmError):
     """`min_success` of a `vmap` can no longer be reached; the failure that decided is its `__cause__`."""
+
+
+class TooManyHanging(MahsmError, RuntimeError):
+    """Blocking calls hang after their `timeout`, and no more of them may be left behind: the edge run ends."""

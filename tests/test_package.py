@@ -22,10 +22,12 @@ LAYERS = [
     {"policies", "_progress", "_usage"},
     {"_watch"},
     {"_dspy_lm"},
-    {"_calls", "_slots", "_stops"},
+    {"_calls"},
     {"_spans", "_ledger"},
     {"_tasks", "_state"},
-    {"_turns", "_meters"},
+    {"_left"},
+    {"_slots", "_stops"},
+    {"_turns", "_meters", "_redact", "_notes", "_bars"},
     {"errors", "_lazy", "_types", "_figures"},
 ]
 OWNERS = {

@@ -9,6 +9,7 @@ import numpy as np
 from mahsm._calls import calls_refused
 from mahsm._jit._spec import JitSpec
 from mahsm._jit._values import LEAF, Part
+from mahsm._notes import add_note
 from mahsm._watch import watched
 from mahsm.errors import JitError
 
@@ -57,7 +58,7 @@ def explained(
     kinds: tuple[type[Exception], ...] = tuple(getattr(jax.errors, kind) for kind in _FIXES)
     returned = isinstance(error, TypeError) and "valid JAX type" in str(error)
     if not isinstance(error, kinds) and not returned and "Tracer" not in str(error):
-        error.add_note(f"mahsm: {spec.name}, while it was compiled")
+        add_note(error, f"{spec.name}, while it was compiled")
         return error
     kind = next((known for known in _FIXES if isinstance(error, getattr(jax.errors, known))), "")
     fix = _FIXES.get(kind, _NO_ARRAY if returned else _FIXES["ConcretizationTypeError"])

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import tenacity
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls, _spans, _tasks
+from mahsm import _calls, _left, _spans, _tasks
+from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._slots import Closed
 from mahsm._stops import Stops
@@ -20,7 +21,7 @@ from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._hedging import race, race_async
 from mahsm.edges._items import Item, lent
-from mahsm.errors import BudgetExceeded
+from mahsm.errors import BudgetExceeded, TooManyHanging
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Admission, Limited
 from mahsm.nodes._target import Target, provider_of
@@ -63,14 +64,16 @@ class Attempts:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
         waits: What waits to begin: stopped when nothing new is to begin.
+        left: Counts the calls that the run leaves behind.
     """
 
-    def __init__(self, spec: Tried, waits: Stops, adaptive: Adaptive | None = None) -> None:
+    def __init__(self, spec: Tried, waits: Stops, left: LeftBehind, adaptive: Adaptive | None = None) -> None:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
         provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
+        self._left = left
         self._spec = spec
         self._limited = limited
         self._retries = retry_budget(provider)
@@ -113,7 +116,7 @@ class Attempts:
     def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         assert self._durations is not None
         with _second(item) as second:
-            return race(item, second, lambda one: self._attempt(one, state_of, call), self._durations)
+            return race(item, second, lambda one: self._attempt(one, state_of, call), self._durations, self._left)
 
     def _retrying(self, item: Item) -> dict[str, Any]:
         retry = self._spec.retry
@@ -128,7 +131,7 @@ class Attempts:
 
         def again(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            if error is None or isinstance(error, GraphBubbleUp | Closed) or not retry.retries(error):
+            if error is None or isinstance(error, GraphBubbleUp | Closed | TooManyHanging) or not retry.retries(error):
                 return False
             if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
                 return False
@@ -147,9 +150,9 @@ class Attempts:
         """Return whether an error that is worth another attempt does not get one; a note on it says why."""
         refusal = retry.refusal(error)
         if refusal is None and retry.share is not None and not self._retries.take():
-            refusal = "mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may"
-        if refusal is not None and refusal not in getattr(error, "__notes__", ()):
-            error.add_note(refusal)
+            refusal = "not tried again, since too many calls fail; Retry(share=...) says how many may"
+        if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
+            add_note(error, refusal)
         return refusal is not None
 
     async def _pause_async(self, item: Item, seconds: float) -> None:
@@ -166,7 +169,7 @@ class Attempts:
     def _pause(self, item: Item, seconds: float) -> None:
         item.pause()
         turn = ThreadTurn()
-        with self.waits.stoppable(lambda _: turn.wake()):
+        with self.waits.stoppable(lambda _: turn.wake()), _left.stoppable(lambda _: turn.wake()):
             turn.wait(seconds)
         self._check_waits()
 
@@ -177,6 +180,7 @@ class Attempts:
         try:
             with self._timed("waits"):
                 admission = await self._admitted_async(item, state, adds)
+            self._check_may_begin(admission)
             with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
                 timeout = self._timeout()
                 if timeout is None:
@@ -194,8 +198,9 @@ class Attempts:
         try:
             with self._timed("waits"):
                 admission = self._admitted(item, state, adds)
+            self._check_may_begin(admission)
             with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
-                return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable)
+                return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable, self._left)
         except TimeoutError:
             self._check_deadline()
             raise
@@ -258,6 +263,17 @@ class Attempts:
             if item is not None:
                 item.give()
             raise Closed(reason)
+        _left.check()
+
+    def _check_may_begin(self, admission: Admission | None) -> None:
+        """Look once more before the target is called, now that nothing is waited for any more."""
+        try:
+            self._check_waits()
+            self._left.check(self._spec.name)
+        except BaseException:
+            if admission is not None:
+                admission.give_back()
+            raise
 
     @contextmanager
     def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
@@ -282,6 +298,8 @@ class Attempts:
                 self._adaptive.limited(cuts)
             raise
         finally:
+            if item.over is not None:
+                item.over(error)
             if admission is not None and token is not None:
                 _calls.gate.reset(token)
                 admission.end(used, error)
@@ -332,3 +350,4 @@ def _second(item: Item) -> Generator[Item, None, None]:
             yield second
     finally:
         item.inside = outside
+        item.over = None

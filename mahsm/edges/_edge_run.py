@@ -14,6 +14,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
 
 from mahsm import _tasks
+from mahsm._left import LeftBehind
 from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
 from mahsm._stops import Stops
@@ -53,6 +54,8 @@ class EdgeRun(ABC):
         self.stopped_from_outside = False
         self.writer = runtime.stream_writer if runtime else None
         self.slots = Slots(slots)
+        self.left = LeftBehind(slots)
+        """Calls that the run does not wait for any more."""
         self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
         self._order = outer.order if outer else ()
         self._chain = tuple(dict.fromkeys([self.slots, *(outer.chain if outer else ()), *shared]))  # always from the inside out
@@ -113,7 +116,8 @@ class EdgeRun(ABC):
         return async_ or partial(self._call_in_pool, sync, may_be_left=may_be_left)
 
     async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
-        update = await _tasks.call_in_thread(partial(sync, state), self.pool, may_be_left=may_be_left)
+        left = self.left if may_be_left else None
+        update = await _tasks.call_in_thread(partial(sync, state), self.pool, left=left)
         return await update if inspect.isawaitable(update) else update
 
     def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:

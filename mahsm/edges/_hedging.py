@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 
 from mahsm import _tasks
+from mahsm._left import LeftBehind, OwnCall
 from mahsm._types import Update
 from mahsm.edges._items import Item, current_item
 from mahsm.policies._hedge import Durations
@@ -14,69 +16,122 @@ _POLL = 0.05
 """Seconds between two looks while too few calls have ended to know what is unusual."""
 
 
-async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations) -> Update:
-    """Await `attempt(first)`, and `attempt(second)` too if the first takes long; if both fail, the first one's error."""
-    ended: asyncio.Queue[tuple[Item, Update, BaseException | None]] = asyncio.Queue()
+class _Racers:
+    """The calls of one race, as tasks.
 
-    async def run(item: Item) -> None:
+    Args:
+        attempt: Makes a call.
+    """
+
+    def __init__(self, attempt: Callable[[Item], Awaitable[Update]]) -> None:
+        self._attempt = attempt
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ended: asyncio.Queue[tuple[Item, Update, BaseException | None]] = asyncio.Queue()
+
+    @property
+    def count(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, group: asyncio.TaskGroup, item: Item) -> None:
+        self._tasks.append(group.create_task(self._run(item)))
+
+    def stop(self) -> None:
+        """Cancel all, but the one that this is called in."""
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    async def _run(self, item: Item) -> None:
         current_item.set(item)
         try:
-            ended.put_nowait((item, await attempt(item), None))
+            update = await self._attempt(item)
+            self.stop()  # here, lest the other one begin before the race hears of this
+            self.ended.put_nowait((item, update, None))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            ended.put_nowait((item, None, error))
+            self.ended.put_nowait((item, None, error))
         except Exception as error:  # noqa: BLE001  raised where the race ends
-            ended.put_nowait((item, None, error))
+            self.ended.put_nowait((item, None, error))
 
-    errors: dict[Item, BaseException] = {}
+
+async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations) -> Update:
+    """Await `attempt(first)`, and `attempt(second)` too if the first takes long.
+
+    The first answer wins. If there is none, or the first call fails before the second one has begun, its error comes out.
+    """
+    racers, errors = _Racers(attempt), dict[Item, BaseException]()
     async with _tasks.task_group() as group:
-        racers = [group.create_task(run(first))]
-        while len(errors) < len(racers):
+        racers.begin(group, first)
+        while len(errors) < racers.count and (first not in errors or second.began is not None):
             try:
-                async with asyncio.timeout(_left(first, durations) if len(racers) == 1 else None):
-                    item, update, error = await ended.get()
+                async with asyncio.timeout(_seconds_left(first, durations) if racers.count == 1 else None):
+                    item, update, error = await racers.ended.get()
             except TimeoutError:
-                if _is_late(first, durations):
-                    racers.append(group.create_task(run(second)))
+                if racers.ended.empty() and _is_late(first, durations):
+                    racers.begin(group, second)
                 continue
             if error is None:
-                for racer in racers:
-                    racer.cancel()
                 return update
             errors[item] = error
+        racers.stop()
     raise errors[first]
 
 
-def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations) -> Update:
-    """The blocking twin of `race_async`: each call has a thread of its own, and the loser's is left to itself."""
+def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind) -> Update:
+    """The blocking twin of `race_async`: each call has a thread of its own, and one that nobody needs is left behind."""
+    calls = {item: OwnCall(left) for item in (first, second)}
+    racers: dict[Future[Update], Item] = {}
 
-    def run(item: Item) -> Update:
-        current_item.set(item)
-        return attempt(item)
+    def begin(item: Item) -> None:
+        def run() -> Update:
+            current_item.set(item)
+            return attempt(item)
 
-    racers: dict[Future[Update], Item] = {_tasks.in_own_thread(lambda: run(first)): first}
-    while not wait(racers, timeout=_left(first, durations)).done:
-        if _is_late(first, durations):
-            racers[_tasks.in_own_thread(lambda: run(second))] = second
-            break
-    running = set(racers)
+        item.over = partial(end, item)
+        racers[_tasks.in_own_thread(run, calls[item])] = item
+
+    def end(item: Item, error: BaseException | None) -> None:
+        """Before the slots of the call are given back, since the other one may be waiting for these."""
+        if error is None or (item is first and second.began is None):
+            leave(second if item is first else first)
+
+    def leave(item: Item) -> None:
+        calls[item].leave(_Lost())  # what waits in line leaves it
+        item.inside.stop(_Lost())  # what can be cancelled is
+
+    try:
+        begin(first)
+        while not wait(racers, timeout=_seconds_left(first, durations)).done:
+            if _is_late(first, durations):
+                begin(second)
+                break
+        return _winner(racers, second)
+    finally:
+        for future, item in racers.items():
+            if not future.done():
+                leave(item)
+
+
+def _winner(racers: Iterable[Future[Update]], second: Item) -> Update:
+    """The first answer; the first call's error if there is none, or if the second one has not begun when that comes."""
+    first, running = next(iter(racers)), set(racers)
     while running:
         done, running = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             if future.exception() is None:
-                for loser in running:
-                    racers[loser].inside.stop(_Lost())
                 return future.result()
-    return next(iter(racers)).result()
+        if first in done and second.began is None:
+            break
+    return first.result()
 
 
 class _Lost(Exception):
-    """The other call was quicker."""
+    """The item needs no answer of this call any more."""
 
 
-def _left(item: Item, durations: Durations) -> float:
+def _seconds_left(item: Item, durations: Durations) -> float:
     patience = durations.patience
     if item.began is None or patience is None:
         return _POLL

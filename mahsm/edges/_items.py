@@ -1,9 +1,10 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
+from mahsm import _left
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all, try_acquire_all
 from mahsm._stops import Stops
 
@@ -20,9 +21,22 @@ class Item:
         failure: Why it is tried again, if it is.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
+        over: Is told how a call of its target has ended, while it still holds its slots.
     """
 
-    __slots__ = ("_edges", "_held", "_unsaved", "attempts", "began", "chain", "failure", "inside", "is_unsaved", "order")
+    __slots__ = (
+        "_edges",
+        "_held",
+        "_unsaved",
+        "attempts",
+        "began",
+        "chain",
+        "failure",
+        "inside",
+        "is_unsaved",
+        "order",
+        "over",
+    )
 
     def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops, unsaved: Slots | None = None) -> None:
         self.order = order
@@ -33,6 +47,7 @@ class Item:
         self.failure: BaseException | None = None
         self.is_unsaved = False
         self._unsaved = unsaved
+        self.over: Callable[[BaseException | None], object] | None = None
         self._held = False
         self._edges = 0  # edges that run inside the item now
 
@@ -53,7 +68,7 @@ class Item:
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     def take(self) -> None:
-        acquire_all(self._to_take, self.order)
+        acquire_all(self._to_take, self.order, _left.stoppable)
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     @property

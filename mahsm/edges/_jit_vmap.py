@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from mahsm import _spans
+from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
 from mahsm._state import as_dict, shown
@@ -114,7 +115,7 @@ class _JitVmap:
     def _update(self, items: list[Any], entries: list[Any], failed: dict[int, Exception]) -> State:
         spec, errors = self._spec, dict[int, ItemError]()
         for index, error in failed.items():
-            error.add_note(f"mahsm: {spec.name}, item {index} of {len(items)}")
+            add_note(error, f"{spec.name}, item {index} of {len(items)}")
             if spec.on_error == "raise":
                 raise error
             entries[index] = errors[index] = item_error(error, edge=spec.name, index=index, item=items[index], attempts=1)

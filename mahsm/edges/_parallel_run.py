@@ -11,6 +11,7 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
 from mahsm import _tasks
+from mahsm._notes import add_note
 from mahsm._slots import Closed, Slots
 from mahsm._turns import Latch
 from mahsm._types import AsyncCall, State, SyncCall
@@ -20,7 +21,7 @@ from mahsm.edges._edge_run import EdgeRun, is_cancelled_here
 from mahsm.edges._items import Item
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_spec import ParallelSpec
-from mahsm.errors import BranchSkipped
+from mahsm.errors import BranchSkipped, TooManyHanging
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
@@ -54,7 +55,7 @@ class ParallelRun(EdgeRun):
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._interrupted: set[str] = set()
-        self._attempts = {branch.name: Attempts(branch, self.waits) for branch in spec.branches}
+        self._attempts = {branch.name: Attempts(branch, self.waits, self.left) for branch in spec.branches}
 
     @property
     def threads(self) -> int:
@@ -202,8 +203,8 @@ class ParallelRun(EdgeRun):
 
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
         attempts = 0 if item is None else item.attempts
-        error.add_note(f"mahsm: {self.spec.name}, branch {branch.name!r}, attempt {attempts}")
-        if self.spec.on_error == "raise":
+        add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
+        if self.spec.on_error == "raise" or isinstance(error, TooManyHanging):
             self.stop(error)
             raise error
         return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))

@@ -18,6 +18,7 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
+from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
@@ -31,7 +32,7 @@ from mahsm.edges._results import Part, Results, Sink
 from mahsm.edges._stop_when import decider
 from mahsm.edges._together import Together
 from mahsm.edges._vmap_spec import VmapSpec
-from mahsm.errors import EdgeError
+from mahsm.errors import EdgeError, TooManyHanging
 from mahsm.limits import RateLimit
 from mahsm.nodes._held import anything_stands_in
 from mahsm.nodes._target import plain_update
@@ -103,7 +104,7 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.waits, self.adaptive)
+        self._attempts = Attempts(spec, self.waits, self.left, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
@@ -289,8 +290,8 @@ class VmapRun(EdgeRun):
 
     def _failed(self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False) -> None:
         spec = self.spec
-        error.add_note(f"mahsm: {spec.name}, item {place} of {self.total}, attempt {attempts}")
-        if spec.on_error == "raise":
+        add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
+        if spec.on_error == "raise" or isinstance(error, TooManyHanging):
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
             self.break_off.stop(error)

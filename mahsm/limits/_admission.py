@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from mahsm import _calls
-from mahsm._meters import Answer, Attempt, count_answer, metered
+from mahsm import _calls, _left
+from mahsm._meters import Answer, Attempt, metered
 from mahsm._slots import Closed
 from mahsm._tasks import unstoppable
 from mahsm._turns import Stoppable
@@ -140,7 +140,7 @@ class Admission:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             answer = Answer("", used.input_tokens, used.output_tokens, cached=used.cached == used.answers)
-            _Passed(self, ticket, self._estimate).end(answer if used.answers else None, error)
+            _Passed(self, ticket, self._estimate).end(answer if used.answers > used.unknown else None, error)
         elif error is not None:
             self.failed(error)
 
@@ -216,7 +216,7 @@ class _Passed:
             self._admission.failed(error)
         if answer is not None and answer.cached:
             bucket.cancel(ticket)
-        elif answer is not None and answer.tokens:
+        elif answer is not None and answer.known and answer.tokens:
             bucket.settle(ticket, answer.tokens)
             if bucket.believes(answer.tokens):
                 bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
@@ -243,6 +243,7 @@ class Admitted:
         return self._begin()
 
     def _begin(self) -> Self:
+        _left.check()
         self._stack.enter_context(watched())
         self._stack.enter_context(metered(self._used))
         self._stack.callback(_calls.gate.reset, _calls.gate.set(self._admission))
@@ -286,7 +287,10 @@ def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.
 
 
 def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:
-    """Say what a call has used, where neither DSPy nor LangChain does: it settles rate limits and counts in budgets.
+    """Say what a call has used, where neither DSPy nor LangChain does.
+
+    It is a call of a model then, as one of theirs: it settles rate limits, and counts in budgets, `mahsm.usage()`, traces and
+    progress events. Report each call once, when it has ended.
 
     Args:
         input_tokens: Tokens of the prompt, >= 0.
@@ -311,4 +315,5 @@ def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None =
     figure("limits.report: output_tokens is", output_tokens)
     if usd is not None:
         figure("limits.report: usd is", usd, "US dollars")
-    count_answer(Answer(model, input_tokens, output_tokens, usd))
+    _calls.begin_call()
+    _calls.end_call(Answer(model, input_tokens, output_tokens, usd))

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from mahsm import _left
 from mahsm._tasks import unstoppable
 from mahsm._turns import Stoppable, TaskTurn, ThreadTurn, Turn
 from mahsm.limits._estimate import Estimator
@@ -87,7 +88,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self.cancel(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
                 await turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -100,7 +101,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self.cancel(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
                 turn.wait()
         except BaseException:
             self.cancel(ticket)

@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.rate_limiters import BaseRateLimiter
 
-from mahsm import _calls
+from mahsm import _calls, _left
 from mahsm.limits import _registry
 from mahsm.limits._admission import Admission, Limited
 from mahsm.limits._bucket import Bucket
@@ -19,10 +19,15 @@ class LangChainLimiter(BaseRateLimiter):
         self._bucket = bucket
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        return self._is_covered() or self._bucket.acquire(self._tokens, waits=blocking) is not None
+        return self._is_let(self._is_covered() or self._bucket.acquire(self._tokens, waits=blocking) is not None)
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        return self._is_covered() or await self._bucket.acquire_async(self._tokens, waits=blocking) is not None
+        return self._is_let(self._is_covered() or await self._bucket.acquire_async(self._tokens, waits=blocking) is not None)
+
+    @staticmethod
+    def _is_let(let: bool) -> bool:
+        _left.check()  # LangChain would make the call all the same
+        return let
 
     @property
     def _tokens(self) -> float:

@@ -14,8 +14,9 @@ class Hedge:
     """Start an item once more when it takes longer than most; the first answer wins, and the other call is cancelled.
 
     After Dean and Barroso, The Tail at Scale (2013): with `percentile=0.95`, about 5 % more calls, and the slowest are
-    about as slow as the 95th percentile. The second call waits for tokens and a slot of its own, and counts in budgets. A
-    blocking call cannot be cancelled; its answer is not waited for.
+    about as slow as the 95th percentile. The second call waits for tokens and a slot of its own, and counts in budgets; while
+    it waits, it is called off when the first one ends. A blocking call cannot be cancelled; its answer is not waited for, and
+    nothing further is done for it.
 
     Args:
         percentile: Share of the calls that are quicker than what is hedged, in (0, 1).

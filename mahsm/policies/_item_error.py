@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from typing_extensions import TypedDict
 
+from mahsm._redact import redacted
 from mahsm._state import shown
 
 T = TypeVar("T")
@@ -28,11 +29,11 @@ class ItemError(TypedDict):
     index: int
     """Position in the batch, from 0."""
     key: str
-    """What the item is: its repr, at most 80 characters."""
+    """What the item is: its repr, at most 80 characters, with secrets masked."""
     type: str
     """Class of the exception, with its module unless that is builtins: "ValueError", "httpx.ReadTimeout"."""
     message: str
-    """`str()` of the exception."""
+    """`str()` of the exception, with secrets masked."""
     attempts: int
     """How often the item was tried."""
 
@@ -44,7 +45,7 @@ def item_error(error: BaseException, *, edge: str, index: int, item: object, att
     """Record an exception as an `ItemError`."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return ItemError(edge=edge, index=index, key=shown(item), type=name, message=str(error), attempts=attempts)
+    return ItemError(edge=edge, index=index, key=shown(item), type=name, message=redacted(str(error)), attempts=attempts)
 
 
 def is_item_error(value: object) -> TypeGuard[ItemError]:

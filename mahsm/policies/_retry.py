@@ -117,7 +117,7 @@ class Retry:
         if asked is None or asked <= self.retry_after_cap:
             return None
         return (
-            f"mahsm: not tried again, since the provider asks to wait for {round(asked, 2):.12g} s; "
+            f"not tried again, since the provider asks to wait for {round(asked, 2):.12g} s; "
             f"Retry(retry_after_cap={self.retry_after_cap:g}) says how long is waited for at most"
         )
 

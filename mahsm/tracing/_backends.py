@@ -1,6 +1,7 @@
 """Where spans go: to Langfuse, or to any backend of OpenTelemetry. Both are spans of OpenTelemetry underneath."""
 
 import json
+import traceback
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Status, StatusCode
 
 from mahsm._meters import Answer
+from mahsm._redact import redacted
 from mahsm.tracing._cut import cut
 
 PREFIX = "mahsm."
@@ -218,7 +220,10 @@ class _OtelSpan:
         self.note({f"score.{name.removeprefix(PREFIX)}": value})
 
     def fail(self, error: BaseException) -> None:
-        self.otel.record_exception(error)
+        if self.otel.is_recording():
+            trace_back = redacted("".join(traceback.format_exception(error)))
+            shown = {"exception.message": redacted(str(error)), "exception.stacktrace": trace_back}
+            self.otel.record_exception(error, shown)
         self.otel.set_status(Status(StatusCode.ERROR, _message(error)))
 
     def end(self) -> None:
@@ -268,4 +273,4 @@ def running(recorded: Recorded) -> Generator[None, None, None]:
 
 
 def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    return redacted(f"{type(error).__name__}: {error}")[:500]

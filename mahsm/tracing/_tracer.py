@@ -16,10 +16,12 @@ from opentelemetry import context, trace
 
 from mahsm import _spans
 from mahsm._meters import Answer, Meter, metered
+from mahsm._redact import masked
 from mahsm._slots import Closed
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
+from mahsm.tracing._options import shown_options
 
 MOST = 9_000
 """Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this, nothing else is."""
@@ -28,7 +30,6 @@ _TRACES = 1000
 """Traces whose observations are counted, the latest ones."""
 
 _TYPES = {"judge": "evaluator"}
-_SECRETS = ("key", "token", "secret", "password", "auth")
 
 
 class BackendTracer:
@@ -158,7 +159,7 @@ class BackendTracer:
             var_child_runnable_config.reset(tokens[1])
             context.detach(tokens[0])  # before the handler detaches what it has attached
             if run is not None and failure is not None:
-                run.on_chain_error(failure)
+                run.on_chain_error(masked(failure))
             elif run is not None:
                 run.on_chain_end(recorded.output)
             recorded.end()
@@ -198,8 +199,7 @@ class BackendTracer:
         if is_instrumented():  # somebody else shows it
             yield Call(Unseen(trace.get_current_span()))
             return
-        plain = {name: value for name, value in options.items() if isinstance(value, str | int | float) and _is_public(name)}
-        recorded = self.begin(Start(model.rpartition("/")[2] or "model", "generation", prompt, model, plain))
+        recorded = self.begin(Start(model.rpartition("/")[2] or "model", "generation", prompt, model, shown_options(options)))
         with running(recorded):
             yield Call(recorded)
 
@@ -261,7 +261,3 @@ def _used(meter: Meter) -> dict[str, Any]:
         "cost_usd": round(meter.usd, 9),
         "cache_hits": meter.cached,
     }
-
-
-def _is_public(option: str) -> bool:
-    return not any(word in option for word in _SECRETS) or option == "max_tokens"
