@@ -141,7 +141,7 @@ def test_figures_that_can_be_read_count() -> None:
     assert Answer("m", 10**13, 10**400, 1e13) == Answer("m", 0, 0, None)
     message = AIMessage("x")
     message.usage_metadata = {"input_tokens": None, "output_tokens": -3}  # type: ignore[typeddict-item]
-    assert langchain_answer(message) == Answer()
+    assert langchain_answer(message, fresh=True) == Answer()
 
 
 def answered(usage: Any, content: str) -> Reply:

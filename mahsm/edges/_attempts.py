@@ -14,6 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm import _calls, _left, _spans, _tasks
 from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
+from mahsm._notes import add_note
 from mahsm._slots import Closed
 from mahsm._stops import Stops
 from mahsm._turns import TaskTurn, ThreadTurn

@@ -235,6 +235,110 @@ class EdgeRun(ABC):
 
     def fail(self, error: BaseException) -> NoReturn:
         """A task has ended with an error: raise it, after all others have ended; or let another one raise its own."""
+        error = self._mine(error)
+        self.break_off.wait()
+        if self.saving is not None:
+            self.saving.wait()
+        raise error
+
+    async def fail_async(self, error: BaseException) -> NoReturn:
+        """The awaitable twin of `fail`."""
+        error = self._mine(error)
+        await self.break_off.wait_async()
+        if self.saving is not None:
+            await self.saving.wait_async()
+        raise error
+
+    def _mine(self, error: BaseException) -> BaseException:
+        if self.break_off.reason is None:  # nobody has stopped the run: something around it has called off a wait
+            error = error.reason if isinstance(error, Closed) else error
+            self.stop(error)
+        if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
+            raise GraphInterrupt(())
+        return error
+
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """How many blocking targets may be open."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return False
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
+
+    # The end of the run before its time.
+
+    @property
+    def ended(self) -> BaseException | None:
+        """Why nothing new begins, if the run was ended."""
+        return self.waits.reason if self._ended else None
+
+    def stop(self, reason: BaseException) -> None:
+        """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
+        self.break_off.stop(reason)
+        self.waits.stop(reason)
+        self.inside.stop(reason)
+        self._cancels.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
+
+    def stop_from_outside(self, reason: BaseException) -> None:
+        """The same, because the edge run around this one was stopped."""
+        self.stopped_from_outside = True
+        self.stop(reason)
+
+    def end(self, reason: BaseException, *, cancel: bool = False) -> None:
+        """Begin nothing any more; what runs may finish, or is cancelled."""
+        self._ended = True
+        self.waits.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
+        if cancel:
+            self.inside.stop(reason)
+            self._running.stop(reason)
+
+    @contextmanager
+    def quiet_end(self) -> Generator[None, None, None]:
+        """An end is no error here, but a stop is."""
+        try:
+            yield
+        except Closed:
+            if not self._ended:
+                raise
+
+    def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
+        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told to."""
+        loop, stack = asyncio.get_running_loop(), ExitStack()
+        for stops in (self._cancels, self._running):
+            stack.enter_context(stops.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)))
+        return stack
+
+    @contextmanager
+    def stoppable_task(self, item: Item) -> Generator[None, None, None]:
+        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or ended and told to.
+
+        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would lose that.
+        """
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
+        _tasks.awaited.set(True)
+
+        def stop() -> None:
+            if not item.has_edges:
+                task.cancel()
+
+        with (
+            self._cancels.stoppable(lambda _: loop.call_soon_threadsafe(stop)),
+            self._running.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)),
+        ):
+            yield
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """A task has ended with an error: raise it, after all others have ended; or let another one raise its own."""
         if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
             raise GraphInterrupt(())
         self.break_off.wait()
