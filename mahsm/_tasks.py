@@ -6,7 +6,7 @@ import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TypeVar, cast
@@ -190,6 +190,9 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
     depth = _depth.get()
     if depth == len(_background):
         _background.append(_Background(f"mahsm-loop-{depth}"))
+    loop = _background[depth].loop()
+    ended: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
 
     async def run() -> T:
         _depth.set(depth + 1)
@@ -197,12 +200,28 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
         async with deadline(timeout):
             return await awaitable
 
-    future = asyncio.run_coroutine_threadsafe(run(), _background[depth].loop())
+    def start() -> None:
+        tasks.append(loop.create_task(run()))
+        tasks[0].add_done_callback(end)
+
+    def end(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            ended.set_exception(CancelledError())
+        elif (error := task.exception()) is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(task.result())
+
+    def cancel() -> None:  # what is cancelled has not ended yet, and is waited for
+        loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+
+    loop.call_soon_threadsafe(start)
     try:
-        with stoppable(lambda _: future.cancel()):
-            return future.result()
+        with stoppable(lambda _: cancel()):
+            return ended.result()
     except BaseException:
-        future.cancel()
+        if not ended.done():  # Ctrl-C in this thread
+            cancel()
         raise
 
 
