@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from mahsm import is_item_error
@@ -121,7 +122,7 @@ def _judge_entries(case: Case, got: list[Any], row: Expected) -> None:
     if case.resume:
         return _judge_entries_of_another_edge(case, got, row)
     if case.on_error == "raise":  # a run that came to its end had no failure, or has been resumed until there was none
-        row = Expected([_value(case, row, index) for index in range(len(row.places))], row.calls)
+        row = replace(row, places=row.values)
     if not _is_whole(case, row):
         return _judge_part(case, got, row)
     expected = row.entries(case.on_error)
@@ -129,17 +130,6 @@ def _judge_entries(case: Case, got: list[Any], row: Expected) -> None:
         got, expected = sorted(got, key=repr), sorted(expected, key=repr)
     assert got == expected, f"got {got}, expected {expected}"
     return None
-
-
-def _value(case: Case, row: Expected, index: int) -> Any:
-    place = row.places[index]
-    if not isinstance(place, Failed):
-        return place
-    first: dict[int, int] = {}
-    items = next(items for items in case.batches if plain(case, items).places == row.places)
-    for item in items:
-        first.setdefault(case.key(item), item)
-    return case.value(first[case.key(items[index])])
 
 
 def _judge_part(case: Case, got: list[Any], row: Expected) -> None:
@@ -167,7 +157,7 @@ def _judge_part(case: Case, got: list[Any], row: Expected) -> None:
 def _judge_entries_of_another_edge(case: Case, got: list[Any], row: Expected) -> None:
     """Each entry is what one of the two edges gives; none is missing."""
     assert len(got) == len(row.places), f"{len(got)} entries of {len(row.places)}, without a word"
-    items = next(items for items in case.batches if plain(case, items).places == row.places)
+    items = row.items
     for index, entry in enumerate(got):
         firsts = {next(item for item in items if other.key(item) == other.key(items[index])) for other in (case, case.resumed)}
         if isinstance(entry, Failed):

@@ -19,10 +19,14 @@ class Expected:
     """What comes of one batch if nothing cuts the run short.
 
     Attributes:
+        items: The batch.
+        values: What each item gives if it does not fail.
         places: A value or a `Failed` for each item.
         calls: How often each item is called.
     """
 
+    items: list[int]
+    values: list[Any]
     places: list[Any]
     calls: dict[int, int]
 
@@ -42,11 +46,12 @@ class Expected:
 def plain(case: Case, items: list[int]) -> Expected:
     first: dict[int, int] = {}
     fails = dict(case.fails)
-    expected = Expected([], {})
+    expected = Expected(items, [], [], {})
     for index, item in enumerate(items):
         called = first.setdefault(case.key(item), item)
         if called == item:
             expected.calls[item] = min(fails.get(item, 0) + 1, case.tries)
+        expected.values.append(case.value(called))
         if called == case.hangs:
             expected.places.append(Failed(index, "TimeoutError", 1))
         elif fails.get(called, 0) >= case.tries:

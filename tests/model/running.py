@@ -1,16 +1,19 @@
 """One run after the other, until the graph is done."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from langgraph.types import Command
 
 from tests.model.leftovers import tasks_left, wait_for_threads
 from tests.model.savers import Fuse, Stopped, Storage
 from tests.model.world import BASES, Flaky
+
+T = TypeVar("T")
 
 ANSWER = 100
 """What a branch that asks is told."""
@@ -53,7 +56,7 @@ class Player:
         try:
             if self.mode in ("invoke", "stream"):
                 return self._sync(given, fuse)
-            return asyncio.run(self._async(given, fuse))
+            return run_to_the_end(self._async(given, fuse))
         except BaseException as error:  # noqa: BLE001  it is judged, whatever it is
             return Ended(error=error)
         finally:
@@ -90,6 +93,25 @@ class Player:
             finally:
                 self.set_cancel(None)
                 await tasks_left()
+
+
+def run_to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, but for a `SystemExit` in a task: it ends the loop wherever it is raised, also while tasks are cancelled.
+
+    `asyncio.run` gives up then, and what its tasks hold stays open, whoever wrote them.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        while tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            with suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait(tasks))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
 
 def _ended(states: list[dict[str, Any]]) -> Ended:
