@@ -39,18 +39,16 @@ def wait_for_threads() -> None:
     assert not left, f"left behind: {left}"
 
 
+CLOSING = "closing"
+"""Name of the task that waits for all others, when a loop is closed."""
+
+
 async def tasks_left() -> None:
     """Check that no task of the running loop but this one is left."""
-    for _ in range(20):
-        if asyncio.all_tasks() == {asyncio.current_task()}:
-            return
-        await asyncio.sleep(0)
-    left = asyncio.all_tasks() - {asyncio.current_task()}
     deadline = time.monotonic() + PATIENCE
-    while left and time.monotonic() < deadline:
-        await asyncio.sleep(0.01)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not left, f"left behind: {left}"
+    while left := [task for task in asyncio.all_tasks() - {asyncio.current_task()} if task.get_name() != CLOSING]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        await asyncio.sleep(0.001)
 
 
 async def _count(_: Any) -> int:

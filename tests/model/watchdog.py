@@ -24,7 +24,7 @@ def watched(example: Callable[[], None], label: str) -> None:
         Hang: when it does not end in time, or another one has not ended before.
     """
     if hung:
-        raise Hang(f"not run, since the process hangs in {hung[0]}")
+        raise Hang(f"not run, since another one still hangs: {hung[0]}")
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -37,8 +37,8 @@ def watched(example: Callable[[], None], label: str) -> None:
     thread.start()
     thread.join(LIMIT)
     if thread.is_alive():
-        hung.append(label)
-        raise Hang(f"{label} has not ended in {LIMIT:g} s:\n{_stacks()}")
+        hung.append(f"{label} has not ended in {LIMIT:g} s:\n{_stacks()}")
+        raise Hang(hung[0])
     if raised:
         raise raised[0]
 
