@@ -40,7 +40,9 @@ class Fuse:
                 raise Stopped(f"write {self.writes}")
 
 
-class _Sync:
+class FusedSync:
+    """A saver whose writes go through `fuse`."""
+
     fuse: Fuse
 
     def put(self, *args: Any, **options: Any) -> Any:
@@ -53,7 +55,9 @@ class _Sync:
         super().put_writes(*args, **options)  # type: ignore[misc]
 
 
-class _Async:
+class FusedAsync:
+    """The awaitable twin of `FusedSync`."""
+
     fuse: Fuse
 
     async def aput(self, *args: Any, **options: Any) -> Any:
@@ -66,16 +70,16 @@ class _Async:
         await super().aput_writes(*args, **options)  # type: ignore[misc]
 
 
-class SyncMemory(_Sync, InMemorySaver): ...
+class SyncMemory(FusedSync, InMemorySaver): ...
 
 
-class AsyncMemory(_Async, InMemorySaver): ...
+class AsyncMemory(FusedAsync, InMemorySaver): ...
 
 
-class SyncSqlite(_Sync, SqliteSaver): ...
+class SyncSqlite(FusedSync, SqliteSaver): ...
 
 
-class AsyncSqlite(_Async, AsyncSqliteSaver): ...
+class AsyncSqlite(FusedAsync, AsyncSqliteSaver): ...
 
 
 class Storage:
