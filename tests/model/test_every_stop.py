@@ -135,8 +135,10 @@ def stop_and_resume(name: str, mode: str, durability: str, directory: Path, at: 
     return fuse.blown
 
 
-@pytest.mark.parametrize("once", [False, True], ids=["for-good", "once"])
-@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("durability", "once"), [("sync", False), ("async", False), ("async", True)], ids=["sync", "async", "async-once"]
+)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", EDGES)
 def test_whatever_write_is_the_last(name: str, mode: str, durability: str, once: bool, tmp_path: Path) -> None:
