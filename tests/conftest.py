@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # read once, when DSPy first prices a call
-os.environ["DSPY_CACHEDIR"] = os.path.join(os.path.dirname(__file__), os.pardir, ".pytest_cache", "dspy")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+"""Which of the processes that run the suite side by side this is; each has a cache of its own."""
+
+os.environ["DSPY_CACHEDIR"] = os.path.join(os.path.dirname(__file__), os.pardir, ".pytest_cache", f"dspy-{WORKER}")
 
 
 @pytest.fixture
