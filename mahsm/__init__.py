@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from mahsm.policies import budget as budget
     from mahsm.policies import is_item_error as is_item_error
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 _HOMES = {
     "Branch": "mahsm.edges",

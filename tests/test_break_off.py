@@ -64,10 +64,10 @@ def test_branches_that_had_finished_do_not_run_again(mode: str, caplog: pytest.L
         work = Work("abcdef"[number % 6])
 
         def branch(key: str, *after: str, work: Work = work) -> Branch:
-            return Branch(lambda _: {"a": work.done(key)} and None, name=key, after=after)
+            return Branch(lambda _: {"log": [work.done(key)]}, name=key, after=after)
 
         tree = [branch("a"), branch("b"), branch("c", "a"), branch("d", "b"), branch("e", "c", "d"), branch("f", "a")]
-        edge = parallel(tree, scheduler="wave", eager=bool(number % 2))
+        edge = parallel(tree, scheduler="wave", eager=bool(number % 2), merge=lambda state, updates: {})
         graph = graph_of(edge, state=BranchState, checkpointer=InMemorySaver())
         with pytest.raises(ValueError, match="down"):
             ended(lambda graph=graph: run(graph, {"text": ""}, mode, thread()))

@@ -76,7 +76,7 @@ def test_edges_can_be_reached_through_graph() -> None:
 
 
 def test_version() -> None:
-    assert mahsm.__version__ == version("mahsm") == "0.7.0"
+    assert mahsm.__version__ == version("mahsm") == "0.8.0"
 
 
 def top(module: str) -> str:
