@@ -206,6 +206,8 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
 
     def end(task: asyncio.Task[T]) -> None:
         if task.cancelled():
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # which has not begun, if the task had not
             ended.set_exception(CancelledError())
         elif (error := task.exception()) is not None:
             ended.set_exception(error)

@@ -125,9 +125,12 @@ class VmapGraph(EdgeGraph[VmapRun]):
         return "place" not in order and order["run"] != run.id
 
     def _onwards(self, run: VmapRun, state: Any, order: Order | None) -> Command[Any]:
-        """A wave broke off: its lead calls the node with the state, which goes on with what is missing."""
+        """A wave broke off: what is left of its tasks calls the node with the state, which goes on with what is missing.
+
+        Any of them may be left alone, since a checkpointer may write what tasks gave in another order than they gave it.
+        """
         if order is not None:
-            return Command(goto=self.spec.target.name if "spans" in order else ())
+            return Command(goto=self.spec.target.name)
         records = self._records(state)
         run.learn(records)
         places = run.missing(records)
