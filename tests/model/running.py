@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from langgraph.types import Command
 
-from tests.model.leftovers import CLOSING, tasks_left, wait_for_threads
+from tests.model.leftovers import CLOSING, PATIENCE, tasks_left, wait_for_threads
 from tests.model.savers import Fuse, Stopped, Storage
 from tests.model.world import BASES, Flaky
 
@@ -108,7 +108,8 @@ def run_to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
             for task in tasks:
                 task.cancel()
             with suppress(SystemExit, KeyboardInterrupt):
-                loop.run_until_complete(loop.create_task(asyncio.wait(tasks), name=CLOSING))
+                _, left = loop.run_until_complete(loop.create_task(asyncio.wait(tasks, timeout=PATIENCE), name=CLOSING))
+                assert not left, f"cancelled, and still there: {left}"
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
