@@ -202,17 +202,7 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
 
     def start() -> None:
         tasks.append(loop.create_task(run()))
-        tasks[0].add_done_callback(end)
-
-    def end(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()  # which has not begun, if the task had not
-            ended.set_exception(CancelledError())
-        elif (error := task.exception()) is not None:
-            ended.set_exception(error)
-        else:
-            ended.set_result(task.result())
+        tasks[0].add_done_callback(lambda task: _settle(ended, task, awaitable))
 
     def cancel() -> None:  # what is cancelled has not ended yet, and is waited for
         loop.call_soon_threadsafe(lambda: tasks[0].cancel())
@@ -225,6 +215,18 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
         if not ended.done():  # Ctrl-C in this thread
             cancel()
         raise
+
+
+def _settle(ended: "Future[T]", task: "asyncio.Task[T]", awaitable: Awaitable[T]) -> None:
+    """Hand on how a task has ended."""
+    if task.cancelled():
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()  # which has not begun, if the task had not
+        ended.set_exception(CancelledError())
+    elif (error := task.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
 
 
 def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:

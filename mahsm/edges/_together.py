@@ -59,7 +59,7 @@ class Together:
         with set_config_context(run.item_config(config, shared=True)) as context:
             call = context.run(run.call_of_target)
             async with _tasks.task_group() as group:
-                for block in _blocks(places):
+                for block in _blocks(run.unknown(places)):
                     todo = await run.uncached_async(block, results)
                     while todo and run.ended is None:
                         with run.quiet_end():
@@ -85,7 +85,7 @@ class Together:
         try:
             with set_config_context(run.item_config(config, shared=True)) as context:
                 sync, async_ = context.run(run.bind, run.spec.target)
-                for block in _blocks(places):
+                for block in _blocks(run.unknown(places)):
                     todo = run.uncached(block, results)
                     while todo and run.ended is None:
                         with run.quiet_end():

@@ -93,9 +93,9 @@ def vmap(
         cache: A LangGraph cache. An item whose key is in it is not called; the key is `dedupe_key`, or else what
             `item_to_state` gives.
         result: What of the target's update becomes the entry: one of its keys, or a function of it; by default all.
-        chunk_size: Results that are saved together, >= 1. By default a batch is saved in at most 128 parts. After a kill, at most
-            `max_concurrency + 2 * chunk_size` finished items run again. With 1, each item is a task of LangGraph, as it is by
-            default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
+        chunk_size: Results that are saved together, >= 1. By default a batch is saved in at most 128 parts. After a kill, at
+            most `max_concurrency + 2 * chunk_size` finished items run again. With 1, each item is a task of LangGraph, as it is
+            by default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
         progress: Show a bar on stderr.
         name: Node name; by default `vmap_` and the target's name.
 

@@ -144,6 +144,10 @@ class VmapRun(EdgeRun):
                 has_result[place] = True
         return [place for place in self.firsts if not any(has_result[equal] for equal in self.equal_to(place))]
 
+    def unknown(self, places: Sequence[int]) -> Sequence[int]:
+        """Those of these items that have no result of this run, such as of a wave that went on meanwhile."""
+        return [place for place in places if not self._has_result[place]] if True in self._has_result else places
+
     def wave(self, first: int) -> Together:
         """The items of the wave that begins at this place, which share a task."""
         with self._lock:
@@ -171,7 +175,7 @@ class VmapRun(EdgeRun):
             return part
 
     async def _alone_async(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if not await self.uncached_async([place], part):
+        if not await self.uncached_async(self.unknown([place]), part):
             return
         with self.quiet_end():
             await self.open.acquire_async((place,))
@@ -200,7 +204,7 @@ class VmapRun(EdgeRun):
             return part
 
     def _alone(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if not self.uncached([place], part):
+        if not self.uncached(self.unknown([place]), part):
             return
         with self.quiet_end():
             self.open.acquire((place,))
@@ -341,13 +345,13 @@ class VmapRun(EdgeRun):
 
     def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
         """Take what a cache has found, if there is one; the items that are still to do."""
-        if self._stored is None:
+        if self._stored is None or not places:
             return places
         return self._take(self._stored.get({place: self.batch[place] for place in places}), places, sink)
 
     async def uncached_async(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
         """The awaitable twin of `uncached`."""
-        if self._stored is None:
+        if self._stored is None or not places:
             return places
         return self._take(await self._stored.get_async({place: self.batch[place] for place in places}), places, sink)
 
