@@ -1,9 +1,10 @@
 """Processes that are made while limits are in use."""
 
+import faulthandler
 import multiprocessing
 import os
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from mahsm import RateLimit, vmap
 from tests.storms.edges import blocking, waiting
@@ -23,6 +24,12 @@ def work(count: int) -> list[int]:
 EXPECTED = [item * 2 for item in range(10)] * 2
 
 
+def _work_in_a_fork() -> NoReturn:
+    """End with 0 if it is right, and with the stacks of all threads if it hangs."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    os._exit(0 if work(10) == EXPECTED else 3)
+
+
 def forks(times: int) -> str:
     """Forks, while another thread is in the line of a limit."""
     over = threading.Event()
@@ -37,7 +44,7 @@ def forks(times: int) -> str:
         for _ in range(times):
             child = os.fork()
             if child == 0:
-                os._exit(0 if work(10) == EXPECTED else 3)
+                _work_in_a_fork()
             _, status = os.waitpid(child, 0)
             assert os.waitstatus_to_exitcode(status) == 0, f"a fork ended with {os.waitstatus_to_exitcode(status)}"
     finally:
@@ -57,7 +64,7 @@ def spawns(times: int) -> str:
     def inside(_: Any) -> list[int]:
         child = os.fork()
         if child == 0:
-            os._exit(0 if work(10) == EXPECTED else 3)
+            _work_in_a_fork()
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
 
     assert vmap(inside, batch_key="xs", out_key="ys").invoke({"xs": [1, 2]}) == {"ys": [[0], [0]]}
