@@ -3,6 +3,7 @@
 import faulthandler
 import multiprocessing
 import os
+import signal
 import threading
 from typing import Any, NoReturn
 
@@ -25,13 +26,19 @@ EXPECTED = [item * 2 for item in range(10)] * 2
 
 
 def _work_in_a_fork() -> NoReturn:
-    """End with 0 if it is right, and with the stacks of all threads if it hangs."""
-    faulthandler.dump_traceback_later(60, exit=True)
-    os._exit(0 if work(10) == EXPECTED else 3)
+    """End with 0 if it is right; if it hangs, say where, and end by the signal."""
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(60)
+    status = 3
+    try:
+        status = 0 if work(10) == EXPECTED else 4
+    finally:
+        os._exit(status)
 
 
 def forks(times: int) -> str:
     """Forks, while another thread is in the line of a limit."""
+    assert work(10) == EXPECTED, "and everything is imported: a fork in the middle of an import cannot import any more"
     over = threading.Event()
 
     def busy() -> None:
