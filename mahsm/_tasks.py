@@ -172,12 +172,13 @@ async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: Lef
         except BaseException as error:
             own.leave(error)
             raise
-    context = contextvars.copy_context()
-
-    def run() -> T:
-        return context.run(_blocking, function)
-
-    return await asyncio.get_running_loop().run_in_executor(pool, run)
+    future = pool.submit(contextvars.copy_context().run, _blocking, function)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            return future.result()  # it had ended, and the loop had not heard of it: what it gave may be paid for
+        raise
 
 
 def _blocking(function: Callable[[], T]) -> T:

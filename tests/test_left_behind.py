@@ -252,3 +252,19 @@ def test_notes_of_a_shared_exception_do_not_grow(mode: str) -> None:
     assert shared.__notes__[0] == "mahsm: edge, item 0 of 300, attempt 1"
     assert len(shared.__notes__) == 6
     assert shared.__notes__[5] == "mahsm: the same exception was noted more often; further notes are left out"
+
+
+def test_a_call_that_ends_after_its_race_stops_nothing_else() -> None:
+    """Each call is hedged at once; the later of two answers comes when the item is over, or tries again."""
+
+    async def target(state: dict[str, Any]) -> int:
+        for _ in range(state["item"] % 3):
+            await asyncio.sleep(0)
+        if state["item"] == 2:
+            raise ConnectionError("down")
+        return state["item"]
+
+    for _ in range(60):
+        edge = edge_of(target, hedge=Hedge(percentile=0.9, after=1), retry=Retry(attempts=2, base=0, share=None))
+        with pytest.raises(ConnectionError, match="down"):
+            run_edge(edge, range(20), "sync")

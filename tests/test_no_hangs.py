@@ -6,10 +6,12 @@ import threading
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
-from mahsm import Branch, parallel, vmap
-from tests.helpers import MODES, DictState, Gauge, graph_of, run, run_edge
+from mahsm import Branch, RateLimit, limits, parallel, vmap
+from mahsm.policies import Retry
+from tests.helpers import MODES, DictState, Gauge, graph_of, run, run_edge, thread
 from tests.watchdog import ended
 
 
@@ -190,3 +192,21 @@ def test_a_node_that_blocks_for_an_edge_beside_others_under_ainvoke() -> None:
     builder.add_edge("node", END)
     outer = edge_of(builder.compile(), item_to_state=lambda x: {"xs": [x]}, result="ys", max_concurrency=16)
     assert ended(lambda: run_edge(outer, range(40), "async")) == [[x * 2] for x in range(40)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_retries_and_tokens_and_a_checkpointer(mode: str) -> None:
+    """An item that waits for tokens holds the right to be not saved; others hold slots, and must not wait for that right."""
+
+    async def target(state: dict[str, Any]) -> int:
+        for _ in range(state["item"] % 3):
+            await asyncio.sleep(0)
+        return state["item"]
+
+    for number in range(30):
+        limit = RateLimit(f"no-hangs-{mode}-{number}", rps=2000, burst=5)
+        edge = edge_of(target, max_concurrency=4, retry=Retry(attempts=4, base=0), rate_limit=limit)
+        graph = graph_of(edge, checkpointer=InMemorySaver())
+        found = ended(lambda graph=graph: run(graph, {"xs": list(range(18))}, mode, thread()))
+        assert found["ys"] == list(range(18))
+        limits.forget(f"no-hangs-{mode}-{number}")

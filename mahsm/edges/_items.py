@@ -73,8 +73,8 @@ class Item:
 
     @property
     def _to_take(self) -> Sequence[Slots]:
-        """The slots, and the right to be not saved last: it is not given back with them."""
-        return self.chain if self._unsaved is None or self.is_unsaved else (*self.chain, self._unsaved)
+        """The slots, and before them the right to be not saved, which is kept when they are given back."""
+        return self.chain if self._unsaved is None or self.is_unsaved else (self._unsaved, *self.chain)
 
     def pause(self) -> None:
         """The attempt has failed, and there is going to be another one: until then nothing would be lost."""

@@ -101,11 +101,12 @@ class Saving:
         self._count([one for _, value in writes if isinstance(value, list) for one in cast("list[Any]", value)])
 
     def broke(self, error: BaseException) -> None:
-        """The checkpointer has failed: nothing more is going to be saved."""
+        """The checkpointer has failed, or writing was cancelled with the run: nothing more is going to be saved."""
         with self._lock:
             self._is_broken = True
             turns, self._turns = self._turns, []
-        self._failed(error)
+        if not isinstance(error, asyncio.CancelledError):
+            self._failed(error)
         for turn in turns:
             turn.wake()
 
@@ -169,8 +170,7 @@ def _writing(saving: Saving, written: Any, *, is_checkpoint: bool) -> Generator[
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, asyncio.CancelledError):
-            saving.broke(error)
+        saving.broke(error)
         raise
     finally:
         if is_checkpoint:

@@ -95,9 +95,11 @@ class Together:
                                 begun.append(run.pool.submit(context.copy().run, item))
                             todo = todo[opened:]
                         if len(begun) > 4 * run.most_open:
-                            begun = [future for future in begun if not future.done()]
+                            begun = [future for future in begun if not future.done() or future.exception()]
         finally:
             wait(begun)
+        for future in begun:
+            future.result()
 
     def _rest(self) -> Part:
         part = self._results.close()

@@ -7,8 +7,8 @@ import threading
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -225,44 +225,45 @@ class VmapRun(EdgeRun):
         await self._call_item_async(self.item(place), place, call, sink)
 
     async def _call_item_async(self, item: Item, place: int, call: AsyncCall, sink: Sink) -> None:
-        with self._policy(item, place, sink):
+        try:
             with self.part(self.spec.target.name, place, self.total):
                 update = plain_update(await self._attempts.run_async(item, partial(self._state_of, place), call))
             if self._stored is not None:
                 await self._stored.put_async(self.batch[place], update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
+        except BaseException as error:  # noqa: BLE001  the policy decides
+            self._did_not_succeed(error, item, place, sink)
+        finally:
+            self.open.release()
 
     def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
         """Run an open item, blocking."""
         item = self.item(place)
-        with self._policy(item, place, sink):
+        try:
             with self.part(self.spec.target.name, place, self.total):
                 update = plain_update(self._attempts.run(item, partial(self._state_of, place), call))
             if self._stored is not None:
                 self._stored.put(self.batch[place], update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
-
-    @contextmanager
-    def _policy(self, item: Item, place: int, sink: Sink) -> Generator[None, None, None]:
-        """The block runs an open item: what becomes of it if it does not succeed."""
-        try:
-            yield
-        except Closed:
-            self._not_begun(item, place, sink)
-        except GraphBubbleUp:
-            self._check_bubble(place, sink)
-            raise
-        except asyncio.CancelledError as error:
-            if is_cancelled_here():
-                raise
-            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)  # something it awaited was cancelled
-        except Exception as error:  # noqa: BLE001  the policy decides
-            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
-        except BaseException as error:
-            self.stop(error)
-            raise
+        except BaseException as error:  # noqa: BLE001  the policy decides
+            self._did_not_succeed(error, item, place, sink)
         finally:
             self.open.release()
+
+    def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
+        """What becomes of an item that was called, or was to be."""
+        if isinstance(error, Closed):
+            self._not_begun(item, place, sink)
+        elif isinstance(error, GraphBubbleUp):
+            self._check_bubble(place, sink)
+            raise error
+        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_cancelled_here()):
+            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
+        elif isinstance(error, asyncio.CancelledError):
+            raise error
+        else:
+            self.stop(error)
+            raise error
 
     # What becomes of an item.
 

@@ -88,7 +88,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self.cancel(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self._call_off(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
                 await turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -101,7 +101,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self.cancel(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self._call_off(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
                 turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -111,6 +111,10 @@ class Bucket:
     def cancel(self, ticket: Ticket) -> None:
         """Leave the line, or give back what was taken: the call is not made."""
         self._loop.call_soon_threadsafe(self._leave, ticket)
+
+    def _call_off(self, ticket: Ticket) -> None:
+        """Leave the line; of no effect if the ticket has been granted, since its caller is going to use it or give it back."""
+        self._loop.call_soon_threadsafe(self._leave_line, ticket)
 
     def settle(self, ticket: Ticket, used: float) -> None:
         """The call was made and took `used` tokens."""
@@ -177,6 +181,10 @@ class Bucket:
         ticket.granted = True
         self._counts.admitted(self._loop.time() - ticket.came)
         ticket.turn.wake()
+
+    def _leave_line(self, ticket: Ticket) -> None:
+        if not ticket.granted:
+            self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.gone:
