@@ -58,9 +58,11 @@ class Item:
 
     def take_now(self) -> bool:
         """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
-        chain = self._to_take
-        self._held = bool(chain[0].try_acquire()) if len(chain) == 1 else try_acquire_all(chain)
-        self.is_unsaved |= self._held and self._unsaved is not None
+        if self._unsaved is None and len(self.chain) == 1:
+            self._held = bool(self.chain[0].try_acquire())
+        else:
+            self._held = try_acquire_all(self._to_take)
+            self.is_unsaved |= self._held and self._unsaved is not None
         return self._held
 
     async def take_async(self) -> None:

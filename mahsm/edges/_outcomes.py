@@ -49,7 +49,7 @@ class Outcomes:
     def _spread(self, skipped: set[int]) -> None:
         """What an item gave holds for those that equal it, too; and no item may have been lost."""
         lost = 0
-        for first in self.run.firsts:
+        for first in self.run.firsts if 0 in self.ranks else ():
             places = self.run.equal_to(first)
             known = next((place for place in places if self.ranks[place]), None)
             if known is None:

@@ -58,6 +58,7 @@ class Together:
         run, results = self._run, self._results
         with set_config_context(run.item_config(config, shared=True)) as context:
             call = context.run(run.call_of_target)
+            context.run(_tasks.awaited.set, True)
             async with _tasks.task_group() as group:
                 for block in _blocks(run.unknown(places)):
                     todo = await run.uncached_async(block, results)

@@ -187,7 +187,7 @@ class VmapRun(EdgeRun):
     async def _stoppable_item_async(self, place: int, call: AsyncCall, part: Part) -> None:
         item = self.item(place)
         with self.stoppable_task(item):
-            await self._call_item_async(item, place, call, part)
+            await self.run_item_async(place, call, part, item)
 
     def item_alone(self, place: int, config: RunnableConfig) -> Part:
         """Run the item at this place in this thread."""
@@ -219,12 +219,9 @@ class VmapRun(EdgeRun):
         may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
         return self.bind_async(spec.target, may_be_left=may_be_left)
 
-    async def run_item_async(self, place: int, call: AsyncCall, sink: Sink) -> None:
-        """Run an open item."""
-        _tasks.awaited.set(True)
-        await self._call_item_async(self.item(place), place, call, sink)
-
-    async def _call_item_async(self, item: Item, place: int, call: AsyncCall, sink: Sink) -> None:
+    async def run_item_async(self, place: int, call: AsyncCall, sink: Sink, item: Item | None = None) -> None:
+        """Run an open item, which `call` awaits."""
+        item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
                 update = plain_update(await self._attempts.run_async(item, partial(self._state_of, place), call))
