@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
 
 from mahsm import Branch, RateLimit, limits, parallel, vmap
 from mahsm.policies import Retry
-from tests.helpers import MODES, DictState, Gauge, graph_of, run, run_edge, thread
+from tests.helpers import MODES, BranchState, DictState, Gauge, graph_of, run, run_edge, thread
 from tests.watchdog import ended
 
 
@@ -210,3 +211,25 @@ def test_retries_and_tokens_and_a_checkpointer(mode: str) -> None:
         found = ended(lambda graph=graph: run(graph, {"xs": list(range(18))}, mode, thread()))
         assert found["ys"] == list(range(18))
         limits.forget(f"no-hangs-{mode}-{number}")
+
+
+def asks(state: dict[str, Any]) -> Any:
+    return {"a": interrupt(state.get("item", "?"))}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", ["items", "rows", "branches"])
+def test_more_interrupts_than_may_be_not_saved(shape: str, mode: str) -> None:
+    items = edge_of(asks, chunk_size=1, max_concurrency=2, result="a")
+    rows = vmap(items, batch_key="xs", out_key="ys", item_to_state=lambda x: {"xs": [x]}, max_concurrency=2, result="ys")
+    branches = parallel(
+        [Branch(asks, name=f"b{place}") for place in range(12)], max_concurrency=2, merge=lambda _, updates: updates["b3"]
+    )
+    edge = {"items": items, "rows": rows, "branches": branches}[shape]
+    graph = graph_of(edge, state=BranchState if shape == "branches" else DictState, checkpointer=InMemorySaver())
+    given: Any = {"text": ""} if shape == "branches" else {"xs": list(range(12))}
+    questions = ended(lambda: run(graph, given, mode, thread()))["__interrupt__"]
+    assert len(questions) == 12
+    answers = Command(resume={question.id: 7 for question in questions})
+    state = ended(lambda: run(graph, answers, mode, thread()))
+    assert state.get("ys", state.get("a")) in ([7] * 12, [[7]] * 12, 7)

@@ -157,7 +157,7 @@ class Attempts:
         return refusal is not None
 
     async def _pause_async(self, item: Item, seconds: float) -> None:
-        item.pause()
+        item.has_nothing()
         turn = TaskTurn()
         timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
         try:
@@ -168,7 +168,7 @@ class Attempts:
         self._check_waits()
 
     def _pause(self, item: Item, seconds: float) -> None:
-        item.pause()
+        item.has_nothing()
         turn = ThreadTurn()
         with self.waits.stoppable(lambda _: turn.wake()), _left.stoppable(lambda _: turn.wake()):
             turn.wait(seconds)

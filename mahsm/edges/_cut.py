@@ -21,7 +21,7 @@ Span: TypeAlias = list[int]
 """Places in the batch: the first, and the one after the last."""
 
 
-class Order(TypedDict):
+class Assignment(TypedDict):
     """What a task is sent.
 
     One with `place` runs this item. One with `spans` runs all items in them, and others, with neither, hand in what these

@@ -78,8 +78,8 @@ class Item:
         """The slots, and before them the right to be not saved, which is kept when they are given back."""
         return self.chain if self._unsaved is None or self.is_unsaved else (self._unsaved, *self.chain)
 
-    def pause(self) -> None:
-        """The attempt has failed, and there is going to be another one: until then nothing would be lost."""
+    def has_nothing(self) -> None:
+        """The attempt gave nothing that could be lost: there is going to be another one, or it was interrupted."""
         if self._unsaved is not None and self.is_unsaved:
             self.is_unsaved = False
             self._unsaved.release()

@@ -188,6 +188,7 @@ class ParallelRun(EdgeRun):
 
     def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item) -> Outcome:
         if isinstance(error, GraphBubbleUp):
+            item.has_nothing()
             self._interrupted.add(branch.name)
             self._ends[branch.name].open()
             raise error

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from mahsm._progress import progress as show_progress
 from mahsm._slots import Slots
 from mahsm._types import State
-from mahsm.edges._cut import Order, Record, check_batch, is_record, spans_of
+from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_of
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._outcomes import Outcomes
@@ -52,7 +52,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
 
     def _compile(self) -> Compiled:
         def task(given: Any, config: RunnableConfig) -> Any:
-            run, order = self.running(), self._order(given)
+            run, order = self.running(), self._assignment(given)
             if order is None or self._is_of_another_run(run, order):
                 return self._onwards(run, given, order)
             if "place" in order:
@@ -61,7 +61,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             return self._next(run, order, wave.lead(_places(run, order), config) if "spans" in order else wave.take_part())
 
         async def task_async(given: Any, config: RunnableConfig) -> Any:
-            run, order = self.running(), self._order(given)
+            run, order = self.running(), self._assignment(given)
             if order is None or self._is_of_another_run(run, order):
                 return self._onwards(run, given, order)
             if "place" in order:
@@ -80,7 +80,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         builder.add_conditional_edges(START, first_wave, [node])
         return builder.compile(name=self.spec.name)
 
-    def _order(self, given: Any) -> Order | None:
+    def _assignment(self, given: Any) -> Assignment | None:
         """What the task was sent; None if it was called with the state, to find out what there is still to do.
 
         Raises:
@@ -92,7 +92,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if "batch" not in order:
             return None
         check_batch(self.name, order["batch"], self.running().batch_id)
-        return cast("Order", order)
+        return cast("Assignment", order)
 
     def _records(self, state: Any) -> list[Record]:
         records: list[Any] = state.get("done", [])
@@ -104,7 +104,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         """The tasks of a wave, of items that are to be called from the first of these places on."""
         at_a_time = self._tasks_at_a_time * run.size if run.saved or run.alone else len(places)
         wave, node = places[:at_a_time], self.spec.target.name
-        new = partial(Order, batch=run.batch_id, run=run.id, wave=wave[0])
+        new = partial(Assignment, batch=run.batch_id, run=run.id, wave=wave[0])
         if run.alone:
             orders = [new(place=place) for place in wave]
         else:
@@ -114,17 +114,17 @@ class VmapGraph(EdgeGraph[VmapRun]):
             orders[-1]["then"] = places[len(wave)]
         return [Send(node, order) for order in orders]
 
-    def _next(self, run: VmapRun, order: Order, part: Part | None) -> Command[Any]:
+    def _next(self, run: VmapRun, order: Assignment, part: Part | None) -> Command[Any]:
         """Hand in what a task gave; if it is the last one of its wave, it calls the next wave."""
         rest = run.from_place(order["then"]) if "then" in order else ()
         done = [] if part is None or part.is_empty else [part.record]
         return Command(update={"done": done}, goto=self._sends(run, rest) if rest else ())
 
-    def _is_of_another_run(self, run: VmapRun, order: Order) -> bool:
+    def _is_of_another_run(self, run: VmapRun, order: Assignment) -> bool:
         """Whether a task belongs to a lead that has died with its process; one with an item needs none."""
         return "place" not in order and order["run"] != run.id
 
-    def _onwards(self, run: VmapRun, state: Any, order: Order | None) -> Command[Any]:
+    def _onwards(self, run: VmapRun, state: Any, order: Assignment | None) -> Command[Any]:
         """A wave broke off: what is left of its tasks calls the node with the state, which goes on with what is missing.
 
         Any of them may be left alone, since a checkpointer may write what tasks gave in another order than they gave it.
@@ -202,7 +202,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         return update
 
 
-def _places(run: VmapRun, order: Order) -> Sequence[int]:
+def _places(run: VmapRun, order: Assignment) -> Sequence[int]:
     """The items that a lead is to run."""
     spans = order.get("spans", [])
     if len(spans) == 1 and len(run.firsts) == run.total:

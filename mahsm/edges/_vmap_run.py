@@ -252,6 +252,7 @@ class VmapRun(EdgeRun):
         if isinstance(error, Closed):
             self._not_begun(item, place, sink)
         elif isinstance(error, GraphBubbleUp):
+            item.has_nothing()
             self._check_bubble(place, sink)
             raise error
         elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_cancelled_here()):
