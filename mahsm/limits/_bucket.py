@@ -15,6 +15,9 @@ from mahsm.limits._stats import Counts, LimitStats
 
 _log = logging.getLogger("mahsm.limits")
 
+_WORTH_A_WORD = 1.0
+"""Seconds from which on a wait that a provider asks for is logged: shorter ones are how it meters a steady flow."""
+
 
 class Ticket:
     """A caller in the line, and what it has been admitted with. Changes on the bucket's loop only."""
@@ -213,7 +216,8 @@ class Bucket:
         self._counts.paused(until - max(self._paused_until, now))
         self._paused_until = until
         self._look_again()
-        if not was_paused or seconds > 2 * self._pause_said:  # else it is the same pause, as another call meets it
+        is_news = not was_paused or seconds > 2 * self._pause_said  # else it is the same pause, as another call meets it
+        if is_news and asked >= _WORTH_A_WORD:
             self._say_pause(seconds, asked)
 
     def _say_pause(self, seconds: float, asked: float) -> None:
