@@ -242,11 +242,12 @@ class EdgeRun(ABC):
         raise error
 
     async def fail_async(self, error: BaseException) -> NoReturn:
-        """The awaitable twin of `fail`."""
+        """The awaitable twin of `fail`; an exception that ends the event loop waits for nothing, since nothing goes on."""
         error = self._mine(error)
-        await self.break_off.wait_async()
-        if self.saving is not None:
-            await self.saving.wait_async()
+        if isinstance(error.reason if isinstance(error, Closed) else error, Exception):
+            await self.break_off.wait_async()
+            if self.saving is not None:
+                await self.saving.wait_async()
         raise error
 
     def _mine(self, error: BaseException) -> BaseException:
