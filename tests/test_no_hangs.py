@@ -1,7 +1,8 @@
 """What used to wait for ever: blocking edges in few slots, blocking calls inside of awaited ones, and errors that end loops."""
 
 import asyncio
-import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -170,14 +171,28 @@ def test_a_task_of_the_targets_own_does_not_end_the_loop_for_others() -> None:
     assert ended(lambda: run_edge(edge_of(leaf), [1, 2], "sync")) == [2, 4]
 
 
-def test_an_edge_in_a_child_process_that_was_forked_inside_of_an_item() -> None:
-    def forks(_: Any) -> int:
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if edge_of(leaf).invoke({"xs": [1, 2]})["ys"] == [2, 4] else 1)
-        return os.waitpid(child, 0)[1]
+FORKS = """
+import asyncio, os
+from mahsm import vmap
 
-    assert ended(lambda: edge_of(forks, max_concurrency=1).invoke({"xs": [1]})["ys"]) == [0]
+async def leaf(state):
+    return state["item"] * 2
+
+def forks(state):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if vmap(leaf, batch_key="xs", out_key="ys").invoke({"xs": [1, 2]})["ys"] == [2, 4] else 1)
+    return os.waitpid(child, 0)[1]
+
+vmap(leaf, batch_key="xs", out_key="ys").invoke({"xs": [1]})
+print(vmap(forks, batch_key="xs", out_key="ys", max_concurrency=1).invoke({"xs": [1]})["ys"])
+"""
+
+
+def test_an_edge_in_a_child_process_that_was_forked_inside_of_an_item() -> None:
+    """In a process of its own: other libraries warn of forks as soon as they are imported."""
+    found = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.split() == ["[0]"]
 
 
 def test_a_node_that_blocks_for_an_edge_beside_others_under_ainvoke() -> None:

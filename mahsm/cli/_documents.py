@@ -25,8 +25,8 @@ def installed() -> list[Document]:
     found: dict[str, Document] = {}
     for distribution in distributions():
         metadata: Any = distribution.metadata  # an email.message.Message, in fact
-        name, summary = metadata["Name"], metadata["Summary"] or ""
-        text = metadata["Description"] or metadata.get_payload()  # older metadata has it as its body
+        name, summary = metadata["Name"], metadata.get("Summary") or ""
+        text = metadata.get("Description") or metadata.get_payload()  # older metadata has it as its body
         found.setdefault(name.lower(), _document(name, f"{summary}\n\n{text or ''}"))
     found.pop("mahsm", None)
     if not found:
