@@ -134,3 +134,17 @@ def test_a_decision_counts_equal_items_as_often_as_there_are(mode: str) -> None:
     ys = ended(lambda: run_edge(edge, [1, 1, 1, 1, 2, 3], mode))
     assert ys.count("yes") == 4
     assert majority_vote(ys) == "yes"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_in_a_later_wave_comes_out(mode: str, chunk_size: int) -> None:
+    work = Work(256 * chunk_size + 100)
+    size = 256 * chunk_size + 200
+    edge = vmap(work.target(mode), batch_key="xs", out_key="ys", chunk_size=chunk_size, max_concurrency=8)
+    graph = graph_of(edge, checkpointer=InMemorySaver())
+    with pytest.raises(ValueError, match="down"):
+        ended(lambda: run(graph, {"xs": list(range(size))}, mode, thread()))
+    work.is_broken = False
+    assert ended(lambda: run(graph, None, mode, thread()))["ys"] == list(range(size))
+    assert sorted(work.finished) == list(range(size))

@@ -154,8 +154,8 @@ class VmapRun(EdgeRun):
             return self._waves.setdefault(first, Together(self))
 
     def hand_in(self, part: Part) -> None:
-        """A task is going to return this part."""
-        if self.saving is not None:
+        """A task is going to return this part; an empty one is not written, and nobody must wait for that."""
+        if self.saving is not None and not part.is_empty:
             self.saving.hand_in(part.record, part.called)
 
     # An item that is a task of its own.
