@@ -159,6 +159,48 @@ def test_a_checkpointer_that_fails_ends_the_run_with_its_error(mode: str) -> Non
     assert calls.gauge.total < 100, "no more is paid for what cannot be kept"
 
 
+class FailsInside(InMemorySaver):
+    """A checkpointer whose first write of what an edge inside of another one has done fails."""
+
+    failed = False
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        is_inside = "|" in config["configurable"]["checkpoint_ns"]
+        if is_inside and not self.failed and any(channel == "done" and value for channel, value in writes):
+            self.failed = True
+            raise OSError("no space left")
+        super().put_writes(config, writes, task_id, task_path)
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        self.put_writes(config, writes, task_id, task_path)
+
+
+@pytest.mark.parametrize("kind", ["collect", "drop", "isolate", "retry"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_checkpointer_that_fails_inside_is_nobodys_failed_item(mode: str, kind: Any) -> None:
+    saver = FailsInside()
+    inner = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="ys", name="inner")
+    if kind == "isolate":
+        edge = parallel([Branch(inner, name="doubled")], on_error="isolate", name="outer")
+    else:
+        retry = Retry(attempts=3, base=0.001) if kind == "retry" else None
+        edge = vmap(
+            inner,
+            sample=2,
+            out_key="rows",
+            result="ys",
+            chunk_size=1,
+            on_error="raise" if retry else kind,
+            retry=retry,
+        )
+    graph, config = edge.compile(checkpointer=saver), thread()
+    with pytest.raises(OSError, match="no space left"):
+        ended(lambda: run(graph, {"xs": [1, 2]}, mode, config))
+    assert saver.failed
+    state = ended(lambda: run(graph, None, mode, config))
+    assert state["ys"] == [2, 4] if kind == "isolate" else state["rows"] == [[2, 4], [2, 4]]
+
+
 def test_with_exit_durability_nothing_is_held_back() -> None:
     saver, calls = InMemorySaver(), Calls()
     graph = graph_of(vmap(calls, batch_key="xs", out_key="ys", max_concurrency=2), checkpointer=saver)

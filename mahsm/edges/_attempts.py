@@ -22,7 +22,8 @@ from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._hedging import race, race_async
 from mahsm.edges._items import Item, lent
-from mahsm.errors import BudgetExceeded, TooManyHanging
+from mahsm.edges._saving import ends_all
+from mahsm.errors import BudgetExceeded
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Admission, Limited
 from mahsm.nodes._target import Target, provider_of
@@ -132,7 +133,7 @@ class Attempts:
 
         def again(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            if error is None or isinstance(error, GraphBubbleUp | Closed | TooManyHanging) or not retry.retries(error):
+            if error is None or isinstance(error, GraphBubbleUp | Closed) or ends_all(error) or not retry.retries(error):
                 return False
             if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
                 return False

@@ -21,7 +21,8 @@ from mahsm.edges._edge_run import EdgeRun, is_cancelled_here
 from mahsm.edges._items import Item
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_spec import ParallelSpec
-from mahsm.errors import BranchSkipped, TooManyHanging
+from mahsm.edges._saving import ends_all
+from mahsm.errors import BranchSkipped
 from mahsm.nodes._target import plain_update
 from mahsm.policies import ItemError
 from mahsm.policies._item_error import item_error
@@ -205,7 +206,7 @@ class ParallelRun(EdgeRun):
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
-        if self.spec.on_error == "raise" or isinstance(error, TooManyHanging):
+        if self.spec.on_error == "raise" or ends_all(error):
             self.stop(error)
             raise error
         return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from mahsm._slots import Slots
 from mahsm._turns import TaskTurn, ThreadTurn, Turn
+from mahsm.errors import TooManyHanging
 
 SAVER = "__pregel_checkpointer"
 """Where LangGraph keeps the checkpointer of a run in its config, for subgraphs."""
@@ -32,6 +33,14 @@ def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     if own.get(_DURABILITY) == "exit" or not isinstance(saver, BaseCheckpointSaver):
         return None
     return cast("BaseCheckpointSaver[Any]", saver)
+
+
+def ends_all(error: BaseException) -> bool:
+    """Whether an error goes out of every edge, and no policy decides on it: nothing can be saved, or called, any more."""
+    return getattr(error, _MARK, False) or isinstance(error, TooManyHanging)
+
+
+_MARK = "__mahsm_from_saver__"
 
 
 class Saving:
@@ -106,6 +115,8 @@ class Saving:
             self._is_broken = True
             turns, self._turns = self._turns, []
         if not isinstance(error, asyncio.CancelledError):
+            with suppress(AttributeError):  # of an exception with __slots__ alone
+                setattr(error, _MARK, True)
             self._failed(error)
         for turn in turns:
             turn.wake()

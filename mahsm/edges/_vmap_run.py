@@ -29,10 +29,11 @@ from mahsm.edges._cut import Record, batch_id
 from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
 from mahsm.edges._items import Item
 from mahsm.edges._results import Part, Results, Sink
+from mahsm.edges._saving import ends_all
 from mahsm.edges._stop_when import decider
 from mahsm.edges._together import Together
 from mahsm.edges._vmap_spec import VmapSpec
-from mahsm.errors import EdgeError, TooManyHanging
+from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._held import anything_stands_in
 from mahsm.nodes._target import plain_update
@@ -294,7 +295,7 @@ class VmapRun(EdgeRun):
     def _failed(self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False) -> None:
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
-        if spec.on_error == "raise" or isinstance(error, TooManyHanging):
+        if spec.on_error == "raise" or ends_all(error):
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
             self.break_off.stop(error)
