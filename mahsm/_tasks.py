@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from mahsm._left import LeftBehind, OwnCall
 from mahsm._turns import Stop, Stoppable
@@ -165,20 +165,23 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where `left` counts it."""
-    if left is not None:
-        own = OwnCall(left)
-        try:
-            return await asyncio.wrap_future(in_own_thread(function, own))
-        except BaseException as error:
-            own.leave(error)
-            raise
-    future = pool.submit(contextvars.copy_context().run, _blocking, function)
+    own = None if left is None else OwnCall(left)
+    if own is None:
+        future = pool.submit(contextvars.copy_context().run, _blocking, function)
+    else:
+        future = in_own_thread(function, own)
     try:
         return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        if future.done() and not future.cancelled() and future.exception() is None:
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and _has_result(future):
             return future.result()  # it had ended, and the loop had not heard of it: what it gave may be paid for
+        if own is not None:
+            own.leave(error)
         raise
+
+
+def _has_result(future: Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _blocking(function: Callable[[], T]) -> T:

@@ -26,7 +26,8 @@ class _Racers:
     def __init__(self, attempt: Callable[[Item], Awaitable[Update]]) -> None:
         self._attempt = attempt
         self._tasks: list[asyncio.Task[None]] = []
-        self.ended: asyncio.Queue[tuple[Item, Update, BaseException | None]] = asyncio.Queue()
+        self.answers: list[Update] = []
+        self.ended: asyncio.Queue[tuple[Item, BaseException | None]] = asyncio.Queue()
 
     @property
     def count(self) -> int:
@@ -46,14 +47,15 @@ class _Racers:
         try:
             update = await self._attempt(item)
             self.stop()  # here, lest the other one begin before the race hears of this
-            self.ended.put_nowait((item, update, None))
+            self.answers.append(update)
+            self.ended.put_nowait((item, None))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self.ended.put_nowait((item, None, error))
+            self.ended.put_nowait((item, error))
         except Exception as error:  # noqa: BLE001  raised where the race ends
-            self.ended.put_nowait((item, None, error))
+            self.ended.put_nowait((item, error))
 
 
 async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations) -> Update:
@@ -62,20 +64,25 @@ async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaita
     The first answer wins. If there is none, or the first call fails before the second one has begun, its error comes out.
     """
     racers, errors = _Racers(attempt), dict[Item, BaseException]()
-    async with _tasks.task_group() as group:
-        racers.begin(group, first)
-        while len(errors) < racers.count and (first not in errors or second.began is not None):
-            try:
-                async with asyncio.timeout(_seconds_left(first, durations) if racers.count == 1 else None):
-                    item, update, error = await racers.ended.get()
-            except TimeoutError:
-                if racers.ended.empty() and _is_late(first, durations):
-                    racers.begin(group, second)
-                continue
-            if error is None:
-                return update
-            errors[item] = error
-        racers.stop()
+    try:
+        async with _tasks.task_group() as group:
+            racers.begin(group, first)
+            while len(errors) < racers.count and not racers.answers and (first not in errors or second.began is not None):
+                try:
+                    async with asyncio.timeout(_seconds_left(first, durations) if racers.count == 1 else None):
+                        item, error = await racers.ended.get()
+                except TimeoutError:
+                    if racers.ended.empty() and _is_late(first, durations):
+                        racers.begin(group, second)
+                    continue
+                if error is not None:
+                    errors[item] = error
+            racers.stop()
+    except asyncio.CancelledError:
+        if not racers.answers:  # else the race was over, and what came of it may be paid for
+            raise
+    if racers.answers:
+        return racers.answers[0]
     raise errors[first]
 
 

@@ -227,12 +227,21 @@ class VmapRun(EdgeRun):
             with self.part(self.spec.target.name, place, self.total):
                 update = plain_update(await self._attempts.run_async(item, partial(self._state_of, place), call))
             if self._stored is not None:
-                await self._stored.put_async(self.batch[place], update)
+                await self._store_async(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
             self.open.release()
+
+    async def _store_async(self, place: int, update: Update) -> None:
+        """Put into the cache what an item gave, which counts also if the run is over meanwhile."""
+        assert self._stored is not None
+        try:
+            await self._stored.put_async(self.batch[place], update)
+        except asyncio.CancelledError:
+            if not is_cancelled_here():
+                raise
 
     def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
         """Run an open item, blocking."""

@@ -73,11 +73,11 @@ def _check_cached(case: Case, world: World, means: Means, runs: list[Ended]) -> 
         return
     if case.nesting not in ("alone", "flat", "subgraph"):
         return
-    before = Counter(world.calls)
+    before, finished = Counter(world.calls), set(world.finished)
     world.gone = False
     edge_of(case, world, means).invoke(input_of(case))
     failed = {items[index] for items in case.batches for index, *_ in plain(case, items).failures}
-    again = {item for item, calls in (world.calls - before).items() if item in world.finished and item not in failed and calls}
+    again = {item for item, calls in (world.calls - before).items() if item in finished and item not in failed and calls}
     assert not again, f"items {again} were called, though the cache has them"
 
 
