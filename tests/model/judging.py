@@ -159,9 +159,10 @@ def _judge_part(case: Case, got: list[Any], row: Expected) -> None:
 def _judge_entries_of_another_edge(case: Case, got: list[Any], row: Expected) -> None:
     """Each entry is what one of the two edges gives; none is missing."""
     assert len(got) == len(row.places), f"{len(got)} entries of {len(row.places)}, without a word"
+    known = [item for items in case.batches for item in items] if case.cache else row.items
     for index, entry in enumerate(got):
         item = row.items[index]
-        same = {other for other in row.items if any(each.key(other) == each.key(item) for each in (case, case.resumed))}
+        same = {other for other in known if any(each.key(other) == each.key(item) for each in (case, case.resumed))}
         if isinstance(entry, Failed):
             assert entry.index == index, f"{entry} at place {index}"
             assert not same.isdisjoint(dict(case.fails)), f"{entry} has never failed"
