@@ -122,6 +122,8 @@ def vmap(
     _check.key(edge, "out_key", out_key)
     _check_batch(edge, batch_key, sample, dedupe_key, cache)
     _check.whole(edge, "max_concurrency", max_concurrency, "1 runs one item at a time; there is no value for 'unbounded'.")
+    _check.flag(edge, "preserve_order", preserve_order)
+    _check.flag(edge, "progress", progress)
     _check.choice(edge, "on_error", on_error, get_args(OnError))
     _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
     _check.function(edge, "dedupe_key", dedupe_key, "a function from an item to what it is the same as")
