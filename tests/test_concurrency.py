@@ -142,6 +142,33 @@ def test_langgraph_takes_a_bound_of_0_for_none() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_bound_under_configurable_as_in_langgraphs_guide(mode: str) -> None:
+    gauge = Gauge()
+    inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys")
+    graph = graph_of(edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys"))
+    run(graph, {"xs": [[1, 2, 3, 4]] * 4}, mode, {"configurable": {"max_concurrency": 3}})
+    assert (gauge.most, gauge.total) == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("config", "bound"),
+    [
+        ({"max_concurrency": 4, "configurable": {"max_concurrency": 2}}, 4),
+        ({"configurable": {"max_concurrency": "2"}}, 6),
+        ({"configurable": {"max_concurrency": True}}, 6),
+        ({"configurable": {"max_concurrency": -1}}, 6),
+        ({"configurable": {"max_concurrency": 2}}, 2),
+    ],
+    ids=str,
+)
+def test_the_bound_at_the_top_counts_first_and_other_values_under_configurable_are_no_bound(config: Any, bound: int) -> None:
+    gauge = Gauge()
+    edge = edge_of(gauged(gauge, blocking=False), max_concurrency=6)
+    run(graph_of(edge), {"xs": list(range(30))}, "async", config)
+    assert gauge.most == bound
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_langgraphs_bound_is_shared_by_edges_side_by_side_and_not_multiplied(mode: str) -> None:
     gauge = Gauge()
     builder = StateGraph(DictState)

@@ -1,6 +1,7 @@
 """What the package promises as a whole: names, light import, layers, one test command."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -119,10 +120,17 @@ def test_nothing_private_of_langgraph_is_used() -> None:
     assert not [name for _, name in imports() if name.startswith(("langgraph._", "langgraph.pregel._"))]
 
 
-def test_ci_runs_the_test_command_of_the_readme() -> None:
-    command = "python3 -m pip install -e '.[dev]' && python3 -m pytest --cov"
-    assert f"```console\n{command}\n```" in (ROOT / "README.md").read_text()
-    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+def test_ci_runs_the_two_commands_of_the_readme() -> None:
+    venv = "python3 -m venv .venv && .venv/bin/python -m"
+    commands = [f"{venv} pip install . && .venv/bin/python -m mahsm demo"]
+    commands.append(f"{venv} pip install -e '.[dev]' && .venv/bin/python -m pytest --cov")
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"```console\n(.*?)```", readme, re.DOTALL) == [f"{command}\n" for command in commands]
+    assert readme.index("Python >= 3.11") < readme.index("```console")
+    loop = (ROOT / ".ci" / "run").read_text().partition("while ")[2].partition("\n\n")[0]
+    listed = loop.replace('bash -c "$command" < /dev/null', 'echo "$command"')
+    run = subprocess.run(["bash", "-c", f"while {listed}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == commands
 
 
 def test_top_level_holds_only_what_belongs_there() -> None:

@@ -85,9 +85,23 @@ def test_results_that_are_no_update(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_two_writers_of_one_key_are_named(mode: str) -> None:
     with pytest.raises(
-        EdgeError, match=r"the branches 'x' and 'y' both wrote 'a', and nothing says which counts. Let them write"
+        EdgeError,
+        match=r"the branches 'x' and 'y' both wrote 'a', and nothing says which counts\..*not, let the branches write",
     ):
         run(parallel({"x": lambda state: {"a": 1}, "y": lambda state: {"a": 2}}), {}, mode)
+
+
+def test_a_reduced_key_of_an_edge_that_does_not_know_its_parent() -> None:
+    edge = parallel({"x": lambda state: {"log": ["x"]}, "y": lambda state: {"log": ["y"]}})
+
+    def graph(node: Any) -> Any:
+        builder = StateGraph(State)
+        builder.add_node("both", node(builder))
+        return connect(builder, START, "both", END).compile()
+
+    with pytest.raises(EdgeError, match=r"wire it with connect\(builder, ...\), or add edge\.within\(builder\) as the node"):
+        graph(lambda builder: edge).invoke({})
+    assert graph(edge.within).invoke({})["log"] == ["x", "y"], "as the error says"
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -279,6 +293,7 @@ def test_any_order_of_branches_gives_the_same_state(data: st.DataObject, count: 
         ([fails], {"scheduler": "waves"}, r"scheduler='waves'; expected one of .* Did you mean 'wave'\?"),
         ([fails], {"on_error": "collect"}, r"on_error='collect'; expected one of 'raise', 'isolate'"),
         ([fails], {"wave_size": 2}, r"wave_size=2, but scheduler='parallel' has no waves"),
+        ([fails], {"eager": "yes"}, r"eager='yes'; expected True or False"),
         ([fails], {"eager": True}, r"eager=True, but scheduler='parallel' has no waves"),
         (
             [fails],

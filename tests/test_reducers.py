@@ -1,12 +1,15 @@
 """The reducers: results, ties, and what they refuse."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mahsm import reduce_edge, vmap
+from mahsm.edges._stop_when import streamed
 from mahsm.errors import ReducerError
-from mahsm.reducers import concat, majority_vote, mean, score_and_select, top_k
+from mahsm.reducers import concat, majority_vote, mean, score_and_select, top_k, weighted_vote
 
 ROWS = [{"id": "a", "score": 1}, {"id": "b", "score": 3}, {"id": "c", "score": 3}]
 
@@ -16,6 +19,42 @@ def test_majority_vote() -> None:
     assert majority_vote([{"x": 1}, {"x": 2}, {"x": 2}]) == {"x": 2}, "votes need not be hashable"
     assert majority_vote(ROWS, key="score") == 3
     assert majority_vote(key=lambda row: row["score"])(ROWS) == 3
+
+
+def test_majority_vote_gives_the_item_that_has_the_winning_key() -> None:
+    rows = [{"answer": 5, "why": "a"}, {"answer": "4.", "why": "b"}, {"answer": "4", "why": "c"}]
+    assert majority_vote(rows, key="answer", normalize=True, give="item") is rows[1], "the first that has it"
+    assert majority_vote(key="answer", normalize=True)(rows) == "4."
+    assert majority_vote(["a", "b", "b"], give="item") == "b"
+    edge = reduce_edge(input_key="rows", output_key="row", reducer=majority_vote(key="answer", normalize=True, give="item"))
+    assert edge.invoke({"rows": rows}) == {"row": rows[1]}
+
+
+def test_weighted_vote_gives_the_item() -> None:
+    votes = [{"a": "x", "w": 1}, {"a": "y", "w": 0.6}, {"a": "y", "w": 0.7}]
+    assert weighted_vote(votes, weight="w", key="a", give="item") is votes[1]
+    assert weighted_vote(weight="w", key="a", give="item")(votes) is votes[1]
+
+
+@pytest.mark.parametrize("vote", [majority_vote, partial(weighted_vote, weight="w")])
+def test_votes_that_should_give_something_else(vote: Any) -> None:
+    with pytest.raises(ReducerError, match=r"give='row'; expected 'key' or 'item'"):
+        vote(give="row")
+
+
+def test_a_vote_that_stops_a_vmap_gives_the_item_too() -> None:
+    vote = majority_vote(key="answer", give="item")
+    edge = vmap(
+        lambda state: {"answer": 4, "i": state["item"]}, batch_key="xs", out_key="ys", stop_when=vote, max_concurrency=1
+    )
+    update = edge.invoke({"xs": [0, 1, 2, 3, 4]})
+    assert len(update["ys"]) == 3
+    reducer = streamed(vote)
+    assert reducer is not None
+    state = reducer.init(3)
+    for entry in update["ys"]:
+        state = reducer.add(state, entry)
+    assert reducer.result(state) == {"answer": 4, "i": 0}
 
 
 def test_majority_vote_tie_goes_to_the_first() -> None:

@@ -6,6 +6,11 @@ from typing import Any, TypedDict
 
 import dspy
 import pytest
+from langchain_core.language_models.fake import FakeListLLM
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnablePassthrough
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
@@ -15,8 +20,9 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, StreamWriter
 from pydantic import BaseModel
 
-from mahsm import vmap
+from mahsm import Retry, parallel, vmap
 from mahsm.errors import EdgeError, NodeError
+from mahsm.reducers import tree_reduce
 from mahsm.testing import ModelServer
 from tests.helpers import MODES, DictState, graph_of, run, run_edge
 
@@ -219,6 +225,66 @@ def test_what_cannot_be_a_target_is_refused_when_built(target: Any, message: str
         edge_of(target)
 
 
+def yields(state: Any) -> Any:
+    yield state["item"]
+
+
+async def yields_async(state: Any) -> Any:
+    yield state["item"]
+
+
+class Yields:
+    def __call__(self, state: Any) -> Any:
+        yield state["item"]
+
+    async def method(self, state: Any) -> Any:
+        yield state["item"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [edge_of, lambda target: parallel([target]), lambda target: tree_reduce(merge=target)],
+    ids=["vmap", "parallel", "tree_reduce"],
+)
+@pytest.mark.parametrize(
+    "target",
+    [yields, yields_async, Yields(), Yields().method, functools.partial(yields)],
+    ids=["sync", "async", "object", "async method", "partial"],
+)
+def test_generators_are_refused_when_built(target: Any, build: Any) -> None:
+    with pytest.raises(NodeError, match=r"is a generator function, whose call gives a generator and no value\. Return what"):
+        build(target)
+
+
+def model() -> GenericFakeChatModel:
+    return GenericFakeChatModel(messages=iter([AIMessage("four")]))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        model(),
+        FakeListLLM(responses=["four"]),
+        model().bind(stop=["."]),
+        model().with_config(tags=["a"]),
+        model().with_retry(),
+        model() | StrOutputParser(),
+        model().with_fallbacks([model()]).with_config(tags=["a"]) | StrOutputParser(),
+    ],
+    ids=lambda target: type(target).__name__,
+)
+@pytest.mark.parametrize("options", [{}, {"retry": Retry()}], ids=["plain", "retry"])
+def test_a_bare_model_is_refused_when_built(target: Any, options: Any) -> None:
+    with pytest.raises(NodeError, match=r"the language model \w+, which takes messages or a text\. Pass prompt \| model"):
+        edge_of(target, **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prompt_before_a_model_is_a_target(mode: str) -> None:
+    chain = ChatPromptTemplate.from_template("How much is {item}?") | model() | StrOutputParser()
+    assert run_edge(edge_of(chain), ["2 + 2"], mode) == ["four"]
+
+
 def test_builtins_without_a_signature_are_taken_as_they_are() -> None:
     assert run_edge(edge_of(max), [1], "sync") == ["xs"]
 
@@ -252,6 +318,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "errors_key twice": ({"errors_key": "ys", "on_error": "drop"}, r"errors_key and out_key are both 'ys'"),
     "min_success alone": ({"min_success": 1}, r"min_success=1 has no effect with on_error='raise'"),
     "min_success": ({"min_success": 1.5, "on_error": "drop"}, r"min_success=1\.5; expected a count >= 1, or a share"),
+    "preserve_order": ({"preserve_order": "yes"}, r"preserve_order='yes'; expected True or False"),
+    "progress": ({"progress": 1}, r"progress=1; expected True or False"),
+    "adaptive": ({"adaptive": "yes", "retry": Retry()}, r"adaptive='yes'; expected True, or the fewest and the most"),
     "min_success bool": ({"min_success": True, "on_error": "drop"}, r"min_success=True; expected"),
 }
 

@@ -285,6 +285,38 @@ def test_steps_of_ones_own() -> None:
     assert failed.attributes["langfuse.observation.level"] == "ERROR"
 
 
+def test_steps_are_named_and_typed_as_with_langfuse() -> None:
+    @tracing.observe()
+    def plain(x: int) -> int:
+        return x + 1
+
+    @tracing.observe(name="ranking", as_type="retriever", capture_input=False, capture_output=False)
+    def rank(values: Any) -> Any:
+        return sorted(values)
+
+    @tracing.observe(name="waiting")
+    async def later(x: int) -> int:
+        return x + 1
+
+    with recorded() as recording:
+        assert plain(1) == 2
+        assert rank([2, 1]) == [1, 2]
+        assert asyncio.run(later(1)) == 2
+        assert tracing.observe(len, name="size")("ab") == 2
+        assert recording.tree() == ["plain", "ranking", "waiting", "size"]
+        first, ranking = recording.named("plain")[0], recording.named("ranking")[0]
+    assert first.attributes["langfuse.observation.input"] == '{"args": [1], "kwargs": {}}'
+    assert first.attributes["langfuse.observation.output"] == "2"
+    assert ranking.attributes["langfuse.observation.type"] == "retriever"
+    assert not {"langfuse.observation.input", "langfuse.observation.output"} & ranking.attributes.keys()
+    assert plain.__name__ == "plain"
+
+
+def test_observe_of_what_is_no_function() -> None:
+    with pytest.raises(TypeError, match=r"tracing.observe got 'ranking'; expected a function. A name is passed as name="):
+        tracing.observe("ranking")  # type: ignore[type-var]
+
+
 def test_secrets_and_long_values_are_not_in_a_trace() -> None:
     with ModelServer({"answer": "x" * 5000}) as server, recorded() as recording:
         lm = server.lm(api_key="hunter2", temperature=0.5)

@@ -1,5 +1,6 @@
 """Read by the type checker only: what users write has the types that they expect."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, assert_type
 
@@ -116,7 +117,14 @@ def traced(number: int) -> str:
     return str(number)
 
 
+@tracing.observe(name="step")
+async def traced_later(number: int) -> str:
+    """A step with a name."""
+    return str(number)
+
+
 assert_type(traced(1), str)
+assert_type(asyncio.run(traced_later(1)), str)
 
 
 program = GraphModule(builder.compile(), outputs={"answer": "ys"})

@@ -1,6 +1,6 @@
 """The `mahsm` command.
 
-- `_demo`       `mahsm demo`: a state machine that answers a question over documents
+- `_demo`       `mahsm demo`: a state machine that ranks documents by how well they answer a question
 - `_documents`  where the documents come from
 - `_relevance`  how well a document fits a question, as a number
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+import mahsm
 from mahsm.errors import MahsmError
 
 __all__ = ["main"]
@@ -43,19 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 when a line on stderr says what to change.
     """
     parser = argparse.ArgumentParser(prog="mahsm", description="Special edges for LangGraph.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    demo = commands.add_parser("demo", help="answer a question over documents, with a vmap and a reduce edge")
+    parser.add_argument("--version", action="version", version=f"mahsm {mahsm.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    demo = commands.add_parser("demo", help="rank documents by how well they answer a question, with a vmap and a reduce edge")
     demo.add_argument("--question", metavar="TEXT", help="default: which of them does token-bucket rate limiting?")
     demo.add_argument(
-        "--files", nargs="+", metavar="GLOB", help="your own documents, as 'docs/*.md'; default: installed packages"
+        "--files",
+        nargs="+",
+        metavar="PATH",
+        help="your own documents: files, folders, patterns as 'docs/*.md'; default: the packages in this environment",
     )
     demo.add_argument(
-        "--model", help="let a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score"
+        "--model", help="have a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score"
     )
     demo.add_argument("--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1")
-    demo.add_argument("--top", type=int, default=5, help="answers to show (default: 5)")
+    demo.add_argument("--top", type=int, default=5, help="documents to show (default: 5)")
     demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")
+    demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid text")
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
 
     from mahsm.cli._demo import demo as run_demo
 

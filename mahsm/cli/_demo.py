@@ -1,4 +1,4 @@
-"""`mahsm demo`: a LangGraph state machine that answers a question over documents."""
+"""`mahsm demo`: a LangGraph state machine that ranks documents by how well they answer a question."""
 
 import argparse
 import asyncio
@@ -12,6 +12,7 @@ import numpy as np
 from langgraph.graph import END, START, StateGraph
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typing_extensions import TypedDict
 
 from mahsm._progress import progress
@@ -40,7 +41,6 @@ class State(TypedDict):
     scored: list[dict[str, Any]]
     failed: list[ItemError]
     best: list[dict[str, Any]]
-    answer: str
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -49,6 +49,9 @@ def demo(options: argparse.Namespace) -> None:
     Raises:
         MahsmError: with a line that says what to change.
     """
+    question: str = QUESTION if options.question is None else options.question
+    if not question.strip():
+        raise EdgeError(f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}")
     files, lm = options.files, _lm(options.model, options.api_base) if options.model else None
     graph = build(
         load=(lambda: _documents.matching(files)) if files else _documents.installed,
@@ -59,22 +62,24 @@ def demo(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     try:
         with progress():
-            state = cast("State", asyncio.run(graph.ainvoke({"question": options.question or QUESTION})))
+            state = cast("State", asyncio.run(graph.ainvoke({"question": question})))
     except TooFewSucceeded as error:
         raise EdgeError(f"model {options.model!r} failed: {error.__cause__}") from error
     seconds = time.perf_counter() - began
 
     console = Console()
     console.print(_table(state))
-    console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
+    if options.graph:
+        console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
     calls = cast("list[dict[str, Any]]", lm.history) if lm else []
     tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
-    cost = f"{seconds:.2f} s, {len(calls)} model calls, {tokens} tokens, {len(state.get('failed', ()))} failed"
-    console.print(f"{len(state['documents'])} documents: {cost}", highlight=False)
+    counts = [_counted(len(calls), "model call"), _counted(tokens, "token"), f"{len(state.get('failed', ()))} failed"]
+    done = _counted(len(state["documents"]), "document")
+    console.print(f"{done}: {seconds:.2f} s, {', '.join(counts)}", highlight=False)
 
 
 def build(load: Callable[[], list[Document]], read: Sequence[Edge], top: int) -> StateGraph[Any, Any, Any, Any]:
-    """The state machine: load the documents, read each, keep the best, answer.
+    """The state machine: load the documents, read each, keep the best, say why.
 
     Args:
         load: Gives the documents.
@@ -91,24 +96,28 @@ def build(load: Callable[[], list[Document]], read: Sequence[Edge], top: int) ->
         mean_length = max(1.0, float(np.mean([document["length"] for document in documents])))
         return {"documents": documents, "rarity": rarity.tolist(), "mean_length": mean_length}
 
-    def report(state: State) -> dict[str, Any]:
-        return {"answer": ", ".join(entry["name"] for entry in state["best"] if entry["score"] > 0) or "none of them"}
+    def quote(state: State) -> dict[str, Any]:
+        question, rarity = _relevance.terms(state["question"]), np.array(state["rarity"])
+        texts = {document["name"]: document["text"] for document in state["documents"]}
+        return {
+            "best": [
+                entry if "why" in entry else {**entry, "why": _relevance.sentence(question, texts[entry["name"]], rarity)}
+                for entry in state["best"]
+            ]
+        }
 
     builder = StateGraph(State)
     builder.add_node("load", load_documents)
-    builder.add_node("report", report)
+    builder.add_node("quote", quote)
     best = reduce_edge(input_key="scored", output_key="best", reducer=top_k(k=top, key="score"))
-    return connect(builder, START, "load", *read, best, "report", END)
+    return connect(builder, START, "load", *read, best, "quote", END)
 
 
 def _by_relevance() -> list[Edge]:
     """The scores of all documents are one computation, which is compiled where JAX is installed."""
 
     def scored(scores: list[float], state: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {"name": document["name"], "score": score, "why": " ".join(document["text"].split())[:100]}
-            for document, score in zip(state["documents"], scores, strict=True)
-        ]
+        return [{"name": document["name"], "score": score} for document, score in zip(state["documents"], scores, strict=True)]
 
     with warnings.catch_warnings(action="ignore"):  # where it is not, NumPy is quick enough for a demo
         relevance = jit_edge(
@@ -140,6 +149,10 @@ def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
     )
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _lm(model: str, api_base: str | None) -> "dspy.LM":
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
     provider, _, name = model.partition("/")
@@ -154,10 +167,12 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
 
 
 def _table(state: State) -> Table:
-    table = Table(title=state["question"], caption=f"Answer: {state['answer']}")
+    best = state["best"][0]
+    found = f"Best match: {best['name']}" if best["score"] > 0 else "No document matches."
+    table = Table(title=Text(state["question"]), caption=Text(found))  # Text, since a str may hold rich's own markup
     table.add_column("document", overflow="fold", max_width=32)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("why")
     for entry in state["best"]:
-        table.add_row(entry["name"], f"{entry['score']:.2f}", entry["why"])
+        table.add_row(Text(entry["name"]), f"{entry['score']:.2f}", Text(str(entry["why"])))
     return table

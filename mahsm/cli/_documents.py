@@ -1,7 +1,8 @@
 """Where the documents of the demo come from."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,36 @@ def installed() -> list[Document]:
 
 
 def matching(patterns: Sequence[str]) -> list[Document]:
-    """The text files that match the patterns, by path.
+    """The text files that match the patterns, by path; of a folder, all text files in it.
 
     Raises:
-        StateError: if a pattern matches no file, or a file is no text.
+        StateError: if a pattern matches no file, a folder has no text file, or a file is no text.
     """
-    paths: list[Path] = []
+    texts: dict[Path, str] = {}
     for pattern in patterns:
-        files = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
+        folder = Path(pattern)
+        files = (
+            _inside(folder) if folder.is_dir() else {path: _read(path) for path in _files(glob.glob(pattern, recursive=True))}
+        )
         if not files:
-            raise StateError(f"--files {pattern!r} matches no file; expected files to read, as 'docs/*.md'.")
-        paths.extend(path for path in files if path not in paths)
-    return [_document(str(path), _read(path)) for path in paths]
+            wrong = "has no text files" if folder.is_dir() else "matches no file"
+            raise StateError(f"--files {pattern!r} {wrong}; expected files to read, as 'docs' or 'docs/*.md'.")
+        texts = {**files, **texts}
+    return [_document(str(path), text) for path, text in sorted(texts.items())]
+
+
+def _inside(folder: Path) -> dict[Path, str]:
+    """The text files of a folder and of those in it, without hidden ones."""
+    texts: dict[Path, str] = {}
+    for path in _files(folder.rglob("*")):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            with suppress(StateError):
+                texts[path] = _read(path)
+    return texts
+
+
+def _files(paths: Iterable[str | Path]) -> list[Path]:
+    return sorted(path for path in map(Path, paths) if path.is_file())
 
 
 def _document(name: str, text: str) -> Document:

@@ -7,6 +7,7 @@ the usual k1 = 1.2 and b = 0.75, and idf = ln(1 + (N - n + 0.5) / (n + 0.5)), wh
 import re
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,12 @@ from numpy.typing import NDArray
 K1 = 1.2
 B = 0.75
 _ENDINGS = re.compile(r"(?:ing|ers?|ed|s)$")
+_CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_TAGS = re.compile(r"<[^<>]*>|!\[[^\]]*\]\([^)]*\)|\|")
+_MARKS = re.compile(r"(?<=\])\([^)]*\)|[][`*]")
+"""What Markdown puts around words: addresses of links, brackets, quotes and stars."""
+_ENDS = re.compile(r"\n\s*\n|\n(?=\s*(?:[#>=*+~|-]|\d+\.))|(?<=[.!?])\s+")
+"""Where sentences end: between paragraphs, before headings, rules and entries of lists, and after a full stop."""
 _COMMON = frozenset(
     "a an and are by do does for how in is it of on or that the them these this to what which who with".split()  # noqa: SIM905
 )
@@ -30,6 +37,28 @@ def count(question: Sequence[str], text: str) -> tuple[list[int], int]:
     found = terms(text)
     counts = Counter(found)
     return [counts[term] for term in question], len(found)
+
+
+def sentence(question: Sequence[str], text: str, rarity: NDArray[np.float64], longest: int = 200) -> str:
+    """The sentence of a text that has the most of a question; nothing, if no term of the question is in it.
+
+    Args:
+        question: The terms of the question.
+        text: Prose or Markdown, whose blocks of code do not count.
+        rarity: How rare each term is, shape `(terms,)`.
+        longest: Characters, > 0; of a longer sentence a part is shown, cut between words.
+    """
+    best, most = "", (0.0, 0.0)
+    for part in _ENDS.split(_CODE.sub("\n\n", text)):
+        words = " ".join(_MARKS.sub("", _TAGS.sub(" ", part)).split())
+        pieces = wrap(words.lstrip("#>=+~- "), longest)
+        for place, piece in enumerate(pieces):
+            counts, length = count(question, piece)
+            fit = float(rarity[np.array(counts) > 0].sum()), -float(length)  # of equals the shortest
+            if fit[0] > 0 and fit > most:
+                most = fit
+                best = f"{'... ' if place else ''}{piece}{' ...' if place < len(pieces) - 1 else ''}"
+    return best
 
 
 def rarity(counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,11 +24,22 @@ def ambient_runtime() -> Runtime[Any] | None:
         return None
 
 
+def _limit(config: RunnableConfig) -> int | None:
+    """The bound: at the top of the config, where LangGraph reads it, or under `configurable`, where its guide has it.
+
+    Under `configurable` everybody's keys stand, so what is no bound there is somebody's own.
+    """
+    if top := config.get("max_concurrency"):  # LangGraph takes 0 for no bound
+        return top
+    nested = config.get("configurable", {}).get("max_concurrency")
+    return nested if isinstance(nested, int) and not isinstance(nested, bool) and nested > 0 else None
+
+
 @contextmanager
 def run_bound(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
     """The slots of the graph run that an edge is in: none if its config sets no `max_concurrency`."""
-    limit = config.get("max_concurrency")
-    if not limit:  # LangGraph takes 0 for no bound, too
+    limit = _limit(config)
+    if limit is None:
         yield ()
         return
     runtime = ambient_runtime()

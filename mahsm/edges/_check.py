@@ -20,6 +20,12 @@ def whole(edge: str, argument: str, value: object, hint: str) -> None:
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected a whole number >= 1. {hint}")
 
 
+def flag(edge: str, argument: str, value: object) -> None:
+    """Refuse what is neither True nor False: any other text or number would count as one of them."""
+    if not isinstance(value, bool):
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected True or False.")
+
+
 def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> None:
     """Refuse what is not one of `choices`."""
     if value in (known := list(choices)):

@@ -1,7 +1,7 @@
 """What all edges are: a node that LangGraph can look into, and that runs alone too."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Graph
@@ -21,8 +21,8 @@ class Edge(Node):
     """A special edge: wiring with a policy, compiled into a LangGraph subgraph.
 
     Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into `connect`; it runs
-    alone with `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and returns only
-    its update.
+    alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and
+    returns only its update. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.
@@ -114,6 +114,12 @@ class Edge(Node):
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing of the subgraph."""
         return self.graph.get_graph(config, xray=xray)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"

@@ -70,8 +70,8 @@ class Merger:
                 if other != name and other not in self._before[name]:
                     raise EdgeError(
                         f"{self._edge}: the branches {other!r} and {name!r} both wrote {key!r}, and nothing says which counts. "
-                        "Let them write different keys, order them with after= and scheduler='wave', pass "
-                        "merge=lambda state, updates: {...}, or give the key a reducer in the state schema and wire the edge "
-                        "with connect()."
+                        "If the state schema reduces the key, let the edge know: wire it with connect(builder, ...), or add "
+                        "edge.within(builder) as the node. If not, let the branches write different keys, order them with "
+                        "after= and scheduler='wave', or pass merge=lambda state, updates: {...}."
                     )
                 writers[key] = name

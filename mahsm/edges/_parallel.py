@@ -74,6 +74,7 @@ def parallel(
     """
     edge = "parallel" if name is None else f"parallel {name!r}"
     _check.choice(edge, "scheduler", scheduler, get_args(Scheduler))
+    _check.flag(edge, "eager", eager)
     _check.choice(edge, "on_error", on_error, get_args(OnBranchError))
     _check.function(edge, "merge", merge, "a function (state, updates), from the updates by branch to one update")
     _check.seconds(edge, "timeout", timeout)

@@ -67,9 +67,10 @@ def vmap(
             Each call draws an answer of its own from DSPy's models: it has a rollout id, so that the cache does not give one
             answer to all, and a temperature of 1.0 where there is none or 0. Drawn again, the samples come from the cache.
         out_key: State key that gets one entry per item.
-        item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`.
+        item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`, and for a
+            `dspy.Example` its input fields too.
         max_concurrency: Items at once, >= 1, those of edges inside included. LangGraph's own `max_concurrency` in the
-            config is an upper bound that all edges of a graph run share.
+            config, or under its `configurable`, is an upper bound that all edges of a graph run share.
         preserve_order: Entries in the order of the input; else in the order in which the items finished.
         timeout: Seconds that one item may take, > 0. An async target is cancelled then; a blocking one is reported, and
             its thread runs on, since a thread cannot be stopped.
@@ -122,6 +123,8 @@ def vmap(
     _check.key(edge, "out_key", out_key)
     _check_batch(edge, batch_key, sample, dedupe_key, cache)
     _check.whole(edge, "max_concurrency", max_concurrency, "1 runs one item at a time; there is no value for 'unbounded'.")
+    _check.flag(edge, "preserve_order", preserve_order)
+    _check.flag(edge, "progress", progress)
     _check.choice(edge, "on_error", on_error, get_args(OnError))
     _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
     _check.function(edge, "dedupe_key", dedupe_key, "a function from an item to what it is the same as")

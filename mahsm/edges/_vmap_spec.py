@@ -13,6 +13,7 @@ from mahsm.edges._cache import DedupeKey
 from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.limits import RateLimit
+from mahsm.nodes._example import item_keys
 from mahsm.nodes._target import Target
 from mahsm.policies import Budget, Hedge, Retry
 
@@ -57,7 +58,7 @@ class VmapSpec:
     def overlay(self, item: Any) -> Overlay:
         """The keys laid over the parent's state for an item."""
         if self.item_to_state is None:
-            return {"item": item}
+            return item_keys(item)
         overlay = self.item_to_state(item)
         if not isinstance(overlay, dict | Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  (dict is quicker to see)
             raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")

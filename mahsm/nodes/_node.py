@@ -39,12 +39,16 @@ class Node(RunnableLambda[Any, Any]):
         self._sync = sync
         self._async = async_
         self.deps = list(graphs)
-        self.inside = inside
+        self.inside = dict(inside)  # a MappingProxyType cannot be copied deeply
 
     @property
     def is_async(self) -> bool:
         """Whether the asynchronous side is more than the synchronous one in a thread."""
         return True
+
+    def __call__(self, state: Any, config: RunnableConfig | None = None) -> Any:
+        """Run the synchronous side, as `invoke` does, with the config of the node that is running here, if one is."""
+        return self.invoke(state, config)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the synchronous side."""

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias, cast, get_type_hints
 
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
 from langgraph.config import get_config
 from langgraph.graph import StateGraph
 from langgraph.pregel.protocol import PregelProtocol
@@ -91,6 +93,7 @@ def as_target(source: Any, *, reader: str) -> Target:
     given, hint = shown(source), ", not a class: make an instance" if isinstance(source, type) else ""
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
+    _check_no_model(source, reader)
     kind = cast("type[Any]", type(source))
     if hasattr(kind, "as_node"):  # an Operator
         return _of_runnable(kind.as_node(source))
@@ -167,11 +170,36 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
     )
 
 
+def _check_no_model(source: Any, reader: str) -> None:
+    """Refuse what would hand the state to a language model as it is, which takes messages or a text."""
+    first = source
+    while not isinstance(first, BaseLanguageModel):
+        match first:
+            case RunnableBindingBase():  # bind_tools, with_config
+                first = cast("Any", first).bound
+            case RunnableSequence():  # with_structured_output
+                first = cast("Any", first).first
+            case RunnableWithFallbacks():
+                first = cast("Any", first).runnable
+            case _:
+                return
+    raise NodeError(
+        f"{reader}: the target hands the state to the language model {type(cast('Any', first)).__name__}, which takes messages "
+        "or a text. Pass prompt | model, or a function such as lambda state: model.invoke(state['item'])."
+    )
+
+
 def _of_function(source: Callable[..., Any], reader: str) -> Target:
     inner = source
     while isinstance(inner, functools.partial):
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
+    call = getattr(inner, "__call__", None)  # noqa: B004  of an object
+    if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (inner, call)):
+        raise NodeError(
+            f"{reader}: the target {name} is a generator function, whose call gives a generator and no value. Return what it "
+            "yields, as a list; for parts as they come, take LangGraph's writer as a parameter and call writer(part)."
+        )
     injected = _injected(source, name, reader)
     convert = _converter(source, inner)
     function = source if convert is None else _converted(source, convert)
@@ -179,7 +207,7 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
     reads, writes = _keys(source, inner)
     known: Any = {"injected": injected, "source": source, "graph": graph, "reads": reads, "writes": writes}
     made = functools.partial(Target, **known, reports=graph is not None)
-    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
         return made(node_name(name), None, function)
     return made(node_name(name), function, None)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from mahsm.edges._stop_when import streams_as
 from mahsm.errors import ReducerError
@@ -11,7 +11,9 @@ from mahsm.reducers._values import Key, check_some, numbers, parts
 
 T = TypeVar("T")
 Tally = list[tuple[Any, Any, float]]
-"""Of each vote: what it is compared by, the vote as it was first cast, and its weight so far."""
+"""Of each vote: what it is compared by, what is given if it wins, and its weight so far."""
+Give: TypeAlias = Literal["key", "item"]
+"""What a vote gives: what was voted on, or the first value that has it."""
 
 
 def normalized(vote: Any) -> Any:
@@ -24,28 +26,35 @@ def normalized(vote: Any) -> Any:
     return re.sub(r"\s+", " ", vote).strip(" .,;:!?'\"`*()[]").casefold() if isinstance(vote, str) else vote
 
 
-def _count(tally: Tally, vote: Any, weight: float, *, normalize: bool) -> None:
+def _count(tally: Tally, vote: Any, given: Any, weight: float, *, normalize: bool) -> None:
     compared = normalized(vote) if normalize else vote
     for place, (other, first, so_far) in enumerate(tally):
         if other == compared:
             tally[place] = (other, first, so_far + weight)
             return
-    tally.append((compared, vote, weight))
+    tally.append((compared, given, weight))
+
+
+def _check_give(reducer: str, give: object) -> None:
+    if give not in get_args(Give):
+        raise ReducerError(f"{reducer}: give={give!r}; expected 'key' or 'item'.")
 
 
 class _Majority:
     """`majority_vote`, vote by vote: decided when the lead cannot be caught up any more."""
 
-    def __init__(self, *, key: Key | None = None, normalize: bool = False) -> None:
+    def __init__(self, *, key: Key | None = None, normalize: bool = False, give: Give = "key") -> None:
         self._key = key
         self._normalize = normalize
+        self._give = give
 
     def init(self, total: int) -> tuple[int, Tally]:
         return total, []
 
     def add(self, state: tuple[int, Tally], value: Any) -> tuple[int, Tally]:
         left, tally = state
-        _count(tally, parts("majority_vote", [value], self._key)[0], 1, normalize=self._normalize)
+        vote = parts("majority_vote", [value], self._key)[0]
+        _count(tally, vote, value if self._give == "item" else vote, 1, normalize=self._normalize)
         return left - 1, tally
 
     def decided(self, state: tuple[int, Tally]) -> bool:
@@ -58,23 +67,26 @@ class _Majority:
 
 
 @overload
-def majority_vote(values: Sequence[T], /, *, key: Key | None = None, normalize: bool = False) -> Any: ...
+def majority_vote(values: Sequence[T], /, *, key: Key | None = None, normalize: bool = False, give: Give = "key") -> Any: ...
 @overload
-def majority_vote(*, key: Key | None = None, normalize: bool = False) -> Callable[[Sequence[Any]], Any]: ...
+def majority_vote(*, key: Key | None = None, normalize: bool = False, give: Give = "key") -> Callable[[Sequence[Any]], Any]: ...
 @streams_as(_Majority)
-def majority_vote(values: Sequence[Any] | None = None, /, *, key: Key | None = None, normalize: bool = False) -> Any:
+def majority_vote(
+    values: Sequence[Any] | None = None, /, *, key: Key | None = None, normalize: bool = False, give: Give = "key"
+) -> Any:
     """The value that occurs most often.
 
     As `stop_when` of a `vmap` it stops the run when the lead cannot be caught up any more.
 
     Args:
         values: The votes. They are compared with `==`, so dicts and lists can be voted on too.
-        key: Vote on this part of each value, and return that part; by default on the whole value.
+        key: Vote on this part of each value; by default on the whole value.
         normalize: Count texts as equal that differ only in case, space, and punctuation at their ends; the vote that came
             first is returned as it was.
+        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the winning part.
 
     Raises:
-        ReducerError: if there are no votes, or one lacks the key.
+        ReducerError: if there are no votes, one lacks the key, or `give` is something else.
 
     Example:
         >>> majority_vote(["paris", "rome", "paris"])
@@ -83,47 +95,63 @@ def majority_vote(values: Sequence[Any] | None = None, /, *, key: Key | None = N
         4
         >>> majority_vote(["Paris.", "rome", "paris"], normalize=True)
         'Paris.'
+        >>> majority_vote([{"answer": 4, "why": "2 + 2"}, {"answer": 5}, {"answer": 4}], key="answer", give="item")
+        {'answer': 4, 'why': '2 + 2'}
     """
+    _check_give("majority_vote", give)
     if values is None:
-        return partial(majority_vote, key=key, normalize=normalize)
+        return partial(majority_vote, key=key, normalize=normalize, give=give)
     tally: Tally = []
-    for vote in parts("majority_vote", values, key):
-        _count(tally, vote, 1, normalize=normalize)
+    for value, vote in zip(values, parts("majority_vote", values, key), strict=True):
+        _count(tally, vote, value if give == "item" else vote, 1, normalize=normalize)
     return _winner("majority_vote", tally)
 
 
 @overload
-def weighted_vote(values: Sequence[T], /, *, weight: Key, key: Key | None = None, normalize: bool = False) -> Any: ...
-@overload
-def weighted_vote(*, weight: Key, key: Key | None = None, normalize: bool = False) -> Callable[[Sequence[Any]], Any]: ...
 def weighted_vote(
-    values: Sequence[Any] | None = None, /, *, weight: Key, key: Key | None = None, normalize: bool = False
+    values: Sequence[T], /, *, weight: Key, key: Key | None = None, normalize: bool = False, give: Give = "key"
+) -> Any: ...
+@overload
+def weighted_vote(
+    *, weight: Key, key: Key | None = None, normalize: bool = False, give: Give = "key"
+) -> Callable[[Sequence[Any]], Any]: ...
+def weighted_vote(
+    values: Sequence[Any] | None = None,
+    /,
+    *,
+    weight: Key,
+    key: Key | None = None,
+    normalize: bool = False,
+    give: Give = "key",
 ) -> Any:
     """The value whose votes weigh most together, such as answers by their confidence.
 
     Args:
         values: The votes.
         weight: What a vote weighs, >= 0: a key of it, or a function of it.
-        key: Vote on this part of each value, and return that part; by default on the whole value.
+        key: Vote on this part of each value; by default on the whole value.
         normalize: Count texts as equal that differ only in case, space, and punctuation at their ends.
+        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the winning part.
 
     Raises:
-        ReducerError: if there are no votes, one lacks the key, or a weight is negative or no number (NaN neither).
+        ReducerError: if there are no votes, one lacks the key, a weight is negative or no number (NaN neither), or `give` is
+            something else.
 
     Example:
         >>> votes = [{"answer": 4, "sure": 0.9}, {"answer": 5, "sure": 0.4}, {"answer": 5, "sure": 0.3}]
         >>> weighted_vote(votes, weight="sure", key="answer")
         4
     """
+    _check_give("weighted_vote", give)
     if values is None:
-        return partial(weighted_vote, weight=weight, key=key, normalize=normalize)
+        return partial(weighted_vote, weight=weight, key=key, normalize=normalize, give=give)
     weights = numbers("weighted_vote", values, weight)
     if weights and min(weights) < 0:
         place = weights.index(min(weights))
         raise ReducerError(f"weighted_vote: value {place} weighs {weights[place]:g}; expected a number >= 0.")
     tally: Tally = []
-    for vote, heavy in zip(parts("weighted_vote", values, key), weights, strict=True):
-        _count(tally, vote, heavy, normalize=normalize)
+    for value, vote, heavy in zip(values, parts("weighted_vote", values, key), weights, strict=True):
+        _count(tally, vote, value if give == "item" else vote, heavy, normalize=normalize)
     return _winner("weighted_vote", tally)
 
 

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
@@ -186,34 +186,77 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
             yield OwnSpan(recorded)
 
 
-def observe(function: FunctionT) -> FunctionT:
-    """Make each call of a function, sync or async, a step in the trace.
+@overload
+def observe(
+    function: FunctionT,
+    /,
+    *,
+    name: str | None = None,
+    as_type: str = "span",
+    capture_input: bool = True,
+    capture_output: bool = True,
+) -> FunctionT: ...
+@overload
+def observe(
+    *, name: str | None = None, as_type: str = "span", capture_input: bool = True, capture_output: bool = True
+) -> Callable[[FunctionT], FunctionT]: ...
+def observe(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    as_type: str = "span",
+    capture_input: bool = True,
+    capture_output: bool = True,
+) -> Any:
+    """Make each call of a function, sync or async, a step in the trace: `@observe`, or `@observe(name="rank")`.
+
+    Args:
+        function: The function.
+        name: The step's name; by default the function's.
+        as_type: One of Langfuse's observation types.
+        capture_input: Show the arguments in the trace.
+        capture_output: Show the result in the trace.
+
+    Raises:
+        TypeError: for what is no function, such as a name without `name=`.
 
     Example:
         >>> from mahsm import tracing
-        >>> @tracing.observe
+        >>> @tracing.observe(name="ranking")
         ... def rank(values):
         ...     return sorted(values)
         >>> rank([2, 1])
         [1, 2]
     """
-    name = getattr(function, "__name__", type(function).__name__)
+    if function is None:
+        return functools.partial(
+            observe, name=name, as_type=as_type, capture_input=capture_input, capture_output=capture_output
+        )
+    if not callable(function):
+        raise TypeError(f"tracing.observe got {shown(function)}; expected a function. A name is passed as name=.")
+    call: Callable[..., Any] = function
+    named = name or getattr(call, "__name__", type(call).__name__)
+
+    def step(args: Any, kwargs: Any) -> AbstractContextManager[OwnSpan]:
+        return span(named, input={"args": args, "kwargs": kwargs} if capture_input else None, as_type=as_type)
+
+    def shown_by(own: OwnSpan, value: Any) -> Any:
+        if capture_output:
+            own.show(value)
+        return value
 
     @functools.wraps(function)
     def observed(*args: Any, **kwargs: Any) -> Any:
-        with span(name, input={"args": args, "kwargs": kwargs}) as step:
-            value = function(*args, **kwargs)
-            step.show(value)
-            return value
+        with step(args, kwargs) as own:
+            return shown_by(own, call(*args, **kwargs))
 
     @functools.wraps(function)
     async def observed_async(*args: Any, **kwargs: Any) -> Any:
-        with span(name, input={"args": args, "kwargs": kwargs}) as step:
-            value = await function(*args, **kwargs)
-            step.show(value)
-            return value
+        with step(args, kwargs) as own:
+            return shown_by(own, await call(*args, **kwargs))
 
-    return cast("FunctionT", observed_async if inspect.iscoroutinefunction(function) else observed)
+    return observed_async if inspect.iscoroutinefunction(call) else observed
 
 
 def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: str | None = None, **options: Any) -> Any:
