@@ -182,7 +182,7 @@ def of_edge_run() -> Usage:
 
 def _nodes() -> list[str]:
     """The names of the LangGraph nodes that run here, from the outside in."""
-    namespace: str = (var_child_runnable_config.get() or {}).get("metadata", {}).get("langgraph_checkpoint_ns", "")
+    namespace: str = (var_child_runnable_config.get() or {}).get("configurable", {}).get("checkpoint_ns", "")
     return [step.partition(":")[0] for step in namespace.split("|") if step and not step.isdigit()]
 
 

@@ -63,14 +63,6 @@ class EdgeSpan(Span, Protocol):
     config: RunnableConfig
     timings: Timings
 
-    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
-        """The config of the edge's subgraph, whose tasks are no news to anybody."""
-        ...
-
-    def inside(self, config: RunnableConfig) -> RunnableConfig:
-        """The config of a target, of that of the task which calls it."""
-        ...
-
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
         """A block that is one of its items or branches. Of many, some are shown, and those that fail, and the slowest."""
         ...

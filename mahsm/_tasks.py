@@ -166,10 +166,7 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where `left` counts it."""
     own = None if left is None else OwnCall(left)
-    if own is None:
-        future = pool.submit(contextvars.copy_context().run, _blocking, function)
-    else:
-        future = in_own_thread(function, own)
+    future = in_own_thread(function, own) if own else pool.submit(contextvars.copy_context().run, _blocking, function)
     try:
         return await asyncio.wrap_future(future)
     except BaseException as error:

@@ -22,6 +22,7 @@ from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._heard import EDGE, edge_alone
 from mahsm.edges._items import current_item, lent
 from mahsm.errors import EdgeError
 from mahsm.nodes._outlet import Outlet, of_edge
@@ -110,8 +111,8 @@ class EdgeGraph(ABC, Generic[RunT]):
                 with run.confined() if _tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
-                        inner = run.subgraph_config(self._inner(run.config, run))
-                        state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                        with run.subgraph(self._inner(run.config, run)) as inner:
+                            state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
                         return run.shown(self._update(run, self._done(run, state)))
                     finally:
                         run.close(wait=True)  # the threads may need slots that are lent
@@ -126,8 +127,8 @@ class EdgeGraph(ABC, Generic[RunT]):
             try:
                 async with lent():
                     await self._prepare_async(run, run.config)
-                    inner = run.subgraph_config(self._inner(run.config, run))
-                    state = await self.graph.ainvoke({}, inner)
+                    with run.subgraph(self._inner(run.config, run)) as inner:
+                        state = await self.graph.ainvoke({}, inner)
                     return run.shown(await self._finish(run, self._done(run, state)))
             except (Closed, GraphBubbleUp) as error:
                 raise _reason(run, error) from _reason(run, error).__cause__
@@ -162,13 +163,14 @@ class EdgeGraph(ABC, Generic[RunT]):
             stack.enter_context(edge_run(self.name))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            run = self._begin(values, span.config if span else config, shared)
+            config = span.config if span else stack.enter_context(edge_alone(self.name, config, values))
+            run = self._begin(values, config, shared)
             if span is not None:
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))
             stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
             if of_edge.get() is None:
-                place = Outlet(run.writer or _nobody, config.get("metadata", {}), _item)
+                place = Outlet(run.writer or _nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
                 stack.callback(of_edge.reset, of_edge.set(place))
             outer = current_item.get()
             if outer is not None:

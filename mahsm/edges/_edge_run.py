@@ -18,10 +18,11 @@ from mahsm._left import LeftBehind
 from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
 from mahsm._stops import Stops
-from mahsm._types import State, SyncCall, Update
+from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
-from mahsm.edges._items import Item, current_item
+from mahsm.edges._heard import RUNTIME, Heard, as_of_node, handlers_of, is_inside_item, unheard
+from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
 from mahsm.nodes._target import Target
 
@@ -36,6 +37,7 @@ class EdgeRun(ABC):
     nothing new is to begin, and what has been reached counts.
 
     Args:
+        name: The edge's name.
         state: The parent's state.
         config: The config of the node that the edge is; what is called gets its bounds, not ours.
         shared: The slots of the graph run.
@@ -43,9 +45,12 @@ class EdgeRun(ABC):
         unsaved: How many calls may be not saved, where a checkpointer saves.
     """
 
-    def __init__(self, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int) -> None:
+    def __init__(
+        self, name: str, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int
+    ) -> None:
         outer = current_item.get()
         runtime = ambient_runtime()
+        self.name = name
         self.state = state
         self.config = config
         self.span: EdgeSpan | None = None
@@ -53,6 +58,11 @@ class EdgeRun(ABC):
         self.saved = is_saved(config)
         self.stopped_from_outside = False
         self.writer = runtime.stream_writer if runtime else None
+        """The stream of the node that the edge is; inside of an item, that of the outer edge."""
+        self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
+        """Where its progress is told: inside of an item, only to those who stream subgraphs."""
+        self._item_writer: Writer | None = None
+        self._is_heard = bool(handlers_of(config))
         self.slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
@@ -73,7 +83,7 @@ class EdgeRun(ABC):
     def item(self, index: int) -> Item:
         """A part that is going to be called, in this context."""
         unsaved = None if self.saving is None else self.saving.unsaved
-        item = Item((*self._order, index), self._chain, self.inside, unsaved)
+        item = Item((*self._order, index), self._chain, self.inside, unsaved, self._item_writer)
         current_item.set(item)
         return item
 
@@ -101,18 +111,16 @@ class EdgeRun(ABC):
 
     # What a target is called with.
 
-    def bind(self, target: Target) -> tuple[Any, Any]:
-        """Both sides of a target, with what LangGraph fills in."""
-        if not target.injected:
-            return target.sync, target.async_
-        runtime = get_runtime()
-        if self.writer is not None:  # an inner graph's own writer reaches nobody who does not stream its subgraphs
-            runtime = runtime.override(stream_writer=self.writer)
-        return target.bind(runtime)
+    def bind(self, target: Target, label: str) -> tuple[Any, Any]:
+        """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
+        if not self._is_heard:
+            return _bound(target)
+        heard = Heard(target.source, label, partial(_bound, target), alone=self.span is not None)
+        return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
-    def bind_async(self, target: Target, *, may_be_left: bool) -> Any:
+    def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
         """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
-        sync, async_ = self.bind(target)
+        sync, async_ = self.bind(target, label)
         return async_ or partial(self._call_in_pool, sync, may_be_left=may_be_left)
 
     async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
@@ -126,11 +134,13 @@ class EdgeRun(ABC):
         Without a checkpointer in a task that several items share: graphs that these call would save their checkpoints in one
         and the same place, and after a resume one item would get the state of another.
         """
+        if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
+            self._item_writer = runtime.stream_writer
         own = {key: value for key, value in config.items() if key not in _BOUNDS}
-        given = cast("RunnableConfig", own | self._bounds)
+        given = as_of_node(cast("RunnableConfig", own | self._bounds), self.config, self.name)
         if shared or self.saving is not None:
             given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
-        return given if self.span is None else self.span.inside(given)
+        return given
 
     # What traces show of it.
 
@@ -144,10 +154,9 @@ class EdgeRun(ABC):
             self.span.show(update)
         return update
 
-    def subgraph_config(self, config: RunnableConfig) -> RunnableConfig:
-        """The config of the subgraph: it is watched what it saves, and traces do not show its tasks."""
-        watched = config if self.saving is None else self.saving.watched(config)
-        return watched if self.span is None else self.span.subgraph(watched)
+    def subgraph(self, config: RunnableConfig) -> AbstractContextManager[RunnableConfig]:
+        """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of its tasks."""
+        return unheard(config if self.saving is None else self.saving.watched(config))
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
         """A block that is an item or a branch."""
@@ -262,6 +271,11 @@ class EdgeRun(ABC):
         """End the threads; with `wait`, not before they are done with what they are in."""
         if "pool" in self.__dict__:
             self.pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _bound(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
+    """Both sides of a target, with what LangGraph fills in here."""
+    return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
 
 
 def is_saved(config: RunnableConfig) -> bool:

@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from typing import Any, TypeAlias
 
 from mahsm import _left
 from mahsm._slots import Order, Slots, acquire_all, acquire_all_async, release_all, try_acquire_all
 from mahsm._stops import Stops
+
+Writer: TypeAlias = Callable[[Any], object]
+"""Takes events of a stream."""
 
 
 class Item:
@@ -21,6 +25,7 @@ class Item:
         failure: Why it is tried again, if it is.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
+        writer: The stream of its task, which only those see who stream subgraphs.
         over: Is told how a call of its target has ended, while it still holds its slots.
     """
 
@@ -36,9 +41,17 @@ class Item:
         "is_unsaved",
         "order",
         "over",
+        "writer",
     )
 
-    def __init__(self, order: Order, chain: Sequence[Slots], inside: Stops, unsaved: Slots | None = None) -> None:
+    def __init__(
+        self,
+        order: Order,
+        chain: Sequence[Slots],
+        inside: Stops,
+        unsaved: Slots | None = None,
+        writer: Writer | None = None,
+    ) -> None:
         self.order = order
         self.chain = chain
         self.inside = inside
@@ -47,6 +60,7 @@ class Item:
         self.failure: BaseException | None = None
         self.is_unsaved = False
         self._unsaved = unsaved
+        self.writer = writer
         self.over: Callable[[BaseException | None], object] | None = None
         self._held = False
         self._edges = 0  # edges that run inside the item now

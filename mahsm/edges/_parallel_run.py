@@ -51,7 +51,7 @@ class ParallelRun(EdgeRun):
 
     def __init__(self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> None:
         slots = spec.max_concurrency or len(spec.branches)
-        super().__init__(state, config, shared, slots=slots, unsaved=slots + 2)
+        super().__init__(spec.name, state, config, shared, slots=slots, unsaved=slots + 2)
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
@@ -80,7 +80,7 @@ class ParallelRun(EdgeRun):
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
                     may_be_left = branch.timeout is not None or branch.deadline is not None
-                    call = context.run(partial(self.bind_async, branch.target, may_be_left=may_be_left))
+                    call = context.run(partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left))
                     found: list[Outcome] = []
                     async with _tasks.task_group() as group:
                         group.create_task(self._run_async(branch, item, call, found), context=context)
@@ -102,7 +102,7 @@ class ParallelRun(EdgeRun):
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
-                    sync, async_ = context.run(self.bind, branch.target)
+                    sync, async_ = context.run(self.bind, branch.target, branch.name)
                     outcome = context.run(self._run, branch, item, sync or async_)
                 return self._handed_in(outcome, item)
             except GraphBubbleUp:

@@ -23,6 +23,7 @@ from mahsm._types import State
 from mahsm._watch import watched
 from mahsm.edges import _check
 from mahsm.edges._edge import Compiled, Edge
+from mahsm.edges._heard import as_of_node, edge_alone, unheard
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
@@ -40,7 +41,7 @@ class _Work(TypedDict):
     value: Any
 
 
-_current_call: ContextVar[Callable[[], Any]] = ContextVar("mahsm_reduce_call")
+_current_call: ContextVar[tuple[RunnableConfig, Callable[[], Any]]] = ContextVar("mahsm_reduce_call")
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ class Reduce:
         """Make the subgraph."""
 
         def reduce(_: Any, config: RunnableConfig) -> Any:
-            return {"value": _tasks.call(_current_call.get())}
+            return {"value": _tasks.call(self._current(config))}
 
         async def reduce_async(_: Any, config: RunnableConfig) -> Any:
-            call = _current_call.get()
+            call = self._current(config)
             value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
             return {"value": await value if inspect.isawaitable(value) else value}
 
@@ -116,10 +117,15 @@ class Reduce:
             if span is not None:
                 inputs = values[self.input_key]
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
-                call = partial(_in_config, span.config, call)
-                config = span.subgraph(span.config)
-            stack.callback(_current_call.reset, _current_call.set(call))
-            yield _Inner(config, span)
+            config = span.config if span else stack.enter_context(edge_alone(self.name, config, values))
+            stack.callback(_current_call.reset, _current_call.set((config, call)))
+            yield _Inner(stack.enter_context(unheard(config)), span)
+
+    def _current(self, config: RunnableConfig) -> Callable[[], Any]:
+        """The call of the reducer in this task of the subgraph, which is to look as if the edge's node made it."""
+        node, call = _current_call.get()
+        var_child_runnable_config.set(as_of_node(config, node, self.name))
+        return call
 
     def _call(self, values: State) -> Callable[[], Any]:
         inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
@@ -231,12 +237,6 @@ def reduce_edge(
 def _name(reducer: Any) -> str:
     inner = reducer.func if isinstance(reducer, partial) else reducer
     return node_name(getattr(inner, "__name__", type(inner).__name__))
-
-
-def _in_config(config: RunnableConfig, call: Callable[[], Any]) -> Any:
-    """Call a reducer in a task of the subgraph, whose own config traces do not see."""
-    var_child_runnable_config.set(config)
-    return call()
 
 
 def _fold(reducer: Reducer, values: Sequence[Any]) -> Any:

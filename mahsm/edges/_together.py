@@ -85,7 +85,7 @@ class Together:
         begun: list[Future[None]] = []
         try:
             with set_config_context(run.item_config(config, shared=True)) as context:
-                sync, async_ = context.run(run.bind, run.spec.target)
+                sync, async_ = context.run(run.bind, run.spec.target, run.label)
                 for block in _blocks(run.unknown(places)):
                     todo = run.uncached(block, results)
                     while todo and run.ended is None:

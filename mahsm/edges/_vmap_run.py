@@ -27,6 +27,7 @@ from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
 from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
+from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
 from mahsm.edges._results import Part, Results, Sink
 from mahsm.edges._saving import ends_all
@@ -92,11 +93,12 @@ class VmapRun(EdgeRun):
         few = spec.chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
         self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
         self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
-        super().__init__(state, config, shared, slots=spec.max_concurrency, unsaved=spec.max_concurrency + 2 * self.size)
+        most = spec.max_concurrency
+        super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
         self._waves: dict[int, Together] = {}
-        self.progress = Progress(spec.name, len(self.firsts), self.writer, of_edge_run())
+        self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, of_edge_run())
         self.open = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
@@ -109,6 +111,12 @@ class VmapRun(EdgeRun):
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
+
+    @property
+    def label(self) -> str:
+        """What items are called by those who listen: as under a `Send`, by the node's name."""
+        node = None if is_inside_item(self.config) else self.config.get("metadata", {}).get("langgraph_node")
+        return node or self.name
 
     def equal_to(self, place: int) -> Sequence[int]:
         """The places of the items that are called with the one at this place, its own included."""
@@ -210,7 +218,7 @@ class VmapRun(EdgeRun):
         with self.quiet_end():
             self.open.acquire((place,))
             with set_config_context(self.item_config(config)) as context:
-                sync, async_ = context.run(self.bind, self.spec.target)
+                sync, async_ = context.run(self.bind, self.spec.target, self.label)
                 context.run(self.run_item, place, sync or async_, part)
 
     # One item.
@@ -218,7 +226,7 @@ class VmapRun(EdgeRun):
     def call_of_target(self) -> AsyncCall:
         spec = self.spec
         may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
-        return self.bind_async(spec.target, may_be_left=may_be_left)
+        return self.bind_async(spec.target, self.label, may_be_left=may_be_left)
 
     async def run_item_async(self, place: int, call: AsyncCall, sink: Sink, item: Item | None = None) -> None:
         """Run an open item, which `call` awaits."""

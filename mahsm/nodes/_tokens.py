@@ -148,7 +148,8 @@ class _Messages:
         self._handlers = [
             one for one in handlers if hasattr(one, "tap_output_iter") and not isinstance(one, AsyncCallbackHandler)
         ]
-        self._metadata = place.metadata
+        item = place.item()
+        self._metadata = {**place.metadata, "mahsm_item": item} if item else place.metadata
         self._runs: dict[str, UUID] = {}
 
     def token(self, text: str, field: str) -> None:

@@ -31,13 +31,11 @@ class Edge:
         tracer: Who makes the spans of its parts.
         recorded: The span itself.
         config: The config of what runs inside.
-        silent: Whether runs of the subgraph's own tasks are kept from those who listen to runs.
     """
 
-    def __init__(self, tracer: "BackendTracer", recorded: Recorded, config: RunnableConfig, *, silent: bool) -> None:
+    def __init__(self, tracer: "BackendTracer", recorded: Recorded, config: RunnableConfig) -> None:
         self._tracer = tracer
         self._recorded = recorded
-        self._silent = silent
         self._slowest: tuple[float, int, str] = (0.0, 0, "")
         self.config = config
         self.timings = Timings()
@@ -52,20 +50,10 @@ class Edge:
         self.output = next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
         self._recorded.show(output)
 
-    def subgraph(self, config: RunnableConfig) -> RunnableConfig:
-        if not self._silent:
-            return config
-        quiet = cast("RunnableConfig", {**config, "callbacks": None})
-        var_child_runnable_config.set(quiet)  # reset with that of the edge
-        return quiet
-
-    def inside(self, config: RunnableConfig) -> RunnableConfig:
-        return cast("RunnableConfig", {**config, "callbacks": self.config.get("callbacks")}) if self._silent else config
-
     def part(self, label: str, index: int, total: int) -> Any:
         every = 1 if total <= ALL_PARTS else math.ceil(total / SAMPLE)
         if index % every == 0 and self._tracer.has_room(self._recorded):
-            return self._tracer.part(label, index, self.config)
+            return self._tracer.part(label, index, var_child_runnable_config.get() or self.config)
         return self._unseen(label, index)
 
     @contextmanager

@@ -111,7 +111,7 @@ class BackendTracer:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
         meter = Meter()
         with self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True) as (recorded, child), metered(meter):
-            edge = Edge(self, recorded, child, silent=child is not config)
+            edge = Edge(self, recorded, child)
             token = _spans.current_edge.set(edge)
             try:
                 yield edge

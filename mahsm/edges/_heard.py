@@ -1,0 +1,191 @@
+"""What of an edge is heard by those who listen to LangChain's runs: LangGraph's streams, tracers, `astream_events`.
+
+They hear of the edge, and of each item or branch as of a node that a `Send` called: it stands below the edge, and says in
+its metadata that it belongs to the edge's node. Of the tasks of the edge's own subgraph they hear nothing.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import Context
+from functools import cache
+from typing import Any, cast
+
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import (
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+    patch_config,
+    set_config_context,
+    var_child_runnable_config,
+)
+from langchain_core.runnables.utils import coro_with_context
+from langgraph.runtime import Runtime
+
+from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges._items import current_item
+from mahsm.nodes._node import Node
+
+EDGE = "mahsm_edge"
+"""Key of a run's metadata: the name of the edge that it belongs to."""
+
+ITEM = "mahsm_item"
+"""Key of a run's metadata: which item or branch it is, as a path of indices through nested edges."""
+
+RUNTIME = "__pregel_runtime"
+"""Where LangGraph keeps the runtime of a node in its config."""
+
+
+def handlers_of(config: RunnableConfig) -> list[BaseCallbackHandler]:
+    """Who listens to what runs with this config."""
+    callbacks: Any = config.get("callbacks")
+    return list(getattr(callbacks, "handlers", callbacks) or ())
+
+
+@contextmanager
+def edge_alone(name: str, config: RunnableConfig, state: State) -> Generator[RunnableConfig, None, None]:
+    """A block that is an edge run, for those who listen; the config of what is inside.
+
+    In a graph the edge's node is a run already, and nothing is to be done.
+    """
+    if getattr(config.get("callbacks"), "parent_run_id", None) is not None:
+        yield config
+        return
+    manager = get_callback_manager_for_config(config)
+    if not manager.handlers:
+        yield config
+        return
+    run = manager.on_chain_start(None, state, name=name)
+    with _ending(run):
+        yield patch_config(config, callbacks=run.get_child())
+        run.on_chain_end(None)
+
+
+@contextmanager
+def unheard(config: RunnableConfig) -> Generator[RunnableConfig, None, None]:
+    """A block that runs a subgraph of whose tasks nobody hears; the subgraph's config.
+
+    LangGraph adds who listens to the ambient config, so that is another one in the block.
+    """
+    silent = [_silent(one) for one in handlers_of(config) if _is_langsmith(one)]
+    manager = CallbackManager(handlers=silent, inheritable_handlers=list(silent))
+    own = cast("RunnableConfig", {**config, "callbacks": manager})
+    token = var_child_runnable_config.set(own)
+    try:
+        yield own
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str) -> RunnableConfig:
+    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it."""
+    own: dict[str, Any] = config.get("configurable", {})
+    outer: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
+    if RUNTIME in own and outer is not None:
+        own = {**own, RUNTIME: own[RUNTIME].override(stream_writer=outer.stream_writer)}
+    metadata = {**node.get("metadata", {}), EDGE: edge}
+    seen = {"callbacks": node.get("callbacks"), "tags": node.get("tags", [])}
+    return cast("RunnableConfig", {**config, **seen, "metadata": metadata, "configurable": own})
+
+
+def is_inside_item(config: RunnableConfig) -> bool:
+    """Whether what runs with this config was called by an item, with no graph between."""
+    return EDGE in config.get("metadata", {})
+
+
+class Heard:
+    """A target whose calls somebody hears of.
+
+    Args:
+        source: What the target was made of. A Runnable is a run itself.
+        name: What the run of a call is named.
+        bind: Gives the two sides of the target for the config that holds here.
+        alone: Whether somebody else makes a run of each item.
+    """
+
+    def __init__(
+        self, source: object, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, alone: bool
+    ) -> None:
+        self._name = name
+        self._bind = bind
+        self._is_run = alone or (isinstance(source, Runnable) and not isinstance(source, Node))
+
+    def sync(self, state: State) -> Update:
+        """Call the blocking side."""
+        config = _of_item()
+        if self._is_run:
+            with set_config_context(config) as context:
+                return context.run(self._call_sync, state)
+        run = get_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
+        with _ending(run), set_config_context(patch_config(config, callbacks=run.get_child())) as context:
+            update = context.run(self._call_sync, state)
+            if inspect.isawaitable(update):
+                return _awaited(update, run, context)
+            run.on_chain_end(update)
+            return update
+
+    async def async_(self, state: State) -> Update:
+        """Call the awaitable side."""
+        config = _of_item()
+        if self._is_run:
+            with set_config_context(config) as context:
+                return await _in(context, context.run(self._call_async, state))
+        run = await get_async_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
+        try:
+            with set_config_context(patch_config(config, callbacks=run.get_child())) as context:
+                update = await _in(context, context.run(self._call_async, state))
+        except BaseException as error:
+            await run.on_chain_error(error)
+            raise
+        await run.on_chain_end(update)
+        return update
+
+    def _call_sync(self, state: State) -> Any:
+        sync, async_ = self._bind()
+        return cast("SyncCall", sync or async_)(state)
+
+    def _call_async(self, state: State) -> Awaitable[Update]:
+        return cast("AsyncCall", self._bind()[1])(state)
+
+
+def _of_item() -> RunnableConfig:
+    """The config of the item that runs here."""
+    config, item = var_child_runnable_config.get() or RunnableConfig(), current_item.get()
+    return {**config, "metadata": {**config.get("metadata", {}), ITEM: item.order if item else ()}}
+
+
+async def _awaited(update: Awaitable[Update], run: Any, context: Context) -> Update:
+    with _ending(run):
+        value = await _in(context, update)
+        run.on_chain_end(value)
+        return value
+
+
+def _in(context: Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    return coro_with_context(cast("Any", awaitable), context) if inspect.iscoroutine(awaitable) else awaitable
+
+
+@contextmanager
+def _ending(run: Any) -> Generator[None, None, None]:
+    """A block that is a run: who listens hears of its error."""
+    try:
+        yield
+    except BaseException as error:
+        run.on_chain_error(error)
+        raise
+
+
+def _is_langsmith(handler: BaseCallbackHandler) -> bool:
+    return any(base.__name__ == "LangChainTracer" for base in type(handler).__mro__)
+
+
+def _silent(tracer: Any) -> BaseCallbackHandler:
+    """Takes the place that LangChain would give LangSmith's tracer, where the environment switches that on; hears nothing."""
+    return _silent_type(cast("type[Any]", type(tracer)))(client=tracer.client)
+
+
+@cache
+def _silent_type(base: Any) -> Any:
+    ignored = ("agent", "chain", "chat_model", "custom_event", "llm", "retriever", "retry")
+    return type("Silent", (base,), {f"ignore_{what}": True for what in ignored})
