@@ -105,11 +105,18 @@ class Edge(Node):
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`..."""
-        return self.compile().stream(input, config, **kwargs)
+        if _is_node(config):
+            yield self.invoke(input, config)
+        else:
+            yield from self.compile().stream(input, config, **kwargs)
 
-    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """The asynchronous twin of `stream`."""
-        return self.compile().astream(input, config, **kwargs)
+        if _is_node(config):
+            yield await self.ainvoke(input, config)
+            return
+        async for chunk in self.compile().astream(input, config, **kwargs):
+            yield chunk
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing of the subgraph."""
@@ -123,3 +130,8 @@ class Edge(Node):
 
     def __repr__(self) -> str:
         return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
+
+
+def _is_node(config: RunnableConfig | None) -> bool:
+    """Whether LangGraph streams a node that is an edge, which it does for `astream_events`; it wants an update then."""
+    return config is not None and "__pregel_task_id" in config.get("configurable", {})

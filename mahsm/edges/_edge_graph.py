@@ -69,6 +69,24 @@ class EdgeGraph(ABC, Generic[RunT]):
     def _update(self, run: RunT, done: list[Any]) -> Update:
         """What the edge gives back, of what its tasks have handed in."""
 
+    @abstractmethod
+    def _shown(self, run: RunT, node: str, done: list[Any]) -> State:
+        """What is shown of what a task has handed in to those who stream subgraphs."""
+
+    def _shown_update(self, run: RunT, node: str, update: Any) -> Any:
+        written = cast("dict[str, Any]", update) if isinstance(update, dict) else {}
+        return self._shown(run, node, written["done"]) if "done" in written else cast("object", update)
+
+    def _show(self, run: RunT, mode: str, payload: Any) -> Any:
+        """What a chunk of the subgraph's stream says to a user; None if it is no news."""
+        if mode == "updates":
+            updates = cast("dict[str, Any]", payload)
+            shown = {node: self._shown_update(run, node, update) for node, update in updates.items()}
+            return {node: update for node, update in shown.items() if update} or None
+        if mode == "values" and "done" in payload:
+            return self._shown(run, "", payload["done"]) | {key: payload[key] for key in payload if key != "done"}
+        return payload
+
     def _prepare(self, run: RunT, config: RunnableConfig) -> None:
         """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been done before."""
 
@@ -111,7 +129,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 with run.confined() if _tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
-                        with run.subgraph(self._inner(run.config, run)) as inner:
+                        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
                             state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
                         return run.shown(self._update(run, self._done(run, state)))
                     finally:
@@ -127,7 +145,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             try:
                 async with lent():
                     await self._prepare_async(run, run.config)
-                    with run.subgraph(self._inner(run.config, run)) as inner:
+                    with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
                         state = await self.graph.ainvoke({}, inner)
                     return run.shown(await self._finish(run, self._done(run, state)))
             except (Closed, GraphBubbleUp) as error:

@@ -21,7 +21,7 @@ from mahsm._stops import Stops
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
-from mahsm.edges._heard import RUNTIME, Heard, as_of_node, handlers_of, is_inside_item, unheard
+from mahsm.edges._heard import RUNTIME, Heard, Show, as_of_node, handlers_of, is_inside_item, translated, unheard
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
 from mahsm.nodes._target import Target
@@ -154,9 +154,10 @@ class EdgeRun(ABC):
             self.span.show(update)
         return update
 
-    def subgraph(self, config: RunnableConfig) -> AbstractContextManager[RunnableConfig]:
+    def subgraph(self, config: RunnableConfig, show: Show) -> AbstractContextManager[RunnableConfig]:
         """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of its tasks."""
-        return unheard(config if self.saving is None else self.saving.watched(config))
+        shown = translated(config, show)
+        return unheard(shown if self.saving is None else self.saving.watched(shown))
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
         """A block that is an item or a branch."""

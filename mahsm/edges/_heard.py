@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -21,6 +21,7 @@ from langchain_core.runnables.config import (
     var_child_runnable_config,
 )
 from langchain_core.runnables.utils import coro_with_context
+from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
 from mahsm._types import AsyncCall, State, SyncCall, Update
@@ -32,6 +33,12 @@ EDGE = "mahsm_edge"
 
 ITEM = "mahsm_item"
 """Key of a run's metadata: which item or branch it is, as a path of indices through nested edges."""
+
+Show: TypeAlias = Callable[[str, Any], Any]
+"""From a stream mode and what LangGraph says of an edge's subgraph in it to what a user is shown; None for nothing."""
+
+STREAM = "__pregel_stream"
+"""Where LangGraph keeps the stream of a run in its config, for subgraphs, if these are streamed."""
 
 RUNTIME = "__pregel_runtime"
 """Where LangGraph keeps the runtime of a node in its config."""
@@ -76,6 +83,23 @@ def unheard(config: RunnableConfig) -> Generator[RunnableConfig, None, None]:
         yield own
     finally:
         var_child_runnable_config.reset(token)
+
+
+def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
+    """The config of a subgraph whose stream goes through `show`; that of what it calls does not."""
+    own: dict[str, Any] = config.get("configurable", {})
+    stream = own.get(STREAM)
+    if stream is None:
+        return config
+    namespace = tuple(own.get("checkpoint_ns", "").split("|"))
+
+    def write(chunk: Any) -> None:
+        if chunk[0] != namespace:
+            stream(chunk)
+        elif (payload := show(chunk[1], chunk[2])) is not None:
+            stream((*chunk[:2], payload, *chunk[3:]))
+
+    return cast("RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}})
 
 
 def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str) -> RunnableConfig:

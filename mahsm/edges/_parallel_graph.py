@@ -102,6 +102,10 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
     def _has_a_past(self, run: ParallelRun) -> bool:
         return run.saved and any(self.spec.plan.waits.values())
 
+    def _shown(self, run: ParallelRun, node: str, done: list[Outcome]) -> State:
+        shown = {one["branch"]: {"error": one["error"]} if one["error"] else one["update"] or {} for one in done}
+        return shown.get(node, {}) if node else shown
+
     def _update(self, run: ParallelRun, done: list[Any]) -> Update:
         merged = self._merged(run, done)
         if callable(merged):

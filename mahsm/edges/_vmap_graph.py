@@ -191,6 +191,14 @@ class VmapGraph(EdgeGraph[VmapRun]):
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
+    def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
+        items: dict[int, Any] = {}
+        for record in done:
+            failed = {error["index"]: error for error in record["errors"]}
+            for place, value in zip(record["places"], record["values"], strict=True):
+                items |= {equal: failed.get(place, value) for equal in run.equal_to(place)}
+        return {"items": items} if items else {}
+
     def _update(self, run: VmapRun, done: list[Record]) -> State:
         outcomes = Outcomes.of(run, self._records({"done": done}))
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
