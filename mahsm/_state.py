@@ -3,6 +3,7 @@
 import dataclasses
 import reprlib
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
+from types import MappingProxyType
 from typing import Any, cast
 
 from mahsm._redact import redacted
@@ -48,7 +49,29 @@ def missing(values: Mapping[str, Any], key: str, what: str = "state") -> str:
 
 
 def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
+    """The items of a batch that stands under a key of the state, as a list.
+
+    Raises:
+        StateError: for what is no batch; see `batch_of`.
+    """
+    hints = {
+        "none": f"Let the node before write {key!r}; an empty list is fine.",
+        "text": f"Wrap it in a list, as [{key}], or name another {argument}.",
+    }
+    return batch_of(value, reader, f"state[{key!r}]", key, hints)
+
+
+def batch_of(
+    value: Any, reader: str, what: str, name: str = "items", hints: Mapping[str, str] = MappingProxyType({})
+) -> list[Any]:
     """The items of a batch as a list: of a list, tuple, generator, array, or a view of a dict.
+
+    Args:
+        value: The batch.
+        reader: Who wants it, for the error.
+        what: What gave it.
+        name: What to call it in a proposal.
+        hints: Next steps for what is None, or a text.
 
     Raises:
         StateError: for what is no batch: None, a string, bytes, a mapping, a set, or what cannot be iterated.
@@ -58,21 +81,21 @@ def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
     kind = type(value).__name__
     scalar = getattr(value, "shape", None) == ()  # an array of no dimensions
     if value is None:
-        wrong = f"; expected a list of items. Let the node before write {key!r}; an empty list is fine."
+        wrong = f"; expected a list of items. {hints.get('none', 'An empty list is fine.')}"
     elif isinstance(value, str | bytes | bytearray):
-        wrong = f", one {kind}; expected a list of items. Wrap it in a list, as [{key}], or name another {argument}."
+        wrong = f", one {kind}; expected a list of items. {hints.get('text', 'Wrap it in a list.')}"
     elif isinstance(value, Mapping):
         wrong = (
             ", a mapping; expected a list of items. Say which part is meant: "
-            f"list({key}.values()), list({key}.items()) or list({key})."
+            f"list({name}.values()), list({name}.items()) or list({name})."
         )
     elif isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
-        wrong = f", a set, whose order changes from process to process; expected a list. Use sorted({key})."
+        wrong = f", a set, whose order changes from process to process; expected a list. Use sorted({name})."
     elif not isinstance(value, Iterable) or scalar:
         wrong = f", of type {kind}, which has no items; expected a list."
     else:
         return list(cast("Iterable[Any]", value))
-    raise StateError(f"{reader}: state[{key!r}] is {shown(cast('object', value))}{wrong}")
+    raise StateError(f"{reader}: {what} is {shown(cast('object', value))}{wrong}")
 
 
 def shown(value: object) -> str:

@@ -228,7 +228,7 @@ def test_connect_knows_no_keys_of_a_state_without_a_schema() -> None:
     ("steps", "message"),
     [
         (lambda: [START], r"got 1 steps; expected at least two"),
-        (lambda: [START, square], r"step 1 is <function square.*expected a node name or an edge.*builder\.add_node"),
+        (lambda: [START, 7], r"step 1 is 7; expected a node name, an edge, a function or a Runnable.*builder\.add_node"),
         (lambda: [(edge := edge_of()), "x", edge], r"stands twice, which would make a loop.*two names"),
         (lambda: [edge_of(), edge_of()], r"the graph has a node 'vmap_square' already.*Give .* a name="),
         (

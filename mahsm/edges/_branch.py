@@ -9,7 +9,7 @@ from langgraph.types import RetryPolicy
 from mahsm._state import shown
 from mahsm.edges import _check
 from mahsm.edges._edge import Edge
-from mahsm.errors import EdgeError
+from mahsm.errors import EdgeError, NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import resolved
 from mahsm.nodes._single_try import single_try
@@ -30,6 +30,7 @@ class Branch:
         reads: State keys that it reads. With `scheduler="wave"` it runs after those who write them.
         writes: State keys that it writes.
         after: Names of branches that it runs after, whatever they write.
+        inherit: What of the state its target sees besides the keys that it `reads`: all (True), nothing (False), or these keys.
         retry: Try it again: a `Retry`, or LangGraph's `RetryPolicy`.
         timeout: Seconds that one attempt may take, > 0.
         rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
@@ -47,6 +48,7 @@ class Branch:
     reads: Sequence[str] | None = None
     writes: Sequence[str] | None = None
     after: str | Sequence[str] = ()
+    inherit: bool | Sequence[str] = True
     retry: Retry | RetryPolicy | None = None
     timeout: float | None = None
     rate_limit: "RateLimit | Mapping[str, Any] | str | None" = None
@@ -69,6 +71,7 @@ class BranchSpec:
         writes: State keys that it is known to write.
         promises: Those of them that it says that it writes.
         after: Names of branches that it runs after.
+        seen: State keys that its target sees; None for all.
         retry: How it is tried again.
         timeout: Seconds for each attempt.
         rate_limit: What the provider allows.
@@ -84,6 +87,7 @@ class BranchSpec:
     writes: frozenset[str]
     promises: frozenset[str]
     after: tuple[str, ...]
+    seen: frozenset[str] | None
     retry: Retry | None
     timeout: float | None
     rate_limit: RateLimit | str | None
@@ -128,18 +132,30 @@ def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set
     limit = None if branch.rate_limit is None else resolved(RateLimit.of(branch.rate_limit))
     retry = branch.retry or (limit.retry_policy if isinstance(limit, RateLimit) else None)
     needs, promises = _keys(label, "reads", branch.reads), _keys(label, "writes", branch.writes)
+    if target.item is not None:
+        raise NodeError(
+            f"{label}: the target {target.name} takes one {target.item}, and a branch is called with the state. Let it take "
+            "the state, as lambda state: f(state['key'])."
+        )
     if isinstance(branch.target, Edge):
         needs, promises = needs or branch.target.reads, promises or branch.target.writes
     after = (branch.after,) if isinstance(branch.after, str) else tuple(branch.after)
+    reads = needs if branch.reads is not None else target.reads
+    inherited = _check.inherit(label, branch.inherit, default=True)
+    if inherited is False and not reads:
+        raise EdgeError(
+            f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave inherit out."
+        )
     return BranchSpec(
         position=position,
         name=name or _free(target.name, taken),
         target=target,
         needs=needs,
-        reads=needs if branch.reads is not None else target.reads,
+        reads=reads,
         writes=promises if branch.writes is not None else target.writes,
         promises=promises,
         after=after,
+        seen=None if inherited is True else reads | (inherited or frozenset()),
         retry=None if retry is None else Retry.of(retry),
         timeout=branch.timeout,
         rate_limit=limit,

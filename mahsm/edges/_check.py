@@ -1,7 +1,8 @@
 """Checks of arguments, made when an edge is built."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from mahsm._figures import MOST_SECONDS, is_figure
 from mahsm._state import shown
@@ -12,6 +13,32 @@ def key(edge: str, argument: str, value: object) -> None:
     """Refuse what cannot be a key of a state."""
     if not isinstance(value, str) or not value:
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected the name of a state key, as {argument}='docs'.")
+
+
+def keys(edge: str, argument: str, value: object) -> tuple[str, ...]:
+    """One key of a state, or several; refuse what is neither."""
+    found: Sequence[Any] = () if isinstance(value, str) or not isinstance(value, Sequence) else cast("Sequence[Any]", value)
+    if not found:
+        key(edge, argument, cast("object", value))
+        return (cast("str", value),)
+    for one in found:
+        key(edge, argument, one)
+    if len(set(found)) < len(found):
+        raise EdgeError(f"{edge}: {argument}={shown(found)} names a key twice; expected each once.")
+    return tuple(found)
+
+
+def inherit(edge: str, value: object, *, default: bool) -> bool | frozenset[str]:
+    """Which keys of the parent's state are seen: all, none, or these."""
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise EdgeError(
+            f"{edge}: inherit={shown(cast('object', value))}; expected True, False, or a list of state keys, as ['question']."
+        )
+    return frozenset(keys(edge, "inherit", cast("Sequence[Any]", value))) if value else False
 
 
 def whole(edge: str, argument: str, value: object, hint: str) -> None:

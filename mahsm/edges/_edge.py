@@ -1,5 +1,6 @@
 """What all edges are: a node that LangGraph can look into, and that runs alone too."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias, cast
 
@@ -10,6 +11,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from mahsm._state import as_dict
+from mahsm.edges._finished import finished_items
+from mahsm.errors import EdgeError
 from mahsm.nodes._node import Async, Node, Sync
 
 Compiled = CompiledStateGraph[Any, Any, Any, Any]
@@ -51,11 +54,13 @@ class Edge(Node):
         writes: Sequence[str],
         inside: Mapping[str, object],
         within: "Callable[[Mapping[str, StateReducer]], Edge] | None" = None,
+        items: object = None,
     ) -> None:
         super().__init__(sync, async_, name=name, graphs=[graph], inside=inside)
         self.graph = graph
         self.origin: Edge = self
         self._within = within
+        self._items = items
         self.reads = frozenset(reads)
         self.writes = frozenset(writes)
 
@@ -65,7 +70,7 @@ class Edge(Node):
         reducers: dict[str, StateReducer] = {
             key: channel.operator for key, channel in channels.items() if isinstance(channel, BinaryOperatorAggregate)
         }
-        if self._within is None or not reducers:
+        if self._within is None:
             return self
         edge = self._within(reducers)
         edge.origin = self.origin
@@ -95,11 +100,13 @@ class Edge(Node):
         return builder.compile(**options)
 
     def _over_dict(self) -> Node:
+        edge = self._within({}) if self._within else self  # a plain dict reduces nothing
+
         def sync(state: Any, config: RunnableConfig) -> Any:
-            return {**as_dict(state), **self.invoke(state, config)}
+            return {**as_dict(state), **edge.invoke(state, config)}
 
         async def async_(state: Any, config: RunnableConfig) -> Any:
-            return {**as_dict(state), **await self.ainvoke(state, config)}
+            return {**as_dict(state), **await edge.ainvoke(state, config)}
 
         return Node(sync, async_, name=self.name, graphs=[self.graph], inside=self.inside)
 
@@ -117,6 +124,42 @@ class Edge(Node):
             return
         async for chunk in self.compile().astream(input, config, **kwargs):
             yield chunk
+
+    async def as_completed(self, state: Any, config: RunnableConfig | None = None) -> AsyncIterator[tuple[int, Any]]:
+        """Run a `vmap` alone, and iterate over its items as they finish.
+
+        Args:
+            state: The state.
+            config: The config of the run.
+
+        Yields:
+            The index of an item, from 0, and its entry; or its `ItemError`, with `on_error="collect"` or `"drop"`. Leaving the
+            loop cancels what still runs.
+
+        Raises:
+            EdgeError: for an edge that has no items.
+
+        Example:
+            >>> import asyncio
+            >>> from mahsm import vmap
+            >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled", max_concurrency=1)
+            >>> async def main():
+            ...     return [(index, value) async for index, value in edge.as_completed({"xs": [1, 2, 3]})]
+            >>> asyncio.run(main())
+            [(0, 2), (1, 4), (2, 6)]
+        """
+        if self._items is None:
+            raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
+        async with finished_items(self._items) as queue:
+            task = asyncio.ensure_future(self.ainvoke(state, config))
+            task.add_done_callback(lambda _: queue.put_nowait(None))
+            try:
+                while (finished := await queue.get()) is not None:
+                    yield finished
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+        task.result()
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing of the subgraph."""

@@ -59,6 +59,8 @@ class EdgeRun(ABC):
         self.stopped_from_outside = False
         self.writer = runtime.stream_writer if runtime else None
         """The stream of the node that the edge is; inside of an item, that of the outer edge."""
+        self.is_node = runtime is not None and not is_inside_item(config)
+        """Whether it runs in a node of a graph, and not in an item, or alone."""
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""
         self._item_writer: Writer | None = None

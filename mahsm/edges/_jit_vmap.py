@@ -50,22 +50,29 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
                 f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one computation. Leave it "
                 f"out, or call the items one by one: vmap({target.name}.invoke, ...)."
             )
-    lowered = _JitVmap(spec, target)
-    writes = [spec.out_key] if spec.errors_key is None else [spec.out_key, spec.errors_key]
+    if not isinstance(spec.out_key, str) or spec.progress == "items":
+        argument, value = ("progress", spec.progress) if isinstance(spec.out_key, str) else ("out_key", spec.out_key)
+        raise EdgeError(
+            f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which gives one value of "
+            "each. Name one out_key, and let progress be True or False."
+        )
+    lowered = _JitVmap(spec, target, spec.out_key)
+    inherited = () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
         lowered.run,
         lowered.run_async,
         name=spec.name,
         graph=target.graph,
-        reads=[] if spec.batch_key is None else [spec.batch_key],
-        writes=writes,
+        reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
+        writes=[spec.out_key, *([spec.errors_key] if spec.errors_key else [])],
         inside={target.name: target},
     )
 
 
 class _JitVmap:
-    def __init__(self, spec: VmapSpec, target: JitEdge) -> None:
+    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str) -> None:
         self._spec = spec
+        self._out_key = out_key
         self._target = target
 
     async def run_async(self, state: Any, config: RunnableConfig) -> State:
@@ -75,19 +82,18 @@ class _JitVmap:
         tracer, values = _spans.tracer(), as_dict(state)
         with show_progress() if self._spec.progress else nullcontext():
             if tracer is None:
-                return self._run(values)
+                return self._run(values, self._spec.items(values))
             with tracer.edge("vmap", self._spec.name, config, values) as span:
-                before = self._target.stats
-                update = self._run(values)
-                entries = update[self._spec.out_key]
-                span.note({"fan_out": len(values[self._spec.batch_key or ""]), "fan_in": len(entries)})
+                before, items = self._target.stats, self._spec.items(values)
+                update = self._run(values, items)
+                entries = update[self._out_key]
+                span.note({"fan_out": len(items), "fan_in": len(entries)})
                 span.note(self._target.stats.facts(before))
                 span.show(update)
                 return update
 
-    def _run(self, values: State) -> State:
+    def _run(self, values: State, items: list[Any]) -> State:
         spec = self._spec
-        items = spec.items(values)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
         runtime = ambient_runtime()
@@ -96,7 +102,7 @@ class _JitVmap:
         good = [overlay for overlay in overlays if type(overlay) is not _Failed]
         if good:
             self._check_reads(good[0])
-        outcomes = iter(self._target.program.batch(values, good) if good else ())
+        outcomes = iter(self._target.program.batch(spec.inherited(values), good) if good else ())
         updates = [overlay if type(overlay) is _Failed else _settled(next(outcomes)) for overlay in overlays]
         entries = _each(spec.entry, updates)
         failed = {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
@@ -123,7 +129,7 @@ class _JitVmap:
             raise spec.too_few(len(failed), len(items)) from failed[min(failed)]
         if errors and spec.on_error == "drop":
             entries = [entry for index, entry in enumerate(entries) if index not in errors]
-        update: State = {spec.out_key: entries}
+        update: State = {self._out_key: entries}
         if spec.errors_key is not None:
             update[spec.errors_key] = list(errors.values())
         return update

@@ -177,7 +177,8 @@ class ParallelRun(EdgeRun):
 
     def _state_of(self, branch: BranchSpec) -> tuple[State, Mapping[str, Any]]:
         state = self.spec.merger.over(self.state, self.updates(self.spec.plan.sees[branch.name]))
-        return state, {key: state[key] for key in branch.reads if key in state} or state
+        seen = state if branch.seen is None else {key: value for key, value in state.items() if key in branch.seen}
+        return seen, {key: state[key] for key in branch.reads if key in state} or seen
 
     def updates(self, names: Sequence[str]) -> list[tuple[str, State]]:
         """The updates of these branches, as far as they succeeded."""

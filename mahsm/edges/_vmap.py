@@ -1,21 +1,23 @@
 """`vmap`: call a target for every item of a list in the state."""
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, cast, get_args
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast, get_args
 
 from langgraph.cache.base import BaseCache
 from langgraph.types import RetryPolicy
 
 from mahsm._state import shown
-from mahsm._types import Overlay
+from mahsm._types import Overlay, State
 from mahsm.edges import _check
-from mahsm.edges._edge import Edge
+from mahsm.edges._edge import Edge, StateReducer
 from mahsm.edges._jit_edge import JitEdge
 from mahsm.edges._jit_vmap import jit_vmap
 from mahsm.edges._stop_when import Reducer, StopWhen
 from mahsm.edges._vmap_graph import VmapGraph
 from mahsm.edges._vmap_spec import OnError, VmapSpec
-from mahsm.errors import EdgeError, LimitError
+from mahsm.errors import EdgeError, LimitError, NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import resolved
 from mahsm.nodes._single_try import single_try
@@ -27,9 +29,11 @@ def vmap(
     target: object,
     *,
     batch_key: str | None = None,
+    batch: Callable[[State], Any] | None = None,
     sample: int | None = None,
-    out_key: str,
+    out_key: str | Sequence[str],
     item_to_state: Callable[[Any], Overlay] | None = None,
+    inherit: bool | Sequence[str] | None = None,
     max_concurrency: int = 8,
     preserve_order: bool = True,
     timeout: float | None = None,
@@ -47,13 +51,15 @@ def vmap(
     cache: BaseCache[Any] | None = None,
     result: str | Callable[[Any], Any] | None = None,
     chunk_size: int | None = None,
-    progress: bool = False,
+    progress: bool | Literal["items"] = False,
     name: str | None = None,
 ) -> Edge:
     """Call a target for every item of a list in the state, at most `max_concurrency` at a time; or several times for one state.
 
     Each item gets the parent's state with `item_to_state(item)` laid over it, as a dict, or as the dataclass or pydantic
-    model that the target's first parameter is annotated with. An empty batch gives `[]`.
+    model that the target's first parameter is annotated with; a function that is annotated with something that is no state,
+    such as `str` or a message, gets the item itself. A graph gets what `item_to_state` gives and nothing else, as by a `Send`.
+    An empty batch gives `[]`.
 
     With a checkpointer, finished items are not run again after a crash, an error or an interrupt.
 
@@ -63,12 +69,18 @@ def vmap(
         target: What to call: a function of the state (sync or async; it may take LangGraph's `config`, `runtime`, `store`
             and `writer`), a DSPy module, a Runnable, a compiled graph or another edge.
         batch_key: State key of the items: a list, tuple, array, generator or dict view.
+        batch: In place of a key, a function of the state, as a dict, that gives the items. They are never stored in the state.
+            On resume it is called again, and must give the same items.
         sample: Call the target so many times, >= 1, on the same state, in place of a batch; the items are the numbers from 0.
             Each call draws an answer of its own from DSPy's models: it has a rollout id, so that the cache does not give one
             answer to all, and a temperature of 1.0 where there is none or 0. Drawn again, the samples come from the cache.
-        out_key: State key that gets one entry per item.
+        out_key: State key that gets one entry per item. Or several keys, of which an item's update has at least one: each value
+            goes through the parent's reducer, as by a `Send`, and a key without one gets the list of values. Wire such an edge
+            by `connect`, which knows the reducers; added by `add_node` it writes each value by itself. Alone it gives lists.
         item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`, and for a
             `dspy.Example` its input fields too.
+        inherit: What of the parent's state the target sees besides: all (True), nothing (False), or these keys. By default
+            nothing if the target is a compiled graph, and else all.
         max_concurrency: Items at once, >= 1, those of edges inside included. LangGraph's own `max_concurrency` in the
             config, or under its `configurable`, is an upper bound that all edges of a graph run share.
         preserve_order: Entries in the order of the input; else in the order in which the items finished.
@@ -97,7 +109,8 @@ def vmap(
         chunk_size: Results that are saved together, >= 1. By default a batch is saved in at most 128 parts. After a kill, at
             most `max_concurrency + 2 * chunk_size` finished items run again. With 1, each item is a task of LangGraph, as it is
             by default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
-        progress: Show a bar on stderr.
+        progress: Show a bar on stderr; or `"items"`, for a stream event (`stream_mode="custom"`) when an item has finished,
+            with its index, and its value or error.
         name: Node name; by default `vmap_` and the target's name.
 
     Returns:
@@ -120,18 +133,15 @@ def vmap(
         {'out': ['A', 'B']}
     """
     edge = f"vmap({out_key!r})" if name is None else f"vmap {name!r}"
-    _check.key(edge, "out_key", out_key)
-    _check_batch(edge, batch_key, sample, dedupe_key, cache)
+    out_keys = _check.keys(edge, "out_key", out_key)
+    _check_batch(edge, batch_key, batch, sample, dedupe_key, cache)
     _check.whole(edge, "max_concurrency", max_concurrency, "1 runs one item at a time; there is no value for 'unbounded'.")
     _check.flag(edge, "preserve_order", preserve_order)
-    _check.flag(edge, "progress", progress)
+    _check.flag(edge, "progress", progress == "items" or progress)
     _check.choice(edge, "on_error", on_error, get_args(OnError))
     _check.function(edge, "item_to_state", item_to_state, "a function from an item to a dict of state keys")
     _check.function(edge, "dedupe_key", dedupe_key, "a function from an item to what it is the same as")
-    if not isinstance(stop_when, Reducer):
-        _check.function(edge, "stop_when", stop_when, "majority_vote, or a function of the list of entries so far")
-    if not isinstance(result, str):
-        _check.function(edge, "result", result, "a key of the target's update, or a function of the update")
+    _check_decisions(edge, stop_when, result)
     _check.seconds(edge, "timeout", timeout)
     _check.seconds(edge, "deadline", deadline)
     if chunk_size is not None:
@@ -141,13 +151,15 @@ def vmap(
     _check.of_type(edge, "hedge", hedge, Hedge, "Hedge(percentile=0.95)")
     _check.of_type(edge, "budget", budget, Budget, "Budget(usd=1.0)")
     _check.of_type(edge, "cache", cache, BaseCache, "a LangGraph cache, as InMemoryCache()")
-    _check_failures(edge, out_key, on_error, errors_key, min_success)
+    _check_failures(edge, out_keys, on_error, errors_key, min_success)
+    _check_several(edge, out_key, on_error, result)
     limit = None if rate_limit is None else resolved(RateLimit.of(rate_limit))
     if retry is None and isinstance(limit, RateLimit):
         retry = limit.retry_policy
     made = as_target(target if retry is None else single_try(target), reader=edge)
     if isinstance(limit, RateLimit):
         _check_limit(edge, limit, made)
+    _check_item(edge, made, item_to_state)
     if made.graph is not None and chunk_size not in (None, 1):
         raise EdgeError(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
@@ -157,9 +169,11 @@ def vmap(
         name=name or f"vmap_{made.name}",
         target=made,
         batch_key=batch_key,
+        batch=batch,
         sample=sample,
-        out_key=out_key,
+        out_key=out_key if isinstance(out_key, str) else out_keys,
         item_to_state=item_to_state,
+        inherit=_check.inherit(edge, inherit, default=not made.is_graph),
         max_concurrency=max_concurrency,
         preserve_order=preserve_order,
         timeout=timeout,
@@ -181,32 +195,80 @@ def vmap(
     )
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)
-    lowered = VmapGraph(spec)
-    writes = [out_key] if errors_key is None else [out_key, errors_key]
+    return _edge(spec)
+
+
+def _edge(spec: VmapSpec) -> Edge:
+    def within(reducers: Mapping[str, StateReducer]) -> Edge:
+        return _edge(replace(spec, reducers=reducers))
+
+    lowered, inherited = VmapGraph(spec), () if isinstance(spec.inherit, bool) else spec.inherit
+    out_keys = (spec.out_key,) if isinstance(spec.out_key, str) else spec.out_key
     return Edge(
         lowered.run,
         lowered.run_async,
         name=spec.name,
         graph=lowered.graph,
-        reads=[] if batch_key is None else [batch_key],
-        writes=writes,
-        inside={made.name: made.source},
+        reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
+        writes=[*out_keys, *([spec.errors_key] if spec.errors_key else [])],
+        inside={spec.target.name: spec.target.source},
+        within=None if len(out_keys) == 1 and isinstance(spec.out_key, str) else within,
+        items=lowered,
     )
 
 
-def _check_batch(edge: str, batch_key: str | None, sample: int | None, dedupe_key: object, cache: object) -> None:
-    if (batch_key is None) == (sample is None):
+def _check_batch(
+    edge: str, batch_key: str | None, batch: object, sample: int | None, dedupe_key: object, cache: object
+) -> None:
+    if sum(value is not None for value in (batch_key, batch, sample)) != 1:
         raise EdgeError(
-            f"{edge}: batch_key={batch_key!r} and sample={sample!r}; expected one of them: the state key of the items, or how "
-            "often to call the target on one state."
+            f"{edge}: batch_key={batch_key!r}, batch={shown(batch)} and sample={sample!r}; expected one of them: the state key "
+            "of the items, a function that gives them, or how often to call the target on one state."
         )
     if batch_key is not None:
         _check.key(edge, "batch_key", batch_key)
+        return
+    if batch is not None:
+        _check.function(edge, "batch", batch, "a function from the state to a list of items")
+        if inspect.iscoroutinefunction(batch):
+            raise EdgeError(
+                f"{edge}: batch={shown(batch)} is async; expected a plain function. Let a node before find the items."
+            )
         return
     _check.whole(edge, "sample", sample, "It is how many answers are drawn.")
     for argument, value in {"dedupe_key": dedupe_key, "cache": cache}.items():
         if value is not None:
             raise EdgeError(f"{edge}: {argument}= with sample={sample}, whose items are equal on purpose. Leave it out.")
+
+
+def _check_several(edge: str, out_key: object, on_error: str, result: object) -> None:
+    if isinstance(out_key, str):
+        return
+    if on_error == "collect":
+        raise EdgeError(
+            f"{edge}: on_error='collect' leaves an ItemError in the place of an item, and of several keys none is its place. "
+            "Pass on_error='drop' with errors_key=, or one out_key."
+        )
+    if isinstance(result, str):
+        raise EdgeError(
+            f"{edge}: result={result!r} is one key, and out_key names several; expected a function that gives a dict of these, "
+            "or nothing."
+        )
+
+
+def _check_decisions(edge: str, stop_when: object, result: object) -> None:
+    if not isinstance(stop_when, Reducer):
+        _check.function(edge, "stop_when", stop_when, "majority_vote, or a function of the list of entries so far")
+    if not isinstance(result, str):
+        _check.function(edge, "result", result, "a key of the target's update, or a function of the update")
+
+
+def _check_item(edge: str, target: Target, item_to_state: object) -> None:
+    if target.item is not None and item_to_state is not None:
+        raise NodeError(
+            f"{edge}: the target {target.name} takes one {target.item}, an item, but item_to_state= makes a state of each "
+            "item. Leave item_to_state out, or let the target take the state."
+        )
 
 
 def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:
@@ -238,11 +300,11 @@ def _pair(value: Any) -> tuple[int, int]:
     return cast("tuple[int, int]", value) if works else (0, 0)
 
 
-def _check_failures(edge: str, out_key: str, on_error: str, errors_key: object, min_success: object) -> None:
+def _check_failures(edge: str, out_keys: Sequence[str], on_error: str, errors_key: object, min_success: object) -> None:
     if errors_key is not None:
         _check.key(edge, "errors_key", errors_key)
-        if errors_key == out_key:
-            raise EdgeError(f"{edge}: errors_key and out_key are both {out_key!r}; expected two keys.")
+        if errors_key in out_keys:
+            raise EdgeError(f"{edge}: errors_key and out_key are both {errors_key!r}; expected two keys.")
     if min_success is not None:
         share = isinstance(min_success, float) and 0 < min_success <= 1
         count = isinstance(min_success, int) and not isinstance(min_success, bool) and min_success >= 1

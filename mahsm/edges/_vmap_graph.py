@@ -15,10 +15,11 @@ from typing_extensions import TypedDict
 
 from mahsm._progress import progress as show_progress
 from mahsm._slots import Slots
-from mahsm._types import State
+from mahsm._types import State, Update
 from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_of
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_graph import EdgeGraph
+from mahsm.edges._finished import listeners
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
 from mahsm.edges._vmap_run import VmapRun
@@ -167,7 +168,9 @@ class VmapGraph(EdgeGraph[VmapRun]):
         items = spec.items(state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
-        return VmapRun(spec, state, items, config, shared, self._concurrency)
+        run = VmapRun(spec, state, items, config, shared, self._concurrency, listeners.get({}).get(self))
+        run.check_first()
+        return run
 
     def _prepare(self, run: VmapRun, config: RunnableConfig) -> None:
         run.compute_for_all()
@@ -178,7 +181,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
 
     @contextmanager
     def _session(self, state: Any, config: RunnableConfig) -> Generator[VmapRun, None, None]:
-        bars = show_progress() if self.spec.progress else nullcontext()
+        bars = show_progress() if self.spec.progress is True else nullcontext()
         with bars, super()._session(state, config) as run:
             try:
                 yield run
@@ -199,15 +202,18 @@ class VmapGraph(EdgeGraph[VmapRun]):
                 items |= {equal: failed.get(place, value) for equal in run.equal_to(place)}
         return {"items": items} if items else {}
 
-    def _update(self, run: VmapRun, done: list[Record]) -> State:
+    def _update(self, run: VmapRun, done: list[Record]) -> Update:
         outcomes = Outcomes.of(run, self._records({"done": done}))
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
-        update: State = {self.spec.out_key: outcomes.entries()}
-        if self.spec.errors_key is not None:
-            update[self.spec.errors_key] = [outcomes.failed[place] for place in sorted(outcomes.failed)]
-        return update
+        update = self.spec.update(outcomes.entries(), as_writes=run.is_node)
+        if self.spec.errors_key is None:
+            return update
+        errors = [outcomes.failed[place] for place in sorted(outcomes.failed)]
+        if isinstance(update, Command):
+            return Command(update=[*cast("list[Any]", update.update), (self.spec.errors_key, errors)])
+        return update | {self.spec.errors_key: errors}
 
 
 def _places(run: VmapRun, order: Assignment) -> Sequence[int]:

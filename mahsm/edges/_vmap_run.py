@@ -27,6 +27,7 @@ from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
 from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
+from mahsm.edges._finished import Finished, ItemEvent
 from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
 from mahsm.edges._results import Part, Results, Sink
@@ -38,7 +39,7 @@ from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._held import anything_stands_in
 from mahsm.nodes._target import plain_update
-from mahsm.policies import ItemError
+from mahsm.policies import ItemError, is_item_error
 from mahsm.policies._item_error import item_error
 
 _PARTS = (128, 64)
@@ -66,6 +67,7 @@ class VmapRun(EdgeRun):
         config: The config of the node that the edge is.
         shared: The slots of the graph run.
         concurrency: What the run before has found out, for an adaptive edge.
+        finished: Who gets each item when it has finished.
 
     Attributes:
         firsts: The places of the items that are to be called, ascending.
@@ -83,8 +85,10 @@ class VmapRun(EdgeRun):
         config: RunnableConfig,
         shared: Sequence[Slots],
         concurrency: float | None = None,
+        finished: Finished | None = None,
     ) -> None:
         self.spec = spec
+        self._inherited = spec.inherited(state)
         self.batch = batch
         self.total = len(batch)
         self._equal = None if spec.dedupe_key is None else equal_places(batch, spec.dedupe_key, spec.name)
@@ -99,6 +103,9 @@ class VmapRun(EdgeRun):
         self.batch_id = batch_id(batch, digest=saved)
         self._waves: dict[int, Together] = {}
         self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, of_edge_run())
+        self._finished = [finished] if finished else []
+        if spec.progress == "items" and self.writer is not None:
+            self._finished.append(self._tell_item)
         self.open = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
@@ -285,7 +292,26 @@ class VmapRun(EdgeRun):
 
     def _state_of(self, place: int) -> tuple[State, Overlay]:
         overlay = self._overlays.get(place) or self.spec.overlay(self.batch[place])
-        return {**self.state, **overlay}, overlay
+        return {**self._inherited, **overlay}, overlay
+
+    def check_first(self) -> None:
+        """Look whether the first item reaches the target, if that is a graph: such a mistake is no failed item.
+
+        Raises:
+            EdgeError: if it has none of the graph's keys, of which LangGraph would say nothing.
+        """
+        keys = self.spec.target.input_keys
+        if keys is None or not self.firsts:
+            return
+        with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
+            self._overlays[self.firsts[0]] = self.spec.overlay(self.batch[self.firsts[0]])
+        overlay = self._overlays.get(self.firsts[0], {})
+        if overlay and keys.isdisjoint(overlay):
+            raise EdgeError(
+                f"{self.name}: an item has {', '.join(map(repr, overlay))}, and none of it is in the input of the graph "
+                f"{self.spec.target.name!r}, which has {', '.join(map(repr, sorted(keys)))}. Pass item_to_state= with a key "
+                "that it has."
+            )
 
     def compute_for_all(self) -> None:
         """Let the target compute what it can compute for all items at once, and lay that over the state of each."""
@@ -359,6 +385,15 @@ class VmapRun(EdgeRun):
         self._has_result[place] = True
         sink.add(place, value, next(self._ranks), error, called=called)
         self.progress.step(failed=error is not None)
+        for tell in self._finished:
+            for equal in self.equal_to(place):
+                tell(equal, value if error is None else error)
+
+    def _tell_item(self, index: int, outcome: Any) -> None:
+        event = ItemEvent(edge=self.name, item=(*self._order, index), index=index)
+        event["error" if is_item_error(outcome) else "value"] = outcome
+        assert self.writer is not None
+        self.writer(event)
 
     def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
         """Take what a cache has found, if there is one; the items that are still to do."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from langgraph.cache.base import BaseCache
+from langgraph.types import Command
 
-from mahsm._state import batch, missing, read, shown
+from mahsm._state import as_dict, batch, batch_of, missing, read, shown
 from mahsm._types import Overlay, State, Update
 from mahsm.edges._cache import DedupeKey
+from mahsm.edges._edge import StateReducer
 from mahsm.edges._stop_when import StopWhen
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.limits import RateLimit
@@ -27,9 +29,11 @@ class VmapSpec:
     name: str
     target: Target
     batch_key: str | None
+    batch: Callable[[State], Any] | None
     sample: int | None
-    out_key: str
+    out_key: str | tuple[str, ...]
     item_to_state: Callable[[Any], Overlay] | None
+    inherit: bool | frozenset[str]
     max_concurrency: int
     preserve_order: bool
     timeout: float | None
@@ -47,13 +51,22 @@ class VmapSpec:
     min_success: int | float | None
     result: str | Callable[[Any], Any] | None
     chunk_size: int | None
-    progress: bool
+    progress: bool | Literal["items"]
+    reducers: Mapping[str, StateReducer] | None = None
 
     def items(self, state: State) -> list[Any]:
         """What the target is called for: the batch, or the numbers of the samples."""
+        if self.batch is not None:
+            return batch_of(self.batch(state), self.name, "batch(state)")
         if self.batch_key is None:
             return list(range(self.sample or 0))
         return batch(read(state, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key")
+
+    def inherited(self, state: State) -> State:
+        """What of the parent's state a target sees."""
+        if isinstance(self.inherit, bool):
+            return state if self.inherit else {}
+        return {key: value for key, value in state.items() if key in self.inherit}
 
     def overlay(self, item: Any) -> Overlay:
         """The keys laid over the parent's state for an item."""
@@ -69,7 +82,22 @@ class VmapSpec:
         return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`."""
+        """What an item leaves in `out_key`; of several keys, a dict of those that it has written."""
+        found = self._result(update)
+        return found if isinstance(self.out_key, str) else self._of_keys(found)
+
+    def _of_keys(self, update: Any) -> State:
+        keys = cast("tuple[str, ...]", self.out_key)
+        written = as_dict(cast("object", update)) if isinstance(update, Mapping) else {}
+        found = {key: written[key] for key in keys if key in written}
+        if found:
+            return found
+        raise MissingKeyError(
+            f"{self.name}: out_key has {', '.join(map(repr, keys))}, but the target gave {shown(cast('object', update))}. "
+            "Return a dict with one of these keys."
+        )
+
+    def _result(self, update: Update) -> Any:
         if self.result is None:
             return update
         if callable(self.result):
@@ -80,6 +108,24 @@ class VmapSpec:
         if isinstance(update, Mapping):
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
         raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
+
+    def update(self, entries: list[Any], *, as_writes: bool) -> State | Command[Any]:
+        """What the edge gives back of its entries.
+
+        Of several keys, each value that an item has written goes through the parent's reducer; a key without one gets the
+        list. With `as_writes` each is written as by a `Send`, since nobody knows what the parent reduces.
+        """
+        if isinstance(self.out_key, str):
+            return {self.out_key: entries}
+        lists: State = {key: [entry[key] for entry in entries if key in entry] for key in self.out_key}
+        if self.reducers is None and not as_writes:
+            return lists
+        one_by_one = lists.keys() if self.reducers is None else lists.keys() & self.reducers.keys()
+        if not one_by_one:
+            return lists
+        writes = [(key, value) for entry in entries for key, value in entry.items() if key in one_by_one]
+        rest = [(key, values) for key, values in lists.items() if key not in one_by_one]
+        return Command(update=[*rest, *writes])
 
     def failures_allowed(self, total: int) -> int:
         """How many items may fail; negative if even without a failure too few could succeed."""

@@ -1,31 +1,37 @@
 """`connect`: edges in a LangGraph state machine."""
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_type_hints
 
+from langchain_core.runnables import Runnable
 from langgraph.graph import StateGraph
+from typing_extensions import TypedDict
 
 from mahsm._state import shown
 from mahsm.edges import Edge
 from mahsm.errors import EdgeError
+from mahsm.nodes._node import node_name
+from mahsm.nodes._parameter import annotations_of, keys_of
 
 BuilderT = TypeVar("BuilderT", bound="StateGraph[Any, Any, Any, Any]")
 
 
-def connect(builder: BuilderT, *steps: str | Edge) -> BuilderT:
+def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnable[Any, Any]) -> BuilderT:
     """Wire steps one after the other: add each edge as a node, and a plain LangGraph edge between neighbours.
 
     Args:
         builder: The graph that is being built.
-        *steps: Names of nodes (`START` and `END` too), and edges. An edge becomes a node of its own name; a node named here
-            may be added before or after.
+        *steps: Names of nodes (`START` and `END` too), edges, and functions, Runnables and graphs. What is no name becomes a
+            node of its own name; a node named here may be added before or after.
 
     Returns:
         The builder.
 
     Raises:
-        EdgeError: for fewer than two steps, a step that is neither, a name that is taken, or an edge that reads or writes a
-            key which the state schema lacks (LangGraph would drop what it writes without a word).
+        EdgeError: for fewer than two steps, a step that is none of these, a name that is taken, or an edge that reads or writes
+            a key which no schema of the graph has (LangGraph would drop what it writes without a word). A key that only some
+            nodes' own schemas have, LangGraph's private state, is known once these nodes are added.
 
     Example:
         >>> from operator import itemgetter
@@ -49,34 +55,70 @@ def connect(builder: BuilderT, *steps: str | Edge) -> BuilderT:
         if isinstance(step, str):
             names.append(step)
             continue
-        if not isinstance(step, Edge):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not callable(step) and not isinstance(step, Runnable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
-                f"connect: step {place} is {shown(step)}; expected a node name or an edge. Add other nodes with "
-                "builder.add_node(name, node) and give their name."
+                f"connect: step {place} is {shown(step)}; expected a node name, an edge, a function or a Runnable. Add other "
+                "nodes with builder.add_node(name, node) and give their name."
             )
         if any(step is other for other in steps[:place]):
             raise EdgeError(
                 f"connect: {step!r} stands twice, which would make a loop. Add it under two names with "
                 "builder.add_node(name, edge), and connect the names."
             )
-        _add(builder, step)
-        names.append(step.name)
+        names.append(_add_edge(builder, step) if isinstance(step, Edge) else _add_node(builder, step))
     for start, end in pairwise(names):
         builder.add_edge(start, end)
     return builder
 
 
-def _add(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> None:
+def _add_node(builder: StateGraph[Any, Any, Any, Any], step: Any) -> str:
+    name: str = step.get_name() if hasattr(step, "get_name") else getattr(step, "__name__", type(step).__name__)
+    present: Any = builder.nodes.get(name)
+    if present is not None and step in (present.runnable, getattr(present.runnable, "func", None)):
+        return name
+    if present is not None or node_name(name) != name:
+        wrong = "is taken in the graph" if present is not None else "can be no node's"
+        raise EdgeError(
+            f"connect: {shown(step)} would be a node {name!r}, a name that {wrong}. Add it with builder.add_node(name, node), "
+            "and give the name."
+        )
+    builder.add_node(name, step)
+    return name
+
+
+def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
     present = builder.nodes.get(edge.name)
     if present is not None and isinstance(present.runnable, Edge) and present.runnable.origin is edge:
-        return
+        return edge.name
     if present is not None:
         raise EdgeError(f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=.")
-    keys: set[str] = {*builder.channels, *builder.managed}
-    lacking = sorted((edge.reads | edge.writes) - keys)
-    if lacking and "__root__" not in keys:  # a state without a schema takes any key
+    uses, keys = edge.reads | edge.writes, {*builder.channels, *builder.managed}
+    private = {} if "__root__" in keys else _private(builder, uses)  # a state without a schema takes any key
+    lacking = sorted(uses - keys - private.keys())
+    if lacking and "__root__" not in keys:
         raise EdgeError(
             f"connect: {edge!r} uses {', '.join(map(repr, lacking))}, but the state schema {builder.state_schema.__name__} has "
             f"only {', '.join(map(repr, sorted(keys)))}. Add the key to the schema, or change the edge's."
         )
-    builder.add_node(edge.name, edge.within(builder))
+    schema = _with_keys(builder.state_schema, private) if private else None
+    builder.add_node(edge.name, edge.within(builder), input_schema=schema)
+    return edge.name
+
+
+def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> dict[str, Any]:
+    """Those of these keys that only some nodes take or give, by their own schemas; with their types."""
+    known = cast("dict[str, Any]", builder.schemas[builder.state_schema])
+    functions: list[Any] = [
+        getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None) for node in builder.nodes.values()
+    ]
+    given = [annotations_of(function, function)[1] for function in functions if function is not None]
+    found: dict[str, Any] = {}
+    for schema in [*builder.schemas, *(schema for schema in given if keys_of(schema))]:
+        hints = get_type_hints(schema, include_extras=True)
+        found = {key: hints[key] for key in keys & hints.keys() if key not in known} | found
+    return found
+
+
+def _with_keys(schema: Any, more: dict[str, Any]) -> Any:
+    """A schema as a TypedDict, with further keys."""
+    return TypedDict(f"{schema.__name__}AndPrivate", get_type_hints(schema, include_extras=True) | more)  # pyright: ignore

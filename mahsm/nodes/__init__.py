@@ -2,6 +2,7 @@
 
 - `_node`    a node with a synchronous and an asynchronous side
 - `_target`  whatever an edge can call, made into one thing
+- `_parameter`  what a function says that it is called with
 - `_example` the keys that an item gives by itself
 - `_held`    places for DSPy modules, and what stands in for them inside a `GraphModule`
 - `_outlet`  where the stream events of a node go

@@ -5,8 +5,8 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeAlias, cast, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence, RunnableWithFallbacks
@@ -16,13 +16,14 @@ from langgraph.graph import StateGraph
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.runtime import Runtime
 from langgraph.types import Command
-from typing_extensions import TypedDict, is_typeddict
+from typing_extensions import TypedDict
 
 from mahsm._state import shown
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.errors import LimitError, NodeError
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
+from mahsm.nodes._parameter import annotations_of, converter, is_item, keys_of
 
 Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
 
@@ -47,6 +48,7 @@ class Target:
         batched: What computes something for many items at once, if it does: from the state and what is laid over it for each
             item to what then is laid over it.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
+        item: What it takes, if that is an item and no state, as "str".
     """
 
     name: str
@@ -60,6 +62,19 @@ class Target:
     writes: frozenset[str] = frozenset()
     batched: Callable[[State, Sequence[Overlay]], Sequence[Overlay]] | None = None
     reports: bool = False
+    item: str | None = None
+
+    @property
+    def input_keys(self) -> frozenset[str] | None:
+        """The state keys that the graph takes which it is; None if it is none, or takes any."""
+        builder: Any = getattr(self.source, "builder", None) if self.is_graph else None
+        keys: frozenset[str] | None = None if builder is None else frozenset(builder.schemas[builder.input_schema])
+        return None if keys is None or "__root__" in keys else keys
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a graph itself, and not something that holds one."""
+        return isinstance(self.source, PregelProtocol)
 
     @property
     def module(self) -> Any:
@@ -201,12 +216,20 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
             "yields, as a list; for parts as they come, take LangGraph's writer as a parameter and call writer(part)."
         )
     injected = _injected(source, name, reader)
-    convert = _converter(source, inner)
+    given, result = annotations_of(source, inner)
+    convert = converter(given)
     function = source if convert is None else _converted(source, convert)
     graph = _graph_in(source)
-    reads, writes = _keys(source, inner)
-    known: Any = {"injected": injected, "source": source, "graph": graph, "reads": reads, "writes": writes}
-    made = functools.partial(Target, **known, reports=graph is not None)
+    made = functools.partial(
+        Target,
+        injected=injected,
+        source=source,
+        graph=graph,
+        reads=keys_of(given),
+        writes=keys_of(result),
+        item=getattr(given, "__name__", str(given)) if is_item(given) else None,
+        reports=graph is not None,
+    )
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
         return made(node_name(name), None, function)
     return made(node_name(name), function, None)
@@ -234,43 +257,6 @@ def _takes(parameter: inspect.Parameter | None, marker: str) -> bool:
     return (
         parameter.default is parameter.empty or parameter.annotation is parameter.empty or marker in str(parameter.annotation)
     )
-
-
-def _converter(source: Callable[..., Any], inner: Callable[..., Any]) -> Callable[[State], Any] | None:
-    """How to make the state into what the first parameter is annotated with, if that is a dataclass or a model.
-
-    The first parameter is that of `source`; the annotations are those of the function inside of its partials.
-    """
-    try:
-        hints = get_type_hints(inner if inspect.isroutine(inner) else inner.__call__)
-        names = list(inspect.signature(source).parameters)
-    except (NameError, TypeError, ValueError):
-        return None
-    schema: Any = hints.get(names[0]) if names else None
-    if is_dataclass(schema) and isinstance(schema, type):
-        known = [part.name for part in fields(schema) if part.init]
-        return lambda state: schema(**{name: state[name] for name in known if name in state})
-    return getattr(schema, "model_validate", None)  # of a pydantic model
-
-
-def _keys(source: Callable[..., Any], inner: Callable[..., Any]) -> tuple[frozenset[str], frozenset[str]]:
-    """The state keys that a function says that it reads and writes, by the annotations of its first parameter and result."""
-    try:
-        hints = get_type_hints(inner if inspect.isroutine(inner) else inner.__call__)
-        names = list(inspect.signature(source).parameters)
-    except (NameError, TypeError, ValueError):
-        return frozenset(), frozenset()
-    return _fields(hints.get(names[0])) if names else frozenset(), _fields(hints.get("return"))
-
-
-def _fields(schema: Any) -> frozenset[str]:
-    """The fields of a TypedDict, a dataclass or a pydantic model."""
-    if not inspect.isclass(schema):
-        return frozenset()
-    if is_dataclass(schema):
-        return frozenset(part.name for part in fields(schema))
-    kind: Any = schema
-    return frozenset(kind.__annotations__ if is_typeddict(kind) else getattr(kind, "model_fields", ()))
 
 
 def _converted(function: Callable[..., Any], convert: Callable[[State], Any]) -> Callable[..., Any]:
