@@ -18,6 +18,7 @@ from mahsm.edges._vmap_spec import OnError, VmapSpec
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import resolved
+from mahsm.nodes._node import node_name
 from mahsm.nodes._single_try import single_try
 from mahsm.nodes._target import Target, as_target
 from mahsm.policies import Budget, Hedge, Retry
@@ -97,7 +98,8 @@ def vmap(
             most `max_concurrency + 2 * chunk_size` finished items run again. With 1, each item is a task of LangGraph, as it is
             by default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
         progress: Show a bar on stderr.
-        name: Node name; by default `vmap_` and the target's name.
+        name: Node name; by default `vmap_` and the target's name, or `out_key` if the target is a graph without a name. Such
+            a graph takes the edge's name, in drawings, spans and `usage().by_node`.
 
     Returns:
         An edge that reads `batch_key` and writes `out_key` (and `errors_key`).
@@ -150,8 +152,10 @@ def vmap(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
             "task each. Leave chunk_size out."
         )
+    name = name or f"vmap_{node_name(out_key) if made.is_unnamed else made.name}"
+    made = made.named(name)
     spec = VmapSpec(
-        name=name or f"vmap_{made.name}",
+        name=name,
         target=made,
         batch_key=batch_key,
         sample=sample,

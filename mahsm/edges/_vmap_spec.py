@@ -48,6 +48,11 @@ class VmapSpec:
     chunk_size: int | None
     progress: bool
 
+    @property
+    def items_label(self) -> str:
+        """What drawings say that goes to the target."""
+        return f"{self.sample} samples" if self.batch_key is None else f"each of {self.batch_key}"
+
     def items(self, state: State) -> list[Any]:
         """What the target is called for: the batch, or the numbers of the samples."""
         if self.batch_key is None:
