@@ -268,7 +268,7 @@ def test_a_graph_whose_nodes_say_where_to_go_on() -> None:
     endless = StateGraph(State)
     endless.add_node("to", lambda state: {})
     endless.add_node("fro", lambda state: {})
-    for source, target in [(START, "to"), ("to", "fro"), ("fro", "to")]:
+    for source, target in [(START, "to"), (START, "fro"), ("to", "fro"), ("fro", "to")]:
         endless.add_edge(source, target)
     drawn = graph_of(fan(endless.compile(name="sub")), state=State).get_graph(xray=True)
     check(drawn)
