@@ -2,6 +2,7 @@
 
 - `_edge`    what all edges are: a node that LangGraph can look into
 - `_edge_graph`, `_edge_run`  how the subgraph of an edge is run, and what its runs have in common
+- `_drawing` how edges are drawn
 - `_check`   checks of arguments
 
 Fan-out:

@@ -26,7 +26,8 @@ class Branch:
 
     Args:
         target: What to call with the state: whatever a `vmap` takes.
-        name: Node name; by default the target's.
+        name: Node name; by default the target's, or `branch_` and its place from 0 for a graph without a name. Such a graph
+            takes the branch's name.
         reads: State keys that it reads. With `scheduler="wave"` it runs after those who write them.
         writes: State keys that it writes.
         after: Names of branches that it runs after, whatever they write.
@@ -122,7 +123,7 @@ def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[
 def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set[str], deadline: float | None) -> BranchSpec:
     target = as_target(
         branch.target if branch.retry is None else single_try(branch.target), reader=f"{edge}, branch {position}"
-    )
+    ).named(name or f"branch_{position}")
     label = f"{edge}, branch {name or target.name!r}"
     if name is not None:
         _check.name(label, name)

@@ -8,14 +8,13 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Graph
 from langgraph.channels import BinaryOperatorAggregate
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 
 from mahsm._state import as_dict
+from mahsm.edges._drawing import Compiled, LoneGraph, drawn_as
 from mahsm.edges._finished import finished_items
 from mahsm.errors import EdgeError
 from mahsm.nodes._node import Async, Node, Sync
 
-Compiled = CompiledStateGraph[Any, Any, Any, Any]
 StateReducer: TypeAlias = Callable[[Any, Any], Any]
 """How a parent's state reduces a key: from its value and an update to the new value."""
 
@@ -97,7 +96,7 @@ class Edge(Node):
         builder.add_edge(START, self.name)
         builder.add_edge(self.name, END)
         options.setdefault("name", self.name)
-        return builder.compile(**options)
+        return drawn_as(LoneGraph, builder.compile(**options))
 
     def _over_dict(self) -> Node:
         edge = self._within({}) if self._within else self  # a plain dict reduces nothing
@@ -162,7 +161,18 @@ class Edge(Node):
         task.result()
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The drawing of the subgraph."""
+        """The drawing of the edge: a fan-out, branches or a fan-in.
+
+        Args:
+            config: Passed on to the graphs inside.
+            xray: Draw what targets hold, too: True, or how many levels.
+
+        Example:
+            >>> from mahsm import vmap
+            >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled")
+            >>> [(arrow.source, arrow.data, arrow.target) for arrow in edge.get_graph().edges]
+            [('__start__', 'each of xs', 'lambda'), ('lambda', 'doubled', '__end__')]
+        """
         return self.graph.get_graph(config, xray=xray)
 
     def __copy__(self) -> Self:
@@ -170,6 +180,19 @@ class Edge(Node):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The awaitable twin of `get_graph`."""
+        return await self.graph.aget_graph(config, xray=xray)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """What a notebook shows: the drawing, where Mermaid is rendered, and the text elsewhere. No network is used."""
+        shown = {"text/plain": repr(self)}
+        try:
+            shown["text/vnd.mermaid"] = self.get_graph(xray=True).draw_mermaid()
+        except Exception as error:  # noqa: BLE001  a target that cannot be drawn must not break a cell
+            shown["text/plain"] += f" (not drawn: {type(error).__name__}: {error})"
+        return shown
 
     def __repr__(self) -> str:
         return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"

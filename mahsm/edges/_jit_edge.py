@@ -16,7 +16,8 @@ from mahsm import _spans
 from mahsm._jit._compiles import JitStats
 from mahsm._jit._spec import JitSpec
 from mahsm._state import as_dict
-from mahsm.edges._edge import Compiled, Edge
+from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._edge import Edge
 from mahsm.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class JitEdge(Edge):
             self._run,
             self._run_async,
             name=spec.name,
-            graph=_drawing(spec),
+            graph=drawn_steps(spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False),
             reads=[*spec.reads, *spec.seeds],
             writes=spec.keep,
             inside={},
@@ -180,14 +181,18 @@ class _Work(TypedDict):
     done: None
 
 
-def _drawing(spec: JitSpec) -> Compiled:
+def drawn_steps(name: str, spec: JitSpec, labels: tuple[str, str], *, many: bool) -> Compiled:
+    """A graph of the steps, which is drawn and not run; with what goes in and comes out, of one state or of many."""
+
     def node(_: Any, config: RunnableConfig) -> Any:
-        raise EdgeError(f"{spec.name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
+        raise EdgeError(f"{name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
 
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
-    names = [START, *(step.name for step in spec.steps), END]
-    for step in spec.steps:
-        builder.add_node(step.name, cast("Any", node))
-    for start, end in pairwise(names):
+    names = [step.name for step in spec.steps]
+    for step in names:
+        builder.add_node(step, cast("Any", node))
+    for start, end in pairwise([START, *names, END]):
         builder.add_edge(start, end)
-    return builder.compile(name=spec.name)
+    first, last = arrow(START, names[0], labels[0], many=many), arrow(names[-1], END, labels[1], many=many)
+    arrows = [first, *(arrow(start, end) for start, end in pairwise(names)), last]
+    return drawn_as(DrawnGraph, builder.compile(name=name), arrows=arrows)

@@ -15,7 +15,7 @@ from mahsm._state import as_dict, shown
 from mahsm._types import Overlay, State
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._edge import Edge
-from mahsm.edges._jit_edge import JitEdge
+from mahsm.edges._jit_edge import JitEdge, drawn_steps
 from mahsm.edges._vmap_spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
@@ -62,7 +62,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
         lowered.run,
         lowered.run_async,
         name=spec.name,
-        graph=target.graph,
+        graph=drawn_steps(spec.name, target.spec, (spec.items_label, spec.out_key), many=True),
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
         writes=[spec.out_key, *([spec.errors_key] if spec.errors_key else [])],
         inside={target.name: target},

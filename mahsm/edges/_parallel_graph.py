@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import Topic
-from langgraph.graph import START, StateGraph
+from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
@@ -16,7 +17,7 @@ from mahsm._slots import Slots
 from mahsm._state import missing
 from mahsm._types import State, Update
 from mahsm.edges._branch import BranchSpec
-from mahsm.edges._edge import Compiled
+from mahsm.edges._drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_run import Outcome, ParallelRun
@@ -47,7 +48,7 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
         for branch in self.spec.branches:
             builder.add_node(branch.name, self._node(branch))
             builder.add_edge(START, branch.name)
-        return builder.compile(name=self.spec.name)
+        return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=_arrows(self.spec))
 
     def _node(self, branch: BranchSpec) -> Node:
         def run(_: Any, config: RunnableConfig) -> Any:
@@ -136,6 +137,22 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
             pairs = cast("list[tuple[str, Any]]", update.update)
             return Command(update=[*pairs, *found.items()])
         return update | found
+
+
+def _arrows(spec: ParallelSpec) -> list[Arrow]:
+    """What a drawing shows: on what branches depend, and by which keys; dotted, what only is in the wave before."""
+    by_name = {branch.name: branch for branch in spec.branches}
+    between: list[Arrow] = []
+    for before, layer in pairwise([[], *spec.plan.layers]):
+        for name in layer:
+            needs = before if spec.scheduler == "sequential" else spec.plan.direct(name)
+            between += [arrow(need, name, ", ".join(sorted(by_name[need].writes & by_name[name].reads))) for need in needs]
+            if spec.scheduler == "wave" and spec.plan.ancestors[name].isdisjoint(before):
+                between += [arrow(other, name, many=True) for other in before]
+    begun, over = {edge.target for edge in between}, {edge.source for edge in between}
+    starts = [arrow(START, name) for name in by_name if name not in begun]
+    ends = [arrow(name, END) for name in by_name if name not in over]
+    return [*starts, *between, *ends]
 
 
 def _outcomes(snapshot: Any) -> list[Outcome]:

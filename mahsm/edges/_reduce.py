@@ -22,7 +22,8 @@ from mahsm._stops import Stops
 from mahsm._types import State
 from mahsm._watch import watched
 from mahsm.edges import _check
-from mahsm.edges._edge import Compiled, Edge
+from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._edge import Edge
 from mahsm.edges._heard import as_of_node, edge_alone, unheard
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
@@ -90,7 +91,9 @@ class Reduce:
         builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
         builder.add_edge(START, self.reducer_name)
         builder.add_edge(self.reducer_name, END)
-        return builder.compile(name=self.name)
+        node = self.reducer_name
+        arrows = [arrow(START, node, f"each of {self.input_key}", many=True), arrow(node, END, self.output_key)]
+        return drawn_as(DrawnGraph, builder.compile(name=self.name), arrows=arrows)
 
     def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph, blocking."""

@@ -20,6 +20,7 @@ from mahsm.edges._vmap_spec import OnError, VmapSpec
 from mahsm.errors import EdgeError, LimitError, NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._registry import resolved
+from mahsm.nodes._node import node_name
 from mahsm.nodes._single_try import single_try
 from mahsm.nodes._target import Target, as_target
 from mahsm.policies import Budget, Hedge, Retry
@@ -111,7 +112,8 @@ def vmap(
             by default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
         progress: Show a bar on stderr; or `"items"`, for a stream event (`stream_mode="custom"`) when an item has finished,
             with its index, and its value or error.
-        name: Node name; by default `vmap_` and the target's name.
+        name: Node name; by default `vmap_` and the target's name, or `out_key` if the target is a graph without a name. Such
+            a graph takes the edge's name, in drawings, spans and `usage().by_node`.
 
     Returns:
         An edge that reads `batch_key` and writes `out_key` (and `errors_key`).
@@ -165,8 +167,10 @@ def vmap(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
             "task each. Leave chunk_size out."
         )
+    name = name or f"vmap_{node_name('_'.join(out_keys)) if made.is_unnamed else made.name}"
+    made = made.named(name)
     spec = VmapSpec(
-        name=name or f"vmap_{made.name}",
+        name=name,
         target=made,
         batch_key=batch_key,
         batch=batch,
@@ -203,16 +207,15 @@ def _edge(spec: VmapSpec) -> Edge:
         return _edge(replace(spec, reducers=reducers))
 
     lowered, inherited = VmapGraph(spec), () if isinstance(spec.inherit, bool) else spec.inherit
-    out_keys = (spec.out_key,) if isinstance(spec.out_key, str) else spec.out_key
     return Edge(
         lowered.run,
         lowered.run_async,
         name=spec.name,
         graph=lowered.graph,
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
-        writes=[*out_keys, *([spec.errors_key] if spec.errors_key else [])],
+        writes=[*spec.out_keys, *([spec.errors_key] if spec.errors_key else [])],
         inside={spec.target.name: spec.target.source},
-        within=None if len(out_keys) == 1 and isinstance(spec.out_key, str) else within,
+        within=None if isinstance(spec.out_key, str) else within,
         items=lowered,
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import Topic
-from langgraph.graph import START, StateGraph
+from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
@@ -17,7 +17,7 @@ from mahsm._progress import progress as show_progress
 from mahsm._slots import Slots
 from mahsm._types import State, Update
 from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_of
-from mahsm.edges._edge import Compiled
+from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listeners
 from mahsm.edges._outcomes import Outcomes
@@ -79,7 +79,11 @@ class VmapGraph(EdgeGraph[VmapRun]):
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
         builder.add_node(node, Node(task, task_async, name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
-        return builder.compile(name=self.spec.name)
+        arrows = [
+            arrow(START, node, self.spec.items_label, many=True),
+            arrow(node, END, ", ".join(self.spec.out_keys), many=True),
+        ]
+        return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=arrows)
 
     def _assignment(self, given: Any) -> Assignment | None:
         """What the task was sent; None if it was called with the state, to find out what there is still to do.

@@ -54,6 +54,18 @@ class VmapSpec:
     progress: bool | Literal["items"]
     reducers: Mapping[str, StateReducer] | None = None
 
+    @property
+    def items_label(self) -> str:
+        """What drawings say that goes to the target."""
+        if self.batch is not None:
+            return "each of batch"
+        return f"{self.sample} samples" if self.batch_key is None else f"each of {self.batch_key}"
+
+    @property
+    def out_keys(self) -> tuple[str, ...]:
+        """The keys that get what items give."""
+        return (self.out_key,) if isinstance(self.out_key, str) else self.out_key
+
     def items(self, state: State) -> list[Any]:
         """What the target is called for: the batch, or the numbers of the samples."""
         if self.batch is not None:
@@ -87,14 +99,14 @@ class VmapSpec:
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
-        keys = cast("tuple[str, ...]", self.out_key)
         written = as_dict(cast("object", update)) if isinstance(update, Mapping) else {}
-        found = {key: written[key] for key in keys if key in written}
+        found = {key: written[key] for key in self.out_keys if key in written}
         if found:
             return found
+        keys = ", ".join(map(repr, self.out_keys))
+        given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {', '.join(map(repr, keys))}, but the target gave {shown(cast('object', update))}. "
-            "Return a dict with one of these keys."
+            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys."
         )
 
     def _result(self, update: Update) -> Any:

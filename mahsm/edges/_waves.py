@@ -31,6 +31,11 @@ class Plan:
     ancestors: Mapping[str, frozenset[str]]
     order: list[str]
 
+    def direct(self, name: str) -> list[str]:
+        """Whom a branch depends on, without those on whom one of these depends."""
+        needs = self.ancestors[name]
+        return [other for other in self.order if other in needs and not any(other in self.ancestors[need] for need in needs)]
+
 
 def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_size: int | None, *, eager: bool) -> Plan:
     """Order branches.

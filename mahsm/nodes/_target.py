@@ -5,7 +5,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from langchain_core.language_models import BaseLanguageModel
@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence,
 from langchain_core.runnables.base import RunnableBindingBase
 from langgraph.config import get_config
 from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 from langgraph.runtime import Runtime
 from langgraph.types import Command
@@ -80,6 +81,19 @@ class Target:
     def module(self) -> Any:
         """The DSPy module that it is here and now, if it is one."""
         return None if self.held is None else self.held.current
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it is a graph with the name that LangGraph gives to all that were compiled without one."""
+        return self.name == node_name(Pregel.name) and isinstance(self.source, Runnable)
+
+    def named(self, name: str) -> "Target":
+        """The same under this name, in traces too, if it has none of its own."""
+        if not self.is_unnamed:
+            return self
+        config = {"run_name": name}
+        sync = functools.partial(self.source.invoke, config=config)
+        return replace(self, name=name, sync=sync, async_=functools.partial(self.source.ainvoke, config=config))
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""

@@ -1,0 +1,161 @@
+"""How an edge is drawn: what `get_graph` shows of its subgraph, here and in the drawing of a graph that holds it.
+
+LangGraph draws a graph level by level. It asks each subgraph for its drawing, takes away the first and the last node where it
+can, and puts the rest in the place of the node that holds it, under ids such as `fan:inside:first`. langchain-core writes
+Mermaid text of that, a box for each level. It leaves out a level that has no arrow of its own, with all that is below, and
+refuses two levels of one name. So an edge's drawing keeps its start and end, which gives every level below an arrow, and
+a level is called by its path, as in `usage().by_node`.
+
+The subgraph that runs is another matter: a node that were only drawn would cost a step, and change what is saved and streamed.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.graph import Edge as Arrow
+from langchain_core.runnables.graph import Graph, Node
+from langgraph.constants import END, START
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
+
+Compiled = CompiledStateGraph[Any, Any, Any, Any]
+DrawnT = TypeVar("DrawnT", bound=Compiled)
+
+_PLAIN = re.compile(r"[\w ,]+")
+"""Labels that every renderer can show: Mermaid's grammar stumbles over brackets, quotes and dots."""
+
+
+class Drawing(Graph):
+    """A drawing whose start and end stay where they are when LangGraph puts it into another one."""
+
+    def first_node(self) -> Node | None:
+        return self.nodes.get(START)
+
+    def last_node(self) -> Node | None:
+        return self.nodes.get(END)
+
+    def trim_first_node(self) -> None:
+        """Leave the start, which an arrow of this level begins at."""
+
+    def trim_last_node(self) -> None:
+        """Leave the end, which an arrow of this level ends at."""
+
+
+class DrawnGraph(Compiled):
+    """A graph that is drawn with these arrows between its nodes.
+
+    Args:
+        arrows: The arrows, those from the start and to the end included.
+        **options: The attributes of a compiled graph, as `copy` gives them.
+    """
+
+    def __init__(self, *, arrows: Sequence[Arrow], **options: Any) -> None:
+        super().__init__(**options)
+        self.arrows = arrows
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The drawing, with what the nodes hold, down to `xray` levels."""
+        if xray:
+            return _with_insides(self, config, xray, self.name)
+        drawing = Drawing()
+        for name in (START, *(name for name in self.nodes if name != START), END):
+            drawing.add_node(self.nodes[name].bound if name in self.builder.nodes else None, name)
+        drawing.edges.extend(self.arrows)
+        return drawing
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The awaitable twin of `get_graph`, in a thread."""
+        return await asyncio.to_thread(self.get_graph, config, xray=xray)
+
+
+class LoneGraph(Compiled):
+    """A graph with one node, which holds a graph: looked into, it is drawn as that one."""
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The drawing of the graph inside with `xray`, and else of the one node."""
+        if not xray:
+            return super().get_graph(config)
+        return next(inside for _, inside in _local_graphs(self)).get_graph(config, xray=_deeper(xray))
+
+    async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The awaitable twin of `get_graph`, in a thread."""
+        return await asyncio.to_thread(self.get_graph, config, xray=xray)
+
+
+def drawn_as(kind: type[DrawnT], graph: Compiled, **more: Any) -> DrawnT:
+    """The compiled graph as one of a class that draws it otherwise, and does all else as it does."""
+    return kind(**{name: value for name, value in vars(graph).items() if name != "__orig_class__"}, **more)
+
+
+def arrow(source: str, target: str, label: str = "", *, many: bool = False) -> Arrow:
+    """An arrow between two nodes; with `many` dotted, as LangGraph's conditional ones are, since items go along it."""
+    return Arrow(source, target, label if _PLAIN.fullmatch(label) else None, many)
+
+
+def _with_insides(graph: Any, config: RunnableConfig | None, xray: int | bool, path: str) -> Graph:
+    """The drawing of a graph in which what its nodes hold is drawn, too; a graph on another machine is only a node."""
+    drawn: Graph = graph.get_graph(config)
+    if not xray:
+        return drawn
+    held = {name: inside for name, inside in _local_graphs(graph) if name in drawn.nodes}
+    neighbours = {name for edge in drawn.edges if {edge.source, edge.target} <= held.keys() for name in edge[:2]}
+    for name, inside in held.items():
+        level = f"{path}/{name}"
+        inner = _with_insides(inside, config, _deeper(xray), level)
+        _put(drawn, name, inner, level, trim=name not in neighbours)
+    return drawn
+
+
+def _local_graphs(graph: Any) -> list[tuple[str, Any]]:
+    """The graphs that the nodes of a graph hold, without those that only another machine can draw."""
+    return [(name, inside) for name, inside in graph.get_subgraphs() if isinstance(inside, Pregel)]
+
+
+def _deeper(xray: int | bool) -> int | bool:
+    """What is left of `xray` a level below, counted as LangGraph does."""
+    return xray if isinstance(xray, bool) or xray <= 0 else xray - 1
+
+
+def _put(drawn: Graph, name: str, inner: Graph, level: str, *, trim: bool) -> None:
+    """Put the drawing of what a node holds in the node's place."""
+    first, last = _trimmed(inner) if trim and not isinstance(inner, Drawing) else (START, _ends(inner))
+    del drawn.nodes[name]
+    outside = [(edge, edge.source == name, edge.target == name) for edge in drawn.edges]
+    drawn.edges = [
+        edge.copy(source=source, target=f"{level}:{first}" if enters else edge.target)
+        for edge, leaves, enters in outside
+        for source in ([f"{level}:{end}" for end in last] if leaves else [edge.source])
+    ]
+    drawn.extend(inner, prefix=level)
+
+
+def _trimmed(inner: Graph) -> tuple[str, list[str]]:
+    """Take start and end away where one arrow leads from and to them, if the level keeps an arrow; where it begins and ends."""
+    first, last = START, _ends(inner)
+    begins = [edge for edge in inner.edges if edge.source == START]
+    finishes = [edge for edge in inner.edges if edge.target == END]
+    rest = [edge for edge in inner.edges if edge not in begins and edge not in finishes]
+    if not any(_level(edge.source) != _level(edge.target) for edge in rest):
+        return first, last
+    if len(begins) == 1:
+        first = begins[0].target
+        inner.remove_node(inner.nodes[START])
+    if len(finishes) == 1:
+        last = [finishes[0].source]
+        inner.remove_node(inner.nodes[END])
+    return first, last
+
+
+def _ends(drawn: Graph) -> list[str]:
+    """Where a drawing ends. That of a graph whose nodes say themselves where to go on may have no end."""
+    if END in drawn.nodes:
+        return [END]
+    sources = {edge.source for edge in drawn.edges}
+    return [name for name in drawn.nodes if name not in sources] or list(drawn.nodes)[-1:]
+
+
+def _level(name: str) -> str:
+    return name.partition(":")[0]
