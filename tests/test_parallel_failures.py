@@ -228,16 +228,17 @@ class Forgets(InMemorySaver):
         self.put_writes(config, writes, task_id, task_path)
 
 
-@pytest.mark.parametrize("scheduler", ["wave", "sequential"])
+@pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str, scheduler: Any) -> None:
+def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str, options: Any) -> None:
     """The one after it was saved, and the next one sees both: it has to wait, and not only for its neighbour."""
     calls: list[str] = []
     down = [True]
 
     def step(name: str) -> Any:
-        def target(state: dict[str, Any]) -> dict[str, Any]:
+        async def target(state: dict[str, Any]) -> dict[str, Any]:
             calls.append(name)
+            await asyncio.sleep(0)
             if name == "c" and down:
                 down.clear()
                 raise ConnectionError("down")
@@ -252,7 +253,7 @@ def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str
     ]
     saver = Forgets()
     saver.forgotten = "a"
-    graph = parallel(branches, scheduler=scheduler, name="edge").compile(checkpointer=saver)
+    graph = parallel(branches, name="edge", **options).compile(checkpointer=saver)
     with pytest.raises(ConnectionError, match="down"):
         run(graph, {"text": "x"}, mode, thread())
     saver.forgotten = None

@@ -134,7 +134,8 @@ class ParallelRun(EdgeRun):
 
     def _before(self, branch: BranchSpec) -> Iterable[str]:
         """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome of a branch may
-        have been saved, and that of one before it lost."""
+        have been saved, and that of one before it lost.
+        """
         return dict.fromkeys([*self.spec.plan.waits[branch.name], *self.spec.plan.sees[branch.name]])
 
     def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
