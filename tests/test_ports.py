@@ -103,7 +103,7 @@ def test_a_resume_keeps_what_was_written(mode: str) -> None:
     with pytest.raises(ValueError, match="once"):
         run(graph, {"sections": ["a", "b", "c"]}, mode, config)
     assert run(graph, None, mode, config)["sources"] == "abc"
-    assert calls == ["a", "b", "c", "c"]
+    assert sorted(calls) == ["a", "b", "c", "c"]
 
 
 @pytest.mark.parametrize("given", ["text", {"other": 1}, None])
@@ -175,7 +175,7 @@ def test_a_batch_by_a_function_resumes(mode: str) -> None:
     with pytest.raises(ValueError, match="once"):
         run(graph, {"n": 4}, mode, config)
     assert run(graph, None, mode, config)["ys"] == [0, 1, 2, 3]
-    assert calls == [0, 1, 2, 2, 3]
+    assert sorted(calls) == [0, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
