@@ -59,10 +59,11 @@ class Machine:
         return {"answer": self.model.invoke(", ".join(document.page_content for document in state["documents"])).text}
 
     def grade_in_a_loop(self, state: Rag) -> dict[str, Any]:
-        kept: list[Document] = []
-        for document in state["documents"]:
-            if self.grader.invoke({"document": document.page_content, "question": state["question"]}).relevant:
-                kept.append(document)
+        kept = [
+            document
+            for document in state["documents"]
+            if self.grader.invoke({"document": document.page_content, "question": state["question"]}).relevant
+        ]
         return {"documents": kept, "search": len(kept) < 3}
 
     def by_loop(self) -> StateGraph[Any, Any, Any, Any]:
