@@ -61,6 +61,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.communicate()
 
 
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """How to connect to a PostgreSQL of our own."""
+    from tests.kills.database import postgres, programs
+
+    if programs() is None:
+        pytest.skip("no PostgreSQL; Debian has it in the package postgresql")
+    pytest.importorskip("psycopg", reason="no psycopg; it is in the dev dependencies")
+    with postgres() as address:
+        yield address
+
+
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """Each of LangGraph's caches."""
