@@ -31,6 +31,7 @@ from typing_extensions import TypedDict
 
 from benchmarks import report
 from benchmarks.report import Figure
+from benchmarks.streaming import WORDS, streaming
 from mahsm import vmap
 
 CONCURRENCY = 64
@@ -317,6 +318,9 @@ def main(*, quick: bool) -> int:
     ideal = items * LATENCY / CONCURRENCY
     growth = {contender: memory(contender, largest) for contender in ("gather + semaphore", "vmap")}
 
+    chats = 20 if quick else 200
+    tokens = streaming(chats, rounds=1 if quick else 5)
+
     floor_cost, edge_cost = cpu["gather + semaphore", "none", large], cpu["vmap", "none", large]
     edge_growth = cpu["vmap", "none", largest] / edge_cost
     sqlite_growth = cpu["vmap", "sqlite", largest] / cpu["vmap", "none", largest]
@@ -335,6 +339,7 @@ def main(*, quick: bool) -> int:
         Figure(f"invoke / bare thread pool, {waits}", walls["vmap, invoke"] / walls["bare thread pool"], 1.05),
         Figure(f"peak memory growth, vmap / floor, N={largest:,}", growth["vmap"] / growth["gather + semaphore"], 1.5),
         Figure("import mahsm, CPU", import_seconds(), 0.1, "s"),
+        Figure(f"tokens streamed, vmap / Send, {chats} items of {WORDS}", tokens["vmap"] / tokens["Send"], 1.1),
     ]
     tables.append(wall_table(walls, ideal))
     for table in tables:
@@ -344,6 +349,7 @@ def main(*, quick: bool) -> int:
         "cpu_and_wall_us_per_item": [vars(cost) for cost in costs],
         "wall_s": {**walls, "ideal": ideal},
         "memory_growth_kib": growth,
+        "cpu_us_per_token": tokens,
     }
     path = report.save("fanout", figures, measurements, quick=quick)
     plot(costs, path.with_suffix(".png"))

@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 import pytest
 from langchain_core.language_models import FakeListChatModel
+from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
 
@@ -111,7 +112,7 @@ def test_tokens_of_a_plain_function_have_to_be_told(name: str) -> None:
         edge_of(rate_limit=RateLimit(name, tpm=600))
     edge_of(rate_limit=RateLimit(name, tpm=600, tokens=10))
     edge_of(ASK, rate_limit=RateLimit(name, tpm=600))
-    edge_of(FakeListChatModel(responses=["x"]), rate_limit=RateLimit(name, tpm=600))
+    edge_of(PromptTemplate.from_template("{item}") | FakeListChatModel(responses=["x"]), rate_limit=RateLimit(name, tpm=600))
     with pytest.raises(LimitError, match="plain function"):
         edge_of(RunnableLambda(lambda state: state), rate_limit=RateLimit(name, tpm=600))
 

@@ -212,3 +212,50 @@ def test_branches_are_tasks_of_langgraph() -> None:
 def test_the_subgraph_runs_only_in_its_edge() -> None:
     with pytest.raises(EdgeError, match="this subgraph runs only inside its edge"):
         parallel([writes("a", 1)]).graph.invoke({})
+
+
+class Forgets(InMemorySaver):
+    """A checkpointer that was killed before it had written what one branch gave."""
+
+    forgotten: str | None = None
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        given = [outcome["branch"] for channel, value in writes if channel == "done" for outcome in value]
+        if self.forgotten not in given:
+            super().put_writes(config, writes, task_id, task_path)
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        self.put_writes(config, writes, task_id, task_path)
+
+
+@pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str, options: Any) -> None:
+    """The one after it was saved, and the next one sees both: it has to wait, and not only for its neighbour."""
+    calls: list[str] = []
+    down = [True]
+
+    def step(name: str) -> Any:
+        async def target(state: dict[str, Any]) -> dict[str, Any]:
+            calls.append(name)
+            await asyncio.sleep(0)
+            if name == "c" and down:
+                down.clear()
+                raise ConnectionError("down")
+            return {name: "".join(sorted(key for key in "abc" if key in state))}
+
+        return target
+
+    branches = [
+        Branch(step("a"), name="a"),
+        Branch(step("b"), name="b", after="a"),
+        Branch(step("c"), name="c", after="b"),
+    ]
+    saver = Forgets()
+    saver.forgotten = "a"
+    graph = parallel(branches, name="edge", **options).compile(checkpointer=saver)
+    with pytest.raises(ConnectionError, match="down"):
+        run(graph, {"text": "x"}, mode, thread())
+    saver.forgotten = None
+    assert run(graph, None, mode, thread())["c"] == "ab"
+    assert calls == ["a", "b", "c", "a", "c"]

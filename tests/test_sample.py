@@ -138,8 +138,8 @@ def test_functions_get_the_number_and_the_state() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "batch_key=None and sample=None; expected one of them"),
-        ({"batch_key": "xs", "sample": 3}, "batch_key='xs' and sample=3; expected one of them"),
+        ({}, "batch_key=None, batch=None and sample=None; expected one of them"),
+        ({"batch_key": "xs", "sample": 3}, "batch_key='xs', batch=None and sample=3; expected one of them"),
         ({"sample": 0}, "sample=0"),
         ({"sample": "3"}, "sample='3'"),
         ({"sample": 3, "dedupe_key": str}, "dedupe_key= with sample=3, whose items are equal on purpose"),

@@ -344,9 +344,10 @@ async def test_cancelling_a_run_of_nested_edges_leaves_nothing(no_threads_left: 
 
 
 CTRL_C = """
-import sys, threading, time
+import signal, sys, threading, time
 from mahsm import vmap
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a shell began in the background ignores it
 calls = 0
 
 def work(state):

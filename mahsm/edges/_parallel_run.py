@@ -1,7 +1,7 @@
 """One run of a `parallel` edge: each branch waits for its turn, and says what became of it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,7 @@ class ParallelRun(EdgeRun):
         """Run a branch when its turn has come; what its task hands in."""
         with self.break_off.running():
             try:
-                for name in self.spec.plan.waits[branch.name]:
+                for name in self._before(branch):
                     await self._ends[name].wait_async(self.waits.stoppable)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
@@ -96,7 +96,7 @@ class ParallelRun(EdgeRun):
         """The blocking twin of `branch_async`."""
         with self.break_off.running():
             try:
-                for name in self.spec.plan.waits[branch.name]:
+                for name in self._before(branch):
                     self._ends[name].wait(self.waits.stoppable)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
@@ -131,6 +131,12 @@ class ParallelRun(EdgeRun):
             return self._succeeded(branch, update)
         except BaseException as error:  # noqa: BLE001  the policy decides
             return self._ended_with(branch, error, item)
+
+    def _before(self, branch: BranchSpec) -> Iterable[str]:
+        """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome of a branch may
+        have been saved, and that of one before it lost.
+        """
+        return dict.fromkeys([*self.spec.plan.waits[branch.name], *self.spec.plan.sees[branch.name]])
 
     def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
         """What a task hands in of a branch; then those that wait for it may begin."""

@@ -4,6 +4,7 @@
 - `_server`    `ModelServer`: speaks the OpenAI chat API on loopback
 - `_provider`  `Provider`: the same with limits, in a process of its own
 - `_fake_lm`   `FakeLM`: a `dspy.LM` without a server; it imports DSPy, so it is loaded when first used
+- `_chat_model`  `FakeChatModel`: the same for LangChain, loaded when first used
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,34 @@ from typing import TYPE_CHECKING, Any
 from mahsm._lazy import attach
 from mahsm.testing._answers import Call as Call
 from mahsm.testing._answers import Reply as Reply
+from mahsm.testing._answers import ToolCall as ToolCall
 from mahsm.testing._provider import Provider as Provider
 from mahsm.testing._provider import ProviderReport as ProviderReport
 from mahsm.testing._server import ModelServer as ModelServer
 
 if TYPE_CHECKING:
+    from mahsm.testing._chat_model import FakeChatModel as FakeChatModel
+    from mahsm.testing._chat_model import ModelError as ModelError
     from mahsm.testing._fake_lm import FakeLM as FakeLM
 
-__all__ = ["Call", "FakeLM", "ModelServer", "Provider", "ProviderReport", "Reply"]
+__all__ = [
+    "Call",
+    "FakeChatModel",
+    "FakeLM",
+    "ModelError",
+    "ModelServer",
+    "Provider",
+    "ProviderReport",
+    "Reply",
+    "ToolCall",
+]
+
+_LAZY = {
+    "FakeChatModel": "mahsm.testing._chat_model",
+    "FakeLM": "mahsm.testing._fake_lm",
+    "ModelError": "mahsm.testing._chat_model",
+}
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"FakeLM": "mahsm.testing._fake_lm"}, name)
+    return attach(__name__, _LAZY, name)

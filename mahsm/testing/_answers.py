@@ -6,8 +6,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import cleandoc
 from typing import Any, TypeAlias, cast
 
@@ -51,6 +51,12 @@ class Call:
         return self.inputs[name]
 
     @property
+    def tools(self) -> list[str]:
+        """Names of the tools that the model may call."""
+        given = cast("list[dict[str, Any]]", self.body.get("tools") or [])
+        return [str(tool.get("function", tool).get("name", "")) for tool in given]
+
+    @property
     def inputs(self) -> dict[str, str]:
         """The input fields of a DSPy prompt, as texts."""
         return _fields_of(self.text)
@@ -79,11 +85,27 @@ class Call:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """An answer of a model that calls a tool.
+
+    Attributes:
+        name: The tool's name.
+        args: Its arguments.
+        id: What its result is known by; by default `call_1`, `call_2`, and so on, for each model.
+    """
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    id: str | None = None
+
+
+@dataclass(frozen=True)
 class Reply:
     """An answer of a model.
 
     Attributes:
         content: The model's text; or a mapping, which becomes the fields of a DSPy answer.
+        tool_calls: Tools that it calls, at once if there are several.
         status: HTTP status; from 400 on, `content` is the error's message.
         retry_after: Seconds of a Retry-After header.
         latency: Seconds that this answer takes, in place of the model's.
@@ -97,6 +119,7 @@ class Reply:
     latency: float | None = None
     usage: tuple[int, int] | None = None
     raw: bytes | None = None
+    tool_calls: Sequence[ToolCall] = ()
 
     @classmethod
     def rate_limited(cls, retry_after: float | None = None) -> "Reply":
@@ -120,7 +143,7 @@ class Reply:
         return _as_json(self.content) if "Respond with a JSON object" in call.text else _as_fields(self.content)
 
 
-Answer: TypeAlias = str | Mapping[str, object] | Reply
+Answer: TypeAlias = str | Mapping[str, object] | ToolCall | Reply
 Answers: TypeAlias = Answer | Iterable[Answer] | Callable[[Call], Answer]
 
 
@@ -144,6 +167,7 @@ class Model:
         self._lock = threading.Lock()
         self._answer = _chooser(answers, owner)
         self._times: Counter[str] = Counter()
+        self._tool_calls = itertools.count(1)
         self.calls: list[Call] = []
         self.answering = 0
         self.most_at_once = 0
@@ -161,7 +185,16 @@ class Model:
             answer = self._answer(call)
         except Exception as error:  # noqa: BLE001  a test's own function: its client shall hear of it
             answer = Reply(f"answers raised {error!r}", status=500)
-        return call, answer if isinstance(answer, Reply) else Reply(answer)
+        return call, self._reply(answer)
+
+    def _reply(self, answer: Answer) -> Reply:
+        if isinstance(answer, ToolCall):
+            answer = Reply(tool_calls=[answer])
+        if not isinstance(answer, Reply):
+            return Reply(answer)
+        with self._lock:
+            named = [one if one.id else replace(one, id=f"call_{next(self._tool_calls)}") for one in answer.tool_calls]
+        return replace(answer, tool_calls=named)
 
     def end(self, call: Call, status: int) -> None:
         """The request has been answered."""
@@ -173,7 +206,8 @@ class Model:
 
 def tokens_of(call: Call, reply: Reply) -> tuple[int, int]:
     """Tokens in and out of a call."""
-    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(reply.text(call)))
+    written = reply.text(call) + "".join(one.name + json.dumps(dict(one.args)) for one in reply.tool_calls)
+    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(written))
 
 
 def pieces_of(text: str) -> list[str]:
@@ -184,7 +218,7 @@ def pieces_of(text: str) -> list[str]:
 def _chooser(answers: Answers, owner: str) -> Callable[[Call], Answer]:
     if callable(answers):
         return answers
-    if isinstance(answers, str | Mapping | Reply):
+    if isinstance(answers, str | Mapping | Reply | ToolCall):
         return lambda _: cast("Answer", answers)
     following = list(answers)
     if not following:

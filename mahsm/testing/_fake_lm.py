@@ -103,11 +103,14 @@ class _Provider:
         if reply.status >= 400:
             _raise(reply)
         tokens_in, tokens_out = tokens_of(call, reply)
+        called = [lm15.ToolCallPart(id=one.id or "", name=one.name, input=dict(one.args)) for one in reply.tool_calls]
+        text = reply.text(call)
+        texts = [lm15.TextPart(text)] if text or not called else []
         return lm15.Response(
             id=None,
             model=call.model,
-            message=lm15.Message.assistant([lm15.TextPart(reply.text(call))]),
-            finish_reason="stop",
+            message=lm15.Message.assistant([*texts, *called]),
+            finish_reason="tool_call" if called else "stop",
             usage=lm15.Usage(input_tokens=tokens_in, output_tokens=tokens_out),
         )
 

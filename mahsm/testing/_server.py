@@ -5,13 +5,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, tokens_of
+from mahsm.testing._answers import Answers, Call, Model, Reply, ToolCall, pieces_of, tokens_of
 
 if TYPE_CHECKING:
     import dspy
@@ -23,8 +23,8 @@ class ModelServer:
 
     Args:
         answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
-            function of the `Call` returns. A text is the model's text, a mapping the fields of a DSPy answer, and a `Reply`
-            says more.
+            function of the `Call` returns. A text is the model's text, a mapping the fields of a DSPy answer, a `ToolCall`
+            calls a tool, and a `Reply` says more.
         latency: Seconds that each answer takes.
 
     Attributes:
@@ -143,9 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for piece in [*pieces_of(reply.text(call)), None]:
-            delta = {} if piece is None else {"content": piece}
-            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": "stop" if piece is None else None}
+        for delta in [*_deltas(call, reply), {}]:
+            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None if delta else _finish(reply)}
             self._event({**_answer(call, "chat.completion.chunk"), "choices": [choice]})
         self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
         self.wfile.write(b"data: [DONE]\n\n")
@@ -164,8 +163,31 @@ def _payload(call: Call, reply: Reply) -> bytes:
         return reply.raw
     if reply.status >= 400:
         return _error(str(reply.content), reply.status)
-    choice = {"index": 0, "message": {"role": "assistant", "content": reply.text(call)}, "finish_reason": "stop"}
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text(call)}
+    if reply.tool_calls:
+        message |= {"content": message["content"] or None, "tool_calls": [_called(one) for one in reply.tool_calls]}
+    choice = {"index": 0, "message": message, "finish_reason": _finish(reply)}
     return json.dumps({**_answer(call, "chat.completion"), "choices": [choice], "usage": _usage(call, reply)}).encode()
+
+
+def _deltas(call: Call, reply: Reply) -> Iterator[dict[str, Any]]:
+    """The answer in the pieces in which a model streams it."""
+    for piece in pieces_of(reply.text(call)):
+        yield {"content": piece}
+    for index, one in enumerate(reply.tool_calls):
+        called = _called(one)
+        arguments = called["function"]["arguments"]
+        yield {"tool_calls": [{"index": index, **called, "function": {"name": one.name, "arguments": ""}}]}
+        for piece in pieces_of(arguments):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+
+
+def _called(one: ToolCall) -> dict[str, Any]:
+    return {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": json.dumps(dict(one.args))}}
+
+
+def _finish(reply: Reply) -> str:
+    return "tool_calls" if reply.tool_calls else "stop"
 
 
 def _answer(call: Call, kind: str) -> dict[str, Any]:

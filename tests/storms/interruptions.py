@@ -42,13 +42,15 @@ def cancels(times: int) -> str:
 
 def interrupts(times: int) -> str:
     """Ctrl-C comes in the main thread."""
-    chance, interrupted = random.Random(2), 0
+    chance, sent, interrupted = random.Random(2), 0, 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a shell began in the background ignores it
     for edge in kinds().values():
         check_alive(edge)
         for _ in range(max(1, times // 6)):
             seconds = chance.uniform(0.002, 0.03)
             timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
             began = time.monotonic()
+            sent += 1
             timer.start()
             try:
                 try:
@@ -60,4 +62,5 @@ def interrupts(times: int) -> str:
                 interrupted += 1
             assert time.monotonic() - began < 10, "the run went on after Ctrl-C"
             check_alive(edge)
+    assert interrupted == sent, f"{interrupted} runs of {sent} were interrupted"
     return f"{interrupted} interrupted"
