@@ -6,7 +6,6 @@ import pytest
 
 from tests.kills.killing import kill_and_resume, plan_of
 
-
 SAMPLE = [
     ("flat", "sqlite", True, 0.0),
     ("flat", "async-sqlite", False, 0.02),

@@ -1,64 +1,30 @@
-"""A chat model whose answers are a function of what it is asked, and what two runs of a machine are compared by."""
+"""A chat model that answers by LangChain's messages, and what two runs of a machine are compared by."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import Field
+from langchain_core.messages import BaseMessage, convert_to_messages
+
+from mahsm.testing import FakeChatModel, Reply, ToolCall
+
+Answer: TypeAlias = Callable[[list[BaseMessage]], str | Reply]
 
 
-class Chat(BaseChatModel):
-    """Answers by `answer(messages)`, word by word if it is streamed, and notes the last message of each call."""
+class Chat(FakeChatModel):
+    """Answers by a function of the messages."""
 
-    answer: Callable[[list[BaseMessage]], AIMessage | str]
-    asked: list[str] = Field(default_factory=list)
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        self.asked.append(messages[-1].text)
-        given = self.answer(messages)
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(given) if isinstance(given, str) else given)])
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        message = self._generate(messages).generations[0].message
-        assert isinstance(message, AIMessage)
-        for word in message.text.split():
-            yield _told(AIMessageChunk(word), run_manager)
-        calls = [{"name": c["name"], "args": c["args"], "id": c["id"], "type": "tool_call"} for c in message.tool_calls]
-        yield _told(AIMessageChunk("", tool_calls=calls, chunk_position="last"), run_manager)
+    def __init__(self, answer: Answer, **options: Any) -> None:
+        super().__init__(lambda call: answer(convert_to_messages(call.messages)), **options)
 
     @property
-    def _llm_type(self) -> str:
-        return "chat"
+    def asked(self) -> list[str]:
+        """The last message of each call."""
+        return [call.text for call in self.calls]
 
 
-def _told(message: AIMessageChunk, run_manager: CallbackManagerForLLMRun | None) -> ChatGenerationChunk:
-    chunk = ChatGenerationChunk(message=message)
-    if run_manager is not None:
-        run_manager.on_llm_new_token(message.text, chunk=chunk)
-    return chunk
-
-
-def calls(*tools: tuple[str, dict[str, Any]]) -> AIMessage:
+def tool_calls(*tools: tuple[str, dict[str, Any]]) -> Reply:
     """An answer that calls tools, by names and arguments."""
-    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": f"{name}-{i}"} for i, (name, args) in enumerate(tools)])
+    return Reply(tool_calls=[ToolCall(name, args, f"{name}-{number}") for number, (name, args) in enumerate(tools)])
 
 
 def plain(value: Any) -> Any:

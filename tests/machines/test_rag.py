@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from mahsm import connect, vmap
 from tests.helpers import MODES, run, thread
-from tests.machines.chat import Chat, calls
+from tests.machines.chat import Chat, tool_calls
 
 
 class Rag(TypedDict):
@@ -40,12 +40,12 @@ LIBRARY = [
 
 def answer(messages: list[BaseMessage]) -> Any:
     text = messages[-1].text
-    return calls(("Grade", {"relevant": "wind" in text})) if text.startswith("grade") else f"answer from {text}"
+    return tool_calls(("Grade", {"relevant": "wind" in text})) if text.startswith("grade") else f"answer from {text}"
 
 
 class Machine:
     def __init__(self) -> None:
-        self.model = Chat(answer=answer)
+        self.model = Chat(answer)
         prompt = ChatPromptTemplate.from_template("grade {document} for {question}")
         self.grader = prompt | self.model.with_structured_output(Grade)
 

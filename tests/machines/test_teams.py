@@ -18,7 +18,7 @@ from langgraph_swarm import SwarmState, create_handoff_tool, create_swarm
 
 from mahsm import connect, vmap
 from tests.helpers import MODES, run, thread
-from tests.machines.chat import Chat, calls, plain
+from tests.machines.chat import Chat, plain, tool_calls
 
 
 class Tasks(MessagesState):
@@ -66,7 +66,7 @@ def person(messages: list[BaseMessage]) -> str:
 def lead(messages: list[BaseMessage]) -> Any:
     """Hands over to the expert, and tells what the expert has found."""
     said = [message.text for message in messages if message.name == "expert" and message.text]
-    return f"It is {said[0]}." if said else calls(("transfer_to_expert", {}))
+    return f"It is {said[0]}." if said else tool_calls(("transfer_to_expert", {}))
 
 
 def supervised(expert: Any, model: Chat, **options: Any) -> Any:
@@ -84,14 +84,14 @@ def expert(messages: list[BaseMessage]) -> Any:
     last = messages[-1]
     if isinstance(last, ToolMessage) and last.name in ("add", "add_all"):
         return last.text
-    return calls(("add", {"numbers": person(messages).removeprefix("add ")}))
+    return tool_calls(("add", {"numbers": person(messages).removeprefix("add ")}))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_supervisor_and_its_agents_for_each_item(mode: str) -> None:
     ends: list[Any] = []
     for build in (by_send, by_edge):
-        models = Chat(answer=lead), Chat(answer=expert)
+        models = Chat(lead), Chat(expert)
         graph = build(supervised(create_agent(models[1], [add], name="expert"), models[0]))
         state = run(graph, GIVEN, mode, thread())
         ends.append((plain(state), [sorted(model.asked) for model in models]))
@@ -113,9 +113,9 @@ def test_a_tool_of_an_agent_calls_an_edge(mode: str) -> None:
         last = messages[-1]
         if isinstance(last, ToolMessage) and last.name == "add_all":
             return last.text
-        return calls(("add_all", {"rows": [[1, 2], [3, 4]]}))
+        return tool_calls(("add_all", {"rows": [[1, 2], [3, 4]]}))
 
-    team = supervised(create_agent(Chat(answer=ask), [add_all], name="expert"), Chat(answer=lead))
+    team = supervised(create_agent(Chat(ask), [add_all], name="expert"), Chat(lead))
     assert last_text(run(team, given_to_team("sum"), mode)) == "It is [3, 7]."
 
 
@@ -151,7 +151,7 @@ def agent_that_is_an_edge() -> Any:
 @pytest.mark.parametrize(("agent", "said"), [(agent_with_an_edge, "[4, 6]"), (agent_that_is_an_edge, "4")])
 @pytest.mark.parametrize("mode", MODES)
 def test_an_edge_is_one_of_the_agents(mode: str, agent: Any, said: str) -> None:
-    model = Chat(answer=lead)
+    model = Chat(lead)
     team = supervised(agent(), model, output_mode="full_history")
     state = run(team, given_to_team("add 2 3"), mode)
     assert last_text(state) == f"It is {said}."
@@ -177,7 +177,7 @@ def test_a_swarm_for_each_item_begins_with_its_own_agent(mode: str) -> None:
     """The parent's `active_agent` and messages are no business of the swarms inside, as by a `Send`."""
     ends: list[Any] = []
     for build in (by_send, by_edge):
-        models = Chat(answer=lambda messages: calls(("transfer_to_back", {}))), Chat(answer=expert)
+        models = Chat(lambda messages: tool_calls(("transfer_to_back", {}))), Chat(expert)
         graph = build(swarm(models))
         ends.append((plain(run(graph, GIVEN, mode, thread())), [sorted(model.asked) for model in models]))
     assert ends[0] == ends[1]
@@ -188,7 +188,7 @@ def test_a_swarm_for_each_item_begins_with_its_own_agent(mode: str) -> None:
 @pytest.mark.parametrize(("inherit", "begins"), [(None, 1), (["active_agent"], 0)])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_parents_active_agent_is_inherited_if_asked_for(mode: str, inherit: Any, begins: int) -> None:
-    models = Chat(answer=lambda messages: calls(("transfer_to_back", {}))), Chat(answer=expert)
+    models = Chat(lambda messages: tool_calls(("transfer_to_back", {}))), Chat(expert)
     edge = vmap(
         swarm(models), batch_key="tasks", out_key="results", item_to_state=given_to_team, result=last_text, inherit=inherit
     )
