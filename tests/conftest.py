@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 """Which of the processes that run the suite side by side this is; each has a cache of its own."""
 
 os.environ["DSPY_CACHEDIR"] = os.path.join(os.path.dirname(__file__), os.pardir, ".pytest_cache", f"dspy-{WORKER}")
+
+
+def pytest_report_header() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("langgraph", "langchain-core"))
 
 
 @pytest.fixture
@@ -59,6 +64,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield str(socket)
     process.terminate()
     process.communicate()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """How to connect to a PostgreSQL of our own."""
+    from tests.kills.database import postgres, programs
+
+    if programs() is None:
+        pytest.skip("no PostgreSQL; Debian has it in the package postgresql")
+    pytest.importorskip("psycopg", reason="no psycopg; it is in the dev dependencies")
+    with postgres() as address:
+        yield address
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -21,7 +21,7 @@ from mahsm._stops import Stops
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
-from mahsm.edges._heard import RUNTIME, Heard, Show, as_of_node, handlers_of, is_inside_item, translated, unheard
+from mahsm.edges._heard import RUNTIME, Heard, Show, as_by_node, as_of_node, handlers_of, is_inside_item, translated, unheard
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
 from mahsm.nodes._target import Target
@@ -57,7 +57,7 @@ class EdgeRun(ABC):
         """What traces show of it, if anybody traces."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
-        self.writer = runtime.stream_writer if runtime else None
+        self.writer = as_by_node(runtime.stream_writer, config) if runtime else None
         """The stream of the node that the edge is; inside of an item, that of the outer edge."""
         self.is_node = runtime is not None and not is_inside_item(config)
         """Whether it runs in a node of a graph, and not in an item, or alone."""

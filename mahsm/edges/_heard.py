@@ -25,7 +25,7 @@ from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
 from mahsm._types import AsyncCall, State, SyncCall, Update
-from mahsm.edges._items import current_item
+from mahsm.edges._items import Writer, current_item
 from mahsm.nodes._node import Node
 
 EDGE = "mahsm_edge"
@@ -107,10 +107,25 @@ def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str) -> Runna
     own: dict[str, Any] = config.get("configurable", {})
     outer: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
     if RUNTIME in own and outer is not None:
-        own = {**own, RUNTIME: own[RUNTIME].override(stream_writer=outer.stream_writer)}
+        own = {**own, RUNTIME: own[RUNTIME].override(stream_writer=as_by_node(outer.stream_writer, node))}
     metadata = {**node.get("metadata", {}), EDGE: edge}
     seen = {"callbacks": node.get("callbacks"), "tags": node.get("tags", [])}
     return cast("RunnableConfig", {**config, **seen, "metadata": metadata, "configurable": own})
+
+
+def as_by_node(writer: Writer, node: RunnableConfig) -> Writer:
+    """A stream writer of a node that writes as the node wherever it is called; LangGraph's takes the ambient namespace."""
+    if RUNTIME not in node.get("configurable", {}):
+        return writer
+
+    def write(event: Any) -> None:
+        token = var_child_runnable_config.set(node)
+        try:
+            writer(event)
+        finally:
+            var_child_runnable_config.reset(token)
+
+    return write
 
 
 def is_inside_item(config: RunnableConfig) -> bool:

@@ -1,22 +1,10 @@
 """A few kills of each kind; `python -m tests.kills` runs many."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
-from tests.kills.database import postgres, programs
 from tests.kills.killing import kill_and_resume, plan_of
-
-
-@pytest.fixture(scope="session")
-def database() -> Iterator[str]:
-    if programs() is None:
-        pytest.skip("no PostgreSQL; Debian has it in the package postgresql")
-    pytest.importorskip("psycopg", reason="no psycopg; it is in the dev dependencies")
-    with postgres() as address:
-        yield address
-
 
 SAMPLE = [
     ("flat", "sqlite", True, 0.0),
