@@ -21,7 +21,7 @@ from langgraph.prebuilt import ToolNode
 from typing_extensions import TypedDict
 
 import mahsm
-from mahsm import Budget, RateLimit, Retry, is_item_error, limits, vmap
+from mahsm import Budget, RateLimit, Retry, _chat_models, is_item_error, limits, vmap
 from mahsm.limits._registry import bucket
 from mahsm.testing import Call, FakeChatModel, FakeLM, ModelServer, Reply, StatusError, ToolCall
 from tests import helpers
@@ -468,3 +468,20 @@ def test_a_user_gives_the_price_of_a_model_that_nobody_knows(mode: str) -> None:
     with mahsm.usage({"model": (1.0, 2.0)}) as used:
         run_edge(edge_of(create_agent(model, tools=[])), "a", mode)
     assert used.usd == pytest.approx(3e-5)
+
+
+def test_calls_of_whose_end_nobody_is_told_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_chat_models, "_MOST_OPEN", 2)
+
+    async def cancelled(model: Any) -> None:
+        call = asyncio.ensure_future(model.ainvoke("?"))
+        while not model.calls:  # noqa: ASYNC110  what begins there is the call itself
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+
+    with mahsm.usage() as used:
+        for _ in range(5):
+            asyncio.run(cancelled(FakeChatModel("yes", latency=60)))
+    assert used.calls == 5
+    assert len(_chat_models._SEES._asked) <= 2

@@ -250,10 +250,10 @@ def _reply(answer: Answer) -> Reply:
         return answer
     if isinstance(answer, str | Mapping):
         return Reply(answer)
-    calls = (answer,) if isinstance(answer, ToolCall) else tuple(answer)
-    if not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
+    calls: Sequence[object] = (answer,) if isinstance(answer, ToolCall) else answer
+    if not isinstance(calls, Sequence) or not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{shown(answer)} is no answer; expected a text, a mapping, a ToolCall, a list of them, or a Reply")
-    return Reply(tool_calls=calls)
+    return Reply(tool_calls=cast("Sequence[ToolCall]", calls))
 
 
 def _content(message: Mapping[str, Any]) -> str:
