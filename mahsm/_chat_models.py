@@ -51,7 +51,7 @@ class _Sees(BaseCallbackHandler):
         if here is not None and blocks:
             here.passed[run_id] = here.enter(_characters(prompts, told))
         self._asked[run_id] = told.get("metadata") or {}
-        if len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
+        while len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
             self._asked.popitem(last=False)
         if here is None or blocks:  # else the other handler says so, when the call has been let through
             begin_call()
