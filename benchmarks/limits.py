@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 from aiolimiter import AsyncLimiter
+from langchain.agents import create_agent
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from pyrate_limiter.limiter_factory import create_token_bucket_limiter
 
@@ -23,7 +24,7 @@ from benchmarks.report import Figure
 from mahsm import Budget, Edge, RateLimit, Retry, is_item_error, limits, vmap
 from mahsm.limits._registry import bucket, define
 from mahsm.reducers import majority_vote
-from mahsm.testing import Provider
+from mahsm.testing import FakeChatModel, Provider, ToolCall
 
 RPS, BURST = 100, 10
 ASK = dspy.Predict("item -> answer")
@@ -270,6 +271,33 @@ def limiter(waiters: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     return figures, rows, {"waiting": ratio, "uncontended_us": wall, "uncontended_cpu_us": cpu_free}
 
 
+# Agents, whose every call is one of the provider's.
+
+
+def look_up(word: str) -> str:
+    """Look a word up."""
+    return word.upper()
+
+
+def agents() -> tuple[list[Figure], dict[str, Any]]:
+    """Ten agents of two calls each, under `invoke` and `ainvoke`, at 10 requests per second."""
+    model = FakeChatModel(lambda call: "done" if call.role == "tool" else ToolCall("look_up", {"word": "a"}))
+    agent = create_agent(model, tools=[look_up])
+    ideal, walls = (2 * 10 - 1) / 10, dict[str, float]()
+    for mode in ("sync", "async"):
+        limits.forget("agents")
+        limit = RateLimit("agents", rps=10, burst=1)
+        edge = vmap(
+            agent, batch_key="xs", out_key="ys", item_to_state=lambda x: {"messages": [("user", str(x))]}, rate_limit=limit
+        )
+        _, walls[mode] = timed(lambda edge=edge, mode=mode: run(edge, 10, mode))
+    figures = [
+        Figure("10 agents of two calls, rps=10, burst=1: least wall / ideal", min(walls.values()) / ideal, 1, at_least=True),
+        Figure("10 agents of two calls, rps=10, burst=1: most wall / ideal", max(walls.values()) / ideal, 1.05),
+    ]
+    return figures, walls
+
+
 # Failures, budgets, early stops.
 
 
@@ -370,6 +398,7 @@ def main(*, quick: bool) -> int:
         "tokens": lambda: tokens(0.5 if quick else 15),
         "large_request": large_request,
         "limiter": lambda: limiter(400 if quick else 4000),
+        "agents": agents,
         "flaky": lambda: flaky(50 if quick else 1000),
         "storm": lambda: storm(120 if quick else 1000),
         "overspend": lambda: overspend(150 if quick else 1000),

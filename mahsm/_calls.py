@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from mahsm import _left
 from mahsm._ledger import book_begin, book_end
@@ -24,7 +25,13 @@ class Pass(Protocol):
 
 
 class Gate(Protocol):
-    """Lets calls through, such as a rate limit."""
+    """Lets calls through, such as a rate limit.
+
+    Attributes:
+        passed: Calls of LangChain's models that have been let through and have not ended, by their run.
+    """
+
+    passed: dict[UUID, Pass]
 
     def enter(self, characters: int) -> Pass:
         """Wait until a call with a prompt of so many characters may be made."""
@@ -39,7 +46,7 @@ gate: ContextVar[Gate | None] = ContextVar("mahsm_gate", default=None)
 """What calls made here have to pass."""
 
 clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True)
-"""Whether DSPy may try calls again by itself."""
+"""Whether clients may try calls again by themselves."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     and `dspy.Evaluate` included. Blocks nest: each sees what is called in it.
 
     Args:
-        prices: From a model's name, as it stands in `by_model`, to US dollars per million tokens, in and out. DSPy knows the
-            prices of the providers' own models; LangChain's models do not say what they cost.
+        prices: From a model's name, as it stands in `by_model`, to US dollars per million tokens, in and out.
+            Those of the providers' own models are known.
 
     Yields:
         The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`, `usd` and

@@ -21,8 +21,8 @@ from langchain_core.runnables import RunnableLambda
 
 import mahsm
 from mahsm import Budget, RateLimit, Retry, limits, vmap
+from mahsm._chat_models import answer_of as langchain_answer
 from mahsm._meters import Answer
-from mahsm._watch import _answer as langchain_answer
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket
@@ -141,7 +141,7 @@ def test_figures_that_can_be_read_count() -> None:
     assert Answer("m", 10**13, 10**400, 1e13) == Answer("m", 0, 0, None)
     message = AIMessage("x")
     message.usage_metadata = {"input_tokens": None, "output_tokens": -3}  # type: ignore[typeddict-item]
-    assert langchain_answer(message, fresh=True) == Answer()
+    assert langchain_answer(message, fresh=True, asked={}) == Answer()
 
 
 def answered(usage: Any, content: str) -> Reply:

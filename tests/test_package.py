@@ -22,13 +22,14 @@ LAYERS = [
     {"limits"},
     {"policies", "_progress", "_usage"},
     {"_watch"},
-    {"_dspy_lm"},
+    {"_dspy_lm", "_chat_models"},
+    {"_client_retries"},
     {"_calls"},
     {"_spans", "_ledger"},
     {"_tasks", "_state"},
     {"_left"},
     {"_slots", "_stops"},
-    {"_turns", "_meters", "_redact", "_notes", "_bars"},
+    {"_turns", "_prices", "_meters", "_redact", "_notes", "_bars"},
     {"errors", "_lazy", "_types", "_figures"},
 ]
 OWNERS = {

@@ -1,16 +1,23 @@
 """`mahsm.testing`: the model server, against a real client."""
 
+import asyncio
+import functools
 import http.client
 import json
+import operator
 import threading
 from typing import Any
 
 import dspy
 import httpx
 import pytest
+from dspy import lm15
 
+import mahsm.testing
 from mahsm import vmap
-from mahsm.testing import Call, ModelServer, Reply
+from mahsm.testing import Call, FakeLM, ModelServer, Reply, ToolCall
+from tests.helpers import MODES, chat_model, run
+from tests.test_package import in_new_process
 
 
 def ask(server: ModelServer, **options: Any) -> Any:
@@ -117,3 +124,132 @@ def test_a_client_that_is_gone_is_not_an_error_of_the_server(capfd: pytest.Captu
     with ModelServer("yes", latency=0.05) as server, pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.base_url}/chat/completions", json={"messages": []}, timeout=0.01)
     assert "Traceback" not in capfd.readouterr().err
+
+
+# Calls of tools.
+
+SEARCH = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+PARALLEL = [ToolCall("search", {"q": "a b", "n": 2}), ToolCall("search", id="mine")]
+
+
+def completion(server: ModelServer, **body: Any) -> Any:
+    """What the server sends to a client without any library, as JSON, or as the chunks of a stream."""
+    messages = body.pop("messages", [{"role": "user", "content": "?"}])
+    url = f"{server.base_url}/chat/completions"
+    answer = httpx.post(url, json={"model": "fake", "messages": messages, **body}, headers={"Connection": "close"})
+    if not body.get("stream"):
+        return answer.json()
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_a_call_of_a_tool() -> None:
+    with ModelServer(ToolCall("search", {"q": "x"})) as server:
+        choice = completion(server, tools=[SEARCH])["choices"][0]
+        assert server.calls[0].tools == ["search"]
+    called = {"id": "call_0", "type": "function", "function": {"name": "search", "arguments": '{"q": "x"}'}}
+    assert choice["message"] == {"role": "assistant", "content": None, "tool_calls": [called]}
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_ids_of_tool_calls_count_those_of_the_conversation() -> None:
+    asked = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_0"}, {"id": "mine"}]}
+    with ModelServer(lambda call: PARALLEL) as server:
+        calls = completion(server, messages=[asked])["choices"][0]["message"]["tool_calls"]
+    assert [call["id"] for call in calls] == ["call_2", "mine"]
+
+
+def test_calls_and_a_text_in_one_answer() -> None:
+    with ModelServer(Reply("let me see", tool_calls=PARALLEL)) as server:
+        message = completion(server)["choices"][0]["message"]
+    assert (message["content"], len(message["tool_calls"])) == ("let me see", 2)
+
+
+def test_the_last_message_may_be_of_a_tool_or_have_parts() -> None:
+    tool = {"role": "tool", "tool_call_id": "call_0", "content": [{"type": "text", "text": "so"}, {"type": "image_url"}]}
+    call = Call("fake", [{"role": "assistant", "content": None}, tool], {}, 0.0)
+    assert (call.role, call.text, call.tools) == ("tool", "so", [])
+    assert Call("fake", [], {}, 0.0).role == ""
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_a_stream_of_tool_calls(usage: bool) -> None:
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    with ModelServer(Reply("let me", tool_calls=PARALLEL, usage=(5, 2))) as server:
+        chunks = completion(server, stream=True, **options)
+    if usage:
+        last = chunks.pop()
+        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 7)
+    assert not any("usage" in chunk for chunk in chunks)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == "let me"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["tool_calls"]
+    pieces = [piece for delta in deltas for piece in delta.get("tool_calls", ())]
+    assert [(piece["index"], piece["id"], piece["function"]["name"]) for piece in pieces if "id" in piece] == [
+        (0, "call_0", "search"),
+        (1, "mine", "search"),
+    ]
+    assert len(pieces) > 4, "arguments come in pieces"
+    for index, args in enumerate([{"q": "a b", "n": 2}, {}]):
+        assert json.loads("".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == index)) == args
+
+
+def test_an_answer_that_is_none_is_said() -> None:
+    for wrong in (5, [], ["text"]):
+        with ModelServer(lambda call, wrong=wrong: wrong) as server:
+            assert "is no answer; expected a text, a mapping, a ToolCall" in completion(server)["error"]["message"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_openai_client_of_langchain_gets_them(mode: str) -> None:
+    with ModelServer([PARALLEL, "done"]) as server:
+        model = chat_model(server.base_url, stream_usage=True).bind_tools([SEARCH])
+        message = run(model, "?", mode)
+        assert [call["args"] for call in message.tool_calls] == [{"q": "a b", "n": 2}, {}]
+        assert streamed(model, mode).content == "done"
+    with ModelServer(lambda call: PARALLEL) as server:
+        whole = streamed(chat_model(server.base_url, stream_usage=True).bind_tools([SEARCH]), mode)
+    assert [(call["id"], call["args"]) for call in whole.tool_calls] == [("call_0", {"q": "a b", "n": 2}), ("mine", {})]
+    assert whole.usage_metadata["total_tokens"] > 0
+
+
+def streamed(model: Any, mode: str) -> Any:
+    """All chunks of a stream in one."""
+
+    async def chunks() -> list[Any]:
+        return [chunk async for chunk in model.astream("?")]
+
+    return functools.reduce(operator.add, model.stream("?") if mode == "sync" else asyncio.run(chunks()))
+
+
+@pytest.mark.parametrize("kind", ["server", "fake"])
+def test_a_client_of_dspy_gets_them(kind: str) -> None:
+    asks = [ToolCall("look_up", {"word": "a"}), ToolCall("look_up", {"word": "b"})]
+    answers = [asks, Reply("one more", tool_calls=asks[:1]), "A and B"]
+    said = [lm15.Message.user("?")]
+    with ModelServer(answers) as server:
+        lm: Any = server.lm() if kind == "server" else FakeLM(answers)
+        for _ in answers:
+            response = lm(lm15.Request(model=lm.model, messages=tuple(said), tools=(lm15.FunctionTool("look_up"),)))
+            asked = [part for part in response.message.parts if isinstance(part, lm15.ToolCallPart)]
+            results = [lm15.ToolResultPart(part.id, (lm15.TextPart(part.input["word"].upper()),)) for part in asked]
+            said += [response.message, *(lm15.Message("tool", (result,)) for result in results)]
+        calls = server.calls if kind == "server" else lm.calls
+    assert [(call.role, call.text, call.tools) for call in calls] == [
+        (role, text, ["look_up"]) for role, text in (("user", "?"), ("tool", "B"), ("tool", "A"))
+    ]
+    assert response.message.text == "A and B"
+    asked = [call for message in calls[2].messages for call in message.get("tool_calls") or ()]
+    assert [(call["id"], json.loads(call["function"]["arguments"])) for call in asked] == [
+        ("call_0", {"word": "a"}),
+        ("call_1", {"word": "b"}),
+        ("call_2", {"word": "a"}),
+    ]
+
+
+def test_names_come_when_they_are_first_used() -> None:
+    code = "import sys, mahsm.testing as t; print(t.ToolCall.__name__, 'langchain_core' in sys.modules, 'dspy' in sys.modules)"
+    assert in_new_process(code) == "ToolCall False False"
+    with pytest.raises(AttributeError, match="has no attribute 'FakeModel'"):
+        _ = mahsm.testing.FakeModel

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import tenacity
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls, _left, _spans, _tasks
+from mahsm import _left, _spans, _tasks
+from mahsm._chat_models import gated
 from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._notes import add_note
@@ -287,11 +288,10 @@ class Attempts:
                 admission.give_back()
             raise
         used, error = Attempt(counted=self._spec.target.graph is None), None
-        token = _calls.gate.set(admission) if admission else None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
         try:
-            with metered(used):
+            with metered(used), nullcontext() if admission is None else gated(admission):
                 yield
             self._succeeded(time.monotonic() - began)
         except BaseException as raised:
@@ -302,8 +302,7 @@ class Attempts:
         finally:
             if item.over is not None:
                 item.over(error)
-            if admission is not None and token is not None:
-                _calls.gate.reset(token)
+            if admission is not None:
                 admission.end(used, error)
 
     def _succeeded(self, seconds: float) -> None:

@@ -1,13 +1,16 @@
 """Letting one attempt through: what it waits for, what stands for it, and how it is settled."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from mahsm import _calls, _left
+from mahsm._chat_models import gated
 from mahsm._meters import Answer, Attempt, metered
 from mahsm._slots import Closed
 from mahsm._tasks import unstoppable
@@ -117,6 +120,7 @@ class Admission:
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._covered = False
+        self.passed: dict[UUID, _calls.Pass] = {}
         self._failure: BaseException | None = None
 
     def take(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
@@ -137,6 +141,9 @@ class Admission:
 
     def end(self, used: Attempt, error: BaseException | None) -> None:
         """The attempt has ended."""
+        for run in list(self.passed):  # calls that were cancelled, and of whose end nobody is told
+            if (left := self.passed.pop(run, None)) is not None:
+                left.end(None, None)
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             answer = Answer("", used.input_tokens, used.output_tokens, cached=used.cached == used.answers)
@@ -154,7 +161,9 @@ class Admission:
             self.bucket.pause(min(asked, self._longest_pause), asked)
 
     def cover(self) -> bool:
-        """Whether a call of somebody else's that begins now is the one that was let through."""
+        """Whether a call that asks again has been let through: a chat model's, or somebody else's that is the first."""
+        if self.passed:
+            return True
         with self._lock:
             first, self._covered = self._ticket is not None and not self._covered, True
         return first
@@ -174,7 +183,7 @@ class Admission:
         if ticket is not None:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
-        with self._lend():
+        with nullcontext() if _blocks_a_loop() else self._lend():
             ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate), stoppable=self._stoppable)
         return self._passed(ticket, estimate)
 
@@ -200,6 +209,15 @@ class Admission:
         """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
         around = _calls.gate.get()
         return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
+
+
+def _blocks_a_loop() -> bool:
+    """Whether a wait here blocks an event loop, so that what else runs on it could not give back a slot that is lent."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Passed:
@@ -246,7 +264,7 @@ class Admitted:
         _left.check()
         self._stack.enter_context(watched())
         self._stack.enter_context(metered(self._used))
-        self._stack.callback(_calls.gate.reset, _calls.gate.set(self._admission))
+        self._stack.enter_context(gated(self._admission))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

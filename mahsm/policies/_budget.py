@@ -22,8 +22,8 @@ class Budget:
     the open items hold a `BudgetExceeded`, as `on_error` says.
 
     Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. An answer from a cache
-    takes nothing. A price that nobody knows ends the budget, since it could not be kept: DSPy knows those of the providers'
-    own models; for others give `prices`.
+    takes nothing. A price that nobody knows ends the budget, since it could not be kept: those of the providers' own models
+    are known; for others give `prices`.
 
     Args:
         usd: US dollars, > 0.

@@ -1,10 +1,12 @@
 """What users of mahsm need in their own tests: models that are real, except for what they answer.
 
-- `_answers`   `Call` and `Reply`: what a model is asked, and what it answers
-- `_server`    `ModelServer`: speaks the OpenAI chat API on loopback
-- `_provider`  `Provider`: the same with limits, in a process of its own
-- `_fake_lm`   `FakeLM`: a `dspy.LM` without a server; it imports DSPy, so it is loaded when first used
-- `_chat_model`  `FakeChatModel`: the same for LangChain, loaded when first used
+- `_answers`          `Call`, `Reply` and `ToolCall`: what a model is asked, and what it answers
+- `_server`           `ModelServer`: speaks the OpenAI chat API on loopback
+- `_provider`         `Provider`: the same with limits, in a process of its own
+- `_fake_lm`          `FakeLM`: a `dspy.LM` without a server
+- `_fake_chat_model`  `FakeChatModel`: a chat model of LangChain without a server
+
+The last two import DSPy and LangChain; so they are loaded when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,34 +14,29 @@ from typing import TYPE_CHECKING, Any
 from mahsm._lazy import attach
 from mahsm.testing._answers import Call as Call
 from mahsm.testing._answers import Reply as Reply
+from mahsm.testing._answers import StatusError as StatusError
 from mahsm.testing._answers import ToolCall as ToolCall
 from mahsm.testing._provider import Provider as Provider
 from mahsm.testing._provider import ProviderReport as ProviderReport
 from mahsm.testing._server import ModelServer as ModelServer
 
 if TYPE_CHECKING:
-    from mahsm.testing._chat_model import FakeChatModel as FakeChatModel
-    from mahsm.testing._chat_model import ModelError as ModelError
+    from mahsm.testing._fake_chat_model import FakeChatModel as FakeChatModel
     from mahsm.testing._fake_lm import FakeLM as FakeLM
 
 __all__ = [
     "Call",
     "FakeChatModel",
     "FakeLM",
-    "ModelError",
     "ModelServer",
     "Provider",
     "ProviderReport",
     "Reply",
+    "StatusError",
     "ToolCall",
 ]
-
-_LAZY = {
-    "FakeChatModel": "mahsm.testing._chat_model",
-    "FakeLM": "mahsm.testing._fake_lm",
-    "ModelError": "mahsm.testing._chat_model",
-}
+_HOMES = {"FakeChatModel": "mahsm.testing._fake_chat_model", "FakeLM": "mahsm.testing._fake_lm"}
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, _LAZY, name)
+    return attach(__name__, _HOMES, name)

@@ -7,9 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from inspect import cleandoc
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
+
+from mahsm._state import shown
 
 
 @dataclass
@@ -39,8 +41,18 @@ class Call:
 
     @property
     def text(self) -> str:
-        """The content of the last message."""
-        return str(self.messages[-1]["content"]) if self.messages else ""
+        """The text of the last message: a question, or what a tool gave."""
+        return _content(self.messages[-1]) if self.messages else ""
+
+    @property
+    def role(self) -> str:
+        """Who wrote the last message: "user", or "tool" if it is what a tool gave."""
+        return str(self.messages[-1]["role"]) if self.messages else ""
+
+    @property
+    def tools(self) -> list[str]:
+        """Names of the tools that the model may call."""
+        return [str(tool["function"]["name"]) for tool in self.body.get("tools") or ()]
 
     def field(self, name: str) -> str:
         """The value that a DSPy prompt gives for an input field.
@@ -49,12 +61,6 @@ class Call:
             KeyError: if the last message has no such field.
         """
         return self.inputs[name]
-
-    @property
-    def tools(self) -> list[str]:
-        """Names of the tools that the model may call."""
-        given = cast("list[dict[str, Any]]", self.body.get("tools") or [])
-        return [str(tool.get("function", tool).get("name", "")) for tool in given]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -77,26 +83,40 @@ class Call:
         """The worked examples of a DSPy prompt: inputs and outputs, as texts."""
         asked, answered = self.messages[:-1], self.messages[1:]
         pairs = [pair for pair in zip(asked, answered, strict=True) if [part["role"] for part in pair] == ["user", "assistant"]]
-        return [_fields_of(str(user["content"])) | _fields_of(str(model["content"])) for user, model in pairs]
+        return [_fields_of(_content(user)) | _fields_of(_content(model)) for user, model in pairs]
 
     @property
     def _system(self) -> str:
-        return "\n".join(str(message["content"]) for message in self.messages if message["role"] in ("system", "developer"))
+        return "\n".join(_content(message) for message in self.messages if message["role"] in ("system", "developer"))
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """An answer of a model that calls a tool.
+    """A call of a tool, which a model asks for.
 
     Attributes:
         name: The tool's name.
-        args: Its arguments.
-        id: What its result is known by; by default `call_1`, `call_2`, and so on, for each model.
+        args: Its arguments, as JSON can have them.
+        id: What tells it apart in its conversation; by default `call_0`, `call_1` and so on.
     """
 
     name: str
-    args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    args: Mapping[str, object] = field(default_factory=dict[str, object])
     id: str | None = None
+
+
+class StatusError(Exception):
+    """What a `FakeChatModel` raises for a `Reply` with an error status.
+
+    Attributes:
+        status_code: HTTP status.
+        retry_after: Seconds of a Retry-After header, or None.
+    """
+
+    def __init__(self, message: str, status_code: int, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Reply:
 
     Attributes:
         content: The model's text; or a mapping, which becomes the fields of a DSPy answer.
-        tool_calls: Tools that it calls, at once if there are several.
+        tool_calls: The tools that the model asks for, besides.
         status: HTTP status; from 400 on, `content` is the error's message.
         retry_after: Seconds of a Retry-After header.
         latency: Seconds that this answer takes, in place of the model's.
@@ -114,12 +134,12 @@ class Reply:
     """
 
     content: str | Mapping[str, object] = ""
+    tool_calls: Sequence[ToolCall] = field(default=(), kw_only=True)
     status: int = 200
     retry_after: float | None = None
     latency: float | None = None
     usage: tuple[int, int] | None = None
     raw: bytes | None = None
-    tool_calls: Sequence[ToolCall] = ()
 
     @classmethod
     def rate_limited(cls, retry_after: float | None = None) -> "Reply":
@@ -142,8 +162,13 @@ class Reply:
             return self.content
         return _as_json(self.content) if "Respond with a JSON object" in call.text else _as_fields(self.content)
 
+    def asked_tools(self, call: Call) -> list[tuple[str, ToolCall]]:
+        """The tool calls with their ids, which count those of the conversation."""
+        before = sum(len(message.get("tool_calls") or ()) for message in call.messages)
+        return [(one.id or f"call_{before + index}", one) for index, one in enumerate(self.tool_calls)]
 
-Answer: TypeAlias = str | Mapping[str, object] | ToolCall | Reply
+
+Answer: TypeAlias = str | Mapping[str, object] | ToolCall | Sequence[ToolCall] | Reply
 Answers: TypeAlias = Answer | Iterable[Answer] | Callable[[Call], Answer]
 
 
@@ -167,7 +192,6 @@ class Model:
         self._lock = threading.Lock()
         self._answer = _chooser(answers, owner)
         self._times: Counter[str] = Counter()
-        self._tool_calls = itertools.count(1)
         self.calls: list[Call] = []
         self.answering = 0
         self.most_at_once = 0
@@ -182,19 +206,10 @@ class Model:
             self.answering += 1
             self.most_at_once = max(self.most_at_once, self.answering)
         try:
-            answer = self._answer(call)
+            reply = _reply(self._answer(call))
         except Exception as error:  # noqa: BLE001  a test's own function: its client shall hear of it
-            answer = Reply(f"answers raised {error!r}", status=500)
-        return call, self._reply(answer)
-
-    def _reply(self, answer: Answer) -> Reply:
-        if isinstance(answer, ToolCall):
-            answer = Reply(tool_calls=[answer])
-        if not isinstance(answer, Reply):
-            return Reply(answer)
-        with self._lock:
-            named = [one if one.id else replace(one, id=f"call_{next(self._tool_calls)}") for one in answer.tool_calls]
-        return replace(answer, tool_calls=named)
+            reply = Reply(f"answers raised {error!r}", status=500)
+        return call, reply
 
     def end(self, call: Call, status: int) -> None:
         """The request has been answered."""
@@ -203,11 +218,14 @@ class Model:
             call.status = status
             call.ended = time.monotonic()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a copy of what it stands behind has the same provider
+
 
 def tokens_of(call: Call, reply: Reply) -> tuple[int, int]:
     """Tokens in and out of a call."""
-    written = reply.text(call) + "".join(one.name + json.dumps(dict(one.args)) for one in reply.tool_calls)
-    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(written))
+    tools = "".join(f"{one.name}{_as_json(one.args)}" for one in reply.tool_calls)
+    return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(reply.text(call) + tools))
 
 
 def pieces_of(text: str) -> list[str]:
@@ -225,6 +243,25 @@ def _chooser(answers: Answers, owner: str) -> Callable[[Call], Answer]:
         raise ValueError(f"{owner}: answers is empty; expected at least one answer.")
     position = itertools.count()
     return lambda _: following[min(next(position), len(following) - 1)]
+
+
+def _reply(answer: Answer) -> Reply:
+    if isinstance(answer, Reply):
+        return answer
+    if isinstance(answer, str | Mapping):
+        return Reply(answer)
+    calls: Sequence[object] = (answer,) if isinstance(answer, ToolCall) else answer
+    if not isinstance(calls, Sequence) or not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{shown(answer)} is no answer; expected a text, a mapping, a ToolCall, a list of them, or a Reply")
+    return Reply(tool_calls=cast("Sequence[ToolCall]", calls))
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text of a message, also of one that comes in parts."""
+    content: Any = message.get("content") or ""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in cast("list[dict[str, Any]]", content))
+    return str(content)
 
 
 def _fields_of(text: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`FakeLM`: a language model of DSPy that answers as a test says, without a server."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,8 @@ class FakeLM(dspy.LM):
     Args:
         answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
             function of the `Call` returns, which sees instructions, demos and inputs. A text is the model's text, a mapping
-            the fields of a DSPy answer, and a `Reply` says more, such as a status of 429.
+            the fields of a DSPy answer, a `ToolCall` or a list of them what the model asks for, and a `Reply` says more, such
+            as a status of 429.
         model: Its name, with a provider before the slash.
         latency: Seconds that each answer takes.
         price: US dollars for a million tokens in, and out; by default nobody knows it.
@@ -92,10 +94,12 @@ class _Provider:
         return self  # a copy of a program has the same provider
 
     def begin(self, request: lm15.Request) -> tuple[Call, Reply, float]:
-        messages = [{"role": message.role, "content": message.text or ""} for message in request.messages]
+        messages = [_message(message) for message in request.messages]
         if request.system is not None:
             messages.insert(0, {"role": "system", "content": _text(request.system)})
-        call, reply = self.model.begin(request.model, messages, {"model": request.model, "messages": messages})
+        tools = [{"type": "function", "function": {"name": tool.name}} for tool in request.tools]
+        body = {"model": request.model, "messages": messages, **({"tools": tools} if tools else {})}
+        call, reply = self.model.begin(request.model, messages, body)
         return call, reply, self.latency if reply.latency is None else reply.latency
 
     def end(self, call: Call, reply: Reply) -> lm15.Response:
@@ -103,14 +107,11 @@ class _Provider:
         if reply.status >= 400:
             _raise(reply)
         tokens_in, tokens_out = tokens_of(call, reply)
-        called = [lm15.ToolCallPart(id=one.id or "", name=one.name, input=dict(one.args)) for one in reply.tool_calls]
-        text = reply.text(call)
-        texts = [lm15.TextPart(text)] if text or not called else []
         return lm15.Response(
             id=None,
             model=call.model,
-            message=lm15.Message.assistant([*texts, *called]),
-            finish_reason="tool_call" if called else "stop",
+            message=lm15.Message.assistant(_parts(call, reply)),
+            finish_reason="tool_call" if reply.tool_calls else "stop",
             usage=lm15.Usage(input_tokens=tokens_in, output_tokens=tokens_out),
         )
 
@@ -149,6 +150,28 @@ def _events(response: lm15.Response) -> Iterator[Any]:
             yield from (replace(event, delta=replace(event.delta, text=piece)) for piece in pieces_of(event.delta.text))
         else:
             yield event
+
+
+def _message(message: lm15.Message) -> dict[str, Any]:
+    """A message as OpenAI's API has it."""
+    results = [part.text for result in message.parts if isinstance(result, lm15.ToolResultPart) for part in _texts(result)]
+    calls = [
+        {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": json.dumps(dict(part.input))}}
+        for part in message.parts
+        if isinstance(part, lm15.ToolCallPart)
+    ]
+    said = {"role": message.role, "content": message.text or "".join(results)}
+    return {**said, "tool_calls": calls} if calls else said
+
+
+def _texts(result: lm15.ToolResultPart) -> list[lm15.TextPart]:
+    return [part for part in result.content if isinstance(part, lm15.TextPart)]
+
+
+def _parts(call: Call, reply: Reply) -> list[Any]:
+    text = reply.text(call)
+    asked = [lm15.ToolCallPart(id, one.name, cast("Any", dict(one.args))) for id, one in reply.asked_tools(call)]
+    return asked if asked and not text else [lm15.TextPart(text), *asked]
 
 
 def _text(system: str | Sequence[Any]) -> str:

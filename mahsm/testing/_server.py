@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from mahsm.testing._answers import Answers, Call, Model, Reply, ToolCall, pieces_of, tokens_of
+from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, tokens_of
 
 if TYPE_CHECKING:
     import dspy
@@ -24,7 +24,7 @@ class ModelServer:
     Args:
         answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
             function of the `Call` returns. A text is the model's text, a mapping the fields of a DSPy answer, a `ToolCall`
-            calls a tool, and a `Reply` says more.
+            or a list of them what the model asks for, and a `Reply` says more.
         latency: Seconds that each answer takes.
 
     Attributes:
@@ -143,10 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for delta in [*_deltas(call, reply), {}]:
-            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None if delta else _finish(reply)}
+        for delta in [*_deltas(call, reply), None]:
+            ended = None if delta is not None else _finish(reply)
+            choice: dict[str, Any] = {"index": 0, "delta": delta or {}, "finish_reason": ended}
             self._event({**_answer(call, "chat.completion.chunk"), "choices": [choice]})
-        self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
+        if (call.body.get("stream_options") or {}).get("include_usage"):
+            self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
@@ -165,29 +167,30 @@ def _payload(call: Call, reply: Reply) -> bytes:
         return _error(str(reply.content), reply.status)
     message: dict[str, Any] = {"role": "assistant", "content": reply.text(call)}
     if reply.tool_calls:
-        message |= {"content": message["content"] or None, "tool_calls": [_called(one) for one in reply.tool_calls]}
+        message |= {"content": message["content"] or None, "tool_calls": _tool_calls(call, reply)}
     choice = {"index": 0, "message": message, "finish_reason": _finish(reply)}
     return json.dumps({**_answer(call, "chat.completion"), "choices": [choice], "usage": _usage(call, reply)}).encode()
 
 
-def _deltas(call: Call, reply: Reply) -> Iterator[dict[str, Any]]:
-    """The answer in the pieces in which a model streams it."""
-    for piece in pieces_of(reply.text(call)):
-        yield {"content": piece}
-    for index, one in enumerate(reply.tool_calls):
-        called = _called(one)
-        arguments = called["function"]["arguments"]
-        yield {"tool_calls": [{"index": index, **called, "function": {"name": one.name, "arguments": ""}}]}
-        for piece in pieces_of(arguments):
-            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
-
-
-def _called(one: ToolCall) -> dict[str, Any]:
-    return {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": json.dumps(dict(one.args))}}
-
-
 def _finish(reply: Reply) -> str:
     return "tool_calls" if reply.tool_calls else "stop"
+
+
+def _tool_calls(call: Call, reply: Reply) -> list[dict[str, Any]]:
+    return [
+        {"id": id, "type": "function", "function": {"name": one.name, "arguments": json.dumps(dict(one.args))}}
+        for id, one in reply.asked_tools(call)
+    ]
+
+
+def _deltas(call: Call, reply: Reply) -> Iterator[dict[str, Any]]:
+    """An answer in pieces: its words, and each tool call with its arguments coming after."""
+    yield {"role": "assistant", "content": ""}
+    yield from ({"content": piece} for piece in pieces_of(reply.text(call)))
+    for index, one in enumerate(_tool_calls(call, reply)):
+        arguments = one["function"]["arguments"]
+        yield {"tool_calls": [{**one, "index": index, "function": {**one["function"], "arguments": ""}}]}
+        yield from ({"tool_calls": [{"index": index, "function": {"arguments": piece}}]} for piece in pieces_of(arguments))
 
 
 def _answer(call: Call, kind: str) -> dict[str, Any]:
