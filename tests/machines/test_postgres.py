@@ -5,7 +5,11 @@ Each run has a connection of its own, as after a restart.
 
 import asyncio
 import operator
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -136,3 +140,10 @@ def test_thousands_of_items(database: str, mode: str) -> None:
         graph({"xs": list(range(5000))}, max_concurrency=8)
     assert graph(None, max_concurrency=8)["ys"] == [2 * x for x in range(5000)]
     assert len(called) <= 5000 + 1 + 8, "the failed one, and what ran beside it"
+
+
+def test_the_example_runs_over_postgres(database: str) -> None:
+    example = Path(__file__).parents[2] / "examples" / "postgres.py"
+    environment = {**os.environ, "DATABASE_URL": database}
+    done = subprocess.run([sys.executable, example], env=environment, capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "['page 1', 'page 2', 'page 3', 'page 4'] [1, 2, 3, 4]"
