@@ -1,12 +1,14 @@
 """What all edges are: a node that LangGraph can look into, and that runs alone too."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from functools import cached_property
 from typing import Any, Self, TypeAlias, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Graph
-from langgraph.channels import BinaryOperatorAggregate
+from langgraph.channels import BinaryOperatorAggregate, Topic
+from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 
 from mahsm._state import as_dict
@@ -63,6 +65,26 @@ class Edge(Node):
         self.reads = frozenset(reads)
         self.writes = frozenset(writes)
 
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run it, blocking."""
+        return super().invoke(input, config, **kwargs) if self._is_called_by_graph(config) else self._lists.invoke(input, {})
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run it on the running event loop."""
+        if self._is_called_by_graph(config):
+            return await super().ainvoke(input, config, **kwargs)
+        return await self._lists.ainvoke(input, {})
+
+    def _is_called_by_graph(self, config: RunnableConfig | None) -> bool:
+        """Whether it gives an update for a graph, or has one key, which is the same: LangGraph calls a node with its config."""
+        return config is not None or self._items is None or self._within is None
+
+    @cached_property
+    def _lists(self) -> "Edge":
+        """This edge, giving the list of values of each of its several keys."""
+        assert self._within is not None
+        return self._within({})
+
     def within(self, builder: "StateGraph[Any, Any, Any, Any]") -> "Edge":
         """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect` does it."""
         channels = cast("dict[str, Any]", builder.channels)
@@ -71,6 +93,8 @@ class Edge(Node):
         }
         if self._within is None:
             return self
+        if self._items is not None:  # a vmap asks which keys take several values, and calls no reducer
+            reducers |= {key: _nobody for key, channel in channels.items() if isinstance(channel, Topic | DeltaChannel)}
         edge = self._within(reducers)
         edge.origin = self.origin
         return edge
@@ -99,7 +123,7 @@ class Edge(Node):
         return drawn_as(LoneGraph, builder.compile(**options))
 
     def _over_dict(self) -> Node:
-        edge = self._within({}) if self._within else self  # a plain dict reduces nothing
+        edge = self._lists if self._within else self  # a plain dict reduces nothing
 
         def sync(state: Any, config: RunnableConfig) -> Any:
             return {**as_dict(state), **edge.invoke(state, config)}
@@ -149,16 +173,9 @@ class Edge(Node):
         """
         if self._items is None:
             raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
-        async with finished_items(self._items) as queue:
-            task = asyncio.ensure_future(self.ainvoke(state, config))
-            task.add_done_callback(lambda _: queue.put_nowait(None))
-            try:
-                while (finished := await queue.get()) is not None:
-                    yield finished
-            finally:
-                task.cancel()
-                await asyncio.wait([task])
-        task.result()
+        async with aclosing(finished_items(self._items, lambda: self.ainvoke(state, config))) as items:
+            async for finished in items:
+                yield finished
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """The drawing of the edge: a fan-out, branches or a fan-in.
@@ -196,6 +213,11 @@ class Edge(Node):
 
     def __repr__(self) -> str:
         return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
+
+
+def _nobody(value: Any, _: Any) -> Any:
+    """Stands for what a channel does by itself with several values."""
+    return value
 
 
 def _is_node(config: RunnableConfig | None) -> bool:

@@ -181,8 +181,10 @@ class EdgeGraph(ABC, Generic[RunT]):
             stack.enter_context(edge_run(self.name))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            config = span.config if span else stack.enter_context(edge_alone(self.name, config, values))
+            alone = None if span else stack.enter_context(edge_alone(self.name, config, values))
+            config = span.config if span else alone.config if alone else config
             run = self._begin(values, config, shared)
+            run.heard_as = alone
             if span is not None:
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))

@@ -21,7 +21,18 @@ from mahsm._stops import Stops
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
-from mahsm.edges._heard import RUNTIME, Heard, Show, as_by_node, as_of_node, handlers_of, is_inside_item, translated, unheard
+from mahsm.edges._heard import (
+    RUNTIME,
+    Alone,
+    Heard,
+    Show,
+    as_by_node,
+    as_of_node,
+    handlers_of,
+    is_inside_item,
+    translated,
+    unheard,
+)
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
 from mahsm.nodes._target import Target
@@ -55,6 +66,8 @@ class EdgeRun(ABC):
         self.config = config
         self.span: EdgeSpan | None = None
         """What traces show of it, if anybody traces."""
+        self.heard_as: Alone | None = None
+        """What those who listen hear of it, if nobody traces."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
         self.writer = as_by_node(runtime.stream_writer, config) if runtime else None
@@ -117,7 +130,7 @@ class EdgeRun(ABC):
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
         if not self._is_heard:
             return _bound(target)
-        heard = Heard(target.source, label, partial(_bound, target), alone=self.span is not None)
+        heard = Heard(label, partial(_bound, target), alone=self.span is not None)
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
     def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
@@ -154,6 +167,8 @@ class EdgeRun(ABC):
         """What came out, which its span shows."""
         if self.span is not None:
             self.span.show(update)
+        if self.heard_as is not None:
+            self.heard_as.output = update
         return update
 
     def subgraph(self, config: RunnableConfig, show: Show) -> AbstractContextManager[RunnableConfig]:

@@ -1,8 +1,7 @@
 """Items of a `vmap` as they finish: stream events, and what `as_completed` iterates over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, NotRequired
 
@@ -35,15 +34,31 @@ class ItemEvent(TypedDict):
     error: NotRequired[ItemError]
 
 
-@asynccontextmanager
-async def finished_items(edge: object) -> AsyncGenerator["asyncio.Queue[tuple[int, Any] | None]", None]:
-    """A queue that gets the items of the next run of an edge in this context, from whatever thread they come."""
+def listener(edge: object) -> Finished | None:
+    """Who gets the items of the run of an edge that begins here; those of a run inside of it go to nobody."""
+    found = listeners.get({})
+    if edge not in found:
+        return None
+    listeners.set({other: tell for other, tell in found.items() if other is not edge})
+    return found[edge]
+
+
+async def finished_items(edge: object, run: Callable[[], Awaitable[Any]]) -> AsyncGenerator[tuple[int, Any], None]:
+    """The items of a run of an edge, from whatever thread they come, in a task that is cancelled when nobody asks any more."""
     queue: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    token = listeners.set(
-        {**listeners.get({}), edge: lambda index, value: loop.call_soon_threadsafe(queue.put_nowait, (index, value))}
-    )
+
+    async def listened() -> None:
+        tell: Finished = lambda index, value: loop.call_soon_threadsafe(queue.put_nowait, (index, value))  # noqa: E731
+        listeners.set({**listeners.get({}), edge: tell})  # in this task alone
+        await run()
+
+    task = asyncio.ensure_future(listened())
+    task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
-        yield queue
+        while (finished := await queue.get()) is not None:
+            yield finished
     finally:
-        listeners.reset(token)
+        task.cancel()
+        await asyncio.wait([task])
+    task.result()

@@ -8,11 +8,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
@@ -26,7 +27,6 @@ from langgraph.runtime import Runtime
 
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._items import Writer, current_item
-from mahsm.nodes._node import Node
 
 EDGE = "mahsm_edge"
 """Key of a run's metadata: the name of the edge that it belongs to."""
@@ -50,23 +50,31 @@ def handlers_of(config: RunnableConfig) -> list[BaseCallbackHandler]:
     return list(getattr(callbacks, "handlers", callbacks) or ())
 
 
-@contextmanager
-def edge_alone(name: str, config: RunnableConfig, state: State) -> Generator[RunnableConfig, None, None]:
-    """A block that is an edge run, for those who listen; the config of what is inside.
+@dataclass
+class Alone:
+    """An edge run, for those who listen.
 
-    In a graph the edge's node is a run already, and nothing is to be done.
+    Attributes:
+        config: The config of what is inside.
+        output: What has come out.
     """
+
+    config: RunnableConfig
+    output: Any = None
+
+
+@contextmanager
+def edge_alone(name: str, config: RunnableConfig, state: State) -> Generator[Alone, None, None]:
+    """A block that is an edge run: a run of its own, unless the node of a graph is one already."""
     if getattr(config.get("callbacks"), "parent_run_id", None) is not None:
-        yield config
+        yield Alone(config)
         return
     manager = get_callback_manager_for_config(config)
-    if not manager.handlers:
-        yield config
-        return
-    run = manager.on_chain_start(None, state, name=name)
+    run = manager.on_chain_start(None, state, name=config.get("run_name") or name, run_id=config.get("run_id"))
     with _ending(run):
-        yield patch_config(config, callbacks=run.get_child())
-        run.on_chain_end(None)
+        alone = Alone(patch_config(config, callbacks=run.get_child()))
+        yield alone
+    run.on_chain_end(alone.output)
 
 
 @contextmanager
@@ -129,26 +137,25 @@ def as_by_node(writer: Writer, node: RunnableConfig) -> Writer:
 
 
 def is_inside_item(config: RunnableConfig) -> bool:
-    """Whether what runs with this config was called by an item, with no graph between."""
-    return EDGE in config.get("metadata", {})
+    """Whether what runs with this config was called by an item, with no graph between, whose node would have a namespace."""
+    metadata = config.get("metadata", {})
+    here = config.get("configurable", {}).get("checkpoint_ns", "")
+    return EDGE in metadata and metadata.get("langgraph_checkpoint_ns") != here
 
 
 class Heard:
     """A target whose calls somebody hears of.
 
     Args:
-        source: What the target was made of. A Runnable is a run itself.
         name: What the run of a call is named.
         bind: Gives the two sides of the target for the config that holds here.
         alone: Whether somebody else makes a run of each item.
     """
 
-    def __init__(
-        self, source: object, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, alone: bool
-    ) -> None:
+    def __init__(self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, alone: bool) -> None:
         self._name = name
         self._bind = bind
-        self._is_run = alone or (isinstance(source, Runnable) and not isinstance(source, Node))
+        self._is_run = alone
 
     def sync(self, state: State) -> Update:
         """Call the blocking side."""
@@ -157,12 +164,13 @@ class Heard:
             with set_config_context(config) as context:
                 return context.run(self._call_sync, state)
         run = get_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
-        with _ending(run), set_config_context(patch_config(config, callbacks=run.get_child())) as context:
+        child = patch_config(config, callbacks=run.get_child())
+        with _ending(run), set_config_context(child) as context:
             update = context.run(self._call_sync, state)
-            if inspect.isawaitable(update):
-                return _awaited(update, run, context)
-            run.on_chain_end(update)
-            return update
+        if inspect.isawaitable(update):
+            return _awaited(update, run, child)
+        run.on_chain_end(update)
+        return update
 
     async def async_(self, state: State) -> Update:
         """Call the awaitable side."""
@@ -194,11 +202,11 @@ def _of_item() -> RunnableConfig:
     return {**config, "metadata": {**config.get("metadata", {}), ITEM: item.order if item else ()}}
 
 
-async def _awaited(update: Awaitable[Update], run: Any, context: Context) -> Update:
-    with _ending(run):
+async def _awaited(update: Awaitable[Update], run: Any, config: RunnableConfig) -> Update:
+    with _ending(run), set_config_context(config) as context:
         value = await _in(context, update)
-        run.on_chain_end(value)
-        return value
+    run.on_chain_end(value)
+    return value
 
 
 def _in(context: Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:

@@ -158,10 +158,10 @@ def vmap(
     limit = None if rate_limit is None else resolved(RateLimit.of(rate_limit))
     if retry is None and isinstance(limit, RateLimit):
         retry = limit.retry_policy
-    made = as_target(target if retry is None else single_try(target), reader=edge)
+    made = as_target(target if retry is None else single_try(target), reader=edge, of_items=item_to_state is None)
     if isinstance(limit, RateLimit):
         _check_limit(edge, limit, made)
-    _check_item(edge, made, item_to_state)
+    _check_item(edge, made, item_to_state, sample)
     if made.graph is not None and chunk_size not in (None, 1):
         raise EdgeError(
             f"{edge}: chunk_size={chunk_size!r}, but the target {made.name!r} holds a graph, whose checkpoints belong to one "
@@ -266,7 +266,12 @@ def _check_decisions(edge: str, stop_when: object, result: object) -> None:
         _check.function(edge, "result", result, "a key of the target's update, or a function of the update")
 
 
-def _check_item(edge: str, target: Target, item_to_state: object) -> None:
+def _check_item(edge: str, target: Target, item_to_state: object, sample: int | None) -> None:
+    if sample is not None and target.item not in (None, "int"):
+        raise NodeError(
+            f"{edge}: the target {target.name} takes one {target.item}, an item, but the items of sample={sample} are numbers, "
+            "and each call is for the same state. Let the target take the state."
+        )
     if target.item is not None and item_to_state is not None:
         raise NodeError(
             f"{edge}: the target {target.name} takes one {target.item}, an item, but item_to_state= makes a state of each "

@@ -19,7 +19,7 @@ from mahsm._types import State, Update
 from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_of
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
-from mahsm.edges._finished import listeners
+from mahsm.edges._finished import listener
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
 from mahsm.edges._vmap_run import VmapRun
@@ -172,7 +172,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         items = spec.items(state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
-        run = VmapRun(spec, state, items, config, shared, self._concurrency, listeners.get({}).get(self))
+        run = VmapRun(spec, state, items, config, shared, self._concurrency, listener(self))
         run.check_first()
         return run
 

@@ -99,7 +99,10 @@ class VmapSpec:
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
-        written = as_dict(cast("object", update)) if isinstance(update, Mapping) else {}
+        try:
+            written = as_dict(cast("object", update))
+        except StateError:
+            written = {}
         found = {key: written[key] for key in self.out_keys if key in written}
         if found:
             return found

@@ -1,11 +1,14 @@
 """`connect`: edges in a LangGraph state machine."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import field, is_dataclass, make_dataclass
 from itertools import pairwise
 from typing import Any, TypeVar, cast, get_type_hints
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import StateGraph
+from pydantic import BaseModel, create_model
 from typing_extensions import TypedDict
 
 from mahsm._state import shown
@@ -114,11 +117,20 @@ def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> d
     given = [annotations_of(function, function)[1] for function in functions if function is not None]
     found: dict[str, Any] = {}
     for schema in [*builder.schemas, *(schema for schema in given if keys_of(schema))]:
-        hints = get_type_hints(schema, include_extras=True)
+        hints: dict[str, Any] = {}
+        with suppress(NameError):  # of what is imported for type checkers alone
+            hints = get_type_hints(schema, include_extras=True)
         found = {key: hints[key] for key in keys & hints.keys() if key not in known} | found
     return found
 
 
 def _with_keys(schema: Any, more: dict[str, Any]) -> Any:
-    """A schema as a TypedDict, with further keys."""
-    return TypedDict(f"{schema.__name__}AndPrivate", get_type_hints(schema, include_extras=True) | more)  # pyright: ignore
+    """A schema with further keys."""
+    name = f"{schema.__name__}AndPrivate"
+    if is_dataclass(schema):
+        return make_dataclass(
+            name, [(key, kind, field(default=None)) for key, kind in more.items()], bases=(cast("type", schema),), kw_only=True
+        )
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return create_model(name, __base__=schema, **{key: (kind | None, None) for key, kind in more.items()})  # pyright: ignore
+    return TypedDict(name, get_type_hints(schema, include_extras=True) | more)  # pyright: ignore

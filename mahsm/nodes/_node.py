@@ -1,6 +1,6 @@
 """A LangGraph node with a synchronous and an asynchronous side."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -57,6 +57,14 @@ class Node(RunnableLambda[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the asynchronous side."""
         return await self._async(input, ensure_config(config))
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Give what `invoke` gives: LangGraph streams its nodes for `astream_events`, and this one is no run of its own."""
+        yield self.invoke(input, config)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """The awaitable twin of `stream`."""
+        yield await self.ainvoke(input, config)
 
     def __eq__(self, other: object) -> bool:
         return self is other

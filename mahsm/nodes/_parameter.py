@@ -17,17 +17,31 @@ Annotations = tuple[Any, Any]
 
 def annotations_of(source: Callable[..., Any], inner: Callable[..., Any]) -> Annotations:
     """The first parameter is that of `source`; the annotations are those of the function `inner` of its partials."""
+    function: Any = inner if inspect.isroutine(inner) else inner.__call__
     try:
-        hints = get_type_hints(inner if inspect.isroutine(inner) else inner.__call__)
         names = list(inspect.signature(source).parameters)
-    except (NameError, TypeError, ValueError):
+    except (TypeError, ValueError):
         return None, None
-    return hints.get(names[0]) if names else None, hints.get("return")
+    return _hint(function, names[0]) if names else None, _hint(function, "return")
+
+
+def _hint(function: Any, name: str) -> Any:
+    """What is annotated under a name; None if that cannot be found, as of what is imported for type checkers alone."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    given = getattr(function, "__annotations__", {})
+    if name not in given:
+        return None
+    alone = types.SimpleNamespace(__annotations__={name: given[name]})
+    try:
+        return get_type_hints(alone, getattr(function, "__globals__", {}))[name]
+    except (NameError, TypeError, AttributeError):
+        return None
 
 
 def is_item(annotation: Any) -> bool:
     """Whether this annotates something that is no state: a number, a text, a list, a message, a document..."""
-    annotation = getattr(annotation, "__supertype__", annotation)  # of a NewType
+    annotation = _plain(annotation)
     if annotation in (None, type(None)) or annotation is Any or annotation is object or isinstance(annotation, TypeVar):
         return False
     origin = get_origin(annotation)
@@ -41,22 +55,34 @@ def is_item(annotation: Any) -> bool:
     return not (issubclass(kind, Mapping) or _is_schema(kind))
 
 
-def converter(annotation: Any) -> Callable[[State], Any] | None:
+def converter(annotation: Any, *, of_items: bool) -> Callable[[State], Any] | None:
     """How to make of a state what the first parameter is annotated with; None if that is the state itself.
 
-    Of an item that is no state this is `state["item"]`, and so it is if the item is such a dataclass or model already.
+    Of an item that is no state this is `state["item"]`. Where items are called `item`, so it is if the item is such a
+    dataclass or model already.
     """
     if is_item(annotation):
         return lambda state: state["item"]
-    make = _maker(annotation)
-    if make is None:
+    kinds = [_plain(get_origin(part) or part) for part in _parts(_plain(annotation))]
+    schemas = tuple(kind for kind in kinds if _maker(kind) is not None)
+    if not schemas:
         return None
+    make = _maker(schemas[0]) if len(kinds) == 1 else None
 
     def convert(state: State) -> Any:
-        item = state.get("item")
-        return item if isinstance(item, annotation) else make(state)
+        item = state.get("item") if of_items else None
+        return item if isinstance(item, schemas) else make(state) if make else state
 
     return convert
+
+
+def _plain(annotation: Any) -> Any:
+    """What a NewType or an alias stands for."""
+    return getattr(annotation, "__supertype__", getattr(annotation, "__value__", annotation))
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
 def keys_of(annotation: Any) -> frozenset[str]:
@@ -75,9 +101,18 @@ def _maker(annotation: Any) -> Callable[[State], Any] | None:
     if is_dataclass(annotation):
         known = [part.name for part in fields(annotation) if part.init]
         return lambda state: cast("Any", annotation)(**{name: state[name] for name in known if name in state})
-    return getattr(annotation, "model_validate", None)  # of a pydantic model
+    if not _is_model(annotation):
+        return None
+    model: Any = annotation
+    if model.model_config.get("extra") == "allow":
+        return model.model_validate
+    known = {name for field, info in model.model_fields.items() for name in (field, info.alias) if name}
+    return lambda state: model.model_validate({key: value for key, value in state.items() if key in known})
 
 
 def _is_schema(kind: Any) -> bool:
-    is_model = isinstance(getattr(kind, "model_fields", None), Mapping)
-    return is_model or is_typeddict(kind) or is_dataclass(kind) or is_protocol(kind)
+    return _is_model(kind) or is_typeddict(kind) or is_dataclass(kind) or is_protocol(kind)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(getattr(kind, "model_fields", None), Mapping)

@@ -49,6 +49,7 @@ class Target:
         batched: What computes something for many items at once, if it does: from the state and what is laid over it for each
             item to what then is laid over it.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
+        run_name: What its runs are called, if it does not say so itself.
         item: What it takes, if that is an item and no state, as "str".
     """
 
@@ -64,6 +65,7 @@ class Target:
     batched: Callable[[State, Sequence[Overlay]], Sequence[Overlay]] | None = None
     reports: bool = False
     item: str | None = None
+    run_name: str | None = None
 
     @property
     def input_keys(self) -> frozenset[str] | None:
@@ -91,25 +93,25 @@ class Target:
         """The same under this name, in traces too, if it has none of its own."""
         if not self.is_unnamed:
             return self
-        config = {"run_name": name}
-        sync = functools.partial(self.source.invoke, config=config)
-        return replace(self, name=name, sync=sync, async_=functools.partial(self.source.ainvoke, config=config))
+        return replace(self, name=name, run_name=name)
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""
-        values = {"config": get_config(), "runtime": runtime, "store": runtime.store, "writer": runtime.stream_writer}
+        config = get_config() if self.run_name is None else {**get_config(), "run_name": self.run_name}
+        values = {"config": config, "runtime": runtime, "store": runtime.store, "writer": runtime.stream_writer}
         given = {name: values[name] for name in self.injected}
         sync = functools.partial(self.sync, **given) if self.sync else None
         async_ = functools.partial(self.async_, **given) if self.async_ else None
         return sync, async_
 
 
-def as_target(source: Any, *, reader: str) -> Target:
+def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     """Make a target of a function, a Runnable, a graph, an edge, an operator or a DSPy module.
 
     Args:
         source: What to call.
         reader: Who wants it, for the error.
+        of_items: Whether `state["item"]` is an item of a batch.
 
     Raises:
         NodeError: if `source` cannot be called with a state.
@@ -133,7 +135,7 @@ def as_target(source: Any, *, reader: str) -> Target:
             f"{reader}: the target is {given}; expected a function of the state, a DSPy module, a Runnable, a compiled graph "
             f"or an edge{hint}."
         )
-    return _of_function(cast("Callable[..., Any]", source), reader)
+    return _of_function(cast("Callable[..., Any]", source), reader, of_items=of_items)
 
 
 def provider_of(module: Any) -> str | None:
@@ -189,6 +191,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         name,
         source.invoke if has_sync else None,
         source.ainvoke if has_async else None,
+        injected=frozenset() if isinstance(source, Node) else frozenset({"config"}),  # its own config is merged with this one
         source=source,
         graph=graph,
         held=source.held.get("") if isinstance(source, Node) else None,
@@ -218,7 +221,7 @@ def _check_no_model(source: Any, reader: str) -> None:
     )
 
 
-def _of_function(source: Callable[..., Any], reader: str) -> Target:
+def _of_function(source: Callable[..., Any], reader: str, *, of_items: bool) -> Target:
     inner = source
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -231,7 +234,7 @@ def _of_function(source: Callable[..., Any], reader: str) -> Target:
         )
     injected = _injected(source, name, reader)
     given, result = annotations_of(source, inner)
-    convert = converter(given)
+    convert = converter(given, of_items=of_items)
     function = source if convert is None else _converted(source, convert)
     graph = _graph_in(source)
     made = functools.partial(
