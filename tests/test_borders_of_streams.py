@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeAliasType, TypedDict
 
 from mahsm import Branch, connect, parallel, reduce_edge, vmap
-from mahsm.errors import NodeError
+from mahsm.errors import EdgeError, NodeError
 from tests.helpers import MODES, run, thread
 from tests.spans import recorded
 
@@ -104,12 +104,11 @@ def test_several_keys_of_an_edge_in_a_graph_in_an_item(mode: str, called_by: str
     assert run(outer, {"rows": [[1, 2]]}, mode) == {"out": ["12"]}
 
 
-@pytest.mark.xfail(reason="parallel hands no reducers on to edges in its branches", strict=True)
-@pytest.mark.parametrize("mode", MODES)
-def test_several_keys_of_a_branch(mode: str) -> None:
+def test_several_keys_of_a_branch_are_refused_where_their_lists_would_be_reduced() -> None:
     both = parallel([Branch(logs(), name="logs")], name="both")
-    state = run(graph_of(both), {"xs": [1, 2]}, mode)
-    assert (state["log"], state["text"]) == ([1, 2], "12")
+    with pytest.raises(EdgeError, match=r"both: the branch 'logs' is an edge with several keys.*Let the edge be a node"):
+        graph_of(both)
+    assert both.invoke({"xs": [1, 2]}) == {"log": [[1], [2]], "text": ["1", "2"]}
 
 
 def last_ones(before: list[Any], writes: Any) -> list[Any]:
@@ -536,7 +535,6 @@ def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over() -> None:
         done.wait(10)
 
 
-@pytest.mark.xfail(reason="an edge does not know whether it is the node, or a function in it", strict=True)
 def test_items_of_an_edge_in_a_node_function_are_called_by_the_edge() -> None:
     """They are no outputs of the node: two edges in it could not be told apart, and LangGraph would stream their messages."""
 

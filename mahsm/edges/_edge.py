@@ -67,17 +67,24 @@ class Edge(Node):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it, blocking."""
-        return super().invoke(input, config, **kwargs) if self._is_called_by_graph(config) else self._lists.invoke(input, {})
+        if config is None and self.has_several_keys:
+            return self._lists.invoke(input, self._called(None))
+        return super().invoke(input, self._called(config), **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it on the running event loop."""
-        if self._is_called_by_graph(config):
-            return await super().ainvoke(input, config, **kwargs)
-        return await self._lists.ainvoke(input, {})
+        if config is None and self.has_several_keys:
+            return await self._lists.ainvoke(input, self._called(None))
+        return await super().ainvoke(input, self._called(config), **kwargs)
 
-    def _is_called_by_graph(self, config: RunnableConfig | None) -> bool:
-        """Whether it gives an update for a graph, or has one key, which is the same: LangGraph calls a node with its config."""
-        return config is not None or self._items is None or self._within is None
+    def _called(self, config: RunnableConfig | None) -> RunnableConfig:
+        """The config; LangGraph calls a node with one, and a function that has none calls a run with a name of its own."""
+        return {"run_name": self.name} if config is None else config
+
+    @property
+    def has_several_keys(self) -> bool:
+        """Whether it is a `vmap` whose `out_key` names several keys."""
+        return self._items is not None and self._within is not None
 
     @cached_property
     def _lists(self) -> "Edge":

@@ -117,6 +117,7 @@ def _edge(spec: ParallelSpec) -> Edge:
     lowered = ParallelGraph(spec)
 
     def within(reducers: Mapping[str, StateReducer]) -> Edge:
+        _check_several(spec, reducers)
         return _edge(replace(spec, reducers=reducers))
 
     return Edge(
@@ -129,6 +130,17 @@ def _edge(spec: ParallelSpec) -> Edge:
         inside={branch.name: branch.target.source for branch in spec.branches},
         within=within,
     )
+
+
+def _check_several(spec: ParallelSpec, reducers: Mapping[str, StateReducer]) -> None:
+    for branch in spec.branches:
+        edge = branch.target.source
+        reduced = sorted(edge.writes & reducers.keys()) if isinstance(edge, Edge) and edge.has_several_keys else []
+        if reduced:
+            raise EdgeError(
+                f"{spec.name}: the branch {branch.name!r} is an edge with several keys, and gives lists, of which the state's "
+                f"reducer of {reduced[0]!r} would take one as one value. Let the edge be a node of the graph, beside this one."
+            )
 
 
 def _check_combination(

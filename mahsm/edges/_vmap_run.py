@@ -123,7 +123,7 @@ class VmapRun(EdgeRun):
     def label(self) -> str:
         """What items are called by those who listen: as under a `Send`, by the node's name."""
         node = None if is_inside_item(self.config) else self.config.get("metadata", {}).get("langgraph_node")
-        return node or self.name
+        return self.config.get("run_name") or node or self.name
 
     def equal_to(self, place: int) -> Sequence[int]:
         """The places of the items that are called with the one at this place, its own included."""
