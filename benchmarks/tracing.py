@@ -41,7 +41,7 @@ def microseconds(rounds: int, number: int, run: Callable[[], Any]) -> float:
 
 
 def off(rounds: int, number: int) -> tuple[list[Figure], dict[str, float]]:
-    run: Any = SimpleNamespace(span=None, saving=None)
+    run: Any = SimpleNamespace(span=None, saving=None, heard_as=None)
 
     def item() -> None:
         with EdgeRun.part(run, "item", 0, 1):
