@@ -357,8 +357,10 @@ def test_messages_that_items_write_to_several_keys_are_streamed(target: Any) -> 
     assert len(sent) == 2
 
 
-@pytest.mark.xfail(reason="spans make the runs of items without saying which", strict=False)
-@pytest.mark.parametrize("traced", [False, True])
+SPANS = pytest.mark.xfail(reason="spans make the runs of items without saying which", strict=True)
+
+
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=SPANS)])
 @pytest.mark.parametrize("kind", ["function", "runnable"])
 def test_messages_that_items_give_say_which_item(kind: str, traced: bool) -> None:
     def target(state: Any) -> Any:
@@ -490,9 +492,18 @@ def test_custom_events_in_an_edge_alone(kind: str) -> None:
     assert edge.invoke({"xs": [1]}) == {"out": [1] if kind == "vmap" else 1}
 
 
-@pytest.mark.xfail(reason="blocking targets and edges alone tell handlers from their threads", strict=False)
-@pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("awaits", [True, False])
+THREADS = pytest.mark.xfail(reason="blocking targets and edges alone tell handlers from their threads", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("awaits", "alone"),
+    [
+        (True, False),
+        pytest.param(True, True, marks=THREADS),
+        pytest.param(False, True, marks=THREADS),
+        pytest.param(False, False, marks=THREADS),
+    ],
+)
 async def test_async_handlers_run_on_the_loop_of_the_graph(awaits: bool, alone: bool) -> None:
     """Else what they hold, an HTTP session or a queue, is of another loop."""
 

@@ -9,6 +9,9 @@ Fan-out:
 
 - `_vmap`, `_vmap_spec`       `vmap`: its arguments, and what they mean for an item
 - `_vmap_graph`, `_vmap_run`  how it becomes a subgraph; one run: its items, in tasks or threads
+- `_one_by_one`, `_together`  an item that is a task of LangGraph; items that share one
+- `_cut`, `_results`, `_outcomes`  what is stored of a batch, what tasks hand in, and what comes of both
+- `_finished`                 items as they finish: events, and `as_completed`
 - `_adaptive`, `_stop_when`   concurrency that is found out; an early end
 - `_cache`, `_cache_key`      items that need not be called; keys of caches
 
@@ -21,6 +24,8 @@ Branches:
 What both need:
 
 - `_attempts`, `_hedging`  what an attempt waits for and is called with; two calls for one that takes unusually long
+- `_heard`                 what streams, events and tracers hear of an edge and its items
+- `_saving`, `_break_off`  what has been saved holds back new calls; how a run ends at an error
 - `_items`, `_bound`       the slots that are held and lent; LangGraph's own `max_concurrency`
 
 Fan-in: `_reduce`, `reduce_edge`.

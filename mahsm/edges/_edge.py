@@ -14,6 +14,7 @@ from langgraph.graph import END, START, StateGraph
 from mahsm._state import as_dict
 from mahsm.edges._drawing import Compiled, LoneGraph, drawn_as
 from mahsm.edges._finished import finished_items
+from mahsm.edges._heard import TASK
 from mahsm.errors import EdgeError
 from mahsm.nodes._node import Async, Node, Sync
 
@@ -101,7 +102,7 @@ class Edge(Node):
         if self._within is None:
             return self
         if self._items is not None:  # a vmap asks which keys take several values, and calls no reducer
-            reducers |= {key: _nobody for key, channel in channels.items() if isinstance(channel, Topic | DeltaChannel)}
+            reducers |= {key: _by_channel for key, channel in channels.items() if isinstance(channel, Topic | DeltaChannel)}
         edge = self._within(reducers)
         edge.origin = self.origin
         return edge
@@ -222,11 +223,11 @@ class Edge(Node):
         return f"<Edge {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
 
 
-def _nobody(value: Any, _: Any) -> Any:
-    """Stands for what a channel does by itself with several values."""
+def _by_channel(value: Any, _: Any) -> Any:
+    """Stands for what a channel does by itself with several values; nobody calls it."""
     return value
 
 
 def _is_node(config: RunnableConfig | None) -> bool:
     """Whether LangGraph streams a node that is an edge, which it does for `astream_events`; it wants an update then."""
-    return config is not None and "__pregel_task_id" in config.get("configurable", {})
+    return config is not None and TASK in config.get("configurable", {})

@@ -22,10 +22,10 @@ from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
-from mahsm.edges._heard import EDGE, edge_alone
+from mahsm.edges._heard import heard_run
 from mahsm.edges._items import current_item, lent
 from mahsm.errors import EdgeError
-from mahsm.nodes._outlet import Outlet, of_edge
+from mahsm.nodes._outlet import EDGE, Outlet, of_edge
 from mahsm.policies import Budget, Spending
 from mahsm.policies._budget import spendings
 
@@ -181,10 +181,10 @@ class EdgeGraph(ABC, Generic[RunT]):
             stack.enter_context(edge_run(self.name))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            alone = None if span else stack.enter_context(edge_alone(self.name, config, values))
-            config = span.config if span else alone.config if alone else config
+            heard = None if span else stack.enter_context(heard_run(self.name, config, values))
+            config = span.config if span else heard.config if heard else config
             run = self._begin(values, config, shared)
-            run.heard_as = alone
+            run.heard_as = heard
             if span is not None:
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))

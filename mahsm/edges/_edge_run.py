@@ -23,15 +23,15 @@ from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
 from mahsm.edges._heard import (
     RUNTIME,
-    Alone,
     Heard,
+    HeardRun,
     Show,
-    as_by_node,
     as_of_node,
     handlers_of,
     is_inside_item,
     translated,
     unheard,
+    writer_of,
 )
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
@@ -66,11 +66,11 @@ class EdgeRun(ABC):
         self.config = config
         self.span: EdgeSpan | None = None
         """What traces show of it, if anybody traces."""
-        self.heard_as: Alone | None = None
+        self.heard_as: HeardRun | None = None
         """What those who listen hear of it, if nobody traces."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
-        self.writer = as_by_node(runtime.stream_writer, config) if runtime else None
+        self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
         """The stream of the node that the edge is; inside of an item, that of the outer edge."""
         self.is_node = runtime is not None and not is_inside_item(config)
         """Whether it runs in a node of a graph, and not in an item, or alone."""
@@ -130,7 +130,7 @@ class EdgeRun(ABC):
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
         if not self._is_heard:
             return _bound(target)
-        heard = Heard(label, partial(_bound, target), alone=self.span is not None)
+        heard = Heard(label, partial(_bound, target), makes_runs=self.span is None)
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
     def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
@@ -152,7 +152,7 @@ class EdgeRun(ABC):
         if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
             self._item_writer = runtime.stream_writer
         own = {key: value for key, value in config.items() if key not in _BOUNDS}
-        given = as_of_node(cast("RunnableConfig", own | self._bounds), self.config, self.name)
+        given = as_of_node(cast("RunnableConfig", own | self._bounds), self.config, self.name, self.writer)
         if shared or self.saving is not None:
             given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
         return given

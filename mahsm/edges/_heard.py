@@ -27,12 +27,7 @@ from langgraph.runtime import Runtime
 
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._items import Writer, current_item
-
-EDGE = "mahsm_edge"
-"""Key of a run's metadata: the name of the edge that it belongs to."""
-
-ITEM = "mahsm_item"
-"""Key of a run's metadata: which item or branch it is, as a path of indices through nested edges."""
+from mahsm.nodes._outlet import EDGE, ITEM
 
 Show: TypeAlias = Callable[[str, Any], Any]
 """From a stream mode and what LangGraph says of an edge's subgraph in it to what a user is shown; None for nothing."""
@@ -43,6 +38,9 @@ STREAM = "__pregel_stream"
 RUNTIME = "__pregel_runtime"
 """Where LangGraph keeps the runtime of a node in its config."""
 
+TASK = "__pregel_task_id"
+"""Where LangGraph keeps which task of a graph it is that runs with a config."""
+
 
 def handlers_of(config: RunnableConfig) -> list[BaseCallbackHandler]:
     """Who listens to what runs with this config."""
@@ -51,7 +49,7 @@ def handlers_of(config: RunnableConfig) -> list[BaseCallbackHandler]:
 
 
 @dataclass
-class Alone:
+class HeardRun:
     """An edge run, for those who listen.
 
     Attributes:
@@ -64,17 +62,17 @@ class Alone:
 
 
 @contextmanager
-def edge_alone(name: str, config: RunnableConfig, state: State) -> Generator[Alone, None, None]:
+def heard_run(name: str, config: RunnableConfig, state: State) -> Generator[HeardRun, None, None]:
     """A block that is an edge run: a run of its own, unless the node of a graph is one already."""
     if getattr(config.get("callbacks"), "parent_run_id", None) is not None:
-        yield Alone(config)
+        yield HeardRun(config)
         return
     manager = get_callback_manager_for_config(config)
     run = manager.on_chain_start(None, state, name=config.get("run_name") or name, run_id=config.get("run_id"))
     with _ending(run):
-        alone = Alone(patch_config(config, callbacks=run.get_child()))
-        yield alone
-    run.on_chain_end(alone.output)
+        heard = HeardRun(patch_config(config, callbacks=run.get_child()))
+        yield heard
+    run.on_chain_end(heard.output)
 
 
 @contextmanager
@@ -110,21 +108,29 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
     return cast("RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}})
 
 
-def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str) -> RunnableConfig:
-    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it."""
+def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None) -> RunnableConfig:
+    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it.
+
+    Args:
+        config: The task's own.
+        node: That of the edge's node.
+        edge: The edge's name.
+        writer: The stream of the edge's node, if there is one.
+    """
     own: dict[str, Any] = config.get("configurable", {})
-    outer: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
-    if RUNTIME in own and outer is not None:
-        own = {**own, RUNTIME: own[RUNTIME].override(stream_writer=as_by_node(outer.stream_writer, node))}
+    if RUNTIME in own and writer is not None:
+        own = {**own, RUNTIME: own[RUNTIME].override(stream_writer=writer)}
     metadata = {**node.get("metadata", {}), EDGE: edge}
     seen = {"callbacks": node.get("callbacks"), "tags": node.get("tags", [])}
     return cast("RunnableConfig", {**config, **seen, "metadata": metadata, "configurable": own})
 
 
-def as_by_node(writer: Writer, node: RunnableConfig) -> Writer:
-    """A stream writer of a node that writes as the node wherever it is called; LangGraph's takes the ambient namespace."""
-    if RUNTIME not in node.get("configurable", {}):
-        return writer
+def writer_of(node: RunnableConfig) -> Writer | None:
+    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace."""
+    runtime: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
+    if runtime is None:
+        return None
+    writer = runtime.stream_writer
 
     def write(event: Any) -> None:
         token = var_child_runnable_config.set(node)
@@ -149,18 +155,18 @@ class Heard:
     Args:
         name: What the run of a call is named.
         bind: Gives the two sides of the target for the config that holds here.
-        alone: Whether somebody else makes a run of each item.
+        makes_runs: Whether each call becomes a run; else somebody else makes runs of items.
     """
 
-    def __init__(self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, alone: bool) -> None:
+    def __init__(self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, makes_runs: bool) -> None:
         self._name = name
         self._bind = bind
-        self._is_run = alone
+        self._makes_runs = makes_runs
 
     def sync(self, state: State) -> Update:
         """Call the blocking side."""
         config = _of_item()
-        if self._is_run:
+        if not self._makes_runs:
             with set_config_context(config) as context:
                 return context.run(self._call_sync, state)
         run = get_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
@@ -175,7 +181,7 @@ class Heard:
     async def async_(self, state: State) -> Update:
         """Call the awaitable side."""
         config = _of_item()
-        if self._is_run:
+        if not self._makes_runs:
             with set_config_context(config) as context:
                 return await _in(context, context.run(self._call_async, state))
         run = await get_async_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)

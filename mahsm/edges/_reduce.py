@@ -24,7 +24,7 @@ from mahsm._watch import watched
 from mahsm.edges import _check
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge import Edge
-from mahsm.edges._heard import Alone, as_of_node, edge_alone, unheard
+from mahsm.edges._heard import HeardRun, as_of_node, heard_run, unheard, writer_of
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
@@ -51,7 +51,7 @@ class _Inner:
 
     config: RunnableConfig
     span: EdgeSpan | None
-    alone: Alone | None
+    heard: HeardRun | None
 
     def shown(self, update: State) -> State:
         """What came out, which its span shows."""
@@ -60,8 +60,8 @@ class _Inner:
             (value,) = update.values()
             if isinstance(value, str | int | float):
                 self.span.note({"decision": shown(value)})
-        if self.alone is not None:
-            self.alone.output = update
+        if self.heard is not None:
+            self.heard.output = update
         return update
 
 
@@ -123,15 +123,15 @@ class Reduce:
             if span is not None:
                 inputs = values[self.input_key]
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
-            alone = None if span else stack.enter_context(edge_alone(self.name, config, values))
-            config = span.config if span else alone.config if alone else config
+            heard = None if span else stack.enter_context(heard_run(self.name, config, values))
+            config = span.config if span else heard.config if heard else config
             stack.callback(_current_call.reset, _current_call.set((config, call)))
-            yield _Inner(stack.enter_context(unheard(config)), span, alone)
+            yield _Inner(stack.enter_context(unheard(config)), span, heard)
 
     def _current(self, config: RunnableConfig) -> Callable[[], Any]:
         """The call of the reducer in this task of the subgraph, which is to look as if the edge's node made it."""
         node, call = _current_call.get()
-        var_child_runnable_config.set(as_of_node(config, node, self.name))
+        var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
         return call
 
     def _call(self, values: State) -> Callable[[], Any]:

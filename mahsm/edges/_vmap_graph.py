@@ -20,6 +20,7 @@ from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_o
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listener
+from mahsm.edges._one_by_one import run_one, run_one_async
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
 from mahsm.edges._vmap_run import VmapRun
@@ -57,7 +58,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             if order is None or self._is_of_another_run(run, order):
                 return self._onwards(run, given, order)
             if "place" in order:
-                return self._next(run, order, run.item_alone(order["place"], config))
+                return self._next(run, order, run_one(run, order["place"], config))
             wave = run.wave(order["wave"])
             return self._next(run, order, wave.lead(_places(run, order), config) if "spans" in order else wave.take_part())
 
@@ -66,7 +67,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             if order is None or self._is_of_another_run(run, order):
                 return self._onwards(run, given, order)
             if "place" in order:
-                return self._next(run, order, await run.item_alone_async(order["place"], config))
+                return self._next(run, order, await run_one_async(run, order["place"], config))
             wave, leads = run.wave(order["wave"]), "spans" in order
             part = await (wave.lead_async(_places(run, order), config) if leads else wave.take_part_async())
             return self._next(run, order, part)

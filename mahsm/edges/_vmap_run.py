@@ -13,10 +13,9 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls, _tasks
+from mahsm import _calls
 from mahsm._ledger import of_edge_run
 from mahsm._notes import add_note
 from mahsm._progress import Progress
@@ -173,60 +172,6 @@ class VmapRun(EdgeRun):
         """A task is going to return this part; an empty one is not written, and nobody must wait for that."""
         if self.saving is not None and not part.is_empty:
             self.saving.hand_in(part.record, part.called)
-
-    # An item that is a task of its own.
-
-    async def item_alone_async(self, place: int, config: RunnableConfig) -> Part:
-        """Run the item at this place as a task of the running event loop."""
-        with self.break_off.running():
-            part = Part()
-            try:
-                await self._alone_async(place, config, part)
-                self.close_items([place], part)
-            except (asyncio.CancelledError, GraphBubbleUp):
-                raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                await self.fail_async(error)
-            self.hand_in(part)
-            return part
-
-    async def _alone_async(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if not await self.uncached_async(self.unknown([place]), part):
-            return
-        with self.quiet_end():
-            await self.open.acquire_async((place,))
-            with set_config_context(self.item_config(config)) as context:
-                call = context.run(self.call_of_target)
-                async with _tasks.task_group() as group:
-                    group.create_task(self._stoppable_item_async(place, call, part), context=context)
-
-    async def _stoppable_item_async(self, place: int, call: AsyncCall, part: Part) -> None:
-        item = self.item(place)
-        with self.stoppable_task(item):
-            await self.run_item_async(place, call, part, item)
-
-    def item_alone(self, place: int, config: RunnableConfig) -> Part:
-        """Run the item at this place in this thread."""
-        with self.break_off.running():
-            part = Part()
-            try:
-                self._alone(place, config, part)
-                self.close_items([place], part)
-            except GraphBubbleUp:
-                raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                self.fail(error)
-            self.hand_in(part)
-            return part
-
-    def _alone(self, place: int, config: RunnableConfig, part: Part) -> None:
-        if not self.uncached(self.unknown([place]), part):
-            return
-        with self.quiet_end():
-            self.open.acquire((place,))
-            with set_config_context(self.item_config(config)) as context:
-                sync, async_ = context.run(self.bind, self.spec.target, self.label)
-                context.run(self.run_item, place, sync or async_, part)
 
     # One item.
 

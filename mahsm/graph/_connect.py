@@ -37,7 +37,6 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
             nodes' own schemas have, LangGraph's private state, is known once these nodes are added.
 
     Example:
-        >>> from operator import itemgetter
         >>> from typing import TypedDict
         >>> from langgraph.graph import END, START, StateGraph
         >>> from mahsm import connect, reduce_edge, vmap
@@ -110,7 +109,9 @@ def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
 
 def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> dict[str, Any]:
     """Those of these keys that only some nodes take or give, by their own schemas; with their types."""
-    known = cast("dict[str, Any]", builder.schemas[builder.state_schema])
+    keys -= cast("dict[str, Any]", builder.schemas[builder.state_schema]).keys()
+    if not keys:
+        return {}
     functions: list[Any] = [
         getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None) for node in builder.nodes.values()
     ]
@@ -120,7 +121,7 @@ def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> d
         hints: dict[str, Any] = {}
         with suppress(NameError):  # of what is imported for type checkers alone
             hints = get_type_hints(schema, include_extras=True)
-        found = {key: hints[key] for key in keys & hints.keys() if key not in known} | found
+        found = {key: hints[key] for key in keys & hints.keys()} | found
     return found
 
 

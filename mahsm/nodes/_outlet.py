@@ -8,6 +8,12 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 
+EDGE = "mahsm_edge"
+"""Key of a run's metadata: the name of the edge that it belongs to."""
+
+ITEM = "mahsm_item"
+"""Key of a run's metadata: which item or branch it is, as a path of indices through nested edges."""
+
 
 @dataclass(frozen=True)
 class Outlet:

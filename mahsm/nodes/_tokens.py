@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from mahsm._state import shown
 from mahsm.errors import NodeError
-from mahsm.nodes._outlet import Outlet
+from mahsm.nodes._outlet import ITEM, Outlet
 
 
 class TokenEvent(TypedDict):
@@ -149,7 +149,7 @@ class _Messages:
             one for one in handlers if hasattr(one, "tap_output_iter") and not isinstance(one, AsyncCallbackHandler)
         ]
         item = place.item()
-        self._metadata = {**place.metadata, "mahsm_item": item} if item else place.metadata
+        self._metadata = {**place.metadata, ITEM: item} if item else place.metadata
         self._runs: dict[str, UUID] = {}
 
     def token(self, text: str, field: str) -> None:
