@@ -89,6 +89,8 @@ class Models:
         self.reports = 0
         self.bare = 0
         """Attempts that called nothing: budgets count these as calls."""
+        self.cut_short = 0
+        """Attempts that were cancelled before their first call had ended: perhaps before it had begun."""
         self.lock = threading.Lock()
         self.begun = itertools.count(1)
         self.cancel: Callable[[], object] = lambda: None
@@ -159,9 +161,11 @@ class Bare:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Closed) and not self.called:
-            with self.models.lock:
-                self.models.bare += 1
+        if self.called:
+            return
+        with self.models.lock:
+            self.models.bare += isinstance(error, Closed)
+            self.models.cut_short += isinstance(error, asyncio.CancelledError)
 
 
 def edge_of(case: Case, models: Models) -> Any:
@@ -240,6 +244,7 @@ def test_all_who_count_count_the_same(server: ModelServer, case: Case) -> None:
     cancels = case.end in ("cancel", "stop", "raise") or case.hedged
     if cancels and (case.hedged or case.blocks != (case.mode == "sync")):
         models.bare = max(models.bare, spent.calls - used.calls)  # called off on its way to another thread
+    models.bare += max(0, min(models.cut_short, spent.calls - used.calls - models.bare))
     figures = (used.calls, used.cached, used.input_tokens, used.output_tokens)
     assert (spent.calls - models.bare, spent.cached, spent.input_tokens, spent.output_tokens) == figures
     (edge,) = used.runs
