@@ -357,10 +357,7 @@ def test_messages_that_items_write_to_several_keys_are_streamed(target: Any) -> 
     assert len(sent) == 2
 
 
-SPANS = pytest.mark.xfail(reason="spans make the runs of items without saying which", strict=True)
-
-
-@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=SPANS)])
+@pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("kind", ["function", "runnable"])
 def test_messages_that_items_give_say_which_item(kind: str, traced: bool) -> None:
     def target(state: Any) -> Any:
@@ -408,7 +405,6 @@ def test_a_runnable_with_a_configurable_of_its_own_is_in_its_graph(what: str) ->
         graph.invoke({"xs": [1]}, thread())
 
 
-@pytest.mark.xfail(reason="with the config of a node an edge streams as LangGraph's node", strict=True)
 def test_an_edge_streams_in_a_node_that_hands_on_its_config() -> None:
     edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="inner")
 
@@ -471,7 +467,6 @@ def test_a_run_ends_once_also_if_a_handler_raises(mode: str) -> None:
     assert [len(ends) for ends in runs.ends.values()] == [1, 1, 1]
 
 
-@pytest.mark.xfail(reason="handlers of the context come into every manager", strict=True)
 def test_who_listens_by_context_hears_of_no_internal_tasks() -> None:
     """Handlers of `collect_runs`, `set_debug` and instrumentations come into each callback manager, also an empty one."""
     with collect_runs() as collected:
@@ -492,16 +487,13 @@ def test_custom_events_in_an_edge_alone(kind: str) -> None:
     assert edge.invoke({"xs": [1]}) == {"out": [1] if kind == "vmap" else 1}
 
 
-THREADS = pytest.mark.xfail(reason="blocking targets and edges alone tell handlers from their threads", strict=True)
-
-
 @pytest.mark.parametrize(
     ("awaits", "alone"),
     [
         (True, False),
-        pytest.param(True, True, marks=THREADS),
-        pytest.param(False, True, marks=THREADS),
-        pytest.param(False, False, marks=THREADS),
+        (True, True),
+        (False, True),
+        (False, False),
     ],
 )
 async def test_async_handlers_run_on_the_loop_of_the_graph(awaits: bool, alone: bool) -> None:
@@ -527,7 +519,6 @@ async def test_async_handlers_run_on_the_loop_of_the_graph(awaits: bool, alone: 
         assert loops.found == {asyncio.get_running_loop()}
 
 
-@pytest.mark.xfail(reason="the run of a call that is left behind ends with it", strict=True)
 def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over() -> None:
     release, done = threading.Event(), threading.Event()
 
