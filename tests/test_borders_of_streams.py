@@ -21,6 +21,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.channels import DeltaChannel, Topic
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
+from langgraph.errors import NodeTimeoutError
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send, TimeoutPolicy, interrupt
@@ -470,11 +471,15 @@ def without_times(chunk: Any) -> Any:
     return kind, {key: event[key] for key in event if key != "seconds"}
 
 
+def hands_on(state: Any) -> Any:
+    return {"out": state["xs"]}
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_without_a_mode_the_config_of_a_node_gives_what_a_node_gives(mode: str) -> None:
     """So LangGraph itself calls a node that is an edge. Of a graph it wants the values then, which are what a graph gives."""
     assert (await streamed_in_a_node(EDGES["vmap"], mode))[1] == [{"ys": [1]}]
-    graph = graph_of(lambda state: {"out": state["xs"]})
+    graph = graph_of(hands_on)
     _, values = await streamed_in_a_node(graph, mode)
     assert (values[-1]["xs"], values[-1]["out"]) == ([1], [1])
 
@@ -624,7 +629,7 @@ class Loops(AsyncCallbackHandler):
             self.elsewhere.add(self.names[run_id])
 
     async def on_chain_start(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
-        self.names[run_id] = kwargs["name"]
+        self.names[run_id] = str(kwargs["name"])
         self._hears(run_id)
 
     async def on_chain_end(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
@@ -645,11 +650,11 @@ async def awaits(state: Any) -> Any:
 
 
 def fails(state: Any) -> Any:
-    raise ValueError
+    raise ValueError("no")
 
 
 async def fails_later(state: Any) -> Any:
-    raise ValueError
+    raise ValueError("no")
 
 
 LISTENED: dict[str, Any] = {
@@ -667,13 +672,11 @@ async def test_async_handlers_run_on_the_loop_of_the_graph(make: Any, target: An
     """Else what they hold, an HTTP session or a queue, is of another loop."""
     for runnable in (graph_of_sends(target), make(target) if alone else graph_of(make(target))):
         loops = Loops()
-        with pytest.raises(ValueError, match="") if target in (fails, fails_later) else nullcontext():
+        with pytest.raises(ValueError, match="no") if target in (fails, fails_later) else nullcontext():
             await runnable.ainvoke({"xs": [1]}, {"callbacks": [loops]})
         assert loops.elsewhere == set()
         failed = " failed" if target in (fails, fails_later) else ""
-        assert sorted({name for name in loops.ended if name != "__start__"}) == sorted(
-            {f"{name}{failed}" for name in loops.names.values() if name != "__start__"}
-        )
+        assert {name for name in loops.ended if name.startswith("work")} == {f"work{failed}"}
         assert len(loops.ended) == len(loops.names)
 
 
@@ -732,7 +735,7 @@ def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over(mode: str,
         run(graph_of(make(hangs)), {"xs": [1]}, mode, {"callbacks": [runs]})
         assert all(len(ends) == 1 for ends in runs.ends.values())
         items = [ends[0] for run_id, ends in runs.ends.items() if runs.names.get(runs.parents[run_id]) == "work"]
-        assert [type(error) for error in items] == [TimeoutError if mode == "sync" else asyncio.CancelledError]
+        assert {type(error) for error in items} == {TimeoutError if mode == "sync" else asyncio.CancelledError}
         if mode == "sync":
             assert str(items[0]).startswith("took longer than 0.0")
     finally:
@@ -750,7 +753,7 @@ async def test_an_awaited_item_that_timed_out_is_a_run_like_that_of_a_node() -> 
     builder.add_edge(START, "work")
     for graph in (builder.compile(), graph_of(work(hangs, timeout=0.01))):
         runs = Runs()
-        with pytest.raises(TimeoutError):
+        with pytest.raises((NodeTimeoutError, TimeoutError)):
             await graph.ainvoke({"xs": [1]}, {"callbacks": [runs]})
         last = list(runs.ends.values())[-1]
         assert [type(error) for error in last] == [asyncio.CancelledError]
