@@ -5,6 +5,7 @@ import copy
 import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dspy
@@ -287,7 +288,7 @@ CONFIG: Any = {"recursion_limit": 200, "configurable": {"thread_id": "1"}}
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(steps=programs)
 def test_a_program_and_its_graph_do_the_same(mode: str, steps: list[Step]) -> None:
     kind = ProgramAsync if mode == "async" else Program
@@ -300,48 +301,43 @@ def test_a_program_and_its_graph_do_the_same(mode: str, steps: list[Step]) -> No
         assert found.trace == plain.trace
 
 
+def killed(graph: Any, mode: str, after: int) -> None:
+    """Run the graph, and stop it after so many steps."""
+
+    async def some_steps() -> None:
+        stream = graph.astream({"q": "why"}, CONFIG, stream_mode="updates", durability="sync")
+        for _ in range(after + 1):
+            await anext(stream, None)
+        await stream.aclose()
+
+    if mode == "async":
+        asyncio.run(some_steps())
+    else:
+        stream = graph.stream({"q": "why"}, CONFIG, stream_mode="updates", durability="sync")
+        for _ in range(after + 1):
+            next(stream, None)
+        stream.close()
+
+
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(steps=programs)
 def test_a_kill_at_any_step_repeats_no_call(mode: str, steps: list[Step]) -> None:
     kind = ProgramAsync if mode == "async" else Program
     plain = plainly(kind(steps), mode)
-
-    def graph_on(saver: Any, program: Program) -> Any:
-        return dspy_program(program, outputs=["a", "count"]).compile(checkpointer=saver)
-
-    def some_steps(graph: Any, killed_after: int) -> None:
-        for done, _ in enumerate(graph.stream({"q": "why"}, CONFIG, stream_mode="updates", durability="sync")):
-            if done == killed_after:
-                break
-
-    async def some_steps_async(graph: Any, killed_after: int) -> None:
-        stream = graph.astream({"q": "why"}, CONFIG, stream_mode="updates", durability="sync")
-        done = 0
-        async for _ in stream:
-            if done == killed_after:
-                break
-            done += 1
-        await stream.aclose()
-
-    for killed_after in range(min(12, len(plain.calls) + 1)):
-        saver, program = InMemorySaver(), kind(steps)
-
-        def go(saver: Any = saver, program: Program = program, killed_after: int = killed_after) -> Any:
-            first = graph_on(saver, kind(steps))
-            if mode == "async":
-                asyncio.run(some_steps_async(first, killed_after))
-            else:
-                some_steps(first, killed_after)
-            graph = graph_on(saver, program)
-            if not graph.get_state(CONFIG).next:
-                return graph.get_state(CONFIG).values
-            return run(graph, None, mode, CONFIG)
-
-        found = Outcome(program, go)
-        if isinstance(found.result, dict):
-            found.result = {name: found.result[name] for name in ("a", "count")}
+    for after in range(min(12, len(plain.calls) + 1)):
+        program = kind(steps)
+        found = Outcome(program, partial(killed_and_resumed, [kind(steps), program], mode, after))
         assert (found.result, found.calls) == (plain.result, plain.calls)
+
+
+def killed_and_resumed(programs: list[Program], mode: str, after: int) -> Any:
+    """Run a graph of the one program, stop it after so many steps, and go on with a graph of the other one."""
+    saver = InMemorySaver()
+    first, second = (dspy_program(one, outputs=["a", "count"]).compile(checkpointer=saver) for one in programs)
+    killed(first, mode, after)
+    state = second.get_state(CONFIG)
+    return run(second, None, mode, CONFIG) if state.next else {name: state.values[name] for name in ("a", "count")}
 
 
 @settings(max_examples=30)

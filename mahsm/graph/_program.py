@@ -33,26 +33,30 @@ CALLS = "mahsm:calls"
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
     """Make a LangGraph of a DSPy program: its sub-modules are the nodes, and `forward` says which comes next.
 
-    What the program does is what its `forward` does, with its loops, conditions and Python between the calls. Whenever
-    `forward` calls a sub-module, the graph goes to that node, and then back to `forward`, which is run again from its
-    beginning with the results that there are. So a checkpointer saves after each call, and a resumed run repeats none;
-    streams, traces, interrupts and `usage()` see each call as a node. As with any LangGraph node that is resumed, what
-    `forward` does besides calling sub-modules should be quick, and the same each time: work that is not belongs into a
-    sub-module.
+    What the program does is what its `forward` does, with its loops, conditions and Python between the calls, and with what
+    holds around them: `dspy.context`, `set_lm`, copies, handled failures. Each node makes a call of its sub-module, and goes on
+    with `forward` up to the next one. `forward` is run from its beginning for that, with the results that there are. So a
+    checkpointer saves after each call, and a resumed run repeats none; streams, traces, interrupts and `usage()` see each call
+    as a node. As with any LangGraph node that is resumed, what `forward` does besides its calls should be quick, and the same
+    each time: work that is not belongs into a sub-module or a tool.
 
     Args:
-        program: The program. Its sub-modules are those in its attributes, and in lists and dicts there. The nodes hold the
-            modules themselves, and are named as DSPy names them: `self.plan`, `self.steps[0]`.
+        program: The program. Its sub-modules and tools are those in its attributes, and in lists and dicts there. The nodes
+            hold the modules themselves, and are named as DSPy names them: `self.plan`, `self.steps[0]`. A call of a module
+            inside of one is made in its node; what belongs to none, as modules that `forward` makes, is called in the node
+            `forward`.
         outputs: Fields of the prediction, which become state keys; by default those of the program's signature, or of all its
-            sub-modules.
+            sub-modules. Other fields are left out.
 
     Returns:
-        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes two steps of LangGraph
+        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step of LangGraph
         for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, or names that cannot be told; when run, if `forward` calls
-            other sub-modules when it is run again, calls them in threads, or gives fields that are not in `outputs`.
+        GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told; when run, before the call
+            is made, if `forward` makes other calls when it is run again, calls in threads, or a language model that is not that
+            of `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
+        NodeError: if its inputs cannot be told.
 
     Example:
         >>> import dspy

@@ -34,12 +34,8 @@ class Place(Protocol):
     path: str
     node: str
 
-    def names(self) -> Mapping[str, Any]:
-        """The predictors in it, by name."""
-        ...
-
-    def as_called(self, predictor: Any) -> Any:
-        """The predictor as `forward` knows it."""
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        """The predictors in it: the name, what `forward` knows it as, and what is called."""
         ...
 
 
@@ -60,12 +56,14 @@ class Replay:
         next: The node in which the call is to be made that stopped `forward`.
         error: What stopped it, if that was an error that it may not handle.
         made: What the call gave that was made here, as it is recorded.
+        stands: What stands for the modules in this run, with them, by their numbers and names.
     """
 
     def __init__(self, label: str, node: str, calls: Sequence[Mapping[str, Any]]) -> None:
         self.next: str | None = None
         self.error: BaseException | None = None
         self.made: dict[str, Any] | None = None
+        self.stands: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._label = label
         self.node = node
         self._calls = calls
@@ -138,9 +136,10 @@ class Replay:
         trace = cast("Any", dspy.settings.trace)
         own = None if trace is None or isinstance(trace, Trace) else trace
         before = 0 if own is None else len(own)
+        known = {} if own is None else {id(called): (name, one) for name, one, called in place.predictors()}
 
         def done(**outcome: Any) -> None:
-            steps = [] if own is None else self._traced(place, own, before)
+            steps = [] if own is None else self._traced(known, own, before)
             self.made = {"call": place.path, **outcome, **({"trace": steps} if steps else {})}
 
         def keep(result: Any) -> Any:
@@ -170,7 +169,7 @@ class Replay:
         try:
             trace = cast("Any", dspy.settings.trace)
             if steps := made.get("trace", ()):
-                names = place.names()
+                names = {name: known for name, known, _ in place.predictors()}
                 trace.extend((names[step["name"]], replayed(step["inputs"]), replayed(step["outputs"])) for step in steps)
             if "error" not in made:
                 return replayed(made["result"])
@@ -180,14 +179,14 @@ class Replay:
         raise error
 
     @staticmethod
-    def _traced(place: Place, trace: Any, before: int) -> list[dict[str, Any]]:
+    def _traced(known: Mapping[int, tuple[str, Any]], trace: Any, before: int) -> list[dict[str, Any]]:
         """What the call added to a trace that `forward` keeps by itself, with predictors as `forward` knows them."""
-        trace[before:] = [(place.as_called(step[0]), *step[1:]) for step in trace[before:]]
-        names = {id(predictor): name for name, predictor in place.names().items()}
+        added = trace[before:]
+        trace[before:] = [(known.get(id(step[0]), step[:1])[-1], *step[1:]) for step in added]
         return [
-            {"name": names[id(predictor)], "inputs": recorded(dict(inputs)), "outputs": recorded(outputs)}
-            for predictor, inputs, outputs in trace[before:]
-            if id(predictor) in names
+            {"name": known[id(predictor)][0], "inputs": recorded(dict(inputs)), "outputs": recorded(outputs)}
+            for predictor, inputs, outputs in added
+            if id(predictor) in known
         ]
 
     # Around it.
@@ -291,11 +290,8 @@ class _Models:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
 
-    def names(self) -> Mapping[str, Any]:
-        return {}
-
-    def as_called(self, predictor: Any) -> Any:
-        return predictor
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        return []
 
     def call(self, make: Callable[[], Any]) -> Any:
         return make() if self._replay.is_live_here() else self._replay.call(self, make)

@@ -68,9 +68,15 @@ class _Wrapping:
     _mahsm_nodes: tuple[str, ...]
 
     def __getattribute__(self, name: str) -> Any:
-        value = cast("Any", super()).__getattribute__(name)
-        holds = not name.startswith(("__", "_mahsm_")) and isinstance(value, _HOLDERS) and not is_in_call()
-        return _held(self, name, cast("Any", value)) if holds else value
+        value: Any = cast("Any", super()).__getattribute__(name)
+        return _held(self, name, value) if not name.startswith(("__", "_mahsm_")) and _may_hold(value) else value
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        """Predictors by name, as they are called inside of `forward`."""
+        kind, found = cast("Any", type(self)), cast("Any", super()).named_parameters()
+        if is_in_call():
+            return found
+        return [(name, one if one is self else _stand(one, _joined(kind, name), kind._mahsm_nodes)) for name, one in found]
 
 
 class _Stand(_Wrapping):
@@ -96,12 +102,6 @@ class _Stand(_Wrapping):
             return await real.acall(*args, **arguments)
         return await self._mahsm_replay().call_async(_Called(self, real), lambda: real.acall(*args, **arguments))
 
-    def named_parameters(self) -> list[tuple[str, Any]]:
-        """As the module that it stands for has them; a copy's, its own."""
-        found = cast("Any", super()).named_parameters()
-        own = cast("Any", self)._mahsm_module
-        return found if own is None else [(name, own if one is self else one) for name, one in found]
-
     @property
     def _mahsm_module(self) -> Any:
         """The module that it stands for; None of a copy, which has no state in common with it."""
@@ -118,8 +118,7 @@ class _Stand(_Wrapping):
         return real
 
     def _mahsm_replay(self) -> Replay:
-        with regained():
-            replay = here.get()
+        replay = _replay()
         if replay is None:
             raise GraphError(thread_error("dspy_program", self._mahsm_path))
         return replay
@@ -133,22 +132,17 @@ class _Called:
         self.path: str = stand._mahsm_path
         self.node: str = stand._mahsm_node
 
-    def names(self) -> Mapping[str, Any]:
-        return dict(self._stand.named_predictors())
-
-    def as_called(self, predictor: Any) -> Any:
-        return self._stand if predictor is self._real and self._stand._mahsm_module is None else predictor
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        known, called = self._stand.named_predictors(), self._real.named_predictors()
+        return [(name, one, other) for (name, one), (_, other) in zip(known, called, strict=True)]
 
 
 class _ToolCalled:
     def __init__(self, path: str, node: str) -> None:
         self.path, self.node = path, node
 
-    def names(self) -> Mapping[str, Any]:
-        return {}
-
-    def as_called(self, predictor: Any) -> Any:
-        return predictor
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        return []
 
 
 def _held(parent: Any, name: str, value: Any) -> Any:
@@ -158,7 +152,7 @@ def _held(parent: Any, name: str, value: Any) -> Any:
     if not any(_is_part(entry) for _, entry in entries):
         return value
     path = f"{kind._mahsm_path}.{name}"
-    found = [_stand(entry, f"{path}{key}", kind) if _is_part(entry) else entry for key, entry in entries]
+    found = [_stand(entry, f"{path}{key}", kind._mahsm_nodes) if _is_part(entry) else entry for key, entry in entries]
     return _refilled(value, found) if _is_container(name, value) else found[0]
 
 
@@ -178,33 +172,47 @@ def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
     return type(kind)(kind.__name__, (mixin, kind), {"__module__": kind.__module__, "__qualname__": kind.__qualname__, **names})
 
 
-def _stand(part: Any, path: str, parent: Any) -> Any:
-    """A stand for a module or tool."""
-    if isinstance(part, _Stand):
-        return part
-    node = path if path in parent._mahsm_nodes else getattr(parent, "_mahsm_node", FORWARD)
+def _joined(kind: Any, name: str) -> str:
+    """The name of a predictor in the program, by its name in a module."""
+    return f"{kind._mahsm_path}.{name}".replace("['", "[").replace("']", "]")
+
+
+def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
+    """The stand for a module or tool; in one run of `forward` always the same."""
+    replay = _replay()
+    if isinstance(part, _Stand) or replay is None:
+        return part if isinstance(part, _Stand) else _new_stand(part, path, nodes)
+    key = id(part), path
+    if key not in replay.stands:
+        replay.stands[key] = part, _new_stand(part, path, nodes)
+    return replay.stands[key][1]
+
+
+def _new_stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
+    node = max((one for one in nodes if path == one or path.startswith((f"{one}.", f"{one}["))), key=len, default=FORWARD)
     if isinstance(part, dspy.Tool):
         function = cast("Any", part).func
         return part.model_copy(update={"func": _stand_function(function, _ToolCalled(path, node))})
-    stand: Any = object.__new__(_stand_class(cast("Any", type(part)), path, node, parent._mahsm_nodes))
+    stand: Any = object.__new__(_stand_class(cast("Any", type(part)), path, node, nodes))
     stand._mahsm_original = part
     stand.__dict__ = part.__dict__
     return stand
 
 
+def _replay() -> Replay | None:
+    with regained():
+        return here.get()
+
+
 def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callable[..., Any]:
     """A tool's function, whose call is a step."""
 
-    def replay() -> Replay | None:
-        with regained():
-            return here.get()
-
     def call(**arguments: Any) -> Any:
-        found = replay()
+        found = _replay()
         return function(**arguments) if found is None or is_in_call() else found.call(called, lambda: function(**arguments))
 
     async def call_async(**arguments: Any) -> Any:
-        found = replay()
+        found = _replay()
         if found is None or is_in_call():
             return await function(**arguments)
         return await found.call_async(called, lambda: function(**arguments))
@@ -214,6 +222,11 @@ def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callab
 
 def _unwrapped(value: Any) -> Any:
     return cast("Any", value)._mahsm_real() if isinstance(value, _Stand) else value
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether there may be modules in it, which are called by `forward` itself."""
+    return isinstance(value, _HOLDERS) and not is_in_call()
 
 
 def _attributes(program: Any) -> list[tuple[str, Any]]:

@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
 
 def _input_names(module: Any) -> tuple[list[str], list[str]]:
     """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
-    forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
+    forward = _forward(module)
     parameters = inspect.signature(forward).parameters.values()
     named = [
         parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -171,6 +171,12 @@ def _input_names(module: Any) -> tuple[list[str], list[str]]:
             if field not in required and field not in optional and not _is_made_inside(module, field):
                 (required if info.is_required() else optional).append(field)
     return required, optional
+
+
+def _forward(module: Any) -> Any:
+    """What a call of the module runs; it may only await."""
+    name = "forward" if hasattr(cast("Any", type(module)), "forward") else "aforward"
+    return object.__getattribute__(module, name)  # reading module.forward logs a warning
 
 
 def _is_made_inside(module: Any, field: str) -> bool:
