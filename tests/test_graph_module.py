@@ -394,7 +394,7 @@ def test_a_program_in_a_node_of_another_graph() -> None:
     outer = GraphModule(
         of_edge(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")), outputs=["out"]
     )
-    assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner'].nodes['node']"]
+    assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner/node']"]
     outer.predictors()[0].demos = [DEMO]
     with dspy.context(lm=FakeLM(model)):
         assert outer(texts=["a", "b"]).out == ["1 demos", "1 demos"]

@@ -21,7 +21,7 @@ from mahsm._watch import watched
 from mahsm.errors import GraphError
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
 from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
-from mahsm.nodes._fields import Inputs, plain, signature_of
+from mahsm.nodes._fields import Inputs, output_names, plain
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node
 
@@ -129,8 +129,8 @@ class _Driver:
                 f"{self._label}: outputs={outputs!r} is one text; expected a list of fields, as outputs=[{outputs!r}]."
             )
         own = getattr(self._program, "signature", None)
-        signatures = [own] if hasattr(own, "output_fields") else [signature_of(place.module) for place in self._places.values()]
-        known = [field for one in signatures if one is not None for field in one.output_fields]
+        modules = [self._program] if hasattr(own, "output_fields") else [place.module for place in self._places.values()]
+        known = [field for module in modules for field in output_names(module)]
         fields = list(dict.fromkeys(known if outputs is None else outputs))
         if not fields:
             raise GraphError(f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...].")

@@ -20,7 +20,7 @@ from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Limited
 from mahsm.nodes._fields import Fields, Inputs, Outputs, Transform
-from mahsm.nodes._held import Held
+from mahsm.nodes._held import Held, HoldsGraph
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._outlet import Outlet, outlet
 from mahsm.nodes._target import provider_of
@@ -47,7 +47,8 @@ class DSPyNode(Node):
         rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
-        name = name or node_name(type(module).__name__)
+        title = module.title if isinstance(module, HoldsGraph) else None
+        name = name or node_name(title or type(module).__name__)
         transforms = {"input_transform": input_transform, "output_transform": output_transform}
         super().__init__(self._run, self._run_async, name=name, inside=transforms)
         self._held = Held(module)
