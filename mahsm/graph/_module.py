@@ -1,5 +1,6 @@
 """`GraphModule`: a compiled LangGraph as a DSPy program."""
 
+import asyncio
 import copy
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from mahsm._dspy_lm import regained
 from mahsm._state import missing, shown
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
+from mahsm.graph._source import source_of, with_source
 from mahsm.graph._trace import Trace
 from mahsm.nodes._held import HoldsGraph, Place, standing_in
 
@@ -87,6 +89,8 @@ class GraphModule(HoldsGraph, dspy.Module):
         self._config = config
         self._context = context
         self.nodes = _copies({path: place.module for path, place in places.items()})
+        source = partial(source_of, type(self).__name__, compiled, dict(self.nodes), self._live.takes, self._live.gives)
+        self.__class__ = with_source(type(self), source)
 
     @property
     def graph(self) -> Any:
@@ -122,7 +126,9 @@ class GraphModule(HoldsGraph, dspy.Module):
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """The awaitable twin of `forward`."""
+        """The awaitable twin of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
+        if "forward" in vars(self):
+            return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
         with self._running(inputs) as arguments:
             return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
 

@@ -21,7 +21,7 @@ from mahsm._watch import watched
 from mahsm.errors import GraphError
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
 from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
-from mahsm.nodes._fields import Inputs, output_names, plain
+from mahsm.nodes._fields import Inputs, check_gives_fields, output_names, plain
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node
 
@@ -56,7 +56,7 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told; when run, before the call
             is made, if `forward` makes other calls when it is run again, calls in threads, or a language model that is not that
             of `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
-        NodeError: if its inputs cannot be told.
+        NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
 
     Example:
         >>> import dspy
@@ -115,6 +115,7 @@ class _Driver:
         self._places = places
         self._outputs = self._fields(outputs)
         self._inputs = Inputs(self._label, program, None, None)
+        check_gives_fields(self._label, program)
         kind = cast("type[Any]", type(program))
         self._is_async = hasattr(kind, "aforward")
         self._only_async = self._is_async and not hasattr(kind, "forward")

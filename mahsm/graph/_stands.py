@@ -169,7 +169,8 @@ def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) 
 
 def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
     """A class of the same name, whose source is found, too."""
-    return type(kind)(kind.__name__, (mixin, kind), {"__module__": kind.__module__, "__qualname__": kind.__qualname__, **names})
+    found = {name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)}
+    return type(kind)(kind.__name__, (mixin, kind), {"__qualname__": kind.__qualname__, **found, **names})
 
 
 def _joined(kind: Any, name: str) -> str:

@@ -80,6 +80,9 @@ class DSPyNode(Node):
         """The state keys that it is known to write."""
         return self._outputs.keys
 
+    def __repr__(self) -> str:
+        return f"<DSPyNode {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
+
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._inputs.of(as_dict(state))
         with self._traced(config), self._admitted(state, arguments):

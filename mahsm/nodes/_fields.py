@@ -4,7 +4,8 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from types import UnionType
+from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 import dspy
 
@@ -16,6 +17,12 @@ from mahsm.nodes._held import HoldsGraph
 Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""
 Transform: TypeAlias = Callable[[Any], Mapping[str, Any]]
+
+
+_RETURN = (
+    "Return dspy.Prediction(name=value) in its forward, or make it a node with dspy_node(module, "
+    "output_transform=lambda value: {'name': value})."
+)
 
 
 class Inputs:
@@ -85,7 +92,8 @@ class Outputs:
         prefix: What stands before the names of keys that `fields` does not spell out.
 
     Raises:
-        NodeError: for a prefix that has nothing to stand before.
+        NodeError: for a prefix that has nothing to stand before, and for a module whose `forward` is annotated to give what has
+            no fields.
     """
 
     def __init__(
@@ -99,6 +107,8 @@ class Outputs:
                 f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. Pass a list of "
                 "fields, or leave prefix out."
             )
+        if transform is None:
+            check_gives_fields(reader, module)
         pairs = None if fields is None else _pairs(reader, "output_fields", fields)
         self._keys = None if pairs is None else {field: self._key(key) for field, key in pairs.items()}
         self._known = frozenset[str]() if transform is not None else frozenset(output_names(module))
@@ -118,8 +128,7 @@ class Outputs:
             result = _mapping(self._reader, "output_transform", self._transform(result))
         if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
             raise NodeError(
-                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
-                "dspy.Prediction(name=value)."
+                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. {_RETURN}"
             )
         update: State = plain(cast("Any", result))
         if self._keys is None:
@@ -143,6 +152,32 @@ def signature_of(module: Any) -> Any:
         return signature_of(inner)
     predictors = module.predictors()
     return predictors[0].signature if len(predictors) == 1 else None
+
+
+def check_gives_fields(reader: str, module: Any) -> None:
+    """Raise NodeError for a module whose `forward` is annotated to give what has no fields."""
+    try:
+        given = get_type_hints(_forward(module)).get("return", Any)
+    except Exception:  # noqa: BLE001  names that cannot be told here
+        return
+    if not any(map(_may_have_fields, _members(given))):
+        raise NodeError(
+            f"{reader}: forward of {type(module).__name__} is annotated to return {_type_name(given)}; expected a "
+            f"dspy.Prediction or a dict. {_RETURN}"
+        )
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _may_have_fields(kind: Any) -> bool:
+    kind = get_origin(kind) or kind
+    return not isinstance(kind, type) or kind in (Any, object) or issubclass(kind, dspy.Example | Mapping)
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
 
 
 def output_names(module: Any) -> list[str]:
