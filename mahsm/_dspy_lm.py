@@ -13,6 +13,8 @@ from mahsm._meters import Answer
 
 _seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
+blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("mahsm_blocking_calls", default=lambda make: make())
+"""How blocking calls of language models are made here."""
 _watching: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
 
 
@@ -207,7 +209,8 @@ class _WatchedLM:
         with _calls.call(partial(_characters, prompt, messages)) as seen:
             kwargs = self._drawn(kwargs)
             with self._span(prompt, messages, kwargs) as span, _reported(seen):
-                outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
+                make = partial(cast("Any", super()).__call__, prompt, messages=messages, **kwargs)
+                outputs = blocking_calls.get()(make)
                 span.end(outputs, seen.answer)
                 return outputs
 

@@ -17,6 +17,7 @@ from mahsm._state import missing, shown
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
 from mahsm.graph._source import source_of, with_source
+from mahsm.graph._streams import streamed, streamed_async
 from mahsm.graph._trace import Trace
 from mahsm.nodes._held import HoldsGraph, Place, standing_in
 
@@ -119,7 +120,7 @@ class GraphModule(HoldsGraph, dspy.Module):
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Run the graph on these inputs."""
-        with self._running(inputs) as arguments:
+        with streamed(), self._running(inputs) as arguments:
             live = self._live
             if live.awaits:
                 return live.prediction(_tasks.call(partial(live.runs.ainvoke, **arguments)), inputs)
@@ -129,8 +130,9 @@ class GraphModule(HoldsGraph, dspy.Module):
         """The awaitable twin of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
         if "forward" in vars(self):
             return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
-        with self._running(inputs) as arguments:
-            return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
+        async with streamed_async():
+            with self._running(inputs) as arguments:
+                return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
 
     @contextmanager
     def _running(self, inputs: dict[str, Any]) -> Generator[dict[str, Any], None, None]:

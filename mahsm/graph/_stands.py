@@ -169,7 +169,7 @@ def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) 
 
 def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
     """A class of the same name, whose source is found, too."""
-    found = {name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)}
+    found: dict[str, Any] = {name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)}
     return type(kind)(kind.__name__, (mixin, kind), {"__qualname__": kind.__qualname__, **found, **names})
 
 
