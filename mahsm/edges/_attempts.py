@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 import tenacity
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _left, _spans, _tasks
+from mahsm import _calls, _left, _spans, _tasks
 from mahsm._chat_models import gated
+from mahsm._dspy_lm import unparsed_in
 from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._notes import add_note
@@ -141,6 +142,7 @@ class Attempts:
             if self._refused(retry, error):
                 return False
             item.failure = error
+            item.unparsed |= unparsed_in(error)
             return True
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -290,6 +292,7 @@ class Attempts:
         used, error = Attempt(counted=self._spec.target.graph is None), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
+        token = _calls.unparsed.set(_calls.unparsed.get() | item.unparsed)
         try:
             with metered(used), nullcontext() if admission is None else gated(admission):
                 yield
@@ -300,6 +303,7 @@ class Attempts:
                 self._adaptive.limited(cuts)
             raise
         finally:
+            _calls.unparsed.reset(token)
             if item.over is not None:
                 item.over(error)
             if admission is not None:
@@ -346,6 +350,7 @@ def _second(item: Item) -> Generator[Item, None, None]:
     outside = item.inside
     item.inside, second = Stops(), Item(item.order, item.chain, Stops())
     item.began = None
+    second.unparsed = item.unparsed
     try:
         with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):
             yield second

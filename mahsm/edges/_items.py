@@ -23,6 +23,7 @@ class Item:
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
+        unparsed: Answers that attempts of it could not be parsed from.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
         writer: The stream of its task, which only those see who stream subgraphs.
@@ -41,6 +42,7 @@ class Item:
         "is_unsaved",
         "order",
         "over",
+        "unparsed",
         "writer",
     )
 
@@ -58,6 +60,7 @@ class Item:
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
+        self.unparsed = frozenset[str]()
         self.is_unsaved = False
         self._unsaved = unsaved
         self.writer = writer
