@@ -47,7 +47,7 @@ class _WatchedSettings(Mapping[str, Any]):
         around: The context in which the block is watched.
     """
 
-    def __init__(self, present: Mapping[str, Any], around: "_Around") -> None:
+    def __init__(self, present: Any, around: "_Around") -> None:
         self._present = present
         self._configured: dict[str, Any] = cast("Any", sys.modules["dspy.dsp.utils.settings"]).main_thread_config
         self._around = around
@@ -72,7 +72,7 @@ class _WatchedSettings(Mapping[str, Any]):
 
     def copy(self) -> dict[str, Any]:
         """What is set now."""
-        return dict(self)
+        return {**self._present.copy(), **{name: self[name] for name in self._MAKERS}}
 
     def _lm(self, lm: Any) -> Any:
         return lm if lm is None else watched_lm(lm, self._around)

@@ -75,18 +75,23 @@ class Attempts:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
-        provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
         self._left = left
         self._spec = spec
         self._limited = limited
-        self._retries = retry_budget(provider)
+        self._retries = retry_budget(None if spec.retry is None else self._provider())
         self._adaptive = adaptive
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
         self._timings = span.timings if (span := _spans.current_edge.get()) else None
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
+
+    def _provider(self) -> str | None:
+        if self._limited is not None:
+            return self._limited.provider
+        module = self._spec.target.module
+        return None if module is None else provider_of(module)
 
     # An item, with all its attempts.
 
