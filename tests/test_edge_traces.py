@@ -1,17 +1,21 @@
 """What edges say in traces, as it arrives at Langfuse."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
+import dspy
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langgraph.graph import END, START, StateGraph
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
 
-from mahsm import parallel, reduce_edge, vmap
+from mahsm import Budget, jit_edge, parallel, reduce_edge, vmap
 from mahsm.policies import Hedge, Retry
+from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, DictState, graph_of, run, thread
 from tests.observations import observed
 
@@ -55,6 +59,10 @@ def passes_to_a_graph(state: Any, config: RunnableConfig) -> Any:
 
 async def passes_to_a_graph_later(state: Any, config: RunnableConfig) -> Any:
     return await subgraph().ainvoke({"xs": 1}, config)
+
+
+def square(state: Any) -> int:
+    return state["item"] ** 2
 
 
 PASSING = [passes, passes_later, passes_to_a_chain, passes_to_a_chain_later, passes_to_a_graph, passes_to_a_graph_later]
@@ -114,3 +122,208 @@ def test_nested_edges_whose_config_is_handed_on(mode: str, handed_on: bool, targ
         generations = seen.typed("GENERATION")
         paths = sorted((each.parent.item, each.parent.parent.parent.item) for each in generations)
         assert paths == [(0, 0), (0, 1), (1, 1)]
+
+
+# B4: runs that end with an error.
+
+
+def counts(facts: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: facts.get(name) for name in names or ("fan_out", "begun", "finished", "errors", "fan_in", "concurrency")}
+
+
+def odd_fails(state: Any) -> Any:
+    if state["item"] % 2:
+        raise ValueError("odd")
+    return state["item"]
+
+
+async def odd_fails_later(state: Any) -> Any:
+    await asyncio.sleep(0)
+    return odd_fails(state)
+
+
+@pytest.mark.parametrize("target", [odd_fails, odd_fails_later])
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_an_item_ends_says_how_many_failed(mode: str, handler: bool, target: Any) -> None:
+    edge = vmap(target, batch_key="xs", out_key="ys", name="fan", max_concurrency=1)
+    with observed(scores=True) as seen:
+        with pytest.raises(ValueError, match="odd"):
+            run(graph_of(edge), {"xs": [0, 2, 4, 1, 6, 8]}, mode, seen.config(handler))
+        span = seen.one("vmap:fan")
+        assert span.level == "ERROR"
+        assert counts(span.facts) == {"fan_out": 6, "begun": 4, "finished": 4, "errors": 1, "fan_in": 3, "concurrency": 1}
+        assert seen.scores == [("mahsm.error_rate", 0.25)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("count", [1, 1000])
+def test_a_run_of_which_nothing_is_left_has_an_error_rate_of_one(mode: str, count: int) -> None:
+    edge = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", max_concurrency=1)
+    with observed(scores=True) as seen:
+        with pytest.raises(ValueError, match="odd"):
+            run(edge, {"xs": [1] * count}, mode)
+        assert counts(seen.one("vmap:fan").facts, "fan_out", "begun", "errors") == {"fan_out": count, "begun": 1, "errors": 1}
+        assert seen.scores == [("mahsm.error_rate", 1.0)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_too_few_items_survive_says_how_many_failed(mode: str) -> None:
+    edge = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", min_success=5)
+    with observed() as seen:
+        with pytest.raises(Exception, match="min_success"):
+            run(edge, {"xs": [0, 1, 3, 2, 4, 6]}, mode)
+        assert counts(seen.one("vmap:fan").facts, "begun", "finished", "errors") == {"begun": 3, "finished": 3, "errors": 2}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_failed_branch_is_counted(mode: str) -> None:
+    edge = parallel(
+        {"good": lambda state: {"ys": 1}, "bad": lambda state: {"errors": 1 // 0}, "late": lambda state: {}},
+        name="three",
+        scheduler="sequential",
+    )
+    with observed(scores=True) as seen:
+        with pytest.raises(ZeroDivisionError):
+            run(graph_of(edge), {"xs": 1}, mode)
+        facts = seen.one("parallel:three").facts
+        assert counts(facts) == {"fan_out": 3, "begun": 2, "finished": 2, "errors": 1, "fan_in": 1, "concurrency": 3}
+        assert seen.scores == [("mahsm.error_rate", 0.5)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reducer_that_refuses_failed_inputs_says_how_many(mode: str) -> None:
+    fan = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", on_error="collect")
+    total = reduce_edge(input_key="ys", output_key="errors", reducer=sum, errors="raise", name="total")
+    with observed() as seen:
+        with pytest.raises(Exception, match="2 of 3 inputs failed"):
+            run(graph_of(fan, total), {"xs": [1, 2, 3]}, mode)
+        span = seen.one("reduce:total")
+        assert (span.level, counts(span.facts, "fan_in", "errors")) == ("ERROR", {"fan_in": 3, "errors": 2})
+        collected = seen.one("vmap:fan").facts
+        assert counts(collected, "begun", "finished", "errors", "fan_in") == {"begun": 3, "finished": 3, "errors": 2, "fan_in": 3}
+
+
+@pytest.mark.parametrize("on_error", ["raise", "drop", "collect"])
+def test_a_compiled_fan_out_counts_as_others_do(on_error: Any) -> None:
+    def state_of(item: Any) -> Any:
+        return {"item": float(10 / item)}
+
+    double = jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y")
+    edge = vmap(double, batch_key="xs", out_key="ys", name="fan", item_to_state=state_of, on_error=on_error)
+    with observed() as seen, pytest.raises(ZeroDivisionError) if on_error == "raise" else nullcontext():
+        edge.invoke({"xs": [1, 2, 0]})
+    facts = seen.one("vmap:fan").facts
+    assert counts(facts, "fan_out", "begun", "finished", "errors") == {"fan_out": 3, "begun": 2, "finished": 3, "errors": 1}
+    assert facts["fan_in"] == (3 if on_error == "collect" else 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_items_count_as_often_as_there_are(mode: str) -> None:
+    edge = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", dedupe_key=lambda x: x, on_error="drop", max_concurrency=1)
+    with observed() as seen:
+        assert run(edge, {"xs": [1, 1, 2, 2, 2]}, mode)["ys"] == [2, 2, 2]
+        facts = seen.one("vmap:fan").facts
+        assert counts(facts, "begun", "finished", "errors", "fan_in") == {"begun": 2, "finished": 5, "errors": 2, "fan_in": 3}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_is_resumed_counts_what_was_done_before(mode: str) -> None:
+    broken = [True]
+
+    def sometimes(state: Any) -> Any:
+        if state["item"] == 3 and broken:
+            raise ValueError("broken")
+        return state["item"]
+
+    edge = vmap(sometimes, batch_key="xs", out_key="ys", name="fan", max_concurrency=1)
+    graph = graph_of(edge, checkpointer=InMemorySaver())
+    with observed() as seen:
+        with pytest.raises(ValueError, match="broken"):
+            run(graph, {"xs": [0, 1, 2, 3, 4]}, mode, thread())
+        broken.clear()
+        assert run(graph, None, mode, thread())["ys"] == [0, 1, 2, 3, 4]
+        first, second = (counts(span.facts, "begun", "finished", "errors") for span in seen.named("vmap:fan"))
+        assert first == {"begun": 4, "finished": 4, "errors": 1}
+        assert second == {"begun": 2, "finished": 5, "errors": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        ({"budget": Budget(calls=2)}, "budget"),
+        ({"stop_when": lambda entries: len(entries) >= 2}, "stop_when"),
+        ({}, None),
+        ({"budget": Budget(calls=5)}, None),
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_an_option_ends_says_which(mode: str, options: Any, ended: str | None) -> None:
+    edge = vmap(square, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", **options)
+    with observed() as seen:
+        ys = run(edge, {"xs": [1, 2, 3, 4, 5]}, mode)["ys"]
+        facts = seen.one("vmap:fan").facts
+        assert (facts.get("ended"), facts["fan_in"]) == (ended, len(ys))
+        assert facts["begun"] == (2 if ended else 5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_a_deadline_ends_says_so(mode: str) -> None:
+    async def waits(state: Any) -> Any:
+        await asyncio.Event().wait()
+
+    edge = vmap(waits, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", deadline=0.05)
+    with observed() as seen:
+        assert run(edge, {"xs": [1, 2, 3]}, mode)["ys"] == []
+        facts = seen.one("vmap:fan").facts
+        assert (facts["ended"], facts["finished"], facts["errors"]) == ("deadline", 3, 3)
+
+
+# B8: items from a cache, hedged calls, refused ones.
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_from_a_cache_are_counted(mode: str) -> None:
+    edge = vmap(square, batch_key="xs", out_key="ys", name="fan", cache=InMemoryCache(), dedupe_key=lambda x: x)
+    with observed() as seen:
+        run(edge, {"xs": [1, 2]}, mode)
+        run(edge, {"xs": [2, 2, 3]}, mode)
+        found = [counts(span.facts, "begun", "finished", "cached_items") for span in seen.named("vmap:fan")]
+    assert found == [{"begun": 2, "finished": 2, "cached_items": 0}, {"begun": 1, "finished": 3, "cached_items": 2}]
+
+
+class Straggler:
+    """The first call of item 15 never ends."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    async def __call__(self, state: Any) -> int:
+        self.calls.append(state["item"])
+        if state["item"] == 15 and self.calls.count(15) == 1:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.001)
+        return state["item"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_hedged_calls_are_counted(mode: str) -> None:
+    with observed() as seen:
+        straggler = Straggler()
+        edge = vmap(straggler, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2)
+        assert run(edge, {"xs": list(range(20))}, mode)["ys"] == list(range(20))
+        facts = seen.one("vmap:fan").facts
+        assert (facts["hedges"], facts["begun"], facts["finished"]) == (len(straggler.calls) - 20, 20, 20)
+        assert facts["hedges"] >= 1
+
+
+@pytest.mark.parametrize("retry", [None, Retry(attempts=3, base=0)])
+@pytest.mark.parametrize("mode", MODES)
+def test_refused_attempts_are_counted(mode: str, retry: Any) -> None:
+    replies = [Reply.rate_limited(retry_after=0), Reply.rate_limited(retry_after=0), {"y": "v"}]
+    with ModelServer(replies) as server, observed() as seen, dspy.context(lm=server.lm()):
+        edge = vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry, on_error="drop")
+        run(edge, {"xs": [1]}, mode)
+        found = counts(seen.one("vmap:fan").facts, "retries", "rate_limited", "begun", "errors")
+    again = retry is not None
+    assert found == {"retries": 2 * again, "rate_limited": 1 + again, "begun": 1, "errors": int(not again)}

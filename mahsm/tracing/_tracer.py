@@ -99,7 +99,7 @@ class BackendTracer:
         if not self.scores:
             return
         if "fan_out" in edge.facts:
-            recorded.score("mahsm.error_rate", edge.facts.get("errors", 0) / max(1, edge.facts["fan_out"]))
+            recorded.score("mahsm.error_rate", edge.facts["errors"] / max(1, edge.facts["finished"]))
         if "cost_usd" in used:
             recorded.score("mahsm.cost_usd", used["cost_usd"])
         judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
