@@ -13,9 +13,10 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
-from mahsm import Budget, jit_edge, parallel, reduce_edge, vmap
+from mahsm import Budget, jit_edge, parallel, reduce_edge, usage, vmap
 from mahsm.policies import Hedge, Retry
-from mahsm.testing import ModelServer, Reply
+from mahsm.reducers import llm_judge_select
+from mahsm.testing import FakeLM, ModelServer, Reply
 from tests.helpers import MODES, DictState, graph_of, run, thread
 from tests.observations import observed
 
@@ -313,8 +314,8 @@ def test_hedged_calls_are_counted(mode: str) -> None:
         edge = vmap(straggler, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2)
         assert run(edge, {"xs": list(range(20))}, mode)["ys"] == list(range(20))
         facts = seen.one("vmap:fan").facts
-        assert (facts["hedges"], facts["begun"], facts["finished"]) == (len(straggler.calls) - 20, 20, 20)
-        assert facts["hedges"] >= 1
+        assert (facts["begun"], facts["finished"]) == (20, 20)
+        assert 1 <= len(straggler.calls) - 20 <= facts["hedges"] < 20, "one may be called off before it has done anything"
 
 
 @pytest.mark.parametrize("retry", [None, Retry(attempts=3, base=0)])
@@ -327,3 +328,97 @@ def test_refused_attempts_are_counted(mode: str, retry: Any) -> None:
         found = counts(seen.one("vmap:fan").facts, "retries", "rate_limited", "begun", "errors")
     again = retry is not None
     assert found == {"retries": 2 * again, "rate_limited": 1 + again, "begun": 1, "errors": int(not again)}
+
+
+# B6, B7: calls are calls of models, and a price that nobody knows is none.
+
+
+def answering(**options: Any) -> FakeLM:
+    return FakeLM(lambda call: Reply(dict.fromkeys(call.outputs, "1"), usage=(10, 1)), **options)
+
+
+def asks_for_one(state: Any) -> Any:
+    return dspy.Predict("item -> y")(item=str(state["item"])).y if state["item"] == 1 else None
+
+
+def asks_twice(state: Any) -> Any:
+    return [dspy.Predict("item -> y")(item=str(state["item"])).y for _ in range(2)]
+
+
+@pytest.mark.parametrize(("target", "calls"), [(asks_for_one, 1), (asks_twice, 6), (square, None)])
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_are_calls_of_models(mode: str, handler: bool, target: Any, calls: int | None) -> None:
+    inner = vmap(target, batch_key="xs", out_key="ys", name="fan")
+    with observed() as seen, dspy.context(lm=answering()), usage() as used:
+        run(graph_of(inner), {"xs": [0, 1, 2]}, mode, seen.config(handler))
+        assert seen.one("vmap:fan").facts.get("calls") == calls
+        assert used.calls == len(seen.typed("GENERATION")) == (calls or 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_of_branches_nested_edges_and_judges_are_those_of_usage(mode: str) -> None:
+    inner = vmap(asks_for_one, batch_key="xs", out_key="ys", name="inner", budget=Budget(calls=100), retry=Retry(base=0))
+    both = parallel({"left": inner, "right": lambda state: {"a": square({"item": 2})}}, name="both")
+    best = reduce_edge(input_key="xs", output_key="best", reducer=llm_judge_select(), name="best")
+    with observed() as seen, dspy.context(lm=answering()), usage() as used:
+        run(both, {"xs": [0, 1, 2]}, mode)
+        run(best, {"xs": ["a", "b"]}, mode)
+        found = {each.name.partition(":")[2]: each.facts["calls"] for each in seen.all if "calls" in each.facts}
+        assert found == {run.edge: run.usage.calls for run in used.runs}
+        assert found | {"judge": 2} == {"inner": 1, "both": 1, "best": 2, "judge": 2}
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_of_langchains_models_are_counted(mode: str, handler: bool) -> None:
+    edge = vmap(passes, batch_key="xs", out_key="ys", name="fan")
+    with observed() as seen, usage() as used:
+        run(graph_of(edge), {"xs": [1, 2, 3]}, mode, seen.config(handler))
+        facts = seen.one("vmap:fan").facts
+        assert (facts["calls"], facts["unpriced"], "cost_usd" in facts) == (used.calls, used.unpriced, False) == (3, 3, False)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_failed_calls_are_calls(mode: str) -> None:
+    with ModelServer([Reply.failed(503), {"y": "v"}]) as server, observed() as seen, dspy.context(lm=server.lm()):
+        retry = Retry(attempts=2, base=0)
+        run(vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry), {"xs": [1]}, mode)
+        facts = seen.one("vmap:fan").facts
+        assert counts(facts, "calls", "failed_calls", "retries") == {"calls": 2, "failed_calls": 1, "retries": 1}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_price_that_nobody_knows_is_none(mode: str) -> None:
+    edge = vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan")
+    with observed(scores=True) as seen:
+        with dspy.context(lm=answering()):
+            run(edge, {"xs": [1, 2]}, mode)
+        with dspy.context(lm=answering(price=(1.0, 3.0))):
+            run(edge, {"xs": [1, 2]}, mode)
+        with dspy.context(lm=answering()), usage(prices={"fake/model": (1.0, 3.0)}):
+            run(edge, {"xs": [1, 2]}, mode)
+        unpriced, priced, others = (span.facts for span in seen.named("vmap:fan"))
+        assert ("cost_usd" in unpriced, unpriced["unpriced"]) == (False, 2)
+        assert (priced["cost_usd"], priced["unpriced"]) == (26e-6, 0)
+        assert (others["cost_usd"], others["unpriced"]) == (26e-6, 0)
+        assert [value for name, value in seen.scores if name == "mahsm.cost_usd"] == [26e-6, 26e-6]
+
+
+def test_a_sum_with_a_price_that_nobody_knows_says_how_many_there_are() -> None:
+    def some(state: Any) -> Any:
+        with dspy.context(lm=answering(price=(1.0, 3.0)) if state["item"] else answering()):
+            return asks_twice(state)
+
+    with observed() as seen:
+        vmap(some, batch_key="xs", out_key="ys", name="fan").invoke({"xs": [0, 1]})
+        assert counts(seen.one("vmap:fan").facts, "cost_usd", "unpriced", "calls") == {"cost_usd": 26e-6, "unpriced": 2, "calls": 4}
+
+
+def test_what_comes_from_a_cache_costs_nothing_and_that_is_known() -> None:
+    with ModelServer({"y": "v"}) as server, observed() as seen, dspy.context(lm=server.lm(cache=True)):
+        edge = vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", max_concurrency=1)
+        for _ in range(2):
+            edge.invoke({"xs": [f"cached {id(server)}"]})
+        facts = seen.named("vmap:fan")[1].facts
+        assert counts(facts, "calls", "cache_hits", "unpriced", "cost_usd") == {"calls": 0, "cache_hits": 1, "unpriced": 0, "cost_usd": 0.0}
