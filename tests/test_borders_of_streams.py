@@ -6,6 +6,7 @@ import operator
 import threading
 import uuid
 from contextlib import nullcontext
+from functools import partial
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -502,13 +503,15 @@ def calls_a_graph(state: Any) -> Any:
     return inner_graph().invoke({"item": state["item"]})
 
 
+def branch_with_a_graph(item: int, state: Any) -> Any:
+    return {"log": inner_graph().invoke({"item": item})["log"]}
+
+
 WRITING: dict[str, Any] = {
     "graph": lambda: work(inner_graph(), out_key=["log"]),
     "function": lambda: work(calls_a_graph, out_key=["log"]),
     "many": lambda: work(calls_a_graph, out_key=["log"], chunk_size=2),
-    "branch": lambda: parallel(
-        {"one": lambda state: calls_a_graph({"item": 1}), "two": lambda state: calls_a_graph({"item": 2})}
-    ),
+    "branch": lambda: parallel({"one": partial(branch_with_a_graph, 1), "two": partial(branch_with_a_graph, 2)}),
     "nested": lambda: work(
         vmap(calls_a_graph, batch_key="ys", out_key=["log"], item_to_state=lambda item: {"item": item}, name="deeper"),
         out_key=["log"],
