@@ -6,8 +6,8 @@ import operator
 import threading
 import uuid
 from contextlib import nullcontext
-from functools import partial
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
 import pytest
