@@ -239,7 +239,7 @@ def test_planted_secrets_are_found_nowhere(mode: str, caplog: pytest.LogCaptureF
         tracing.off()
     spans = [span.to_json() for span in exporter.get_finished_spans()]
     call = next(span.attributes for span in exporter.get_finished_spans() if span.name == "fake")
-    assert (call["gen_ai.request.temperature"], call["gen_ai.request.stop"]) == (0.5, ("END",))
+    assert (call["gen_ai.request.temperature"], call["gen_ai.request.stop_sequences"]) == (0.5, ("END",))
     assert any("sk-***" in span for span in spans)
     checkpoints = str(saver.storage) + str(saver.writes) + str(saver.blobs)
     item = "https://me:PLANTED-item@host"  # the user's own value, in the state and among inputs

@@ -59,7 +59,7 @@ class _Inner:
             self.span.show(update)
             (value,) = update.values()
             if isinstance(value, str | int | float):
-                self.span.note({"decision": shown(value)})
+                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
         if self.heard is not None:
             self.heard.output = update
         return update

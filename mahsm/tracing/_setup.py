@@ -14,7 +14,9 @@ from langgraph.config import get_config
 from mahsm import _spans
 from mahsm._state import shown
 from mahsm._watch import watched
-from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded, Start, running
+from mahsm.tracing._backends import Backend, Recorded, Start, running
+from mahsm.tracing._langfuse import LangfuseBackend
+from mahsm.tracing._otel import OtelBackend
 from mahsm.tracing._tracer import BackendTracer
 
 if TYPE_CHECKING:
@@ -301,6 +303,30 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
     return backend.client.run_experiment(
         name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options
     )
+
+
+def prompt(prompt: Any) -> AbstractContextManager[None]:
+    """A block whose calls of DSPy's models are linked to a prompt of Langfuse's, in the trace and in the prompt's statistics.
+
+    Args:
+        prompt: What `Langfuse.get_prompt` gives. One that is only a fallback is not linked.
+
+    Raises:
+        TypeError: for anything else.
+
+    Example:
+        >>> from langfuse.api import Prompt_Text
+        >>> from langfuse.model import TextPromptClient
+        >>> from mahsm import tracing
+        >>> found = TextPromptClient(
+        ...     Prompt_Text(name="answer", version=3, prompt="Answer briefly.", config={}, labels=[], tags=[], type="text")
+        ... )
+        >>> with tracing.prompt(found):
+        ...     pass  # edges, nodes and modules whose instructions are `found.compile()`
+    """
+    if not _spans.is_prompt(prompt):
+        raise TypeError(f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives.")
+    return _spans.linked(prompt)
 
 
 def attributes(
