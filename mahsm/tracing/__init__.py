@@ -9,6 +9,7 @@
 Langfuse is imported when it is first used.
 """
 
+from mahsm.tracing._cut import short as short
 from mahsm.tracing._setup import attributes as attributes
 from mahsm.tracing._setup import experiment as experiment
 from mahsm.tracing._setup import flush as flush
@@ -20,4 +21,16 @@ from mahsm.tracing._setup import span as span
 from mahsm.tracing._setup import use as use
 from mahsm.tracing._setup import use_otel as use_otel
 
-__all__ = ["attributes", "experiment", "flush", "init", "observe", "off", "prompt", "span", "use", "use_otel"]
+__all__ = [
+    "attributes",
+    "experiment",
+    "flush",
+    "init",
+    "observe",
+    "off",
+    "prompt",
+    "short",
+    "span",
+    "use",
+    "use_otel",
+]

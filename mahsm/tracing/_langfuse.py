@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from langgraph.errors import GraphBubbleUp
 from opentelemetry import trace
 
 from mahsm._meters import Answer
@@ -93,6 +95,33 @@ def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
         return None
     set_type(observation, kind)
     return _Adopted(observation, lambda: runs_of(handler).pop(run_id, None))
+
+
+def handler_for(public_key: str | None) -> Any:
+    """Langfuse's handler for LangChain, whose spans say of errors what those of mahsm do."""
+    return _handler_class()(public_key=public_key)
+
+
+@cache
+def _handler_class() -> type[Any]:
+    from langfuse.langchain import CallbackHandler
+
+    def of(name: str) -> Any:
+        def on_error(self: Any, error: BaseException, *, run_id: Any, **more: Any) -> None:
+            getattr(CallbackHandler, name)(self, _told(self, error, run_id), run_id=run_id, **more)
+
+        return on_error
+
+    told = {name: of(name) for name in ("on_chain_error", "on_tool_error", "on_retriever_error", "on_llm_error")}
+    return type(CallbackHandler.__name__, (CallbackHandler,), told)
+
+
+def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:
+    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the client's mask leaves."""
+    observation = runs_of(handler).get(run_id)
+    if observation is None or isinstance(error, GraphBubbleUp):  # which is no error
+        return error
+    return Exception(masked_by_client(observation, message_of(error)))
 
 
 class LangfuseBackend:

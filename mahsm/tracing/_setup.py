@@ -15,7 +15,7 @@ from mahsm import _spans
 from mahsm._state import shown
 from mahsm._watch import watched
 from mahsm.tracing._backends import Backend, Recorded, Start, running
-from mahsm.tracing._langfuse import LangfuseBackend
+from mahsm.tracing._langfuse import LangfuseBackend, handler_for
 from mahsm.tracing._otel import OtelBackend
 from mahsm.tracing._tracer import BackendTracer
 
@@ -68,11 +68,10 @@ def init(
         return None
     os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)  # it is read when the client is made
     from langfuse import Langfuse
-    from langfuse.langchain import CallbackHandler
 
     given = {} if host is None else {"base_url": host}
     use(Langfuse(public_key=public_key, secret_key=secret_key, **given, **options), scores=scores)
-    return CallbackHandler(public_key=public_key)
+    return handler_for(public_key)
 
 
 @functools.cache
@@ -292,9 +291,7 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
     backend = _backend()
     if not isinstance(backend, LangfuseBackend):
         raise RuntimeError("tracing.experiment needs Langfuse: call tracing.init() or tracing.use(client) first.")
-    from langfuse.langchain import CallbackHandler
-
-    handler = CallbackHandler(public_key=backend.public_key)
+    handler = handler_for(backend.public_key)
 
     async def task(*, item: Any, **_: Any) -> Any:
         given: Any = cast("Any", item)["input"] if isinstance(item, Mapping) else item.input
