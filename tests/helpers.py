@@ -89,8 +89,9 @@ def chat_model(base_url: str, **options: Any) -> Any:
 
 @dataclass
 class Gauge:
-    """Counts who is inside now, and the most there were."""
+    """Counts who is inside now, and the most there were; the first may wait until as many as `together` are."""
 
+    together: int = 1
     now: int = 0
     most: int = 0
     total: int = 0

@@ -17,11 +17,15 @@ def gauged(gauge: Gauge, blocking: bool) -> Any:
     def work(state: dict[str, Any]) -> int:
         with gauge.inside():
             threading.Event().wait(0.002)
+            while gauge.most < gauge.together:
+                threading.Event().wait(0.002)
         return state["item"]
 
     async def work_async(state: dict[str, Any]) -> int:
         with gauge.inside():
             await asyncio.sleep(0.002)
+            while gauge.most < gauge.together:
+                await asyncio.to_thread(threading.Event().wait, 0.002)
         return state["item"]
 
     return work if blocking else work_async
@@ -36,7 +40,7 @@ def edge_of(target: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 def test_never_more_than_max_concurrency_and_all_of_it(mode: str, blocking: bool, size: int, bound: int) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=bound)
     edge = edge_of(gauged(gauge, blocking), max_concurrency=bound)
     assert run_edge(edge, range(size), mode) == list(range(size))
     assert (gauge.most, gauge.total) == (bound, size)
@@ -85,7 +89,7 @@ def test_an_edge_called_inside_a_function_lends_the_slot_too(mode: str) -> None:
 
 
 async def test_edges_side_by_side_inside_an_item() -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=2)
     inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys", max_concurrency=2)
 
     async def both(_: Any) -> Any:
@@ -129,21 +133,21 @@ def test_the_slot_comes_back_when_the_edge_inside_fails(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("blocking", [True, False])
 def test_langgraphs_bound_is_an_upper_bound(mode: str, blocking: bool) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=2)
     graph = graph_of(edge_of(gauged(gauge, blocking), max_concurrency=8))
     run(graph, {"xs": list(range(30))}, mode, {"max_concurrency": 2})
     assert (gauge.most, gauge.total) == (2, 30)
 
 
 def test_langgraph_takes_a_bound_of_0_for_none() -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=3)
     run(graph_of(edge_of(gauged(gauge, blocking=False), max_concurrency=3)), {"xs": [1] * 9}, "async", {"max_concurrency": 0})
     assert gauge.most == 3
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_bound_under_configurable_as_in_langgraphs_guide(mode: str) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=3)
     inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys")
     graph = graph_of(edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys"))
     run(graph, {"xs": [[1, 2, 3, 4]] * 4}, mode, {"configurable": {"max_concurrency": 3}})
@@ -162,7 +166,7 @@ def test_a_bound_under_configurable_as_in_langgraphs_guide(mode: str) -> None:
     ids=str,
 )
 def test_the_bound_at_the_top_counts_first_and_other_values_under_configurable_are_no_bound(config: Any, bound: int) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=bound)
     edge = edge_of(gauged(gauge, blocking=False), max_concurrency=6)
     run(graph_of(edge), {"xs": list(range(30))}, "async", config)
     assert gauge.most == bound
@@ -170,7 +174,7 @@ def test_the_bound_at_the_top_counts_first_and_other_values_under_configurable_a
 
 @pytest.mark.parametrize("mode", MODES)
 def test_langgraphs_bound_is_shared_by_edges_side_by_side_and_not_multiplied(mode: str) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=3)
     builder = StateGraph(DictState)
     for name, key in (("a", "ys"), ("b", "errors")):
         builder.add_node(name, vmap(gauged(gauge, blocking=False), batch_key="xs", out_key=key))
@@ -182,7 +186,7 @@ def test_langgraphs_bound_is_shared_by_edges_side_by_side_and_not_multiplied(mod
 
 @pytest.mark.parametrize("mode", MODES)
 def test_langgraphs_bound_is_not_multiplied_by_nesting(mode: str) -> None:
-    gauge = Gauge()
+    gauge = Gauge(together=3)
     inner = vmap(gauged(gauge, blocking=False), batch_key="row", out_key="ys")
     outer = edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys")
     run(graph_of(outer), {"xs": [[1, 2, 3, 4]] * 4}, mode, {"max_concurrency": 3})

@@ -29,6 +29,7 @@ def run_until(directory: Path, arguments: list[str], items: int) -> None:
         process.wait()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("bound", [None, 4], ids=lambda bound: f"config-{bound}")
 @pytest.mark.parametrize("kind", ["plain", "nested", "chunk1"])
 @pytest.mark.parametrize("mode", ["async", "sync"])
@@ -61,4 +62,4 @@ def test_kill_in_the_middle_of_a_wave(tmp_path: Path, mode: str) -> None:
 
     counts = Counter(noted(tmp_path))
     assert counts.keys() == set(range(100))
-    assert sum(counts[branch] - 1 for branch in finished) <= 4, "as many as ran at once"
+    assert sum(counts[branch] - 1 for branch in finished) <= 4 + 2, "as many as run at once, and two that are being saved"

@@ -30,7 +30,7 @@ LAYERS = [
     {"_left"},
     {"_slots", "_stops"},
     {"_turns", "_prices", "_meters", "_redact", "_notes", "_bars"},
-    {"errors", "_lazy", "_types", "_figures"},
+    {"errors", "_lazy", "_cached", "_types", "_figures"},
 ]
 OWNERS = {
     "jax": {"_jit", "operators"},

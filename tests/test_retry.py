@@ -94,14 +94,14 @@ def test_the_slot_is_free_while_an_item_waits(mode: str) -> None:
 
     def target(state: dict[str, Any]) -> int:
         order.append(state["item"])
-        if state["item"] == 0 and not second_ran.is_set():
+        if state["item"] == order[0] and not second_ran.is_set():
             raise ConnectionError("down")
         second_ran.set()
         return state["item"]
 
     retry = Retry(base=0.05, jitter=False, attempts=100, factor=1)
     assert run_edge(edge_of(target, retry=retry, max_concurrency=1), [0, 1], mode) == [0, 1]
-    assert order == [0, 1, 0]
+    assert order in ([0, 1, 0], [1, 0, 1]), "whichever thread was first"
 
 
 @pytest.mark.parametrize("mode", MODES)

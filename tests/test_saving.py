@@ -62,7 +62,7 @@ class Calls:
         last, same = -1, 0
         while same < 20:
             threading.Event().wait(0.02)
-            same = same + 1 if self.gauge.total == last else 0
+            same = same + 1 if self.gauge.total == last > 0 else 0
             last = self.gauge.total
         return last
 

@@ -3,8 +3,9 @@
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
+
+from mahsm._cached import cached
 
 Output: TypeAlias = Literal["numpy", "python", "jax"]
 
@@ -81,17 +82,17 @@ class JitSpec:
     x64: bool = False
     output: Output = "numpy"
 
-    @cached_property
+    @cached
     def reads(self) -> tuple[str, ...]:
         """The state keys of arguments, without those that a step before writes."""
         return tuple(dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written))
 
-    @cached_property
+    @cached
     def ragged(self) -> frozenset[str]:
         """Those of them whose first axis varies."""
         return frozenset(key for step, written in self._each() for key in step.ragged if key not in written)
 
-    @cached_property
+    @cached
     def seeds(self) -> tuple[str, ...]:
         """The state keys of seeds."""
         return tuple(dict.fromkeys(step.seed_key for step in self.steps if step.seed_key is not None))

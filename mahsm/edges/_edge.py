@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from functools import cached_property
 from typing import Any, Self, TypeAlias, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -11,6 +10,7 @@ from langgraph.channels import BinaryOperatorAggregate, Topic
 from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 
+from mahsm._cached import cached
 from mahsm._state import as_dict
 from mahsm.edges._drawing import Compiled, LoneGraph, drawn_as
 from mahsm.edges._finished import finished_items
@@ -87,7 +87,7 @@ class Edge(Node):
         """Whether it is a `vmap` whose `out_key` names several keys."""
         return self._items is not None and self._within is not None
 
-    @cached_property
+    @cached
     def _lists(self) -> "Edge":
         """This edge, giving the list of values of each of its several keys."""
         assert self._within is not None

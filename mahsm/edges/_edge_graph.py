@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import cached_property, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans, _tasks
+from mahsm._cached import cached
 from mahsm._dspy_lm import regained
 from mahsm._ledger import edge_run
 from mahsm._slots import Closed, Slots
@@ -48,7 +49,7 @@ class EdgeGraph(ABC, Generic[RunT]):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    @cached_property
+    @cached
     def graph(self) -> Compiled:
         """The compiled subgraph."""
         return self._compile()

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -14,6 +14,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
 
 from mahsm import _tasks
+from mahsm._cached import cached
 from mahsm._left import LeftBehind
 from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
@@ -190,7 +191,7 @@ class EdgeRun(ABC):
         """Whether there is nothing to run."""
         return False
 
-    @cached_property
+    @cached
     def pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
 

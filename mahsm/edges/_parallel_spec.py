@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from mahsm._cached import cached
 from mahsm._types import State
 from mahsm.edges._branch import BranchSpec
 from mahsm.edges._edge import StateReducer
@@ -30,7 +30,7 @@ class ParallelSpec:
     deadline: float | None
     reducers: Mapping[str, StateReducer]
 
-    @cached_property
+    @cached
     def merger(self) -> Merger:
         """Merges updates; with a `merge` of the user's, those that branches see are laid over each other as they come."""
         before = self.plan.before if self.merge is None else dict.fromkeys(self.plan.before, frozenset(self.plan.before))

@@ -1,12 +1,13 @@
 """`operator_node`: an operator as a LangGraph node."""
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from mahsm import _spans, _tasks
+from mahsm._cached import cached
 from mahsm._state import as_dict, shown
 from mahsm._types import Overlay, State
 from mahsm.errors import NodeError
@@ -90,7 +91,7 @@ class OperatorNode(Node):
             raise computed
         return (computed["computed"],)
 
-    @cached_property
+    @cached
     def _program(self) -> Any:
         return computing(self.op, self._boundary.names, self.name or "") if isinstance(self.op, HybridOperator) else None
 
