@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from langchain_core.runnables import RunnableConfig
 
 from mahsm._meters import Answer
+from mahsm._slots import Order
 
 
 class Timings:
@@ -18,6 +19,10 @@ class Timings:
         limited: The part of these that was spent waiting for rate limits.
         runs: From when an attempt begins to when it ends.
         retries: Attempts after the first ones.
+        begun: The items whose target was called, by their order.
+        hedges: Second calls of items that took long.
+        rate_limited: Attempts that the provider refused, with a 429.
+        is_late: Whether the deadline has cut an attempt off.
     """
 
     def __init__(self) -> None:
@@ -25,10 +30,14 @@ class Timings:
         self.limited: list[float] = []
         self.runs: list[float] = []
         self.retries: list[int] = []
+        self.begun: set[Order] = set()
+        self.hedges: list[Order] = []
+        self.rate_limited: list[Order] = []
+        self.is_late = False
 
     def facts(self) -> dict[str, float]:
         """Milliseconds: median, 95th percentile and most."""
-        found: dict[str, float] = {"retries": len(self.retries)}
+        found: dict[str, float] = {}
         for name, seconds in (("wait", self.waits), ("run", self.runs)):
             ordered = sorted(seconds)
             if ordered:
@@ -38,6 +47,10 @@ class Timings:
         if self.limited:
             found["rate_limit_wait_ms"] = round(sum(self.limited) * 1000, 3)
         return found
+
+    def counts(self) -> dict[str, int]:
+        """How many items were begun, tried again, and refused."""
+        return {"begun": len(self.begun), "retries": len(self.retries), "rate_limited": len(self.rate_limited)}
 
 
 class Span(Protocol):

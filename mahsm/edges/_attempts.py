@@ -17,6 +17,7 @@ from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._notes import add_note
 from mahsm._slots import Closed
+from mahsm._spans import Timings
 from mahsm._stops import Stops
 from mahsm._turns import TaskTurn, ThreadTurn
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
@@ -184,7 +185,7 @@ class Attempts:
             with self._timed("waits"):
                 admission = await self._admitted_async(item, state, adds)
             self._check_may_begin(admission)
-            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
                 timeout = self._timeout()
                 if timeout is None:
                     return await call(state)
@@ -202,7 +203,7 @@ class Attempts:
             with self._timed("waits"):
                 admission = self._admitted(item, state, adds)
             self._check_may_begin(admission)
-            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
                 return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable, self._left)
         except TimeoutError:
             self._check_deadline()
@@ -257,9 +258,13 @@ class Attempts:
                 return admission
             item.give()
 
-    def _timed(self, what: Literal["waits", "limited", "runs"]) -> AbstractContextManager[Any]:
+    def _timed(self, what: Literal["waits", "limited"]) -> AbstractContextManager[Any]:
         """A block whose time counts in a trace, if there is one."""
         return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
+
+    def _shown(self, item: Item) -> AbstractContextManager[Any]:
+        """A block in which the target is called, which counts in a trace, if there is one."""
+        return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
 
     def _check_waits(self, item: Item | None = None) -> None:
         if (reason := self.waits.reason) is not None:
@@ -316,6 +321,8 @@ class Attempts:
     def _check_deadline(self) -> None:
         """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
+            if self._timings is not None:
+                self._timings.is_late = True
             raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
 
     def _timeout(self) -> float | None:
@@ -335,6 +342,20 @@ def _timed(seconds: list[float]) -> Generator[None, None, None]:
         seconds.append(time.monotonic() - began)
 
 
+@contextmanager
+def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
+    timings.begun.add(item.order)
+    if item.is_hedge:
+        timings.hedges.append(item.order)
+    try:
+        with _timed(timings.runs):
+            yield
+    except Exception as error:
+        if is_rate_limited(error):
+            timings.rate_limited.append(item.order)
+        raise
+
+
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:
     """What the items get that the deadline of an edge has cut off."""
     return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
@@ -345,6 +366,7 @@ def _second(item: Item) -> Generator[Item, None, None]:
     """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
     outside = item.inside
     item.inside, second = Stops(), Item(item.order, item.chain, Stops())
+    second.is_hedge = True
     item.began = None
     try:
         with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):

@@ -36,6 +36,7 @@ from mahsm.edges._heard import (
 )
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
+from mahsm.errors import BudgetExceeded
 from mahsm.nodes._target import Target
 
 
@@ -160,9 +161,28 @@ class EdgeRun(ABC):
 
     # What traces show of it.
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What its span says of it."""
-        return {}
+
+    def facts_of(self, total: int, *, finished: int, failed: int) -> dict[str, Any]:
+        """What its span says of so many items or branches, of which so many have an outcome, and so many of these an error."""
+        found: dict[str, Any] = {"fan_out": total, "finished": finished, "errors": failed}
+        if self.span is not None:
+            found |= self.span.timings.counts()
+        if finished - failed < total and (option := self._ended_by) is not None:
+            found["ended"] = option
+        return found
+
+    @property
+    def _ended_by(self) -> str | None:
+        """The option of the edge that has ended the run before its time, if one has."""
+        if isinstance(self.ended, BudgetExceeded):
+            return "budget"
+        is_late = self.span is not None and self.span.timings.is_late
+        if is_late or isinstance(self.ended, TimeoutError):
+            return "deadline"
+        return None if self.ended is None else "stop_when"
 
     def shown(self, update: Update) -> Update:
         """What came out, which its span shows."""

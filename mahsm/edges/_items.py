@@ -23,6 +23,7 @@ class Item:
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
+        is_hedge: Whether it is the second call of an item that takes long.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
         writer: The stream of its task, which only those see who stream subgraphs.
@@ -38,6 +39,7 @@ class Item:
         "chain",
         "failure",
         "inside",
+        "is_hedge",
         "is_unsaved",
         "order",
         "over",
@@ -58,6 +60,7 @@ class Item:
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
+        self.is_hedge = False
         self.is_unsaved = False
         self._unsaved = unsaved
         self.writer = writer

@@ -55,6 +55,7 @@ class ParallelRun(EdgeRun):
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
         self._attempts = {branch.name: Attempts(branch, self.waits, self.left) for branch in spec.branches}
 
@@ -147,10 +148,11 @@ class ParallelRun(EdgeRun):
 
     def facts(self) -> dict[str, Any]:
         ended = list(self.outcomes.values())
+        succeeded = sum(outcome["error"] is None for outcome in ended)
+        finished = len(ended) + len(self._failed_last)
         return {
-            "fan_out": len(self.spec.branches),
-            "fan_in": sum(outcome["error"] is None for outcome in ended),
-            "errors": sum(outcome["error"] is not None for outcome in ended),
+            **self.facts_of(len(self.spec.branches), finished=finished, failed=finished - succeeded),
+            "fan_in": succeeded,
             "concurrency": self.spec.max_concurrency or len(self.spec.branches),
             "scheduler": self.spec.scheduler,
             "waves": len(self.spec.plan.layers),
@@ -214,6 +216,7 @@ class ParallelRun(EdgeRun):
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
         if self.spec.on_error == "raise" or ends_all(error):
+            self._failed_last.add(branch.name)
             self.stop(error)
             raise error
         return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))

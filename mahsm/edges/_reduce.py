@@ -119,10 +119,10 @@ class Reduce:
                 kind = "judge" if self.judges else "reduce"
                 span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
                 stack.enter_context(watched())
-            call = self._call(values)
+            inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
             if span is not None:
-                inputs = values[self.input_key]
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+            call = self._call(values, inputs)
             heard = None if span else stack.enter_context(heard_run(self.name, config, values))
             config = span.config if span else heard.config if heard else config
             stack.callback(_current_call.reset, _current_call.set((config, call)))
@@ -134,8 +134,7 @@ class Reduce:
         var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
         return call
 
-    def _call(self, values: State) -> Callable[[], Any]:
-        inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
+    def _call(self, values: State, inputs: list[Any]) -> Callable[[], Any]:
         kept = self._without_errors(inputs)
         if not kept and self.default is not _NO_DEFAULT:
             return lambda: self.default

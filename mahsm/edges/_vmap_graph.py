@@ -212,6 +212,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
+        run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
         update = self.spec.update(outcomes.entries(), as_writes=run.is_node)
         if self.spec.errors_key is None:
             return update

@@ -108,7 +108,9 @@ class VmapRun(EdgeRun):
         self.open = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
+        self._finished_items = 0
         self._failures = 0
+        self._cached_items = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
@@ -144,6 +146,7 @@ class VmapRun(EdgeRun):
         """What another run of the edge has left counts in this one, too."""
         for record in records:
             failed = {error["index"] for error in record["errors"]}
+            self._finished_items += sum(len(self.equal_to(place)) for place in record["places"])
             self._failures += sum(len(self.equal_to(place)) for place in failed)
             for place, value in zip(record["places"], record["values"], strict=True):
                 if self._decides is not None and place not in failed:
@@ -284,15 +287,13 @@ class VmapRun(EdgeRun):
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise" or ends_all(error):
+            self._count(place, failed=True)
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
             self.break_off.stop(error)
             raise error
         failure = item_error(error, edge=spec.name, index=place, item=self.batch[place], attempts=attempts)
-        self._keep(place, None, sink, failure, called=called)
-        with self._lock:
-            self._failures += len(self.equal_to(place))
-            failures = self._failures
+        failures = self._keep(place, None, sink, failure, called=called)
         if failures > self._failures_allowed:
             reason = spec.too_few(failures, self.total)
             reason.__cause__ = error
@@ -326,13 +327,28 @@ class VmapRun(EdgeRun):
             else:  # its task was cancelled, though the run was not
                 self._failed(place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1)
 
-    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> None:
+    def _count(self, place: int, *, failed: bool) -> int:
+        """An item has an outcome; how many have failed now."""
+        equal = len(self.equal_to(place))
+        with self._lock:
+            self._finished_items += equal
+            self._failures += equal * failed
+            return self._failures
+
+    def count_all(self, *, finished: int, failed: int) -> None:
+        """The run is over: so many items have an outcome, perhaps from a process before this one."""
+        self._finished_items, self._failures = finished, failed
+
+    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> int:
+        """Hand on the outcome of an item; how many have failed now."""
         self._has_result[place] = True
+        failures = self._count(place, failed=error is not None)
         sink.add(place, value, next(self._ranks), error, called=called)
         self.progress.step(failed=error is not None)
         for tell in self._finished:
             for equal in self.equal_to(place):
                 tell(equal, value if error is None else error)
+        return failures
 
     def _tell_item(self, index: int, outcome: Any) -> None:
         event = ItemEvent(edge=self.name, item=(*self._order, index), index=index)
@@ -354,6 +370,7 @@ class VmapRun(EdgeRun):
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
+            self._cached_items += len(self.equal_to(place))
             try:
                 self._succeeded(place, update, sink)
             except Exception as error:  # noqa: BLE001  the policy decides
@@ -370,13 +387,14 @@ class VmapRun(EdgeRun):
             raise error
 
     def facts(self) -> dict[str, Any]:
-        succeeded = self.progress.done - self._failures
-        return {
-            "fan_out": self.total,
-            "fan_in": succeeded if self.spec.on_error == "drop" else self.progress.done,
-            "errors": self._failures,
-            "concurrency": self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit),
-        }
+        found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
+        found["fan_in"] = self._finished_items - (self._failures if self.spec.on_error != "collect" else 0)
+        found["concurrency"] = self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        if self.spec.hedge is not None and self.span is not None:
+            found["hedges"] = len(self.span.timings.hedges)
+        if self._stored is not None:
+            found["cached_items"] = self._cached_items
+        return found
 
     @property
     def most_open(self) -> int:

@@ -15,7 +15,8 @@ from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
-from mahsm._meters import Answer, Meter, metered
+from mahsm._ledger import Usage, added_up
+from mahsm._meters import Answer
 from mahsm._redact import masked
 from mahsm._slots import Closed
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
@@ -105,7 +106,7 @@ class BackendTracer:
         if not self.scores:
             return
         if "fan_out" in edge.facts:
-            recorded.score("mahsm.error_rate", edge.facts.get("errors", 0) / max(1, edge.facts["fan_out"]))
+            recorded.score("mahsm.error_rate", edge.facts["errors"] / max(1, edge.facts["finished"]))
         if "cost_usd" in used:
             recorded.score("mahsm.cost_usd", used["cost_usd"])
         judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
@@ -115,8 +116,8 @@ class BackendTracer:
     @contextmanager
     def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[Edge, None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
-        meter = Meter()
-        with self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True) as (recorded, child), metered(meter):
+        opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
+        with opened as (recorded, child), added_up() as usage:
             edge = Edge(self, recorded, child)
             token = _spans.current_edge.set(edge)
             try:
@@ -124,7 +125,7 @@ class BackendTracer:
             finally:
                 _spans.current_edge.reset(token)
                 edge.close()
-                used = _used(meter)
+                used = _used(usage)
                 edge.note({**edge.timings.facts(), **used})
                 self._score(recorded, edge, used)
 
@@ -255,13 +256,16 @@ def _is_inside(observation: Any) -> bool:
     return same and getattr(current, "start_time", 0) >= getattr(own, "start_time", 0)
 
 
-def _used(meter: Meter) -> dict[str, Any]:
-    if not meter.answers:
+def _used(usage: Usage) -> dict[str, Any]:
+    """What calls of models took; a price that nobody knows is none, and not 0."""
+    if not (usage.calls or usage.cached):
         return {}
-    return {
-        "calls": meter.calls,
-        "input_tokens": meter.input_tokens,
-        "output_tokens": meter.output_tokens,
-        "cost_usd": round(meter.usd, 9),
-        "cache_hits": meter.cached,
+    found: dict[str, Any] = {
+        "calls": usage.calls,
+        "failed_calls": usage.failed,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_hits": usage.cached,
+        "unpriced": usage.unpriced,
     }
+    return found if usage.unpriced and not usage.usd else {**found, "cost_usd": round(usage.usd, 9)}
