@@ -23,6 +23,8 @@ class Observation:
     facts: dict[str, Any]
     """Its metadata of ours, without `mahsm.`"""
     parent: "Observation | None"
+    row: dict[str, Any]
+    """What Langfuse's API says of it."""
 
     @property
     def path(self) -> list[str]:
@@ -55,8 +57,9 @@ class Observed:
         def make(row: dict[str, Any]) -> Observation:
             if row["id"] not in made:
                 ours = {key.removeprefix("mahsm."): value for key, value in row["metadata"].items() if key.startswith("mahsm.")}
-                parent = None if row["isRootObservation"] else make(rows[row["parentObservationId"]])
-                made[row["id"]] = Observation(row["name"], row["type"], row["level"], row["statusMessage"], ours, parent)
+                stands_beside = row["parentObservationId"] == row["traceId"][16:]  # the first one of its trace
+                parent = None if row["isRootObservation"] or stands_beside else make(rows[row["parentObservationId"]])
+                made[row["id"]] = Observation(row["name"], row["type"], row["level"], row["statusMessage"], ours, parent, row)
             return made[row["id"]]
 
         return [make(row) for row in rows.values()]
