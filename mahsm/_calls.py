@@ -3,11 +3,11 @@
 What holds for calls is set in context variables, for one edge run or one `with` block and for nothing else.
 """
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from mahsm import _left
@@ -47,6 +47,22 @@ gate: ContextVar[Gate | None] = ContextVar("mahsm_gate", default=None)
 
 clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True)
 """Whether clients may try calls again by themselves."""
+
+
+class Keeper(Protocol):
+    """Keeps what calls of models give, so that they need not be made again."""
+
+    def call(self, make: Callable[[], Any]) -> Any:
+        """What the call gives, made or kept."""
+        ...
+
+    async def call_async(self, make: Callable[[], Awaitable[Any]]) -> Any:
+        """The awaitable twin of `call`."""
+        ...
+
+
+keeper: ContextVar[Keeper | None] = ContextVar("mahsm_keeper", default=None)
+"""Who keeps what DSPy's language models give here."""
 
 
 @dataclass(frozen=True)

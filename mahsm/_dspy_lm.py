@@ -2,44 +2,106 @@
 
 import copy
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from mahsm import _bars, _calls, _spans
 from mahsm._meters import Answer
 
 _seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
+blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("mahsm_blocking_calls", default=lambda make: make())
+"""How blocking calls of language models are made here."""
 _watching: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
 
 
 @contextmanager
 def watched_settings() -> Generator[None, None, None]:
-    """A `dspy.context` in which every call of a language model is seen.
+    """A block in which every call of a language model is seen; what `dspy.configure` sets in it holds in it.
 
     Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them hand it to the
     adapter. What is called in neither way is seen by its entry in DSPy's history, once it has ended.
     """
-    dspy: Any = sys.modules["dspy"]
-    adapter: Any = dspy.settings.adapter or dspy.ChatAdapter()
-    lm: Any = dspy.settings.lm
-    token = _watching.set(True)
-    around = _Around()
-    callers: list[Any] = [one for one in dspy.settings.caller_modules or () if not isinstance(one, _Reader)]
-    watched: dict[str, Any] = {"adapter": _watched_adapter(adapter, around), "caller_modules": [_Reader(around), *callers]}
-    if lm is not None:
-        watched["lm"] = watched_lm(lm, around)
-    if (tracer := _spans.tracer()) is not None:
-        present: list[Any] = dspy.settings.callbacks
-        watched["callbacks"] = [*present, *tracer.dspy_callbacks(present)]
+    overrides = _overrides()
+    tokens = _watching.set(True), overrides.set(_WatchedSettings(overrides.get(), _Around()))
     try:
-        with dspy.context(**watched):
-            yield
+        yield
     finally:
-        _watching.reset(token)
+        overrides.reset(tokens[1])
+        _watching.reset(tokens[0])
+
+
+class _WatchedSettings(Mapping[str, Any]):
+    """What a `dspy.context` sets, in place of which views stand.
+
+    `dspy.context` itself would set all that was configured before, and hide what is configured later.
+
+    Args:
+        present: What is set around.
+        around: The context in which the block is watched.
+    """
+
+    def __init__(self, present: Mapping[str, Any], around: "_Around") -> None:
+        self._present = present
+        self._configured: dict[str, Any] = cast("Any", sys.modules["dspy.dsp.utils.settings"]).main_thread_config
+        self._around = around
+        self._tracer = _spans.tracer()
+        self._views: dict[str, tuple[Any, Any]] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        make = self._MAKERS.get(name)
+        if make is None:
+            return self._present[name]
+        value = self._present[name] if name in self._present else self._configured.get(name)
+        known = self._views.get(name)
+        if known is None or known[0] is not value:  # a view stays the same, with what is done to it
+            self._views[name] = known = value, make(self, value)
+        return known[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(self._MAKERS), **self._present})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def copy(self) -> dict[str, Any]:
+        """What is set now."""
+        return dict(self)
+
+    def _lm(self, lm: Any) -> Any:
+        return lm if lm is None else watched_lm(lm, self._around)
+
+    def _adapter(self, adapter: Any) -> Any:
+        return _watched_adapter(adapter or cast("Any", sys.modules["dspy"]).ChatAdapter(), self._around)
+
+    def _callers(self, callers: Any) -> list[Any]:
+        return [_Reader(self._around), *(one for one in callers or () if not isinstance(one, _Reader))]
+
+    def _callbacks(self, callbacks: list[Any]) -> list[Any]:
+        return callbacks if self._tracer is None else [*callbacks, *self._tracer.dspy_callbacks(callbacks)]
+
+    _MAKERS: ClassVar[dict[str, Callable[[Any, Any], Any]]] = {
+        "lm": _lm,
+        "adapter": _adapter,
+        "caller_modules": _callers,
+        "callbacks": _callbacks,
+    }
+
+
+def watch_here() -> None:
+    """Let the calls be seen of what a `dspy.context` inside of a watched block has set."""
+    overrides = _overrides().get()
+    kept = isinstance(overrides, _WatchedSettings)
+    if not kept and not hasattr(overrides["adapter"], "_mahsm_around"):
+        overrides["adapter"] = _WatchedSettings(overrides, _Around())["adapter"]
+
+
+def _overrides() -> "ContextVar[Any]":
+    """What `dspy.context` sets; DSPy has no public name for it."""
+    return cast("Any", sys.modules["dspy.dsp.utils.settings"]).thread_local_overrides
 
 
 def is_watching() -> bool:
@@ -134,21 +196,31 @@ class _WatchedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with self._around.here(), _calls.call(partial(_characters, prompt, messages)) as seen:
-            kwargs = self._drawn(kwargs)
-            with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
-                outputs = cast("Any", super()).__call__(prompt, messages=messages, **kwargs)
-                span.end(outputs, seen.answer)
-                return outputs
+        with self._around.here():
+            make = partial(self._made, prompt, messages, kwargs)
+            return make() if (keeper := _calls.keeper.get()) is None else keeper.call(make)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
-            async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
-                kwargs = self._drawn(kwargs)
-                with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
-                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
-                    span.end(outputs, seen.answer)
-                    return outputs
+            make = partial(self._made_async, prompt, messages, kwargs)
+            return await (make() if (keeper := _calls.keeper.get()) is None else keeper.call_async(make))
+
+    def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        with _calls.call(partial(_characters, prompt, messages)) as seen:
+            kwargs = self._drawn(kwargs)
+            with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
+                make = partial(cast("Any", super()).__call__, prompt, messages=messages, **kwargs)
+                outputs = blocking_calls.get()(make)
+                span.end(outputs, seen.answer)
+                return outputs
+
+    async def _made_async(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
+            kwargs = self._drawn(kwargs)
+            with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
+                outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
+                span.end(outputs, seen.answer)
+                return outputs
 
     def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The options of the call; of a sample, with a rollout id of its own, and a temperature at which answers differ.

@@ -236,10 +236,12 @@ def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:
     except BaseException as error:
         if future.done():
             raise  # the function's own
-        own.leave(error)
-        if isinstance(error, TimeoutError):
-            raise _too_long(timeout) from None
-        raise
+        if not isinstance(error, TimeoutError):  # Ctrl-C
+            own.leave(error)
+            raise
+        late = _too_long(timeout)
+        own.leave(late)
+        raise late from None
 
 
 def _too_long(timeout: float | None) -> TimeoutError:

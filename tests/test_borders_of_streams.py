@@ -11,17 +11,20 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, dispatch_custom_event
+from langchain_core.globals import set_debug
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langchain_core.tracers.context import collect_runs
+from langchain_core.tracers.context import collect_runs, run_collector_var
+from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langgraph.channels import DeltaChannel, Topic
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
+from langgraph.errors import NodeTimeoutError
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Send, interrupt
+from langgraph.types import Send, TimeoutPolicy, interrupt
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeAliasType, TypedDict
 
@@ -357,19 +360,42 @@ def test_messages_that_items_write_to_several_keys_are_streamed(target: Any) -> 
     assert len(sent) == 2
 
 
-SPANS = pytest.mark.xfail(reason="spans make the runs of items without saying which", strict=True)
+def message(state: Any) -> Any:
+    return AIMessage(str(state["item"]))
 
 
-@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=SPANS)])
-@pytest.mark.parametrize("kind", ["function", "runnable"])
-def test_messages_that_items_give_say_which_item(kind: str, traced: bool) -> None:
-    def target(state: Any) -> Any:
-        return AIMessage(str(state["item"]))
+async def message_later(state: Any) -> Any:
+    return message(state)
 
-    graph = graph_of(work(target if kind == "function" else RunnableLambda(target), out_key="messages"))
+
+async def chunks_of(runnable: Any, given: Any, mode: str, *config: Any, **options: Any) -> list[Any]:
+    if mode == "sync":
+        return list(runnable.stream(given, *config, **options))
+    return [chunk async for chunk in runnable.astream(given, *config, **options)]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 2])
+@pytest.mark.parametrize("target", [message, message_later, RunnableLambda(message)], ids=["blocks", "awaits", "runnable"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_messages_that_items_give_say_which_item(mode: str, target: Any, chunk_size: int, traced: bool) -> None:
+    graph = graph_of(work(target, out_key="messages", chunk_size=chunk_size))
     with recorded() if traced else nullcontext():
-        chunks = list(graph.stream({"xs": [1, 2]}, stream_mode="messages"))
-    assert sorted(metadata.get("mahsm_item", "none") for _, metadata in chunks) == [(0,), (1,)]
+        chunks = await chunks_of(graph, {"xs": [1, 2]}, mode, stream_mode="messages")
+    found = sorted((chunk.content, metadata.get("mahsm_item"), metadata["mahsm_edge"]) for chunk, metadata in chunks)
+    assert found == [("1", (0,), "work"), ("2", (1,), "work")]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_message_that_was_streamed_is_not_given_again(traced: bool) -> None:
+    graph = graph_of(work(lambda state: model().invoke("x"), out_key="messages"))
+    with recorded() if traced else nullcontext():
+        chunks = list(graph.stream({"xs": [1]}, stream_mode="messages"))
+    assert [(chunk.content, metadata["mahsm_item"]) for chunk, metadata in chunks] == [
+        ("one", (0,)),
+        (" ", (0,)),
+        ("two", (0,)),
+    ]
 
 
 CONFIGS: dict[str, Any] = {
@@ -408,16 +434,54 @@ def test_a_runnable_with_a_configurable_of_its_own_is_in_its_graph(what: str) ->
         graph.invoke({"xs": [1]}, thread())
 
 
-@pytest.mark.xfail(reason="with the config of a node an edge streams as LangGraph's node", strict=True)
-def test_an_edge_streams_in_a_node_that_hands_on_its_config() -> None:
-    edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="inner")
+EDGES: dict[str, Any] = {
+    "vmap": vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="inner"),
+    "parallel": parallel({"one": lambda state: {"ys": state["xs"]}}, name="inner"),
+    "reduce": reduce_edge(input_key="xs", output_key="ys", reducer=list, name="inner"),
+}
 
-    def node(state: Any, config: RunnableConfig) -> Any:
-        plain = list(edge.stream({"xs": state["xs"]}, stream_mode="updates"))
-        return {"out": (plain, list(edge.stream({"xs": state["xs"]}, config, stream_mode="updates")))}
 
-    without, given = graph_of(node).invoke({"xs": [1]})["out"]
-    assert given == without
+async def streamed_in_a_node(runnable: Any, mode: str, **options: Any) -> tuple[list[Any], list[Any]]:
+    """What it streams when it is called in a node: without the node's config, and with it."""
+    found: list[list[Any]] = []
+
+    def node(state: Any, config: RunnableConfig) -> None:
+        found.extend(list(runnable.stream({"xs": state["xs"]}, *given, **options)) for given in ([], [config]))
+
+    async def node_later(state: Any, config: RunnableConfig) -> None:
+        found.extend([await chunks_of(runnable, {"xs": state["xs"]}, mode, *given, **options) for given in ([], [config])])
+
+    graph = graph_of(node if mode == "sync" else node_later)
+    await asyncio.to_thread(graph.invoke, {"xs": [1]}) if mode == "sync" else await graph.ainvoke({"xs": [1]})
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("stream_mode", ["updates", "values", ["updates", "custom"]])
+@pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_edge_streams_in_a_node_that_hands_on_its_config(mode: str, edge: Any, stream_mode: Any) -> None:
+    without, given = await streamed_in_a_node(edge, mode, stream_mode=stream_mode)
+    assert len(given) == len(without) > 0
+    assert [without_times(chunk) for chunk in given] == [without_times(chunk) for chunk in without]
+
+
+def without_times(chunk: Any) -> Any:
+    """A chunk of several modes without what progress says of time."""
+    kind, event = chunk if isinstance(chunk, tuple) else ("", chunk)
+    return kind, {key: event[key] for key in event if key != "seconds"}
+
+
+def hands_on(state: Any) -> Any:
+    return {"out": state["xs"]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_without_a_mode_the_config_of_a_node_gives_what_a_node_gives(mode: str) -> None:
+    """So LangGraph itself calls a node that is an edge. Of a graph it wants the values then, which are what a graph gives."""
+    assert (await streamed_in_a_node(EDGES["vmap"], mode))[1] == [{"ys": [1]}]
+    graph = graph_of(hands_on)
+    _, values = await streamed_in_a_node(graph, mode)
+    assert (values[-1]["xs"], values[-1]["out"]) == ([1], [1])
 
 
 # Run trees.
@@ -471,12 +535,71 @@ def test_a_run_ends_once_also_if_a_handler_raises(mode: str) -> None:
     assert [len(ends) for ends in runs.ends.values()] == [1, 1, 1]
 
 
-@pytest.mark.xfail(reason="handlers of the context come into every manager", strict=True)
-def test_who_listens_by_context_hears_of_no_internal_tasks() -> None:
-    """Handlers of `collect_runs`, `set_debug` and instrumentations come into each callback manager, also an empty one."""
+def talks(state: Any) -> Any:
+    return {"log": [model().invoke("x").content]}
+
+
+class Everyone(RunCollectorCallbackHandler):
+    """Comes by context, and is not handed on to what runs inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def on_chain_start(self, *args: Any, **kwargs: Any) -> Any:
+        self.names.append(kwargs["name"])
+        return super().on_chain_start(*args, **kwargs)
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> Any:
+        self.names.append("model")
+        return super().on_chat_model_start(*args, **kwargs)
+
+
+def heard_by_context(runnable: Any, mode: str, *others: Any) -> list[str]:
+    everyone = Everyone()
+    token = run_collector_var.set(everyone)
+    try:
+        run(runnable, {"xs": [1]}, mode, {"callbacks": [*others]})
+    finally:
+        run_collector_var.reset(token)
+    return everyone.names
+
+
+@pytest.mark.parametrize("others", [[], [Runs()]], ids=["alone", "with-others"])
+@pytest.mark.parametrize("mode", MODES)
+def test_who_listens_by_context_hears_what_it_hears_of_a_send(mode: str, others: list[Any]) -> None:
+    """As that of `collect_runs`: LangChain adds it to each callback manager, also to one that is empty."""
+    sent = heard_by_context(graph_of_sends(talks), mode, *others)
+    edges = [
+        work(talks),
+        work(talks, chunk_size=2),
+        parallel({"one": talks}, name="work"),
+        reduce_edge(input_key="xs", output_key="out", reducer=talks, name="work"),
+    ]
+    assert [heard_by_context(graph_of(edge), mode, *others) for edge in edges] == [sent] * len(edges)
+    assert sent == ["LangGraph", "model"]
+    assert heard_by_context(work(talks), mode, *others) == ["work", "model"]
+
+
+def test_collected_runs_are_of_the_graph() -> None:
     with collect_runs() as collected:
-        graph_of(work(lambda state: 1)).invoke({"xs": [1]})
-    assert [one.name for one in collected.traced_runs] == ["LangGraph"]
+        graph_of(work(talks)).invoke({"xs": [1]})
+    assert [one.name for one in collected.traced_runs if one.run_type == "chain"] == ["LangGraph"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_debugging_shows_no_internal_tasks(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    set_debug(True)
+    try:
+        run(graph_of(work(lambda state: 1)), {"xs": [1]}, mode)
+    finally:
+        set_debug(False)
+    starts = [line for line in capsys.readouterr().out.splitlines() if "chain/start" in line]
+    assert [line[line.index("chain:") :].split("]")[0] for line in starts] == [
+        "chain:LangGraph",
+        "chain:LangGraph > chain:work",
+        "chain:LangGraph > chain:work > chain:work",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["vmap", "reduce"])
@@ -492,58 +615,148 @@ def test_custom_events_in_an_edge_alone(kind: str) -> None:
     assert edge.invoke({"xs": [1]}) == {"out": [1] if kind == "vmap" else 1}
 
 
-THREADS = pytest.mark.xfail(reason="blocking targets and edges alone tell handlers from their threads", strict=True)
+class Loops(AsyncCallbackHandler):
+    """On which event loops it hears of what."""
+
+    def __init__(self) -> None:
+        self.names: dict[Any, str] = {}
+        self.elsewhere: set[str] = set()
+        self.ended: list[str] = []
+        self._loop = asyncio.get_running_loop()
+
+    def _hears(self, run_id: Any) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            self.elsewhere.add(self.names[run_id])
+
+    async def on_chain_start(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self.names[run_id] = str(kwargs["name"])
+        self._hears(run_id)
+
+    async def on_chain_end(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self._hears(run_id)
+        self.ended.append(self.names[run_id])
+
+    async def on_chain_error(self, *args: Any, run_id: Any, **kwargs: Any) -> None:
+        self._hears(run_id)
+        self.ended.append(f"{self.names[run_id]} failed")
 
 
-@pytest.mark.parametrize(
-    ("awaits", "alone"),
-    [
-        (True, False),
-        pytest.param(True, True, marks=THREADS),
-        pytest.param(False, True, marks=THREADS),
-        pytest.param(False, False, marks=THREADS),
-    ],
-)
-async def test_async_handlers_run_on_the_loop_of_the_graph(awaits: bool, alone: bool) -> None:
+def blocks(state: Any) -> Any:
+    return {"log": [1]}
+
+
+async def awaits(state: Any) -> Any:
+    return {"log": [1]}
+
+
+def fails(state: Any) -> Any:
+    raise ValueError("no")
+
+
+async def fails_later(state: Any) -> Any:
+    raise ValueError("no")
+
+
+LISTENED: dict[str, Any] = {
+    "vmap": work,
+    "chunks": lambda target: work(target, chunk_size=2),
+    "parallel": lambda target: parallel({"work": target}, name="work"),
+    "reduce": lambda target: reduce_edge(input_key="xs", output_key="out", reducer=target, name="work"),
+}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("target", [blocks, awaits, fails, fails_later])
+@pytest.mark.parametrize("make", LISTENED.values(), ids=LISTENED)
+async def test_async_handlers_run_on_the_loop_of_the_graph(make: Any, target: Any, alone: bool) -> None:
     """Else what they hold, an HTTP session or a queue, is of another loop."""
-
-    class Loops(AsyncCallbackHandler):
-        def __init__(self) -> None:
-            self.found: set[Any] = set()
-
-        async def on_chain_start(self, *args: Any, **kwargs: Any) -> None:
-            self.found.add(asyncio.get_running_loop())
-
-        async def on_chain_end(self, *args: Any, **kwargs: Any) -> None:
-            self.found.add(asyncio.get_running_loop())
-
-    async def later(state: Any) -> Any:
-        return {"out": 1}
-
-    target = later if awaits else lambda state: {"out": 1}
-    for runnable in (graph_of_sends(target), work(target) if alone else graph_of(work(target))):
+    for runnable in (graph_of_sends(target), make(target) if alone else graph_of(make(target))):
         loops = Loops()
-        await runnable.ainvoke({"xs": [1]}, {"callbacks": [loops]})
-        assert loops.found == {asyncio.get_running_loop()}
+        with pytest.raises(ValueError, match="no") if target in (fails, fails_later) else nullcontext():
+            await runnable.ainvoke({"xs": [1]}, {"callbacks": [loops]})
+        assert loops.elsewhere == set()
+        failed = " failed" if target in (fails, fails_later) else ""
+        assert {name for name in loops.ended if name.startswith("work")} == {f"work{failed}"}
+        assert len(loops.ended) == len(loops.names)
 
 
-@pytest.mark.xfail(reason="the run of a call that is left behind ends with it", strict=True)
-def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over() -> None:
-    release, done = threading.Event(), threading.Event()
+async def test_async_handlers_hear_of_spans_on_another_loop() -> None:
+    """What makes spans does not await; LangGraph's own runs, and those of a `Send`, are heard on the loop of the graph."""
+    for runnable, elsewhere in ((graph_of_sends(awaits), set[str]()), (graph_of(work(awaits)), {"vmap:work", "awaits"})):
+        loops = Loops()
+        with recorded():
+            await runnable.ainvoke({"xs": [1]}, {"callbacks": [loops]})
+        assert loops.elsewhere == elsewhere
 
-    def blocks(state: Any) -> int:
-        release.wait(10)
-        done.set()
-        return 1
 
-    runs = Runs()
+# The runs of calls that nobody waits for any more.
+
+
+class Hangs:
+    """Blocks until it is released."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.ended = threading.Semaphore(0)
+
+    def __call__(self, state: Any) -> Any:
+        try:
+            assert self.release.wait(30)
+            return {"log": [1]}
+        finally:
+            self.ended.release()
+
+
+LEFT: dict[str, Any] = {
+    "timeout": lambda target: work(target, timeout=0.01, on_error="collect"),
+    "chunks": lambda target: work(target, timeout=0.01, on_error="collect", chunk_size=2),
+    "deadline": lambda target: work(target, deadline=0.01, on_error="collect"),
+    "branch": lambda target: parallel(
+        [Branch(target, name="branch", timeout=0.01)], on_error="isolate", errors_key="log", name="work"
+    ),
+    "nested": lambda target: vmap(
+        vmap(target, batch_key="ys", out_key="out", item_to_state=lambda y: {"y": y}, name="inner"),
+        batch_key="xs",
+        out_key="out",
+        item_to_state=lambda x: {"ys": [x]},
+        timeout=0.01,
+        on_error="collect",
+        name="work",
+    ),
+}
+
+
+@pytest.mark.parametrize("make", LEFT.values(), ids=LEFT)
+@pytest.mark.parametrize("mode", MODES)
+def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over(mode: str, make: Any) -> None:
+    """A blocking call runs on in its thread, and its end is no other end of the run."""
+    hangs, runs = Hangs(), Runs()
     try:
-        graph_of(work(blocks, timeout=0.01, on_error="collect")).invoke({"xs": [1]}, {"callbacks": [runs]})
-        items = [ends for run_id, ends in runs.ends.items() if runs.names.get(runs.parents[run_id]) == "work"]
-        assert [[type(one) for one in ends] for ends in items] == [[TimeoutError]]
+        run(graph_of(make(hangs)), {"xs": [1]}, mode, {"callbacks": [runs]})
+        assert all(len(ends) == 1 for ends in runs.ends.values())
+        items = [ends[0] for run_id, ends in runs.ends.items() if runs.names.get(runs.parents[run_id]) == "work"]
+        assert {type(error) for error in items} == {TimeoutError if mode == "sync" else asyncio.CancelledError}
+        if mode == "sync":
+            assert str(items[0]).startswith("took longer than 0.0")
     finally:
-        release.set()
-        done.wait(10)
+        hangs.release.set()
+        assert hangs.ended.acquire(timeout=30)
+    assert all(len(ends) == 1 for ends in runs.ends.values())
+
+
+async def test_an_awaited_item_that_timed_out_is_a_run_like_that_of_a_node() -> None:
+    async def hangs(state: Any) -> None:
+        await asyncio.Event().wait()
+
+    builder = StateGraph(State)
+    builder.add_node("work", hangs, timeout=TimeoutPolicy(run_timeout=0.01))
+    builder.add_edge(START, "work")
+    for graph in (builder.compile(), graph_of(work(hangs, timeout=0.01))):
+        runs = Runs()
+        with pytest.raises((NodeTimeoutError, TimeoutError)):
+            await graph.ainvoke({"xs": [1]}, {"callbacks": [runs]})
+        last = list(runs.ends.values())[-1]
+        assert [type(error) for error in last] == [asyncio.CancelledError]
 
 
 def test_items_of_an_edge_in_a_node_function_are_called_by_the_edge() -> None:

@@ -192,3 +192,31 @@ def test_inputs_that_cannot_be_told_must_be_named() -> None:
 def test_bad_arguments_are_refused_when_built(make: Any, message: str) -> None:
     with pytest.raises(NodeError, match=message):
         make()
+
+
+class Shape(TypedDict):
+    summary: str
+
+
+@pytest.mark.parametrize("given", [str, int | None, list[dspy.Prediction], None, "str"])
+def test_a_module_that_says_it_gives_no_fields_is_refused_before_it_is_called(given: Any) -> None:
+    class Plain(dspy.Module):
+        def forward(self, doc: str) -> Any:
+            return doc
+
+    Plain.forward.__annotations__["return"] = given
+    with pytest.raises(NodeError, match=r"forward of Plain is annotated to return .*; expected a dspy.Prediction or a dict"):
+        vmap(Plain(), batch_key="docs", out_key="out")
+    with pytest.raises(NodeError, match=r"output_transform=lambda value: \{'name': value\}"):
+        dspy_node(Plain())
+    assert dspy_node(Plain(), output_transform=lambda text: {"summary": text}).invoke({"doc": "x"}) == {"summary": "x"}
+
+
+@pytest.mark.parametrize("given", [Any, object, dspy.Prediction, dict[str, str], Shape, dspy.Prediction | None, "Unknown"])
+def test_a_module_that_may_give_fields_is_taken(given: Any) -> None:
+    class Fine(dspy.Module):
+        def forward(self, doc: str) -> Any:
+            return {"summary": doc}
+
+    Fine.forward.__annotations__["return"] = given
+    assert dspy_node(Fine()).invoke({"doc": "x"}) == {"summary": "x"}

@@ -1,7 +1,11 @@
 """`GraphModule`: a compiled graph as a DSPy program, wherever its modules are."""
 
+import ast
 import asyncio
+import gc
+import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -394,7 +398,7 @@ def test_a_program_in_a_node_of_another_graph() -> None:
     outer = GraphModule(
         of_edge(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")), outputs=["out"]
     )
-    assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner'].nodes['node']"]
+    assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner/node']"]
     outer.predictors()[0].demos = [DEMO]
     with dspy.context(lm=FakeLM(model)):
         assert outer(texts=["a", "b"]).out == ["1 demos", "1 demos"]
@@ -641,3 +645,25 @@ def test_two_places_with_one_path() -> None:
 
     names = [name for name, _ in GraphModule(graph_of(node)).named_predictors()]
     assert names == ["nodes['node/same']", "nodes['node/same_2']"]
+
+
+def test_what_optimisers_read_of_it_is_its_graph() -> None:
+    class Mine(GraphModule):
+        pass
+
+    def plain(state: State) -> Any:
+        return {"extra": '\\ """'}
+
+    builder = StateGraph(State)
+    builder.add_node("node", dspy_node(echo()))
+    program = Mine(connect(builder, START, "node", plain, END).compile(), outputs=["extra"])
+    source = inspect.getsource(type(program.deepcopy()))
+    assert ast.parse(source).body[0].name == "Mine"  # type: ignore[attr-defined]
+    for part in ("gives extra", "node -> plain", "def plain(state", "node: Predict(text -> out)"):
+        assert part in source
+    assert isinstance(program, Mine)
+    name = type(program).__module__
+    assert name in sys.modules
+    del program
+    gc.collect()
+    assert name not in sys.modules

@@ -142,15 +142,18 @@ class Edge(Node):
         return Node(sync, async_, name=self.name, graphs=[self.graph], inside=self.inside)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`..."""
-        if _is_node(config):
+        """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`...
+
+        With the config of a node, and none of these, it gives its update: so LangGraph streams a node that is an edge.
+        """
+        if not kwargs and _is_node(config):
             yield self.invoke(input, config)
         else:
             yield from self.compile().stream(input, config, **kwargs)
 
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
         """The asynchronous twin of `stream`."""
-        if _is_node(config):
+        if not kwargs and _is_node(config):
             yield await self.ainvoke(input, config)
             return
         async for chunk in self.compile().astream(input, config, **kwargs):

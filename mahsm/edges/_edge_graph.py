@@ -23,7 +23,7 @@ from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
-from mahsm.edges._heard import heard_run
+from mahsm.edges._heard import HeardRun, heard_run, heard_run_async
 from mahsm.edges._items import current_item, lent
 from mahsm.errors import EdgeError
 from mahsm.nodes._outlet import EDGE, Outlet, of_edge
@@ -123,7 +123,8 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     def run(self, state: Any, config: RunnableConfig) -> Update:
         """Run the subgraph, blocking."""
-        with self._session(state, config) as run:
+        values = as_dict(state)
+        with heard_run(self.name, config, values) as heard, self._session(values, heard) as run:
             if run.is_empty:
                 return self._update(run, [])
             try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
@@ -140,22 +141,27 @@ class EdgeGraph(ABC, Generic[RunT]):
 
     async def run_async(self, state: Any, config: RunnableConfig) -> Update:
         """Run the subgraph on the running event loop."""
-        with self._session(state, config) as run:
-            if run.is_empty:
-                return self._update(run, [])
-            try:
-                async with lent():
-                    await self._prepare_async(run, run.config)
-                    with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-                        state = await self.graph.ainvoke({}, inner)
-                    return run.shown(await self._finish(run, self._done(run, state)))
-            except (Closed, GraphBubbleUp) as error:
-                raise _reason(run, error) from _reason(run, error).__cause__
-            except BaseException as error:
-                run.stop(error)  # edges inside blocking targets know of no cancellation
-                raise
-            finally:
-                run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
+        values = as_dict(state)
+        async with heard_run_async(self.name, config, values) as heard:
+            with self._session(values, heard) as run:
+                return await self._run_async(run)
+
+    async def _run_async(self, run: RunT) -> Update:
+        if run.is_empty:
+            return self._update(run, [])
+        try:
+            async with lent():
+                await self._prepare_async(run, run.config)
+                with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+                    state = await self.graph.ainvoke({}, inner)
+                return run.shown(await self._finish(run, self._done(run, state)))
+        except (Closed, GraphBubbleUp) as error:
+            raise _reason(run, error) from _reason(run, error).__cause__
+        except BaseException as error:
+            run.stop(error)  # edges inside blocking targets know of no cancellation
+            raise
+        finally:
+            run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
 
     async def _finish(self, run: RunT, done: list[Any]) -> Update:
         return self._update(run, done)
@@ -170,21 +176,20 @@ class EdgeGraph(ABC, Generic[RunT]):
         return cast("RunT", run)
 
     @contextmanager
-    def _session(self, state: Any, config: RunnableConfig) -> Generator[RunT, None, None]:
+    def _session(self, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
+        config = heard.config
         with ExitStack() as stack:
             stack.enter_context(regained())
             shared = stack.enter_context(run_bound(config))
-            values = as_dict(state)
             if self.budget is not None:
                 stack.enter_context(Spending(self.budget, self.name).running())
             tracer = _spans.tracer()
-            span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, values))
+            span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
             if self.watches or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
-            heard = None if span else stack.enter_context(heard_run(self.name, config, values))
-            config = span.config if span else heard.config if heard else config
-            run = self._begin(values, config, shared)
+            config = span.config if span else config
+            run = self._begin(state, config, shared)
             run.heard_as = heard
             if span is not None:
                 run.span = span

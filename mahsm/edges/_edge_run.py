@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
@@ -69,7 +69,7 @@ class EdgeRun(ABC):
         self.span: EdgeSpan | None = None
         """What traces show of it, if anybody traces."""
         self.heard_as: HeardRun | None = None
-        """What those who listen hear of it, if nobody traces."""
+        """What those who listen hear of it."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
         self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
@@ -132,13 +132,20 @@ class EdgeRun(ABC):
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
         if not self._is_heard:
             return _bound(target)
-        heard = Heard(label, partial(_bound, target), makes_runs=self.span is None)
+        heard = self._heard(label, partial(_bound, target))
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
     def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
         """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
-        sync, async_ = self.bind(target, label)
-        return async_ or partial(self._call_in_pool, sync, may_be_left=may_be_left)
+
+        def bound() -> tuple[SyncCall | None, AsyncCall]:
+            sync, async_ = _bound(target)
+            return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
+
+        return self._heard(label, bound).async_ if self._is_heard else bound()[1]
+
+    def _heard(self, label: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]]) -> Heard:
+        return Heard(label, bind, makes_runs=self.span is None)
 
     async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
         left = self.left if may_be_left else None

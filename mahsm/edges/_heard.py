@@ -5,8 +5,9 @@ its metadata that it belongs to the edge's node. Of the tasks of the edge's own 
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ from langchain_core.runnables.utils import coro_with_context
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
+from mahsm import _left, _spans
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._items import Writer, current_item
 from mahsm.nodes._outlet import EDGE, ITEM
@@ -63,30 +65,47 @@ class HeardRun:
 
 @contextmanager
 def heard_run(name: str, config: RunnableConfig, state: State) -> Generator[HeardRun, None, None]:
-    """A block that is an edge run: a run of its own, unless the node of a graph is one already."""
-    if getattr(config.get("callbacks"), "parent_run_id", None) is not None:
+    """A block that is an edge run: a run of its own, unless the node of a graph is one already, or somebody traces."""
+    if _is_run(config):
         yield HeardRun(config)
         return
-    manager = get_callback_manager_for_config(config)
-    run = manager.on_chain_start(None, state, name=config.get("run_name") or name, run_id=config.get("run_id"))
+    named: dict[str, Any] = {"name": config.get("run_name") or name, "run_id": config.get("run_id")}
+    run = get_callback_manager_for_config(config).on_chain_start(None, state, **named)
+    heard = HeardRun(patch_config(config, callbacks=run.get_child()))
     with _ending(run):
-        heard = HeardRun(patch_config(config, callbacks=run.get_child()))
         yield heard
     run.on_chain_end(heard.output)
+
+
+@asynccontextmanager
+async def heard_run_async(name: str, config: RunnableConfig, state: State) -> AsyncGenerator[HeardRun, None]:
+    """The awaitable twin of `heard_run`: handlers that are awaited run on the loop that runs here."""
+    if _is_run(config):
+        yield HeardRun(config)
+        return
+    named: dict[str, Any] = {"name": config.get("run_name") or name, "run_id": config.get("run_id")}
+    run = await get_async_callback_manager_for_config(config).on_chain_start(None, state, **named)
+    heard = HeardRun(patch_config(config, callbacks=run.get_child()))
+    async with _ending_async(run):
+        yield heard
+    await run.on_chain_end(heard.output)
+
+
+def _is_run(config: RunnableConfig) -> bool:
+    return _spans.tracer() is not None or getattr(config.get("callbacks"), "parent_run_id", None) is not None
 
 
 @contextmanager
 def unheard(config: RunnableConfig) -> Generator[RunnableConfig, None, None]:
     """A block that runs a subgraph of whose tasks nobody hears; the subgraph's config.
 
-    LangGraph adds who listens to the ambient config, so that is another one in the block.
+    LangGraph adds who listens to the ambient config, so that has nobody in the block.
     """
-    silent = [_silent(one) for one in handlers_of(config) if _is_langsmith(one)]
-    manager = CallbackManager(handlers=silent, inheritable_handlers=list(silent))
-    own = cast("RunnableConfig", {**config, "callbacks": manager})
-    token = var_child_runnable_config.set(own)
+    silent = _Listeners(_silent(one) for one in handlers_of(config) if _is_langsmith(one))
+    manager = CallbackManager(handlers=silent, inheritable_handlers=silent.copy())
+    token = var_child_runnable_config.set({**config, "callbacks": None})
     try:
-        yield own
+        yield {**config, "callbacks": manager}
     finally:
         var_child_runnable_config.reset(token)
 
@@ -155,7 +174,8 @@ class Heard:
     Args:
         name: What the run of a call is named.
         bind: Gives the two sides of the target for the config that holds here.
-        makes_runs: Whether each call becomes a run; else somebody else makes runs of items.
+        makes_runs: Whether each call becomes a run; else somebody else makes runs of items, and only who streams messages hears
+            of what each gives.
     """
 
     def __init__(self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, makes_runs: bool) -> None:
@@ -164,14 +184,11 @@ class Heard:
         self._makes_runs = makes_runs
 
     def sync(self, state: State) -> Update:
-        """Call the blocking side."""
+        """Call the blocking side; the run of a call that is left behind ends then."""
         config = _of_item()
-        if not self._makes_runs:
-            with set_config_context(config) as context:
-                return context.run(self._call_sync, state)
-        run = get_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
-        child = patch_config(config, callbacks=run.get_child())
-        with _ending(run), set_config_context(child) as context:
+        run = _EndsOnce(get_callback_manager_for_config(self._listeners(config)).on_chain_start(None, state, name=self._name))
+        child = self._inside(run, config)
+        with _left.stoppable(run.on_chain_error), _ending(run), set_config_context(child) as context:
             update = context.run(self._call_sync, state)
         if inspect.isawaitable(update):
             return _awaited(update, run, child)
@@ -181,18 +198,25 @@ class Heard:
     async def async_(self, state: State) -> Update:
         """Call the awaitable side."""
         config = _of_item()
-        if not self._makes_runs:
-            with set_config_context(config) as context:
-                return await _in(context, context.run(self._call_async, state))
-        run = await get_async_callback_manager_for_config(config).on_chain_start(None, state, name=self._name)
-        try:
-            with set_config_context(patch_config(config, callbacks=run.get_child())) as context:
+        manager = get_async_callback_manager_for_config(self._listeners(config))
+        run = await manager.on_chain_start(None, state, name=self._name)
+        async with _ending_async(run):
+            with set_config_context(self._inside(run, config)) as context:
                 update = await _in(context, context.run(self._call_async, state))
-        except BaseException as error:
-            await run.on_chain_error(error)
-            raise
         await run.on_chain_end(update)
         return update
+
+    def _listeners(self, config: RunnableConfig) -> RunnableConfig:
+        """The config with those who hear of a call: of those that the node has, since LangGraph asks for no others."""
+        manager = cast("CallbackManager", config.get("callbacks")).copy()
+        hears = None if self._makes_runs else _streams_messages
+        manager.handlers = _Listeners(one for one in manager.handlers if hears is None or hears(one))
+        manager.inheritable_handlers = _Listeners(manager.inheritable_handlers)
+        return {**config, "callbacks": manager}
+
+    def _inside(self, run: Any, config: RunnableConfig) -> RunnableConfig:
+        """The config of what is called."""
+        return patch_config(config, callbacks=run.get_child()) if self._makes_runs else config
 
     def _call_sync(self, state: State) -> Any:
         sync, async_ = self._bind()
@@ -227,6 +251,52 @@ def _ending(run: Any) -> Generator[None, None, None]:
     except BaseException as error:
         run.on_chain_error(error)
         raise
+
+
+@asynccontextmanager
+async def _ending_async(run: Any) -> AsyncGenerator[None, None]:
+    """The awaitable twin of `_ending`."""
+    try:
+        yield
+    except BaseException as error:
+        await run.on_chain_error(error)
+        raise
+
+
+class _EndsOnce:
+    """A run that ends once: as its call does, or before, when nobody waits for that any more."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self._end = threading.Lock()  # is taken once, and kept
+
+    def get_child(self) -> CallbackManager:
+        return self._run.get_child()
+
+    def on_chain_end(self, output: Any) -> None:
+        if self._end.acquire(blocking=False):
+            self._run.on_chain_end(output)
+
+    def on_chain_error(self, error: BaseException) -> None:
+        if self._end.acquire(blocking=False):
+            self._run.on_chain_error(error)
+
+
+class _Listeners(list[BaseCallbackHandler]):
+    """The handlers of a manager to which none are added: LangChain adds those of the context, as of `collect_runs`."""
+
+    def append(self, handler: BaseCallbackHandler, /) -> None:
+        """Leave it out."""
+
+    def copy(self) -> "_Listeners":
+        return _Listeners(self)
+
+    def __bool__(self) -> bool:  # else a manager makes a list of its own in place of an empty one
+        return True
+
+
+def _streams_messages(handler: BaseCallbackHandler) -> bool:
+    return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 
 def _is_langsmith(handler: BaseCallbackHandler) -> bool:

@@ -106,8 +106,9 @@ def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations
             leave(second if item is first else first)
 
     def leave(item: Item) -> None:
-        calls[item].leave(_Lost())  # what waits in line leaves it
-        insides[item].stop(_Lost())  # what can be cancelled is
+        lost = _Lost("the item needs no answer of this call any more")
+        calls[item].leave(lost)  # what waits in line leaves it
+        insides[item].stop(lost)  # what can be cancelled is
 
     try:
         begin(first)

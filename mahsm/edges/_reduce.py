@@ -24,7 +24,7 @@ from mahsm._watch import watched
 from mahsm.edges import _check
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge import Edge
-from mahsm.edges._heard import HeardRun, as_of_node, heard_run, unheard, writer_of
+from mahsm.edges._heard import HeardRun, as_of_node, heard_run, heard_run_async, unheard, writer_of
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
@@ -51,7 +51,7 @@ class _Inner:
 
     config: RunnableConfig
     span: EdgeSpan | None
-    heard: HeardRun | None
+    heard: HeardRun
 
     def shown(self, update: State) -> State:
         """What came out, which its span shows."""
@@ -60,8 +60,7 @@ class _Inner:
             (value,) = update.values()
             if isinstance(value, str | int | float):
                 self.span.note({"decision": shown(value) if isinstance(value, str) else value})
-        if self.heard is not None:
-            self.heard.output = update
+        self.heard.output = update
         return update
 
 
@@ -100,19 +99,21 @@ class Reduce:
 
     def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph, blocking."""
-        with self._session(state, config) as inner:
+        values = as_dict(state)
+        with heard_run(self.name, config, values) as heard, self._session(values, heard) as inner:
             return inner.shown({self.output_key: graph.invoke({}, inner.config)["value"]})
 
     async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph on the running event loop."""
-        with self._session(state, config) as inner, _edges_inside_stop():
-            return inner.shown({self.output_key: (await graph.ainvoke({}, inner.config))["value"]})
+        values = as_dict(state)
+        async with heard_run_async(self.name, config, values) as heard:
+            with self._session(values, heard) as inner, _edges_inside_stop():
+                return inner.shown({self.output_key: (await graph.ainvoke({}, inner.config))["value"]})
 
     @contextmanager
-    def _session(self, state: Any, config: RunnableConfig) -> Generator["_Inner", None, None]:
-        tracer = _spans.tracer()
+    def _session(self, values: State, heard: HeardRun) -> Generator["_Inner", None, None]:
+        tracer, config = _spans.tracer(), heard.config
         with ExitStack() as stack:
-            values = as_dict(state)
             stack.enter_context(edge_run(self.name))
             span = None
             if tracer is not None:
@@ -123,8 +124,7 @@ class Reduce:
             if span is not None:
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
             call = self._call(values, inputs)
-            heard = None if span else stack.enter_context(heard_run(self.name, config, values))
-            config = span.config if span else heard.config if heard else config
+            config = span.config if span else config
             stack.callback(_current_call.reset, _current_call.set((config, call)))
             yield _Inner(stack.enter_context(unheard(config)), span, heard)
 

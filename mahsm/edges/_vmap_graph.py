@@ -20,6 +20,7 @@ from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_o
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listener
+from mahsm.edges._heard import HeardRun
 from mahsm.edges._one_by_one import run_one, run_one_async
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
@@ -185,9 +186,9 @@ class VmapGraph(EdgeGraph[VmapRun]):
             await asyncio.to_thread(run.compute_for_all)
 
     @contextmanager
-    def _session(self, state: Any, config: RunnableConfig) -> Generator[VmapRun, None, None]:
+    def _session(self, state: State, heard: HeardRun) -> Generator[VmapRun, None, None]:
         bars = show_progress() if self.spec.progress is True else nullcontext()
-        with bars, super()._session(state, config) as run:
+        with bars, super()._session(state, heard) as run:
             try:
                 yield run
             finally:

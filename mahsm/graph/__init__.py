@@ -3,7 +3,12 @@
 - `_connect`  `connect`: edges between the nodes of a graph that is being built
 - `_find`     where in a compiled graph DSPy modules are
 - `_trace`    the trace of one run, in an order that does not depend on who was quicker
+- `_streams`  what `dspy.streamify` hears of a graph
+- `_source`   what optimisers read as the source of a graph
 - `_module`   `GraphModule`: a compiled graph as a DSPy module
+- `_recorded` what calls gave, as plain data
+- `_replay`   `forward`, run again with the calls that it has made before
+- `_stands`   what stands for the modules of a program inside of `forward`
 - `_program`  `dspy_program`: a DSPy program as a graph; both import DSPy, so they are loaded when first used
 """
 

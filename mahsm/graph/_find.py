@@ -10,7 +10,7 @@ from typing import Any, cast
 from langchain_core.runnables import Runnable
 from langgraph.pregel.protocol import PregelProtocol
 
-from mahsm.nodes._held import Held
+from mahsm.nodes._held import Held, HoldsGraph, Place
 from mahsm.nodes._node import Node
 
 
@@ -19,24 +19,29 @@ class Found:
     """What was found in a graph.
 
     Attributes:
-        places: The places that hold a DSPy module, by their path of node names, such as `summaries/Summarize`.
+        places: Where DSPy modules are, by their path of node names, such as `summaries/Summarize`; through graphs that are
+            modules.
         hidden: DSPy modules that functions call by themselves, where nothing can stand in for them; with their paths.
         awaits: Whether there are functions that can only be awaited.
     """
 
-    places: dict[str, Held] = field(default_factory=dict[str, Held])
+    places: dict[str, Place] = field(default_factory=dict[str, Place])
     hidden: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
     awaits: bool = False
 
     def add(self, path: str, held: Held) -> None:
-        """Note a place, unless it is there."""
-        if any(held is other for other in self.places.values()):
-            return
+        """Note what a node holds, unless it is there."""
+        inner = held.module.nodes if isinstance(held.module, HoldsGraph) else {"": held.module}
+        for place in (Place(held, at) for at in inner):
+            if place not in self.places.values():
+                self.places[self._free(_join(path, place.path))] = place
+
+    def _free(self, path: str) -> str:
         name, number = path, 1
         while name in self.places:
             number += 1
             name = f"{path}_{number}"
-        self.places[name] = held
+        return name
 
 
 def find_modules(graph: Any) -> Found:

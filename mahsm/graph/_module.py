@@ -1,7 +1,8 @@
 """`GraphModule`: a compiled LangGraph as a DSPy program."""
 
+import asyncio
 import copy
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, Self, TypeAlias, cast
@@ -15,14 +16,16 @@ from mahsm._dspy_lm import regained
 from mahsm._state import missing, shown
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
+from mahsm.graph._source import source_of, with_source
+from mahsm.graph._streams import streamed, streamed_async
 from mahsm.graph._trace import Trace
-from mahsm.nodes._held import Held, standing_in
+from mahsm.nodes._held import HoldsGraph, Place, standing_in
 
 Names: TypeAlias = Sequence[str] | Mapping[str, str]
 """State keys; or from each field of the prediction to its state key."""
 
 
-class GraphModule(dspy.Module):
+class GraphModule(HoldsGraph, dspy.Module):
     """A compiled LangGraph as a DSPy program, which DSPy can evaluate and optimise.
 
     The DSPy modules in the graph's nodes are the program's own, wherever they are: in `dspy_node`s, in edges, in graphs
@@ -35,7 +38,7 @@ class GraphModule(dspy.Module):
     Args:
         graph: A compiled graph, with nodes made by `dspy_node` or edges over DSPy modules.
         outputs: State keys that are the fields of the prediction, or `{field: state key}`; by default all keys that the graph
-            gives back and that are no inputs.
+            gives back, but for inputs that it has not changed.
         config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`, `callbacks`...
         context: The run's context, for a graph that has a `context_schema`.
         frozen: Nodes whose modules stay as they are: their names, or paths such as `"answer/Predict"`.
@@ -86,30 +89,56 @@ class GraphModule(dspy.Module):
         self._live = _Live(compiled, places, found.awaits, _pairs(compiled, outputs))
         self._config = config
         self._context = context
-        self.nodes = _copies({path: held.module for path, held in places.items()})
+        self.nodes = _copies({path: place.module for path, place in places.items()})
+        source = partial(source_of, type(self).__name__, compiled, dict(self.nodes), self._live.takes, self._live.gives)
+        self.__class__ = with_source(type(self), source)
 
     @property
     def graph(self) -> Any:
         return self._live.graph
 
+    @property
+    def takes(self) -> frozenset[str] | None:
+        """The inputs of the graph, its state keys; None if it takes any."""
+        return self._live.takes
+
+    @property
+    def gives(self) -> frozenset[str] | None:
+        """The fields of the prediction, if `outputs` says so; else None."""
+        return self._live.gives
+
+    @property
+    def title(self) -> str | None:
+        name = self.graph.get_name()
+        return None if name == Pregel.name else name
+
+    def with_nodes(self, nodes: Mapping[str, dspy.Module]) -> Self:
+        """The same program with other modules at these paths."""
+        new = copy.copy(self)
+        new.nodes = {**self.nodes, **nodes}
+        return new
+
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Run the graph on these inputs."""
-        with self._running(inputs) as arguments:
+        with streamed(), self._running(inputs) as arguments:
             live = self._live
             if live.awaits:
                 return live.prediction(_tasks.call(partial(live.runs.ainvoke, **arguments)), inputs)
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """The awaitable twin of `forward`."""
-        with self._running(inputs) as arguments:
-            return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
+        """The awaitable twin of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
+        if "forward" in vars(self):
+            return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
+        async with streamed_async():
+            with self._running(inputs) as arguments:
+                return self._live.prediction(await self._live.runs.ainvoke(**arguments), inputs)
 
     @contextmanager
     def _running(self, inputs: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self._live.check(inputs)
         arguments = {"input": inputs, "config": self._config, "context": self._context}
-        with regained(), standing_in({held: self.nodes[path] for path, held in self._live.places.items()}), self._traced():
+        with regained(), standing_in({place: self.nodes[path] for path, place in self._live.places.items()}), self._traced():
             yield arguments
 
     @contextmanager
@@ -130,9 +159,9 @@ class GraphModule(dspy.Module):
     def apply(self) -> Any:
         """Put copies of the program's modules into the graph itself; gives the graph."""
         for path, module in _copies(self.nodes).items():
-            held = self._live.places[path]
-            _keep_callbacks(held.module, module)
-            held.module = module
+            place = self._live.places[path]
+            _keep_callbacks(place.module, module)
+            place.put(module)
         return self.graph
 
     # Copies, files.
@@ -142,6 +171,11 @@ class GraphModule(dspy.Module):
         memo[id(self)] = new
         copied = {"nodes": _copies(self.nodes, memo), "history": [], "callbacks": list(vars(self)["callbacks"])}
         vars(new).update(vars(self) | copied)
+        return new
+
+    def __copy__(self) -> Self:
+        new = object.__new__(type(self))
+        vars(new).update(vars(self) | {"nodes": dict(self.nodes)})
         return new
 
     def __reduce__(self) -> NoReturn:
@@ -185,21 +219,26 @@ class _Live:
         runs: The same graph without checkpointer and cache.
         places: Where its DSPy modules are.
         awaits: Whether it can only be awaited.
+        takes: Its inputs; None if it takes any.
     """
 
-    def __init__(self, graph: Any, places: dict[str, Held], awaits: bool, outputs: dict[str, str] | None) -> None:
+    def __init__(self, graph: Any, places: dict[str, Place], awaits: bool, outputs: dict[str, str] | None) -> None:
         self.graph = graph
-        self.runs = graph.copy(update={"checkpointer": None, "cache": None})
+        self.runs = graph.copy(update={"checkpointer": False, "cache": None})  # None would be that of a graph around
         self.places = places
         self.awaits = awaits
-        self._inputs = _keys(graph, "input_schema")
+        self.takes = _keys(graph, "input_schema")
         self._outputs = outputs
+
+    @property
+    def gives(self) -> frozenset[str] | None:
+        return None if self._outputs is None else frozenset(self._outputs)
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         """See to it that the graph takes these inputs: it would drop unknown ones without a word."""
-        if self._inputs is not None and (unknown := set(inputs) - self._inputs):
+        if self.takes is not None and (unknown := inputs.keys() - self.takes):
             raise GraphError(
-                f"GraphModule: got {_listed(unknown)}; the graph takes {_listed(self._inputs)}. "
+                f"GraphModule: got {_listed(unknown)}; the graph takes {_listed(self.takes)}. "
                 "Name the inputs as its state keys."
             )
 
@@ -214,14 +253,24 @@ class _Live:
                 "optimise the part before it."
             )
         if self._outputs is None:
-            return dspy.Prediction(**{key: value for key, value in values.items() if key not in inputs})
+            return dspy.Prediction(**{key: value for key, value in values.items() if not _is_as_given(key, value, inputs)})
         for field, key in self._outputs.items():
             if key not in values:
                 raise MissingKeyError(f"GraphModule: {missing(values, key)} The run did not write what {field!r} is read from.")
         return dspy.Prediction(**{field: values[key] for field, key in self._outputs.items()})
 
 
-def _kept(found: Found, frozen: Sequence[str]) -> dict[str, Held]:
+def _is_as_given(key: str, value: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether it is an input that the run has not changed."""
+    if key not in inputs or value is inputs[key]:
+        return key in inputs
+    try:
+        return bool(value == inputs[key])
+    except Exception:  # noqa: BLE001  arrays
+        return False
+
+
+def _kept(found: Found, frozen: Sequence[str]) -> dict[str, Place]:
     """The places whose modules are the program's."""
     if isinstance(frozen, str):
         raise GraphError(f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}].")
@@ -242,7 +291,7 @@ def _kept(found: Found, frozen: Sequence[str]) -> dict[str, Held]:
                 f"GraphModule: the node {path!r} calls {type(module).__name__} by itself, where its optimised copy cannot "
                 f"stand in. Make the module a node with dspy_node(...), or pass frozen=[{node!r}] to leave it as it is."
             )
-    places = {path: held for path, held in found.places.items() if not is_frozen(path)}
+    places = {path: place for path, place in found.places.items() if not is_frozen(path)}
     if not places:
         raise GraphError(
             "GraphModule: the graph holds no DSPy module; expected nodes made with dspy_node(...), or edges over DSPy modules."
@@ -264,14 +313,14 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
     return pairs
 
 
-def _keys(graph: Any, schema: str) -> set[str] | None:
+def _keys(graph: Any, schema: str) -> frozenset[str] | None:
     """The keys of a schema of a graph; None if it takes any."""
     builder = getattr(graph, "builder", None)
-    keys: set[str] = set(builder.schemas[getattr(builder, schema)]) if builder is not None else {"__root__"}
+    keys = frozenset[str](builder.schemas[getattr(builder, schema)]) if builder is not None else frozenset({"__root__"})
     return None if "__root__" in keys else keys
 
 
-def _listed(names: set[str]) -> str:
+def _listed(names: Collection[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "none"
 
 

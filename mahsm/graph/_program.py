@@ -1,30 +1,31 @@
 """`dspy_program`: a DSPy program as a LangGraph, with its sub-modules as nodes."""
 
 import asyncio
-import copy
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, cast
 
 import dspy
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, Send
+from langgraph.types import Command
 from typing_extensions import TypedDict
 
+from mahsm import _spans, _tasks
+from mahsm._dspy_lm import is_watching, regained
 from mahsm._state import as_dict, shown
 from mahsm._types import State
+from mahsm._watch import watched
 from mahsm.errors import GraphError
-from mahsm.nodes._dspy import DSPyNode
-from mahsm.nodes._fields import Inputs, plain, signature_of
+from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
+from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
+from mahsm.nodes._fields import Inputs, check_gives_fields, output_names, plain
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node
 
 Builder = StateGraph[Any, Any, Any, Any]
-BEGIN, FORWARD = "begin", "forward"
-"""The nodes that run `forward`: for the first time, and again after each call."""
 CALLS = "mahsm:calls"
 """The state key of the calls that have been made, which no field of a program is named."""
 
@@ -32,26 +33,30 @@ CALLS = "mahsm:calls"
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
     """Make a LangGraph of a DSPy program: its sub-modules are the nodes, and `forward` says which comes next.
 
-    What the program does is what its `forward` does, with its loops, conditions and Python between the calls. Whenever
-    `forward` calls a sub-module, the graph goes to that node, and then back to `forward`, which is run again from its
-    beginning with the results that there are. So a checkpointer saves after each call, and a resumed run repeats none;
-    streams, traces, interrupts and `usage()` see each call as a node. As with any LangGraph node that is resumed, what
-    `forward` does besides calling sub-modules should be quick, and the same each time: work that is not belongs into a
-    sub-module.
+    What the program does is what its `forward` does, with its loops, conditions and Python between the calls, and with what
+    holds around them: `dspy.context`, `set_lm`, copies, handled failures. Each node makes a call of its sub-module, and goes on
+    with `forward` up to the next one. `forward` is run from its beginning for that, with the results that there are. So a
+    checkpointer saves after each call, and a resumed run repeats none; streams, traces, interrupts and `usage()` see each call
+    as a node. As with any LangGraph node that is resumed, what `forward` does besides its calls should be quick, and the same
+    each time: work that is not belongs into a sub-module or a tool.
 
     Args:
-        program: The program. Its sub-modules are those in its attributes, and in lists and dicts there. The nodes hold the
-            modules themselves, and are named as DSPy names them: `self.plan`, `self.steps[0]`.
+        program: The program. Its sub-modules and tools are those in its attributes, and in lists and dicts there. The nodes
+            hold the modules themselves, and are named as DSPy names them: `self.plan`, `self.steps[0]`. A call of a module
+            inside of one is made in its node; what belongs to none, as modules that `forward` makes, is called in the node
+            `forward`.
         outputs: Fields of the prediction, which become state keys; by default those of the program's signature, or of all its
-            sub-modules.
+            sub-modules. Other fields are left out.
 
     Returns:
-        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes two steps of LangGraph
+        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step of LangGraph
         for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, or names that cannot be told; when run, if `forward` calls
-            other sub-modules when it is run again, calls them in threads, or gives fields that are not in `outputs`.
+        GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told; when run, before the call
+            is made, if `forward` makes other calls when it is run again, calls in threads, or a language model that is not that
+            of `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
+        NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
 
     Example:
         >>> import dspy
@@ -75,179 +80,172 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
     """
     if not isinstance(program, dspy.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GraphError(f"dspy_program: got {shown(program)}; expected a dspy.Module.")
-    modules = dict(_sub_modules(program))
-    if not modules:
+    parts = dict(parts_of(program))
+    places = {name: Held(part) for name, part in parts.items() if isinstance(part, dspy.Module)}
+    if not places:
         raise GraphError(
             f"dspy_program: {type(program).__name__} has no sub-modules that could be nodes. Make it one node with "
             "dspy_node(...)."
         )
-    nodes = {name: _node(name, module) for name, module in modules.items()}
-    driver = _Driver(program, {name: node.held[""] for name, node in nodes.items()}, outputs)
+    driver = _Driver(program, parts, places, outputs)
     builder: Builder = StateGraph(driver.schema, input_schema=driver.input_schema, output_schema=driver.output_schema)
-    builder.add_node(BEGIN, driver.begin, destinations=(*nodes, END))
-    builder.add_node(FORWARD, driver.forward, destinations=(*nodes, END))
+    nodes = (*parts, FORWARD)
+    for name in (BEGIN, *nodes):
+        builder.add_node(name, driver.node(name), destinations=(*nodes, END))
     builder.add_edge(START, BEGIN)
-    for name, node in nodes.items():
-        builder.add_node(name, node)
-        builder.add_edge(name, FORWARD)
     return builder
 
 
-def _node(name: str, module: dspy.Module) -> DSPyNode:
-    """A node that calls the module with what `forward` sent, and adds the result to the calls that have been made."""
-
-    def recorded(result: Any) -> State:
-        kind = "prediction" if isinstance(result, dspy.Example) else "value"
-        return {CALLS: [{"module": name, kind: plain(result)}]}
-
-    return DSPyNode(module, input_transform=lambda arguments: arguments, output_transform=recorded, name=name)
-
-
 class _Driver:
-    """The node that runs a program's `forward` until it calls a sub-module whose result is not there yet.
+    """Runs a program's `forward` in each node: with the calls that there are, up to the next one, which is another node's.
 
     Args:
         program: The program.
-        places: Where its sub-modules are held.
+        parts: Its sub-modules and tools, by name.
+        places: Where the sub-modules are held.
         outputs: Fields of its prediction.
     """
 
-    def __init__(self, program: dspy.Module, places: Mapping[str, Held], outputs: Sequence[str] | None) -> None:
+    def __init__(
+        self, program: dspy.Module, parts: Mapping[str, Any], places: Mapping[str, Held], outputs: Sequence[str] | None
+    ) -> None:
         self._label = f"dspy_program({type(program).__name__})"
-        self._outputs = self._fields(program, places, outputs)
+        self._program = program
+        self._parts = parts
+        self._places = places
+        self._outputs = self._fields(outputs)
         self._inputs = Inputs(self._label, program, None, None)
-        self._program = _with_stands(program, {name: _Stand(name, held) for name, held in places.items()})
+        check_gives_fields(self._label, program)
+        kind = cast("type[Any]", type(program))
+        self._is_async = hasattr(kind, "aforward")
+        self._only_async = self._is_async and not hasattr(kind, "forward")
         calls: dict[str, Any] = {CALLS: Annotated[list[Any], _with_calls]}
         self.input_schema: Any = _schema("Input", dict.fromkeys(sorted(self._inputs.keys), Any))
         self.output_schema: Any = _schema("Output", dict.fromkeys(self._outputs, Any))
         self.schema: Any = _schema("State", {**dict.fromkeys([*sorted(self._inputs.keys), *self._outputs], Any), **calls})
-        self.begin = Node(partial(self._run, anew=True), partial(self._run_async, anew=True), name=BEGIN)
-        self.forward = Node(self._run, self._run_async, name=FORWARD)
 
-    def _fields(self, program: Any, places: Mapping[str, Held], outputs: Any) -> list[str]:
+    def _fields(self, outputs: Any) -> list[str]:
         if isinstance(outputs, str):
             raise GraphError(
                 f"{self._label}: outputs={outputs!r} is one text; expected a list of fields, as outputs=[{outputs!r}]."
             )
-        signature = getattr(program, "signature", None)
-        signatures = (
-            [signature] if hasattr(signature, "output_fields") else [signature_of(one.module) for one in places.values()]
-        )
-        known = [field for one in signatures if one is not None for field in one.output_fields]
+        own = getattr(self._program, "signature", None)
+        modules = [self._program] if hasattr(own, "output_fields") else [place.module for place in self._places.values()]
+        known = [field for module in modules for field in output_names(module)]
         fields = list(dict.fromkeys(known if outputs is None else outputs))
         if not fields:
             raise GraphError(f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...].")
         return fields
 
-    def _run(self, state: Any, config: RunnableConfig, anew: bool = False) -> Any:
-        values = as_dict(state)
-        replay = _Replay(self._label, [] if anew else values[CALLS])
-        try:
-            with replay.running():
-                return self._update(_forward(self._program, "forward")(**self._inputs.of(values)))
-        except _Call as call:
-            return call.command
+    def node(self, name: str) -> Node:
+        """The node that makes the calls of a sub-module or tool."""
+        made = Node(partial(self._run, name), partial(self._run_async, name), name=name)
+        if name in self._places:
+            made.held = {"": self._places[name]}
+        return made
 
-    async def _run_async(self, state: Any, config: RunnableConfig, anew: bool = False) -> Any:
-        if not hasattr(cast("type[Any]", type(self._program)), "aforward"):
-            return await asyncio.to_thread(self._run, state, config, anew)
-        values = as_dict(state)
-        replay = _Replay(self._label, [] if anew else values[CALLS])
-        try:
-            with replay.running():
-                return self._update(await _forward(self._program, "aforward")(**self._inputs.of(values)))
-        except _Call as call:
-            return call.command
+    def _run(self, node: str, state: Any, config: RunnableConfig) -> Any:
+        if self._only_async:
+            return _tasks.call(partial(self._run_async, node, state, config))
+        with self._running(node, as_dict(state), config) as (run, arguments):
+            run.ended(lambda: _method(run.program, "forward")(**arguments))
+        return run.update()
 
-    def _update(self, result: Any) -> State:
-        fields: Any = plain(result)
-        if not isinstance(fields, dict):
-            raise GraphError(f"{self._label}: forward returned {shown(fields)}; expected a dspy.Prediction.")
-        update = cast("State", fields)
-        if unknown := [field for field in update if field not in self._outputs]:
-            raise GraphError(
-                f"{self._label}: forward gave {', '.join(map(repr, unknown))}; the graph has the outputs "
-                f"{', '.join(map(repr, self._outputs))}. Pass outputs={[*update]}."
-            )
-        return update
-
-
-class _Call(BaseException):
-    """`forward` calls a sub-module whose result is not there yet; no `except Exception` of its shall stop that."""
-
-    def __init__(self, name: str, arguments: State, *, again: bool) -> None:
-        super().__init__(name)
-        self.command: Command[Any] = Command(goto=Send(name, arguments), update={} if again else {CALLS: None})
-
-
-class _Replay:
-    """The calls that one run of `forward` makes, next to those that were made before.
-
-    Args:
-        label: Who says so in errors.
-        calls: Those that were made, with their results.
-    """
-
-    def __init__(self, label: str, calls: Sequence[Mapping[str, Any]]) -> None:
-        self.label = label
-        self._again = bool(calls)
-        self._calls = iter(enumerate(calls))
-
-    def call(self, name: str, arguments: State) -> Any:
-        """The result of the call, if it is there."""
-        number, made = next(self._calls, (0, None))
-        if made is None:
-            raise _Call(name, arguments, again=self._again)
-        if made["module"] != name:
-            raise GraphError(
-                f"{self.label}: forward is not the same when it is run again: call {number} was {made['module']!r}, now it is "
-                f"{name!r}. What it decides has to depend on its inputs and on results of its sub-modules only."
-            )
-        return dspy.Prediction(**made["prediction"]) if "prediction" in made else made["value"]
+    async def _run_async(self, node: str, state: Any, config: RunnableConfig) -> Any:
+        if not self._is_async:
+            return await asyncio.to_thread(self._run, node, state, config)
+        with self._running(node, as_dict(state), config) as (run, arguments):
+            await run.ended_async(lambda: _method(run.program, "aforward")(**arguments))
+        return run.update()
 
     @contextmanager
-    def running(self) -> Generator[None, None, None]:
-        """`forward` runs in the block."""
-        token = _replay.set(self)
+    def _running(self, node: str, state: State, config: RunnableConfig) -> Generator[tuple["_Run", dict[str, Any]], None, None]:
+        """A block in which `forward` runs, whose calls of models are seen as the node's."""
+        arguments = self._inputs.of(state)
+        replay = Replay(self._label, node, [] if node == BEGIN else state[CALLS])
+        current = {name: self._places[name].current if name in self._places else part for name, part in self._parts.items()}
+        run = _Run(self._label, self._program, with_stands(self._program, current), replay, self._outputs)
+        callers: list[Any] = [*(cast("Any", dspy.settings).caller_modules or ()), self._program]
+        with regained(), dspy.context(caller_modules=callers), replay.running(), _spans.node(config):
+            if is_watching():
+                yield run, arguments
+            else:
+                with watched():
+                    yield run, arguments
+
+
+class _Run:
+    """One run of `forward` in a node.
+
+    Attributes:
+        program: The program with stands.
+    """
+
+    def __init__(self, label: str, program: Any, stands: Any, replay: Replay, outputs: Sequence[str]) -> None:
+        self.program = stands
+        self._label = label
+        self._replay = replay
+        self._outputs = outputs
+        self._real = program
+        self._before = snapshot(stands)
+        self._result: State = {}
+        self._failure: Exception | None = None
+
+    def ended(self, forward: Any) -> None:
+        """Run `forward` until it ends, or stops at a call."""
         try:
-            yield
-        finally:
-            _replay.reset(token)
+            self._result = self._fields(forward())
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001  what it means depends on the call
+            self._failure = error
 
+    async def ended_async(self, forward: Any) -> None:
+        """The awaitable twin of `ended`."""
+        try:
+            self._result = self._fields(await forward())
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001
+            self._failure = error
 
-_replay: ContextVar[_Replay | None] = ContextVar("mahsm_replay", default=None)
+    @property
+    def _has_to_fail_again(self) -> bool:
+        """Whether `forward` failed after a call that was made here, which is to be saved first."""
+        made = self._replay.made
+        return self._failure is not None and made is not None and "error" not in made
 
+    def update(self) -> Any:
+        """What the node does: it adds the call that was made, and says which node is next, if one is.
 
-class _Stand(dspy.Module):
-    """Stands for a sub-module inside of `forward`: a call of it is a step of the graph."""
-
-    def __init__(self, name: str, held: Held) -> None:
-        super().__init__()
-        self._name = name
-        self._held = held
-
-    def __call__(self, *args: Any, **arguments: Any) -> Any:
-        replay = _replay.get()
-        if replay is None:
-            self._no_replay()
-        if args:
+        Raises:
+            Exception: what stopped `forward`.
+        """
+        replay = self._replay
+        if replay.error is not None:
+            raise replay.error
+        calls: State = {CALLS: [replay.made]} if replay.made is not None else {}
+        if replay.next is not None:
+            return Command(goto=replay.next, update=calls or ({CALLS: None} if replay.node == BEGIN else {}))
+        if self._has_to_fail_again:
+            return Command(goto=FORWARD, update=calls)
+        if isinstance(self._failure, GraphBubbleUp):
             raise GraphError(
-                f"{replay.label}: forward calls {self._name} with {shown(args[0])} and no name. Pass it by name, as the state "
-                "of a node has names."
-            )
-        return replay.call(self._name, arguments)
+                f"{self._label}: forward itself calls interrupt(), which would ask again after each call. Ask in a "
+                "sub-module, or in a tool of one."
+            ) from self._failure
+        keep_attributes(self._real, self.program, self._before)
+        if self._failure is not None:
+            raise self._failure
+        return {**self._result, **calls}
 
-    async def acall(self, *args: Any, **arguments: Any) -> Any:
-        return self(*args, **arguments)
-
-    def _no_replay(self) -> NoReturn:
-        raise GraphError(
-            f"dspy_program: {self._name} is called in a thread that forward starts, where a call cannot be a step of the "
-            "graph. Fan out in a sub-module of its own, or with vmap."
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._held.current, name)
+    def _fields(self, result: Any) -> State:
+        fields: Any = plain(result)
+        if self._replay.next is not None or self._replay.error is not None:
+            return {}
+        if not isinstance(fields, dict):
+            raise GraphError(f"{self._label}: forward returned {shown(fields)}; expected a dspy.Prediction.")
+        return {field: value for field, value in cast("State", fields).items() if field in self._outputs}
 
 
 def _with_calls(calls: list[Any], more: list[Any] | None) -> list[Any]:
@@ -255,41 +253,7 @@ def _with_calls(calls: list[Any], more: list[Any] | None) -> list[Any]:
     return [] if more is None else [*calls, *more]
 
 
-def _sub_modules(program: Any) -> Iterator[tuple[str, dspy.Module]]:
-    """The modules in the attributes of a program, by the names that DSPy gives them."""
-    for name, value in _attributes(program):
-        for key, entry in _entries(value):
-            if isinstance(entry, dspy.Module):
-                yield f"self.{name}{key}", entry
-
-
-def _with_stands(program: Any, stands: Mapping[str, _Stand]) -> Any:
-    """The program with stands for its sub-modules."""
-    copied = copy.copy(program)
-    for name, value in _attributes(program):
-        replaced = {key: stands.get(f"self.{name}{key}", entry) for key, entry in _entries(value)}
-        if isinstance(value, dict):
-            setattr(copied, name, dict(zip(cast("dict[Any, Any]", value), replaced.values(), strict=True)))
-        elif type(value) in (list, tuple):
-            setattr(copied, name, type(value)(replaced.values()))
-        else:
-            setattr(copied, name, replaced[""])
-    return copied
-
-
-def _attributes(program: Any) -> list[tuple[str, Any]]:
-    return list(cast("dict[str, Any]", vars(program)).items())
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [(f"[{key}]", entry) for key, entry in cast("dict[Any, Any]", value).items()]
-    if type(value) in (list, tuple):
-        return [(f"[{index}]", entry) for index, entry in enumerate(cast("Sequence[Any]", value))]
-    return [("", value)]
-
-
-def _forward(program: Any, name: str) -> Any:
+def _method(program: Any, name: str) -> Any:
     return object.__getattribute__(program, name)  # reading program.forward logs a warning
 
 

@@ -49,13 +49,24 @@ class Trace(list[Any]):
 
     def _place(self) -> Place:
         runs, item = list(edge_runs.get().values())[self._around :], current_item.get()
-        if runs and item is not None:
-            metadata, order = runs[0].config.get("metadata", {}), item.order
-        else:
-            metadata = (var_child_runnable_config.get() or {}).get("metadata", {})
-            path = metadata.get("langgraph_path", ())  # ("__pregel_push", number of the Send, ...)
-            order = tuple(part for part in path[1:2] if isinstance(part, int))
+        metadata = runs[0].config.get("metadata", {}) if runs and item is not None else _metadata()
+        order = item.order if runs and item is not None else _number_of_send()
         return metadata.get("langgraph_step", 0), metadata.get("langgraph_node", ""), order
+
+
+def number_here() -> tuple[int, ...]:
+    """The item's path of indices through nested edges, or the number of the `Send`; empty outside of both."""
+    item = current_item.get()
+    return _number_of_send() if item is None else item.order
+
+
+def _number_of_send() -> tuple[int, ...]:
+    path = _metadata().get("langgraph_path", ())  # ("__pregel_push", number of the Send, ...)
+    return tuple(part for part in path[1:2] if isinstance(part, int))
+
+
+def _metadata() -> dict[str, Any]:
+    return (var_child_runnable_config.get() or {}).get("metadata", {})
 
 
 def _in_step(pair: tuple[Place, Any]) -> tuple[str, tuple[int, ...]]:

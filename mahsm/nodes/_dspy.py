@@ -20,7 +20,7 @@ from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._admission import Limited
 from mahsm.nodes._fields import Fields, Inputs, Outputs, Transform
-from mahsm.nodes._held import Held
+from mahsm.nodes._held import Held, HoldsGraph
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._outlet import Outlet, outlet
 from mahsm.nodes._target import provider_of
@@ -47,7 +47,8 @@ class DSPyNode(Node):
         rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
-        name = name or node_name(type(module).__name__)
+        title = module.title if isinstance(module, HoldsGraph) else None
+        name = name or node_name(title or type(module).__name__)
         transforms = {"input_transform": input_transform, "output_transform": output_transform}
         super().__init__(self._run, self._run_async, name=name, inside=transforms)
         self._held = Held(module)
@@ -78,6 +79,9 @@ class DSPyNode(Node):
     def writes(self) -> frozenset[str]:
         """The state keys that it is known to write."""
         return self._outputs.keys
+
+    def __repr__(self) -> str:
+        return f"<DSPyNode {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._inputs.of(as_dict(state))

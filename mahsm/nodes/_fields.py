@@ -3,17 +3,26 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 import dspy
 
 from mahsm._state import missing, shown
 from mahsm._types import State
 from mahsm.errors import MissingKeyError, NodeError
+from mahsm.nodes._held import HoldsGraph
 
 Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""
 Transform: TypeAlias = Callable[[Any], Mapping[str, Any]]
+
+
+_RETURN = (
+    "Return dspy.Prediction(name=value) in its forward, or make it a node with dspy_node(module, "
+    "output_transform=lambda value: {'name': value})."
+)
 
 
 class Inputs:
@@ -35,19 +44,19 @@ class Inputs:
     def __init__(self, reader: str, module: Any, fields: Fields | None, transform: Transform | None) -> None:
         self._reader = reader
         self._transform = _function(reader, "input_transform", transform, "a function from the state to a dict of inputs")
-        required, optional = _input_names(module)
+        names = _input_names(module)
         if fields is None:
-            if not required and not optional and transform is None:
+            if not any((names.required, names.guessed, names.optional)) and transform is None:
                 raise NodeError(
                     f"{reader}: {type(module).__name__}.forward names no inputs, and there is no signature to take them "
                     "from. Pass input_fields=[...]."
                 )
-            self._keys = {field: field for field in (*required, *optional)}
+            self._keys = {field: field for field in (*names.required, *names.guessed, *names.optional)}
         else:
             self._keys = _pairs(reader, "input_fields", fields)
-            if transform is None and (lacking := [field for field in required if field not in self._keys]):
+            if transform is None and (lacking := [field for field in names.required if field not in self._keys]):
                 raise NodeError(f"{reader}: input_fields={shown(fields)} lacks {lacking}, which the module needs.")
-        self._required = (frozenset(self._keys) - frozenset(optional)) | frozenset(required)
+        self._required = (frozenset(self._keys) - frozenset(names.optional)) | frozenset(names.required)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -83,7 +92,8 @@ class Outputs:
         prefix: What stands before the names of keys that `fields` does not spell out.
 
     Raises:
-        NodeError: for a prefix that has nothing to stand before.
+        NodeError: for a prefix that has nothing to stand before, and for a module whose `forward` is annotated to give what has
+            no fields.
     """
 
     def __init__(
@@ -97,10 +107,11 @@ class Outputs:
                 f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. Pass a list of "
                 "fields, or leave prefix out."
             )
+        if transform is None:
+            check_gives_fields(reader, module)
         pairs = None if fields is None else _pairs(reader, "output_fields", fields)
         self._keys = None if pairs is None else {field: self._key(key) for field, key in pairs.items()}
-        signature = signature_of(module)
-        self._known = frozenset[str]() if signature is None or transform is not None else frozenset(signature.output_fields)
+        self._known = frozenset[str]() if transform is not None else frozenset(output_names(module))
 
     @property
     def keys(self) -> frozenset[str]:
@@ -117,8 +128,7 @@ class Outputs:
             result = _mapping(self._reader, "output_transform", self._transform(result))
         if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
             raise NodeError(
-                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. Return "
-                "dspy.Prediction(name=value)."
+                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. {_RETURN}"
             )
         update: State = plain(cast("Any", result))
         if self._keys is None:
@@ -144,6 +154,40 @@ def signature_of(module: Any) -> Any:
     return predictors[0].signature if len(predictors) == 1 else None
 
 
+def check_gives_fields(reader: str, module: Any) -> None:
+    """Raise NodeError for a module whose `forward` is annotated to give what has no fields."""
+    try:
+        given = get_type_hints(_forward(module)).get("return", Any)
+    except Exception:  # noqa: BLE001  names that cannot be told here
+        return
+    if not any(map(_may_have_fields, _members(given))):
+        raise NodeError(
+            f"{reader}: forward of {type(module).__name__} is annotated to return {_type_name(given)}; expected a "
+            f"dspy.Prediction or a dict. {_RETURN}"
+        )
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _may_have_fields(kind: Any) -> bool:
+    kind = get_origin(kind) or kind
+    return not isinstance(kind, type) or kind in (Any, object) or issubclass(kind, dspy.Example | Mapping)
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
+
+
+def output_names(module: Any) -> list[str]:
+    """The outputs that a module is known to have."""
+    if isinstance(module, HoldsGraph):
+        return sorted(module.gives or ())
+    signature = signature_of(module)
+    return [] if signature is None else list(signature.output_fields)
+
+
 def plain(value: Any) -> Any:
     """The value without predictions in it; what holds none is not copied."""
     if isinstance(value, dspy.Example):
@@ -156,21 +200,44 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _input_names(module: Any) -> tuple[list[str], list[str]]:
-    """Required and optional inputs: the parameters of `forward`, and what its signature adds to `**kwargs`."""
-    forward = object.__getattribute__(module, "forward")  # reading module.forward logs a warning
-    parameters = inspect.signature(forward).parameters.values()
+@dataclass(frozen=True)
+class _Names:
+    """Inputs of a module.
+
+    Attributes:
+        required: Parameters of `forward` without a default.
+        guessed: What else it probably needs: its `**kwargs` are those of the one signature in it.
+        optional: What it can do without.
+    """
+
+    required: list[str]
+    guessed: list[str]
+    optional: list[str]
+
+
+def _input_names(module: Any) -> _Names:
+    if isinstance(module, HoldsGraph):
+        return _Names([], [], sorted(module.takes or ()))
+    parameters = inspect.signature(_forward(module)).parameters.values()
     named = [
         parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     required = [parameter.name for parameter in named if parameter.default is parameter.empty]
     optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
+    guessed: list[str] = []
     signature = signature_of(module)
     if signature is not None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for field, info in signature.input_fields.items():
             if field not in required and field not in optional and not _is_made_inside(module, field):
-                (required if info.is_required() else optional).append(field)
-    return required, optional
+                (guessed if info.is_required() else optional).append(field)
+    own = hasattr(getattr(module, "signature", None), "input_fields")
+    return _Names([*required, *guessed], [], optional) if own else _Names(required, guessed, optional)
+
+
+def _forward(module: Any) -> Any:
+    """What a call of the module runs; it may only await."""
+    name = "forward" if hasattr(cast("Any", type(module)), "forward") else "aforward"
+    return object.__getattribute__(module, name)  # reading module.forward logs a warning
 
 
 def _is_made_inside(module: Any, field: str) -> bool:

@@ -1,10 +1,12 @@
 """DSPy modules that nodes hold, and what stands in for them inside a `GraphModule`."""
 
+from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 
 class Held:
@@ -28,13 +30,70 @@ class Held:
         return _standing_in.get().get(self, self.module)
 
 
+class HoldsGraph:
+    """A module that runs a graph: a `GraphModule`.
+
+    Attributes:
+        nodes: The modules in the graph, by their paths.
+    """
+
+    nodes: dict[str, Any]
+
+    @property
+    def takes(self) -> frozenset[str] | None:
+        """The inputs of the graph, none of which it has to be given; None if it takes any."""
+        raise NotImplementedError
+
+    @property
+    def gives(self) -> frozenset[str] | None:
+        """The fields of its prediction; None if nobody has said."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str | None:
+        """The graph's own name, if it has one."""
+        raise NotImplementedError
+
+    def with_nodes(self, nodes: Mapping[str, Any]) -> Self:
+        """The same with other modules at these paths."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module is: what a node holds, or a module inside of a graph that runs as such a module.
+
+    Attributes:
+        held: The place in the node.
+        path: The path in the graph that is held there; empty for what is held itself.
+    """
+
+    held: Held
+    path: str = ""
+
+    @property
+    def module(self) -> Any:
+        return self.held.module.nodes[self.path] if self.path else self.held.module
+
+    def put(self, module: Any) -> None:
+        """Let it hold this module."""
+        if self.path:
+            self.held.module.nodes[self.path] = module
+        else:
+            self.held.module = module
+
+
 _standing_in: ContextVar[Mapping[Held, Any]] = ContextVar("mahsm_standing_in", default=MappingProxyType({}))
 
 
 @contextmanager
-def standing_in(modules: Mapping[Held, Any]) -> Generator[None, None, None]:
-    """In the block, these modules stand in for those that the places hold."""
-    token = _standing_in.set({**_standing_in.get(), **modules})
+def standing_in(modules: Mapping[Place, Any]) -> Generator[None, None, None]:
+    """In the block, these modules stand in for those that are in the places."""
+    parts: defaultdict[Held, dict[str, Any]] = defaultdict(dict)
+    for place, module in modules.items():
+        parts[place.held][place.path] = module
+    stands = {held: found[""] if "" in found else held.module.with_nodes(found) for held, found in parts.items()}
+    token = _standing_in.set({**_standing_in.get(), **stands})
     try:
         yield
     finally:

@@ -1,0 +1,184 @@
+"""What calls gave, as plain data that a checkpointer can store, and back again."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, cast
+
+import dspy
+from pydantic import BaseModel
+
+from mahsm._state import shown
+from mahsm.errors import GraphError
+
+KIND = "mahsm:kind"
+"""The key of a dict that stands for something else."""
+
+
+def recorded(value: Any) -> Any:
+    """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they were."""
+    if isinstance(value, dspy.Prediction):
+        completions: Any = value.completions
+        usage: Any = cast("Any", value).get_lm_usage()
+        more: dict[str, Any] = {"completions": completions and recorded(dict(completions.items())), "usage": usage}
+        return {KIND: "prediction", "fields": _fields(value), **{name: part for name, part in more.items() if part}}
+    if isinstance(value, dspy.Example):
+        inputs = cast("Any", value)._input_keys
+        return {KIND: "example", "fields": _fields(value), "inputs": None if inputs is None else sorted(inputs)}
+    if isinstance(value, BaseModel):
+        more = {**vars(value), **(value.__pydantic_extra__ or {})}
+        return _made("model", value, {name: recorded(part) for name, part in more.items()})
+    if isinstance(value, Enum):
+        return _made("enum", value, recorded(value.value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _made("dataclass", value, {name: recorded(part) for name, part in vars(value).items()})
+    if isinstance(value, dict):
+        return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        parts = [recorded(part) for part in cast("Sequence[Any]", value)]
+        return parts if isinstance(value, list) else {KIND: "tuple", "parts": parts}
+    return value
+
+
+def replayed(data: Any) -> Any:
+    """The value that `recorded` made the data of.
+
+    Raises:
+        GraphError: if what was in it cannot be made here.
+    """
+    if isinstance(data, list):
+        return [replayed(part) for part in cast("list[Any]", data)]
+    if not isinstance(data, dict):
+        return data
+    entries = cast("dict[Any, Any]", data)
+    make = _MAKERS.get(entries.get(KIND, ""))
+    return {key: replayed(part) for key, part in entries.items()} if make is None else make(entries)
+
+
+def recorded_error(error: Exception) -> dict[str, Any]:
+    """A failure as plain data.
+
+    Raises:
+        GraphError: if it is of a class that cannot be found by its name.
+    """
+    kind = type(error)
+    if _find(_path(kind)) is not kind:
+        raise GraphError(
+            f"{kind.__name__} is an exception that is defined inside of a function, so that it cannot be raised again where "
+            "the run goes on. Define it in a module."
+        ) from error
+    state = {name: part for name, part in vars(error).items() if name != "__notes__" and _is_plain(part)}
+    return {"type": _path(kind), "args": [part if _is_plain(part) else str(part) for part in error.args], "state": state}
+
+
+def replayed_error(data: Mapping[str, Any]) -> Exception:
+    """The failure that `recorded_error` made the data of.
+
+    Raises:
+        GraphError: if its class is not there any more.
+    """
+    kind: Any = _find(data["type"])
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        raise GraphError(f"the run has recorded a {data['type']}, which is no exception any more. Define it where it was.")
+    error = kind.__new__(kind, *data["args"])
+    error.args = tuple(data["args"])
+    vars(error).update(data["state"])
+    return error
+
+
+def _fields(example: Any) -> dict[str, Any]:
+    return {name: recorded(part) for name, part in example.items(include_dspy=True)}
+
+
+def _made(how: str, value: Any, parts: Any) -> dict[str, Any]:
+    """An instance of a class that is found by its name; or itself, which a checkpointer may not give back as it was."""
+    path = _path(cast("type[Any]", type(value)))
+    if _find(path) is type(value):
+        return {KIND: how, "type": path, "parts": parts}
+    return {KIND: "local", "type": path, "value": value}
+
+
+def _prediction(data: Mapping[str, Any]) -> Any:
+    fields = replayed(data["fields"])
+    completions = data.get("completions")
+    made: Any = dspy.Prediction.from_completions(replayed(completions)) if completions else dspy.Prediction()
+    made._store = fields
+    made.set_lm_usage(data.get("usage"))
+    return made
+
+
+def _example(data: Mapping[str, Any]) -> Any:
+    made = dspy.Example(**replayed(data["fields"]))
+    return made if data["inputs"] is None else made.with_inputs(*data["inputs"])
+
+
+def _model(data: Mapping[str, Any]) -> Any:
+    return _class(data).model_construct(**replayed(data["parts"]))
+
+
+def _dataclass(data: Mapping[str, Any]) -> Any:
+    kind = _class(data)
+    made = object.__new__(kind)
+    vars(made).update(replayed(data["parts"]))
+    return made
+
+
+def _enum(data: Mapping[str, Any]) -> Any:
+    return _class(data)(replayed(data["parts"]))
+
+
+def _tuple(data: Mapping[str, Any]) -> Any:
+    return tuple(replayed(data["parts"]))
+
+
+def _local(data: Mapping[str, Any]) -> Any:
+    value: Any = data["value"]
+    if _path(cast("type[Any]", type(value))) != data["type"]:
+        raise GraphError(
+            f"the run has recorded a {data['type']}, which is defined inside of a function; the checkpointer gave back "
+            f"{shown(value)}. Define the class in a module."
+        )
+    return value
+
+
+_MAKERS: dict[Any, Any] = {
+    "prediction": _prediction,
+    "example": _example,
+    "model": _model,
+    "enum": _enum,
+    "dataclass": _dataclass,
+    "tuple": _tuple,
+    "local": _local,
+}
+
+
+def _class(data: Mapping[str, Any]) -> Any:
+    kind = _find(data["type"])
+    if not isinstance(kind, type):
+        raise GraphError(f"the run has recorded a {data['type']}, which is not there any more. Define it where it was.")
+    return kind
+
+
+def _path(kind: type[Any]) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _find(path: str) -> Any:
+    """What is found under a name in a module; None if nothing is."""
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, cast("Sequence[Any]", value)))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(part) for key, part in cast("dict[Any, Any]", value).items())
+    return value is None or isinstance(value, str | int | float | bool)

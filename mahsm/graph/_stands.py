@@ -1,0 +1,273 @@
+"""What stands for the modules and tools of a program inside of `forward`: the same, but calls of them are steps of a graph."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from inspect import iscoroutinefunction
+from typing import Any, cast
+
+import dspy
+
+from mahsm._dspy_lm import regained
+from mahsm.errors import GraphError
+from mahsm.graph._replay import FORWARD, Replay, here, is_in_call, thread_error
+
+_HOLDERS = (dspy.Module, dspy.Tool, list, tuple, dict)
+_KEPT = frozenset({"history", "callbacks"})
+"""Lists of every module, which hold no modules."""
+
+
+def parts_of(program: Any) -> Iterator[tuple[str, Any]]:
+    """The modules and tools in the attributes of a program, and in lists and dicts there, by the names that DSPy gives them."""
+    for name, value in _attributes(program):
+        for key, entry in _entries(name, value):
+            if _is_part(entry):
+                yield f"self.{name}{key}", entry
+
+
+def with_stands(program: Any, current: Mapping[str, Any]) -> Any:
+    """The program for one run of `forward`, with stands for its modules.
+
+    Args:
+        program: The program.
+        current: The modules to call, by name; for what is not in it, the program's own.
+    """
+    copied: Any = object.__new__(_wrapping(cast("Any", type(program)), "self", tuple(current)))
+    for name, value in _attributes(program):
+        found = {key: current.get(f"self.{name}{key}", entry) for key, entry in _entries(name, value)}
+        vars(copied)[name] = _refilled(value, list(found.values())) if _is_container(name, value) else found[""]
+    return copied
+
+
+def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> None:
+    """Let the program have the attributes that `forward` has set on its copy.
+
+    Args:
+        program: The program.
+        copied: The copy.
+        before: The attributes that the copy had.
+    """
+    for name, value in _attributes(copied):
+        if name not in before or not _same(before[name], value):
+            entries = [_unwrapped(entry) for entry in (_values(value) if _is_container(name, value) else [value])]
+            vars(program)[name] = _refilled(value, entries) if _is_container(name, value) else entries[0]
+
+
+def snapshot(program: Any) -> dict[str, Any]:
+    """The attributes, with copies of lists and dicts."""
+    return {
+        name: _refilled(value, list(_values(value))) if _is_container(name, value) else value
+        for name, value in _attributes(program)
+    }
+
+
+class _Wrapping:
+    """A module that gives stands for the modules in it."""
+
+    __slots__ = ()
+    _mahsm_path: str
+    _mahsm_nodes: tuple[str, ...]
+
+    def __getattribute__(self, name: str) -> Any:
+        value: Any = cast("Any", super()).__getattribute__(name)
+        return _held(self, name, value) if not name.startswith(("__", "_mahsm_")) and _may_hold(value) else value
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        """Predictors by name, as they are called inside of `forward`."""
+        kind, found = cast("Any", type(self)), cast("Any", super()).named_parameters()
+        if is_in_call():
+            return found
+        return [(name, one if one is self else _stand(one, _joined(kind, name), kind._mahsm_nodes)) for name, one in found]
+
+
+class _Stand(_Wrapping):
+    """A module whose call is a step of the graph.
+
+    It has the state of the module that it stands for, so what `set_lm` does to it is done to that. Copies of it stand for no
+    other module.
+    """
+
+    __slots__ = ()
+    _mahsm_node: str
+    _mahsm_kind: type[Any]
+
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        real = self._mahsm_real()
+        if is_in_call():
+            return real(*args, **arguments)
+        return self._mahsm_replay().call(_Called(self, real), lambda: real(*args, **arguments))
+
+    async def acall(self, *args: Any, **arguments: Any) -> Any:
+        real = self._mahsm_real()
+        if is_in_call():
+            return await real.acall(*args, **arguments)
+        return await self._mahsm_replay().call_async(_Called(self, real), lambda: real.acall(*args, **arguments))
+
+    @property
+    def _mahsm_module(self) -> Any:
+        """The module that it stands for; None of a copy, which has no state in common with it."""
+        real = getattr(self, "_mahsm_original", None)
+        return real if real is not None and real.__dict__ is self.__dict__ else None
+
+    def _mahsm_real(self) -> Any:
+        """The module to call."""
+        own = cast("Any", self)
+        if own._mahsm_module is not None:
+            return own._mahsm_module
+        real = object.__new__(own._mahsm_kind)
+        real.__dict__ = own.__dict__
+        return real
+
+    def _mahsm_replay(self) -> Replay:
+        replay = _replay()
+        if replay is None:
+            raise GraphError(thread_error("dspy_program", self._mahsm_path))
+        return replay
+
+
+class _Called:
+    """The call of a stand."""
+
+    def __init__(self, stand: Any, real: Any) -> None:
+        self._stand, self._real = stand, real
+        self.path: str = stand._mahsm_path
+        self.node: str = stand._mahsm_node
+
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        known, called = self._stand.named_predictors(), self._real.named_predictors()
+        return [(name, one, other) for (name, one), (_, other) in zip(known, called, strict=True)]
+
+
+class _ToolCalled:
+    def __init__(self, path: str, node: str) -> None:
+        self.path, self.node = path, node
+
+    def predictors(self) -> list[tuple[str, Any, Any]]:
+        return []
+
+
+def _held(parent: Any, name: str, value: Any) -> Any:
+    """What an attribute is inside of `forward`: stands for the modules and tools in it."""
+    kind = cast("Any", type(parent))
+    entries = _entries(name, value)
+    if not any(_is_part(entry) for _, entry in entries):
+        return value
+    path = f"{kind._mahsm_path}.{name}"
+    found = [_stand(entry, f"{path}{key}", kind._mahsm_nodes) if _is_part(entry) else entry for key, entry in entries]
+    return _refilled(value, found) if _is_container(name, value) else found[0]
+
+
+@lru_cache(1024)
+def _wrapping(kind: type[Any], path: str, nodes: tuple[str, ...]) -> type[Any]:
+    return _derived(kind, _Wrapping, {"__slots__": (), "_mahsm_path": path, "_mahsm_nodes": nodes})
+
+
+@lru_cache(1024)
+def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) -> type[Any]:
+    names = {"_mahsm_path": path, "_mahsm_node": node, "_mahsm_nodes": nodes, "_mahsm_kind": kind}
+    return _derived(kind, _Stand, {"__slots__": ("_mahsm_original",), **names})
+
+
+def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
+    """A class of the same name, whose source is found, too."""
+    found: dict[str, Any] = {name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)}
+    return type(kind)(kind.__name__, (mixin, kind), {"__qualname__": kind.__qualname__, **found, **names})
+
+
+def _joined(kind: Any, name: str) -> str:
+    """The name of a predictor in the program, by its name in a module."""
+    return f"{kind._mahsm_path}.{name}".replace("['", "[").replace("']", "]")
+
+
+def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
+    """The stand for a module or tool; in one run of `forward` always the same."""
+    replay = _replay()
+    if isinstance(part, _Stand) or replay is None:
+        return part if isinstance(part, _Stand) else _new_stand(part, path, nodes)
+    key = id(part), path
+    if key not in replay.stands:
+        replay.stands[key] = part, _new_stand(part, path, nodes)
+    return replay.stands[key][1]
+
+
+def _new_stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
+    node = max((one for one in nodes if path == one or path.startswith((f"{one}.", f"{one}["))), key=len, default=FORWARD)
+    if isinstance(part, dspy.Tool):
+        function = cast("Any", part).func
+        return part.model_copy(update={"func": _stand_function(function, _ToolCalled(path, node))})
+    stand: Any = object.__new__(_stand_class(cast("Any", type(part)), path, node, nodes))
+    stand._mahsm_original = part
+    stand.__dict__ = part.__dict__
+    return stand
+
+
+def _replay() -> Replay | None:
+    with regained():
+        return here.get()
+
+
+def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callable[..., Any]:
+    """A tool's function, whose call is a step."""
+
+    def call(**arguments: Any) -> Any:
+        found = _replay()
+        return function(**arguments) if found is None or is_in_call() else found.call(called, lambda: function(**arguments))
+
+    async def call_async(**arguments: Any) -> Any:
+        found = _replay()
+        if found is None or is_in_call():
+            return await function(**arguments)
+        return await found.call_async(called, lambda: function(**arguments))
+
+    return call_async if iscoroutinefunction(function) else call
+
+
+def _unwrapped(value: Any) -> Any:
+    return cast("Any", value)._mahsm_real() if isinstance(value, _Stand) else value
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether there may be modules in it, which are called by `forward` itself."""
+    return isinstance(value, _HOLDERS) and not is_in_call()
+
+
+def _attributes(program: Any) -> list[tuple[str, Any]]:
+    return list(cast("dict[str, Any]", vars(program)).items())
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dspy.Module | dspy.Tool)
+
+
+def _is_plain_container(value: Any) -> bool:
+    return type(value) in (list, tuple, dict)
+
+
+def _is_container(name: str, value: Any) -> bool:
+    return name not in _KEPT and _is_plain_container(value)
+
+
+def _values(value: Any) -> Sequence[Any]:
+    return list(cast("dict[Any, Any]", value).values()) if isinstance(value, dict) else cast("Sequence[Any]", value)
+
+
+def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
+    """What a list or dict holds, by what stands after its name; or the value itself."""
+    if not _is_container(name, value):
+        return [("", value)]
+    keys: Any = cast("dict[Any, Any]", value) if isinstance(value, dict) else range(len(value))
+    return [(f"[{key}]", entry) for key, entry in zip(keys, _values(value), strict=True)]
+
+
+def _refilled(value: Any, entries: list[Any]) -> Any:
+    """A list, tuple or dict of the same kind with other values."""
+    if isinstance(value, dict):
+        return dict(zip(cast("dict[Any, Any]", value), entries, strict=True))
+    return type(value)(entries)
+
+
+def _same(before: Any, after: Any) -> bool:
+    if not (_is_plain_container(before) and type(before) is type(after)):
+        return before is after
+    keys = not isinstance(before, dict) or list(before) == list(after)  # pyright: ignore[reportUnknownArgumentType]
+    values = _values(before), _values(after)
+    return keys and len(values[0]) == len(values[1]) and all(a is b for a, b in zip(*values, strict=True))
