@@ -13,6 +13,7 @@ from mahsm.tracing._cut import short as short
 from mahsm.tracing._setup import attributes as attributes
 from mahsm.tracing._setup import experiment as experiment
 from mahsm.tracing._setup import flush as flush
+from mahsm.tracing._setup import handler as handler
 from mahsm.tracing._setup import init as init
 from mahsm.tracing._setup import observe as observe
 from mahsm.tracing._setup import off as off
@@ -25,6 +26,7 @@ __all__ = [
     "attributes",
     "experiment",
     "flush",
+    "handler",
     "init",
     "observe",
     "off",

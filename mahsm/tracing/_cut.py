@@ -1,6 +1,7 @@
 """Inputs and outputs as a trace shows them: short, and never an array's numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, cast
 
 from mahsm._state import shown
@@ -10,6 +11,7 @@ _KEY = 200
 _ENTRIES = 5
 _DEPTH = 4
 _ALL = 50_000
+_LARGE = 100_000
 
 
 def cut(value: Any) -> Any:
@@ -45,6 +47,34 @@ def short(*, data: Any, **_: Any) -> Any:
     return cut(data)
 
 
+def bounded(value: Any) -> Any:
+    """The value as it is, or cut, if it has more than about 100,000 characters; never an error."""
+    try:
+        return cut(value) if _size(value, _LARGE) > _LARGE else value
+    except Exception:  # noqa: BLE001  as in `cut`: one that contains itself, or has no text
+        return cut(value)
+
+
+def _size(value: Any, most: int) -> int:
+    """Characters of a value, about; it is not counted further when there are more than `most`."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if hasattr(value, "dtype") and hasattr(value, "size"):
+        return int(value.size)
+    if isinstance(value, Mapping):
+        entries: Iterable[Any] = chain.from_iterable(cast("Mapping[Any, Any]", value).items())
+    elif isinstance(value, list | tuple):
+        entries = cast("Sequence[Any]", value)
+    else:
+        return len(str(value))
+    total = 0
+    for entry in entries:
+        total += 1 + _size(entry, most - total)
+        if total > most:
+            break
+    return total
+
+
 class _Cut:
     """One value's, whose characters it counts."""
 
@@ -53,12 +83,12 @@ class _Cut:
 
     def of(self, value: Any, depth: int) -> Any:
         try:
-            found = self._of(value, depth)
+            found: Any = self._of(value, depth)
         except Exception as error:  # noqa: BLE001  a value that cannot be shown must not break the run that is traced
             found = f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
         if not isinstance(found, dict | list):
             self._left -= len(str(found))
-        return found
+        return cast("object", found)
 
     def _of(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool | int | float):

@@ -12,11 +12,12 @@ from importlib.metadata import version
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
 from opentelemetry import trace
 
 from mahsm._meters import Answer
 from mahsm.tracing._backends import PREFIX, Recorded, Start, message_of
-from mahsm.tracing._cut import cut
+from mahsm.tracing._cut import bounded, cut
 
 # What is read of Langfuse besides its public names. `tests/test_langfuse.py` has a test for each.
 
@@ -97,14 +98,23 @@ def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
     return _Adopted(observation, lambda: runs_of(handler).pop(run_id, None))
 
 
-def handler_for(public_key: str | None) -> Any:
-    """Langfuse's handler for LangChain, whose spans say of errors what those of mahsm do."""
-    return _handler_class()(public_key=public_key)
+def handler_for(client: Any) -> Any:
+    """Langfuse's handler for LangChain, which sends to a client; its spans are short, and say of errors what ours say."""
+    handler = _handler_class()(public_key=public_key_of(client) or "switched off")  # without a key it would take any client
+    handler._langfuse_client = client
+    return handler
 
 
 @cache
 def _handler_class() -> type[Any]:
     from langfuse.langchain import CallbackHandler
+
+    class Handler(CallbackHandler):
+        def on_chain_start(self, serialized: Any, inputs: Any, **more: Any) -> None:
+            super().on_chain_start(serialized, inputs if isinstance(inputs, Command) else bounded(inputs), **more)
+
+        def on_chain_end(self, outputs: Any, **more: Any) -> None:
+            super().on_chain_end(bounded(outputs), **more)
 
     def of(name: str) -> Any:
         def on_error(self: Any, error: BaseException, *, run_id: Any, **more: Any) -> None:
@@ -112,8 +122,10 @@ def _handler_class() -> type[Any]:
 
         return on_error
 
-    told = {name: of(name) for name in ("on_chain_error", "on_tool_error", "on_retriever_error", "on_llm_error")}
-    return type(CallbackHandler.__name__, (CallbackHandler,), told)
+    for name in ("on_chain_error", "on_tool_error", "on_retriever_error", "on_llm_error"):
+        setattr(Handler, name, of(name))
+    Handler.__name__ = Handler.__qualname__ = CallbackHandler.__name__
+    return Handler
 
 
 def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:

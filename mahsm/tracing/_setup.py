@@ -71,7 +71,7 @@ def init(
 
     given = {} if host is None else {"base_url": host}
     use(Langfuse(public_key=public_key, secret_key=secret_key, **given, **options), scores=scores)
-    return handler_for(public_key)
+    return handler()
 
 
 @functools.cache
@@ -122,6 +122,24 @@ def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
     _spans.trace_with(BackendTracer(OtelBackend(tracer_provider), scores=scores))
 
 
+def handler() -> "CallbackHandler":
+    """Langfuse's handler for LangChain and LangGraph, which sends to the client that is traced to; as `init` returns it.
+
+    It says of errors what the spans of edges say, and cuts states of graphs that are larger than about 100,000 characters.
+
+    Raises:
+        RuntimeError: if Langfuse is not traced to.
+
+    Example:
+        >>> from langfuse import Langfuse
+        >>> from mahsm import tracing
+        >>> tracing.use(Langfuse(public_key="pk-own", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> config = {"callbacks": [tracing.handler()]}
+        >>> tracing.off()
+    """
+    return handler_for(_client("handler"))
+
+
 def off() -> None:
     """Trace nothing any more."""
     _spans.trace_with(None)
@@ -136,6 +154,13 @@ def flush() -> None:
 def _backend() -> Backend | None:
     tracer = _spans.tracer()
     return tracer.backend if isinstance(tracer, BackendTracer) else None
+
+
+def _client(asks: str) -> Any:
+    backend = _backend()
+    if not isinstance(backend, LangfuseBackend):
+        raise RuntimeError(f"tracing.{asks} needs Langfuse: call tracing.init() or tracing.use(client) first.")
+    return backend.client
 
 
 def _config() -> RunnableConfig:
@@ -288,18 +313,14 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
         True
         >>> tracing.off()
     """
-    backend = _backend()
-    if not isinstance(backend, LangfuseBackend):
-        raise RuntimeError("tracing.experiment needs Langfuse: call tracing.init() or tracing.use(client) first.")
-    handler = handler_for(backend.public_key)
+    client = _client("experiment")
+    callbacks = [handler_for(client)]
 
     async def task(*, item: Any, **_: Any) -> Any:
         given: Any = cast("Any", item)["input"] if isinstance(item, Mapping) else item.input
-        return await graph.ainvoke(given, {"callbacks": [handler]})
+        return await graph.ainvoke(given, {"callbacks": callbacks})
 
-    return backend.client.run_experiment(
-        name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options
-    )
+    return client.run_experiment(name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options)
 
 
 def prompt(prompt: Any) -> AbstractContextManager[None]:
