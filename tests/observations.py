@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mahsm import tracing
+from mahsm import _spans, tracing
 from mahsm.testing import LangfuseServer
 
 _numbers = itertools.count()
@@ -44,6 +44,14 @@ class Observed:
 
     server: LangfuseServer
     handler: Any
+
+    @property
+    def client(self) -> Any:
+        return self.handler._langfuse_client
+
+    @property
+    def public_key(self) -> str:
+        return self.client._resources.public_key
 
     def config(self, handler: bool) -> Any:
         return {"callbacks": [self.handler]} if handler else {}
@@ -84,9 +92,10 @@ class Observed:
 def observed(**options: Any) -> Iterator[Observed]:
     """Trace to a server on loopback in the block."""
     with LangfuseServer() as server:
+        outside = _spans.tracer()
         handler = tracing.init(f"pk-observed-{next(_numbers)}", "sk", server.url, **options)
         try:
             yield Observed(server, handler)
         finally:
             tracing.flush()
-            tracing.off()
+            _spans.trace_with(outside)

@@ -117,7 +117,13 @@ def test_nested_edges_whose_config_is_handed_on(mode: str, handed_on: bool, targ
     def calls(state: Any, config: RunnableConfig) -> Any:
         return inner.invoke({"row": state["item"]}, config)["ys"]
 
-    edge = vmap(calls if handed_on else inner, batch_key="xs", out_key="ys", name="outer", item_to_state=lambda row: {"item": row, "row": row})
+    edge = vmap(
+        calls if handed_on else inner,
+        batch_key="xs",
+        out_key="ys",
+        name="outer",
+        item_to_state=lambda row: {"item": row, "row": row},
+    )
     with observed() as seen:
         run(graph_of(edge), {"xs": [[1], [2, 3]]}, mode, seen.config(True))
         generations = seen.typed("GENERATION")
@@ -202,7 +208,12 @@ def test_a_reducer_that_refuses_failed_inputs_says_how_many(mode: str) -> None:
         span = seen.one("reduce:total")
         assert (span.level, counts(span.facts, "fan_in", "errors")) == ("ERROR", {"fan_in": 3, "errors": 2})
         collected = seen.one("vmap:fan").facts
-        assert counts(collected, "begun", "finished", "errors", "fan_in") == {"begun": 3, "finished": 3, "errors": 2, "fan_in": 3}
+        assert counts(collected, "begun", "finished", "errors", "fan_in") == {
+            "begun": 3,
+            "finished": 3,
+            "errors": 2,
+            "fan_in": 3,
+        }
 
 
 @pytest.mark.parametrize("on_error", ["raise", "drop", "collect"])
@@ -412,7 +423,11 @@ def test_a_sum_with_a_price_that_nobody_knows_says_how_many_there_are() -> None:
 
     with observed() as seen:
         vmap(some, batch_key="xs", out_key="ys", name="fan").invoke({"xs": [0, 1]})
-        assert counts(seen.one("vmap:fan").facts, "cost_usd", "unpriced", "calls") == {"cost_usd": 26e-6, "unpriced": 2, "calls": 4}
+        assert counts(seen.one("vmap:fan").facts, "cost_usd", "unpriced", "calls") == {
+            "cost_usd": 26e-6,
+            "unpriced": 2,
+            "calls": 4,
+        }
 
 
 def test_what_comes_from_a_cache_costs_nothing_and_that_is_known() -> None:
@@ -421,4 +436,9 @@ def test_what_comes_from_a_cache_costs_nothing_and_that_is_known() -> None:
         for _ in range(2):
             edge.invoke({"xs": [f"cached {id(server)}"]})
         facts = seen.named("vmap:fan")[1].facts
-        assert counts(facts, "calls", "cache_hits", "unpriced", "cost_usd") == {"calls": 0, "cache_hits": 1, "unpriced": 0, "cost_usd": 0.0}
+        assert counts(facts, "calls", "cache_hits", "unpriced", "cost_usd") == {
+            "calls": 0,
+            "cache_hits": 1,
+            "unpriced": 0,
+            "cost_usd": 0.0,
+        }

@@ -16,7 +16,7 @@ _PREFIX = "langfuse.observation."
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "core": ("id", "traceId", "parentObservationId", "type", "startTime", "endTime", "projectId"),
-    "basic": ("name", "level", "statusMessage", "isRootObservation"),
+    "basic": ("name", "level", "statusMessage", "isRootObservation", "traceName"),
     "io": ("input", "output"),
     "metadata": ("metadata",),
     "model": ("model", "modelParameters"),
@@ -138,6 +138,7 @@ def _observation(span: Any) -> dict[str, Any]:
         "traceId": span.trace_id.hex(),
         "parentObservationId": parent,
         "isRootObservation": parent is None or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
+        "traceName": found.get("langfuse.trace.name"),
         "projectId": "p",
         "name": span.name,
         "type": str(found.get(f"{_PREFIX}type", "span")).upper(),
