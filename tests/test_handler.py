@@ -69,14 +69,13 @@ def test_types_are_the_same_with_and_without_the_handler(mode: str, handler: boo
         assert found == found | {
             "vmap:fan": "CHAIN",
             "ask": "SPAN",
-            "Predict": "CHAIN",
             "model": "GENERATION",
             "parallel:both": "CHAIN",
             "left": "SPAN",
             "judge:best": "EVALUATOR",
             "reduce:count": "CHAIN",
         }
-        assert {each.type for each in seen.named("ask")} == {"SPAN"}
+        assert {each.type for each in seen.named("Predict") if each.path[1] == "ask"} == {"CHAIN"}, "a module of DSPy's"
         assert len(seen.typed("EVALUATOR")) == 1
 
 
@@ -227,7 +226,7 @@ def test_a_mask_that_fails_shows_nothing_of_an_error() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_interrupt_with_the_handler_is_no_error_and_goes_on_in_its_trace(mode: str) -> None:
+def test_an_interrupt_with_the_handler_is_no_error(mode: str) -> None:
     def asks(state: Any) -> Any:
         return interrupt(state["item"])
 
@@ -237,7 +236,10 @@ def test_an_interrupt_with_the_handler_is_no_error_and_goes_on_in_its_trace(mode
         run(graph, {"xs": [1]}, mode, config)
         assert run(graph, Command(resume="yes"), mode, config)["ys"] == ["yes"]
         assert failed(seen) == {}
-        assert len({each.row["traceId"] for each in seen.all}) == 1
+        stopped, resumed = seen.named("fan")
+        assert (str(stopped.status)[:11], stopped.level, resumed.status) == ("(Interrupt(", "DEFAULT", None), (
+            "as Langfuse shows it"
+        )
 
 
 # Sizes.
