@@ -65,7 +65,9 @@ _PATTERNS: list[tuple[tuple[str, ...], re.Pattern[str]]] = [
 """What a text with such a secret has at least one of, in lower case, which is quick to see; and the pattern."""
 
 
-_VARIABLE = re.compile(r"(?:^|_)(?:(?:API|ACCESS)?KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
+_VARIABLE = re.compile(
+    r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|_PASS|_PWD|_PAT|_AUTH)(?:_?\d+)?$", re.IGNORECASE
+)
 _SHORTEST = 12
 """Characters of a value that is one of its own: a shorter one may be a word of the text."""
 

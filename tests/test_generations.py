@@ -128,7 +128,7 @@ def test_no_key_goes_over_the_wire(kind: str, mode: str, places: list[str], vari
         with ModelServer(replies) as server:
             lm = server.lm(temperature=0.5, stop=["END"], **secrets)
             chat = chat_model(
-                server.url, api_key=f"sk-{KEY}", default_headers={"Connection": "close", "x-api-key": f"{KEY} header"}
+                server.base_url, api_key=f"sk-{KEY}", default_headers={"Connection": "close", "x-api-key": f"{KEY} header"}
             )
             for model in ("dspy", "dspy", "langchain"):
                 target = dspy.Predict("item -> y") if model == "dspy" else lambda state: chat.invoke(state["item"]).content
@@ -140,7 +140,7 @@ def test_no_key_goes_over_the_wire(kind: str, mode: str, places: list[str], vari
                 run(graph_of(failing), {"xs": ["a"]}, mode, config)
         tracing.flush()
         rows = seen.server.observations
-        assert [each["modelParameters"].get("temperature") for each in rows if each["name"] == server.model][:1] == [0.5]
+        assert [each["modelParameters"].get("temperature") for each in rows if each["name"] == "fake"][:1] == [0.5]
         assert any(each["level"] == "ERROR" for each in rows)
         assert KEY not in str(seen.server.spans)
 
