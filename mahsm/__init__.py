@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mahsm.edges import parallel as parallel
     from mahsm.edges import reduce_edge as reduce_edge
     from mahsm.edges import vmap as vmap
+    from mahsm.graph import DSPySerializer as DSPySerializer
     from mahsm.graph import GraphModule as GraphModule
     from mahsm.graph import connect as connect
     from mahsm.graph import dspy_program as dspy_program
@@ -59,6 +60,7 @@ __version__ = "0.8.0"
 _HOMES = {
     "Branch": "mahsm.edges",
     "Budget": "mahsm.policies",
+    "DSPySerializer": "mahsm.graph",
     "Edge": "mahsm.edges",
     "GraphModule": "mahsm.graph",
     "ItemError": "mahsm.policies",
@@ -95,6 +97,7 @@ _HOMES = {
 __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Branch",
     "Budget",
+    "DSPySerializer",
     "Edge",
     "GraphModule",
     "ItemError",

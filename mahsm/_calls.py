@@ -82,6 +82,8 @@ class Sample:
         return self if outer is None else Sample(outer.number * self.total + self.number, outer.total * self.total)
 
 
+unparsed: ContextVar[frozenset[str]] = ContextVar("mahsm_unparsed", default=frozenset())
+"""Answers that attempts before this one could not be parsed from, which no cache should give again."""
 sample: ContextVar[Sample | None] = ContextVar("mahsm_sample", default=None)
 """Which sample is drawn here, where a cache must not give one answer to all of them."""
 

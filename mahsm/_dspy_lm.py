@@ -1,6 +1,7 @@
 """DSPy's calls: language models and adapters that report what they do, in place of the user's and otherwise the same."""
 
 import copy
+import itertools
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, Self, cast
 from mahsm import _bars, _calls, _spans
 from mahsm._meters import Answer
 
+_FAR = 1_000_000
+"""Between rollout ids of the user's, and those after answers that could not be parsed."""
 _seen: ContextVar[tuple[_calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
 blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("mahsm_blocking_calls", default=lambda make: make())
@@ -44,7 +47,7 @@ class _WatchedSettings(Mapping[str, Any]):
         around: The context in which the block is watched.
     """
 
-    def __init__(self, present: Mapping[str, Any], around: "_Around") -> None:
+    def __init__(self, present: Any, around: "_Around") -> None:
         self._present = present
         self._configured: dict[str, Any] = cast("Any", sys.modules["dspy.dsp.utils.settings"]).main_thread_config
         self._around = around
@@ -69,7 +72,7 @@ class _WatchedSettings(Mapping[str, Any]):
 
     def copy(self) -> dict[str, Any]:
         """What is set now."""
-        return dict(self)
+        return {**self._present.copy(), **{name: self[name] for name in self._MAKERS}}
 
     def _lm(self, lm: Any) -> Any:
         return lm if lm is None else watched_lm(lm, self._around)
@@ -206,21 +209,32 @@ class _WatchedLM:
             return await (make() if (keeper := _calls.keeper.get()) is None else keeper.call_async(make))
 
     def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
-        with _calls.call(partial(_characters, prompt, messages)) as seen:
-            kwargs = self._drawn(kwargs)
-            with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
-                make = partial(cast("Any", super()).__call__, prompt, messages=messages, **kwargs)
+        drawn = self._drawn(kwargs)
+        for number in itertools.count(1):
+            characters = partial(_characters, prompt, messages)
+            with (
+                _calls.call(characters) as seen,
+                self._span(prompt, messages, drawn) as span,
+                _reported(seen),
+                _first_heard(span),
+            ):
+                make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
                 outputs = blocking_calls.get()(make)
                 span.end(outputs, seen.answer)
+            if not _is_known_as_bad(outputs, seen.answer):
                 return outputs
+            drawn = self._rolled_out(kwargs, number)
 
     async def _made_async(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
-        async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
-            kwargs = self._drawn(kwargs)
-            with self._span(prompt, messages, kwargs) as span, _reported(seen), _first_heard(span):
-                outputs = await cast("Any", super()).acall(prompt, messages=messages, **kwargs)
-                span.end(outputs, seen.answer)
+        drawn = self._drawn(kwargs)
+        for number in itertools.count(1):
+            async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
+                with self._span(prompt, messages, drawn) as span, _reported(seen), _first_heard(span):
+                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
+                    span.end(outputs, seen.answer)
+            if not _is_known_as_bad(outputs, seen.answer):
                 return outputs
+            drawn = self._rolled_out(kwargs, number)
 
     def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The options of the call; of a sample, with a rollout id of its own, and a temperature at which answers differ.
@@ -233,6 +247,13 @@ class _WatchedLM:
         options = {**self.__dict__["kwargs"], **kwargs}
         rollout = (options.get("rollout_id") or 0) * sample.total + sample.number
         return {**kwargs, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
+
+    def _rolled_out(self, kwargs: dict[str, Any], number: int) -> dict[str, Any]:
+        """The options of the call with another rollout id, after so many answers from the cache that were of no use."""
+        drawn = self._drawn(kwargs)
+        options = {**self.__dict__["kwargs"], **drawn}
+        rollout = (options.get("rollout_id") or 0) + _FAR * number
+        return {**drawn, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
 
     def _span(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
@@ -264,6 +285,23 @@ def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
     """A kind of tokens, of which DSPy has a dict and LiteLLM an object; None if nobody says."""
     details: Any = usage.get(f"{side}_tokens_details")
     return cast("dict[str, Any]", details).get(name) if isinstance(details, dict) else getattr(details, name, None)
+
+
+def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
+    """Whether it comes from the cache, and an attempt before could not be parsed from it."""
+    if answer is None or not answer.cached or not (unparsed := _calls.unparsed.get()):
+        return False
+    return any((one.get("text") if isinstance(one, dict) else one) in unparsed for one in cast("list[Any]", outputs))
+
+
+def unparsed_in(error: BaseException | None) -> frozenset[str]:
+    """The answers that could not be parsed, if that is why it failed: of each adapter that tried."""
+    found: set[str] = set()
+    while error is not None:
+        if isinstance(answer := getattr(error, "lm_response", None), str):
+            found.add(answer)
+        error = error.__cause__ or error.__context__
+    return frozenset(found)
 
 
 def _characters(prompt: Any, messages: Any) -> int:

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 import tenacity
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _left, _spans, _tasks
+from mahsm import _calls, _left, _spans, _tasks
 from mahsm._chat_models import gated
+from mahsm._dspy_lm import unparsed_in
 from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._notes import add_note
@@ -75,18 +76,23 @@ class Attempts:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
-        provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
         self._left = left
         self._spec = spec
         self._limited = limited
-        self._retries = retry_budget(provider)
+        self._retries = retry_budget(None if spec.retry is None else self._provider())
         self._adaptive = adaptive
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
         self._timings = span.timings if (span := _spans.current_edge.get()) else None
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
+
+    def _provider(self) -> str | None:
+        if self._limited is not None:
+            return self._limited.provider
+        module = self._spec.target.module
+        return None if module is None else provider_of(module)
 
     # An item, with all its attempts.
 
@@ -142,6 +148,7 @@ class Attempts:
             if self._refused(retry, error):
                 return False
             item.failure = error
+            item.unparsed |= unparsed_in(error)
             return True
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -295,6 +302,7 @@ class Attempts:
         used, error = Attempt(counted=self._spec.target.graph is None), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
+        token = _calls.unparsed.set(_calls.unparsed.get() | item.unparsed)
         try:
             with metered(used), nullcontext() if admission is None else gated(admission):
                 yield
@@ -305,6 +313,7 @@ class Attempts:
                 self._adaptive.limited(cuts)
             raise
         finally:
+            _calls.unparsed.reset(token)
             if item.over is not None:
                 item.over(error)
             if admission is not None:
@@ -368,6 +377,7 @@ def _second(item: Item) -> Generator[Item, None, None]:
     item.inside, second = Stops(), Item(item.order, item.chain, Stops())
     second.is_hedge = True
     item.began = None
+    second.unparsed = item.unparsed
     try:
         with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):
             yield second

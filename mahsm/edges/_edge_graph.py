@@ -131,8 +131,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 with run.confined() if _tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
-                        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-                            state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                        state = _tasks.call_stoppably(partial(self._ran, run), run.stop)
                         return run.shown(self._update(run, self._done(run, state)))
                     finally:
                         run.close(wait=True)  # the threads may need slots that are lent
@@ -152,8 +151,7 @@ class EdgeGraph(ABC, Generic[RunT]):
         try:
             async with lent():
                 await self._prepare_async(run, run.config)
-                with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-                    state = await self.graph.ainvoke({}, inner)
+                state = await self._ran_async(run)
                 return run.shown(await self._finish(run, self._done(run, state)))
         except (Closed, GraphBubbleUp) as error:
             raise _reason(run, error) from _reason(run, error).__cause__
@@ -162,6 +160,16 @@ class EdgeGraph(ABC, Generic[RunT]):
             raise
         finally:
             run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
+
+    def _ran(self, run: RunT) -> dict[str, Any]:
+        """The state of the subgraph when it has run."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return self.graph.invoke({}, inner)
+
+    async def _ran_async(self, run: RunT) -> dict[str, Any]:
+        """The awaitable twin of `_ran`."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return await self.graph.ainvoke({}, inner)
 
     async def _finish(self, run: RunT, done: list[Any]) -> Update:
         return self._update(run, done)

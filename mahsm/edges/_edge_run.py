@@ -30,6 +30,7 @@ from mahsm.edges._heard import (
     as_of_node,
     handlers_of,
     is_inside_item,
+    is_seen_inside,
     translated,
     unheard,
     writer_of,
@@ -322,6 +323,11 @@ class EdgeRun(ABC):
 def _bound(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
     """Both sides of a target, with what LangGraph fills in here."""
     return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
+
+
+def needs_no_tasks(config: RunnableConfig) -> bool:
+    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody looks inside."""
+    return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
 
 
 def is_saved(config: RunnableConfig) -> bool:

@@ -127,6 +127,18 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
     return cast("RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}})
 
 
+def is_seen_inside(config: RunnableConfig) -> bool:
+    """Whether somebody streams subgraphs, or LangSmith's tracer is there, and the tasks of an edge's own subgraph are seen."""
+    return STREAM in config.get("configurable", {}) or any(map(_is_langsmith, handlers_of(config)))
+
+
+def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:
+    """The config of what a node calls, as if a task of a subgraph in it did: with a namespace of its own."""
+    own: dict[str, Any] = config.get("configurable", {})
+    namespace = f"{own.get('checkpoint_ns', '')}|{task}"
+    return cast("RunnableConfig", {**config, "configurable": {**own, "checkpoint_ns": namespace}})
+
+
 def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None) -> RunnableConfig:
     """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it.
 

@@ -24,6 +24,7 @@ class Item:
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
         is_hedge: Whether it is the second call of an item that takes long.
+        unparsed: Answers that attempts of it could not be parsed from.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
         writer: The stream of its task, which only those see who stream subgraphs.
@@ -43,6 +44,7 @@ class Item:
         "is_unsaved",
         "order",
         "over",
+        "unparsed",
         "writer",
     )
 
@@ -61,6 +63,7 @@ class Item:
         self.began: float | None = None
         self.failure: BaseException | None = None
         self.is_hedge = False
+        self.unparsed = frozenset[str]()
         self.is_unsaved = False
         self._unsaved = unsaved
         self.writer = writer

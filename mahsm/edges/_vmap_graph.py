@@ -20,7 +20,7 @@ from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_o
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listener
-from mahsm.edges._heard import HeardRun
+from mahsm.edges._heard import HeardRun, as_of_task
 from mahsm.edges._one_by_one import run_one, run_one_async
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
@@ -200,6 +200,16 @@ class VmapGraph(EdgeGraph[VmapRun]):
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
+    def _ran(self, run: VmapRun) -> dict[str, Any]:
+        if not run.direct:
+            return super()._ran(run)
+        return _state(run.wave(run.firsts[0]).lead(run.firsts, as_of_task(run.config, self.spec.target.name)))
+
+    async def _ran_async(self, run: VmapRun) -> dict[str, Any]:
+        if not run.direct:
+            return await super()._ran_async(run)
+        return _state(await run.wave(run.firsts[0]).lead_async(run.firsts, as_of_task(run.config, self.spec.target.name)))
+
     def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
         items: dict[int, Any] = {}
         for record in done:
@@ -221,6 +231,10 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if isinstance(update, Command):
             return Command(update=[*cast("list[Any]", update.update), (self.spec.errors_key, errors)])
         return update | {self.spec.errors_key: errors}
+
+
+def _state(part: Part) -> dict[str, Any]:
+    return {"done": [] if part.is_empty else [part.record]}
 
 
 def _places(run: VmapRun, order: Assignment) -> Sequence[int]:

@@ -25,7 +25,7 @@ from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
-from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
+from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved, needs_no_tasks
 from mahsm.edges._finished import Finished, ItemEvent
 from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
@@ -72,6 +72,7 @@ class VmapRun(EdgeRun):
         firsts: The places of the items that are to be called, ascending.
         size: How many results are saved together.
         alone: Whether each item is a task of LangGraph.
+        direct: Whether there are no tasks, since nothing is saved and nobody looks inside.
         id: Tells this run from others, which resume it.
         batch_id: Tells the batch from others.
     """
@@ -98,6 +99,10 @@ class VmapRun(EdgeRun):
         self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.max_concurrency
         super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
+        self._may_ask = self.alone
+        self.direct = count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+        if self.direct:
+            self._item_writer = _nobody
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
         self._waves: dict[int, Together] = {}
@@ -378,7 +383,7 @@ class VmapRun(EdgeRun):
         return [place for place in places if place not in found]
 
     def _check_bubble(self, place: int, sink: Sink) -> None:
-        if isinstance(sink, Results):
+        if isinstance(sink, Results) and not (self.direct and self._may_ask):
             error = EdgeError(
                 f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items share a task, and "
                 "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
@@ -426,3 +431,7 @@ still in use."""
 
 _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
+
+
+def _nobody(_: Any) -> None:
+    """Who is told what only those see who stream subgraphs, if there are none."""

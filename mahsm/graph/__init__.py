@@ -6,7 +6,8 @@
 - `_streams`  what `dspy.streamify` hears of a graph
 - `_source`   what optimisers read as the source of a graph
 - `_module`   `GraphModule`: a compiled graph as a DSPy module
-- `_recorded` what calls gave, as plain data
+- `_recorded` what modules gave, as plain data
+- `_serializer` `DSPySerializer`: how a checkpointer stores the types of DSPy
 - `_replay`   `forward`, run again with the calls that it has made before
 - `_stands`   what stands for the modules of a program inside of `forward`
 - `_program`  `dspy_program`: a DSPy program as a graph; both import DSPy, so they are loaded when first used
@@ -21,9 +22,16 @@ from mahsm.graph._connect import connect as connect
 if TYPE_CHECKING:
     from mahsm.graph._module import GraphModule as GraphModule
     from mahsm.graph._program import dspy_program as dspy_program
+    from mahsm.graph._serializer import DSPySerializer as DSPySerializer
 
-__all__ = ["GraphModule", "connect", "dspy_program", "edges"]
+__all__ = ["DSPySerializer", "GraphModule", "connect", "dspy_program", "edges"]
+
+_LAZY = {
+    "DSPySerializer": "mahsm.graph._serializer",
+    "GraphModule": "mahsm.graph._module",
+    "dspy_program": "mahsm.graph._program",
+}
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"GraphModule": "mahsm.graph._module", "dspy_program": "mahsm.graph._program"}, name)
+    return attach(__name__, _LAZY, name)

@@ -1,12 +1,13 @@
-"""What calls gave, as plain data that a checkpointer can store, and back again."""
+"""What modules gave, as plain data that a checkpointer can store, and back again."""
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
 
 import dspy
+from langgraph.types import Send
 from pydantic import BaseModel
 
 from mahsm._state import shown
@@ -18,6 +19,12 @@ KIND = "mahsm:kind"
 
 def recorded(value: Any) -> Any:
     """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they were."""
+    if isinstance(value, dict):
+        return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
+    if type(value) is list:
+        return [recorded(part) for part in cast("list[Any]", value)]
+    if type(value) is tuple:
+        return {KIND: "tuple", "parts": [recorded(part) for part in cast("tuple[Any, ...]", value)]}
     if isinstance(value, dspy.Prediction):
         completions: Any = value.completions
         usage: Any = cast("Any", value).get_lm_usage()
@@ -26,19 +33,63 @@ def recorded(value: Any) -> Any:
     if isinstance(value, dspy.Example):
         inputs = cast("Any", value)._input_keys
         return {KIND: "example", "fields": _fields(value), "inputs": None if inputs is None else sorted(inputs)}
+    return _of_class(value)
+
+
+def _of_class(value: Any) -> Any:
+    if isinstance(value, dspy.Code):  # dspy.Code["java"] is a class that nobody finds by its name
+        return {KIND: "code", "language": type(value).language, "code": value.code}
     if isinstance(value, BaseModel):
-        more = {**vars(value), **(value.__pydantic_extra__ or {})}
-        return _made("model", value, {name: recorded(part) for name, part in more.items()})
+        parts = {**vars(value), **(value.__pydantic_extra__ or {})}
+        return _made("model", value, {name: recorded(part) for name, part in parts.items()})
     if isinstance(value, Enum):
         return _made("enum", value, recorded(value.value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _made("dataclass", value, {name: recorded(part) for name, part in vars(value).items()})
-    if isinstance(value, dict):
-        return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
-    if type(value) in (list, tuple):
-        parts = [recorded(part) for part in cast("Sequence[Any]", value)]
-        return parts if isinstance(value, list) else {KIND: "tuple", "parts": parts}
     return value
+
+
+def stored(value: Any) -> Any:
+    """The value with those parts as plain data in which there are DSPy's types, and all else as it is."""
+    if _has_dspy(value):
+        return {KIND: "stored", "value": recorded(value)}
+    return _within(value, stored)
+
+
+def loaded(data: Any) -> Any:
+    """The value that `stored` made the data of.
+
+    Raises:
+        GraphError: if what was in it cannot be made here.
+    """
+    if isinstance(data, dict) and cast("dict[Any, Any]", data).get(KIND) == "stored":
+        return replayed(cast("dict[Any, Any]", data)["value"])
+    return _within(data, loaded)
+
+
+def _within(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The value with what it holds changed."""
+    if isinstance(value, dict):
+        return {key: change(part) for key, part in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(change, cast("Sequence[Any]", value)))
+    return Send(value.node, change(value.arg)) if isinstance(value, Send) else value
+
+
+def _has_dspy(value: Any) -> bool:
+    """Whether it is of a class of DSPy's, or of a class of which such are parts."""
+    if isinstance(value, dspy.Example) or type(value).__module__.startswith("dspy."):
+        return True
+    is_class = isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    return is_class and any(map(_has_dspy_inside, getattr(value, "__dict__", {}).values()))
+
+
+def _has_dspy_inside(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_dspy_inside, cast("dict[Any, Any]", value).values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_dspy_inside, cast("Sequence[Any]", value)))
+    return _has_dspy(value)
 
 
 def replayed(data: Any) -> Any:
@@ -113,19 +164,23 @@ def _example(data: Mapping[str, Any]) -> Any:
     return made if data["inputs"] is None else made.with_inputs(*data["inputs"])
 
 
+def _code(data: Mapping[str, Any]) -> Any:
+    kind: Any = dspy.Code if data["language"] == dspy.Code.language else cast("Any", dspy.Code)[data["language"]]
+    return kind.model_construct(code=data["code"])
+
+
 def _model(data: Mapping[str, Any]) -> Any:
-    return _class(data).model_construct(**replayed(data["parts"]))
+    return _class(data, BaseModel).model_construct(**replayed(data["parts"]))
 
 
 def _dataclass(data: Mapping[str, Any]) -> Any:
-    kind = _class(data)
-    made = object.__new__(kind)
+    made = object.__new__(_class(data, object))
     vars(made).update(replayed(data["parts"]))
     return made
 
 
 def _enum(data: Mapping[str, Any]) -> Any:
-    return _class(data)(replayed(data["parts"]))
+    return _class(data, Enum)(replayed(data["parts"]))
 
 
 def _tuple(data: Mapping[str, Any]) -> Any:
@@ -145,6 +200,7 @@ def _local(data: Mapping[str, Any]) -> Any:
 _MAKERS: dict[Any, Any] = {
     "prediction": _prediction,
     "example": _example,
+    "code": _code,
     "model": _model,
     "enum": _enum,
     "dataclass": _dataclass,
@@ -153,9 +209,9 @@ _MAKERS: dict[Any, Any] = {
 }
 
 
-def _class(data: Mapping[str, Any]) -> Any:
+def _class(data: Mapping[str, Any], base: type[Any]) -> Any:
     kind = _find(data["type"])
-    if not isinstance(kind, type):
+    if not (isinstance(kind, type) and issubclass(kind, base)):
         raise GraphError(f"the run has recorded a {data['type']}, which is not there any more. Define it where it was.")
     return kind
 

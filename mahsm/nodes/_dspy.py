@@ -25,6 +25,7 @@ from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._outlet import Outlet, outlet
 from mahsm.nodes._target import provider_of
 from mahsm.nodes._tokens import call_streaming, streamed_fields
+from mahsm.nodes._unparsed import Unparsed
 from mahsm.policies._budget import check_budgets
 
 
@@ -58,6 +59,7 @@ class DSPyNode(Node):
         self._inputs = Inputs(reader, module, input_fields, input_transform)
         self._outputs = Outputs(reader, module, output_fields, output_transform, prefix)
         self._streamed = streamed_fields(reader, module, stream)
+        self._unparsed = Unparsed()
         self._limit = None if rate_limit is None else RateLimit.of(rate_limit)
 
     @property
@@ -110,8 +112,8 @@ class DSPyNode(Node):
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
         """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's, too."""
-        with regained():
-            if _spans.tracer() is None and not is_watching():
+        with regained(), self._unparsed.attempt() as again:
+            if _spans.tracer() is None and not is_watching() and not again:
                 yield
                 return
             with _spans.node(config), watched():

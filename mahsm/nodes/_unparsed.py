@@ -1,0 +1,46 @@
+"""Answers that could not be parsed: an attempt after LangGraph's own retry does not get them again from a cache."""
+
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from langgraph.runtime import get_runtime
+
+from mahsm import _calls
+from mahsm._dspy_lm import unparsed_in
+
+_KEPT = 1000
+"""Tasks, of which only those that failed so are kept, until an attempt succeeds."""
+
+
+class Unparsed:
+    """What the attempts of a node's tasks could not be parsed from."""
+
+    def __init__(self) -> None:
+        self._of_task: OrderedDict[str, frozenset[str]] = OrderedDict()
+
+    @contextmanager
+    def attempt(self) -> Generator[bool, None, None]:
+        """A block that is an attempt; gives whether there are such answers."""
+        task = _task_id()
+        known = self._of_task.pop(task, frozenset[str]())
+        token = _calls.unparsed.set(_calls.unparsed.get() | known)
+        try:
+            yield bool(known)
+        except Exception as error:
+            if task and (found := known | unparsed_in(error)):
+                self._of_task[task] = found
+                while len(self._of_task) > _KEPT:
+                    self._of_task.popitem(last=False)
+            raise
+        finally:
+            _calls.unparsed.reset(token)
+
+
+def _task_id() -> str:
+    """The task of the graph in which this is called; empty outside of graphs."""
+    try:
+        info = getattr(get_runtime(), "execution_info", None)  # outside of a graph there may be no runtime, either
+    except (RuntimeError, KeyError):
+        return ""
+    return "" if info is None else info.task_id
