@@ -31,6 +31,7 @@ from mahsm.edges._heard import (
     handlers_of,
     is_inside_item,
     is_seen_inside,
+    streams_messages,
     translated,
     unheard,
     writer_of,
@@ -80,7 +81,6 @@ class EdgeRun(ABC):
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""
         self._item_writer: Writer | None = None
-        self._is_heard = bool(handlers_of(config))
         self.slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
@@ -128,6 +128,12 @@ class EdgeRun(ABC):
                 release_all(chain)
 
     # What a target is called with.
+
+    @property
+    def _is_heard(self) -> bool:
+        """Whether somebody listens to calls of targets who does not hear of them anyway, as runs that traces make."""
+        handlers = handlers_of(self.config)
+        return bool(handlers) if self.span is None else any(map(streams_messages, handlers))
 
     def bind(self, target: Target, label: str) -> tuple[Any, Any]:
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
