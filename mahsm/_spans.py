@@ -1,7 +1,7 @@
 """What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -84,6 +84,10 @@ class EdgeSpan(Span, Protocol):
 class CallSpan(Protocol):
     """The span of a call of a model."""
 
+    def begun(self) -> None:
+        """The first piece of a streamed answer is here."""
+        ...
+
     def end(self, output: Any, answer: Answer | None) -> None:
         """What it gave, and took."""
         ...
@@ -110,6 +114,9 @@ class Tracer(Protocol):
 
 
 class _NoCall:
+    def begun(self) -> None:
+        """Nobody looks."""
+
     def end(self, output: Any, answer: Answer | None) -> None:
         """Nobody looks."""
 
@@ -122,6 +129,25 @@ _tracers: list[Tracer] = []
 
 current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
 """The edge run that attempts belong to."""
+
+
+linked_prompt: ContextVar[Any] = ContextVar("mahsm_prompt", default=None)
+"""Langfuse's prompt that calls made here are made of."""
+
+
+@contextmanager
+def linked(prompt: Any) -> Generator[None, None, None]:
+    """A block whose calls of models are made of a prompt of Langfuse's; None leaves the one around."""
+    token = linked_prompt.set(linked_prompt.get() if prompt is None else prompt)
+    try:
+        yield
+    finally:
+        linked_prompt.reset(token)
+
+
+def is_prompt(prompt: Any) -> bool:
+    """Return whether a value is a prompt of Langfuse's, as `Langfuse.get_prompt` gives it."""
+    return all(hasattr(prompt, name) for name in ("name", "version", "is_fallback"))
 
 
 def tracer() -> Tracer | None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mahsm import tracing
+from mahsm import _spans, tracing
 from mahsm.testing import LangfuseServer
 
 _numbers = itertools.count()
@@ -23,6 +23,8 @@ class Observation:
     facts: dict[str, Any]
     """Its metadata of ours, without `mahsm.`"""
     parent: "Observation | None"
+    row: dict[str, Any]
+    """What Langfuse's API says of it."""
 
     @property
     def path(self) -> list[str]:
@@ -43,6 +45,14 @@ class Observed:
     server: LangfuseServer
     handler: Any
 
+    @property
+    def client(self) -> Any:
+        return self.handler._langfuse_client
+
+    @property
+    def public_key(self) -> str:
+        return self.client._resources.public_key
+
     def config(self, handler: bool) -> Any:
         return {"callbacks": [self.handler]} if handler else {}
 
@@ -55,8 +65,9 @@ class Observed:
         def make(row: dict[str, Any]) -> Observation:
             if row["id"] not in made:
                 ours = {key.removeprefix("mahsm."): value for key, value in row["metadata"].items() if key.startswith("mahsm.")}
-                parent = None if row["isRootObservation"] else make(rows[row["parentObservationId"]])
-                made[row["id"]] = Observation(row["name"], row["type"], row["level"], row["statusMessage"], ours, parent)
+                stands_beside = row["parentObservationId"] == row["traceId"][16:]  # the first one of its trace
+                parent = None if row["isRootObservation"] or stands_beside else make(rows[row["parentObservationId"]])
+                made[row["id"]] = Observation(row["name"], row["type"], row["level"], row["statusMessage"], ours, parent, row)
             return made[row["id"]]
 
         return [make(row) for row in rows.values()]
@@ -81,9 +92,10 @@ class Observed:
 def observed(**options: Any) -> Iterator[Observed]:
     """Trace to a server on loopback in the block."""
     with LangfuseServer() as server:
+        outside = _spans.tracer()
         handler = tracing.init(f"pk-observed-{next(_numbers)}", "sk", server.url, **options)
         try:
             yield Observed(server, handler)
         finally:
             tracing.flush()
-            tracing.off()
+            _spans.trace_with(outside)

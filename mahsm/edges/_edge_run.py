@@ -31,6 +31,7 @@ from mahsm.edges._heard import (
     handlers_of,
     is_inside_item,
     is_seen_inside,
+    streams_messages,
     translated,
     unheard,
     writer_of,
@@ -80,7 +81,6 @@ class EdgeRun(ABC):
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""
         self._item_writer: Writer | None = None
-        self._is_heard = bool(handlers_of(config))
         self.slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
@@ -129,9 +129,18 @@ class EdgeRun(ABC):
 
     # What a target is called with.
 
+    def _is_heard(self, target: Target) -> bool:
+        """Whether somebody listens to calls of a target.
+
+        Where traces make a run of each item, that is told already; so it matters only who streams messages, and to a target
+        that takes the config, which is then its item's.
+        """
+        handlers = handlers_of(self.config)
+        return bool(handlers) and (self.span is None or "config" in target.injected or any(map(streams_messages, handlers)))
+
     def bind(self, target: Target, label: str) -> tuple[Any, Any]:
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
-        if not self._is_heard:
+        if not self._is_heard(target):
             return _bound(target)
         heard = self._heard(label, partial(_bound, target))
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
@@ -143,7 +152,7 @@ class EdgeRun(ABC):
             sync, async_ = _bound(target)
             return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
 
-        return self._heard(label, bound).async_ if self._is_heard else bound()[1]
+        return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
 
     def _heard(self, label: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]]) -> Heard:
         return Heard(label, bind, makes_runs=self.span is None)

@@ -232,7 +232,7 @@ class Heard:
     def _listeners(self, config: RunnableConfig) -> RunnableConfig:
         """The config with those who hear of a call: of those that the node has, since LangGraph asks for no others."""
         manager = cast("CallbackManager", config.get("callbacks")).copy()
-        hears = None if self._makes_runs else _streams_messages
+        hears = None if self._makes_runs else streams_messages
         manager.handlers = _Listeners(one for one in manager.handlers if hears is None or hears(one))
         manager.inheritable_handlers = _Listeners(manager.inheritable_handlers)
         return {**config, "callbacks": manager}
@@ -318,7 +318,8 @@ class _Listeners(list[BaseCallbackHandler]):
         return True
 
 
-def _streams_messages(handler: BaseCallbackHandler) -> bool:
+def streams_messages(handler: BaseCallbackHandler) -> bool:
+    """Whether it is LangGraph's, which hears what `stream_mode="messages"` gives."""
     return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 

@@ -66,7 +66,7 @@ class _Inner:
             self.span.show(update)
             (value,) = update.values()
             if isinstance(value, str | int | float):
-                self.span.note({"decision": shown(value)})
+                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
         self.heard.output = update
         return update
 

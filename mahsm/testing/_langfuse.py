@@ -16,14 +16,25 @@ _PREFIX = "langfuse.observation."
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "core": ("id", "traceId", "parentObservationId", "type", "startTime", "endTime", "projectId"),
-    "basic": ("name", "level", "statusMessage", "isRootObservation"),
+    "basic": ("name", "level", "statusMessage", "isRootObservation", "traceName"),
     "io": ("input", "output"),
     "metadata": ("metadata",),
     "model": ("model", "modelParameters"),
     "usage": ("usageDetails", "costDetails", "totalCost"),
     "metrics": ("latency",),
+    "time": ("completionStartTime",),
+    "prompt": ("promptName", "promptVersion"),
 }
 """Fields of an observation, by the groups that Langfuse's API gives them in."""
+
+_USAGE: Mapping[str, tuple[str, str]] = {
+    "input_tokens": ("input", ""),
+    "output_tokens": ("output", ""),
+    "cache_read.input_tokens": ("input_cached_tokens", "input"),
+    "cache_creation.input_tokens": ("input_cache_creation", "input"),
+    "reasoning.output_tokens": ("output_reasoning_tokens", "output"),
+}
+"""Tokens by the conventions, what Langfuse calls them, and in which of them they are counted, too."""
 
 _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
     "=": lambda text, value: text == value,
@@ -118,7 +129,8 @@ class LangfuseServer:
 def _observation(span: Any) -> dict[str, Any]:
     """A span as Langfuse takes it: what its attributes say goes before what OpenTelemetry says."""
     found: dict[str, Any] = {each.key: _value(each.value) for each in span.attributes}
-    costs = _parsed(found.get(f"{_PREFIX}cost_details", "{}"))
+    cost = found.get("gen_ai.usage.cost")
+    costs = _parsed(found.get(f"{_PREFIX}cost_details")) or ({} if cost is None else {"total": cost})
     begun, ended = (nanoseconds / 1e9 for nanoseconds in (span.start_time_unix_nano, span.end_time_unix_nano))
     parent = span.parent_span_id.hex() or None
     return {
@@ -126,6 +138,7 @@ def _observation(span: Any) -> dict[str, Any]:
         "traceId": span.trace_id.hex(),
         "parentObservationId": parent,
         "isRootObservation": parent is None or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
+        "traceName": found.get("langfuse.trace.name"),
         "projectId": "p",
         "name": span.name,
         "type": str(found.get(f"{_PREFIX}type", "span")).upper(),
@@ -137,12 +150,32 @@ def _observation(span: Any) -> dict[str, Any]:
         "input": found.get(f"{_PREFIX}input"),
         "output": found.get(f"{_PREFIX}output"),
         "metadata": _below(found, f"{_PREFIX}metadata."),
-        "model": found.get(f"{_PREFIX}model.name"),
-        "modelParameters": _parsed(found.get(f"{_PREFIX}model.parameters", "{}")),
-        "usageDetails": _parsed(found.get(f"{_PREFIX}usage_details", "{}")),
+        "model": found.get(f"{_PREFIX}model.name") or found.get("gen_ai.response.model"),
+        "modelParameters": _parsed(found.get(f"{_PREFIX}model.parameters")) or _request(found),
+        "usageDetails": _parsed(found.get(f"{_PREFIX}usage_details")) or _usage(found),
         "costDetails": costs,
         "totalCost": costs.get("total"),
+        "completionStartTime": _parsed(found.get(f"{_PREFIX}completion_start_time")),
+        "promptName": found.get(f"{_PREFIX}prompt.name"),
+        "promptVersion": found.get(f"{_PREFIX}prompt.version"),
     }
+
+
+def _request(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names of OpenTelemetry's conventions."""
+    options = {
+        name.removeprefix("gen_ai.request."): value for name, value in found.items() if name.startswith("gen_ai.request.")
+    }
+    return {name: value for name, value in options.items() if name != "model"}
+
+
+def _usage(found: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens by the names of OpenTelemetry's conventions, by which those of the cache are of the input, too."""
+    usage = {name: found[f"gen_ai.usage.{theirs}"] for theirs, (name, _) in _USAGE.items() if f"gen_ai.usage.{theirs}" in found}
+    for name, whole in _USAGE.values():
+        if whole in usage and name in usage:
+            usage[whole] -= usage[name]
+    return usage
 
 
 def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
