@@ -94,7 +94,8 @@ def test_that_holds_however_the_item_is_tried(mode: str, target: Any, options: A
     edge = vmap(target, batch_key="xs", out_key="ys", name="fan", **options)
     with observed() as seen:
         run(graph_of(edge, checkpointer=InMemorySaver()), {"xs": list(range(20))}, mode, thread() | seen.config(True))
-        assert sorted(each.item for each in seen.typed("GENERATION")) == list(range(20))
+        items = [each.item for each in seen.typed("GENERATION")]
+        assert sorted(set(items) if "hedge" in options else items) == list(range(20)), "a slow item may have a second call"
 
 
 @pytest.mark.parametrize("target", PASSING)

@@ -157,13 +157,19 @@ def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: 
 
 
 def writer_of(node: RunnableConfig) -> Writer | None:
-    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace."""
+    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace.
+
+    What is written in a graph that an item runs has that graph's namespace, as under a `Send`.
+    """
     runtime: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
     if runtime is None:
         return None
-    writer = runtime.stream_writer
+    writer, depth = runtime.stream_writer, _depth_of(node)
 
     def write(event: Any) -> None:
+        if _depth_of(var_child_runnable_config.get() or {}) > depth + 1:  # than that of a task of the edge
+            writer(event)
+            return
         token = var_child_runnable_config.set(node)
         try:
             writer(event)
@@ -171,6 +177,11 @@ def writer_of(node: RunnableConfig) -> Writer | None:
             var_child_runnable_config.reset(token)
 
     return write
+
+
+def _depth_of(config: RunnableConfig) -> int:
+    """How many graphs there are around what runs with this config."""
+    return config.get("configurable", {}).get("checkpoint_ns", "").count("|")
 
 
 def is_inside_item(config: RunnableConfig) -> bool:

@@ -206,6 +206,10 @@ def _edges_inside_stop() -> Generator[None, None, None]:
         current_item.reset(token)
 
 
+@_check.arguments(
+    **dict.fromkeys(("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."),
+    budget="A budget goes around the run: with budget(...).",
+)
 def reduce_edge(
     *,
     input_key: str,

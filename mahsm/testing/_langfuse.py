@@ -198,7 +198,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _matches(observation: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    filters = json.loads(query["filter"]) if "filter" in query else []
+    filters: list[dict[str, Any]] = json.loads(query["filter"]) if "filter" in query else []
     given = [{"column": name, "value": query[name]} for name in ("name", "type", "level", "traceId") if name in query]
     return all(_fits(observation, each) for each in (filters or given))
 
