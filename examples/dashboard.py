@@ -1,4 +1,4 @@
-"""What a dashboard of edges shows, asked of Langfuse's public API: cost, errors, retries, 429s, cache hits, budgets, the slowest items.
+"""What a dashboard of edges shows, asked of Langfuse's public API: cost, errors, 429s, cache hits, budgets, the slowest item.
 
 The traces go to a server on loopback that answers as Langfuse does. With your own project, take its URL and keys, and leave out
 all that stands before `observations`.
@@ -7,7 +7,7 @@ Run it:  python examples/dashboard.py
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any, TypedDict
 
 import dspy
@@ -103,10 +103,10 @@ def table(url: str, keys: tuple[str, str]) -> None:
     for edge, facts in sorted(runs.items()):
         errors = total(facts, "errors") / total(facts, "finished")
         counts = [int(total(facts, name)) for name in ("retries", "rate_limited", "cached_items")]
-        ended = [each["ended"] for each in facts if "ended" in each]
+        ended = Counter(each["ended"] for each in facts if "ended" in each)
         print(
             f"{edge:12}{len(facts):4} {int(total(facts, 'fan_out')):5} {errors:6.0%} {counts[0]:7} {counts[1]:4} {counts[2]:6} "
-            f"{total(facts, 'cost_usd'):9.5f}  {' and '.join(f'{ended.count(one)} by {one}' for one in sorted(set(ended))) or '-'}"
+            f"{total(facts, 'cost_usd'):9.5f}  {', '.join(f'{count} by {one}' for one, count in ended.items()) or '-'}"
         )
     items = observations(url, keys, "basic,metadata,metrics", of_type("SPAN"))
     slowest = max(items, key=lambda item: item["latency"])
