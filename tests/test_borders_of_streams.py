@@ -862,6 +862,15 @@ async def test_events_of_a_compiled_edge_are_its_runs() -> None:
 # as_completed.
 
 
+@pytest.mark.parametrize("config", [None, {}])
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 1}, {"on_error": "drop"}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize("out_key", ["a", ["a"], ["a", "b"]], ids=str)
+async def test_items_that_write_several_keys_are_given_as_they_finish(out_key: Any, options: Any, config: Any) -> None:
+    edge = work(lambda state: {"a": state["item"], "b": 2}, out_key=out_key, **options)
+    items = [index async for index, _ in edge.as_completed({"xs": [1, 2, 3]}, config)]
+    assert sorted(items) == [0, 1, 2]
+
+
 def problems() -> list[Any]:
     found: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(

@@ -184,7 +184,8 @@ class Edge(Node):
         """
         if self._items is None:
             raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
-        async with aclosing(finished_items(self._items, lambda: self.ainvoke(state, config))) as items:
+        edge = self._lists if config is None and self.has_several_keys else self  # which `ainvoke` runs
+        async with aclosing(finished_items(edge._items, lambda: edge.ainvoke(state, self._called(config)))) as items:
             async for finished in items:
                 yield finished
 

@@ -166,6 +166,8 @@ def begin_attempt(*, calls: bool = True) -> None:
     """
     held = _spendings.get()
     for spending in held:
+        if not calls:
+            spending.begun()  # perhaps with the last call that there was
         spending.check()
     if not calls:
         return
