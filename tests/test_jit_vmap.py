@@ -61,6 +61,7 @@ def test_keys_of_the_state_are_shared() -> None:
         over(target).invoke({"xs": [1.0], "on": True})
 
 
+@pytest.mark.filterwarnings("ignore:jit_fn. compiled")  # for each kind, and that is what is tried here
 def test_what_items_give_is_what_the_edge_gives_for_each() -> None:
     """Of mixed kinds, shapes and static values, in order, to 1e-6."""
 
@@ -96,6 +97,7 @@ values = st.one_of(
 )
 
 
+@pytest.mark.filterwarnings("ignore:jit_lambda. compiled")
 @settings(deadline=None, max_examples=30)
 @given(st.lists(values, max_size=12))
 def test_any_mix_of_values_keeps_its_order(xs: list[Any]) -> None:

@@ -7,7 +7,7 @@
 - `_modules`   functions that hold arrays
 - `_devices`   where it runs
 - `_outputs`   what comes out
-- `_compiles`  counting compilations
+- `_compiles`  counting compilations; `_storms`: a warning where there are too many
 - `_reasons`   why a function cannot be compiled, in words
 - `_eager`     the same without JAX
 

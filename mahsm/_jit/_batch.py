@@ -13,7 +13,8 @@ from mahsm._jit._jax import jax
 from mahsm._jit._outputs import plain
 from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program
 from mahsm._jit._ragged import check_padding, cut
-from mahsm._jit._values import LEAF, Leaf
+from mahsm._jit._storms import shape_of
+from mahsm._jit._values import LEAF, Leaf, is_exact
 from mahsm._state import read
 from mahsm._types import Overlay, State
 from mahsm.errors import EdgeError, StateError
@@ -149,7 +150,7 @@ class Batch:
             at = len(inputs.leaves) - bool(self._spec.ragged)
             inputs.leaves[at:at] = seeds
             flags = self._flags(inputs, mapped, ragged=ragged)
-            shapes = tuple(_shape(leaf) for leaf, flag in zip(inputs.leaves, flags, strict=True) if flag)
+            shapes = tuple(shape_of(leaf) for leaf, flag in zip(inputs.leaves, flags, strict=True) if flag)
             group = groups.setdefault((inputs.parts, shapes), _Group(inputs, flags, [], []))
             group.places.append(place)
             group.members.append(inputs)
@@ -276,7 +277,7 @@ def _stacked(column: list[Any]) -> Any:
         array = np.asarray(column)
     except ValueError:
         return None
-    return array if array.dtype.kind in "biuf" else None
+    return array if array.dtype.kind in "biuf" and is_exact(array) else None
 
 
 def _columns(group: _Group, members: Sequence[Sequence[Leaf]], *, x64: bool) -> list[Any]:
@@ -304,11 +305,6 @@ def _with_last(column: Any) -> Any:
         return column
     library: Any = np if isinstance(column, np.ndarray) else jax.numpy
     return library.concatenate([column, library.broadcast_to(column[-1:], (size - count, *column.shape[1:]))])
-
-
-def _shape(leaf: Leaf) -> Any:
-    kind = cast("type[Any]", type(leaf))
-    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else kind
 
 
 def _is_random_key(leaf: Leaf) -> bool:

@@ -1,5 +1,6 @@
 """Compiled functions of a state: one compilation for each structure and shape of what goes in."""
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from mahsm._jit._outputs import converter
 from mahsm._jit._ragged import check_padding, cut, ragged_axes
 from mahsm._jit._reasons import check_purity, explained, tracing
 from mahsm._jit._spec import JitSpec
+from mahsm._jit._storms import Storms
 from mahsm._jit._values import Leaf, Part
 from mahsm._types import Overlay, State
 
@@ -22,7 +24,10 @@ Outcome: TypeAlias = dict[str, Any] | Exception
 """What the functions write for a state, or why they could not."""
 
 _MOST_STRUCTURES = 256
-"""Structures of inputs that are kept compiled; whoever has more, has static values that should be dynamic."""
+"""Structures of inputs that are kept compiled; beyond it, the least recently used one is dropped."""
+
+_MOST_SHAPES = 256
+"""Shapes of one structure that are kept compiled; beyond it, the structure begins anew."""
 
 
 _config: Any = jax.config
@@ -36,15 +41,21 @@ class Compiled:
         parts: The part of each key.
         batched: For many states at once: which leaves differ from state to state; else None.
         places: Where each leaf goes, or None for where JAX puts it.
+
+    Attributes:
+        used: A number that grows with each use.
+        compiles: How often JAX has compiled it.
     """
 
     def __init__(
         self, program: "Program", parts: Sequence[Part], batched: Sequence[bool] | None, places: list[Any] | None
     ) -> None:
         self._program = program
-        self._parts = parts
+        self.parts = parts
         self._batched = batched
         self.size_checked = False
+        self.used = 0
+        self.compiles = 0
         self._checked: set[tuple[Any, ...]] = set()
         self._axes: dict[tuple[Any, ...], Any] = {}
         self.single = self.traced(parts)
@@ -79,7 +90,7 @@ class Compiled:
         run = self.single if parts is None else self.traced(parts)
         left = list(leaves)
         if parts is not None:  # some of which are static now, and have no leaves
-            left = _without(self._parts, parts, left)
+            left = _without(self.parts, parts, left)
         return jax.eval_shape(run, self._program.modules.resident, left)
 
     def check(self, leaves: Sequence[Leaf]) -> None:
@@ -97,11 +108,11 @@ class Compiled:
                 one = leaves
                 if self._batched is not None:
                     one = [leaf[0] if each else leaf for leaf, each in zip(leaves, self._batched, strict=True)]
-                told = explained(error, spec, self._parts, one, lambda parts: self.shapes(one, parts))
+                told = explained(error, spec, self.parts, one, lambda parts: self.shapes(one, parts))
                 if told is error:
                     raise
                 raise told from error
-            again = self._all(self.traced(self._parts))
+            again = self._all(self.traced(self.parts))
             check_purity(self._program.spec.name, lambda: jax.make_jaxpr(again)(resident, leaves), first.jaxpr)
 
     def axes(self, reader: Reader, inputs: Inputs) -> Any:
@@ -136,9 +147,11 @@ class Program:
         self.reader = Reader(spec, self.placement.devices)
         self.modules = Modules(spec, self.placement)
         self.compiles = Compiles(self.name)
+        self._storms = Storms(spec)
         self.convert = converter(spec.name, spec.output)
         self._x64 = spec.x64
         self._compiled: dict[Any, Compiled] = {}
+        self._uses = itertools.count(1)
         self._lock = threading.RLock()
 
     @property
@@ -180,8 +193,17 @@ class Program:
         else:
             with jax.enable_x64(self._x64):
                 outputs = compiled.run(self.modules.resident, leaves)
-        self.compiles.count(call=call)
+        compiled.used = next(self._uses)
+        if (new := self.compiles.count(call=call)) and call:
+            self._compiled_anew(compiled, new, leaves)
         return outputs
+
+    def _compiled_anew(self, compiled: Compiled, new: int, leaves: Sequence[Leaf]) -> None:
+        compiled.compiles += new
+        if compiled.compiles > _MOST_SHAPES:
+            with self._lock:
+                self._compiled = {key: each for key, each in self._compiled.items() if each is not compiled}
+        self._storms.note(new, self.compiles.stats.calls, compiled.parts, leaves)
 
     def _prepared(self, inputs: Inputs) -> Compiled:
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)
@@ -194,8 +216,9 @@ class Program:
                 made = make()
                 with x64_pinned(self.spec.x64):
                     made.check(leaves)
+                made.used = next(self._uses)
                 if len(self._compiled) >= _MOST_STRUCTURES:
-                    del self._compiled[next(iter(self._compiled))]
+                    del self._compiled[min(self._compiled, key=lambda each: self._compiled[each].used)]
                 self._compiled[key] = made
             return self._compiled[key]
 
