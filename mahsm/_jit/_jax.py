@@ -3,5 +3,6 @@
 from typing import Any
 
 import jax as _jax
+import jax.extend  # `jax.extend` is no attribute before
 
 jax: Any = _jax

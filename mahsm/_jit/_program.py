@@ -10,6 +10,7 @@ import numpy as np
 from mahsm._jit._compiles import Compiles, JitStats
 from mahsm._jit._devices import Placement, x64_pinned
 from mahsm._jit._inputs import Inputs, Reader
+from mahsm._jit._integers import in_64_bits
 from mahsm._jit._jax import jax
 from mahsm._jit._modules import Modules
 from mahsm._jit._outputs import converter
@@ -83,7 +84,7 @@ class Compiled:
                 keys = {name: jax.random.fold_in(key, index) for name, key in keys.items()}
             return spec.run([module.build(those) for module in modules], values, mask, keys)
 
-        return run
+        return run if spec.x64 else in_64_bits(run)
 
     def shapes(self, leaves: Sequence[Leaf], parts: Sequence[Part] | None = None) -> Any:
         """The shapes of the outputs of one state."""
