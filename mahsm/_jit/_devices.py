@@ -91,6 +91,20 @@ class Placement:
             return [self._whole] * len(leaves)
         return [self._whole if np.ndim(leaf) == 0 else self._even(key, leaf) for leaf in leaves]
 
+    def of_rows(self, flags: Sequence[bool]) -> list[Any]:
+        """The places of leaves of many states, of which those that differ from state to state are spread over the mesh."""
+        return [self._spread if flag else self._whole for flag in flags]
+
+    def kept(self, key: str, leaves: Sequence[Leaf]) -> list[Leaf]:
+        """The arrays of a key where they are computed with, to be used more than once."""
+        from mahsm._jit._jax import jax
+
+        with x64_pinned(self._spec.x64):
+            return [
+                jax.device_put(leaf, place) if isinstance(leaf, np.ndarray) else leaf
+                for leaf, place in zip(leaves, self.of(key, leaves), strict=True)
+            ]
+
     def _even(self, key: str, leaf: Leaf) -> Any:
         if leaf.shape[0] % self.devices:
             raise EdgeError(

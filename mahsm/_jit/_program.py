@@ -53,7 +53,7 @@ class Compiled:
     ) -> None:
         self._program = program
         self.parts = parts
-        self._batched = batched
+        self.batched = batched
         self.size_checked = False
         self.used = 0
         self.compiles = 0
@@ -65,8 +65,8 @@ class Compiled:
 
     def _all(self, single: Callable[..., Any]) -> Callable[..., Any]:
         """A function of one state as one of all that are computed at once."""
-        if self._batched is not None:
-            single = jax.vmap(single, in_axes=(None, [0 if each else None for each in self._batched]))
+        if self.batched is not None:
+            single = jax.vmap(single, in_axes=(None, [0 if each else None for each in self.batched]))
         single.__name__ = self._program.name
         return single
 
@@ -107,8 +107,8 @@ class Compiled:
             except Exception as error:
                 spec = self._program.spec
                 one = leaves
-                if self._batched is not None:
-                    one = [leaf[0] if each else leaf for leaf, each in zip(leaves, self._batched, strict=True)]
+                if self.batched is not None:
+                    one = [leaf[0] if each else leaf for leaf, each in zip(leaves, self.batched, strict=True)]
                 told = explained(error, spec, self.parts, one, lambda parts: self.shapes(one, parts))
                 if told is error:
                     raise
@@ -173,11 +173,17 @@ class Program:
         convert = self.convert
         return {key: convert(value) for key, value in outputs.items()}
 
-    def batch(self, state: State, overlays: Sequence[Overlay]) -> list[Outcome]:
-        """What they write for each of many states at once: a common one, with something of each laid over it."""
+    def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[Outcome]:
+        """What they write for each of many states: a common one, with something of each laid over it.
+
+        Args:
+            state: The common state.
+            overlays: What is laid over it.
+            size: How many are computed at once; None for all.
+        """
         from mahsm._jit._batch import Batch
 
-        return Batch(self, state, overlays).run()
+        return Batch(self, state, overlays, size).run()
 
     def warmup(self, state: Mapping[str, Any]) -> None:
         """Compile for a state like this one, without computing."""
@@ -204,7 +210,7 @@ class Program:
         if compiled.compiles > _MOST_SHAPES:
             with self._lock:
                 self._compiled = {key: each for key, each in self._compiled.items() if each is not compiled}
-        self._storms.note(new, self.compiles.stats.calls, compiled.parts, leaves)
+        self._storms.note(new, self.compiles.stats.calls, compiled.parts, compiled.batched, leaves)
 
     def _prepared(self, inputs: Inputs) -> Compiled:
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)

@@ -27,32 +27,44 @@ class Storms:
         self._warned = False
         self._seen: deque[dict[str, tuple[Part, Any]]] = deque(maxlen=_MOST + 1)
 
-    def note(self, compiles: int, calls: int, parts: Sequence[Part], leaves: Sequence[Leaf]) -> None:
+    def note(
+        self, compiles: int, calls: int, parts: Sequence[Part], batched: Sequence[bool] | None, leaves: Sequence[Leaf]
+    ) -> None:
         """A call has compiled; warn if too many do.
 
         Args:
             compiles: How often it has compiled.
             calls: How many calls there were so far.
             parts: The part of each key.
+            batched: For many states at once: which leaves differ from state to state. How many states there are is no storm,
+                since they are padded.
             leaves: The leaves of all keys, and what comes after them.
         """
         if self._warned:
             return
         with self._lock:
+            found = self._of_keys(parts, batched or [False] * len(leaves), leaves)
+            if found in self._seen:
+                return
             self._compiles += compiles
-            self._seen.append(self._of_keys(parts, leaves))
+            self._seen.append(found)
             if self._warned or self._compiles <= _MOST or 3 * self._compiles <= calls:
                 return
             self._warned = True
-            found = self._changing()
+            why = self._changing()
             self._seen.clear()
-        warnings.warn(f"{self._spec.name}: compiled {self._compiles} times in {calls} calls. {found}", stacklevel=3)
+        warnings.warn(f"{self._spec.name}: compiled {self._compiles} times in {calls} calls. {why}", stacklevel=3)
 
-    def _of_keys(self, parts: Sequence[Part], leaves: Sequence[Leaf]) -> dict[str, tuple[Part, Any]]:
+    def _of_keys(self, parts: Sequence[Part], batched: Sequence[bool], leaves: Sequence[Leaf]) -> dict[str, tuple[Part, Any]]:
         found: dict[str, tuple[Part, Any]] = {}
         at = 0
         for key, part in zip(self._spec.reads, parts, strict=True):
-            found[key] = part, tuple(map(shape_of, leaves[at : at + part.leaves]))
+            shapes = map(shape_of, leaves[at : at + part.leaves])
+            rows = batched[at : at + part.leaves]
+            found[key] = (
+                part,
+                tuple((shape[0][1:], shape[1]) if row else shape for shape, row in zip(shapes, rows, strict=True)),
+            )
             at += part.leaves
         return found
 

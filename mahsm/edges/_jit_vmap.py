@@ -38,8 +38,8 @@ _MEANINGLESS = {
 """What holds for calls, and their values when nothing was said: here are no calls."""
 
 
-def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
-    """An edge that computes the target for all items at once.
+def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None) -> Edge:
+    """An edge that computes the target for all items at once, or for `batch_size` of them at a time.
 
     Raises:
         EdgeError: for arguments that mean nothing where no item is called by itself.
@@ -56,7 +56,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
             f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which gives one value of "
             "each. Name one out_key, and let progress be True or False."
         )
-    lowered = _JitVmap(spec, target, spec.out_key)
+    lowered = _JitVmap(spec, target, spec.out_key, batch_size)
     inherited = () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
         lowered.run,
@@ -70,8 +70,9 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
 
 
 class _JitVmap:
-    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str) -> None:
+    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str, batch_size: int | None) -> None:
         self._spec = spec
+        self._batch_size = batch_size
         self._out_key = out_key
         self._target = target
 
@@ -100,7 +101,7 @@ class _JitVmap:
         good = [overlay for overlay in overlays if type(overlay) is not _Failed]
         if good:
             self._check_reads(good[0])
-        outcomes = iter(self._target.program.batch(spec.inherited(values), good) if good else ())
+        outcomes = iter(self._target.program.batch(spec.inherited(values), good, self._batch_size) if good else ())
         updates = [overlay if type(overlay) is _Failed else _settled(next(outcomes)) for overlay in overlays]
         entries = _each(spec.entry, updates)
         failed = {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
