@@ -17,7 +17,7 @@ from mahsm._jit._devices import x64_pinned
 from mahsm._jit._inputs import Inputs
 from mahsm._jit._jax import jax
 from mahsm._jit._outputs import plain
-from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program
+from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program, own
 from mahsm._jit._ragged import check_padding, cut, rows_of
 from mahsm._jit._storms import shape_of
 from mahsm._jit._values import LEAF, Leaf, is_exact
@@ -123,7 +123,7 @@ class Batch:
                     f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and "
                     "so draw the same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
                 )
-            found[key] = Inputs((part,), leaves)
+            found[key] = Inputs((part,), own(leaves) if self._spec.output == "jax" else leaves)
         return found
 
     def _quick_group(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> _Group | None:
@@ -222,6 +222,8 @@ class Batch:
         if spec.ragged:
             self._keep_ragged(group, compiled, outputs, columns)
             return
+        if program.is_far:
+            outputs = jax.device_get(outputs)
         first, *others = outputs.items()
         found: list[Outcome] = [{first[0]: row} for row in self._rows(first[1], len(group.places))]
         for name, value in others:

@@ -17,20 +17,18 @@ def converter(name: str, output: Output) -> Callable[[Any], Any]:
     Args:
         name: Whose output it is.
         output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and numbers; "jax": as
-            it is, once it is computed.
+            it is, computed or not.
     """
     if output == "jax":
-        return _ready
+        return _as_it_is
     return partial(_walk, _listed if output == "python" else plain, name)
 
 
 _USUAL = frozenset(np.dtype(name) for name in ("float32", "int32", "bool", "float64", "int64"))
 
 
-def _ready(value: Any) -> Any:
-    from mahsm._jit._jax import jax
-
-    return jax.block_until_ready(value)
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def plain(value: Any, name: str) -> Any:

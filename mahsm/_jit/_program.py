@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,8 +18,8 @@ from mahsm._jit._outputs import converter
 from mahsm._jit._ragged import check_padding, cut, ragged_axes
 from mahsm._jit._reasons import check_purity, explained, tracing
 from mahsm._jit._spec import JitSpec
-from mahsm._jit._storms import Storms
-from mahsm._jit._values import Leaf, Part
+from mahsm._jit._storms import Storms, shape_of
+from mahsm._jit._values import Leaf, Part, is_small
 from mahsm._types import Overlay, State
 
 Outcome: TypeAlias = dict[str, Any] | Exception
@@ -30,6 +31,9 @@ _MOST_STRUCTURES = 256
 _MOST_SHAPES = 256
 """Shapes of one structure that are kept compiled; beyond it, the structure begins anew."""
 
+
+_SHORT = 0.001
+"""Seconds that an event loop can wait; a thread takes half of it to begin, on a busy machine."""
 
 _config: Any = jax.config
 
@@ -44,6 +48,7 @@ class Compiled:
         places: Where each leaf goes, or None for where JAX puts it.
 
     Attributes:
+        seconds: What a call took, last, for each of its shapes; reading the state included.
         used: A number that grows with each use.
         compiles: How often JAX has compiled it.
     """
@@ -54,6 +59,7 @@ class Compiled:
         self._program = program
         self.parts = parts
         self.batched = batched
+        self.seconds: dict[Any, float] = {}
         self.size_checked = False
         self.used = 0
         self.compiles = 0
@@ -150,7 +156,9 @@ class Program:
         self.compiles = Compiles(self.name)
         self._storms = Storms(spec)
         self.convert = converter(spec.name, spec.output)
+        self.is_far = self.placement.is_far and spec.output != "jax"
         self._x64 = spec.x64
+        self._waits = spec.output != "jax"
         self._compiled: dict[Any, Compiled] = {}
         self._uses = itertools.count(1)
         self._lock = threading.RLock()
@@ -165,13 +173,38 @@ class Program:
 
     def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """What the functions write."""
-        inputs = self.reader.read(state)
+        return self._call(self.reader.read(state))
+
+    def _call(self, inputs: Inputs) -> dict[str, Any]:
         compiled = self._compiled.get(inputs.parts) or self._prepared(inputs)
-        outputs = self.computed(compiled, inputs.leaves)
+        leaves = inputs.leaves if self._waits else own(inputs.leaves)
+        outputs = self.computed(compiled, leaves)
         if self.spec.ragged:
             return self._without_padding(compiled, inputs, outputs)
         convert = self.convert
+        if self.is_far:
+            outputs = jax.device_get(outputs)  # all at once, and not one after the other
         return {key: convert(value) for key, value in outputs.items()}
+
+    def timed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same, and see how long it takes."""
+        began = perf_counter()
+        inputs = self.reader.read(state)
+        found = self._call(inputs)
+        if (compiled := self._compiled.get(inputs.parts)) is not None:
+            compiled.seconds[tuple(map(shape_of, inputs.leaves))] = perf_counter() - began
+        return found
+
+    def is_short(self, state: Mapping[str, Any]) -> bool:
+        """Whether it is known to be done in less time than a thread takes to begin. To see that, nothing large is read."""
+        if not all(is_small(state.get(key)) for key in self.spec.reads):
+            return False
+        try:
+            inputs = self.reader.read(state)
+        except Exception:  # noqa: BLE001  the call will raise it
+            return False
+        compiled = self._compiled.get(inputs.parts)
+        return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), 1.0) < _SHORT
 
     def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[Outcome]:
         """What they write for each of many states: a common one, with something of each laid over it.
@@ -248,6 +281,11 @@ class Program:
 
 OTHER_FILLS = (7, -7)
 """What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore it."""
+
+
+def own(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them may change them."""
+    return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
 
 
 def _shapes(inputs: Inputs) -> tuple[Any, ...]:

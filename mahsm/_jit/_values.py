@@ -80,7 +80,8 @@ class _Dict(Part):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[Any, Part]) -> None:
-        super().__init__(tuple((tagged(key), part) for key, part in parts.items()), _count(parts.values()))
+        plain = set(map(type, parts)) <= {str}
+        super().__init__((*(parts if plain else map(tagged, parts)), _tag_of(list(parts.values()))), _count(parts.values()))
         self._parts = parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -94,7 +95,7 @@ class _Sequence(Part):
     __slots__ = ("_kind", "_parts")
 
     def __init__(self, kind: type[Any], parts: Sequence[Part]) -> None:
-        super().__init__((kind, *parts), _count(parts))
+        super().__init__((kind, _tag_of(parts)), _count(parts))
         self._kind, self._parts = kind, parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -118,6 +119,11 @@ class _Tree(Part):
 
     def __repr__(self) -> str:
         return str(self._treedef)
+
+
+def _tag_of(parts: Sequence[Part]) -> Hashable:
+    """What tells parts from others; if all are leaves, quickly."""
+    return len(parts) if parts.count(LEAF) == len(parts) else tuple(parts)
 
 
 def _count(parts: Iterable[Part]) -> int:
@@ -289,8 +295,7 @@ class Values:
                     self._refuse_large(value, where)
                 leaves.append(self.array(array, where))
                 return LEAF
-        parts = [self.flatten(entry, leaves, f"{where}[{index}]") for index, entry in enumerate(value)]
-        return _Sequence(type(value), parts)
+        return _Sequence(type(value), self._entries(value, range(len(value)), leaves, where))
 
     def _refuse_large(self, value: Any, where: str) -> None:
         """See that no int beyond 63 bits is in a list that NumPy makes floats of."""
@@ -301,7 +306,17 @@ class Values:
             self._int(int(value), [], where)
 
     def _dict(self, value: dict[Any, Any], leaves: list[Leaf], where: str) -> Part:
-        return _Dict({key: self.flatten(entry, leaves, f"{where}[{key!r}]") for key, entry in value.items()})
+        return _Dict(dict(zip(value, self._entries(value.values(), value, leaves, where), strict=True)))
+
+    def _entries(self, values: Iterable[Any], keys: Iterable[Any], leaves: list[Leaf], where: str) -> list[Part]:
+        """The parts of the entries of a container, whose names are made only if one of them is wrong."""
+        get, other = self.rules.get, self._other
+        try:
+            return [get(cast("type[Any]", type(value)), other)(value, leaves, where) for value in values]
+        except StateError:
+            for key, value in zip(keys, values, strict=True):
+                self.flatten(value, [], f"{where}[{key!r}]")
+            raise
 
     def _other(self, value: Any, leaves: list[Leaf], where: str) -> Part:
         found = self._leaf(value, leaves, where)
@@ -349,6 +364,30 @@ class Values:
             leaves.append(value)
             return LEAF
         return None
+
+
+_SMALL = 1000
+"""Numbers, or entries, that are read in some hundred microseconds at most."""
+
+
+def is_small(value: Any) -> bool:
+    """Whether a value can be taken apart at once. This stops at what cannot."""
+    return _room_after(value, _SMALL) >= 0
+
+
+def _room_after(value: Any, room: int) -> int:
+    if isinstance(value, dict):
+        value = list(cast("dict[Any, Any]", value).values())
+    if not isinstance(value, list | tuple):
+        size: Any = getattr(value, "size", 1)
+        return room - 1 - (size // _SMALL if isinstance(size, int) else 0)
+    room -= len(cast("Sequence[Any]", value))
+    for entry in cast("Sequence[Any]", value):
+        if room < 0:
+            break
+        if not isinstance(entry, float | int):
+            room = _room_after(entry, room)
+    return room
 
 
 def is_exact(array: Any) -> bool:
