@@ -16,7 +16,7 @@ import numpy as np
 from mahsm._jit._devices import x64_pinned
 from mahsm._jit._inputs import Inputs
 from mahsm._jit._jax import jax
-from mahsm._jit._outputs import plain
+from mahsm._jit._outputs import begin_fetching, plain
 from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program, own
 from mahsm._jit._ragged import check_padding, cut, rows_of
 from mahsm._jit._storms import shape_of
@@ -96,8 +96,9 @@ class Batch:
 
     def _filled(self, rows: Sequence[Any]) -> list[Any]:
         """The rows, and the last one again and again until a bucket is full: rows do not see each other."""
-        size = self._size if len(rows) == self._size else rows_of(len(rows), self._devices)
-        return [*rows, *[rows[-1]] * (size - len(rows))]
+        count = len(rows)
+        size = count if count == self._size else rows_of(count, self._devices)
+        return [*rows, *[rows[-1]] * (size - count)]
 
     def _fail(self, places: Sequence[int], error: Exception) -> None:
         for place in places:
@@ -223,7 +224,7 @@ class Batch:
             self._keep_ragged(group, compiled, outputs, columns)
             return
         if program.is_far:
-            outputs = jax.device_get(outputs)
+            begin_fetching(outputs)
         first, *others = outputs.items()
         found: list[Outcome] = [{first[0]: row} for row in self._rows(first[1], len(group.places))]
         for name, value in others:
@@ -250,7 +251,7 @@ class Batch:
 
     def _rows(self, value: Any, count: int) -> list[Any]:
         """What each state gets of an output, as `Program` would give it."""
-        kind = type(value)
+        kind = cast("type[Any]", type(value))
         if kind is dict:
             keys, columns = list(value), [self._rows(entry, count) for entry in value.values()]
             return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else [{}] * count

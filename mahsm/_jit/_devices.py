@@ -77,7 +77,9 @@ class Placement:
         """Whether results have to be copied to where NumPy can read them."""
         from mahsm._jit._jax import jax
 
-        return (jax.devices()[0] if self._whole is None else next(iter(self._whole.device_set))).platform != "cpu"
+        whole: Any = self._whole
+        devices = jax.devices() if whole is None else list(whole.device_set)
+        return devices[0].platform != "cpu"
 
     def of_all(self, keys: Sequence[str], parts: Sequence[Part], leaves: Sequence[Leaf]) -> list[Any] | None:
         """The places of the leaves of all keys, and of what comes after them; None for where JAX puts them."""

@@ -182,11 +182,14 @@ def _scan(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
 def _while(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
     test, step = _opened(params["cond_jaxpr"]), _opened(params["body_jaxpr"])
     first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-    return jax.lax.while_loop(
-        lambda carry: _evaluated(*test, [*values[:first], *carry])[0],
-        lambda carry: _all_signed(_evaluated(*step, [*values[first:second], *carry])),
-        _all_signed(values[second:]),
-    )
+
+    def goes_on(carry: list[Any]) -> Any:
+        return _evaluated(*test, [*values[:first], *carry])[0]
+
+    def body(carry: list[Any]) -> list[Any]:
+        return _all_signed(_evaluated(*step, [*values[first:second], *carry]))
+
+    return jax.lax.while_loop(goes_on, body, _all_signed(values[second:]))
 
 
 def _cond(params: Mapping[str, Any], values: list[Any]) -> list[Any]:

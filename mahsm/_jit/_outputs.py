@@ -31,6 +31,14 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def begin_fetching(outputs: Any) -> None:
+    """Let all outputs be copied from their device at the same time. `jax.device_get` does so too, and copies once more."""
+    from mahsm._jit._jax import jax
+
+    for leaf in jax.tree.leaves(outputs):
+        leaf.copy_to_host_async()
+
+
 def plain(value: Any, name: str) -> Any:
     """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
     try:

@@ -14,7 +14,7 @@ from mahsm._jit._inputs import Inputs, Reader
 from mahsm._jit._integers import in_64_bits
 from mahsm._jit._jax import jax
 from mahsm._jit._modules import Modules
-from mahsm._jit._outputs import converter
+from mahsm._jit._outputs import begin_fetching, converter
 from mahsm._jit._ragged import check_padding, cut, ragged_axes
 from mahsm._jit._reasons import check_purity, explained, tracing
 from mahsm._jit._spec import JitSpec
@@ -183,7 +183,7 @@ class Program:
             return self._without_padding(compiled, inputs, outputs)
         convert = self.convert
         if self.is_far:
-            outputs = jax.device_get(outputs)  # all at once, and not one after the other
+            begin_fetching(outputs)
         return {key: convert(value) for key, value in outputs.items()}
 
     def timed(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Program:
         except Exception:  # noqa: BLE001  the call will raise it
             return False
         compiled = self._compiled.get(inputs.parts)
-        return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), 1.0) < _SHORT
+        return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), float("inf")) < _SHORT
 
     def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[Outcome]:
         """What they write for each of many states: a common one, with something of each laid over it.

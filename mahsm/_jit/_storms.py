@@ -72,7 +72,7 @@ class Storms:
         """Which key's static values, or shapes, change most."""
         counts = {(key, kind): len({one[key][kind] for one in self._seen}) for kind in (0, 1) for key in self._spec.reads}
         (key, kind), count = max(counts.items(), key=lambda entry: entry[1])
-        values = [one[key][kind] for one in self._seen]
+        values: list[Any] = [one[key][kind] for one in self._seen]
         seen = f"keeps changing: {count} in the last {len(values)} compilations, such as"
         if kind:
             return (
@@ -92,4 +92,4 @@ def shape_of(leaf: Leaf) -> Any:
 
 
 def _named(shapes: Sequence[Any]) -> str:
-    return ", ".join(f"{shape[1]}{list(shape[0])}" if isinstance(shape, tuple) else shape.__name__ for shape in shapes)
+    return ", ".join(shape.__name__ if isinstance(shape, type) else f"{shape[1]}{list(shape[0])}" for shape in shapes)
