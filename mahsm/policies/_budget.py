@@ -29,7 +29,7 @@ class Budget:
         usd: US dollars, > 0.
         tokens: Tokens in and out, > 0.
         seconds: Seconds from the beginning of the run or block, > 0.
-        calls: Calls of models, >= 1; a target that calls none counts as one.
+        calls: Calls of models, >= 1; a target that calls none counts as one, unless it holds a graph.
         prices: From a model's name to US dollars per million tokens, in and out.
 
     Raises:
@@ -107,7 +107,7 @@ class Spending(Meter):
             raise BudgetExceeded(*self.exceeded.args)
 
     def begun(self) -> None:
-        """An attempt has begun, perhaps with the last call that there was."""
+        """Something has begun, or is to begin: end it if all calls are made."""
         if self.most_calls is not None and self.calls >= self.most_calls:
             self._exceed(f"{self.calls} of {self.most_calls:g} calls are made")
 
@@ -166,6 +166,7 @@ def begin_attempt(*, calls: bool = True) -> None:
     """
     held = _spendings.get()
     for spending in held:
+        spending.begun()  # the calls of a graph are counted when it makes them, after its attempt has begun
         spending.check()
     if not calls:
         return
