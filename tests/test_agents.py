@@ -466,7 +466,7 @@ def test_a_budget_in_dollars_holds_agents_back(mode: str) -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_budget_of_calls_holds_agents_back(mode: str, *, wrapped: bool) -> None:
     agent = create_agent(FakeChatModel(asks_once), tools=[look_up])
-    target = (lambda state: agent.invoke(state)) if wrapped else agent  # noqa: PLW0108  a function that holds a graph
+    target = (lambda state: agent.invoke(state)) if wrapped else agent
     edge = edge_of(target, budget=Budget(calls=3), on_error="collect", max_concurrency=1)
     with mahsm.usage() as used:
         entries = run_edge(edge, "abcd", mode)

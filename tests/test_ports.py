@@ -288,6 +288,15 @@ async def test_items_as_they_finish(chunk_size: int | None, blocks: bool) -> Non
     assert (sorted(pairs) if blocks else pairs[::-1]) == [(0, 0), (1, 10), (2, 20), (3, 30)]
 
 
+@pytest.mark.parametrize("config", [None, {}])
+@pytest.mark.parametrize("keys", [["done"], ["done", "sources"]])
+async def test_items_of_several_keys_come_too(keys: list[str], config: Any) -> None:
+    edge = written(out_key=keys)
+    for one in (edge, edge.within(StateGraph(Report))):
+        pairs = await collected(one.as_completed({"sections": ["x"]}, config))
+        assert pairs == [(0, {key: {"done": ["X"], "sources": "[x]"}[key] for key in keys})]
+
+
 async def test_an_item_comes_while_others_run() -> None:
     go_on = asyncio.Event()
 
