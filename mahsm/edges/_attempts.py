@@ -69,15 +69,24 @@ class Attempts:
         adaptive: What sets the concurrency, if the edge finds it out.
         waits: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
+        end: Ends the run when its deadline, of so many seconds, is over: a timer does too, perhaps a little later.
     """
 
-    def __init__(self, spec: Tried, waits: Stops, left: LeftBehind, adaptive: Adaptive | None = None) -> None:
+    def __init__(
+        self,
+        spec: Tried,
+        waits: Stops,
+        left: LeftBehind,
+        end: Callable[[float], object],
+        adaptive: Adaptive | None = None,
+    ) -> None:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
         provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
         self._left = left
+        self._end = end
         self._spec = spec
         self._limited = limited
         self._retries = retry_budget(provider)
@@ -272,6 +281,8 @@ class Attempts:
 
     def _check_may_begin(self, admission: Admission | None) -> None:
         """Look once more before the target is called, now that nothing is waited for any more."""
+        if self._is_late():
+            self._end(self._spec.deadline or 0.0)
         try:
             self._check_waits()
             self._left.check(self._spec.name)
@@ -319,8 +330,11 @@ class Attempts:
 
     def _check_deadline(self) -> None:
         """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._is_late():
             raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""

@@ -19,7 +19,6 @@ from mahsm._slots import Closed, Slots
 from mahsm._state import as_dict
 from mahsm._types import State, Update
 from mahsm._watch import watched
-from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
@@ -204,8 +203,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             for spending in spendings():
                 stack.enter_context(spending.stoppable(run.end))
             if self.deadline is not None:
-                over = partial(deadline_is_over, self.name, self.deadline)
-                stack.callback(_tasks.after(self.deadline, lambda: run.end(over())))
+                stack.callback(_tasks.after(self.deadline, partial(run.end_late, self.deadline)))
             yield run
 
     def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:

@@ -20,6 +20,7 @@ from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
 from mahsm._stops import Stops
 from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
 from mahsm.edges._heard import (
@@ -232,6 +233,10 @@ class EdgeRun(ABC):
         if cancel:
             self.inside.stop(reason)
             self._running.stop(reason)
+
+    def end_late(self, seconds: float) -> None:
+        """The same, because its deadline of so many seconds is over."""
+        self.end(deadline_is_over(self.name, seconds))
 
     @contextmanager
     def quiet_end(self) -> Generator[None, None, None]:

@@ -56,7 +56,7 @@ class ParallelRun(EdgeRun):
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._interrupted: set[str] = set()
-        self._attempts = {branch.name: Attempts(branch, self.waits, self.left) for branch in spec.branches}
+        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end_late) for branch in spec.branches}
 
     @property
     def threads(self) -> int:
