@@ -199,6 +199,53 @@ def test_nothing_begins_after_the_deadline_before_the_run_has_heard_of_it(mode: 
     assert {(y["message"], y["attempts"]) for y in ys[2:]} == {("edge: the deadline of 0.1 s is over", 0)}
 
 
+def test_a_step_that_takes_too_long_ends_a_run_that_is_awaited() -> None:
+    calls: list[int] = []
+
+    async def waits(state: dict[str, Any]) -> int:
+        calls.append(state["item"])
+        if state["item"] and len(calls) == 2:
+            await asyncio.Event().wait()
+        return state["item"]
+
+    graph = graph_of(edge_of(waits, max_concurrency=1), checkpointer=InMemorySaver())
+    graph.step_timeout = 1
+    with pytest.raises(TimeoutError):
+        run(graph, {"xs": [0, 1, 2]}, "async", thread())
+    graph.step_timeout = None
+    assert run(graph, None, "async", thread())["ys"] == [0, 1, 2]
+    assert calls == [0, 1, 1, 2]
+
+
+def test_a_run_that_blocks_is_told_nothing_of_a_step_that_takes_too_long() -> None:
+    calls: list[int] = []
+
+    def slow(state: dict[str, Any]) -> int:
+        calls.append(state["item"])
+        time.sleep(0.1)
+        return state["item"]
+
+    graph = graph_of(edge_of(slow, max_concurrency=1), checkpointer=InMemorySaver())
+    graph.step_timeout = 0.05
+    with pytest.raises(TimeoutError):
+        graph.invoke({"xs": [0, 1, 2]}, thread())
+    graph.step_timeout = None
+    assert graph.invoke(None, thread())["ys"] == [0, 1, 2]
+    assert calls == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_deadline_ends_a_step_before_it_takes_too_long(mode: str) -> None:
+    async def target(state: dict[str, Any]) -> int:
+        if state["item"]:
+            await asyncio.Event().wait()
+        return state["item"]
+
+    graph = graph_of(edge_of(target, deadline=0.1, on_error="drop"))
+    graph.step_timeout = 60
+    assert run(graph, {"xs": range(20)}, mode)["ys"] == [0]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_items_own_timeout_comes_first(mode: str) -> None:
     async def slow(_: Any) -> None:
