@@ -113,9 +113,8 @@ class EdgeGraph(ABC, Generic[RunT]):
         """Whether anything is tried again, so that clients must not do it too."""
         return False
 
-    @property
-    def watches(self) -> bool:
-        """Whether calls of models have to be seen."""
+    def watches(self, config: RunnableConfig) -> bool:
+        """Whether calls of models have to be seen in a run with this config."""
         return self.budget is not None or self.retries
 
     # One run.
@@ -185,7 +184,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
-            if self.watches or span is not None:
+            if self.watches(config) or span is not None:
                 stack.enter_context(watched(retries=not self.retries))
             config = span.config if span else config
             run = self._begin(state, config, shared)

@@ -33,7 +33,7 @@ from mahsm.edges._heard import (
     is_inside_item,
     translated,
     unheard,
-    writer_of,
+    writer_here,
 )
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
@@ -62,7 +62,6 @@ class EdgeRun(ABC):
         self, name: str, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int
     ) -> None:
         outer = current_item.get()
-        runtime = ambient_runtime()
         self.name = name
         self.state = state
         self.config = config
@@ -72,9 +71,9 @@ class EdgeRun(ABC):
         """What those who listen hear of it."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
-        self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
+        self.writer = writer_here(config)
         """The stream of the node that the edge is; inside of an item, that of the outer edge."""
-        self.is_node = runtime is not None and not is_inside_item(config)
+        self.is_node = ambient_runtime() is not None and not is_inside_item(config)
         """Whether it runs in a node of a graph, and not in an item, or alone."""
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""

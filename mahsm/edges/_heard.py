@@ -28,6 +28,7 @@ from langgraph.runtime import Runtime
 
 from mahsm import _left, _spans
 from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._items import Writer, current_item
 from mahsm.nodes._outlet import EDGE, ITEM
 
@@ -144,12 +145,23 @@ def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: 
     return cast("RunnableConfig", {**config, **seen, "metadata": metadata, "configurable": own})
 
 
+def is_streamed(writer: Writer | None) -> bool:
+    """Whether anybody streams what is written: for nobody, LangGraph has a writer that is a function which holds nothing."""
+    return getattr(writer, "__closure__", writer) is not None
+
+
+def writer_here(node: RunnableConfig) -> Writer | None:
+    """What writes to the stream of the node that runs with this config; or of the one that runs here, if it has none."""
+    here = ambient_runtime()
+    return writer_of(node) or (here.stream_writer if here else None)
+
+
 def writer_of(node: RunnableConfig) -> Writer | None:
     """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace."""
     runtime: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
-    if runtime is None:
-        return None
-    writer = runtime.stream_writer
+    writer = None if runtime is None else runtime.stream_writer
+    if writer is None or not is_streamed(writer):
+        return writer
 
     def write(event: Any) -> None:
         token = var_child_runnable_config.set(node)

@@ -20,7 +20,7 @@ from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_o
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listener
-from mahsm.edges._heard import HeardRun
+from mahsm.edges._heard import HeardRun, is_streamed, writer_here
 from mahsm.edges._one_by_one import run_one, run_one_async
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
@@ -164,10 +164,10 @@ class VmapGraph(EdgeGraph[VmapRun]):
     def retries(self) -> bool:
         return self.spec.retry is not None
 
-    @property
-    def watches(self) -> bool:
+    def watches(self, config: RunnableConfig) -> bool:
         spec = self.spec
-        return super().watches or spec.rate_limit is not None or spec.sample is not None or spec.target.reports
+        needed = spec.rate_limit is not None or spec.sample is not None or spec.target.reports
+        return needed or super().watches(config) or is_streamed(writer_here(config))
 
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec
