@@ -119,7 +119,7 @@ def test_no_branch_begins_after_the_timeout_of_all_before_the_run_has_heard_of_i
         await asyncio.Event().wait()
 
     branches = {"waits": waits, "next": lambda state: begun.append("next"), "last": lambda state: begun.append("last")}
-    edge = parallel(branches, scheduler="sequential", timeout=0.1, on_error="isolate", errors_key="errors", name="edge")
+    edge = parallel(branches, scheduler="sequential", timeout=0.5, on_error="isolate", errors_key="errors", name="edge")
     _tasks.limits_loop().call_soon_threadsafe(release.wait)  # where time is kept: it is busy, and comes too late
     try:
         update = run(edge, {}, mode)

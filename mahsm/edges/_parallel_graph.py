@@ -123,7 +123,7 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
         """One update; or a call of the user's `merge`, which is still to be made."""
         run.know(done)
         if self.spec.merge is None:
-            return self.spec.merger.update(run.updates(self.spec.plan.order))
+            return self.spec.merger.update(run.state, run.updates(self.spec.plan.order))
         updates = dict(run.updates([branch.name for branch in self.spec.branches]))
         return partial(self.spec.merge, run.state, updates)
 

@@ -213,7 +213,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
-        update = self.spec.update(outcomes.entries(), as_writes=run.is_node)
+        update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
         if self.spec.errors_key is None:
             return update
         errors = [outcomes.failed[place] for place in sorted(outcomes.failed)]

@@ -13,6 +13,7 @@ from mahsm._types import Overlay, State, Update
 from mahsm.edges._cache import DedupeKey
 from mahsm.edges._edge import StateReducer
 from mahsm.edges._stop_when import StopWhen
+from mahsm.edges._writes import update_of
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.limits import RateLimit
 from mahsm.nodes._example import item_keys
@@ -124,11 +125,11 @@ class VmapSpec:
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
         raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
 
-    def update(self, entries: list[Any], *, as_writes: bool) -> State | Command[Any]:
+    def update(self, entries: list[Any], state: State, *, as_writes: bool) -> State | Command[Any]:
         """What the edge gives back of its entries.
 
         Of several keys, each value that an item has written goes through the parent's reducer; a key without one gets the
-        list. With `as_writes` each is written as by a `Send`, since nobody knows what the parent reduces.
+        list. With `as_writes` each is written as by a `Send`, where nobody knows what the parent reduces.
         """
         if isinstance(self.out_key, str):
             return {self.out_key: entries}
@@ -140,7 +141,9 @@ class VmapSpec:
             return lists
         writes = [(key, value) for entry in entries for key, value in entry.items() if key in one_by_one]
         rest = [(key, values) for key, values in lists.items() if key not in one_by_one]
-        return Command(update=[*rest, *writes])
+        if self.reducers is None:
+            return Command(update=[*rest, *writes])
+        return update_of([*rest, *writes], self.reducers, state)
 
     def failures_allowed(self, total: int) -> int:
         """How many items may fail; negative if even without a failure too few could succeed."""
