@@ -100,17 +100,23 @@ class VmapSpec:
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
+        """What an item writes of the keys; nothing, if it gave nothing, or is a graph, whose state has keys of its own.
+
+        Raises:
+            MissingKeyError: if what it gave would be lost.
+        """
         try:
-            written = as_dict(cast("object", update))
+            written: State | None = {} if update is None else as_dict(cast("object", update))
         except StateError:
-            written = {}
-        found = {key: written[key] for key in self.out_keys if key in written}
-        if found:
+            written = None
+        found = {key: written[key] for key in self.out_keys if key in written} if written else {}
+        if found or written == {} or (written is not None and self.target.is_graph):
             return found
         keys = ", ".join(map(repr, self.out_keys))
         given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys."
+            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys, or None "
+            "to write nothing."
         )
 
     def _result(self, update: Update) -> Any:
@@ -120,10 +126,12 @@ class VmapSpec:
             return self.result(update)
         if isinstance(update, dict | Mapping) and self.result in update:
             return cast("Mapping[str, Any]", update)[self.result]
-        found = f"the target gave {shown(cast('object', update))}."
+        found, how = f"the target gave {shown(cast('object', update))}.", "pass a function of it."
         if isinstance(update, Mapping):
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
-        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
+        if update is None or isinstance(update, Mapping):
+            how = f"let items lack it: result=lambda update: (update or {{}}).get({self.result!r})."
+        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or {how}")
 
     def update(self, entries: list[Any], state: State, *, as_writes: bool) -> State | Command[Any]:
         """What the edge gives back of its entries.
