@@ -143,7 +143,7 @@ def stopped(error: BaseException, *, anywhere: bool = False) -> str | None:
         anywhere: Do not look whether it is the running task that was cancelled.
     """
     if isinstance(error, Closed):
-        return word_of(error.reason)
+        return word_of(error.reason if isinstance(error.reason, Exception) else reason_here())
     if not isinstance(error, asyncio.CancelledError) or not (anywhere or is_cancelled_here()):
         return None
     reason = reason_here()

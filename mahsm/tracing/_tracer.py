@@ -248,7 +248,7 @@ def _is_inside(observation: Any) -> bool:
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    """What calls of models took; a price that nobody knows is none, and not 0."""
+    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and not 0."""
     if not (usage.calls or usage.cached):
         return {}
     found: dict[str, Any] = {
@@ -259,4 +259,5 @@ def _used(usage: Usage) -> dict[str, Any]:
         "cache_hits": usage.cached,
         "unpriced": usage.unpriced,
     }
-    return found if usage.unpriced and not usage.usd else {**found, "cost_usd": round(usage.usd, 9)}
+    is_known = usage.usd or ((usage.tokens or usage.cached) and not usage.unpriced)
+    return {**found, "cost_usd": round(usage.usd, 9)} if is_known else found
