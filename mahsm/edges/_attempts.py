@@ -73,7 +73,12 @@ class Attempts:
     """
 
     def __init__(
-        self, spec: Tried, waits: Stops, left: LeftBehind, end: Callable[[BaseException], object], adaptive: Adaptive | None = None
+        self,
+        spec: Tried,
+        waits: Stops,
+        left: LeftBehind,
+        end: Callable[[BaseException], object],
+        adaptive: Adaptive | None = None,
     ) -> None:
         limited = None
         if spec.rate_limit is not None:
