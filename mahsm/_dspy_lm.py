@@ -64,6 +64,9 @@ class _WatchedSettings(Mapping[str, Any]):
             self._views[name] = known = value, make(self, value)
         return known[1]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._MAKERS or name in self._present
+
     def __iter__(self) -> Iterator[str]:
         return iter({**dict.fromkeys(self._MAKERS), **self._present})
 

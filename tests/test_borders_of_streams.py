@@ -945,3 +945,20 @@ async def test_two_loops_at_once_leave_nobody_listening() -> None:
     assert [item async for item in one] == [(1, 2)]
     assert [item async for item in two] == [(1, 4)]
     assert not listeners.get({})
+
+
+# Items that write nothing.
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_item_may_write_nothing(mode: str, reduced: bool, nothing: Any) -> None:
+    def odd(state: Any) -> Any:
+        return {"log": [state["item"]]} if state["item"] % 2 else nothing
+
+    sent = run(graph_of_sends(odd), {"xs": [1, 2, 3]}, mode)["log"]
+    if reduced:
+        assert run(graph_of(work(odd, out_key=["log"])), {"xs": [1, 2, 3]}, mode)["log"] == sent == [1, 3]
+    else:
+        assert run(work(odd, out_key=["log"]), {"xs": [1, 2, 3]}, mode) == {"log": [[1], [3]]}

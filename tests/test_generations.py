@@ -146,7 +146,7 @@ def test_no_key_goes_over_the_wire(kind: str, mode: str, places: list[str], vari
 
 
 @contextmanager
-def sent(kind: str) -> Iterator[tuple[Observed, Any]]:
+def sent(kind: str, *, scores: bool = False) -> Iterator[tuple[Observed, Any]]:
     """Trace to a server on loopback: with Langfuse's client, with its handler, too, or through OpenTelemetry alone."""
     if kind != "otel":
         with observed() as seen:
@@ -155,7 +155,7 @@ def sent(kind: str) -> Iterator[tuple[Observed, Any]]:
     with LangfuseServer() as server:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{server.url}/api/public/otel/v1/traces")))
-        tracing.use_otel(provider)
+        tracing.use_otel(provider, scores=scores)
         try:
             yield Observed(server, None), {}
         finally:
@@ -360,3 +360,25 @@ def test_streams_say_when_they_began_in_an_export(mode: str) -> None:
         (call,) = (attributes_of(span) for span in seen.server.spans if span.name == "fake")
         assert call["gen_ai.response.time_to_first_chunk"] >= 0
         assert call["langfuse.observation.completion_start_time"]
+
+
+def test_options_and_tools_have_their_names_in_an_export() -> None:
+    asks_with = dspy.Predict("item -> y", stop="END", response_format={"type": "json_object"})
+
+    def target(state: Any) -> Any:
+        return dspy.Tool(lambda x: x + 1, name="adds")(x=len(asks_with(item=state["item"]).y))
+
+    with ModelServer({"y": "one"}) as server, sent("otel") as (seen, _), dspy.context(lm=server.lm()):
+        vmap(target, batch_key="xs", out_key="ys").invoke({"xs": ["a"]})
+        found = {span.name: attributes_of(span) for span in seen.server.spans}
+    assert [value.string_value for value in found["fake"]["gen_ai.request.stop_sequences"].values] == ["END"]
+    assert (found["fake"]["gen_ai.output.type"], "gen_ai.request.response_format" in found["fake"]) == ("json", False)
+    assert (found["adds"]["gen_ai.operation.name"], found["adds"]["gen_ai.tool.name"]) == ("execute_tool", "adds")
+    assert (found["adds"]["gen_ai.tool.call.arguments"], found["adds"]["gen_ai.tool.call.result"]) == ('{"x": 3}', "4")
+
+
+def test_scores_are_attributes_of_an_export() -> None:
+    with sent("otel", scores=True) as (seen, _):
+        vmap(lambda state: 1 // state["item"], batch_key="xs", out_key="ys", name="fan", on_error="drop").invoke({"xs": [0, 1]})
+        (found,) = (attributes_of(span) for span in seen.server.spans if span.name == "vmap:fan")
+    assert (found["mahsm.score.error_rate"], found["langfuse.observation.type"]) == (0.5, "chain")

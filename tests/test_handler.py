@@ -5,6 +5,7 @@ import contextlib
 from typing import Any, TypedDict
 
 import dspy
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from mahsm import dspy_node, parallel, reduce_edge, tracing, vmap
 from mahsm.reducers import llm_judge_select
 from mahsm.testing import FakeLM, LangfuseServer
+from mahsm.tracing._cut import bounded
 from tests.helpers import MODES, graph_of, run, thread
 from tests.observations import Observed, observed
 
@@ -261,6 +263,15 @@ def test_small_states_are_shown_as_they_are(mode: str) -> None:
         run(graph_of(vmap(double, batch_key="xs", out_key="ys", name="fan")), {"xs": list(range(300))}, mode, seen.config(True))
         assert seen.one("LangGraph").row["input"] == f'{{"xs": {list(range(300))}}}'
         assert "(300 entries)" in seen.one("vmap:fan").row["input"]
+
+
+def test_states_that_are_large_in_other_ways_are_cut() -> None:
+    around: list[Any] = []
+    around.append(around)
+    assert bounded(np.zeros(100_001)) == "float64[100001]"
+    assert bounded({"xs": np.zeros(3)})["xs"].shape == (3,)
+    assert bounded([b"x" * 100_001]) == ["bytes[100001]"]
+    assert isinstance(bounded(around), list)
 
 
 def test_what_short_cuts_is_cut_by_a_handler_of_ones_own() -> None:

@@ -106,7 +106,7 @@ def test_a_resume_keeps_what_was_written(mode: str) -> None:
     assert sorted(calls) == ["a", "b", "c", "c"]
 
 
-@pytest.mark.parametrize("given", ["text", {"other": 1}, None])
+@pytest.mark.parametrize("given", ["text", {"other": 1}, 0])
 @pytest.mark.parametrize("mode", MODES)
 def test_an_item_writes_one_of_the_keys(mode: str, given: Any) -> None:
     edge = vmap(lambda state: given, batch_key="xs", out_key=["a", "b"], name="edge")

@@ -72,12 +72,20 @@ class Attempts:
         left: Counts the calls that the run leaves behind.
     """
 
-    def __init__(self, spec: Tried, waits: Stops, left: LeftBehind, adaptive: Adaptive | None = None) -> None:
+    def __init__(
+        self,
+        spec: Tried,
+        waits: Stops,
+        left: LeftBehind,
+        end: Callable[[BaseException], object],
+        adaptive: Adaptive | None = None,
+    ) -> None:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
         self.waits = waits
         self._left = left
+        self._end = end
         self._spec = spec
         self._limited = limited
         self._retries = retry_budget(None if spec.retry is None else self._provider())
@@ -283,6 +291,8 @@ class Attempts:
     def _check_may_begin(self, admission: Admission | None) -> None:
         """Look once more before the target is called, now that nothing is waited for any more."""
         try:
+            if self._is_late():
+                self._end(deadline_is_over(self._spec.name, self._spec.deadline or 0.0))
             self._check_waits()
             self._left.check(self._spec.name)
         except BaseException:
@@ -329,10 +339,15 @@ class Attempts:
 
     def _check_deadline(self) -> None:
         """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._is_late():
             if self._timings is not None:
                 self._timings.is_late = True
-            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
+            over = deadline_is_over(self._spec.name, self._spec.deadline or 0.0)
+            self._end(over)  # before the slot is free
+            raise over from None
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""

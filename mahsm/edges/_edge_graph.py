@@ -114,11 +114,6 @@ class EdgeGraph(ABC, Generic[RunT]):
         """Whether anything is tried again, so that clients must not do it too."""
         return False
 
-    @property
-    def watches(self) -> bool:
-        """Whether calls of models have to be seen."""
-        return self.budget is not None or self.retries
-
     # One run.
 
     def run(self, state: Any, config: RunnableConfig) -> Update:
@@ -194,8 +189,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
-            if self.watches or span is not None:
-                stack.enter_context(watched(retries=not self.retries))
+            stack.enter_context(watched(retries=not self.retries))
             config = span.config if span else config
             run = self._begin(state, config, shared)
             run.heard_as = heard

@@ -57,7 +57,7 @@ class ParallelRun(EdgeRun):
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
-        self._attempts = {branch.name: Attempts(branch, self.waits, self.left) for branch in spec.branches}
+        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end) for branch in spec.branches}
 
     @property
     def threads(self) -> int:

@@ -164,11 +164,6 @@ class VmapGraph(EdgeGraph[VmapRun]):
     def retries(self) -> bool:
         return self.spec.retry is not None
 
-    @property
-    def watches(self) -> bool:
-        spec = self.spec
-        return super().watches or spec.rate_limit is not None or spec.sample is not None or spec.target.reports
-
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec
         items = spec.items(state)

@@ -117,7 +117,7 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.waits, self.left, self.adaptive)
+        self._attempts = Attempts(spec, self.waits, self.left, self.end, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None

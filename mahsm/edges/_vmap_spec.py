@@ -94,22 +94,25 @@ class VmapSpec:
         return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`; of several keys, a dict of those that it has written."""
+        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of none."""
         found = self._result(update)
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
+        if update is None:
+            return {}
         try:
             written = as_dict(cast("object", update))
         except StateError:
             written = {}
         found = {key: written[key] for key in self.out_keys if key in written}
-        if found:
+        if found or (isinstance(update, Mapping) and not update):
             return found
         keys = ", ".join(map(repr, self.out_keys))
         given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys."
+            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys, or None "
+            "where there is nothing to write."
         )
 
     def _result(self, update: Update) -> Any:

@@ -154,11 +154,6 @@ class LangfuseBackend:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    @property
-    def public_key(self) -> str | None:
-        """Which client it is."""
-        return public_key_of(self.client)
-
     def begin(self, start: Start) -> Recorded:
         more: dict[str, Any] = {}
         if start.kind == "generation":
