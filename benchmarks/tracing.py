@@ -7,24 +7,32 @@ thread's of Langfuse's client, and no run waits for it.
 import asyncio
 import gc
 import logging
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 from langfuse import Langfuse
+from langgraph.graph import END, START, StateGraph
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from benchmarks import report
 from benchmarks.report import Figure
-from mahsm import _spans, tracing, vmap
+from mahsm import _spans, connect, tracing, vmap
 from mahsm.edges._edge_run import EdgeRun
 
 Rows = list[list[str]]
 LATENCY, CONCURRENCY = 0.05, 64
+CARD = re.compile(r"\b(?:\d{4}[ -]?){3}\d{4}\b")
+
+
+class State(TypedDict, total=False):
+    xs: list[int]
+    ys: list[int]
 
 
 def microseconds(rounds: int, number: int, run: Callable[[], Any]) -> float:
@@ -68,41 +76,54 @@ def waiting_edge() -> Any:
     return vmap(wait, batch_key="xs", out_key="ys", max_concurrency=CONCURRENCY, name="waits")
 
 
-def walls_of(rounds: int, count: int, client: Any) -> dict[str, float]:
-    """Seconds of the quickest run with traces off and on."""
-    edge = waiting_edge()
+def walls_of(rounds: int, count: int, client: Any, *, handler: bool = False) -> dict[str, float]:
+    """Seconds of the quickest run with traces off and on; with a handler, of a graph."""
+    run: Any = connect(StateGraph(State), START, waiting_edge(), END).compile() if handler else waiting_edge()
     walls = {"off": float("inf"), "on": float("inf")}
     for _ in range(rounds):
         for name in walls:
             tracing.use(client) if name == "on" else tracing.off()
+            config: Any = {"callbacks": [tracing.handler()]} if handler and name == "on" else {}
             gc.collect()
             began = time.perf_counter()
-            assert len(asyncio.run(edge.ainvoke({"xs": list(range(count))}))["ys"]) == count
+            assert len(asyncio.run(run.ainvoke({"xs": list(range(count))}, config))["ys"]) == count
             walls[name] = min(walls[name], time.perf_counter() - began)
     tracing.off()
     return walls
 
 
-def on(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
-    exporter = InMemorySpanExporter()
-    client = Langfuse(
-        public_key="pk-benchmark",
-        secret_key="sk",
-        base_url="http://127.0.0.1:9",
-        tracer_provider=TracerProvider(),
-        span_exporter=exporter,
-    )
-    walls = walls_of(rounds, count, client)
-    client.flush()
-    spans = len(exporter.get_finished_spans()) // rounds
-    client.shutdown()
-    rows = [
-        [f"{count:,} items of {LATENCY * 1000:.0f} ms, {CONCURRENCY} at once", "seconds", "spans"],
-        ["traces off", f"{walls['off']:.3f}", "0"],
-        ["traces on", f"{walls['on']:.3f}", str(spans)],
-    ]
-    figure = Figure(f"on, {count:,} items of {LATENCY * 1000:.0f} ms: wall / off", walls["on"] / walls["off"], 1.05)
-    return [figure], rows, {**walls, "spans": spans}
+def masked(*, data: Any, **_: Any) -> Any:
+    """A user's mask: no text with the number of a card."""
+    if isinstance(data, str):
+        return CARD.sub("****", data)
+    if isinstance(data, dict):
+        return {key: masked(data=value) for key, value in data.items()}
+    return [masked(data=value) for value in data] if isinstance(data, list) else data
+
+
+def on(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, dict[str, float]]]:
+    items = f"{count:,} items of {LATENCY * 1000:.0f} ms"
+    figures: list[Figure] = []
+    rows = [[f"{items}, {CONCURRENCY} at once", "traces off, s", "on, s", "spans"]]
+    found: dict[str, dict[str, float]] = {}
+    for kind, options in {"on": {}, "on, with handler and mask": {"mask": masked}}.items():
+        exporter = InMemorySpanExporter()
+        client = Langfuse(
+            public_key=f"pk-benchmark-{len(found)}",
+            secret_key="sk",
+            base_url="http://127.0.0.1:9",
+            tracer_provider=TracerProvider(),
+            span_exporter=exporter,
+            **options,
+        )
+        walls = walls_of(rounds, count, client, handler=bool(options))
+        client.flush()
+        spans = len(exporter.get_finished_spans()) // rounds
+        client.shutdown()
+        figures.append(Figure(f"{kind}, {items}: wall / off", walls["on"] / walls["off"], 1.05))
+        rows.append([kind, f"{walls['off']:.3f}", f"{walls['on']:.3f}", str(spans)])
+        found[kind] = {**walls, "spans": spans}
+    return figures, rows, found
 
 
 # Servers that are no good.

@@ -193,6 +193,8 @@ def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> A
         asked: What LangChain says of the model that is called.
     """
     usage: dict[str, Any] = {**(message.usage_metadata or {})}
+    inputs: dict[str, Any] = usage.get("input_token_details") or {}
+    outputs: dict[str, Any] = usage.get("output_token_details") or {}
     said = message.response_metadata
     names = [str(said.get(key) or "") for key in ("model_name", "model")] + [str(asked.get("ls_model_name") or "")]
     provider = str(asked.get("ls_provider") or said.get("model_provider") or "")
@@ -203,6 +205,9 @@ def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> A
         usd=price_of(provider, tuple(names), usage) if usage else None,
         cached=usage.get("total_cost") == 0 and not fresh,
         known=bool(usage),
+        cache_read_tokens=inputs.get("cache_read", 0),
+        cache_creation_tokens=inputs.get("cache_creation", 0),
+        reasoning_tokens=outputs.get("reasoning", 0),
     )
 
 

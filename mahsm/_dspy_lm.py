@@ -47,7 +47,7 @@ class _WatchedSettings(Mapping[str, Any]):
         around: The context in which the block is watched.
     """
 
-    def __init__(self, present: Mapping[str, Any], around: "_Around") -> None:
+    def __init__(self, present: Any, around: "_Around") -> None:
         self._present = present
         self._configured: dict[str, Any] = cast("Any", sys.modules["dspy.dsp.utils.settings"]).main_thread_config
         self._around = around
@@ -64,6 +64,9 @@ class _WatchedSettings(Mapping[str, Any]):
             self._views[name] = known = value, make(self, value)
         return known[1]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._MAKERS or name in self._present
+
     def __iter__(self) -> Iterator[str]:
         return iter({**dict.fromkeys(self._MAKERS), **self._present})
 
@@ -72,7 +75,7 @@ class _WatchedSettings(Mapping[str, Any]):
 
     def copy(self) -> dict[str, Any]:
         """What is set now."""
-        return dict(self)
+        return {**self._present.copy(), **{name: self[name] for name in self._MAKERS}}
 
     def _lm(self, lm: Any) -> Any:
         return lm if lm is None else watched_lm(lm, self._around)
@@ -212,7 +215,12 @@ class _WatchedLM:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             characters = partial(_characters, prompt, messages)
-            with _calls.call(characters) as seen, self._span(prompt, messages, drawn) as span, _reported(seen):
+            with (
+                _calls.call(characters) as seen,
+                self._span(prompt, messages, drawn) as span,
+                _reported(seen),
+                _first_heard(span),
+            ):
                 make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
                 outputs = blocking_calls.get()(make)
                 span.end(outputs, seen.answer)
@@ -224,7 +232,7 @@ class _WatchedLM:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             async with _calls.call_async(partial(_characters, prompt, messages)) as seen:
-                with self._span(prompt, messages, drawn) as span, _reported(seen):
+                with self._span(prompt, messages, drawn) as span, _reported(seen), _first_heard(span):
                     outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
                     span.end(outputs, seen.answer)
             if not _is_known_as_bad(outputs, seen.answer):
@@ -270,7 +278,16 @@ def _answer(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
         usd=entry.get("cost"),
         cached=may_be_cached and not usage,  # DSPy keeps the price of a cached answer, and drops its usage
         known=bool(usage),
+        cache_read_tokens=_detail(usage, "prompt", "cached_tokens"),
+        cache_creation_tokens=_detail(usage, "prompt", "cache_creation_tokens"),
+        reasoning_tokens=_detail(usage, "completion", "reasoning_tokens"),
     )
+
+
+def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
+    """A kind of tokens, of which DSPy has a dict and LiteLLM an object; None if nobody says."""
+    details: Any = usage.get(f"{side}_tokens_details")
+    return cast("dict[str, Any]", details).get(name) if isinstance(details, dict) else getattr(details, name, None)
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
@@ -304,6 +321,34 @@ def _reported(seen: _calls.SeenCall) -> Generator[None, None, None]:
             yield
     finally:
         _seen.reset(token)
+
+
+@contextmanager
+def _first_heard(span: _spans.CallSpan) -> Generator[None, None, None]:
+    """The block makes the call, whose span is told when the first piece of a streamed answer comes."""
+    stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
+    if stream is None or _spans.tracer() is None:
+        yield
+        return
+    with _settings(send_stream=_Heard(stream, span)):
+        yield
+
+
+class _Heard:
+    """A stream of DSPy's that tells a span when the first piece of an answer is sent."""
+
+    def __init__(self, stream: Any, span: _spans.CallSpan) -> None:
+        self._stream = stream
+        self._span: _spans.CallSpan | None = span
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def send(self, piece: Any) -> None:
+        if self._span is not None and hasattr(piece, "choices"):  # else it is a message of DSPy's
+            self._span.begun()
+            self._span = None
+        await self._stream.send(piece)
 
 
 def _settings(**settings: Any) -> AbstractContextManager[Any]:

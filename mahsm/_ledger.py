@@ -133,14 +133,21 @@ class _Here:
     Attributes:
         ledgers: Books of blocks.
         edges: Books of the edge runs around, from the outside in.
+        blocks: Books of blocks that have no parts.
         prices: Prices that count before those that a client knows.
         alone: Name of the outermost edge run, if it runs outside of any graph.
     """
 
     ledgers: tuple[Ledger, ...] = ()
     edges: tuple[EdgeUsage, ...] = ()
+    blocks: tuple[Usage, ...] = ()
     prices: Prices = field(default_factory=dict[str, tuple[float, float]])
     alone: str = ""
+
+    @property
+    def usages(self) -> tuple[Usage, ...]:
+        """All that has no parts."""
+        return (*(run.usage for run in self.edges), *self.blocks)
 
 
 _here: ContextVar[_Here] = ContextVar("mahsm_books", default=_Here())  # noqa: B039  it is frozen
@@ -149,8 +156,8 @@ _here: ContextVar[_Here] = ContextVar("mahsm_books", default=_Here())  # noqa: B
 def book_begin() -> None:
     """A call begins here."""
     here = _here.get()
-    for run in here.edges:
-        run.usage.begin_call()
+    for usage in here.usages:
+        usage.begin_call()
     for ledger, node in _places(here):
         ledger.begin_call_of(node)
 
@@ -160,8 +167,8 @@ def book_end(answer: Answer | None) -> None:
     here = _here.get()
     if answer is not None and answer.model in here.prices:
         answer = answer.priced(here.prices[answer.model])
-    for run in here.edges:
-        run.usage.end_call(answer)
+    for usage in here.usages:
+        usage.end_call(answer)
     for ledger, node in _places(here):
         ledger.end_call_of(node, answer)
 
@@ -193,6 +200,17 @@ def booked(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
     token = _here.set(replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices}))
     try:
         yield
+    finally:
+        _here.reset(token)
+
+
+@contextmanager
+def added_up() -> Generator[Usage, None, None]:
+    """Add up what is called in the block."""
+    here, usage = _here.get(), Usage()
+    token = _here.set(replace(here, blocks=(*here.blocks, usage)))
+    try:
+        yield usage
     finally:
         _here.reset(token)
 

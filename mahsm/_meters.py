@@ -5,6 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from math import inf
+from typing import cast
 
 from mahsm._figures import reported
 
@@ -22,6 +24,9 @@ class Answer:
         usd: Its price, or None if nobody knows it.
         cached: It came from a cache, and took nothing.
         known: It says how many tokens it took.
+        cache_read_tokens: Those of the input that the provider read from its cache.
+        cache_creation_tokens: Those of the input that it wrote into its cache.
+        reasoning_tokens: Those of the output that are reasoning.
     """
 
     model: str = ""
@@ -30,10 +35,19 @@ class Answer:
     usd: float | None = None
     cached: bool = False
     known: bool = True
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("input_tokens", "output_tokens"):
-            object.__setattr__(self, name, int(reported(getattr(self, name)) or 0))
+        def count(name: str, most: float = inf) -> int:
+            value = min(int(reported(getattr(self, name)) or 0), most)
+            object.__setattr__(self, name, value)
+            return cast("int", value)
+
+        tokens = count("input_tokens")
+        count("cache_creation_tokens", tokens - count("cache_read_tokens", tokens))
+        count("reasoning_tokens", count("output_tokens"))
         object.__setattr__(self, "usd", reported(self.usd))
 
     @property

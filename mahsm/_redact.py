@@ -2,9 +2,11 @@
 
 Errors of clients quote keys, headers and URLs. What is masked is what has the form of a secret, and nothing else: the user and
 password of a URL, credentials after `Authorization`, values of parameters that are named as keys and passwords are, and the
-keys of known providers. Ordinary text stays as it is.
+keys of known providers; and what environment variables hold that are named as keys and passwords are. Ordinary text stays as
+it is.
 """
 
+import os
 import re
 
 MASK = "***"
@@ -63,8 +65,19 @@ _PATTERNS: list[tuple[tuple[str, ...], re.Pattern[str]]] = [
 """What a text with such a secret has at least one of, in lower case, which is quick to see; and the pattern."""
 
 
+_VARIABLE = re.compile(
+    r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|_PASS|_PWD|_PAT|_AUTH)(?:_?\d+)?$", re.IGNORECASE
+)
+_SHORTEST = 12
+"""Characters of a value that is one of its own: a shorter one may be a word of the text."""
+
+
 def redacted(text: str) -> str:
     """The text, with each secret in it masked."""
+    if len(text) >= _SHORTEST:
+        for name, value in os.environ.items():
+            if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
+                text = text.replace(value, MASK)
     lowered = text.lower()
     for hints, pattern in _PATTERNS:
         for hint in hints:

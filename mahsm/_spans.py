@@ -1,13 +1,14 @@
 """What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
 from mahsm._meters import Answer
+from mahsm._slots import Order
 
 
 class Timings:
@@ -18,6 +19,10 @@ class Timings:
         limited: The part of these that was spent waiting for rate limits.
         runs: From when an attempt begins to when it ends.
         retries: Attempts after the first ones.
+        begun: The items whose target was called, by their order.
+        hedges: Second calls of items that took long.
+        rate_limited: Attempts that the provider refused, with a 429.
+        is_late: Whether the deadline has cut an attempt off.
     """
 
     def __init__(self) -> None:
@@ -25,10 +30,14 @@ class Timings:
         self.limited: list[float] = []
         self.runs: list[float] = []
         self.retries: list[int] = []
+        self.begun: set[Order] = set()
+        self.hedges: list[Order] = []
+        self.rate_limited: list[Order] = []
+        self.is_late = False
 
     def facts(self) -> dict[str, float]:
         """Milliseconds: median, 95th percentile and most."""
-        found: dict[str, float] = {"retries": len(self.retries)}
+        found: dict[str, float] = {}
         for name, seconds in (("wait", self.waits), ("run", self.runs)):
             ordered = sorted(seconds)
             if ordered:
@@ -38,6 +47,10 @@ class Timings:
         if self.limited:
             found["rate_limit_wait_ms"] = round(sum(self.limited) * 1000, 3)
         return found
+
+    def counts(self) -> dict[str, int]:
+        """How many items were begun, tried again, and refused."""
+        return {"begun": len(self.begun), "retries": len(self.retries), "rate_limited": len(self.rate_limited)}
 
 
 class Span(Protocol):
@@ -71,6 +84,10 @@ class EdgeSpan(Span, Protocol):
 class CallSpan(Protocol):
     """The span of a call of a model."""
 
+    def begun(self) -> None:
+        """The first piece of a streamed answer is here."""
+        ...
+
     def end(self, output: Any, answer: Answer | None) -> None:
         """What it gave, and took."""
         ...
@@ -97,6 +114,9 @@ class Tracer(Protocol):
 
 
 class _NoCall:
+    def begun(self) -> None:
+        """Nobody looks."""
+
     def end(self, output: Any, answer: Answer | None) -> None:
         """Nobody looks."""
 
@@ -109,6 +129,25 @@ _tracers: list[Tracer] = []
 
 current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
 """The edge run that attempts belong to."""
+
+
+linked_prompt: ContextVar[Any] = ContextVar("mahsm_prompt", default=None)
+"""Langfuse's prompt that calls made here are made of."""
+
+
+@contextmanager
+def linked(prompt: Any) -> Generator[None, None, None]:
+    """A block whose calls of models are made of a prompt of Langfuse's; None leaves the one around."""
+    token = linked_prompt.set(linked_prompt.get() if prompt is None else prompt)
+    try:
+        yield
+    finally:
+        linked_prompt.reset(token)
+
+
+def is_prompt(prompt: Any) -> bool:
+    """Return whether a value is a prompt of Langfuse's, as `Langfuse.get_prompt` gives it."""
+    return all(hasattr(prompt, name) for name in ("name", "version", "is_fallback"))
 
 
 def tracer() -> Tracer | None:

@@ -45,7 +45,7 @@ class Recording:
 def tree(spans: list[Any]) -> list[str]:
     children: dict[Any, list[Any]] = {}
     for span in spans:
-        root = span.parent is None or span.attributes.get("langfuse.internal.as_root")  # one of several in a trace
+        root = span.parent is None or span.parent.span_id == span.context.trace_id & (2**64 - 1)  # beside the first one
         children.setdefault(None if root else span.parent.span_id, []).append(span)
     known = {span.context.span_id for span in spans}
     assert set(children) - {None} <= known, "orphans"

@@ -7,6 +7,7 @@ import threading
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
 import pytest
@@ -484,6 +485,58 @@ async def test_without_a_mode_the_config_of_a_node_gives_what_a_node_gives(mode:
     assert (values[-1]["xs"], values[-1]["out"]) == ([1], [1])
 
 
+def writes_in_a_graph(state: Any) -> Any:
+    get_stream_writer()({"written": state["item"]})
+    return {"log": [state["item"]]}
+
+
+class Inner(TypedDict, total=False):
+    item: Any
+    log: Annotated[list[Any], operator.add]
+
+
+def inner_graph() -> Any:
+    return StateGraph(Inner).add_node(writes_in_a_graph).add_edge(START, "writes_in_a_graph").compile(name="inner")
+
+
+def calls_a_graph(state: Any) -> Any:
+    return inner_graph().invoke({"item": state["item"]})
+
+
+def branch_with_a_graph(item: int, state: Any) -> Any:
+    return {"log": inner_graph().invoke({"item": item})["log"]}
+
+
+WRITING: dict[str, Any] = {
+    "graph": lambda: work(inner_graph(), out_key=["log"]),
+    "function": lambda: work(calls_a_graph, out_key=["log"]),
+    "many": lambda: work(calls_a_graph, out_key=["log"], chunk_size=2),
+    "branch": lambda: parallel({"one": partial(branch_with_a_graph, 1), "two": partial(branch_with_a_graph, 2)}),
+    "nested": lambda: work(
+        vmap(calls_a_graph, batch_key="ys", out_key=["log"], item_to_state=lambda item: {"item": item}, name="deeper"),
+        out_key=["log"],
+        item_to_state=lambda x: {"ys": [x]},
+    ),
+}
+
+
+@pytest.mark.parametrize("make", WRITING.values(), ids=WRITING)
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_graphs_in_items_write_has_their_namespace(mode: str, make: Any) -> None:
+    """Who streams subgraphs can tell items apart by it; who does not sees what a `Send` to a graph shows."""
+
+    async def written(graph: Any, **options: Any) -> list[Any]:
+        chunks = await chunks_of(graph, {"xs": [1, 2]}, mode, stream_mode="custom", **options)
+        return [chunk for chunk in chunks if "written" in (chunk[1] if isinstance(chunk, tuple) else chunk)]
+
+    sent, graph = graph_of_sends(inner_graph()), graph_of(make())
+    for one in (sent, graph):
+        found = await written(one, subgraphs=True)
+        assert sorted(event["written"] for _, event in found) == [1, 2]
+        assert len({namespace for namespace, _ in found if namespace}) == 2
+    assert await written(graph) == await written(sent) == []
+
+
 # Run trees.
 
 
@@ -809,6 +862,15 @@ async def test_events_of_a_compiled_edge_are_its_runs() -> None:
 # as_completed.
 
 
+@pytest.mark.parametrize("config", [None, {}])
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 1}, {"on_error": "drop"}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize("out_key", ["a", ["a"], ["a", "b"]], ids=str)
+async def test_items_that_write_several_keys_are_given_as_they_finish(out_key: Any, options: Any, config: Any) -> None:
+    edge = work(lambda state: {"a": state["item"], "b": 2}, out_key=out_key, **options)
+    items = [index async for index, _ in edge.as_completed({"xs": [1, 2, 3]}, config)]
+    assert sorted(items) == [0, 1, 2]
+
+
 def problems() -> list[Any]:
     found: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(
@@ -883,3 +945,20 @@ async def test_two_loops_at_once_leave_nobody_listening() -> None:
     assert [item async for item in one] == [(1, 2)]
     assert [item async for item in two] == [(1, 4)]
     assert not listeners.get({})
+
+
+# Items that write nothing.
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_item_may_write_nothing(mode: str, reduced: bool, nothing: Any) -> None:
+    def odd(state: Any) -> Any:
+        return {"log": [state["item"]]} if state["item"] % 2 else nothing
+
+    sent = run(graph_of_sends(odd), {"xs": [1, 2, 3]}, mode)["log"]
+    if reduced:
+        assert run(graph_of(work(odd, out_key=["log"])), {"xs": [1, 2, 3]}, mode)["log"] == sent == [1, 3]
+    else:
+        assert run(work(odd, out_key=["log"]), {"xs": [1, 2, 3]}, mode) == {"log": [[1], [3]]}

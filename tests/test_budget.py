@@ -10,11 +10,13 @@ import pytest
 from langchain_core.caches import InMemoryCache as AnswerCache
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
 
-from mahsm import Budget, RateLimit, Retry, budget, dspy_node, is_item_error, limits, vmap
+from mahsm import Branch, Budget, RateLimit, Retry, budget, dspy_node, is_item_error, limits, parallel, vmap
 from mahsm.errors import BudgetExceeded, EdgeError
 from mahsm.policies._budget import begin_attempt
-from mahsm.testing import ModelServer, Reply
+from mahsm.testing import FakeChatModel, ModelServer, Reply
 from tests.helpers import MODES, chat_model, graph_of, run, run_edge, thread
 
 ASK = dspy.Predict("item -> answer")
@@ -303,3 +305,52 @@ def test_the_last_call_goes_to_one_of_those_who_want_it() -> None:
     assert {str(error).split(":")[1] for error in refused} == {
         " 7 of 7 calls are made. Nothing new begins; raise the budget to go on."
     }
+
+
+def two_calls(state: Any) -> Any:
+    return {"answers": [MODEL.invoke(state["item"]).text for _ in range(2)]}
+
+
+MODEL = FakeChatModel("yes")
+
+
+class Asked(TypedDict, total=False):
+    item: str
+    answers: list[str]
+
+
+ASKED = StateGraph(Asked).add_node(two_calls).add_edge(START, "two_calls").compile(name="asked")
+
+
+async def asks_later(state: Any) -> Any:
+    return await ASKED.ainvoke({"item": state["item"]})
+
+
+GRAPHS: dict[str, Any] = {"graph": ASKED, "function": lambda state: ASKED.invoke({"item": state["item"]}), "later": asks_later}
+
+
+@pytest.mark.parametrize("where", ["edge", "block"])
+@pytest.mark.parametrize("options", [{}, {"retry": Retry()}, {"rate_limit": RateLimit("graph-budget", rps=1000)}], ids=str)
+@pytest.mark.parametrize("target", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_of_graphs_in_items_count(mode: str, target: Any, options: Any, where: str) -> None:
+    """An item that has begun makes all its calls, and no item begins when they are spent."""
+    given = options | ({"budget": Budget(calls=3)} if where == "edge" else {})
+    edge = vmap(target, batch_key="xs", out_key="ys", max_concurrency=1, on_error="drop", result="answers", **given)
+    with budget(calls=3 if where == "block" else 1000) as spent:
+        assert len(run(edge, {"xs": ["a"] * 10}, mode)["ys"]) == 2
+    assert spent.calls == 4
+    assert (spent.exceeded is not None) == (where == "block")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_of_graphs_in_branches_count(mode: str) -> None:
+    def branch(number: int) -> Branch:
+        return Branch(lambda state: {f"answers{number}": ASKED.invoke(state)["answers"]}, name=f"branch{number}")
+
+    branches = [branch(number) for number in range(4)]
+    edge = parallel(branches, on_error="isolate", errors_key="errors", max_concurrency=1)
+    with budget(calls=3) as spent:
+        errors = run(edge, {"item": "a"}, mode)["errors"]
+    assert spent.calls == 4
+    assert len(errors) == 2

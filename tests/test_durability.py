@@ -47,7 +47,7 @@ def test_kill_loses_few_finished_items(tmp_path: Path, mode: str, kind: str, bou
         counts = Counter(noted(directory))
         assert counts.keys() == set(range(1000)), "none is lost, whatever the machine does"
         again.append(sum(counts[item] - 1 for item in finished) / (1 if kind == "chunk1" else len(finished)))
-        if again[-1] <= (MAX_CONCURRENCY if kind == "chunk1" else 0.05):
+        if again[-1] <= (MAX_CONCURRENCY + 2 if kind == "chunk1" else 0.05):  # two that are being saved
             return
     raise AssertionError(f"run again after each of three kills: {again}")
 

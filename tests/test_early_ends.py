@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 
-from mahsm import _tasks, is_item_error, vmap
+from mahsm import _tasks, is_item_error, parallel, vmap
 from mahsm.edges._stop_when import decider
 from mahsm.errors import EdgeError, StateError, TooFewSucceeded
 from mahsm.reducers import majority_vote
@@ -347,3 +347,24 @@ def test_failures_are_not_kept(mode: str) -> None:
 def test_a_cache_is_langgraphs() -> None:
     with pytest.raises(EdgeError, match=r"cache=\{\}; expected a LangGraph cache, as InMemoryCache\(\)"):
         edge_of(cache={})
+
+
+@pytest.mark.parametrize("kind", ["vmap", "parallel"])
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_begins_when_a_deadline_has_cut_off_what_ran(mode: str, kind: str) -> None:
+    """The call that is cut off leaves its slot before, or after, the edge hears of its deadline."""
+    begun: list[int] = []
+
+    async def hangs(state: dict[str, Any]) -> None:
+        begun.append(1)
+        await asyncio.Event().wait()
+
+    if kind == "vmap":
+        edge = vmap(hangs, batch_key="xs", out_key="ys", max_concurrency=1, deadline=0.01, on_error="drop")
+    else:
+        branches = {f"branch{number}": hangs for number in range(20)}
+        edge = parallel(branches, scheduler="sequential", timeout=0.01, on_error="isolate", errors_key="errors")
+    for _ in range(30):
+        begun.clear()
+        run(edge, {"xs": range(20)}, mode)
+        assert len(begun) <= 1

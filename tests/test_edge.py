@@ -1,6 +1,7 @@
 """Edges and nodes as values: called as functions, copied."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import dspy
@@ -111,3 +112,22 @@ def test_a_program_that_holds_an_edge_is_copied() -> None:
     other = copy.deepcopy(program)
     assert other.read is not program.read
     assert other(xs=[3]).ys == program.deepcopy()(xs=[3]).ys == [6]
+
+
+over = partial(vmap, str.upper, batch_key="xs", out_key="ys")
+reduced = partial(reduce_edge, input_key="xs", output_key="ys", reducer=sum)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(over, max_concurency=3), r"vmap: max_concurency=3; there is no such .* Did you mean 'max_concurrency'\?"),
+        (partial(over, zzz=3), r"vmap: zzz=3; there is no such argument. It takes target, batch_key, "),
+        (partial(parallel, {}, retry=3), r"parallel: retry=3; .*: Branch\(target, name='draft', retry=Retry\(...\)\)"),
+        (partial(parallel, {}, budget=3), r"parallel: budget=3; .* A budget goes around the run: with budget\(...\)"),
+        (partial(reduced, rate_limit="a"), r"reduce_edge: rate_limit='a'; .* as llm_judge_select does"),
+    ],
+)
+def test_arguments_that_there_are_not(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()

@@ -118,3 +118,18 @@ def test_what_traces_are_told() -> None:
     assert told is not None
     assert (told["metadata"]["ls_provider"], told["metadata"]["ls_model_name"]) == ("openai", "gpt-4o-mini")
     assert told["invocation_params"]["tools"][0]["function"]["name"] == "add"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_answers_raise_comes_out(mode: str) -> None:
+    """A failed assertion of a test is no error of a provider, which would be tried again."""
+
+    def answers(call: Call) -> Any:
+        assert call.text == "expected", call.text
+        return "x"
+
+    model = FakeChatModel(answers)
+    with pytest.raises(AssertionError, match="other"):
+        run(model, "other", mode)
+    assert run(model, "expected", mode).content == "x"
+    assert model.most_at_once == 1

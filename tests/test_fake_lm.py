@@ -7,6 +7,7 @@ from uuid import uuid4
 import dspy
 import pytest
 
+from mahsm.policies import is_retryable
 from mahsm.testing import Call, FakeLM, ModelServer, Reply
 
 
@@ -92,9 +93,14 @@ def test_dspy_tries_again_and_hears_retry_after() -> None:
     assert caught.value.retry_after == 7
 
 
-def test_answers_that_raise_are_errors_of_the_provider() -> None:
-    with pytest.raises(dspy.LMServerError, match="answers raised KeyError"):
-        ask(FakeLM(lambda call: {"answer": call.inputs["document"]}))
+def test_what_answers_raise_is_no_error_that_is_tried_again() -> None:
+    lm = FakeLM(lambda call: {"answer": call.inputs["document"]}, num_retries=3)
+    with pytest.raises(dspy.LMUnexpectedError) as caught:
+        ask(lm)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert len(lm.calls) == 1
+    assert lm.most_at_once == 1
+    assert not is_retryable(caught.value)
 
 
 def test_repeats_count_equal_prompts() -> None:

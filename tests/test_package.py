@@ -36,7 +36,7 @@ OWNERS = {
     "jax": {"_jit", "operators"},
     "equinox": {"operators"},
     "langfuse": {"tracing"},
-    "opentelemetry": {"tracing"},
+    "opentelemetry": {"tracing", "testing"},
     "dspy": {"nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},
     "rich": {"cli", "_progress"},
 }

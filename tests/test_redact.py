@@ -239,7 +239,7 @@ def test_planted_secrets_are_found_nowhere(mode: str, caplog: pytest.LogCaptureF
         tracing.off()
     spans = [span.to_json() for span in exporter.get_finished_spans()]
     call = next(span.attributes for span in exporter.get_finished_spans() if span.name == "fake")
-    assert (call["gen_ai.request.temperature"], call["gen_ai.request.stop"]) == (0.5, ("END",))
+    assert (call["gen_ai.request.temperature"], call["gen_ai.request.stop_sequences"]) == (0.5, ("END",))
     assert any("sk-***" in span for span in spans)
     checkpoints = str(saver.storage) + str(saver.writes) + str(saver.blobs)
     item = "https://me:PLANTED-item@host"  # the user's own value, in the state and among inputs
@@ -275,7 +275,47 @@ def test_options_that_are_shown() -> None:
     assert shown_options({"response_format": {"type": "json_object", "key": "x"}}) == {"response_format": "json_object"}
     assert shown_options({"response_format": Answer}) == {"response_format": "Answer"}
     assert shown_options({"response_format": 3, "tool_choice": {"name": "x"}}) == {}
-    assert shown_options({"reasoning_effort": "low", "tool_choice": "sk-PLANTED-0"}) == {
-        "reasoning_effort": "low",
-        "tool_choice": "sk-***",
+    assert shown_options({"response_format": {"type": "json_schema", "json_schema": {}}}) == {"response_format": "json_schema"}
+    assert shown_options({"reasoning_effort": "low", "tool_choice": "sk-PLANTED-0"}) == {"reasoning_effort": "low"}
+
+
+def test_options_whose_values_are_of_another_shape_are_not_shown() -> None:
+    from mahsm.tracing._options import shown_options
+
+    assert shown_options({"temperature": "sk-PLANTED-0", "logprobs": {"key": 1}, "service_tier": "PLANTED", "n": [1]}) == {}
+    assert shown_options({"stop": ["[[ ## completed ## ]]", "x" * 32, "sk-PLANTED-0", 3]}) == {
+        "stop": ["[[ ## completed ## ]]", "***", "***"]
     }
+    assert shown_options({"logprobs": True, "stream": False, "max_completion_tokens": 9}) == {
+        "logprobs": True,
+        "max_completion_tokens": 9,
+        "stream": False,
+    }
+
+
+def test_how_much_a_model_thinks_is_shown() -> None:
+    from mahsm.tracing._options import shown_options
+
+    assert shown_options({"reasoning": {"effort": "high", "key": "PLANTED"}}) == {"reasoning": "high"}
+    assert shown_options({"thinking": {"type": "enabled", "budget_tokens": 2048}}) == {"thinking": 2048}
+    assert shown_options({"reasoning": "PLANTED", "thinking": "PLANTED"}) == {}
+
+
+def test_of_tools_the_chosen_ones_name_is_shown() -> None:
+    from mahsm.tracing._options import shown_options
+
+    openai = {"type": "function", "function": {"name": "search", "description": "PLANTED"}}
+    anthropic = {"name": "search", "input_schema": {}}
+    for tool in (openai, anthropic):
+        assert shown_options({"tools": [tool, "?"], "tool_choice": tool}) == {"tool_choice": "search"}
+    assert shown_options({"tools": [openai], "tool_choice": "auto"}) == {"tool_choice": "auto"}
+    assert shown_options({"tools": [openai], "tool_choice": {"function": {"name": "PLANTED"}}}) == {}
+    assert shown_options({"tool_choice": {"function": "PLANTED"}}) == {}
+
+
+def test_what_variables_of_the_environment_hold_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "planted in the environment")
+    monkeypatch.setenv("EDITOR", "an ordinary value")
+    monkeypatch.setenv("SHORT_KEY", "ordinary")
+    assert redacted("bad: 'planted in the environment'") == "bad: '***'"
+    assert redacted("an ordinary value stays ordinary") == "an ordinary value stays ordinary"

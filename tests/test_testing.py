@@ -12,6 +12,7 @@ import dspy
 import httpx
 import pytest
 from dspy import lm15
+from pydantic import BaseModel
 
 import mahsm.testing
 from mahsm import vmap
@@ -94,8 +95,31 @@ def test_an_error_in_a_function_of_answers_is_said() -> None:
     def broken(_: Call) -> str:
         raise LookupError("no such answer")
 
-    with ModelServer(broken) as server, pytest.raises(dspy.LMError, match="no such answer"):
+    with pytest.raises(LookupError, match="no such answer"), ModelServer(broken) as server:  # noqa: PT012
+        with pytest.raises(dspy.LMServerError, match="no such answer"):
+            ask(server)
+        assert [str(error) for error in server.raised] == ["no such answer"]
+
+
+def test_a_failure_of_the_test_itself_counts_before_that_of_answers() -> None:
+    def broken(_: Call) -> str:
+        raise LookupError("no such answer")
+
+    with pytest.raises(dspy.LMServerError), ModelServer(broken) as server:
         ask(server)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+def test_structured_output_of_langchain(method: Any) -> None:
+    class Grade(BaseModel):
+        """A grade."""
+
+        ok: bool
+
+    answer: Any = ToolCall("Grade", {"ok": True}) if method == "function_calling" else {"ok": True}
+    with ModelServer(answer) as server:
+        grade: Any = chat_model(server.base_url).with_structured_output(Grade, method=method).invoke("answer in JSON")
+    assert grade.ok
 
 
 def test_most_at_once_and_latency() -> None:
@@ -197,8 +221,9 @@ def test_a_stream_of_tool_calls(usage: bool) -> None:
 
 def test_an_answer_that_is_none_is_said() -> None:
     for wrong in (5, [], ["text"]):
-        with ModelServer(lambda call, wrong=wrong: wrong) as server:
-            assert "is no answer; expected a text, a mapping, a ToolCall" in completion(server)["error"]["message"]
+        expected = "is no answer; expected a text, a mapping, a ToolCall"
+        with pytest.raises(TypeError, match=expected), ModelServer(lambda call, wrong=wrong: wrong) as server:
+            assert expected in completion(server)["error"]["message"]
 
 
 @pytest.mark.parametrize("mode", MODES)

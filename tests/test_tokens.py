@@ -154,7 +154,7 @@ def test_an_error_in_the_middle_comes_out_as_it_is(mode: str) -> None:
         raise RuntimeError("no answer")
 
     node = dspy_node(dspy.Predict("question -> answer"), stream=True)
-    with dspy.context(lm=FakeLM(broken)), pytest.raises(dspy.LMServerError, match="no answer"):
+    with dspy.context(lm=FakeLM(broken)), pytest.raises(dspy.LMUnexpectedError, match="no answer"):
         streamed(graph_of(node), {"question": "q"}, mode, "messages")
 
 

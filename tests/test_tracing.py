@@ -436,7 +436,8 @@ def test_a_run_that_is_cancelled_leaves_nothing_behind(handler: bool) -> None:
         asyncio.run(cancelled(recording))
         assert recording.traces == 2
         (span,) = recording.named("vmap:waits")
-        assert span.attributes["langfuse.observation.level"] == "ERROR"
+        assert facts(span)["stopped"] == "cancelled"
+        assert "langfuse.observation.level" not in span.attributes
         assert "vmap:next" in recording.tree(), "a trace of its own"
 
 
@@ -512,7 +513,7 @@ def test_what_a_reducer_calls_stands_below_it(mode: str) -> None:
     with recorded() as recording:
         assert run(graph_of(edge), {"xs": [1, 2]}, mode, config_of(recording, True))["ys"] == 5
         assert below(recording.tree(), "reduce:total") == ["vmap:inner", "  square_later", "  square_later", "leaf"]
-        assert facts(recording.named("reduce:total")[0])["decision"] == "5"
+        assert facts(recording.named("reduce:total")[0])["decision"] == 5
 
 
 def test_a_judge_is_an_evaluator() -> None:
@@ -623,8 +624,8 @@ def test_failures_scores_and_attributes_in_any_backend() -> None:
             tracing.use_otel(provider, scores=True)
             graph_of(vmap(square, batch_key="xs", out_key="ys", name="adopted")).invoke({"xs": [1]}, {"callbacks": [handler]})
             (adopted,) = recording.named("vmap:adopted")
-            assert adopted.attributes["mahsm.fan_out"] == 1, "in the handler's own span"
-            assert adopted.attributes["mahsm.score.error_rate"] == 0.0
+            assert facts(adopted)["fan_out"] == 1, "the handler's client has the whole run"
+            assert Counter(line.strip() for line in recording.tree())["square"] == 1
     finally:
         tracing.off()
     failed = next(span for span in exporter.get_finished_spans() if span.name == "vmap:fails")

@@ -18,6 +18,7 @@ from mahsm._left import LeftBehind
 from mahsm._meters import Attempt, is_metered, metered
 from mahsm._notes import add_note
 from mahsm._slots import Closed
+from mahsm._spans import Timings
 from mahsm._stops import Stops
 from mahsm._turns import TaskTurn, ThreadTurn
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
@@ -69,7 +70,7 @@ class Attempts:
         adaptive: What sets the concurrency, if the edge finds it out.
         waits: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
-        end: Ends the run when its deadline, of so many seconds, is over: a timer does too, perhaps a little later.
+        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little later.
     """
 
     def __init__(
@@ -83,19 +84,24 @@ class Attempts:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
-        provider = limited.provider if limited else provider_of(spec.target.module) if spec.target.module is not None else None
         self.waits = waits
         self._left = left
         self._end = end
         self._spec = spec
         self._limited = limited
-        self._retries = retry_budget(provider)
+        self._retries = retry_budget(None if spec.retry is None else self._provider())
         self._adaptive = adaptive
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
         self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
         self._timings = span.timings if (span := _spans.current_edge.get()) else None
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
+
+    def _provider(self) -> str | None:
+        if self._limited is not None:
+            return self._limited.provider
+        module = self._spec.target.module
+        return None if module is None else provider_of(module)
 
     # An item, with all its attempts.
 
@@ -195,7 +201,7 @@ class Attempts:
             with self._timed("waits"):
                 admission = await self._admitted_async(item, state, adds)
             self._check_may_begin(admission)
-            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
                 timeout = self._timeout()
                 if timeout is None:
                     return await call(state)
@@ -213,7 +219,7 @@ class Attempts:
             with self._timed("waits"):
                 admission = self._admitted(item, state, adds)
             self._check_may_begin(admission)
-            with self._timed("runs"), nullcontext() if self._unwatched else self._begun(item, admission):
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
                 return _tasks.call(partial(call, state), self._timeout(), item.inside.stoppable, self._left)
         except TimeoutError:
             self._check_deadline()
@@ -268,9 +274,13 @@ class Attempts:
                 return admission
             item.give()
 
-    def _timed(self, what: Literal["waits", "limited", "runs"]) -> AbstractContextManager[Any]:
+    def _timed(self, what: Literal["waits", "limited"]) -> AbstractContextManager[Any]:
         """A block whose time counts in a trace, if there is one."""
         return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
+
+    def _shown(self, item: Item) -> AbstractContextManager[Any]:
+        """A block in which the target is called, which counts in a trace, if there is one."""
+        return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
 
     def _check_waits(self, item: Item | None = None) -> None:
         if (reason := self.waits.reason) is not None:
@@ -281,9 +291,9 @@ class Attempts:
 
     def _check_may_begin(self, admission: Admission | None) -> None:
         """Look once more before the target is called, now that nothing is waited for any more."""
-        if self._is_late():
-            self._end(self._spec.deadline or 0.0)
         try:
+            if self._is_late():
+                self._end(self._spec.deadline or 0.0)
             self._check_waits()
             self._left.check(self._spec.name)
         except BaseException:
@@ -331,6 +341,9 @@ class Attempts:
     def _check_deadline(self) -> None:
         """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
         if self._is_late():
+            if self._timings is not None:
+                self._timings.is_late = True
+            self._end(self._spec.deadline or 0.0)  # before the slot is free
             raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
 
     def _is_late(self) -> bool:
@@ -353,6 +366,20 @@ def _timed(seconds: list[float]) -> Generator[None, None, None]:
         seconds.append(time.monotonic() - began)
 
 
+@contextmanager
+def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
+    timings.begun.add(item.order)
+    if item.is_hedge:
+        timings.hedges.append(item.order)
+    try:
+        with _timed(timings.runs):
+            yield
+    except Exception as error:
+        if is_rate_limited(error):
+            timings.rate_limited.append(item.order)
+        raise
+
+
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:
     """What the items get that the deadline of an edge has cut off."""
     return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
@@ -363,6 +390,7 @@ def _second(item: Item) -> Generator[Item, None, None]:
     """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
     outside = item.inside
     item.inside, second = Stops(), Item(item.order, item.chain, Stops())
+    second.is_hedge = True
     item.began = None
     second.unparsed = item.unparsed
     try:

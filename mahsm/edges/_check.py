@@ -1,12 +1,42 @@
 """Checks of arguments, made when an edge is built."""
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 from mahsm._figures import MOST_SECONDS, is_figure
 from mahsm._state import shown
 from mahsm.errors import EdgeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function whose callers are told what to write for an argument that it does not have.
+
+    Args:
+        elsewhere: For arguments of something else, where they go.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = list(inspect.signature(function).parameters)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name, value in kwargs.items():
+                if name not in known:
+                    close = difflib.get_close_matches(name, known, n=1)
+                    hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
+                    given = f"{function.__name__}: {name}={shown(value)}"
+                    raise TypeError(f"{given}; there is no such argument. {elsewhere.get(name, hint)}")
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def key(edge: str, argument: str, value: object) -> None:

@@ -167,8 +167,8 @@ class Edge(Node):
             config: The config of the run.
 
         Yields:
-            The index of an item, from 0, and its entry, which is a dict where `out_key` names several keys; or its `ItemError`,
-            with `on_error="collect"` or `"drop"`. Leaving the loop cancels what still runs.
+            The index of an item, from 0, and its entry; or its `ItemError`, with `on_error="collect"` or `"drop"`. Leaving the
+            loop cancels what still runs.
 
         Raises:
             EdgeError: for an edge that has no items.
@@ -184,8 +184,8 @@ class Edge(Node):
         """
         if self._items is None:
             raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
-        edge = self._lists if self.has_several_keys else self
-        async with aclosing(finished_items(edge._items, lambda: edge.ainvoke(state, edge._called(config)))) as items:
+        edge = self._lists if config is None and self.has_several_keys else self  # which `ainvoke` runs
+        async with aclosing(finished_items(edge._items, lambda: edge.ainvoke(state, self._called(config)))) as items:
             async for finished in items:
                 yield finished
 

@@ -113,10 +113,6 @@ class EdgeGraph(ABC, Generic[RunT]):
         """Whether anything is tried again, so that clients must not do it too."""
         return False
 
-    def watches(self, config: RunnableConfig) -> bool:
-        """Whether calls of models have to be seen in a run with this config."""
-        return self.budget is not None or self.retries
-
     # One run.
 
     def run(self, state: Any, config: RunnableConfig) -> Update:
@@ -129,8 +125,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 with run.confined() if _tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
-                        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-                            state = _tasks.call_stoppably(partial(self.graph.invoke, {}, inner), run.stop)
+                        state = _tasks.call_stoppably(partial(self._ran, run), run.stop)
                         return run.shown(self._update(run, self._done(run, state)))
                     finally:
                         run.close(wait=True)  # the threads may need slots that are lent
@@ -150,8 +145,7 @@ class EdgeGraph(ABC, Generic[RunT]):
         try:
             async with lent():
                 await self._prepare_async(run, run.config)
-                with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-                    state = await self.graph.ainvoke({}, inner)
+                state = await self._ran_async(run)
                 return run.shown(await self._finish(run, self._done(run, state)))
         except (Closed, GraphBubbleUp) as error:
             raise _reason(run, error) from _reason(run, error).__cause__
@@ -160,6 +154,16 @@ class EdgeGraph(ABC, Generic[RunT]):
             raise
         finally:
             run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
+
+    def _ran(self, run: RunT) -> dict[str, Any]:
+        """The state of the subgraph when it has run."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return self.graph.invoke({}, inner)
+
+    async def _ran_async(self, run: RunT) -> dict[str, Any]:
+        """The awaitable twin of `_ran`."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return await self.graph.ainvoke({}, inner)
 
     async def _finish(self, run: RunT, done: list[Any]) -> Update:
         return self._update(run, done)
@@ -184,8 +188,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
-            if self.watches(config) or span is not None:
-                stack.enter_context(watched(retries=not self.retries))
+            stack.enter_context(watched(retries=not self.retries))
             config = span.config if span else config
             run = self._begin(state, config, shared)
             run.heard_as = heard

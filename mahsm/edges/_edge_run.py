@@ -5,7 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -18,7 +18,7 @@ from mahsm._cached import cached
 from mahsm._left import LeftBehind
 from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
-from mahsm._stops import Stops
+from mahsm._stops import Stops, may_be_stopped
 from mahsm._types import AsyncCall, State, SyncCall, Update
 from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import ambient_runtime
@@ -31,12 +31,15 @@ from mahsm.edges._heard import (
     as_of_node,
     handlers_of,
     is_inside_item,
+    is_seen_inside,
+    streams_messages,
     translated,
     unheard,
-    writer_here,
+    writer_of,
 )
 from mahsm.edges._items import Item, Writer, current_item
 from mahsm.edges._saving import Saving, saver_of, with_saver
+from mahsm.errors import BudgetExceeded
 from mahsm.nodes._target import Target
 
 
@@ -62,6 +65,7 @@ class EdgeRun(ABC):
         self, name: str, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int
     ) -> None:
         outer = current_item.get()
+        runtime = ambient_runtime()
         self.name = name
         self.state = state
         self.config = config
@@ -71,14 +75,13 @@ class EdgeRun(ABC):
         """What those who listen hear of it."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
-        self.writer = writer_here(config)
+        self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
         """The stream of the node that the edge is; inside of an item, that of the outer edge."""
-        self.is_node = ambient_runtime() is not None and not is_inside_item(config)
+        self.is_node = runtime is not None and not is_inside_item(config)
         """Whether it runs in a node of a graph, and not in an item, or alone."""
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""
         self._item_writer: Writer | None = None
-        self._is_heard = bool(handlers_of(config))
         self.slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
@@ -101,6 +104,8 @@ class EdgeRun(ABC):
         unsaved = None if self.saving is None else self.saving.unsaved
         item = Item((*self._order, index), self._chain, self.inside, unsaved, self._item_writer)
         current_item.set(item)
+        if self.span is not None:
+            may_be_stopped(lambda: self.inside.reason)
         return item
 
     @contextmanager
@@ -127,9 +132,18 @@ class EdgeRun(ABC):
 
     # What a target is called with.
 
+    def _is_heard(self, target: Target) -> bool:
+        """Whether somebody listens to calls of a target.
+
+        Where traces make a run of each item, that is told already; so it matters only who streams messages, and to a target
+        that takes the config, which is then its item's.
+        """
+        handlers = handlers_of(self.config)
+        return bool(handlers) and (self.span is None or "config" in target.injected or any(map(streams_messages, handlers)))
+
     def bind(self, target: Target, label: str) -> tuple[Any, Any]:
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
-        if not self._is_heard:
+        if not self._is_heard(target):
             return _bound(target)
         heard = self._heard(label, partial(_bound, target))
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
@@ -141,7 +155,7 @@ class EdgeRun(ABC):
             sync, async_ = _bound(target)
             return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
 
-        return self._heard(label, bound).async_ if self._is_heard else bound()[1]
+        return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
 
     def _heard(self, label: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]]) -> Heard:
         return Heard(label, bind, makes_runs=self.span is None)
@@ -167,9 +181,28 @@ class EdgeRun(ABC):
 
     # What traces show of it.
 
+    @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What its span says of it."""
-        return {}
+
+    def facts_of(self, total: int, *, finished: int, failed: int) -> dict[str, Any]:
+        """What its span says of so many items or branches, of which so many have an outcome, and so many of these an error."""
+        found: dict[str, Any] = {"fan_out": total, "finished": finished, "errors": failed}
+        if self.span is not None:
+            found |= self.span.timings.counts()
+        if finished - failed < total and (option := self._ended_by) is not None:
+            found["ended"] = option
+        return found
+
+    @property
+    def _ended_by(self) -> str | None:
+        """The option of the edge that has ended the run before its time, if one has."""
+        if isinstance(self.ended, BudgetExceeded):
+            return "budget"
+        is_late = self.span is not None and self.span.timings.is_late
+        if is_late or isinstance(self.ended, TimeoutError):
+            return "deadline"
+        return None if self.ended is None else "stop_when"
 
     def shown(self, update: Update) -> Update:
         """What came out, which its span shows."""
@@ -308,17 +341,14 @@ def _bound(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
     return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
 
 
+def needs_no_tasks(config: RunnableConfig) -> bool:
+    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody looks inside."""
+    return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
+
+
 def is_saved(config: RunnableConfig) -> bool:
     """Whether a checkpointer may save what runs with this config: none works without a thread."""
     return "thread_id" in config.get("configurable", {})
-
-
-def is_cancelled_here() -> bool:
-    """Whether the running task, if there is one, was cancelled itself, and not something that it awaited."""
-    with suppress(RuntimeError):  # in a thread there is none
-        task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
-    return False
 
 
 _BOUNDS = ("max_concurrency", "recursion_limit")

@@ -28,7 +28,6 @@ from langgraph.runtime import Runtime
 
 from mahsm import _left, _spans
 from mahsm._types import AsyncCall, State, SyncCall, Update
-from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._items import Writer, current_item
 from mahsm.nodes._outlet import EDGE, ITEM
 
@@ -128,6 +127,18 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
     return cast("RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}})
 
 
+def is_seen_inside(config: RunnableConfig) -> bool:
+    """Whether somebody streams subgraphs, or LangSmith's tracer is there, and the tasks of an edge's own subgraph are seen."""
+    return STREAM in config.get("configurable", {}) or any(map(_is_langsmith, handlers_of(config)))
+
+
+def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:
+    """The config of what a node calls, as if a task of a subgraph in it did: with a namespace of its own."""
+    own: dict[str, Any] = config.get("configurable", {})
+    namespace = f"{own.get('checkpoint_ns', '')}|{task}"
+    return cast("RunnableConfig", {**config, "configurable": {**own, "checkpoint_ns": namespace}})
+
+
 def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None) -> RunnableConfig:
     """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it.
 
@@ -145,25 +156,20 @@ def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: 
     return cast("RunnableConfig", {**config, **seen, "metadata": metadata, "configurable": own})
 
 
-def is_streamed(writer: Writer | None) -> bool:
-    """Whether anybody streams what is written: for nobody, LangGraph has a writer that is a function which holds nothing."""
-    return getattr(writer, "__closure__", writer) is not None
-
-
-def writer_here(node: RunnableConfig) -> Writer | None:
-    """What writes to the stream of the node that runs with this config; or of the one that runs here, if it has none."""
-    here = ambient_runtime()
-    return writer_of(node) or (here.stream_writer if here else None)
-
-
 def writer_of(node: RunnableConfig) -> Writer | None:
-    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace."""
+    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace.
+
+    What is written in a graph that an item runs has that graph's namespace, as under a `Send`.
+    """
     runtime: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
-    writer = None if runtime is None else runtime.stream_writer
-    if writer is None or not is_streamed(writer):
-        return writer
+    if runtime is None:
+        return None
+    writer, depth = runtime.stream_writer, _depth_of(node)
 
     def write(event: Any) -> None:
+        if _depth_of(var_child_runnable_config.get() or {}) > depth + 1:  # than that of a task of the edge
+            writer(event)
+            return
         token = var_child_runnable_config.set(node)
         try:
             writer(event)
@@ -171,6 +177,11 @@ def writer_of(node: RunnableConfig) -> Writer | None:
             var_child_runnable_config.reset(token)
 
     return write
+
+
+def _depth_of(config: RunnableConfig) -> int:
+    """How many graphs there are around what runs with this config."""
+    return config.get("configurable", {}).get("checkpoint_ns", "").count("|")
 
 
 def is_inside_item(config: RunnableConfig) -> bool:
@@ -221,7 +232,7 @@ class Heard:
     def _listeners(self, config: RunnableConfig) -> RunnableConfig:
         """The config with those who hear of a call: of those that the node has, since LangGraph asks for no others."""
         manager = cast("CallbackManager", config.get("callbacks")).copy()
-        hears = None if self._makes_runs else _streams_messages
+        hears = None if self._makes_runs else streams_messages
         manager.handlers = _Listeners(one for one in manager.handlers if hears is None or hears(one))
         manager.inheritable_handlers = _Listeners(manager.inheritable_handlers)
         return {**config, "callbacks": manager}
@@ -307,7 +318,8 @@ class _Listeners(list[BaseCallbackHandler]):
         return True
 
 
-def _streams_messages(handler: BaseCallbackHandler) -> bool:
+def streams_messages(handler: BaseCallbackHandler) -> bool:
+    """Whether it is LangGraph's, which hears what `stream_mode="messages"` gives."""
     return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 

@@ -23,6 +23,7 @@ class Item:
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
+        is_hedge: Whether it is the second call of an item that takes long.
         unparsed: Answers that attempts of it could not be parsed from.
         is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
             one.
@@ -39,6 +40,7 @@ class Item:
         "chain",
         "failure",
         "inside",
+        "is_hedge",
         "is_unsaved",
         "order",
         "over",
@@ -60,6 +62,7 @@ class Item:
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
+        self.is_hedge = False
         self.unparsed = frozenset[str]()
         self.is_unsaved = False
         self._unsaved = unsaved

@@ -85,14 +85,12 @@ class _JitVmap:
                 return self._run(values, self._spec.items(values))
             with tracer.edge("vmap", self._spec.name, config, values) as span:
                 before, items = self._target.stats, self._spec.items(values)
-                update = self._run(values, items)
-                entries = update[self._out_key]
-                span.note({"fan_out": len(items), "fan_in": len(entries)})
+                update = self._run(values, items, span)
                 span.note(self._target.stats.facts(before))
                 span.show(update)
                 return update
 
-    def _run(self, values: State, items: list[Any]) -> State:
+    def _run(self, values: State, items: list[Any], span: _spans.Span | None = None) -> State:
         spec = self._spec
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
@@ -107,6 +105,9 @@ class _JitVmap:
         entries = _each(spec.entry, updates)
         failed = {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
         progress.end(errors=len(failed))
+        if span is not None:
+            counts = {"fan_out": len(items), "begun": len(good), "finished": len(items), "errors": len(failed)}
+            span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
         return self._update(items, entries, failed)
 
     def _check_reads(self, overlay: Overlay) -> None:

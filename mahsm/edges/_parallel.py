@@ -16,6 +16,11 @@ from mahsm.edges._waves import Scheduler, plan
 from mahsm.errors import EdgeError
 
 
+@_check.arguments(
+    retry="It is of a branch: Branch(target, name='draft', retry=Retry(...)).",
+    rate_limit="It is of a branch: Branch(target, name='draft', rate_limit=RateLimit(...)).",
+    budget="A budget goes around the run: with budget(...).",
+)
 def parallel(
     branches: Branches,
     *,

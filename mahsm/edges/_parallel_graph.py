@@ -72,9 +72,6 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
     def retries(self) -> bool:
         return any(branch.retry is not None for branch in self.spec.branches)
 
-    def watches(self, config: RunnableConfig) -> bool:
-        return super().watches(config) or any(branch.rate_limit is not None for branch in self.spec.branches)
-
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
         self._check_reads(state)
         return ParallelRun(self.spec, state, config, shared)

@@ -17,7 +17,7 @@ from mahsm._turns import Latch
 from mahsm._types import AsyncCall, State, SyncCall
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._branch import BranchSpec
-from mahsm.edges._edge_run import EdgeRun, is_cancelled_here
+from mahsm.edges._edge_run import EdgeRun
 from mahsm.edges._items import Item
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_spec import ParallelSpec
@@ -55,6 +55,7 @@ class ParallelRun(EdgeRun):
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
         self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end_late) for branch in spec.branches}
 
@@ -118,7 +119,7 @@ class ParallelRun(EdgeRun):
                     update = await attempts.run_async(item, partial(self._state_of, branch), call)
                 found.append(self._succeeded(branch, update))
             except asyncio.CancelledError as error:
-                if is_cancelled_here():
+                if _tasks.is_cancelled_here():
                     raise
                 found.append(self._failed(branch, error, item))  # something it awaited was cancelled, the run was not
             except BaseException as error:  # noqa: BLE001  the policy decides
@@ -147,10 +148,11 @@ class ParallelRun(EdgeRun):
 
     def facts(self) -> dict[str, Any]:
         ended = list(self.outcomes.values())
+        succeeded = sum(outcome["error"] is None for outcome in ended)
+        finished = len(ended) + len(self._failed_last)
         return {
-            "fan_out": len(self.spec.branches),
-            "fan_in": sum(outcome["error"] is None for outcome in ended),
-            "errors": sum(outcome["error"] is not None for outcome in ended),
+            **self.facts_of(len(self.spec.branches), finished=finished, failed=finished - succeeded),
+            "fan_in": succeeded,
             "concurrency": self.spec.max_concurrency or len(self.spec.branches),
             "scheduler": self.spec.scheduler,
             "waves": len(self.spec.plan.layers),
@@ -214,6 +216,7 @@ class ParallelRun(EdgeRun):
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
         if self.spec.on_error == "raise" or ends_all(error):
+            self._failed_last.add(branch.name)
             self.stop(error)
             raise error
         return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))

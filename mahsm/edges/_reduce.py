@@ -24,7 +24,8 @@ from mahsm._watch import watched
 from mahsm.edges import _check
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge import Edge
-from mahsm.edges._heard import HeardRun, as_of_node, heard_run, heard_run_async, unheard, writer_of
+from mahsm.edges._edge_run import needs_no_tasks
+from mahsm.edges._heard import HeardRun, as_of_node, as_of_task, heard_run, heard_run_async, unheard, writer_of
 from mahsm.edges._items import Item, current_item
 from mahsm.edges._stop_when import Reducer
 from mahsm.errors import EdgeError, ReducerError
@@ -50,8 +51,14 @@ class _Inner:
     """What is around a reducer's call."""
 
     config: RunnableConfig
+    call: Callable[[], Any]
     span: EdgeSpan | None
     heard: HeardRun
+
+    @property
+    def direct(self) -> bool:
+        """Whether there is no subgraph, since nothing is saved and nobody looks inside."""
+        return needs_no_tasks(self.config)
 
     def shown(self, update: State) -> State:
         """What came out, which its span shows."""
@@ -59,7 +66,7 @@ class _Inner:
             self.span.show(update)
             (value,) = update.values()
             if isinstance(value, str | int | float):
-                self.span.note({"decision": shown(value)})
+                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
         self.heard.output = update
         return update
 
@@ -82,12 +89,14 @@ class Reduce:
         """Make the subgraph."""
 
         def reduce(_: Any, config: RunnableConfig) -> Any:
-            return {"value": _tasks.call(self._current(config))}
+            node, call = _current_call.get()
+            with self._as_of_node(config, node):
+                return {"value": _tasks.call(call)}
 
         async def reduce_async(_: Any, config: RunnableConfig) -> Any:
-            call = self._current(config)
-            value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
-            return {"value": await value if inspect.isawaitable(value) else value}
+            node, call = _current_call.get()
+            with self._as_of_node(config, node):
+                return {"value": await self._awaited(call)}
 
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
         builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
@@ -101,14 +110,41 @@ class Reduce:
         """Run the subgraph, blocking."""
         values = as_dict(state)
         with heard_run(self.name, config, values) as heard, self._session(values, heard) as inner:
-            return inner.shown({self.output_key: graph.invoke({}, inner.config)["value"]})
+            return inner.shown({self.output_key: self._value(graph, inner)})
 
     async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph on the running event loop."""
         values = as_dict(state)
         async with heard_run_async(self.name, config, values) as heard:
             with self._session(values, heard) as inner, _edges_inside_stop():
-                return inner.shown({self.output_key: (await graph.ainvoke({}, inner.config))["value"]})
+                return inner.shown({self.output_key: await self._value_async(graph, inner)})
+
+    def _value(self, graph: Compiled, inner: _Inner) -> Any:
+        if not inner.direct:
+            with unheard(inner.config) as config:
+                return graph.invoke({}, config)["value"]
+        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
+            return _tasks.call(inner.call)
+
+    async def _value_async(self, graph: Compiled, inner: _Inner) -> Any:
+        if not inner.direct:
+            with unheard(inner.config) as config:
+                return (await graph.ainvoke({}, config))["value"]
+        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
+            return await self._awaited(inner.call)
+
+    async def _awaited(self, call: Callable[[], Any]) -> Any:
+        value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
+        return await value if inspect.isawaitable(value) else value
+
+    @contextmanager
+    def _as_of_node(self, config: RunnableConfig, node: RunnableConfig) -> Generator[None, None, None]:
+        """A block in which a call looks as if the edge's node made it."""
+        token = var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
+        try:
+            yield
+        finally:
+            var_child_runnable_config.reset(token)
 
     @contextmanager
     def _session(self, values: State, heard: HeardRun) -> Generator["_Inner", None, None]:
@@ -120,22 +156,15 @@ class Reduce:
                 kind = "judge" if self.judges else "reduce"
                 span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
                 stack.enter_context(watched())
-            call = self._call(values)
+            inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
             if span is not None:
-                inputs = values[self.input_key]
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+            call = self._call(values, inputs)
             config = span.config if span else config
             stack.callback(_current_call.reset, _current_call.set((config, call)))
-            yield _Inner(stack.enter_context(unheard(config)), span, heard)
+            yield _Inner(config, call, span, heard)
 
-    def _current(self, config: RunnableConfig) -> Callable[[], Any]:
-        """The call of the reducer in this task of the subgraph, which is to look as if the edge's node made it."""
-        node, call = _current_call.get()
-        var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
-        return call
-
-    def _call(self, values: State) -> Callable[[], Any]:
-        inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
+    def _call(self, values: State, inputs: list[Any]) -> Callable[[], Any]:
         kept = self._without_errors(inputs)
         if not kept and self.default is not _NO_DEFAULT:
             return lambda: self.default
@@ -177,6 +206,10 @@ def _edges_inside_stop() -> Generator[None, None, None]:
         current_item.reset(token)
 
 
+@_check.arguments(
+    **dict.fromkeys(("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."),
+    budget="A budget goes around the run: with budget(...).",
+)
 def reduce_edge(
     *,
     input_key: str,

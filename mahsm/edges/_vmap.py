@@ -26,6 +26,7 @@ from mahsm.nodes._target import Target, as_target
 from mahsm.policies import Budget, Hedge, Retry
 
 
+@_check.arguments()
 def vmap(
     target: object,
     *,

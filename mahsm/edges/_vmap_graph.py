@@ -20,7 +20,7 @@ from mahsm.edges._cut import Assignment, Record, check_batch, is_record, spans_o
 from mahsm.edges._drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._edge_graph import EdgeGraph
 from mahsm.edges._finished import listener
-from mahsm.edges._heard import HeardRun, is_streamed, writer_here
+from mahsm.edges._heard import HeardRun, as_of_task
 from mahsm.edges._one_by_one import run_one, run_one_async
 from mahsm.edges._outcomes import Outcomes
 from mahsm.edges._results import Part
@@ -164,11 +164,6 @@ class VmapGraph(EdgeGraph[VmapRun]):
     def retries(self) -> bool:
         return self.spec.retry is not None
 
-    def watches(self, config: RunnableConfig) -> bool:
-        spec = self.spec
-        needed = spec.rate_limit is not None or spec.sample is not None or spec.target.reports
-        return needed or super().watches(config) or is_streamed(writer_here(config))
-
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec
         items = spec.items(state)
@@ -200,6 +195,16 @@ class VmapGraph(EdgeGraph[VmapRun]):
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
+    def _ran(self, run: VmapRun) -> dict[str, Any]:
+        if not run.direct:
+            return super()._ran(run)
+        return _state(run.wave(run.firsts[0]).lead(run.firsts, as_of_task(run.config, self.spec.target.name)))
+
+    async def _ran_async(self, run: VmapRun) -> dict[str, Any]:
+        if not run.direct:
+            return await super()._ran_async(run)
+        return _state(await run.wave(run.firsts[0]).lead_async(run.firsts, as_of_task(run.config, self.spec.target.name)))
+
     def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
         items: dict[int, Any] = {}
         for record in done:
@@ -213,6 +218,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
+        run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
         update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
         if self.spec.errors_key is None:
             return update
@@ -220,6 +226,10 @@ class VmapGraph(EdgeGraph[VmapRun]):
         if isinstance(update, Command):
             return Command(update=[*cast("list[Any]", update.update), (self.spec.errors_key, errors)])
         return update | {self.spec.errors_key: errors}
+
+
+def _state(part: Part) -> dict[str, Any]:
+    return {"done": [] if part.is_empty else [part.record]}
 
 
 def _places(run: VmapRun, order: Assignment) -> Sequence[int]:

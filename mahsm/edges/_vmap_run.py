@@ -15,17 +15,18 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls
+from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
 from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
+from mahsm._stops import Decided
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
-from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved
+from mahsm.edges._edge_run import EdgeRun, is_saved, needs_no_tasks
 from mahsm.edges._finished import Finished, ItemEvent
 from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
@@ -49,10 +50,6 @@ _TASKS_UNSAVED = 16
 """Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each of them."""
 
 
-class Decided(Exception):
-    """`stop_when` has seen enough."""
-
-
 class VmapRun(EdgeRun):
     """What the items of one run share. An item is known by its place in the batch; of equal ones, by the first place.
 
@@ -72,6 +69,7 @@ class VmapRun(EdgeRun):
         firsts: The places of the items that are to be called, ascending.
         size: How many results are saved together.
         alone: Whether each item is a task of LangGraph.
+        direct: Whether there are no tasks, since nothing is saved and nobody looks inside.
         id: Tells this run from others, which resume it.
         batch_id: Tells the batch from others.
     """
@@ -98,6 +96,10 @@ class VmapRun(EdgeRun):
         self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.max_concurrency
         super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
+        self._may_ask = self.alone
+        self.direct = count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+        if self.direct:
+            self._item_writer = _nobody
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
         self._waves: dict[int, Together] = {}
@@ -108,7 +110,9 @@ class VmapRun(EdgeRun):
         self.open = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
+        self._finished_items = 0
         self._failures = 0
+        self._cached_items = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
@@ -144,6 +148,7 @@ class VmapRun(EdgeRun):
         """What another run of the edge has left counts in this one, too."""
         for record in records:
             failed = {error["index"] for error in record["errors"]}
+            self._finished_items += sum(len(self.equal_to(place)) for place in record["places"])
             self._failures += sum(len(self.equal_to(place)) for place in failed)
             for place, value in zip(record["places"], record["values"], strict=True):
                 if self._decides is not None and place not in failed:
@@ -200,7 +205,7 @@ class VmapRun(EdgeRun):
         try:
             await self._stored.put_async(self.batch[place], update)
         except asyncio.CancelledError:
-            if not is_cancelled_here():
+            if not _tasks.is_cancelled_here():
                 raise
 
     def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
@@ -225,7 +230,7 @@ class VmapRun(EdgeRun):
             item.has_nothing()
             self._check_bubble(place, sink)
             raise error
-        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_cancelled_here()):
+        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not _tasks.is_cancelled_here()):
             self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
         elif isinstance(error, asyncio.CancelledError):
             raise error
@@ -284,15 +289,13 @@ class VmapRun(EdgeRun):
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise" or ends_all(error):
+            self._count(place, failed=True)
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
             self.break_off.stop(error)
             raise error
         failure = item_error(error, edge=spec.name, index=place, item=self.batch[place], attempts=attempts)
-        self._keep(place, None, sink, failure, called=called)
-        with self._lock:
-            self._failures += len(self.equal_to(place))
-            failures = self._failures
+        failures = self._keep(place, None, sink, failure, called=called)
         if failures > self._failures_allowed:
             reason = spec.too_few(failures, self.total)
             reason.__cause__ = error
@@ -326,13 +329,28 @@ class VmapRun(EdgeRun):
             else:  # its task was cancelled, though the run was not
                 self._failed(place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1)
 
-    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> None:
+    def _count(self, place: int, *, failed: bool) -> int:
+        """An item has an outcome; how many have failed now."""
+        equal = len(self.equal_to(place))
+        with self._lock:
+            self._finished_items += equal
+            self._failures += equal * failed
+            return self._failures
+
+    def count_all(self, *, finished: int, failed: int) -> None:
+        """The run is over: so many items have an outcome, perhaps from a process before this one."""
+        self._finished_items, self._failures = finished, failed
+
+    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> int:
+        """Hand on the outcome of an item; how many have failed now."""
         self._has_result[place] = True
+        failures = self._count(place, failed=error is not None)
         sink.add(place, value, next(self._ranks), error, called=called)
         self.progress.step(failed=error is not None)
         for tell in self._finished:
             for equal in self.equal_to(place):
                 tell(equal, value if error is None else error)
+        return failures
 
     def _tell_item(self, index: int, outcome: Any) -> None:
         event = ItemEvent(edge=self.name, item=(*self._order, index), index=index)
@@ -354,6 +372,7 @@ class VmapRun(EdgeRun):
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
+            self._cached_items += len(self.equal_to(place))
             try:
                 self._succeeded(place, update, sink)
             except Exception as error:  # noqa: BLE001  the policy decides
@@ -361,7 +380,7 @@ class VmapRun(EdgeRun):
         return [place for place in places if place not in found]
 
     def _check_bubble(self, place: int, sink: Sink) -> None:
-        if isinstance(sink, Results):
+        if isinstance(sink, Results) and not (self.direct and self._may_ask):
             error = EdgeError(
                 f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items share a task, and "
                 "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
@@ -370,13 +389,14 @@ class VmapRun(EdgeRun):
             raise error
 
     def facts(self) -> dict[str, Any]:
-        succeeded = self.progress.done - self._failures
-        return {
-            "fan_out": self.total,
-            "fan_in": succeeded if self.spec.on_error == "drop" else self.progress.done,
-            "errors": self._failures,
-            "concurrency": self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit),
-        }
+        found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
+        found["fan_in"] = self._finished_items - (self._failures if self.spec.on_error != "collect" else 0)
+        found["concurrency"] = self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        if self.spec.hedge is not None and self.span is not None:
+            found["hedges"] = len(self.span.timings.hedges)
+        if self._stored is not None:
+            found["cached_items"] = self._cached_items
+        return found
 
     @property
     def most_open(self) -> int:
@@ -408,3 +428,7 @@ still in use."""
 
 _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
+
+
+def _nobody(_: Any) -> None:
+    """Who is told what only those see who stream subgraphs, if there are none."""

@@ -95,7 +95,7 @@ class VmapSpec:
         return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`; of several keys, a dict of those that it has written."""
+        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of none."""
         found = self._result(update)
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
@@ -116,7 +116,7 @@ class VmapSpec:
         given = shown(cast("object", update))
         raise MissingKeyError(
             f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys, or None "
-            "to write nothing."
+            "where there is nothing to write."
         )
 
     def _result(self, update: Update) -> Any:

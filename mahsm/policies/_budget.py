@@ -107,7 +107,7 @@ class Spending(Meter):
             raise BudgetExceeded(*self.exceeded.args)
 
     def begun(self) -> None:
-        """Something has begun, or is to begin: end it if all calls are made."""
+        """An attempt has begun, perhaps with the last call that there was."""
         if self.most_calls is not None and self.calls >= self.most_calls:
             self._exceed(f"{self.calls} of {self.most_calls:g} calls are made")
 
@@ -166,7 +166,8 @@ def begin_attempt(*, calls: bool = True) -> None:
     """
     held = _spendings.get()
     for spending in held:
-        spending.begun()  # the calls of a graph are counted when it makes them, after its attempt has begun
+        if not calls:
+            spending.begun()  # perhaps with the last call that there was
         spending.check()
     if not calls:
         return

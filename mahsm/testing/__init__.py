@@ -3,6 +3,7 @@
 - `_answers`          `Call`, `Reply` and `ToolCall`: what a model is asked, and what it answers
 - `_server`           `ModelServer`: speaks the OpenAI chat API on loopback
 - `_provider`         `Provider`: the same with limits, in a process of its own
+- `_langfuse`         `LangfuseServer`: takes traces as Langfuse does, and answers its API of observations
 - `_fake_lm`          `FakeLM`: a `dspy.LM` without a server
 - `_fake_chat_model`  `FakeChatModel`: a chat model of LangChain without a server
 
@@ -16,6 +17,7 @@ from mahsm.testing._answers import Call as Call
 from mahsm.testing._answers import Reply as Reply
 from mahsm.testing._answers import StatusError as StatusError
 from mahsm.testing._answers import ToolCall as ToolCall
+from mahsm.testing._langfuse import LangfuseServer as LangfuseServer
 from mahsm.testing._provider import Provider as Provider
 from mahsm.testing._provider import ProviderReport as ProviderReport
 from mahsm.testing._server import ModelServer as ModelServer
@@ -28,6 +30,7 @@ __all__ = [
     "Call",
     "FakeChatModel",
     "FakeLM",
+    "LangfuseServer",
     "ModelServer",
     "Provider",
     "ProviderReport",

@@ -160,7 +160,8 @@ class Reply:
         """The model's text, in the form that the prompt asks for."""
         if isinstance(self.content, str):
             return self.content
-        return _as_json(self.content) if "Respond with a JSON object" in call.text else _as_fields(self.content)
+        wants_json = "response_format" in call.body or "Respond with a JSON object" in call.text
+        return _as_json(self.content) if wants_json else _as_fields(self.content)
 
     def asked_tools(self, call: Call) -> list[tuple[str, ToolCall]]:
         """The tool calls with their ids, which count those of the conversation."""
@@ -197,7 +198,11 @@ class Model:
         self.most_at_once = 0
 
     def begin(self, model: str, messages: list[dict[str, Any]], body: dict[str, Any]) -> tuple[Call, Reply]:
-        """A request has come: what is answered."""
+        """A request has come: what is answered.
+
+        Raises:
+            Exception: what the function of the answers raises.
+        """
         call, prompt = Call(model, messages, body, time.monotonic()), json.dumps(messages, default=str)
         with self._lock:
             self.calls.append(call)
@@ -206,10 +211,10 @@ class Model:
             self.answering += 1
             self.most_at_once = max(self.most_at_once, self.answering)
         try:
-            reply = _reply(self._answer(call))
-        except Exception as error:  # noqa: BLE001  a test's own function: its client shall hear of it
-            reply = Reply(f"answers raised {error!r}", status=500)
-        return call, reply
+            return call, _reply(self._answer(call))
+        except BaseException:
+            self.end(call, 500)
+            raise
 
     def end(self, call: Call, status: int) -> None:
         """The request has been answered."""

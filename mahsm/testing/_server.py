@@ -31,6 +31,10 @@ class ModelServer:
         calls: The requests so far, in the order in which they came.
         answering: Requests that are being answered now.
         most_at_once: The most that were being answered at the same time.
+        raised: What the function of the answers has raised, such as a failed assertion. Clients get a status of 500.
+
+    Raises:
+        Exception: at the end of the block, the first that the function of the answers has raised.
 
     Example:
         >>> import dspy
@@ -48,6 +52,7 @@ class ModelServer:
     latency: float = 0.0
 
     def __post_init__(self) -> None:
+        self.raised: list[Exception] = []
         self._model = Model(self.answers, "ModelServer")
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
@@ -82,6 +87,8 @@ class ModelServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        if self.raised and error is None:
+            raise self.raised[0]
 
 
 def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
@@ -115,7 +122,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, _error("This server only knows /v1/chat/completions", 404))
             return
         model, status = server._model, 500  # pyright: ignore[reportPrivateUsage]
-        call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body)
+        try:
+            call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body)
+        except Exception as error:  # noqa: BLE001  a test's own function
+            server.raised.append(error)
+            self._send(500, _error(f"answers raised {error!r}", 500))
+            return
         time.sleep(server.latency if reply.latency is None else reply.latency)
         try:
             status = reply.status

@@ -1,18 +1,18 @@
-"""Where spans go: to Langfuse, or to any backend of OpenTelemetry. Both are spans of OpenTelemetry underneath."""
+"""What a backend is, to which spans go. Langfuse's and OpenTelemetry's are both spans of OpenTelemetry underneath."""
 
-import json
-import traceback
+import asyncio
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Status, StatusCode
 
 from mahsm._meters import Answer
 from mahsm._redact import redacted
-from mahsm.tracing._cut import cut
+from mahsm._slots import Closed
+from mahsm._stops import reason_here, word_of
+from mahsm._tasks import is_cancelled_here
 
 PREFIX = "mahsm."
 
@@ -27,9 +27,17 @@ class Recorded(Protocol):
 
     def note(self, facts: Mapping[str, Any]) -> None: ...
     def show(self, output: Any) -> None: ...
+    def begun(self) -> None:
+        """The model has begun to answer."""
+        ...
+
     def used(self, answer: Answer) -> None: ...
     def score(self, name: str, value: float) -> None: ...
     def fail(self, error: BaseException) -> None: ...
+    def stop(self, why: str) -> None:
+        """It was stopped on purpose, which is no error."""
+        ...
+
     def end(self) -> None: ...
 
 
@@ -43,7 +51,8 @@ class Start:
         input: What goes in.
         model: Of a generation: the model's name.
         options: And what it is called with.
-        trace_id: The trace that it belongs to, if there is no current span.
+        prompt: And Langfuse's prompt that it is made of, if there is one.
+        beside: A span whose trace it belongs to, and which is not around it.
     """
 
     name: str
@@ -51,7 +60,8 @@ class Start:
     input: Any = None
     model: str = ""
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    trace_id: int | None = None
+    prompt: Any = None
+    beside: trace.SpanContext | None = None
 
 
 class Backend(Protocol):
@@ -61,10 +71,6 @@ class Backend(Protocol):
         """Begin a span."""
         ...
 
-    def adopt(self, observation: Any, kind: str) -> Recorded:
-        """Take an observation of Langfuse's that somebody else has begun, and will end."""
-        ...
-
     def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
         """A block whose spans carry these: `session_id`, `user_id`, `tags`, `environment`..."""
         ...
@@ -72,163 +78,6 @@ class Backend(Protocol):
     def flush(self) -> None:
         """Send what has not been sent."""
         ...
-
-
-class LangfuseBackend:
-    """Spans as observations of a Langfuse client.
-
-    Args:
-        client: The client.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-
-    @property
-    def public_key(self) -> str | None:
-        """Which client it is."""
-        return getattr(getattr(self.client, "_resources", None), "public_key", None)
-
-    def begin(self, start: Start) -> Recorded:
-        more: dict[str, Any] = {}
-        if start.kind == "generation":
-            more |= {"model": start.model, "model_parameters": dict(start.options)}
-        if start.trace_id is not None:
-            more["trace_context"] = {"trace_id": f"{start.trace_id:032x}"}
-        recorded = _Observation(self.client.start_observation(name=start.name, as_type=start.kind, **more))
-        recorded.take(start.input)
-        return recorded
-
-    def adopt(self, observation: Any, kind: str) -> Recorded:
-        observation._otel_span.set_attribute("langfuse.observation.type", kind)
-        return _Observation(observation, own=False)
-
-    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-        from langfuse import propagate_attributes
-
-        return propagate_attributes(**given)
-
-    def flush(self) -> None:
-        self.client.flush()
-
-
-class _Observation:
-    def __init__(self, observation: Any, *, own: bool = True) -> None:
-        self._observation = observation
-        self._own = own
-        self.otel = observation._otel_span
-        self.output: Any = None
-
-    def take(self, input: Any) -> None:
-        if input is not None and self.otel.is_recording():
-            self._observation.update(input=cut(input))
-
-    def note(self, facts: Mapping[str, Any]) -> None:
-        if self.otel.is_recording():
-            self._observation.update(metadata={f"{PREFIX}{name}": value for name, value in facts.items()})
-
-    def show(self, output: Any) -> None:
-        if self.otel.is_recording():
-            self.output = cut(output)
-            self._observation.update(output=self.output)
-
-    def used(self, answer: Answer) -> None:
-        tokens = (0, 0) if answer.cached else (answer.input_tokens, answer.output_tokens)
-        usd = 0.0 if answer.cached else answer.usd
-        self._observation.update(
-            model=answer.model or None,
-            usage_details={"input": tokens[0], "output": tokens[1], "total": sum(tokens)},
-            cost_details=None if usd is None else {"total": usd},
-            metadata={f"{PREFIX}cache_hit": answer.cached},
-        )
-
-    def score(self, name: str, value: float) -> None:
-        self._observation.score(name=name, value=value, data_type="NUMERIC")
-
-    def fail(self, error: BaseException) -> None:
-        self._observation.update(level="ERROR", status_message=_message(error))
-
-    def end(self) -> None:
-        if self._own:
-            self._observation.end()
-
-
-class OtelBackend:
-    """Spans of OpenTelemetry, with its conventions for generative AI.
-
-    Args:
-        provider: Who makes tracers.
-    """
-
-    def __init__(self, provider: Any) -> None:
-        self._provider = provider
-        self._tracer = provider.get_tracer("mahsm")
-
-    def begin(self, start: Start) -> Recorded:
-        """Begin a span. OpenTelemetry has no siblings without a parent, so a trace id is of no use."""
-        attributes: dict[str, Any] = {f"{PREFIX}kind": start.kind}
-        if start.kind == "generation":
-            provider, _, request = start.model.rpartition("/")
-            attributes |= {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": provider or "openai",
-                "gen_ai.request.model": request,
-                **{f"gen_ai.request.{option}": value for option, value in start.options.items()},
-            }
-        recorded = _OtelSpan(self._tracer.start_span(start.name, attributes=attributes))
-        if start.input is not None and recorded.otel.is_recording():
-            recorded.put("input", cut(start.input))
-        return recorded
-
-    def adopt(self, observation: Any, kind: str) -> Recorded:
-        return _OtelSpan(observation._otel_span, own=False)
-
-    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-        """They are Langfuse's; OpenTelemetry has resources and baggage for these."""
-        return nullcontext()
-
-    def flush(self) -> None:
-        self._provider.force_flush()
-
-
-class _OtelSpan:
-    def __init__(self, span: Any, *, own: bool = True) -> None:
-        self._own = own
-        self.otel = span
-        self.output: Any = None
-
-    def put(self, what: str, value: Any) -> None:
-        self.otel.set_attribute(f"{PREFIX}{what}", json.dumps(value, default=str))
-
-    def note(self, facts: Mapping[str, Any]) -> None:
-        if self.otel.is_recording():
-            self.otel.set_attributes({f"{PREFIX}{name}": value for name, value in facts.items()})
-
-    def show(self, output: Any) -> None:
-        if self.otel.is_recording():
-            self.output = cut(output)
-            self.put("output", self.output)
-
-    def used(self, answer: Answer) -> None:
-        tokens = (0, 0) if answer.cached else (answer.input_tokens, answer.output_tokens)
-        found = {"gen_ai.usage.input_tokens": tokens[0], "gen_ai.usage.output_tokens": tokens[1]}
-        self.otel.set_attributes({**found, "gen_ai.response.model": answer.model, f"{PREFIX}cache_hit": answer.cached})
-        if answer.usd is not None:
-            self.note({"cost_usd": 0.0 if answer.cached else answer.usd})
-
-    def score(self, name: str, value: float) -> None:
-        self.note({f"score.{name.removeprefix(PREFIX)}": value})
-
-    def fail(self, error: BaseException) -> None:
-        if self.otel.is_recording():
-            trace_back = redacted("".join(traceback.format_exception(error)))
-            shown = {"exception.message": redacted(str(error)), "exception.stacktrace": trace_back}
-            self.otel.record_exception(error, shown)
-        self.otel.set_status(Status(StatusCode.ERROR, _message(error)))
-
-    def end(self) -> None:
-        if self._own:
-            self.otel.end()
 
 
 class Unseen:
@@ -245,6 +94,9 @@ class Unseen:
     def show(self, output: Any) -> None:
         """Nobody looks."""
 
+    def begun(self) -> None:
+        """Nobody looks."""
+
     def used(self, answer: Answer) -> None:
         """The edge run around it says what it took."""
 
@@ -252,6 +104,9 @@ class Unseen:
         """Nobody looks."""
 
     def fail(self, error: BaseException) -> None:
+        """Nobody looks."""
+
+    def stop(self, why: str) -> None:
         """Nobody looks."""
 
     def end(self) -> None:
@@ -265,12 +120,43 @@ def running(recorded: Recorded) -> Generator[None, None, None]:
     try:
         yield
     except BaseException as error:
-        recorded.fail(error)
+        broke_off(recorded, error)
         raise
     finally:
         context.detach(token)
         recorded.end()
 
 
-def _message(error: BaseException) -> str:
-    return redacted(f"{type(error).__name__}: {error}")[:500]
+def broke_off(recorded: Recorded, error: BaseException) -> None:
+    """Say on a span that an error has gone out of it, or a cancellation: one on purpose is no error, one for its time is."""
+    if (why := stopped(error)) is None:
+        recorded.fail(failure(error))
+    else:
+        recorded.stop(why)
+
+
+def stopped(error: BaseException, *, anywhere: bool = False) -> str | None:
+    """Why what has raised this was stopped, in a word; None if it was not, but has failed.
+
+    Args:
+        error: The error.
+        anywhere: Do not look whether it is the running task that was cancelled.
+    """
+    if isinstance(error, Closed):
+        return word_of(error.reason if isinstance(error.reason, Exception) else reason_here())
+    if not isinstance(error, asyncio.CancelledError) or not (anywhere or is_cancelled_here()):
+        return None
+    reason = reason_here()
+    return None if isinstance(reason, TimeoutError) else word_of(reason)
+
+
+def failure(error: BaseException) -> BaseException:
+    """What has failed: of a cancellation since time was up, that."""
+    reason = reason_here() if isinstance(error, asyncio.CancelledError) else None
+    return reason if isinstance(reason, TimeoutError) else error
+
+
+def message_of(error: BaseException) -> str:
+    """What a span says of an error: its type and its message, without secrets, at most 500 characters."""
+    kind, text = type(error).__name__, redacted(str(error))
+    return f"{kind}: {text}"[:500] if text else kind

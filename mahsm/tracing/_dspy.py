@@ -5,11 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from dspy import Retrieve
 from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
 from mahsm._dspy_lm import regained
-from mahsm.tracing._backends import Recorded, Start
+from mahsm.tracing._backends import Recorded, Start, broke_off
 
 
 def is_instrumented() -> bool:
@@ -30,7 +31,8 @@ class ModuleSpans(BaseCallback):
         self._open: dict[str, tuple[Recorded, Any, AbstractContextManager[None]]] = {}
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        self._begin(call_id, type(instance).__name__, "chain", inputs.get("kwargs", inputs))
+        kind = "retriever" if isinstance(instance, Retrieve) else "chain"
+        self._begin(call_id, type(instance).__name__, kind, inputs.get("kwargs") or inputs)
 
     def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         self._end(call_id, outputs, exception)
@@ -52,7 +54,7 @@ class ModuleSpans(BaseCallback):
         if exception is None:
             recorded.show(outputs)
         else:
-            recorded.fail(exception)
+            broke_off(recorded, exception)
         context.detach(token)
         recorded.end()
         around.__exit__(None, None, None)

@@ -1,68 +1,110 @@
-"""Which options of models a trace shows: those that are known to hold no secrets."""
+"""Which options of models a trace shows: known parameters of generation whose values have the shape that they should have.
 
-from collections.abc import Mapping, Sequence
+What is not in these lists is not shown: clients take credentials under names that nobody can list. A value of another shape is
+not shown either, since a key may stand in the wrong place.
+"""
+
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from mahsm._redact import redacted
+from mahsm._redact import MASK, redacted
 
-_SHOWN = frozenset(
-    {
-        "best_of",
-        "cache",
-        "frequency_penalty",
-        "logprobs",
-        "max_completion_tokens",
-        "max_output_tokens",
-        "max_tokens",
-        "min_p",
-        "n",
-        "num_retries",
-        "parallel_tool_calls",
-        "presence_penalty",
-        "reasoning_effort",
-        "repetition_penalty",
-        "rollout_id",
-        "seed",
-        "service_tier",
-        "stop",
-        "stream",
-        "temperature",
-        "timeout",
-        "tool_choice",
-        "top_k",
-        "top_logprobs",
-        "top_p",
-        "truncation",
-        "verbosity",
-    }
+_NUMBERS = (
+    "best_of",
+    "cache",
+    "frequency_penalty",
+    "logprobs",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "min_p",
+    "n",
+    "num_retries",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "repetition_penalty",
+    "rollout_id",
+    "seed",
+    "stream",
+    "temperature",
+    "timeout",
+    "top_k",
+    "top_logprobs",
+    "top_p",
 )
-_MOST = 200
-"""Characters of a text, entries of a list."""
+"""And switches."""
+_WORDS = ("reasoning_effort", "service_tier", "truncation", "verbosity")
+_WORD = re.compile(r"[a-z_]{1,16}")
+_STOP, _STOPS = 24, 16
+"""Characters of a stop sequence, which are fewer than a key has, and sequences."""
 
 
 def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a trace shows: plain values, and the type of a response format."""
-    found = {name: _plain(options[name]) for name in sorted(_SHOWN & options.keys())}
-    if "response_format" in options:
-        found["response_format"] = _type(options["response_format"])
-    return {name: value for name, value in found.items() if value is not None}
+    """Those of the options that a trace shows: numbers, switches, short words, stop sequences, and names of types and tools."""
+    found = {name: show(options[name]) for name, show in _SHOWN.items() if options.get(name) is not None}
+    found["tool_choice"] = _tool(options)
+    return {name: value for name, value in sorted(found.items()) if value is not None}
 
 
-def _plain(value: Any) -> Any:
-    """The value, if it is a number, a text or a list of texts."""
-    if isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return redacted(value)[:_MOST]
-    if isinstance(value, list | tuple):
-        texts = [redacted(text)[:_MOST] for text in cast("Sequence[Any]", value)[:_MOST] if isinstance(text, str)]
-        return texts or None
-    return None
+def _number(value: Any) -> float | None:  # or True, or False
+    return value if isinstance(value, int | float) else None
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else None
+
+
+def _stops(value: Any) -> list[str] | None:
+    texts = cast("list[Any]", [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else [])
+    return [_stop(text) for text in texts[:_STOPS] if isinstance(text, str)] or None
+
+
+def _stop(text: str) -> str:
+    return MASK if len(text) > _STOP or redacted(text) != text else text
 
 
 def _type(value: Any) -> str | None:
-    """What kind of answer is asked for: "json_object", or the name of a model's class."""
-    kind: Any = (
-        cast("Mapping[str, Any]", value).get("type") if isinstance(value, Mapping) else getattr(value, "__name__", value)
-    )
-    return _plain(kind) if isinstance(kind, str) else None
+    """What kind of answer is asked for: the name of a model's class, or "json_object" and the like."""
+    if isinstance(value, type):
+        return value.__name__
+    return _word(cast("Mapping[str, Any]", value).get("type")) if isinstance(value, Mapping) else _word(value)
+
+
+def _effort(value: Any) -> str | None:
+    """The effort of a `reasoning`, as OpenAI's Responses take it."""
+    return _word(cast("Mapping[str, Any]", value).get("effort")) if isinstance(value, Mapping) else None
+
+
+def _thinking(value: Any) -> float | None:
+    """The tokens of a `thinking`, as Anthropic takes it."""
+    return _number(cast("Mapping[str, Any]", value).get("budget_tokens")) if isinstance(value, Mapping) else None
+
+
+def _tool(options: Mapping[str, Any]) -> str | None:
+    """What tool is to be called: "auto" and the like, or the name of one of the tools."""
+    choice: Any = options.get("tool_choice")
+    name = _name(choice)
+    tools: Any = options.get("tools")
+    known = isinstance(tools, list | tuple) and name is not None and name in map(_name, cast("list[Any]", tools))
+    return name if known else _word(choice)
+
+
+def _name(tool: Any) -> str | None:
+    """The name of a tool, as providers write it: `{"function": {"name": ...}}`, or `{"name": ...}`."""
+    if not isinstance(tool, Mapping):
+        return None
+    given = cast("Mapping[str, Any]", tool)
+    inner = given.get("function", given)
+    name: Any = cast("Mapping[str, Any]", inner).get("name") if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) and redacted(name) == name else None
+
+
+_SHOWN: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_WORDS, _word),
+    "reasoning": _effort,
+    "response_format": _type,
+    "stop": _stops,
+    "thinking": _thinking,
+}

@@ -14,7 +14,9 @@ from langgraph.config import get_config
 from mahsm import _spans
 from mahsm._state import shown
 from mahsm._watch import watched
-from mahsm.tracing._backends import Backend, LangfuseBackend, OtelBackend, Recorded, Start, running
+from mahsm.tracing._backends import Backend, Recorded, Start, running
+from mahsm.tracing._langfuse import LangfuseBackend, handler_for
+from mahsm.tracing._otel import OtelBackend
 from mahsm.tracing._tracer import BackendTracer
 
 if TYPE_CHECKING:
@@ -66,11 +68,10 @@ def init(
         return None
     os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)  # it is read when the client is made
     from langfuse import Langfuse
-    from langfuse.langchain import CallbackHandler
 
     given = {} if host is None else {"base_url": host}
     use(Langfuse(public_key=public_key, secret_key=secret_key, **given, **options), scores=scores)
-    return CallbackHandler(public_key=public_key)
+    return handler()
 
 
 @functools.cache
@@ -121,6 +122,24 @@ def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
     _spans.trace_with(BackendTracer(OtelBackend(tracer_provider), scores=scores))
 
 
+def handler() -> "CallbackHandler":
+    """Langfuse's handler for LangChain and LangGraph, which sends to the client that is traced to; as `init` returns it.
+
+    It says of errors what the spans of edges say, and cuts states of graphs that are larger than about 100,000 characters.
+
+    Raises:
+        RuntimeError: if Langfuse is not traced to.
+
+    Example:
+        >>> from langfuse import Langfuse
+        >>> from mahsm import tracing
+        >>> tracing.use(Langfuse(public_key="pk-own", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> config = {"callbacks": [tracing.handler()]}
+        >>> tracing.off()
+    """
+    return handler_for(_client("handler"))
+
+
 def off() -> None:
     """Trace nothing any more."""
     _spans.trace_with(None)
@@ -135,6 +154,13 @@ def flush() -> None:
 def _backend() -> Backend | None:
     tracer = _spans.tracer()
     return tracer.backend if isinstance(tracer, BackendTracer) else None
+
+
+def _client(asks: str) -> Any:
+    backend = _backend()
+    if not isinstance(backend, LangfuseBackend):
+        raise RuntimeError(f"tracing.{asks} needs Langfuse: call tracing.init() or tracing.use(client) first.")
+    return backend.client
 
 
 def _config() -> RunnableConfig:
@@ -287,20 +313,38 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
         True
         >>> tracing.off()
     """
-    backend = _backend()
-    if not isinstance(backend, LangfuseBackend):
-        raise RuntimeError("tracing.experiment needs Langfuse: call tracing.init() or tracing.use(client) first.")
-    from langfuse.langchain import CallbackHandler
-
-    handler = CallbackHandler(public_key=backend.public_key)
+    client = _client("experiment")
+    callbacks = [handler_for(client)]
 
     async def task(*, item: Any, **_: Any) -> Any:
         given: Any = cast("Any", item)["input"] if isinstance(item, Mapping) else item.input
-        return await graph.ainvoke(given, {"callbacks": [handler]})
+        return await graph.ainvoke(given, {"callbacks": callbacks})
 
-    return backend.client.run_experiment(
-        name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options
-    )
+    return client.run_experiment(name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options)
+
+
+def prompt(prompt: Any) -> AbstractContextManager[None]:
+    """A block whose calls of DSPy's models are linked to a prompt of Langfuse's, in the trace and in the prompt's statistics.
+
+    Args:
+        prompt: What `Langfuse.get_prompt` gives. One that is only a fallback is not linked.
+
+    Raises:
+        TypeError: for anything else.
+
+    Example:
+        >>> from langfuse.api import Prompt_Text
+        >>> from langfuse.model import TextPromptClient
+        >>> from mahsm import tracing
+        >>> found = TextPromptClient(
+        ...     Prompt_Text(name="answer", version=3, prompt="Answer briefly.", config={}, labels=[], tags=[], type="text")
+        ... )
+        >>> with tracing.prompt(found):
+        ...     pass  # edges, nodes and modules whose instructions are `found.compile()`
+    """
+    if not _spans.is_prompt(prompt):
+        raise TypeError(f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives.")
+    return _spans.linked(prompt)
 
 
 def attributes(

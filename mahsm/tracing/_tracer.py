@@ -1,6 +1,5 @@
 """Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
 
-import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
@@ -15,12 +14,13 @@ from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
-from mahsm._meters import Answer, Meter, metered
+from mahsm._ledger import Usage, added_up
+from mahsm._meters import Answer
 from mahsm._redact import masked
-from mahsm._slots import Closed
-from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
+from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
+from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler_in, observation_of, span_of
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
@@ -44,8 +44,8 @@ class BackendTracer:
         self.backend = backend
         self.scores = scores
         self._counts: OrderedDict[int, int] = OrderedDict()
-        self._runs: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-        """The trace of each graph run that has no span of its own, which is kept, so that no other gets its id."""
+        self._runs: OrderedDict[int, tuple[Any, trace.SpanContext]] = OrderedDict()
+        """The first span of each graph run that has none of its own. The run is kept, so that no other gets its id."""
         self._lock = threading.Lock()
 
     def begin(self, start: Start, *, always: bool = False) -> Recorded:
@@ -55,15 +55,20 @@ class BackendTracer:
             return Unseen(around)
         run = None if around.get_span_context().is_valid else _graph_run()
         if run is not None and id(run) in self._runs:
-            start = replace(start, trace_id=self._runs[id(run)][1])
-        recorded = self.backend.begin(start)
+            start = replace(start, beside=self._runs[id(run)][1])
+        recorded = self._backend_here().begin(start)
         self._count(recorded)
         if run is not None:
             with self._lock:
-                self._runs[id(run)] = run, recorded.otel.get_span_context().trace_id
+                self._runs.setdefault(id(run), (run, recorded.otel.get_span_context()))
                 while len(self._runs) > _TRACES:
                     self._runs.popitem(last=False)
         return recorded
+
+    def _backend_here(self) -> Backend:
+        """Where spans go that are begun here: to the client of Langfuse's handler, if the run has one."""
+        handler = handler_in((var_child_runnable_config.get() or {}).get("callbacks"))
+        return self.backend if handler is None else LangfuseBackend(client_of(handler))
 
     def _count(self, recorded: Recorded) -> None:
         trace_id = recorded.otel.get_span_context().trace_id
@@ -98,8 +103,8 @@ class BackendTracer:
     def _score(self, recorded: Recorded, edge: Edge, used: Mapping[str, Any]) -> None:
         if not self.scores:
             return
-        if "fan_out" in edge.facts:
-            recorded.score("mahsm.error_rate", edge.facts.get("errors", 0) / max(1, edge.facts["fan_out"]))
+        if finished := edge.facts.get("finished"):
+            recorded.score("mahsm.error_rate", edge.facts["errors"] / finished)
         if "cost_usd" in used:
             recorded.score("mahsm.cost_usd", used["cost_usd"])
         judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
@@ -109,8 +114,8 @@ class BackendTracer:
     @contextmanager
     def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[Edge, None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
-        meter = Meter()
-        with self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True) as (recorded, child), metered(meter):
+        opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
+        with opened as (recorded, child), added_up() as usage:
             edge = Edge(self, recorded, child)
             token = _spans.current_edge.set(edge)
             try:
@@ -118,7 +123,7 @@ class BackendTracer:
             finally:
                 _spans.current_edge.reset(token)
                 edge.close()
-                used = _used(meter)
+                used = _used(usage)
                 edge.note({**edge.timings.facts(), **used})
                 self._score(recorded, edge, used)
 
@@ -129,15 +134,14 @@ class BackendTracer:
         """A span, and a run of LangChain's if somebody listens to these; what is inside belongs to both."""
         manager: Any = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, cut(input), name=name) if manager.handlers else None
-        observation = _observation(manager, run.run_id) if run is not None else None
+        recorded = adopted(manager, run.run_id, kind) if run is not None else None
         with ExitStack() as around:
-            if observation is None and (given := _attributes(config)):
-                around.enter_context(self.backend.attributes(given))
-            if observation is None:
-                recorded = self.begin(Start(name, kind, input), always=always)
-            else:
-                recorded = self.backend.adopt(observation, kind)
+            if recorded is not None:
                 self._count(recorded)
+            else:
+                if given := _attributes(config):
+                    around.enter_context(self.backend.attributes(given))
+                recorded = self.begin(Start(name, kind, input), always=always)
             yield from self._inside(recorded, run, config)
 
     def _inside(
@@ -153,7 +157,7 @@ class BackendTracer:
             raise
         except BaseException as error:
             failure = error
-            recorded.fail(error)
+            broke_off(recorded, error)
             raise
         finally:
             var_child_runnable_config.reset(tokens[1])
@@ -167,26 +171,19 @@ class BackendTracer:
     @contextmanager
     def part(self, label: str, index: int, config: RunnableConfig) -> Generator[Recorded, None, None]:
         """A block that is an item or a branch."""
-        cut_short: BaseException | None = None
         with self._opened(label, "span", config, None) as (recorded, _):
             recorded.note({"index": index})
-            try:
-                yield recorded
-            except (Closed, asyncio.CancelledError) as stopped:  # it did not fail: it was not needed, or another one failed
-                recorded.note({"stopped": True})
-                cut_short = stopped
-        if cut_short is not None:
-            raise cut_short
+            yield recorded
 
     @contextmanager
     def node(self, config: RunnableConfig) -> Generator[None, None, None]:
         manager: Any = config.get("callbacks")
         run_id = getattr(manager, "parent_run_id", None)
-        observation = None if run_id is None else _observation(manager, run_id)
+        observation = None if run_id is None else observation_of(manager, run_id)
         if observation is None or _is_inside(observation):
             yield
             return
-        token = context.attach(trace.set_span_in_context(observation._otel_span))
+        token = context.attach(trace.set_span_in_context(span_of(observation)))
         try:
             yield
         finally:
@@ -199,7 +196,9 @@ class BackendTracer:
         if is_instrumented():  # somebody else shows it
             yield Call(Unseen(trace.get_current_span()))
             return
-        recorded = self.begin(Start(model.rpartition("/")[2] or "model", "generation", prompt, model, shown_options(options)))
+        name = model.rpartition("/")[2] or "model"
+        start = Start(name, "generation", prompt, model, shown_options(options), _spans.linked_prompt.get())
+        recorded = self.begin(start)
         with running(recorded):
             yield Call(recorded)
 
@@ -216,6 +215,9 @@ class Call:
 
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
+
+    def begun(self) -> None:
+        self._recorded.begun()
 
     def end(self, output: Any, answer: Answer | None) -> None:
         self._recorded.show(output)
@@ -238,26 +240,24 @@ def _attributes(config: RunnableConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _observation(manager: Any, run_id: Any) -> Any:
-    """What Langfuse's handler shows of a run, if there is one."""
-    runs = (getattr(handler, "_runs", {}) for handler in getattr(manager, "handlers", ()))
-    return next((found[run_id] for found in runs if run_id in found), None)
-
-
 def _is_inside(observation: Any) -> bool:
     """Whether the current span is the observation's, or below it: in its trace, and begun no earlier."""
-    current, own = cast("Any", trace.get_current_span()), observation._otel_span
+    current, own = cast("Any", trace.get_current_span()), span_of(observation)
     same = current.get_span_context().trace_id == own.get_span_context().trace_id
     return same and getattr(current, "start_time", 0) >= getattr(own, "start_time", 0)
 
 
-def _used(meter: Meter) -> dict[str, Any]:
-    if not meter.answers:
+def _used(usage: Usage) -> dict[str, Any]:
+    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and not 0."""
+    if not (usage.calls or usage.cached):
         return {}
-    return {
-        "calls": meter.calls,
-        "input_tokens": meter.input_tokens,
-        "output_tokens": meter.output_tokens,
-        "cost_usd": round(meter.usd, 9),
-        "cache_hits": meter.cached,
+    found: dict[str, Any] = {
+        "calls": usage.calls,
+        "failed_calls": usage.failed,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_hits": usage.cached,
+        "unpriced": usage.unpriced,
     }
+    is_known = usage.usd or ((usage.tokens or usage.cached) and not usage.unpriced)
+    return {**found, "cost_usd": round(usage.usd, 9)} if is_known else found

@@ -1,0 +1,249 @@
+"""A server on loopback that takes traces as Langfuse does, and answers its API of observations."""
+
+import gzip
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import parse_qsl, urlsplit
+
+_PREFIX = "langfuse.observation."
+
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "core": ("id", "traceId", "parentObservationId", "type", "startTime", "endTime", "projectId"),
+    "basic": ("name", "level", "statusMessage", "isRootObservation", "traceName"),
+    "io": ("input", "output"),
+    "metadata": ("metadata",),
+    "model": ("model", "modelParameters"),
+    "usage": ("usageDetails", "costDetails", "totalCost"),
+    "metrics": ("latency",),
+    "time": ("completionStartTime",),
+    "prompt": ("promptName", "promptVersion"),
+}
+"""Fields of an observation, by the groups that Langfuse's API gives them in."""
+
+_USAGE: Mapping[str, tuple[str, str]] = {
+    "input_tokens": ("input", ""),
+    "output_tokens": ("output", ""),
+    "cache_read.input_tokens": ("input_cached_tokens", "input"),
+    "cache_creation.input_tokens": ("input_cache_creation", "input"),
+    "reasoning.output_tokens": ("output_reasoning_tokens", "output"),
+}
+"""Tokens by the conventions, what Langfuse calls them, and in which of them they are counted, too."""
+
+_COMPARE: Mapping[str, Callable[[str, str], bool]] = {
+    "=": lambda text, value: text == value,
+    "starts with": str.startswith,
+    "ends with": str.endswith,
+    "contains": lambda text, value: value in text,
+}
+
+
+@dataclass
+class LangfuseServer:
+    """Takes the traces and scores that a Langfuse client sends, for tests without a network or a key.
+
+    It makes observations of spans as Langfuse does, and answers `/api/public/v2/observations`, so that what reads traces can be
+    tried out, too. Of the filters of that API it knows those by name, type, level and metadata.
+
+    Args:
+        latency: Seconds until each answer.
+        status: The HTTP status of each answer.
+
+    Attributes:
+        spans: What was sent: spans in OpenTelemetry's protocol.
+        scores: The scores that were sent.
+
+    Example:
+        >>> from mahsm import tracing, vmap
+        >>> from mahsm.testing import LangfuseServer
+        >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="ys", name="double")
+        >>> with LangfuseServer() as server:
+        ...     _ = tracing.init("pk-server-example", "sk", server.url)
+        ...     _ = edge.invoke({"xs": [1, 2]})
+        ...     tracing.flush()
+        ...     tracing.off()
+        >>> [(each["name"], each["type"], each["metadata"].get("mahsm.fan_out")) for each in server.observations]
+        [('lambda', 'SPAN', None), ('lambda', 'SPAN', None), ('vmap:double', 'CHAIN', 2)]
+    """
+
+    latency: float = 0.0
+    status: int = 200
+    spans: list[Any] = field(default_factory=list[Any], init=False)
+    scores: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
+
+    def __post_init__(self) -> None:
+        self._http = _Http(("127.0.0.1", 0), _Handler)
+        self._http.owner = self
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="mahsm-langfuse", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """What clients take as `base_url`."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    @property
+    def observations(self) -> list[dict[str, Any]]:
+        """The spans as observations, by the names of Langfuse's API, in the order in which they came."""
+        return [_observation(span) for span in list(self.spans)]
+
+    def take(self, path: str, body: bytes) -> tuple[bytes, str]:
+        """Take what a client sends; the answer and its type."""
+        if path.endswith("/otel/v1/traces"):
+            from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+            return b"", "application/x-protobuf"
+        if path.endswith("/scores"):
+            self.scores += json.loads(body)
+        return b'{"successes": [], "errors": []}', "application/json"
+
+    def answer(self, path: str, query: Mapping[str, str]) -> object:
+        """What the API says."""
+        if not path.endswith("/v2/observations"):
+            return {"data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]}
+        found = [each for each in self.observations if _matches(each, query)]
+        first, limit = int(query.get("cursor", 0)), int(query.get("limit", 50))
+        groups = {"core", *query.get("fields", "basic").split(",")}
+        names = [name for group, names in _GROUPS.items() if group in groups for name in names]
+        page = [{name: each.get(name) for name in names} for each in found[first : first + limit]]
+        cursor = {"cursor": str(first + limit)} if first + limit < len(found) else {}
+        return {"data": page, "meta": cursor}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+def _observation(span: Any) -> dict[str, Any]:
+    """A span as Langfuse takes it: what its attributes say goes before what OpenTelemetry says."""
+    found: dict[str, Any] = {each.key: _value(each.value) for each in span.attributes}
+    cost = found.get("gen_ai.usage.cost")
+    costs = _parsed(found.get(f"{_PREFIX}cost_details")) or ({} if cost is None else {"total": cost})
+    begun, ended = (nanoseconds / 1e9 for nanoseconds in (span.start_time_unix_nano, span.end_time_unix_nano))
+    parent = span.parent_span_id.hex() or None
+    return {
+        "id": span.span_id.hex(),
+        "traceId": span.trace_id.hex(),
+        "parentObservationId": parent,
+        "isRootObservation": parent is None or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
+        "traceName": found.get("langfuse.trace.name"),
+        "projectId": "p",
+        "name": span.name,
+        "type": str(found.get(f"{_PREFIX}type", "span")).upper(),
+        "level": found.get(f"{_PREFIX}level", "ERROR" if span.status.code == 2 else "DEFAULT"),
+        "statusMessage": found.get(f"{_PREFIX}status_message", span.status.message or None),
+        "startTime": datetime.fromtimestamp(begun, UTC).isoformat(),
+        "endTime": datetime.fromtimestamp(ended, UTC).isoformat(),
+        "latency": ended - begun,
+        "input": found.get(f"{_PREFIX}input"),
+        "output": found.get(f"{_PREFIX}output"),
+        "metadata": _below(found, f"{_PREFIX}metadata."),
+        "model": found.get(f"{_PREFIX}model.name") or found.get("gen_ai.response.model"),
+        "modelParameters": _parsed(found.get(f"{_PREFIX}model.parameters")) or _request(found),
+        "usageDetails": _parsed(found.get(f"{_PREFIX}usage_details")) or _usage(found),
+        "costDetails": costs,
+        "totalCost": costs.get("total"),
+        "completionStartTime": _parsed(found.get(f"{_PREFIX}completion_start_time")),
+        "promptName": found.get(f"{_PREFIX}prompt.name"),
+        "promptVersion": found.get(f"{_PREFIX}prompt.version"),
+    }
+
+
+def _request(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names of OpenTelemetry's conventions."""
+    options = {
+        name.removeprefix("gen_ai.request."): value for name, value in found.items() if name.startswith("gen_ai.request.")
+    }
+    return {name: value for name, value in options.items() if name != "model"}
+
+
+def _usage(found: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens by the names of OpenTelemetry's conventions, by which those of the cache are of the input, too."""
+    usage = {name: found[f"gen_ai.usage.{theirs}"] for theirs, (name, _) in _USAGE.items() if f"gen_ai.usage.{theirs}" in found}
+    for name, whole in _USAGE.values():
+        if whole in usage and name in usage:
+            usage[whole] -= usage[name]
+    return usage
+
+
+def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): _parsed(value) for name, value in found.items() if name.startswith(prefix)}
+
+
+def _value(value: Any) -> Any:
+    """A value of an attribute, out of the protocol."""
+    kind = value.WhichOneof("value")
+    found = getattr(value, kind) if kind else None
+    return [_value(each) for each in cast("Iterable[Any]", value.array_value.values)] if kind == "array_value" else found
+
+
+def _parsed(value: Any) -> Any:
+    """A value that was sent as JSON, or as it is."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _matches(observation: Mapping[str, Any], query: Mapping[str, str]) -> bool:
+    filters: list[dict[str, Any]] = json.loads(query["filter"]) if "filter" in query else []
+    given = [{"column": name, "value": query[name]} for name in ("name", "type", "level", "traceId") if name in query]
+    return all(_fits(observation, each) for each in (filters or given))
+
+
+def _fits(observation: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+    value = observation.get(condition["column"])
+    if condition["column"] == "metadata":
+        value = cast("Mapping[str, Any]", value).get(condition["key"])
+    compare = _COMPARE.get(condition.get("operator", "="))
+    return compare is None or (value is not None and compare(str(value), str(condition["value"])))
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    owner: LangfuseServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that are gone."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        self._answer(json.dumps(self._owner.answer(url.path, dict(parse_qsl(url.query)))).encode(), "application/json")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        time.sleep(self._owner.latency)
+        self._answer(*(self._owner.take(self.path, body) if self._owner.status == 200 else (b"{}", "application/json")))
+
+    @property
+    def _owner(self) -> LangfuseServer:
+        return cast("_Http", self.server).owner
+
+    def _answer(self, body: bytes, kind: str) -> None:
+        self.send_response(self._owner.status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

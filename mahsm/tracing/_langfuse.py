@@ -1,0 +1,272 @@
+"""Langfuse: spans as observations of its client, and every private name of Langfuse's that is read.
+
+A run that has Langfuse's handler belongs to the handler's client: all of its spans go there, whoever else is traced to.
+"""
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
+from opentelemetry import trace
+
+from mahsm._meters import Answer
+from mahsm.tracing._backends import PREFIX, Recorded, Start, failure, message_of, stopped
+from mahsm.tracing._cut import bounded, cut
+
+# What is read of Langfuse besides its public names. `tests/test_langfuse.py` has a test for each.
+
+
+def _private(owner: Any, name: str) -> Any:
+    """A private attribute of an object of Langfuse's.
+
+    Raises:
+        RuntimeError: if this version of Langfuse has none of the name.
+    """
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        raise RuntimeError(
+            f"mahsm.tracing reads {name!r} of Langfuse's {type(owner).__name__}, which langfuse {version('langfuse')} does not "
+            "have. Install a version of langfuse that this version of mahsm is tested with (5.0), or a newer mahsm."
+        ) from None
+
+
+def public_key_of(client: Any) -> str | None:
+    """The public key of a client, or None for one that is switched off."""
+    resources = _private(client, "_resources")
+    return None if resources is None else resources.public_key
+
+
+def client_of(handler: Any) -> Any:
+    """The client that a handler sends to."""
+    return _private(handler, "_langfuse_client")
+
+
+def runs_of(handler: Any) -> dict[Any, Any]:
+    """A handler's observations of runs that have not ended, by the run's id."""
+    return _private(handler, "_runs")
+
+
+def span_of(observation: Any) -> Any:
+    """OpenTelemetry's span of an observation."""
+    return _private(observation, "_otel_span")
+
+
+def set_type(observation: Any, kind: str) -> None:
+    """Change the type of an observation, which each of its updates writes."""
+    if _private(observation, "_observation_type") != kind:
+        observation._observation_type = kind
+        span_of(observation).set_attribute("langfuse.observation.type", kind)
+
+
+def masked_by_client(observation: Any, text: str) -> str:
+    """The text as the `mask` of the observation's client leaves it."""
+    return str(_private(observation, "_mask_attribute")(data=text))
+
+
+# What is made of these.
+
+
+def handler_in(manager: Any) -> Any:
+    """Langfuse's handler among the callbacks of a config, or None."""
+    module: Any = sys.modules.get("langfuse.langchain")
+    if module is None or manager is None:
+        return None
+    handlers: Any = getattr(manager, "handlers", manager)
+    return next((handler for handler in handlers if isinstance(handler, module.CallbackHandler)), None)
+
+
+def observation_of(manager: Any, run_id: Any) -> Any:
+    """What Langfuse's handler shows of a run, or None."""
+    handler = handler_in(manager)
+    return None if handler is None else runs_of(handler).get(run_id)
+
+
+def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
+    """The span of a run that Langfuse's handler has begun, and will end; or None."""
+    handler = handler_in(manager)
+    observation = None if handler is None else runs_of(handler).get(run_id)
+    if observation is None:
+        return None
+    set_type(observation, kind)
+    return _Adopted(observation, lambda: runs_of(handler).pop(run_id, None))
+
+
+def handler_for(client: Any) -> Any:
+    """Langfuse's handler for LangChain, which sends to a client; its spans are short, and say of errors what ours say."""
+    handler = _handler_class()(public_key=public_key_of(client) or "switched off")  # without a key it would take any client
+    handler._langfuse_client = client
+    return handler
+
+
+@cache
+def _handler_class() -> type[Any]:
+    from langfuse.langchain import CallbackHandler
+
+    class Handler(CallbackHandler):
+        def on_chain_start(self, serialized: Any, inputs: Any, **more: Any) -> None:
+            super().on_chain_start(serialized, inputs if isinstance(inputs, Command) else bounded(inputs), **more)
+
+        def on_chain_end(self, outputs: Any, **more: Any) -> None:
+            super().on_chain_end(bounded(outputs), **more)
+
+    def of(name: str) -> Any:
+        def on_error(self: Any, error: BaseException, *, run_id: Any, **more: Any) -> None:
+            getattr(CallbackHandler, name)(self, _told(self, error, run_id), run_id=run_id, **more)
+
+        return on_error
+
+    for name in ("on_chain_error", "on_tool_error", "on_retriever_error", "on_llm_error"):
+        setattr(Handler, name, of(name))
+    Handler.__name__ = Handler.__qualname__ = CallbackHandler.__name__
+    return Handler
+
+
+def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:
+    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the client's mask leaves.
+
+    What was stopped on purpose is shown here: the handler would make an error of it.
+    """
+    observation = runs_of(handler).get(run_id)
+    if observation is None or isinstance(error, GraphBubbleUp):  # which is no error
+        return error
+    if (why := stopped(error, anywhere=True)) is not None:
+        recorded = _Observation(runs_of(handler).pop(run_id))
+        recorded.stop(why)
+        recorded.end()
+        return error
+    return Exception(masked_by_client(observation, message_of(failure(error))))
+
+
+class LangfuseBackend:
+    """Spans as observations of a Langfuse client.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def begin(self, start: Start) -> Recorded:
+        more: dict[str, Any] = {}
+        if start.kind == "generation":
+            more = {"model": start.model, "model_parameters": dict(start.options), "prompt": start.prompt}
+        with _beside(start.beside):
+            recorded = _Observation(self.client.start_observation(name=start.name, as_type=start.kind, **more))
+        recorded.take(start.input)
+        return recorded
+
+    def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        from langfuse import propagate_attributes
+
+        return propagate_attributes(**given)
+
+    def flush(self) -> None:
+        self.client.flush()
+
+
+def _beside(other: trace.SpanContext | None) -> AbstractContextManager[Any]:
+    """A block whose spans stand beside another one, in its trace.
+
+    Their parent is a span that is never sent, with an id which the trace gives. A span without a parent would rename its trace.
+    """
+    if other is None:
+        return nullcontext()
+    unseen = other.trace_id & (2**64 - 1) or 1
+    parent = trace.SpanContext(other.trace_id, unseen, is_remote=False, trace_flags=other.trace_flags)
+    return trace.use_span(trace.NonRecordingSpan(parent))
+
+
+class _Observation:
+    def __init__(self, observation: Any) -> None:
+        self._observation = observation
+        self.otel = span_of(observation)
+        self.output: Any = None
+
+    def take(self, input: Any) -> None:
+        if input is not None and self.otel.is_recording():
+            self._observation.update(input=cut(input))
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        if self.otel.is_recording():
+            self._observation.update(metadata={f"{PREFIX}{name}": value for name, value in facts.items()})
+
+    def show(self, output: Any) -> None:
+        if self.otel.is_recording():
+            self.output = cut(output)
+            self._observation.update(output=self.output)
+
+    def begun(self) -> None:
+        self._observation.update(completion_start_time=datetime.now(UTC))
+
+    def used(self, answer: Answer) -> None:
+        usd = 0.0 if answer.cached else answer.usd
+        self._observation.update(
+            model=answer.model or None,
+            usage_details=_usage(answer),
+            cost_details=None if usd is None else {"total": usd},
+            metadata={f"{PREFIX}cache_hit": answer.cached},
+        )
+
+    def score(self, name: str, value: float) -> None:
+        self._observation.score(name=name, value=value, data_type="NUMERIC")
+
+    def fail(self, error: BaseException) -> None:
+        if self.otel.is_recording():
+            message = masked_by_client(self._observation, message_of(error))
+            self._observation.update(level="ERROR", status_message=message)
+
+    def stop(self, why: str) -> None:
+        self.note({"stopped": why})
+
+    def end(self) -> None:
+        self._observation.end()
+
+
+class _Adopted(_Observation):
+    """An observation of the handler's, which ends it unless it fails or is stopped: the handler would write what it thinks."""
+
+    def __init__(self, observation: Any, take_over: Any) -> None:
+        super().__init__(observation)
+        self._take_over = take_over
+        self._own = False
+
+    def fail(self, error: BaseException) -> None:
+        super().fail(error)
+        self._end_alone()
+
+    def stop(self, why: str) -> None:
+        super().stop(why)
+        self._end_alone()
+
+    def _end_alone(self) -> None:
+        self._take_over()
+        self._own = True
+
+    def end(self) -> None:
+        if self._own:
+            super().end()
+
+
+def _usage(answer: Answer) -> dict[str, int]:
+    """Tokens by the names that Langfuse prices; each token is in one of them, besides the total."""
+    if answer.cached:
+        return {"input": 0, "output": 0, "total": 0}
+    details = {
+        "input_cache_read": answer.cache_read_tokens,
+        "input_cache_creation": answer.cache_creation_tokens,
+        "output_reasoning": answer.reasoning_tokens,
+    }
+    return {
+        "input": answer.input_tokens - answer.cache_read_tokens - answer.cache_creation_tokens,
+        "output": answer.output_tokens - answer.reasoning_tokens,
+        **{name: tokens for name, tokens in details.items() if tokens},
+        "total": answer.tokens,
+    }
