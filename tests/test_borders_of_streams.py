@@ -761,11 +761,11 @@ class Hangs:
 
 
 LEFT: dict[str, Any] = {
-    "timeout": lambda target: work(target, timeout=0.01, on_error="collect"),
-    "chunks": lambda target: work(target, timeout=0.01, on_error="collect", chunk_size=2),
+    "timeout": lambda target: work(target, timeout=0.3, on_error="collect"),
+    "chunks": lambda target: work(target, timeout=0.3, on_error="collect", chunk_size=2),
     "deadline": lambda target: work(target, deadline=0.3, on_error="collect"),
     "branch": lambda target: parallel(
-        [Branch(target, name="branch", timeout=0.01)], on_error="isolate", errors_key="log", name="work"
+        [Branch(target, name="branch", timeout=0.3)], on_error="isolate", errors_key="log", name="work"
     ),
     "nested": lambda target: vmap(
         vmap(target, batch_key="ys", out_key="out", item_to_state=lambda y: {"y": y}, name="inner"),
