@@ -19,6 +19,7 @@ from langgraph.types import Send
 from typing_extensions import TypedDict
 
 from benchmarks import report
+from benchmarks.ensembles import ensembles
 from benchmarks.report import Figure
 from mahsm import connect, fuse, jit_edge, operator_node, vmap
 from mahsm.operators import Operator, combine, partition
@@ -388,5 +389,6 @@ def main(*, quick: bool) -> int:
         "many": lambda: many(max(1, rounds // 2), size),
         "fuse": lambda: fusing(rounds),
         "operators": lambda: operators(rounds, size),
+        "ensembles": lambda: ensembles(rounds),
     }
     return report.run("jit", parts, quick=quick)

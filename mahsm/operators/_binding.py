@@ -1,26 +1,16 @@
 """`ModelBinding`: a model by its name, which is reached when it is first called."""
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mahsm._dspy_lm import watched_lm
-from mahsm._jit._jax import jax
 from mahsm._jit._values import tagged
 from mahsm._state import shown
 from mahsm.errors import JitError
+from mahsm.operators._threads import traced
 
 if TYPE_CHECKING:
     import dspy
-
-try:  # JAX has no public way to ask this
-    from jax._src.core import trace_state_clean as _trace_state_clean
-
-    _no_trace: "Callable[[], bool]" = _trace_state_clean
-except ImportError:  # pragma: no cover  a later JAX: this sees jit, but not grad or vmap by themselves
-
-    def _no_trace() -> bool:
-        return not isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
 
 
 class ModelBinding:
@@ -101,7 +91,7 @@ class ModelBinding:
         return _text(await watched_lm(self.lm).acall(prompt, **options))
 
     def _check_not_traced(self) -> None:
-        if not _no_trace():
+        if traced():
             raise JitError(
                 f"the model {self.model!r} is called while JAX traces or transforms a function; it would be called once, and "
                 "its answer used for all inputs. Call it outside, and hand its answer in as an array; or use a HybridOperator, "

@@ -1,9 +1,9 @@
 """`HybridOperator`: numbers computed for many inputs at once, and then work for each of them."""
 
-import asyncio
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from mahsm._jit._values import Values
 from mahsm._state import as_dict, read
 from mahsm._types import State
 from mahsm.operators._operator import Operator
+from mahsm.operators._threads import in_thread
 from mahsm.operators._trees import Rest, combine, partition
 
 
@@ -80,7 +81,7 @@ class HybridOperator(Operator):
         return Operator.__call__(self, input, *(computed or (_alone(self, input),)), **options)
 
     async def acall(self, input: Any, *computed: Any, **options: Any) -> Any:
-        computed = computed or (await asyncio.to_thread(_alone, self, input),)
+        computed = computed or (await in_thread(partial(_alone, self, input)),)
         return await Operator.acall(self, input, *computed, **options)
 
 

@@ -1,18 +1,17 @@
 """`Operator`: a unit of work with fields, some of which can be learned."""
 
-import asyncio
 import dataclasses
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import equinox as eqx
 
-from mahsm import _tasks
 from mahsm._state import shown
 from mahsm.operators._fields import SPECS, mark_fields
 from mahsm.operators._specs import checked
+from mahsm.operators._threads import in_thread
 
 OperatorT = TypeVar("OperatorT", bound="Operator")
 
@@ -54,6 +53,8 @@ class Operator(eqx.Module):
         input_spec = output_spec = None
 
     _checks: ClassVar[bool] = False
+    _composed: ClassVar[bool] = False
+    """Whether `aforward` awaits operators of any kind, those that block too."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -73,11 +74,11 @@ class Operator(eqx.Module):
         return cls.forward(self, input, *more, **options)
 
     async def acall(self, input: Any, *more: Any, **options: Any) -> Any:
-        """The same, to be awaited; a blocking `forward` runs in a thread."""
+        """The same, to be awaited; a blocking `forward` runs in a thread of its own."""
         cls: Any = type(self)
         call = checked if cls._checks else _called
-        if not self.awaits:
-            return await asyncio.to_thread(call, self, cls.forward, input, *more, **options)
+        if not self.awaits and not cls._composed:
+            return await in_thread(partial(call, self, cls.forward, input, *more, **options))
         return await call(self, getattr(cls, "aforward", cls.forward), input, *more, **options)
 
     @property
@@ -115,19 +116,6 @@ class Operator(eqx.Module):
 
 def _called(op: Operator, function: Any, *arguments: Any, **options: Any) -> Any:
     return function(op, *arguments, **options)
-
-
-def blocking(function: Callable[[], Any]) -> Any:
-    """Call an async function from synchronous code.
-
-    Raises:
-        RuntimeError: on an event loop, which it would block for good.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _tasks.call(function)
-    raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
 
 
 def check_operators(owner: str, field: str, values: Any) -> None:
