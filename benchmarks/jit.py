@@ -376,7 +376,7 @@ def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, fl
     figures = [
         Figure(f"{count:,} operators / plain functions, traced and compiled by JAX", traced, 1.05),
         Figure(f"{count:,} operators / plain functions, a graph built and compiled", graph, 1.05),
-        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 5, "ms"),
+        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 20, "ms"),
     ]
     return figures, rows, seconds
 
