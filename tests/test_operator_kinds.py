@@ -148,7 +148,7 @@ def test_numeric_ensembles_can_be_traced() -> None:
 
 @pytest.mark.parametrize("kind", [EnsembleOperator, ChainOperator])
 @pytest.mark.parametrize(
-    ("value", "message"), [([], "expected a list of operators"), ([len], "Make one of a function with"), (3, "=3;")]
+    ("value", "message"), [([], "expected a list of at least one operator"), ([len], "Make one of a function with"), (3, "=3;")]
 )
 def test_what_are_no_operators(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):

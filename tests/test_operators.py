@@ -22,8 +22,21 @@ from jaxtyping import Array, Float
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from mahsm.errors import JitError, MahsmError, SpecError
-from mahsm.operators import ModelBinding, Operator, model_field, op, param, prompt_field, spec_field
+from mahsm import operator_node, vmap
+from mahsm.errors import JitError, MahsmError, NodeError, SpecError
+from mahsm.operators import (
+    ChainOperator,
+    EnsembleOperator,
+    ModelBinding,
+    Operator,
+    RouterOperator,
+    as_dspy,
+    model_field,
+    op,
+    param,
+    prompt_field,
+    spec_field,
+)
 from mahsm.testing import ModelServer
 
 
@@ -288,12 +301,47 @@ def test_check_init_runs() -> None:
         Made(1).update_params(top=-1)
 
 
-def test_forward_is_needed() -> None:
-    class Made(Operator):
-        name: str
+class Configuration(Operator):
+    name: str
+    rates: dict[str, Any]
 
-    with pytest.raises(TypeError, match="abstract"):
-        Made("a")  # type: ignore[abstract]
+
+def test_an_operator_without_forward_holds_data() -> None:
+    class Uses(Operator):
+        of: Configuration
+
+        def forward(self, input: Any, /) -> Any:
+            return input * self.of.rates["good"]
+
+    made = Configuration("a", {"good": 2})
+    assert Uses(made)(3) == 6
+    assert jax.tree.leaves(made) == []
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (lambda made: made(1), TypeError),
+        (lambda made: asyncio.run(made.acall(1)), TypeError),
+        (lambda made: operator_node(made), NodeError),
+        (lambda made: vmap(made, batch_key="xs", out_key="ys"), NodeError),
+        (lambda made: as_dspy(made), NodeError),
+        (lambda made: EnsembleOperator([made]), TypeError),
+        (lambda made: ChainOperator([made]), TypeError),
+        (lambda made: RouterOperator({"a": made}, 1), TypeError),
+    ],
+)
+def test_an_operator_without_forward_cannot_be_called(use: Any, error: Any) -> None:
+    with pytest.raises(error, match=r"Configuration has no forward, so it only holds data; expected an operator that can be"):
+        use(Configuration("a", {}))
+
+
+def test_an_operator_with_an_aforward_alone() -> None:
+    class Later(Operator):
+        async def aforward(self, input: Any, /) -> Any:
+            return input + 1
+
+    assert Later()(1) == asyncio.run(Later().acall(1)) == 2
 
 
 # Specs.
@@ -621,7 +669,7 @@ def test_op_makes_operators_of_functions_and_modules() -> None:
     assert len(jax.tree.leaves(linear)) == 2
     assert op(double) is double
     for wrong in (3, Question):
-        with pytest.raises(TypeError, match="expected a function of one input, or a module of Equinox"):
+        with pytest.raises(TypeError, match="expected a function of at least one input, or a module of Equinox"):
             op(wrong)  # type: ignore[call-overload]
 
 

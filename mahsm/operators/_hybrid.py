@@ -76,12 +76,17 @@ class HybridOperator(Operator):
         if not hasattr(type(self), "compute"):
             raise TypeError(f"{type(self).__name__} has no compute; expected a method compute(self, ...) that JAX can trace.")
 
-    def __call__(self, input: Any, *computed: Any, **options: Any) -> Any:
-        return Operator.__call__(self, input, *(computed or (type(self)._computed(self, input),)), **options)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) < 2:
+            inputs, options = type(self)._bound(self, inputs, options)
+            inputs = (*inputs, type(self)._computed(self, *inputs))
+        return Operator.__call__(self, *inputs, **options)
 
-    async def acall(self, input: Any, *computed: Any, **options: Any) -> Any:
-        computed = computed or (await in_thread(partial(type(self)._computed, self, input)),)
-        return await Operator.acall(self, input, *computed, **options)
+    async def acall(self, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) < 2:
+            inputs, options = type(self)._bound(self, inputs, options)
+            inputs = (*inputs, await in_thread(partial(type(self)._computed, self, *inputs)))
+        return await Operator.acall(self, *inputs, **options)
 
     _alone: ClassVar[Program]
     """What computes for operators of this class that are called alone."""
