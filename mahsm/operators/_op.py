@@ -96,7 +96,8 @@ class FunctionOperator(_Caller):
 
 
 def _again(function: Any, specs: dict[str, Any]) -> FunctionOperator:
-    return op(function, **specs)
+    made: FunctionOperator = op(function, **specs)
+    return made
 
 
 class ModuleOperator(_Caller):
