@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import mahsm
-from benchmarks import report
+from benchmarks import graph_module, report
 from benchmarks.report import Figure
 from mahsm import is_item_error, tracing, vmap
 
@@ -265,4 +265,8 @@ _HEADS = ("errors in their places", "tokens counted", "spans nested")
 def main(*, quick: bool) -> int:
     logging.getLogger("dspy").setLevel(logging.CRITICAL)  # it logs every failure
     rounds, count = (1, 60) if quick else (12, 500)
-    return report.run("dspy", {"ways": lambda: compare(rounds, count)}, quick=quick)
+    parts: dict[str, Any] = {
+        "ways": lambda: compare(rounds, count),
+        "graph": lambda: ([graph_module.measure(rounds, 20)], {}),
+    }
+    return report.run("dspy", parts, quick=quick)

@@ -52,11 +52,11 @@ clients_retry: ContextVar[bool] = ContextVar("mahsm_clients_retry", default=True
 class Keeper(Protocol):
     """Keeps what calls of models give, so that they need not be made again."""
 
-    def call(self, make: Callable[[], Any]) -> Any:
-        """What the call gives, made or kept."""
+    def call(self, make: Callable[[], Any], given: Any) -> Any:
+        """What the call gives, made or kept; `given` is what it is called with."""
         ...
 
-    async def call_async(self, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def call_async(self, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
         """The awaitable twin of `call`."""
         ...
 

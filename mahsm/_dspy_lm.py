@@ -28,11 +28,12 @@ def watched_settings() -> Generator[None, None, None]:
     Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them hand it to the
     adapter. What is called in neither way is seen by its entry in DSPy's history, once it has ended.
     """
-    overrides = _overrides()
-    tokens = _watching.set(True), overrides.set(_WatchedSettings(overrides.get(), _Around()))
+    overrides, around = _overrides(), _Around()
+    tokens = _watching.set(True), overrides.set(_WatchedSettings(overrides.get(), around))
     try:
         yield
     finally:
+        around.is_over = True
         overrides.reset(tokens[1])
         _watching.reset(tokens[0])
 
@@ -63,6 +64,9 @@ class _WatchedSettings(Mapping[str, Any]):
         if known is None or known[0] is not value:  # a view stays the same, with what is done to it
             self._views[name] = known = value, make(self, value)
         return known[1]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._MAKERS or name in self._present
 
     def __iter__(self) -> Iterator[str]:
         return iter({**dict.fromkeys(self._MAKERS), **self._present})
@@ -129,10 +133,12 @@ class _Around:
 
     def __init__(self) -> None:
         self._context = copy_context()
+        self.is_over = False
+        """The block has ended; views of it may live on in copies of DSPy's settings, and count nothing any more."""
 
     def here(self) -> AbstractContextManager[None]:
         """A block that has the context, wherever it runs."""
-        return nullcontext() if _watching.get() else self._restored()
+        return nullcontext() if _watching.get() or self.is_over else self._restored()
 
     @contextmanager
     def _restored(self) -> Generator[None, None, None]:
@@ -201,12 +207,13 @@ class _WatchedLM:
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
             make = partial(self._made, prompt, messages, kwargs)
-            return make() if (keeper := _calls.keeper.get()) is None else keeper.call(make)
+            return make() if (keeper := _calls.keeper.get()) is None else keeper.call(make, (prompt, messages, kwargs))
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
             make = partial(self._made_async, prompt, messages, kwargs)
-            return await (make() if (keeper := _calls.keeper.get()) is None else keeper.call_async(make))
+            keeper = _calls.keeper.get()
+            return await (make() if keeper is None else keeper.call_async(make, (prompt, messages, kwargs)))
 
     def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         drawn = self._drawn(kwargs)
@@ -300,6 +307,8 @@ def unparsed_in(error: BaseException | None) -> frozenset[str]:
     while error is not None:
         if isinstance(answer := getattr(error, "lm_response", None), str):
             found.add(answer)
+        inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # of a group
+        found.update(*map(unparsed_in, inside))
         error = error.__cause__ or error.__context__
     return frozenset(found)
 

@@ -27,8 +27,7 @@ class ProgressEvent(TypedDict):
         done: Items that have ended.
         total: Items in the batch.
         errors: Items that failed.
-        tokens: Tokens that its calls of models took in this process, in and out. Calls inside of plain functions are seen in a
-            block of `mahsm.usage()`, `mahsm.budget()` or with traces on. A call that is left behind counts when it ends.
+        tokens: Tokens that its calls of models took in this process, in and out. A call that is left behind counts at its end.
         usd: What they cost, in US dollars, as far as prices are known.
     """
 

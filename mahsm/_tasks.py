@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 from mahsm._left import LeftBehind, OwnCall
+from mahsm._stops import stopped_by
 from mahsm._turns import Stop, Stoppable
 
 T = TypeVar("T")
@@ -94,6 +95,14 @@ def after(seconds: float, function: Callable[[], object]) -> Callable[[], object
     return stop
 
 
+def is_cancelled_here() -> bool:
+    """Whether the running task, if there is one, was cancelled itself, and not something that it awaited."""
+    with suppress(RuntimeError):  # in a thread there is none
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return False
+
+
 def unstoppable(_: Stop) -> AbstractContextManager[None]:
     """Of a block that nothing stops."""
     return nullcontext()
@@ -135,9 +144,11 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
         TimeoutError: when time is up.
     """
     scope = asyncio.timeout(timeout)
+    why = nullcontext() if timeout is None else stopped_by(lambda: _too_long(timeout) if scope.expired() else None)
     try:
-        async with scope:
-            yield
+        with why:
+            async with scope:
+                yield
     except TimeoutError as error:
         if scope.expired():
             raise _too_long(timeout) from error.__cause__

@@ -463,6 +463,17 @@ def test_a_budget_in_dollars_holds_agents_back(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_budget_of_calls_holds_agents_back(mode: str) -> None:
+    agent = create_agent(FakeChatModel(asks_once), tools=[look_up])
+    edge = edge_of(agent, budget=Budget(calls=3), on_error="collect", max_concurrency=1)
+    with mahsm.usage() as used:
+        entries = run_edge(edge, "abcd", mode)
+    assert [is_item_error(entry) for entry in entries] == [False, False, True, True]
+    assert "4 of 3 calls are made" in entries[-1]["message"]
+    assert used.calls == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_user_gives_the_price_of_a_model_that_nobody_knows(mode: str) -> None:
     model = FakeChatModel(Reply("yes", usage=(10, 10)))
     with mahsm.usage({"model": (1.0, 2.0)}) as used:

@@ -105,3 +105,18 @@ def test_settings_can_be_read_and_copied(block: Any) -> None:
         assert "lm" in dspy.settings
         assert dspy.settings.lm is dspy.settings.lm
         assert dspy.settings.adapter is dspy.settings.adapter
+
+
+@blocks
+def test_settings_that_were_copied_in_a_block_count_nothing_after_it(block: Any) -> None:
+    """So does a fixture that restores settings: `configure(**copy)`."""
+    dspy.configure(lm=model("x"))
+    with mahsm.usage() as used, block():
+        copied = dspy.settings.copy()
+        answer()
+    dspy.configure(**copied)
+    answer()
+    assert used.calls == 1
+    with mahsm.usage() as again:
+        answer()
+    assert (used.calls, again.calls) == (1, 1)

@@ -2,13 +2,17 @@
 
 import asyncio
 import functools
+from collections import Counter
 from typing import Any
 
 import dspy
 import pytest
+from dspy.clients.cache import Cache
+from dspy.utils.exceptions import AdapterParseError
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel, ValidationError
 
 from mahsm import dspy_program
 from mahsm.errors import GraphError
@@ -383,3 +387,201 @@ def test_a_program_may_only_await_and_gather(mode: str) -> None:
         graph = dspy_program(OnlyAsync()).compile(checkpointer=InMemorySaver())
         assert run(graph, {"question": "q", "times": 3}, mode, thread()) == {"answer": ["q0", "q1", "q2"]}
     assert len(lm.calls) == 3
+
+
+# What changes, and what happens at the same time.
+
+
+def echo(call: Call) -> Any:
+    return {"answer": f"about {call.inputs['question']}"}
+
+
+class Empties(Program):
+    """Changes its inputs and its own lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, list[str]] = {"asked": []}
+        self.counts: Counter[str] = Counter()
+
+    def forward(self, docs: list[str]) -> Any:
+        answers: list[str] = []
+        while docs:
+            self.seen["asked"].append(docs[0])
+            self.counts[docs[0]] += 1
+            answers.append(self.ask(question=docs.pop(0)).answer)
+        return dspy.Prediction(answer=answers)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_forward_may_change_what_it_is_given_and_what_it_holds(mode: str) -> None:
+    program, docs = Empties(), ["a", "b", "a"]
+    with dspy.context(lm=FakeLM(echo)):
+        graph = dspy_program(program, outputs=["answer"]).compile()
+        assert run(graph, {"docs": docs}, mode) == {"answer": ["about a", "about b", "about a"]}
+    assert docs == ["a", "b", "a"]
+    assert program.seen == {"asked": ["a", "b", "a"]}
+    assert program.counts == {"a": 2, "b": 1}
+
+
+class Pops(dspy.Module):
+    def forward(self, question: str) -> Any:
+        return {question, "more"}
+
+
+class Consumes(Program):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pops = Pops()
+
+    def asked(self, question: str) -> Any:
+        found = self.pops(question=question)
+        answers = [self.ask(question=one).answer for one in sorted(found)]
+        found.clear()
+        return str([*answers, self.ask(question="last").answer])
+
+
+class TwoNames(Program):
+    def __init__(self) -> None:
+        super().__init__()
+        self.default = self.ask
+
+    def asked(self, question: str) -> Any:
+        return str((self.default is self.ask, self.ask in [self.default], self.default(question=question).answer))
+
+
+@pytest.mark.parametrize("kind", [Consumes, TwoNames])
+def test_results_and_modules_are_what_they_are_without_a_graph(kind: Any) -> None:
+    with dspy.context(lm=FakeLM(echo)):
+        graph = dspy_program(kind(), outputs=["answer"]).compile(checkpointer=InMemorySaver())
+        assert graph.invoke({"question": "q"}, thread())["answer"] == kind()(question="q").answer
+
+
+class Asker(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+
+class Shuffles(Asker):
+    """Calls at the same time, in another order each time."""
+
+    runs = 0
+
+    async def aforward(self, docs: list[str]) -> Any:
+        Shuffles.runs += 1
+        order = docs if Shuffles.runs % 2 else docs[::-1]
+        answers: dict[str, str] = {}
+
+        async def one(doc: str) -> None:
+            answers[doc] = (await self.ask.acall(question=doc)).answer
+
+        async with asyncio.TaskGroup() as group:
+            for doc in order:
+                group.create_task(one(doc))
+        return dspy.Prediction(answer=[answers[doc] for doc in docs])
+
+
+class InOrder(Asker):
+    async def aforward(self, docs: list[str]) -> Any:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.ask.acall(question=doc)) for doc in docs]
+        return dspy.Prediction(answer=[task.result().answer for task in tasks])
+
+
+class TimesOut(Asker):
+    async def aforward(self, docs: list[str]) -> Any:
+        try:
+            async with asyncio.timeout(0.01):
+                await self.waits.acall(question=docs[0])
+        except TimeoutError:
+            pass
+        return await self.ask.acall(question="instead")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = ForEver()
+
+
+class ForEver(dspy.Module):
+    async def aforward(self, question: str) -> Any:
+        await asyncio.Event().wait()
+
+
+class FansOut(Program):
+    def forward(self, docs: list[str]) -> Any:
+        called = dspy.Parallel(disable_progress_bar=True)([(self.ask, {"question": doc}) for doc in docs])
+        return dspy.Prediction(answer=called)
+
+
+class Generates(Program):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generates = Generator()
+
+    def forward(self, docs: list[str]) -> Any:
+        return dspy.Prediction(answer=list(self.generates(docs=docs)))
+
+
+class Generator(dspy.Module):
+    def forward(self, docs: list[str]) -> Any:
+        return (doc for doc in docs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Shuffles, r"makes calls at the same time, and in another order when it is run again: self.ask is called with"),
+        (TimesOut, r"self.waits was cancelled, perhaps by a timeout of forward's own.*Set the timeout in a sub-module"),
+        (FansOut, r"self.ask is called in a thread that forward starts"),
+        (Generates, r"self.generates gave a generator, which can be read once only. Give a list"),
+    ],
+)
+def test_what_would_be_mixed_up_is_refused(kind: Any, message: str) -> None:
+    with dspy.context(lm=FakeLM(echo)), pytest.raises(GraphError, match=message):
+        asyncio.run(dspy_program(kind(), outputs=["answer"]).compile().ainvoke({"docs": ["a", "b", "c"]}))
+
+
+def test_calls_at_the_same_time_have_their_own_answers() -> None:
+    with dspy.context(lm=FakeLM(echo)):
+        graph = dspy_program(InOrder(), outputs=["answer"]).compile()
+        assert asyncio.run(graph.ainvoke({"docs": ["a", "b"]})) == {"answer": ["about a", "about b"]}
+
+
+class Called(Program):
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        return super().__call__(*args, **arguments)
+
+
+def test_a_call_of_its_own_is_refused() -> None:
+    with pytest.raises(
+        GraphError, match=r"Called has a __call__ of its own, which a graph would not run. Move it into forward"
+    ):
+        dspy_program(Called())
+
+
+class Checked(BaseModel):
+    number: int
+
+
+def test_a_failure_that_would_be_another_one_is_refused() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Checked.model_validate({"number": "x"})
+    with (
+        dspy.context(lm=FakeLM(weak)),
+        pytest.raises(GraphError, match=r"ValidationError is an exception that cannot be raised"),
+    ):
+        dspy_program(Handles(caught.value), outputs=["answer"]).compile().invoke({"question": "why"})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_answer_that_could_not_be_parsed_is_not_read_again(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dspy, "cache", Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=""))
+    said = ["Well.", {"answer": "fine"}]
+    lm = FakeLM(lambda call: said[min(len(lm.calls), 2) - 1], cache=True)
+    graph = dspy_program(Inner(), outputs=["answer"]).compile(checkpointer=InMemorySaver())
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+        with pytest.raises(AdapterParseError):
+            run(graph, {"question": "q"}, mode, thread())
+        assert run(graph, None, mode, thread()) == {"answer": "fine"}
+    assert len(lm.calls) == 2

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 
-from mahsm import is_item_error, parallel, vmap
+from mahsm import _tasks, is_item_error, parallel, vmap
 from mahsm.edges._stop_when import decider
 from mahsm.errors import EdgeError, StateError, TooFewSucceeded
 from mahsm.reducers import majority_vote
@@ -163,6 +164,86 @@ def test_blocking_calls_are_left_behind_at_the_deadline(mode: str) -> None:
         assert time.monotonic() - began < 10
     finally:
         release.set()
+
+
+@pytest.fixture
+def no_timers() -> Iterator[None]:
+    """The loop that ends runs when their time is up is busy, and comes too late."""
+    release = threading.Event()
+    _tasks.limits_loop().call_soon_threadsafe(release.wait)
+    yield
+    release.set()
+
+
+@pytest.mark.usefixtures("no_timers")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("blocks", [True, False])
+def test_nothing_begins_after_the_deadline_before_the_run_has_heard_of_it(mode: str, *, blocks: bool) -> None:
+    begun: list[int] = []
+    release = threading.Event()
+
+    def blocking(state: dict[str, Any]) -> None:
+        begun.append(state["item"])
+        release.wait()
+
+    async def waiting(state: dict[str, Any]) -> None:
+        begun.append(state["item"])
+        await asyncio.Event().wait()
+
+    edge = edge_of(blocking if blocks else waiting, deadline=0.5, on_error="collect", max_concurrency=2)
+    try:
+        ys = run_edge(edge, range(20), mode)
+    finally:
+        release.set()
+    assert begun == [0, 1]
+    assert {(y["message"], y["attempts"]) for y in ys[2:]} == {("edge: the deadline of 0.5 s is over", 0)}
+
+
+def test_a_step_that_takes_too_long_ends_a_run_that_is_awaited() -> None:
+    calls: list[int] = []
+
+    async def waits(state: dict[str, Any]) -> int:
+        calls.append(state["item"])
+        if state["item"] and len(calls) == 2:
+            await asyncio.Event().wait()
+        return state["item"]
+
+    graph = graph_of(edge_of(waits, max_concurrency=1), checkpointer=InMemorySaver())
+    graph.step_timeout = 1
+    with pytest.raises(TimeoutError):
+        run(graph, {"xs": [0, 1, 2]}, "async", thread())
+    graph.step_timeout = None
+    assert run(graph, None, "async", thread())["ys"] == [0, 1, 2]
+    assert calls == [0, 1, 1, 2]
+
+
+def test_a_run_that_blocks_is_told_nothing_of_a_step_that_takes_too_long() -> None:
+    calls: list[int] = []
+
+    def slow(state: dict[str, Any]) -> int:
+        calls.append(state["item"])
+        time.sleep(0.1)
+        return state["item"]
+
+    graph = graph_of(edge_of(slow, max_concurrency=1), checkpointer=InMemorySaver())
+    graph.step_timeout = 0.05
+    with pytest.raises(TimeoutError):
+        graph.invoke({"xs": [0, 1, 2]}, thread())
+    graph.step_timeout = None
+    assert graph.invoke(None, thread())["ys"] == [0, 1, 2]
+    assert calls == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_deadline_ends_a_step_before_it_takes_too_long(mode: str) -> None:
+    async def target(state: dict[str, Any]) -> int:
+        if state["item"]:
+            await asyncio.Event().wait()
+        return state["item"]
+
+    graph = graph_of(edge_of(target, deadline=0.5, on_error="drop"))
+    graph.step_timeout = 60
+    assert run(graph, {"xs": range(20)}, mode)["ys"] == [0]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -67,6 +67,7 @@ def simba(program: GraphModule, lm: Any) -> Any:
     return optimiser.compile(program, trainset=TRAIN, seed=1)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("optimise", [bootstrapped, mipro, gepa, simba], ids=lambda function: function.__name__)
 def test_an_optimiser_gains_and_what_it_learned_can_be_saved(optimise: Any, tmp_path: Path) -> None:
     graph = desk()

@@ -8,7 +8,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
-from mahsm import Branch, RateLimit, Retry, budget, is_item_error, limits, parallel
+from mahsm import Branch, RateLimit, Retry, _tasks, budget, is_item_error, limits, parallel
 from mahsm.errors import BudgetExceeded, EdgeError
 from tests.helpers import MODES, WAVES, fails, graph_of, run, thread, writes
 from tests.helpers import BranchState as State
@@ -107,6 +107,26 @@ def test_timeout_of_all(mode: str) -> None:
     assert len(update["errors"]) == 2
     with pytest.raises(TimeoutError, match=r"the deadline of 0.1 s is over"):
         run(parallel(branches, scheduler="wave", timeout=0.1), {}, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_branch_begins_after_the_timeout_of_all_before_the_run_has_heard_of_it(mode: str) -> None:
+    begun: list[str] = []
+    release = threading.Event()
+
+    async def waits(_: Any) -> None:
+        begun.append("waits")
+        await asyncio.Event().wait()
+
+    branches = {"waits": waits, "next": lambda state: begun.append("next"), "last": lambda state: begun.append("last")}
+    edge = parallel(branches, scheduler="sequential", timeout=0.5, on_error="isolate", errors_key="errors", name="edge")
+    _tasks.limits_loop().call_soon_threadsafe(release.wait)  # where time is kept: it is busy, and comes too late
+    try:
+        update = run(edge, {}, mode)
+    finally:
+        release.set()
+    assert begun == ["waits"]
+    assert [error["message"].partition(":")[0] for error in update["errors"]] == ["waits", "edge", "edge"]
 
 
 @pytest.mark.parametrize("mode", MODES)

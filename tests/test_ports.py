@@ -106,11 +106,54 @@ def test_a_resume_keeps_what_was_written(mode: str) -> None:
     assert sorted(calls) == ["a", "b", "c", "c"]
 
 
-@pytest.mark.parametrize("given", ["text", {"other": 1}, None])
+@pytest.mark.parametrize("wired", ["connect", "add_node"])
+@pytest.mark.parametrize("nothing", [None, {}])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_item_writes_one_of_the_keys(mode: str, given: Any) -> None:
+def test_an_item_may_write_nothing_as_by_a_send(mode: str, nothing: Any, wired: str) -> None:
+    def odd(state: Any) -> Any:
+        return {"done": [state["item"]], "sources": state["item"]} if state["item"] in "ac" else nothing
+
+    sends, builder = StateGraph(Report), StateGraph(Report)
+    sends.add_node("odd", odd)
+    sends.add_conditional_edges(START, lambda state: [Send("odd", {"item": x}) for x in state["sections"]], ["odd"])
+    edge = vmap(odd, batch_key="sections", out_key=["done", "sources"], name="odd")
+    if wired == "connect":
+        connect(builder, START, edge, END)
+    else:
+        builder.add_node("odd", edge)
+        builder.add_edge(START, "odd")
+    for sections in (["a", "b", "c"], ["b"], ["c"]):
+        assert run(builder.compile(), {"sections": sections}, mode) == run(sends.compile(), {"sections": sections}, mode)
+    assert run(edge, {"sections": ["a", "b", "c"]}, mode) == {"done": [["a"], ["c"]], "sources": ["a", "c"]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_so_may_a_graph(mode: str) -> None:
+    class Own(TypedDict, total=False):
+        item: str
+        done: list[str]
+
+    own = StateGraph(Own)
+    own.add_node("odd", lambda state: {"done": [state["item"]]} if state["item"] == "a" else {})
+    own.add_edge(START, "odd")
+    edge = vmap(own.compile(), batch_key="sections", out_key=["done"])
+    assert run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a", "b"]}, mode)["done"] == ["a"]
+
+
+@pytest.mark.parametrize("given", [None, {"other": 1}])
+def test_an_error_says_how_an_item_may_lack_a_single_key(given: Any) -> None:
+    target = lambda state: {"a": 1} if state["item"] else given  # noqa: E731
+    with pytest.raises(MissingKeyError, match=r"result='a', but .*result=lambda update: \(update or {}\).get\('a'\)"):
+        vmap(target, batch_key="xs", out_key="ys", result="a").invoke({"xs": [0, 1]})
+    edge = vmap(target, batch_key="xs", out_key="ys", result=lambda update: (update or {}).get("a"))
+    assert edge.invoke({"xs": [0, 1]}) == {"ys": [None, 1]}
+
+
+@pytest.mark.parametrize("given", ["text", {"other": 1}])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any) -> None:
     edge = vmap(lambda state: given, batch_key="xs", out_key=["a", "b"], name="edge")
-    with pytest.raises(MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target gave .*one of these keys"):
+    with pytest.raises(MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target gave .*one of these keys, or None"):
         run(edge, {"xs": [1]}, mode)
 
 
@@ -286,6 +329,15 @@ async def test_items_as_they_finish(chunk_size: int | None, blocks: bool) -> Non
     edge = vmap(at_once if blocks else waits, batch_key="xs", out_key="ys", chunk_size=chunk_size)
     pairs = await collected(edge.as_completed({"xs": [0, 1, 2, 3]}))
     assert (sorted(pairs) if blocks else pairs[::-1]) == [(0, 0), (1, 10), (2, 20), (3, 30)]
+
+
+@pytest.mark.parametrize("config", [None, {}])
+@pytest.mark.parametrize("keys", [["done"], ["done", "sources"]])
+async def test_items_of_several_keys_come_too(keys: list[str], config: Any) -> None:
+    edge = written(out_key=keys)
+    for one in (edge, edge.within(StateGraph(Report))):
+        pairs = await collected(one.as_completed({"sections": ["x"]}, config))
+        assert pairs == [(0, {key: {"done": ["X"], "sources": "[x]"}[key] for key in keys})]
 
 
 async def test_an_item_comes_while_others_run() -> None:

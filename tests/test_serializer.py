@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send
+from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from mahsm import DSPySerializer, connect, dspy_node, dspy_program, vmap
@@ -61,6 +61,12 @@ def test_what_is_stored_comes_back(value: Any) -> None:
     assert type(found["value"]) is type(value)
     assert found["send"] == Send("node", {"value": value})
     assert repr(found["value"]) == repr(value)
+
+
+def test_what_a_person_is_asked_comes_back() -> None:
+    serializer = DSPySerializer()
+    asked = Interrupt(value={"draft": VALUES["code"]}, id="1")
+    assert serializer.loads_typed(serializer.dumps_typed([asked])) == [asked]
 
 
 def test_what_examples_and_predictions_know_besides() -> None:

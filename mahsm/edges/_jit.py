@@ -15,7 +15,6 @@ from mahsm.errors import EdgeError
 from mahsm.nodes._node import node_name
 
 
-@_check.arguments()
 def jit_edge(
     fn: Callable[..., Any],
     *,

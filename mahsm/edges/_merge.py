@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from langgraph.types import Command
-
 from mahsm._state import as_dict, shown
 from mahsm._types import State, Update
 from mahsm.edges._edge import StateReducer
+from mahsm.edges._writes import update_of
 from mahsm.errors import EdgeError, NodeError, StateError
 
 Named: TypeAlias = Sequence[tuple[str, State]]
@@ -52,15 +51,13 @@ class Merger:
                 merged[key] = value if reducer is None or key not in merged else reducer(merged[key], value)
         return merged
 
-    def update(self, updates: Named) -> Update:
+    def update(self, state: State, updates: Named) -> Update:
         """One update for the parent: a key that it reduces gets the value of each branch, any other the last one."""
         self._check(updates)
         pairs = [(key, value) for _, update in updates for key, value in update.items()]
         reduced = [pair for pair in pairs if pair[0] in self._reducers]
         plain = {key: value for key, value in pairs if key not in self._reducers}
-        if len({key for key, _ in reduced}) == len(reduced):
-            return plain | dict(reduced)
-        return Command(update=[*plain.items(), *reduced])
+        return update_of([*plain.items(), *reduced], self._reducers, state)
 
     def _check(self, updates: Named) -> None:
         writers: dict[str, str] = {}

@@ -72,10 +72,6 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
     def retries(self) -> bool:
         return any(branch.retry is not None for branch in self.spec.branches)
 
-    @property
-    def watches(self) -> bool:
-        return super().watches or any(branch.rate_limit is not None for branch in self.spec.branches)
-
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
         self._check_reads(state)
         return ParallelRun(self.spec, state, config, shared)
@@ -124,7 +120,7 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
         """One update; or a call of the user's `merge`, which is still to be made."""
         run.know(done)
         if self.spec.merge is None:
-            return self.spec.merger.update(run.updates(self.spec.plan.order))
+            return self.spec.merger.update(run.state, run.updates(self.spec.plan.order))
         updates = dict(run.updates([branch.name for branch in self.spec.branches]))
         return partial(self.spec.merge, run.state, updates)
 

@@ -17,7 +17,7 @@ from mahsm._turns import Latch
 from mahsm._types import AsyncCall, State, SyncCall
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._branch import BranchSpec
-from mahsm.edges._edge_run import EdgeRun, is_cancelled_here
+from mahsm.edges._edge_run import EdgeRun
 from mahsm.edges._items import Item
 from mahsm.edges._merge import branch_update
 from mahsm.edges._parallel_spec import ParallelSpec
@@ -57,7 +57,7 @@ class ParallelRun(EdgeRun):
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
-        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end) for branch in spec.branches}
+        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end_late) for branch in spec.branches}
 
     @property
     def threads(self) -> int:
@@ -119,7 +119,7 @@ class ParallelRun(EdgeRun):
                     update = await attempts.run_async(item, partial(self._state_of, branch), call)
                 found.append(self._succeeded(branch, update))
             except asyncio.CancelledError as error:
-                if is_cancelled_here():
+                if _tasks.is_cancelled_here():
                     raise
                 found.append(self._failed(branch, error, item))  # something it awaited was cancelled, the run was not
             except BaseException as error:  # noqa: BLE001  the policy decides

@@ -76,7 +76,7 @@ def vmap(
         sample: Call the target so many times, >= 1, on the same state, in place of a batch; the items are the numbers from 0.
             Each call draws an answer of its own from DSPy's models: it has a rollout id, so that the cache does not give one
             answer to all, and a temperature of 1.0 where there is none or 0. Drawn again, the samples come from the cache.
-        out_key: State key that gets one entry per item. Or several keys, of which an item's update has at least one: each value
+        out_key: State key that gets one entry per item. Or several keys, of which an item may give any or none: each value
             goes through the parent's reducer, as by a `Send`, and a key without one gets the list of values. Wire such an edge
             by `connect`, which knows the reducers; added by `add_node` it writes each value by itself. Alone it gives lists.
         item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`, and for a

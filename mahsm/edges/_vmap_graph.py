@@ -164,11 +164,6 @@ class VmapGraph(EdgeGraph[VmapRun]):
     def retries(self) -> bool:
         return self.spec.retry is not None
 
-    @property
-    def watches(self) -> bool:
-        spec = self.spec
-        return super().watches or spec.rate_limit is not None or spec.sample is not None or spec.target.reports
-
     def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
         spec = self.spec
         items = spec.items(state)
@@ -224,7 +219,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
         run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
-        update = self.spec.update(outcomes.entries(), as_writes=run.is_node)
+        update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
         if self.spec.errors_key is None:
             return update
         errors = [outcomes.failed[place] for place in sorted(outcomes.failed)]

@@ -15,17 +15,18 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls
+from mahsm import _calls, _tasks
 from mahsm._ledger import of_edge_run
 from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._slots import Closed, Slots
+from mahsm._stops import Decided
 from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
-from mahsm.edges._edge_run import EdgeRun, is_cancelled_here, is_saved, needs_no_tasks
+from mahsm.edges._edge_run import EdgeRun, is_saved, needs_no_tasks
 from mahsm.edges._finished import Finished, ItemEvent
 from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
@@ -47,10 +48,6 @@ less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at
 
 _TASKS_UNSAVED = 16
 """Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each of them."""
-
-
-class Decided(Exception):
-    """`stop_when` has seen enough."""
 
 
 class VmapRun(EdgeRun):
@@ -120,7 +117,7 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.waits, self.left, self.end, self.adaptive)
+        self._attempts = Attempts(spec, self.waits, self.left, self.end_late, self.adaptive)
         self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
         self._sample = _calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
@@ -208,7 +205,7 @@ class VmapRun(EdgeRun):
         try:
             await self._stored.put_async(self.batch[place], update)
         except asyncio.CancelledError:
-            if not is_cancelled_here():
+            if not _tasks.is_cancelled_here():
                 raise
 
     def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
@@ -233,7 +230,7 @@ class VmapRun(EdgeRun):
             item.has_nothing()
             self._check_bubble(place, sink)
             raise error
-        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not is_cancelled_here()):
+        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not _tasks.is_cancelled_here()):
             self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
         elif isinstance(error, asyncio.CancelledError):
             raise error

@@ -13,6 +13,7 @@ from mahsm._types import Overlay, State, Update
 from mahsm.edges._cache import DedupeKey
 from mahsm.edges._edge import StateReducer
 from mahsm.edges._stop_when import StopWhen
+from mahsm.edges._writes import update_of
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.limits import RateLimit
 from mahsm.nodes._example import item_keys
@@ -94,22 +95,28 @@ class VmapSpec:
         return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`; of several keys, a dict of those that it has written."""
+        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of none."""
         found = self._result(update)
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
+        """What an item writes of the keys; nothing, if it gave nothing, or is a graph, whose state has keys of its own.
+
+        Raises:
+            MissingKeyError: if what it gave would be lost.
+        """
         try:
-            written = as_dict(cast("object", update))
+            written: State | None = {} if update is None else as_dict(cast("object", update))
         except StateError:
-            written = {}
-        found = {key: written[key] for key in self.out_keys if key in written}
-        if found:
+            written = None
+        found = {key: written[key] for key in self.out_keys if key in written} if written else {}
+        if found or written == {} or (written is not None and self.target.is_graph):
             return found
         keys = ", ".join(map(repr, self.out_keys))
         given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys."
+            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys, or None "
+            "where there is nothing to write."
         )
 
     def _result(self, update: Update) -> Any:
@@ -119,16 +126,18 @@ class VmapSpec:
             return self.result(update)
         if isinstance(update, dict | Mapping) and self.result in update:
             return cast("Mapping[str, Any]", update)[self.result]
-        found = f"the target gave {shown(cast('object', update))}."
+        found, how = f"the target gave {shown(cast('object', update))}.", "pass a function of it."
         if isinstance(update, Mapping):
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
-        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or pass a function of it.")
+        if update is None or isinstance(update, Mapping):
+            how = f"let items lack it: result=lambda update: (update or {{}}).get({self.result!r})."
+        raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or {how}")
 
-    def update(self, entries: list[Any], *, as_writes: bool) -> State | Command[Any]:
+    def update(self, entries: list[Any], state: State, *, as_writes: bool) -> State | Command[Any]:
         """What the edge gives back of its entries.
 
         Of several keys, each value that an item has written goes through the parent's reducer; a key without one gets the
-        list. With `as_writes` each is written as by a `Send`, since nobody knows what the parent reduces.
+        list. With `as_writes` each is written as by a `Send`, where nobody knows what the parent reduces.
         """
         if isinstance(self.out_key, str):
             return {self.out_key: entries}
@@ -140,7 +149,9 @@ class VmapSpec:
             return lists
         writes = [(key, value) for entry in entries for key, value in entry.items() if key in one_by_one]
         rest = [(key, values) for key, values in lists.items() if key not in one_by_one]
-        return Command(update=[*rest, *writes])
+        if self.reducers is None:
+            return Command(update=[*rest, *writes])
+        return update_of([*rest, *writes], self.reducers, state)
 
     def failures_allowed(self, total: int) -> int:
         """How many items may fail; negative if even without a failure too few could succeed."""

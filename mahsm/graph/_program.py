@@ -19,11 +19,13 @@ from mahsm._state import as_dict, shown
 from mahsm._types import State
 from mahsm._watch import watched
 from mahsm.errors import GraphError
+from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
 from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
 from mahsm.nodes._fields import Inputs, check_gives_fields, output_names, plain
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node
+from mahsm.nodes._unparsed import Unparsed
 
 Builder = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
@@ -53,7 +55,8 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told; when run, before the call
+        GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told, and for a program with a
+            `__call__` of its own; when run, before the call
             is made, if `forward` makes other calls when it is run again, calls in threads, or a language model that is not that
             of `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
         NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
@@ -80,6 +83,7 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
     """
     if not isinstance(program, dspy.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise GraphError(f"dspy_program: got {shown(program)}; expected a dspy.Module.")
+    _check_call(program)
     parts = dict(parts_of(program))
     places = {name: Held(part) for name, part in parts.items() if isinstance(part, dspy.Module)}
     if not places:
@@ -94,6 +98,16 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         builder.add_node(name, driver.node(name), destinations=(*nodes, END))
     builder.add_edge(START, BEGIN)
     return builder
+
+
+def _check_call(program: Any) -> None:
+    for name in ("__call__", "acall"):
+        owner = next(kind for kind in type(program).__mro__ if name in vars(kind))
+        if not owner.__module__.startswith("dspy."):
+            raise GraphError(
+                f"dspy_program: {type(program).__name__} has a {name} of its own, which a graph would not run. Move it into "
+                "forward, or make the program one node with dspy_node(...)."
+            )
 
 
 class _Driver:
@@ -113,6 +127,7 @@ class _Driver:
         self._program = program
         self._parts = parts
         self._places = places
+        self._unparsed = Unparsed()
         self._outputs = self._fields(outputs)
         self._inputs = Inputs(self._label, program, None, None)
         check_gives_fields(self._label, program)
@@ -147,21 +162,23 @@ class _Driver:
     def _run(self, node: str, state: Any, config: RunnableConfig) -> Any:
         if self._only_async:
             return _tasks.call(partial(self._run_async, node, state, config))
-        with self._running(node, as_dict(state), config) as (run, arguments):
-            run.ended(lambda: _method(run.program, "forward")(**arguments))
-        return run.update()
+        with self._unparsed.attempt():
+            with self._running(node, as_dict(state), config) as (run, arguments):
+                run.ended(lambda: _method(run.program, "forward")(**arguments))
+            return run.update()
 
     async def _run_async(self, node: str, state: Any, config: RunnableConfig) -> Any:
         if not self._is_async:
             return await asyncio.to_thread(self._run, node, state, config)
-        with self._running(node, as_dict(state), config) as (run, arguments):
-            await run.ended_async(lambda: _method(run.program, "aforward")(**arguments))
-        return run.update()
+        with self._unparsed.attempt():
+            with self._running(node, as_dict(state), config) as (run, arguments):
+                await run.ended_async(lambda: _method(run.program, "aforward")(**arguments))
+            return run.update()
 
     @contextmanager
     def _running(self, node: str, state: State, config: RunnableConfig) -> Generator[tuple["_Run", dict[str, Any]], None, None]:
         """A block in which `forward` runs, whose calls of models are seen as the node's."""
-        arguments = self._inputs.of(state)
+        arguments = {name: fresh(value) for name, value in self._inputs.of(state).items()}  # which forward may change
         replay = Replay(self._label, node, [] if node == BEGIN else state[CALLS])
         current = {name: self._places[name].current if name in self._places else part for name, part in self._parts.items()}
         run = _Run(self._label, self._program, with_stands(self._program, current), replay, self._outputs)
@@ -206,8 +223,16 @@ class _Run:
             self._result = self._fields(await forward())
         except Stopped:
             pass
+        except BaseExceptionGroup as group:  # of an asyncio.TaskGroup
+            if group.subgroup(Stopped) is None:
+                self._failed(group)
         except Exception as error:  # noqa: BLE001
             self._failure = error
+
+    def _failed(self, group: BaseExceptionGroup[Any]) -> None:
+        if not isinstance(group, Exception):
+            raise group
+        self._failure = group
 
     @property
     def _has_to_fail_again(self) -> bool:

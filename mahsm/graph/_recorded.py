@@ -1,13 +1,17 @@
 """What modules gave, as plain data that a checkpointer can store, and back again."""
 
+import copy
 import dataclasses
+import hashlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, cast
 
 import dspy
-from langgraph.types import Send
+from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
 from mahsm._state import shown
@@ -15,21 +19,23 @@ from mahsm.errors import GraphError
 
 KIND = "mahsm:kind"
 """The key of a dict that stands for something else."""
+_PARTS: dict[type[Any], str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
 
 
 def recorded(value: Any) -> Any:
     """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they were."""
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
     if type(value) is list:
         return [recorded(part) for part in cast("list[Any]", value)]
-    if type(value) is tuple:
-        return {KIND: "tuple", "parts": [recorded(part) for part in cast("tuple[Any, ...]", value)]}
+    if type(value) in _PARTS:
+        return {KIND: _PARTS[type(value)], "parts": [recorded(part) for part in cast("Iterable[Any]", value)]}
     if isinstance(value, dspy.Prediction):
         completions: Any = value.completions
         usage: Any = cast("Any", value).get_lm_usage()
-        more: dict[str, Any] = {"completions": completions and recorded(dict(completions.items())), "usage": usage}
-        return {KIND: "prediction", "fields": _fields(value), **{name: part for name, part in more.items() if part}}
+        own = None if type(value) is dspy.Prediction else _path(type(value))
+        kept = {"completions": completions and recorded(dict(completions.items())), "usage": usage, "type": own}
+        return {KIND: "prediction", "fields": _fields(value), **{name: part for name, part in kept.items() if part}}
     if isinstance(value, dspy.Example):
         inputs = cast("Any", value)._input_keys
         return {KIND: "example", "fields": _fields(value), "inputs": None if inputs is None else sorted(inputs)}
@@ -45,8 +51,28 @@ def _of_class(value: Any) -> Any:
     if isinstance(value, Enum):
         return _made("enum", value, recorded(value.value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _made("dataclass", value, {name: recorded(part) for name, part in vars(value).items()})
+        names = (field.name for field in dataclasses.fields(value) if hasattr(value, field.name))
+        return _made("dataclass", value, {name: recorded(getattr(value, name)) for name in names})
     return value
+
+
+def fresh(value: Any) -> Any:
+    """The value with containers of its own, so that what is done to it is not done to the value."""
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(fresh, cast("Iterable[Any]", value)))
+    if type(value) is dict:
+        return {key: fresh(part) for key, part in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, dict | list | set | deque):  # a defaultdict, a Counter
+        return copy.copy(cast("Any", value))
+    if isinstance(value, dspy.Example):
+        return cast("Any", value).copy()
+    return value.model_copy(deep=True) if isinstance(value, BaseModel) else value
+
+
+def digest(arguments: Any) -> str:
+    """Tells calls by what they are given, as far as that is plain."""
+    plain = json.dumps(recorded(arguments), sort_keys=True, default=lambda value: type(value).__qualname__, skipkeys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def stored(value: Any) -> Any:
@@ -73,7 +99,9 @@ def _within(value: Any, change: Callable[[Any], Any]) -> Any:
         return {key: change(part) for key, part in cast("dict[Any, Any]", value).items()}
     if type(value) in (list, tuple):
         return type(value)(map(change, cast("Sequence[Any]", value)))
-    return Send(value.node, change(value.arg)) if isinstance(value, Send) else value
+    if isinstance(value, Send):
+        return Send(value.node, change(value.arg))
+    return Interrupt(change(value.value), value.id) if isinstance(value, Interrupt) else value
 
 
 def _has_dspy(value: Any) -> bool:
@@ -111,7 +139,7 @@ def recorded_error(error: Exception) -> dict[str, Any]:
     """A failure as plain data.
 
     Raises:
-        GraphError: if it is of a class that cannot be found by its name.
+        GraphError: if it cannot be raised again: its class is not found by its name, or makes another error of the same data.
     """
     kind = type(error)
     if _find(_path(kind)) is not kind:
@@ -120,7 +148,17 @@ def recorded_error(error: Exception) -> dict[str, Any]:
             "the run goes on. Define it in a module."
         ) from error
     state = {name: part for name, part in vars(error).items() if name != "__notes__" and _is_plain(part)}
-    return {"type": _path(kind), "args": [part if _is_plain(part) else str(part) for part in error.args], "state": state}
+    data = {"type": _path(kind), "args": [part if _is_plain(part) else str(part) for part in error.args], "state": state}
+    try:
+        same = str(replayed_error(data)) == str(error)
+    except Exception:  # noqa: BLE001  it wants other arguments
+        same = False
+    if not same:
+        raise GraphError(
+            f"{kind.__name__} is an exception that cannot be raised again with what it says, where the run goes on. Handle it "
+            "in the sub-module, or raise another one there."
+        ) from error
+    return data
 
 
 def replayed_error(data: Mapping[str, Any]) -> Exception:
@@ -153,7 +191,8 @@ def _made(how: str, value: Any, parts: Any) -> dict[str, Any]:
 def _prediction(data: Mapping[str, Any]) -> Any:
     fields = replayed(data["fields"])
     completions = data.get("completions")
-    made: Any = dspy.Prediction.from_completions(replayed(completions)) if completions else dspy.Prediction()
+    kind = _class(data, dspy.Prediction) if "type" in data else dspy.Prediction
+    made: Any = kind.from_completions(replayed(completions)) if completions else kind()
     made._store = fields
     made.set_lm_usage(data.get("usage"))
     return made
@@ -175,7 +214,8 @@ def _model(data: Mapping[str, Any]) -> Any:
 
 def _dataclass(data: Mapping[str, Any]) -> Any:
     made = object.__new__(_class(data, object))
-    vars(made).update(replayed(data["parts"]))
+    for name, part in replayed(data["parts"]).items():
+        object.__setattr__(made, name, part)
     return made
 
 
@@ -185,6 +225,14 @@ def _enum(data: Mapping[str, Any]) -> Any:
 
 def _tuple(data: Mapping[str, Any]) -> Any:
     return tuple(replayed(data["parts"]))
+
+
+def _set(data: Mapping[str, Any]) -> Any:
+    return set(replayed(data["parts"]))
+
+
+def _frozenset(data: Mapping[str, Any]) -> Any:
+    return frozenset(replayed(data["parts"]))
 
 
 def _local(data: Mapping[str, Any]) -> Any:
@@ -205,6 +253,8 @@ _MAKERS: dict[Any, Any] = {
     "enum": _enum,
     "dataclass": _dataclass,
     "tuple": _tuple,
+    "set": _set,
+    "frozenset": _frozenset,
     "local": _local,
 }
 

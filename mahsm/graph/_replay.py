@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, cast
@@ -14,7 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm import _calls
 from mahsm._dspy_lm import watch_here
 from mahsm.errors import BudgetExceeded, GraphError
-from mahsm.graph._recorded import recorded, recorded_error, replayed, replayed_error
+from mahsm.graph._recorded import digest, recorded, recorded_error, replayed, replayed_error
 from mahsm.policies._budget import check_budgets
 
 BEGIN = "begin"
@@ -56,18 +56,18 @@ class Replay:
         next: The node in which the call is to be made that stopped `forward`.
         error: What stopped it, if that was an error that it may not handle.
         made: What the call gave that was made here, as it is recorded.
-        stands: What stands for the modules in this run, with them, by their numbers and names.
+        stands: What stands for the modules in this run, with them, by their numbers.
     """
 
     def __init__(self, label: str, node: str, calls: Sequence[Mapping[str, Any]]) -> None:
         self.next: str | None = None
         self.error: BaseException | None = None
         self.made: dict[str, Any] | None = None
-        self.stands: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self.stands: dict[int, tuple[Any, Any]] = {}
         self._label = label
         self.node = node
         self._calls = calls
-        self._number = 0
+        self._left = list(calls)
         self._live: asyncio.Event | None = None
         self._thread = 0
 
@@ -87,38 +87,37 @@ class Replay:
 
     # Calls.
 
-    def call(self, place: Place, make: Callable[[], Any]) -> Any:
+    def call(self, place: Place, make: Callable[[], Any], given: Any = None) -> Any:
         """What the call gives.
 
         Raises:
             Stopped: if it is to be made in another node, or cannot be made at all.
         """
         self._check_thread(place)
-        made = self._turn(place)
+        made = self._turn(place, asked := digest(given))
         if made is not None:
             return self._given(place, made)
-        with self._making(place) as keep:
+        with self._making(place, asked) as keep:
             return keep(make())
 
-    async def call_async(self, place: Place, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def call_async(self, place: Place, make: Callable[[], Awaitable[Any]], given: Any = None) -> Any:
         """The awaitable twin of `call`; calls at the same time are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
             await self._live.wait()
-        made = self._turn(place)
+        made = self._turn(place, asked := digest(given))
         if made is not None:
             return self._given(place, made)
-        with self._making(place) as keep:
+        with self._making(place, asked) as keep:
             return keep(await make())
 
-    def _turn(self, place: Place) -> Mapping[str, Any] | None:
+    def _turn(self, place: Place, asked: str) -> Mapping[str, Any] | None:
         """The call's record; None if it is to be made here and now."""
         if self.next is not None or self.error is not None:
             raise Stopped
-        number = self._number
-        self._number += 1
-        if number < len(self._calls):
-            made = self._calls[number]
+        number = len(self._calls) - len(self._left)
+        if self._left:
+            made = self._left.pop(self._place_of(place, asked))
             if made["call"] != place.path:
                 self._refuse_other(number, made["call"], place.path)
             return made
@@ -129,8 +128,20 @@ class Replay:
         self.next = place.node
         raise Stopped
 
+    def _place_of(self, place: Place, asked: str) -> int:
+        """Which of the records left is the call's: the next one; of calls at the same time, that with its arguments."""
+        if not _is_one_of_several():
+            return 0
+        for index, made in enumerate(self._left):
+            if (made["call"], made["given"]) == (place.path, asked):
+                return index
+        self._refuse(
+            f"forward makes calls at the same time, and in another order when it is run again: {place.path} is called with "
+            "what it was not called with before. Start them in an order that does not depend on time."
+        )
+
     @contextmanager
-    def _making(self, place: Place) -> Generator[Callable[[Any], Any], None, None]:
+    def _making(self, place: Place, asked: str) -> Generator[Callable[[Any], Any], None, None]:
         """The block makes the call, and hands in what it gave."""
         self._live = asyncio.Event()
         trace = cast("Any", dspy.settings.trace)
@@ -140,9 +151,12 @@ class Replay:
 
         def done(**outcome: Any) -> None:
             steps = [] if own is None else self._traced(known, own, before)
-            self.made = {"call": place.path, **outcome, **({"trace": steps} if steps else {})}
+            self.made = {"call": place.path, "given": asked, **outcome, **({"trace": steps} if steps else {})}
 
         def keep(result: Any) -> Any:
+            if isinstance(result, Iterator | Awaitable):
+                kind = type(cast("object", result)).__name__
+                self._refuse(f"{place.path} gave a {kind}, which can be read once only. Give a list, or make it async def.")
             done(result=recorded(result))
             return result
 
@@ -153,6 +167,12 @@ class Replay:
         except (GraphBubbleUp, BudgetExceeded) as through:
             self.error = through
             raise Stopped from through
+        except asyncio.CancelledError:
+            self.error = GraphError(
+                f"{self._label}: {place.path} was cancelled, perhaps by a timeout of forward's own, and such a call cannot be "
+                "replayed. Set the timeout in a sub-module."
+            )
+            raise
         except Exception as error:
             try:
                 done(error=recorded_error(error))
@@ -193,7 +213,8 @@ class Replay:
 
     def _check_thread(self, place: Place) -> None:
         if threading.get_ident() != self._thread:
-            raise GraphError(thread_error(self._label, place.path))
+            self.error = GraphError(thread_error(self._label, place.path))  # also if forward handles it
+            raise self.error
 
     def _refuse_other(self, number: int, was: str, now: str) -> NoReturn:
         self._refuse(
@@ -224,15 +245,30 @@ class Replay:
         around = cast("list[Any] | None", dspy.settings.trace)
         trace = None if around is None else Trace(self, around)
         callbacks = [*cast("list[Any]", dspy.settings.callbacks), _Guard(self)]
-        tokens = here.set(self), _calls.keeper.set(_Models(self))
+        tokens = here.set(self), _calls.keeper.set(_Models(self)), _main_task.set(_current_task())
         try:
             with dspy.context(trace=trace, callbacks=callbacks):
                 yield
         finally:
+            _main_task.reset(tokens[2])
             _calls.keeper.reset(tokens[1])
             here.reset(tokens[0])
 
 
+def _is_one_of_several() -> bool:
+    """Whether this is a task that `forward` has started, which may have others beside it."""
+    task = _current_task()
+    return task is not None and task is not _main_task.get()
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+_main_task: ContextVar["asyncio.Task[Any] | None"] = ContextVar("mahsm_replay_task", default=None)
 here: ContextVar[Replay | None] = ContextVar("mahsm_replay", default=None)
 _in_call: ContextVar[bool] = ContextVar("mahsm_replay_call", default=False)
 
@@ -293,8 +329,8 @@ class _Models:
     def predictors(self) -> list[tuple[str, Any, Any]]:
         return []
 
-    def call(self, make: Callable[[], Any]) -> Any:
-        return make() if self._replay.is_live_here() else self._replay.call(self, make)
+    def call(self, make: Callable[[], Any], given: Any) -> Any:
+        return make() if self._replay.is_live_here() else self._replay.call(self, make, given)
 
-    async def call_async(self, make: Callable[[], Awaitable[Any]]) -> Any:
-        return await (make() if self._replay.is_live_here() else self._replay.call_async(self, make))
+    async def call_async(self, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
+        return await (make() if self._replay.is_live_here() else self._replay.call_async(self, make, given))

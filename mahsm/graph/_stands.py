@@ -1,7 +1,8 @@
 """What stands for the modules and tools of a program inside of `forward`: the same, but calls of them are steps of a graph."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from inspect import iscoroutinefunction
 from typing import Any, cast
 
@@ -9,9 +10,12 @@ import dspy
 
 from mahsm._dspy_lm import regained
 from mahsm.errors import GraphError
+from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import FORWARD, Replay, here, is_in_call, thread_error
 
 _HOLDERS = (dspy.Module, dspy.Tool, list, tuple, dict)
+_CHANGED = (list, tuple, dict, set, deque)
+"""What may be changed in place, and is copied."""
 _KEPT = frozenset({"history", "callbacks"})
 """Lists of every module, which hold no modules."""
 
@@ -20,7 +24,7 @@ def parts_of(program: Any) -> Iterator[tuple[str, Any]]:
     """The modules and tools in the attributes of a program, and in lists and dicts there, by the names that DSPy gives them."""
     for name, value in _attributes(program):
         for key, entry in _entries(name, value):
-            if _is_part(entry):
+            if _is_part(entry) and not any(sign in key for sign in ":|"):  # which LangGraph reserves; they are forward's
                 yield f"self.{name}{key}", entry
 
 
@@ -33,9 +37,17 @@ def with_stands(program: Any, current: Mapping[str, Any]) -> Any:
     """
     copied: Any = object.__new__(_wrapping(cast("Any", type(program)), "self", tuple(current)))
     for name, value in _attributes(program):
-        found = {key: current.get(f"self.{name}{key}", entry) for key, entry in _entries(name, value)}
-        vars(copied)[name] = _refilled(value, list(found.values())) if _is_container(name, value) else found[""]
+        vars(copied)[name] = _copied(name, value, current)
     return copied
+
+
+def _copied(name: str, value: Any, current: Mapping[str, Any]) -> Any:
+    """An attribute of the copy: what `forward` does to lists and dicts in it is not done to the program's."""
+    entries = _entries(name, value)
+    if name in _KEPT or not any(_is_part(entry) for _, entry in entries):
+        return fresh(value) if name not in _KEPT and _may_change(value) else value
+    found = [current.get(f"self.{name}{key}", entry) for key, entry in entries]
+    return _refilled(value, found) if _is_container(name, value) else found[0]
 
 
 def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> None:
@@ -54,10 +66,7 @@ def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> Non
 
 def snapshot(program: Any) -> dict[str, Any]:
     """The attributes, with copies of lists and dicts."""
-    return {
-        name: _refilled(value, list(_values(value))) if _is_container(name, value) else value
-        for name, value in _attributes(program)
-    }
+    return {name: _copied(name, value, {}) for name, value in _attributes(program)}
 
 
 class _Wrapping:
@@ -94,13 +103,14 @@ class _Stand(_Wrapping):
         real = self._mahsm_real()
         if is_in_call():
             return real(*args, **arguments)
-        return self._mahsm_replay().call(_Called(self, real), lambda: real(*args, **arguments))
+        return self._mahsm_replay().call(_Called(self, real), lambda: real(*args, **arguments), (args, arguments))
 
     async def acall(self, *args: Any, **arguments: Any) -> Any:
         real = self._mahsm_real()
         if is_in_call():
             return await real.acall(*args, **arguments)
-        return await self._mahsm_replay().call_async(_Called(self, real), lambda: real.acall(*args, **arguments))
+        replay = self._mahsm_replay()
+        return await replay.call_async(_Called(self, real), lambda: real.acall(*args, **arguments), (args, arguments))
 
     @property
     def _mahsm_module(self) -> Any:
@@ -183,10 +193,9 @@ def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
     replay = _replay()
     if isinstance(part, _Stand) or replay is None:
         return part if isinstance(part, _Stand) else _new_stand(part, path, nodes)
-    key = id(part), path
-    if key not in replay.stands:
-        replay.stands[key] = part, _new_stand(part, path, nodes)
-    return replay.stands[key][1]
+    if id(part) not in replay.stands:
+        replay.stands[id(part)] = part, _new_stand(part, path, nodes)
+    return replay.stands[id(part)][1]
 
 
 def _new_stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
@@ -208,17 +217,22 @@ def _replay() -> Replay | None:
 def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callable[..., Any]:
     """A tool's function, whose call is a step."""
 
+    @wraps(function)
     def call(**arguments: Any) -> Any:
         found = _replay()
-        return function(**arguments) if found is None or is_in_call() else found.call(called, lambda: function(**arguments))
+        if found is None or is_in_call():
+            return function(**arguments)
+        return found.call(called, lambda: function(**arguments), arguments)
 
+    @wraps(function)
     async def call_async(**arguments: Any) -> Any:
         found = _replay()
         if found is None or is_in_call():
             return await function(**arguments)
-        return await found.call_async(called, lambda: function(**arguments))
+        return await found.call_async(called, lambda: function(**arguments), arguments)
 
-    return call_async if iscoroutinefunction(function) else call
+    awaits = iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  of an object
+    return call_async if awaits else call
 
 
 def _unwrapped(value: Any) -> Any:
@@ -246,6 +260,10 @@ def _is_container(name: str, value: Any) -> bool:
     return name not in _KEPT and _is_plain_container(value)
 
 
+def _may_change(value: Any) -> bool:
+    return isinstance(value, _CHANGED)
+
+
 def _values(value: Any) -> Sequence[Any]:
     return list(cast("dict[Any, Any]", value).values()) if isinstance(value, dict) else cast("Sequence[Any]", value)
 
@@ -266,8 +284,9 @@ def _refilled(value: Any, entries: list[Any]) -> Any:
 
 
 def _same(before: Any, after: Any) -> bool:
-    if not (_is_plain_container(before) and type(before) is type(after)):
+    if before is after or not (_may_change(before) and type(before) is type(after)):
         return before is after
-    keys = not isinstance(before, dict) or list(before) == list(after)  # pyright: ignore[reportUnknownArgumentType]
-    values = _values(before), _values(after)
-    return keys and len(values[0]) == len(values[1]) and all(a is b for a, b in zip(*values, strict=True))
+    try:
+        return bool(before == after)
+    except Exception:  # noqa: BLE001  arrays in it
+        return False

@@ -1,6 +1,7 @@
 """What `dspy.streamify` hears of a graph, in which models are called in many threads and for many items at the same time."""
 
 import asyncio
+import copy
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -13,7 +14,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import dspy
-from dspy.streaming import StreamResponse
+from dspy.streaming import StreamListener, StreamResponse
 
 from mahsm._dspy_lm import blocking_calls, is_watching
 from mahsm._watch import watched
@@ -99,8 +100,7 @@ class Bridge:
             for listener in listeners:
                 if id(listener) not in known:
                     listener.stream_start = True  # so that streamify knows that something has been streamed
-                    names = listener.signature_field_name, listener.predict, listener.predict_name, listener.allow_reuse
-                    known[id(listener)] = type(listener)(*names)
+                    known[id(listener)] = _new_listener(listener)
             return [known[id(listener)] for listener in listeners]
 
     # Blocking calls of models.
@@ -114,6 +114,14 @@ class Bridge:
     async def _called(self, make: Callable[[], Any]) -> Any:
         _is_worker.set(True)
         return await anyio.to_thread.run_sync(make)
+
+
+def _new_listener(listener: Any) -> Any:
+    """The same, that has heard nothing yet."""
+    made = copy.copy(listener)
+    fresh = StreamListener(listener.signature_field_name, listener.predict, listener.predict_name, listener.allow_reuse)
+    vars(made).update(vars(fresh))
+    return made
 
 
 _is_worker: ContextVar[bool] = ContextVar("mahsm_stream_worker", default=False)

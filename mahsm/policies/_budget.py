@@ -29,7 +29,7 @@ class Budget:
         usd: US dollars, > 0.
         tokens: Tokens in and out, > 0.
         seconds: Seconds from the beginning of the run or block, > 0.
-        calls: Calls of models, >= 1; a target that calls none counts as one.
+        calls: Calls of models, >= 1; a target that calls none counts as one, unless it holds a graph.
         prices: From a model's name to US dollars per million tokens, in and out.
 
     Raises:

@@ -1,5 +1,6 @@
 """What a backend is, to which spans go. Langfuse's and OpenTelemetry's are both spans of OpenTelemetry underneath."""
 
+import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from opentelemetry import context, trace
 
 from mahsm._meters import Answer
 from mahsm._redact import redacted
+from mahsm._slots import Closed
+from mahsm._stops import reason_here, word_of
+from mahsm._tasks import is_cancelled_here
 
 PREFIX = "mahsm."
 
@@ -30,6 +34,10 @@ class Recorded(Protocol):
     def used(self, answer: Answer) -> None: ...
     def score(self, name: str, value: float) -> None: ...
     def fail(self, error: BaseException) -> None: ...
+    def stop(self, why: str) -> None:
+        """It was stopped on purpose, which is no error."""
+        ...
+
     def end(self) -> None: ...
 
 
@@ -98,6 +106,9 @@ class Unseen:
     def fail(self, error: BaseException) -> None:
         """Nobody looks."""
 
+    def stop(self, why: str) -> None:
+        """Nobody looks."""
+
     def end(self) -> None:
         """It was never begun."""
 
@@ -109,11 +120,40 @@ def running(recorded: Recorded) -> Generator[None, None, None]:
     try:
         yield
     except BaseException as error:
-        recorded.fail(error)
+        broke_off(recorded, error)
         raise
     finally:
         context.detach(token)
         recorded.end()
+
+
+def broke_off(recorded: Recorded, error: BaseException) -> None:
+    """Say on a span that an error has gone out of it, or a cancellation: one on purpose is no error, one for its time is."""
+    if (why := stopped(error)) is None:
+        recorded.fail(failure(error))
+    else:
+        recorded.stop(why)
+
+
+def stopped(error: BaseException, *, anywhere: bool = False) -> str | None:
+    """Why what has raised this was stopped, in a word; None if it was not, but has failed.
+
+    Args:
+        error: The error.
+        anywhere: Do not look whether it is the running task that was cancelled.
+    """
+    if isinstance(error, Closed):
+        return word_of(error.reason if isinstance(error.reason, Exception) else reason_here())
+    if not isinstance(error, asyncio.CancelledError) or not (anywhere or is_cancelled_here()):
+        return None
+    reason = reason_here()
+    return None if isinstance(reason, TimeoutError) else word_of(reason)
+
+
+def failure(error: BaseException) -> BaseException:
+    """What has failed: of a cancellation since time was up, that."""
+    reason = reason_here() if isinstance(error, asyncio.CancelledError) else None
+    return reason if isinstance(reason, TimeoutError) else error
 
 
 def message_of(error: BaseException) -> str:

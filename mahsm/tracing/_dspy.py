@@ -10,7 +10,7 @@ from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
 from mahsm._dspy_lm import regained
-from mahsm.tracing._backends import Recorded, Start
+from mahsm.tracing._backends import Recorded, Start, broke_off
 
 
 def is_instrumented() -> bool:
@@ -54,7 +54,7 @@ class ModuleSpans(BaseCallback):
         if exception is None:
             recorded.show(outputs)
         else:
-            recorded.fail(exception)
+            broke_off(recorded, exception)
         context.detach(token)
         recorded.end()
         around.__exit__(None, None, None)

@@ -16,7 +16,7 @@ from langgraph.types import Command
 from opentelemetry import trace
 
 from mahsm._meters import Answer
-from mahsm.tracing._backends import PREFIX, Recorded, Start, message_of
+from mahsm.tracing._backends import PREFIX, Recorded, Start, failure, message_of, stopped
 from mahsm.tracing._cut import bounded, cut
 
 # What is read of Langfuse besides its public names. `tests/test_langfuse.py` has a test for each.
@@ -129,11 +129,19 @@ def _handler_class() -> type[Any]:
 
 
 def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:
-    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the client's mask leaves."""
+    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the client's mask leaves.
+
+    What was stopped on purpose is shown here: the handler would make an error of it.
+    """
     observation = runs_of(handler).get(run_id)
     if observation is None or isinstance(error, GraphBubbleUp):  # which is no error
         return error
-    return Exception(masked_by_client(observation, message_of(error)))
+    if (why := stopped(error, anywhere=True)) is not None:
+        recorded = _Observation(runs_of(handler).pop(run_id))
+        recorded.stop(why)
+        recorded.end()
+        return error
+    return Exception(masked_by_client(observation, message_of(failure(error))))
 
 
 class LangfuseBackend:
@@ -215,12 +223,15 @@ class _Observation:
             message = masked_by_client(self._observation, message_of(error))
             self._observation.update(level="ERROR", status_message=message)
 
+    def stop(self, why: str) -> None:
+        self.note({"stopped": why})
+
     def end(self) -> None:
         self._observation.end()
 
 
 class _Adopted(_Observation):
-    """An observation of the handler's, which ends it; unless it fails, since the handler would write its own message."""
+    """An observation of the handler's, which ends it unless it fails or is stopped: the handler would write what it thinks."""
 
     def __init__(self, observation: Any, take_over: Any) -> None:
         super().__init__(observation)
@@ -229,6 +240,13 @@ class _Adopted(_Observation):
 
     def fail(self, error: BaseException) -> None:
         super().fail(error)
+        self._end_alone()
+
+    def stop(self, why: str) -> None:
+        super().stop(why)
+        self._end_alone()
+
+    def _end_alone(self) -> None:
         self._take_over()
         self._own = True
 

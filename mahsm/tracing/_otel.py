@@ -161,6 +161,9 @@ class _OtelSpan:
             self.otel.set_attribute("error.type", type(error).__qualname__)
         self.otel.set_status(Status(StatusCode.ERROR, message_of(error)))
 
+    def stop(self, why: str) -> None:
+        self.note({"stopped": why})
+
     def end(self) -> None:
         self.otel.end()
 

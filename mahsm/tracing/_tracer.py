@@ -1,6 +1,5 @@
 """Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
 
-import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Mapping
@@ -18,8 +17,7 @@ from mahsm import _spans
 from mahsm._ledger import Usage, added_up
 from mahsm._meters import Answer
 from mahsm._redact import masked
-from mahsm._slots import Closed
-from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, running
+from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
 from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler_in, observation_of, span_of
@@ -105,8 +103,8 @@ class BackendTracer:
     def _score(self, recorded: Recorded, edge: Edge, used: Mapping[str, Any]) -> None:
         if not self.scores:
             return
-        if "fan_out" in edge.facts:
-            recorded.score("mahsm.error_rate", edge.facts["errors"] / max(1, edge.facts["finished"]))
+        if finished := edge.facts.get("finished"):
+            recorded.score("mahsm.error_rate", edge.facts["errors"] / finished)
         if "cost_usd" in used:
             recorded.score("mahsm.cost_usd", used["cost_usd"])
         judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
@@ -159,7 +157,7 @@ class BackendTracer:
             raise
         except BaseException as error:
             failure = error
-            recorded.fail(error)
+            broke_off(recorded, error)
             raise
         finally:
             var_child_runnable_config.reset(tokens[1])
@@ -173,16 +171,9 @@ class BackendTracer:
     @contextmanager
     def part(self, label: str, index: int, config: RunnableConfig) -> Generator[Recorded, None, None]:
         """A block that is an item or a branch."""
-        cut_short: BaseException | None = None
         with self._opened(label, "span", config, None) as (recorded, _):
             recorded.note({"index": index})
-            try:
-                yield recorded
-            except (Closed, asyncio.CancelledError) as stopped:  # it did not fail: it was not needed, or another one failed
-                recorded.note({"stopped": True})
-                cut_short = stopped
-        if cut_short is not None:
-            raise cut_short
+            yield recorded
 
     @contextmanager
     def node(self, config: RunnableConfig) -> Generator[None, None, None]:
@@ -257,7 +248,7 @@ def _is_inside(observation: Any) -> bool:
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    """What calls of models took; a price that nobody knows is none, and not 0."""
+    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and not 0."""
     if not (usage.calls or usage.cached):
         return {}
     found: dict[str, Any] = {
@@ -268,4 +259,5 @@ def _used(usage: Usage) -> dict[str, Any]:
         "cache_hits": usage.cached,
         "unpriced": usage.unpriced,
     }
-    return found if usage.unpriced and not usage.usd else {**found, "cost_usd": round(usage.usd, 9)}
+    is_known = usage.usd or ((usage.tokens or usage.cached) and not usage.unpriced)
+    return {**found, "cost_usd": round(usage.usd, 9)} if is_known else found

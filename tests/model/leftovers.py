@@ -10,7 +10,7 @@ from typing import Any
 
 from mahsm import limits, vmap
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds that threads and connections have to end after a run; a busy machine takes its time."""
 
 
