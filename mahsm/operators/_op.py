@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import equinox as eqx
 
@@ -96,8 +96,7 @@ class FunctionOperator(_Caller):
 
 
 def _again(function: Any, specs: dict[str, Any]) -> FunctionOperator:
-    made: FunctionOperator = op(function, **specs)
-    return made
+    return cast("Any", op)(function, **specs)
 
 
 class ModuleOperator(_Caller):
