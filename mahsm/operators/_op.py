@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import equinox as eqx
 
@@ -95,9 +95,8 @@ class FunctionOperator(_Caller):
         return _again, (self.function, {name: spec for name, spec, annotated in given if spec is not annotated})
 
 
-def _again(function: Any, specs: dict[str, Any]) -> FunctionOperator:
-    made: FunctionOperator = op(function, **specs)
-    return made
+def _again(function: Any, specs: dict[str, Any]) -> Any:
+    return cast("Any", op)(function, **specs)
 
 
 class ModuleOperator(_Caller):
