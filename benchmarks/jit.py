@@ -1,12 +1,15 @@
 """What numeric edges and operators cost beside JAX's and LangGraph's own ways, and where NumPy is quicker.
 
 Everything runs in this process, on the CPU; contenders take turns, and the best of several rounds counts. Compilations are
-counted by JAX.
+counted by JAX. Where JAX has a GPU, only what depends on the device is measured, and kept as a scenario of its own.
 """
 
 import asyncio
 import gc
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,7 +24,8 @@ from typing_extensions import TypedDict
 from benchmarks import report
 from benchmarks.ensembles import ensembles
 from benchmarks.report import Figure
-from mahsm import connect, fuse, jit_edge, operator_node, vmap
+from mahsm import Branch, connect, fuse, jit_edge, operator_node, parallel, vmap
+from mahsm._jit._ragged import rows_of
 from mahsm.operators import Operator, combine, partition
 
 Rows = list[list[str]]
@@ -229,8 +233,149 @@ def many(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]
     figures = [
         Figure(f"Send per item / vmap(jit_edge), in a graph, {count:,} items", sent / graph, 100, at_least=True),
         Figure(f"jax.jit per item / vmap(jit_edge), {count:,} items", jitted / ours, 20, at_least=True),
+        Figure(f"vmap(jit_edge) / one jax.vmap by hand, {count:,} items", ours / seconds["one jax.vmap by hand"], 1.3),
     ]
     return figures, rows, seconds
+
+
+# Batches of any size, storms, and integers.
+
+
+def batches() -> tuple[list[Figure], dict[str, float]]:
+    done = subprocess.run([sys.executable, "-m", "tests.memory_worker"], capture_output=True, text=True, check=True)
+    figures = [
+        Figure("memory of a batch in slices, besides its items and results / a slice", float(done.stdout), 2.2),
+        Figure("rows computed / items, at most, up to 4,096 items", max(rows_of(n) / n for n in range(1, 4097)), 1.25),
+    ]
+    return figures, {figure.what: figure.measured for figure in figures}
+
+
+def storms(rounds: int, count: int) -> tuple[list[Figure], dict[str, float]]:
+    edge = jit_edge(lambda x, k: x * k, in_keys=["x", "k"], out_key="y", static_keys=["k"])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for number in range(40):
+            edge.invoke({"x": 1.0, "k": number})
+    numbers = np.random.default_rng(4).integers(0, 1000, count * 1000).astype(np.int32)
+    small, large = jit_edge(jnp.sum, in_keys=["x"], out_key="y", name="sum"), jax.jit(jnp.sum)
+    seconds = best_of(rounds, {"64 bits": lambda: small.invoke({"x": numbers}), "32 bits": lambda: large(numbers).item()})
+    total = small.invoke({"x": [2**30] * 4})["y"]
+    figures = [
+        Figure("warnings in 40 calls of as many static values", len(seen), 1, ""),
+        Figure("sum of [2**30] * 4 / NumPy's", float(total / np.sum([2**30] * 4)), 1, at_least=True),
+        Figure(f"sum of {len(numbers):,} ints in 64 bits / in 32 by jax.jit", seconds["64 bits"] / seconds["32 bits"], 3),
+    ]
+    return figures, seconds
+
+
+# What is around a computation.
+
+
+def around(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
+    x = np.ones(16, np.float32)
+    edge = jit_edge(softmax, in_keys=["x"], out_key="y")
+    loop = asyncio.new_event_loop()
+
+    async def awaited() -> None:
+        for _ in range(100):
+            await edge.ainvoke({"x": x})
+
+    arrays = {f"k{number}": np.ones(4, np.float32) for number in range(count)}
+    jitted = jax.jit(lambda d: sum(each.sum() for each in d.values()))
+    read = jit_edge(lambda d: sum(each.sum() for each in d.values()), in_keys=["d"], out_key="y", name="total")
+    seconds = best_of(
+        rounds,
+        {
+            "100 times ainvoke": lambda: loop.run_until_complete(awaited()),
+            "100 times invoke": lambda: [edge.invoke({"x": x}) for _ in range(100)],
+            "a dict of arrays, jit_edge": lambda: read.invoke({"d": arrays}),
+            "a dict of arrays, jax.jit": lambda: np.asarray(jitted(arrays)),
+            "parallel(eager=True), built": lambda: branches(count),
+            "a StateGraph by hand, built": lambda: graph_by_hand(count),
+        },
+    )
+    loop.close()
+    ratios = [one / two for one, two in zip(list(seconds.values())[::2], list(seconds.values())[1::2], strict=True)]
+    rows = [[f"{count:,} arrays, {count:,} branches", "ms"], *([name, f"{each * 1000:.2f}"] for name, each in seconds.items())]
+    figures = [
+        Figure("ainvoke / invoke of a small compiled edge", ratios[0], 2),
+        Figure(f"jit_edge / jax.jit, a dict of {count:,} arrays", ratios[1], 2),
+        Figure(f"parallel(eager=True) / StateGraph by hand, {count:,} branches built", ratios[2], 1.5),
+    ]
+    return figures, rows, seconds
+
+
+def needed(number: int) -> bool:
+    """Whether a branch depends on the one before it: in chains of ten."""
+    return number % 10 > 0
+
+
+def branches(count: int) -> Any:
+    made = [
+        Branch(plain_node(f"n{n}"), name=f"n{n}", reads=[f"k{n - 1}"] if needed(n) else [], writes=[f"k{n}"])
+        for n in range(count)
+    ]
+    return parallel(made, scheduler="wave", eager=True)
+
+
+def graph_by_hand(count: int) -> Any:
+    builder = StateGraph(TypedDict("State", {f"k{n}": Any for n in range(count)}, total=False))  # type: ignore[misc]
+    for n in range(count):
+        builder.add_node(f"n{n}", plain_node(f"n{n}"))
+        builder.add_edge(f"n{n - 1}" if needed(n) else START, f"n{n}")
+    return builder.compile()
+
+
+# The device.
+
+
+def device(rounds: int, count: int, megabytes: int) -> tuple[list[Figure], Rows, dict[str, float]]:
+    """The same on whatever device JAX has: a call, items, an array in and out, and two edges that do not wait."""
+    name = jax.devices()[0].device_kind
+    rows, seconds = [[f"on {name}, ms", "jit_edge", "jax", "ratio"]], dict[str, float]()
+    for dtype in (jnp.float32, jnp.bfloat16):
+        for what, pair in on_device(dtype, count, megabytes).items():
+            found = best_of(rounds, {f"{what}, {dtype.__name__}, {who}": run for who, run in pair.items()})
+            ours, theirs = found.values()
+            rows.append([f"{what}, {dtype.__name__}", f"{ours * 1000:.3f}", f"{theirs * 1000:.3f}", f"{ours / theirs:.2f} x"])
+            seconds |= found
+    return [], rows, seconds
+
+
+def on_device(dtype: Any, count: int, megabytes: int) -> dict[str, Contenders]:
+    def double(x: Any) -> Any:
+        return x * 2
+
+    def square(x: Any) -> Any:
+        return (x @ x).mean()
+
+    small = np.asarray(jnp.ones(16, dtype))
+    large = np.asarray(jnp.ones(megabytes * 1_000_000 // jnp.dtype(dtype).itemsize, dtype))
+    items = [np.asarray(jnp.ones(384, dtype)) for _ in range(count)]
+    wide = jnp.ones((count, count), dtype)
+    jitted, squared, mapped = jax.jit(double), jax.jit(square), jax.jit(jax.vmap(double))
+    edge = jit_edge(double, in_keys=["x"], out_key="y")
+    over = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}, result="y", name="all")
+    waits, not_waiting = (
+        [jit_edge(square, in_keys=["x"], out_key="y", name=f"square{n}", output=output) for n in range(2)]
+        for output in ("numpy", "jax")
+    )
+    return {
+        "a call": {"jit_edge": lambda: edge.invoke({"x": small}), "jax": lambda: np.asarray(jitted(small))},
+        f"{count:,} items": {
+            "jit_edge": lambda: over.invoke({"xs": items}),
+            "jax": lambda: np.asarray(mapped(np.stack(items))),
+        },
+        f"{megabytes} MB in and out": {"jit_edge": lambda: edge.invoke({"x": large}), "jax": lambda: np.asarray(jitted(large))},
+        "two edges, each waited for": {
+            "jit_edge": lambda: [edge.invoke({"x": wide}) for edge in waits],
+            "jax": lambda: [np.asarray(squared(wide)) for _ in range(2)],
+        },
+        "two edges, output='jax'": {
+            "jit_edge": lambda: jax.block_until_ready([edge.invoke({"x": wide})["y"] for edge in not_waiting]),
+            "jax": lambda: jax.block_until_ready([squared(wide) for _ in range(2)]),
+        },
+    }
 
 
 # Four edges as one.
@@ -383,11 +528,18 @@ def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, fl
 
 def main(*, quick: bool) -> int:
     rounds, size = (1, 50) if quick else (12, 1000)
+    on: report.Part = lambda: device(rounds, size, 1 if quick else 100)  # noqa: E731
+    if jax.default_backend() != "cpu":
+        return report.run("jit_gpu", {"device": on}, quick=quick)
     parts: dict[str, report.Part] = {
         "dispatch": lambda: dispatch(rounds),
         "compiles": compiles,
         "many": lambda: many(max(1, rounds // 2), size),
         "fuse": lambda: fusing(rounds),
+        "batches": batches,
+        "storms": lambda: storms(max(1, rounds // 3), size),
+        "around": lambda: around(max(1, rounds // 3), size),
+        "device": on,
         "operators": lambda: operators(rounds, size),
         "ensembles": lambda: ensembles(rounds),
     }

@@ -73,6 +73,19 @@ for name, mesh in MESHES.items():
         same(ragged.invoke({"docs": docs[:length], "query": query})["y"], float((docs[:length] @ query).sum()))
     fused = fuse(edge, jit_edge(lambda y: y["best"].sum(), in_keys=["y"], out_key="sum", device=mesh, shard="docs", name="sum"))
     same(fused.invoke(state)["sum"], float(expected["y"]["best"].sum()))
+    batch = {"device": mesh, "shard": "batch"}
+    spread = jit_edge(lambda query: query * 1, in_keys=["query"], out_key="y", output="jax", **batch)
+    for count in (1, 4, 5, 11):
+        vmap(spread, **over).invoke({"queries": queries[:count]})
+    for size in (None, 3, 8):
+        target = jit_edge(score, in_keys=["docs", "query"], out_key="y", **batch)
+        found = vmap(target, **over, batch_size=size).invoke({"docs": docs, "queries": queries})["ys"]
+        for query_, one in zip(queries, found, strict=True):
+            same(one, jit_edge(score, in_keys=["docs", "query"], out_key="y").invoke({"docs": docs, "query": query_}))
+        same(target.invoke(state), expected)
+    (compiled,) = spread.program._compiled.values()
+    rows = compiled.run([], [np.ones((8, 16), np.float32)])["y"]
+    assert len({str(shard.index) for shard in rows.addressable_shards}) == (2 if name == "two axes" else 4), rows.sharding
 
 mesh = MESHES["one axis"]
 uneven = jit_edge(score, in_keys=["docs", "query"], out_key="y", device=mesh, shard="docs")

@@ -197,17 +197,6 @@ def test_a_compilation_does_not_block_the_event_loop() -> None:
     assert asyncio.run(both()) == {"y": 2.0}
 
 
-def test_a_static_key_with_endless_values_does_not_keep_them_all() -> None:
-    edge = jit_edge(lambda x, k: x, in_keys=["x", "k"], out_key="y", static_keys=["k"])
-    for k in range(300):
-        edge.program.reader.read({"x": 1.0, "k": k})  # type: ignore[union-attr]
-    program: Any = edge.program
-    for k in range(260):
-        program._compiled[k] = object()
-    edge.invoke({"x": 1.0, "k": 1})
-    assert len(program._compiled) <= 260
-
-
 # Modules.
 
 

@@ -3,6 +3,8 @@
 import enum
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
-from mahsm import jit_edge
+from mahsm import jit_edge, vmap
 from mahsm.errors import StateError
 
 
@@ -153,9 +156,49 @@ def test_containers_are_taken_apart() -> None:
     assert [row.shape for row in got[0]["deep"]["rows"]] == [(1,), (2,)]
 
 
-def test_the_order_of_keys_in_a_dict_does_not_matter() -> None:
-    _, compiles = seen({"a": 1.0, "b": 2.0}, {"b": 3.0, "a": 4.0})
-    assert compiles == 1
+def digits(value: Any) -> Any:
+    return jnp.asarray(sum(entry * 10**place for place, entry in enumerate(value.values())))
+
+
+@pytest.mark.parametrize("static_keys", [(), ("value",)])
+def test_a_dict_keeps_its_order(static_keys: Any) -> None:
+    edge = jit_edge(digits, in_keys=["value"], out_key="y", static_keys=static_keys)
+    assert [edge.invoke({"value": value})["y"] for value in ({"a": 1, "b": 2}, {"b": 2, "a": 1})] == [21, 12]
+    assert edge.stats.compiles == 2
+    mixed = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda value: {"value": value}, result="y")
+    assert mixed.invoke({"xs": [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 3, 1: 4}]})["ys"] == [21, 12, 43]
+
+
+class Frozen(BaseModel, frozen=True):
+    deep: Any
+
+
+class Sign(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [Frozen(deep=1), Frozen(deep=True), Frozen(deep=1.0), Frozen(deep=(0.0,)), Frozen(deep=(-0.0,))],
+        [{0.0: "a"}, {-0.0: "a"}, {0: "a"}, {False: "a"}],
+        [Decimal("0.0"), Decimal("-0.0"), Decimal("0")],
+        [Sign(0.0), Sign(-0.0), 0j, complex(0.0, -0.0)],
+        [datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=1)))],
+    ],
+    ids=["models", "keys", "decimals", "zeros", "times"],
+)
+def test_equal_static_values_that_differ_never_share_a_compilation(values: list[Any]) -> None:
+    got, compiles = seen(*values, *values, static_keys=["value"])
+    assert compiles == len(values)
+    assert list(dict.fromkeys(map(repr, got))) == list(map(repr, values))
+
+
+def test_keys_of_dynamic_dicts_that_are_equal_and_differ() -> None:
+    values = [{0.0: 1.0}, {-0.0: 1.0}, {0: 1.0}, {False: 1.0}]
+    got, compiles = seen(*values)
+    assert compiles == 4
+    assert [repr(next(iter(each))) for each in got[::2]] == ["0.0", "-0.0", "0", "False"]
 
 
 def test_lists_of_texts_and_of_mixed_values() -> None:
@@ -198,7 +241,6 @@ OPAQUE: dict[str, tuple[Any, str]] = {
     "texts": (np.array(["a"]), "dtype <U1.*expected numbers or booleans"),
     "objects": (np.array([None]), "dtype object"),
     "dates": (np.array(["2026-01-01"], "datetime64[D]"), "datetime64"),
-    "unsortable keys": ({1: 1.0, "a": 2.0}, "keys that can be sorted"),
 }
 
 
@@ -270,6 +312,47 @@ def test_jax_arrays_of_64_bits_are_narrowed_or_refused() -> None:
     assert edge.invoke({"value": small})["y"].dtype == np.int32
     with pytest.raises(StateError, match="does not fit int32"):
         edge.invoke({"value": large})
+
+
+@pytest.mark.parametrize(
+    "value", [[-1, 2**63], [1.5, 2**63], [[1.0], [2**64]], (-1, 2**63), [1j, 2**63], [0.5, -(2**63) - 1]], ids=repr
+)
+@pytest.mark.parametrize("x64", [False, True])
+def test_ints_beyond_63_bits_do_not_become_floats_in_a_list(value: Any, x64: bool) -> None:
+    edge = jit_edge(lambda value: value, in_keys=["value"], out_key="y", x64=x64)
+    with pytest.raises(StateError, match=rf"state\['value'\].*\[\d\] is -?\d+, which does not fit int{64 if x64 else 32}"):
+        edge.invoke({"value": value})
+
+
+def test_ints_beyond_63_bits_do_not_become_floats_in_a_batch() -> None:
+    edge = jit_edge(lambda value: value, in_keys=["value"], out_key="y", x64=True)
+    over = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda value: {"value": value}, result="y")
+    with pytest.raises(StateError, match="is 9223372036854775808, which does not fit int64"):
+        over.invoke({"xs": [-1, 2**63]})
+    with pytest.raises(StateError, match="is 9223372036854775808, which does not fit int64"):
+        over.invoke({"xs": [[1, 2], [-1, 2**63]]})
+    assert over.invoke({"xs": [float(2**63), float("inf")]})["ys"] == [float(2**63), float("inf")]
+    assert edge.invoke({"value": [float(2**70), 1]})["y"].tolist() == [float(2**70), 1.0]
+
+
+LARGEST = np.finfo(np.longdouble).max
+
+
+@pytest.mark.skipif(bool(np.finfo(np.float64).max == LARGEST), reason="long doubles are doubles here")
+@pytest.mark.parametrize("value", [LARGEST, np.array([1, LARGEST]), [LARGEST], np.clongdouble(LARGEST)], ids=str)
+def test_long_doubles_do_not_become_infinite(value: Any) -> None:
+    for x64, bits in ((False, 32), (True, 64)):
+        edge = jit_edge(lambda value: value, in_keys=["value"], out_key="y", x64=x64)
+        kind = f"complex{2 * bits}" if np.iscomplexobj(value) else f"float{bits}"
+        with pytest.raises(StateError, match=rf"state\['value'\] holds 1\.\d+e\+4932, which does not fit {kind}"):
+            edge.invoke({"value": value})
+        assert edge.invoke({"value": np.array([1.5, np.inf], np.longdouble)})["y"].tolist() == [1.5, float("inf")]
+        assert edge.invoke({"value": np.array(1.5, np.longdouble)})["y"] == 1.5
+
+
+def test_complex_numbers_that_do_not_fit_are_an_error() -> None:
+    with pytest.raises(StateError, match=r"state\['value'\] is 1e\+300, which does not fit float32"):
+        seen(complex(1, 1e300))
 
 
 class Whole(int):

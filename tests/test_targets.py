@@ -334,3 +334,27 @@ def test_bad_arguments_are_refused_when_built(options: dict[str, Any], message: 
 def test_chunks_of_graphs_are_refused_when_built() -> None:
     with pytest.raises(EdgeError, match=r"chunk_size=4, but the target 'adder' holds a graph"):
         edge_of(compiled(), chunk_size=4)
+
+
+def test_graphs_are_found_in_functions_and_looked_for_only_where_they_can_be() -> None:
+    from mahsm.nodes._target import _holds_nothing, as_target
+
+    builder = StateGraph(dict)
+    builder.add_node("inner", lambda state: state)
+    builder.add_edge(START, "inner")
+    graph, number = builder.compile(), 3
+    holder = type("Holder", (), {"graph": graph})
+
+    def later() -> Any:
+        return filled
+
+    for plain in (lambda state: state["item"] * number, lambda state: [each for each in state if each], len):
+        assert as_target(plain, reader="test").graph is None
+    assert _holds_nothing(lambda state: number)
+    for function in (lambda state: graph.invoke(state), lambda state: holder.graph.invoke(state)):
+        assert not _holds_nothing(function)
+        assert as_target(function, reader="test").graph is graph
+    assert not _holds_nothing(later)
+    filled = 1
+    assert _holds_nothing(later)
+    assert not _holds_nothing(len)

@@ -1,5 +1,11 @@
-"""Many states at once: what is computed for each of them is computed for all in one go, by `jax.vmap`."""
+"""Many states at once: what is computed for each of them is computed for all in one go, or in slices, by `jax.vmap`.
 
+States are stacked with as many copies of the last one as it takes to fill a bucket, since each number of rows is compiled for.
+A slice is stacked, computed and taken apart before the next one, so that no more than one is held besides what goes in and what
+comes out.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,10 +16,11 @@ import numpy as np
 from mahsm._jit._devices import x64_pinned
 from mahsm._jit._inputs import Inputs
 from mahsm._jit._jax import jax
-from mahsm._jit._outputs import plain
-from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program
-from mahsm._jit._ragged import check_padding, cut
-from mahsm._jit._values import LEAF, Leaf
+from mahsm._jit._outputs import begin_fetching, plain
+from mahsm._jit._program import OTHER_FILLS, Compiled, Outcome, Program, own
+from mahsm._jit._ragged import check_padding, cut, rows_of
+from mahsm._jit._storms import shape_of
+from mahsm._jit._values import LEAF, Leaf, is_exact
 from mahsm._state import read
 from mahsm._types import Overlay, State
 from mahsm.errors import EdgeError, StateError
@@ -37,10 +44,13 @@ class Batch:
         program: What is computed.
         state: The common state.
         overlays: What is laid over it.
+        size: How many are computed at once; None for all.
     """
 
-    def __init__(self, program: Program, state: State, overlays: Sequence[Overlay]) -> None:
+    def __init__(self, program: Program, state: State, overlays: Sequence[Overlay], size: int | None = None) -> None:
         self._program = program
+        self._devices = program.placement.devices if program.spec.shards_batch else 1
+        self._size = size and -(-size // self._devices) * self._devices
         self._state = state
         self._overlays = overlays
         self._spec = program.spec
@@ -69,12 +79,26 @@ class Batch:
         except StateError as error:
             self._fail(places, error)
             return
+        size = self._size or len(places)
+        if size < len(places):
+            for key, inputs in shared.items():
+                inputs.leaves = self._program.placement.kept(key, inputs.leaves)
+        for begin in range(0, len(places), size):
+            self._run_slice(mapped, places[begin : begin + size], shared)
+
+    def _run_slice(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> None:
         quick = self._quick_group(mapped, places, shared) if not self._spec.ragged else None
         for group in [quick] if quick else self._groups(mapped, places, shared):
             try:
                 self._compute(group)
             except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
                 self._fail(group.places, error)
+
+    def _filled(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows, and the last one again and again until a bucket is full: rows do not see each other."""
+        count = len(rows)
+        size = count if count == self._size else rows_of(count, self._devices)
+        return [*rows, *[rows[-1]] * (size - count)]
 
     def _fail(self, places: Sequence[int], error: Exception) -> None:
         for place in places:
@@ -86,7 +110,8 @@ class Batch:
         """The keys that all states have in common, by key."""
         if self._spec.shard in mapped:
             raise EdgeError(
-                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all items share."
+                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all items share, or "
+                "shard='batch', which spreads the items themselves."
             )
         found: dict[str, Inputs] = {}
         for key in self._spec.reads:
@@ -99,7 +124,7 @@ class Batch:
                     f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and "
                     "so draw the same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
                 )
-            found[key] = Inputs((part,), leaves)
+            found[key] = Inputs((part,), own(leaves) if self._spec.output == "jax" else leaves)
         return found
 
     def _quick_group(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> _Group | None:
@@ -113,7 +138,7 @@ class Batch:
                 continue
             if key in self._spec.static_keys:
                 return None
-            column = _stacked([self._overlays[place][key] for place in places])
+            column = _stacked(self._filled([self._overlays[place][key] for place in places]), x64=self._spec.x64)
             if column is None:
                 return None
             try:
@@ -149,12 +174,12 @@ class Batch:
             at = len(inputs.leaves) - bool(self._spec.ragged)
             inputs.leaves[at:at] = seeds
             flags = self._flags(inputs, mapped, ragged=ragged)
-            shapes = tuple(_shape(leaf) for leaf, flag in zip(inputs.leaves, flags, strict=True) if flag)
+            shapes = tuple(shape_of(leaf) for leaf, flag in zip(inputs.leaves, flags, strict=True) if flag)
             group = groups.setdefault((inputs.parts, shapes), _Group(inputs, flags, [], []))
             group.places.append(place)
             group.members.append(inputs)
         for group in groups.values():
-            group.columns = _columns(group, [member.leaves for member in group.members], x64=self._spec.x64)
+            group.columns = self._columns(group, [member.leaves for member in group.members])
         return list(groups.values())
 
     def _taken(self, place: int, shared: Mapping[str, Inputs]) -> Inputs:
@@ -186,18 +211,20 @@ class Batch:
             for place in group.places:
                 self.outcomes[place] = outcome
             return
-        flags, columns = list(group.flags), self._padded(group, group.columns)
+        flags, columns = list(group.flags), list(group.columns)
         if spec.seeds:
             flags.append(True)
-            columns.append(_with_last(np.array(group.places, np.uint32)))
+            columns.append(np.array(self._filled(group.places), np.uint32))
         key = ("batch", group.inputs.parts, tuple(flags))
         compiled = program.compiled(
-            key, lambda: Compiled(program, group.inputs.parts, flags, self._places(group, columns)), columns
+            key, lambda: Compiled(program, group.inputs.parts, flags, self._places(group, flags, columns)), columns
         )
         outputs = program.computed(compiled, columns)
         if spec.ragged:
             self._keep_ragged(group, compiled, outputs, columns)
             return
+        if program.is_far:
+            begin_fetching(outputs)
         first, *others = outputs.items()
         found: list[Outcome] = [{first[0]: row} for row in self._rows(first[1], len(group.places))]
         for name, value in others:
@@ -209,23 +236,34 @@ class Batch:
         for place, outcome in zip(group.places, found, strict=True):
             self.outcomes[place] = outcome
 
-    def _padded(self, group: _Group, columns: Sequence[Any]) -> list[Any]:
-        return [_with_last(column) if flag else column for column, flag in zip(columns, group.flags, strict=True)]
+    def _columns(self, group: _Group, members: Sequence[Sequence[Leaf]]) -> list[Any]:
+        """The leaves of all states, stacked where they differ from state to state."""
+        filled = self._filled(members)
+        return [
+            _column([leaves[at] for leaves in filled], x64=self._spec.x64) if flag else members[0][at]
+            for at, flag in enumerate(group.flags)
+        ]
 
-    def _places(self, group: _Group, columns: Sequence[Any]) -> list[Any] | None:
+    def _places(self, group: _Group, flags: Sequence[bool], columns: Sequence[Any]) -> list[Any] | None:
+        if self._spec.shards_batch:
+            return self._program.placement.of_rows(flags)
         return self._program.placement.of_all(self._spec.reads, group.inputs.parts, columns)
 
     def _rows(self, value: Any, count: int) -> list[Any]:
         """What each state gets of an output, as `Program` would give it."""
-        leaves, treedef = jax.tree.flatten(value)
-        columns = [self._split(leaf, count) for leaf in leaves]
-        if not columns:
-            return [self._program.convert(value)] * count
-        if leaves[0] is value:
-            return columns[0]
-        rows = zip(*columns, strict=True)
-        self._program.convert(treedef.unflatten([column[0] for column in columns]))  # which refuses other containers
-        return [treedef.unflatten(row) for row in rows]
+        kind = cast("type[Any]", type(value))
+        if kind is dict:
+            keys, columns = list(value), [self._rows(entry, count) for entry in value.values()]
+            return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)] if keys else [{}] * count
+        if kind in (tuple, list):
+            rows = zip(*[self._rows(entry, count) for entry in value], strict=True)
+            return (list(rows) if kind is tuple else list(map(list, rows))) if value else [value] * count
+        if hasattr(value, "dtype"):
+            return self._split(value, count)
+        leaves, treedef = jax.tree.flatten(self._program.convert(value))  # which refuses other containers
+        if not leaves:
+            return [value] * count
+        return [treedef.unflatten(row) for row in zip(*[self._split(leaf, count) for leaf in leaves], strict=True)]
 
     def _split(self, leaf: Any, count: int) -> list[Any]:
         if self._spec.output == "jax":
@@ -240,7 +278,7 @@ class Batch:
             if compiled.is_unchecked(group.inputs):
                 for fill in OTHER_FILLS:
                     again = [self._program.reader.refilled(member, fill) for member in group.members]
-                    leaves = self._padded(group, _columns(group, again, x64=self._spec.x64)) + columns[len(group.flags) :]
+                    leaves = self._columns(group, again) + columns[len(group.flags) :]
                     refilled = self._cut(group, self._program.computed(compiled, leaves, call=False), axes)
                     check_padding(self._spec.name, found, refilled, exactly=True)
                 self._program({**self._state, **self._overlays[group.places[0]]})  # which also tries another size
@@ -260,30 +298,46 @@ class Batch:
         return [of_row(row, member.length) for row, member in enumerate(group.members)]
 
 
-def _stacked(column: list[Any]) -> Any:
+def _stacked(column: list[Any], *, x64: bool) -> Any:
     """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many numbers."""
     kinds: set[Any] = set(map(type, column))
     if kinds == {np.ndarray}:
-        first = column[0]
-        if len({value.shape for value in column}) > 1 or len({value.dtype for value in column}) > 1:
-            return None
-        if first.ndim == 0:
-            return np.stack(column)
-        return np.concatenate(column).reshape(len(column), *first.shape)  # as np.stack, in a third of the time
+        return _joined(column, x64=x64)
     if kinds not in ({float}, {int}, {list}) or (kinds == {list} and column[0] and isinstance(column[0][0], Enum)):
         return None
     try:
         array = np.asarray(column)
     except ValueError:
         return None
-    return array if array.dtype.kind in "biuf" else None
+    return array if array.dtype.kind in "biuf" and is_exact(array) else None
 
 
-def _columns(group: _Group, members: Sequence[Sequence[Leaf]], *, x64: bool) -> list[Any]:
-    """The leaves of all states, stacked where they differ from state to state."""
-    return [
-        _column([leaves[at] for leaves in members], x64=x64) if flag else members[0][at] for at, flag in enumerate(group.flags)
-    ]
+def _joined(arrays: list[Any], *, x64: bool) -> Any:
+    """As np.stack, in a third of the time, in memory that JAX can use as it is, and in the precision that is computed in."""
+    first = arrays[0]
+    if len({array.shape for array in arrays}) > 1 or len({array.dtype for array in arrays}) > 1 or not first.dtype.isnative:
+        return None
+    dtype = np.dtype("f4") if first.dtype == np.float64 and not x64 else first.dtype
+    if first.ndim == 0 or dtype.hasobject:
+        return np.stack(arrays)
+    joined = _aligned((len(arrays) * first.shape[0], *first.shape[1:]), dtype)
+    try:
+        with np.errstate(over="raise"):
+            np.concatenate(arrays, out=joined, casting="same_kind")
+    except FloatingPointError:  # of one item, which has to be found
+        return None
+    return joined.reshape(len(arrays), *first.shape)
+
+
+_ALIGNMENT = 64
+"""Bytes that memory has to begin at a multiple of, for XLA's CPU to read it without a copy."""
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + size].view(dtype).reshape(shape)
 
 
 def _column(leaves: Sequence[Leaf], *, x64: bool) -> Any:
@@ -294,21 +348,6 @@ def _column(leaves: Sequence[Leaf], *, x64: bool) -> Any:
         return np.stack(leaves)
     bits = 64 if x64 else 32
     return np.array(leaves, {float: f"f{bits // 8}", int: f"i{bits // 8}", complex: f"c{bits // 4}"}[type(first)])
-
-
-def _with_last(column: Any) -> Any:
-    """The column up to the next power of two, with its last row again and again: rows do not see each other."""
-    count = column.shape[0]
-    size = 1 << (count - 1).bit_length()
-    if size == count:
-        return column
-    library: Any = np if isinstance(column, np.ndarray) else jax.numpy
-    return library.concatenate([column, library.broadcast_to(column[-1:], (size - count, *column.shape[1:]))])
-
-
-def _shape(leaf: Leaf) -> Any:
-    kind = cast("type[Any]", type(leaf))
-    return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else kind
 
 
 def _is_random_key(leaf: Leaf) -> bool:

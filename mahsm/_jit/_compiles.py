@@ -71,14 +71,21 @@ class Compiles:
         self._calls = self._compiles = 0
         self._seconds = 0.0
 
-    def count(self, *, call: bool = True) -> None:
-        """Count what was just done in this thread: a call, perhaps, and what was compiled for it."""
+    def count(self, *, call: bool = True) -> int:
+        """Count what was just done in this thread: a call, perhaps, and what was compiled for it.
+
+        Returns:
+            How often it was compiled.
+        """
         with self._lock:
             self._calls += call
-            if _here.events:
-                events, _here.events = _here.events, []
-                self._compiles += sum(event == _BACKEND for event, _, _ in events)
-                self._seconds += sum(seconds for _, seconds, _ in events)
+            if not _here.events:
+                return 0
+            events, _here.events = _here.events, []
+            compiles = sum(event == _BACKEND for event, _, _ in events)
+            self._compiles += compiles
+            self._seconds += sum(seconds for _, seconds, _ in events)
+            return compiles
 
     @property
     def stats(self) -> JitStats:

@@ -72,6 +72,15 @@ class Placement:
         """Whether JAX chooses."""
         return self._whole is None
 
+    @property
+    def is_far(self) -> bool:
+        """Whether results have to be copied to where NumPy can read them."""
+        from mahsm._jit._jax import jax
+
+        whole: Any = self._whole
+        devices = jax.devices() if whole is None else list(whole.device_set)
+        return devices[0].platform != "cpu"
+
     def of_all(self, keys: Sequence[str], parts: Sequence[Part], leaves: Sequence[Leaf]) -> list[Any] | None:
         """The places of the leaves of all keys, and of what comes after them; None for where JAX puts them."""
         if self.is_default:
@@ -90,6 +99,20 @@ class Placement:
         if key != self._spec.shard:
             return [self._whole] * len(leaves)
         return [self._whole if np.ndim(leaf) == 0 else self._even(key, leaf) for leaf in leaves]
+
+    def of_rows(self, flags: Sequence[bool]) -> list[Any]:
+        """The places of leaves of many states, of which those that differ from state to state are spread over the mesh."""
+        return [self._spread if flag else self._whole for flag in flags]
+
+    def kept(self, key: str, leaves: Sequence[Leaf]) -> list[Leaf]:
+        """The arrays of a key where they are computed with, to be used more than once."""
+        from mahsm._jit._jax import jax
+
+        with x64_pinned(self._spec.x64):
+            return [
+                jax.device_put(leaf, place) if isinstance(leaf, np.ndarray) else leaf
+                for leaf, place in zip(leaves, self.of(key, leaves), strict=True)
+            ]
 
     def _even(self, key: str, leaf: Leaf) -> Any:
         if leaf.shape[0] % self.devices:

@@ -53,7 +53,13 @@ class EagerProgram:
         outputs = self.spec.run(self._fns, values, mask if length >= 0 else None, {})
         return {key: self._convert(value) for key, value in outputs.items()}
 
-    def batch(self, state: State, overlays: Sequence[Overlay]) -> list[dict[str, Any] | Exception]:
+    timed = __call__
+
+    def is_short(self, state: Mapping[str, Any]) -> bool:
+        """Nobody knows what the function does."""
+        return False
+
+    def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[dict[str, Any] | Exception]:
         """The same for each of many states, one after the other."""
         return [self._one({**state, **overlay}) for overlay in overlays]
 

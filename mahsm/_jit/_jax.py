@@ -3,5 +3,7 @@
 from typing import Any
 
 import jax as _jax
+import jax.extend as _extend
 
 jax: Any = _jax
+jax.extend = _extend  # which it is anyhow, once it is imported

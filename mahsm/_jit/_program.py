@@ -1,7 +1,9 @@
 """Compiled functions of a state: one compilation for each structure and shape of what goes in."""
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,21 +11,29 @@ import numpy as np
 from mahsm._jit._compiles import Compiles, JitStats
 from mahsm._jit._devices import Placement, x64_pinned
 from mahsm._jit._inputs import Inputs, Reader
+from mahsm._jit._integers import in_64_bits
 from mahsm._jit._jax import jax
 from mahsm._jit._modules import Modules
-from mahsm._jit._outputs import converter
+from mahsm._jit._outputs import begin_fetching, converter
 from mahsm._jit._ragged import check_padding, cut, ragged_axes
 from mahsm._jit._reasons import check_purity, explained, tracing
 from mahsm._jit._spec import JitSpec
-from mahsm._jit._values import Leaf, Part
+from mahsm._jit._storms import Storms, shape_of
+from mahsm._jit._values import Leaf, Part, is_small
 from mahsm._types import Overlay, State
 
 Outcome: TypeAlias = dict[str, Any] | Exception
 """What the functions write for a state, or why they could not."""
 
 _MOST_STRUCTURES = 256
-"""Structures of inputs that are kept compiled; whoever has more, has static values that should be dynamic."""
+"""Structures of inputs that are kept compiled; beyond it, the least recently used one is dropped."""
 
+_MOST_SHAPES = 256
+"""Shapes of one structure that are kept compiled; beyond it, the structure begins anew."""
+
+
+_SHORT = 0.001
+"""Seconds that an event loop can wait; a thread takes half of it to begin, on a busy machine."""
 
 _config: Any = jax.config
 
@@ -36,15 +46,23 @@ class Compiled:
         parts: The part of each key.
         batched: For many states at once: which leaves differ from state to state; else None.
         places: Where each leaf goes, or None for where JAX puts it.
+
+    Attributes:
+        seconds: What a call took, last, for each of its shapes; reading the state included.
+        used: A number that grows with each use.
+        compiles: How often JAX has compiled it.
     """
 
     def __init__(
         self, program: "Program", parts: Sequence[Part], batched: Sequence[bool] | None, places: list[Any] | None
     ) -> None:
         self._program = program
-        self._parts = parts
-        self._batched = batched
+        self.parts = parts
+        self.batched = batched
+        self.seconds: dict[Any, float] = {}
         self.size_checked = False
+        self.used = 0
+        self.compiles = 0
         self._checked: set[tuple[Any, ...]] = set()
         self._axes: dict[tuple[Any, ...], Any] = {}
         self.single = self.traced(parts)
@@ -53,8 +71,8 @@ class Compiled:
 
     def _all(self, single: Callable[..., Any]) -> Callable[..., Any]:
         """A function of one state as one of all that are computed at once."""
-        if self._batched is not None:
-            single = jax.vmap(single, in_axes=(None, [0 if each else None for each in self._batched]))
+        if self.batched is not None:
+            single = jax.vmap(single, in_axes=(None, [0 if each else None for each in self.batched]))
         single.__name__ = self._program.name
         return single
 
@@ -71,14 +89,14 @@ class Compiled:
             keys = {name: jax.random.fold_in(key, place) for name, key in keys.items()}
             return spec.run([module.build(those) for module in modules], values, mask, keys)
 
-        return run
+        return run if spec.x64 else in_64_bits(run)
 
     def shapes(self, leaves: Sequence[Leaf], parts: Sequence[Part] | None = None) -> Any:
         """The shapes of the outputs of one state."""
         run = self.single if parts is None else self.traced(parts)
         left = list(leaves)
         if parts is not None:  # some of which are static now, and have no leaves
-            left = _without(self._parts, parts, left)
+            left = _without(self.parts, parts, left)
         return jax.eval_shape(run, self._program.modules.resident, left)
 
     def check(self, leaves: Sequence[Leaf]) -> None:
@@ -94,13 +112,13 @@ class Compiled:
             except Exception as error:
                 spec = self._program.spec
                 one = leaves
-                if self._batched is not None:
-                    one = [leaf[0] if each else leaf for leaf, each in zip(leaves, self._batched, strict=True)]
-                told = explained(error, spec, self._parts, one, lambda parts: self.shapes(one, parts))
+                if self.batched is not None:
+                    one = [leaf[0] if each else leaf for leaf, each in zip(leaves, self.batched, strict=True)]
+                told = explained(error, spec, self.parts, one, lambda parts: self.shapes(one, parts))
                 if told is error:
                     raise
                 raise told from error
-            again = self._all(self.traced(self._parts))
+            again = self._all(self.traced(self.parts))
             check_purity(self._program.spec.name, lambda: jax.make_jaxpr(again)(resident, leaves), first.jaxpr)
 
     def axes(self, reader: Reader, inputs: Inputs) -> Any:
@@ -135,9 +153,13 @@ class Program:
         self.reader = Reader(spec, self.placement.devices)
         self.modules = Modules(spec, self.placement)
         self.compiles = Compiles(self.name)
+        self._storms = Storms(spec)
         self.convert = converter(spec.name, spec.output)
+        self.is_far = self.placement.is_far and spec.output != "jax"
         self._x64 = spec.x64
+        self._waits = spec.output != "jax"
         self._compiled: dict[Any, Compiled] = {}
+        self._uses = itertools.count(1)
         self._lock = threading.RLock()
 
     @property
@@ -150,19 +172,50 @@ class Program:
 
     def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """What the functions write."""
-        inputs = self.reader.read(state)
+        return self._call(self.reader.read(state))
+
+    def _call(self, inputs: Inputs) -> dict[str, Any]:
         compiled = self._compiled.get(inputs.parts) or self._prepared(inputs)
-        outputs = self.computed(compiled, inputs.leaves)
+        leaves = inputs.leaves if self._waits else own(inputs.leaves)
+        outputs = self.computed(compiled, leaves)
         if self.spec.ragged:
             return self._without_padding(compiled, inputs, outputs)
         convert = self.convert
+        if self.is_far:
+            begin_fetching(outputs)
         return {key: convert(value) for key, value in outputs.items()}
 
-    def batch(self, state: State, overlays: Sequence[Overlay]) -> list[Outcome]:
-        """What they write for each of many states at once: a common one, with something of each laid over it."""
+    def timed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same, and see how long it takes."""
+        began = perf_counter()
+        inputs = self.reader.read(state)
+        found = self._call(inputs)
+        if (compiled := self._compiled.get(inputs.parts)) is not None:
+            compiled.seconds[tuple(map(shape_of, inputs.leaves))] = perf_counter() - began
+        return found
+
+    def is_short(self, state: Mapping[str, Any]) -> bool:
+        """Whether it is known to be done in less time than a thread takes to begin. To see that, nothing large is read."""
+        if not all(is_small(state.get(key)) for key in self.spec.reads):
+            return False
+        try:
+            inputs = self.reader.read(state)
+        except Exception:  # noqa: BLE001  the call will raise it
+            return False
+        compiled = self._compiled.get(inputs.parts)
+        return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), float("inf")) < _SHORT
+
+    def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[Outcome]:
+        """What they write for each of many states: a common one, with something of each laid over it.
+
+        Args:
+            state: The common state.
+            overlays: What is laid over it.
+            size: How many are computed at once; None for all.
+        """
         from mahsm._jit._batch import Batch
 
-        return Batch(self, state, overlays).run()
+        return Batch(self, state, overlays, size).run()
 
     def warmup(self, state: Mapping[str, Any]) -> None:
         """Compile for a state like this one, without computing."""
@@ -179,8 +232,17 @@ class Program:
         else:
             with jax.enable_x64(self._x64):
                 outputs = compiled.run(self.modules.resident, leaves)
-        self.compiles.count(call=call)
+        compiled.used = next(self._uses)
+        if (new := self.compiles.count(call=call)) and call:
+            self._compiled_anew(compiled, new, leaves)
         return outputs
+
+    def _compiled_anew(self, compiled: Compiled, new: int, leaves: Sequence[Leaf]) -> None:
+        compiled.compiles += new
+        if compiled.compiles > _MOST_SHAPES:
+            with self._lock:
+                self._compiled = {key: each for key, each in self._compiled.items() if each is not compiled}
+        self._storms.note(new, self.compiles.stats.calls, compiled.parts, compiled.batched, leaves)
 
     def _prepared(self, inputs: Inputs) -> Compiled:
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)
@@ -193,8 +255,9 @@ class Program:
                 made = make()
                 with x64_pinned(self.spec.x64):
                     made.check(leaves)
+                made.used = next(self._uses)
                 if len(self._compiled) >= _MOST_STRUCTURES:
-                    del self._compiled[next(iter(self._compiled))]
+                    del self._compiled[min(self._compiled, key=lambda each: self._compiled[each].used)]
                 self._compiled[key] = made
             return self._compiled[key]
 
@@ -217,6 +280,11 @@ class Program:
 
 OTHER_FILLS = (7, -7)
 """What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore it."""
+
+
+def own(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them may change them."""
+    return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
 
 
 def _shapes(inputs: Inputs) -> tuple[Any, ...]:

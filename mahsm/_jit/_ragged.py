@@ -15,6 +15,12 @@ def bucket_of(length: int, multiple: int = 1) -> int:
     return -(-bucket // multiple) * multiple
 
 
+def rows_of(count: int, multiple: int = 1) -> int:
+    """How many rows so many items are computed in: 1, 1.25, 1.5 or 1.75 times a power of two, rounded up to a multiple."""
+    step = max(1, 1 << max(0, (count - 1).bit_length() - 3))
+    return -(-(-(-count // step) * step) // multiple) * multiple
+
+
 def padded(array: Any, size: int, fill: int) -> Any:
     """The array with rows of `fill` up to this size of its first axis."""
     out = np.full((size, *array.shape[1:]), abs(fill) if array.dtype.kind == "u" else fill, array.dtype)

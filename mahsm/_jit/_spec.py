@@ -9,6 +9,9 @@ from mahsm._cached import cached
 
 Output: TypeAlias = Literal["numpy", "python", "jax"]
 
+BATCH = "batch"
+"""What `shard` is, if the items of a batch are spread over a mesh."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -70,7 +73,7 @@ class JitSpec:
         keep: The state keys that come out.
         static_keys: State keys whose values a compilation is made for.
         device: Where it runs: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for JAX's default.
-        shard: State key, or field of a module, whose first axis is spread over the mesh.
+        shard: State key, or field of a module, whose first axis is spread over the mesh; or "batch".
         x64: Whether numbers keep 64 bits.
         output: What arrays become.
     """
@@ -88,6 +91,11 @@ class JitSpec:
     def reads(self) -> tuple[str, ...]:
         """The state keys of arguments, without those that a step before writes."""
         return tuple(dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written))
+
+    @property
+    def shards_batch(self) -> bool:
+        """Whether the items of a batch are spread over the mesh."""
+        return self.shard == BATCH and BATCH not in self.reads
 
     @cached
     def ragged(self) -> frozenset[str]:

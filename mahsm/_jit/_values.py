@@ -8,10 +8,13 @@ stays of a value without its leaves is its *part*; values with equal parts, and 
 import dataclasses
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, time
+from decimal import Decimal
 from enum import Enum
 from typing import Any, cast
 
 import numpy as np
+from pydantic import BaseModel
 
 from mahsm._state import shown
 from mahsm.errors import StateError
@@ -77,7 +80,8 @@ class _Dict(Part):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Mapping[Any, Part]) -> None:
-        super().__init__(tuple((cast("Any", type(key)), key, part) for key, part in parts.items()), _count(parts.values()))
+        plain = set(map(type, parts)) <= {str}
+        super().__init__((*(parts if plain else map(tagged, parts)), _tag_of(list(parts.values()))), _count(parts.values()))
         self._parts = parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -91,7 +95,7 @@ class _Sequence(Part):
     __slots__ = ("_kind", "_parts")
 
     def __init__(self, kind: type[Any], parts: Sequence[Part]) -> None:
-        super().__init__((kind, *parts), _count(parts))
+        super().__init__((kind, _tag_of(parts)), _count(parts))
         self._kind, self._parts = kind, parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -117,32 +121,46 @@ class _Tree(Part):
         return str(self._treedef)
 
 
+def _tag_of(parts: Sequence[Part]) -> Hashable:
+    """What tells parts from others; if all are leaves, quickly."""
+    return len(parts) if parts.count(LEAF) == len(parts) else tuple(parts)
+
+
 def _count(parts: Iterable[Part]) -> int:
     return sum(part.leaves for part in parts)
 
 
 def tagged(value: Any) -> Hashable:
-    """A value with its types, so that 1, True and 1.0 differ, and so do 0.0 and -0.0; NaN equals itself.
+    """A value with its types, so that 1, True and 1.0 differ, and so do 0.0 and -0.0, and dicts of other order; NaN equals
+    itself.
 
     Raises:
         TypeError: for what cannot be hashed.
     """
     kind = cast("type[Any]", type(value))
-    if kind in (float, complex):
+    if kind is str or value is None:
+        return value
+    if isinstance(value, _EQUAL_AND_DIFFERENT):
         return kind, repr(value)
     if isinstance(value, list | tuple):
         return kind, *map(tagged, cast("Sequence[Any]", value))
     if isinstance(value, set | frozenset):
         return kind, frozenset(map(tagged, cast("set[Any]", value)))
     if isinstance(value, dict):
-        return kind, frozenset((tagged(key), tagged(entry)) for key, entry in cast("dict[Any, Any]", value).items())
+        return kind, *((tagged(key), tagged(entry)) for key, entry in cast("dict[Any, Any]", value).items())
     array: Any = value
     if isinstance(value, np.ndarray | np.generic):
         return kind, array.dtype.str, array.shape, array.tobytes()
     if dataclasses.is_dataclass(value) and kind.__hash__ not in (None, object.__hash__):
         return kind, *(tagged(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
     hash(value)
+    if isinstance(value, BaseModel):
+        return kind, *map(tagged, vars(value).items())
     return kind, value
+
+
+_EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
+"""Types whose values may be equal and yet differ: in a sign, in their digits, or in a time zone."""
 
 
 def tag_of_tree(treedef: Any) -> Hashable:
@@ -176,7 +194,7 @@ class Values:
             list: self._sequence,
             tuple: self._sequence,
             dict: self._dict,
-            complex: self._any_number,
+            complex: self._complex,
         }
 
     def flatten(self, value: Any, leaves: list[Leaf], where: str) -> Part:
@@ -234,11 +252,14 @@ class Values:
             )
         if not dtype.isnative:
             return lambda array, where: self.array(array.astype(dtype.newbyteorder("=")), where)
-        if self._x64 or dtype.itemsize < (16 if dtype.kind == "c" else 8):
+        widest = (
+            np.dtype(f"{dtype.kind}{(2 if dtype.kind == 'c' else 1) * (8 if self._x64 else 4)}")
+            if dtype.kind in "iufc"
+            else dtype
+        )
+        if dtype.itemsize <= widest.itemsize:
             return None
-        if dtype.kind in "iu":
-            return _narrow_ints(np.dtype(f"{dtype.kind}4"))
-        return _narrow_floats(np.dtype(f"{dtype.kind}{dtype.itemsize // 2}"))
+        return _narrow_ints(widest) if dtype.kind in "iu" else _narrow_floats(widest)
 
     def _float(self, value: float, leaves: list[Leaf], where: str) -> Part:
         if not self._x64 and abs(value) > _MOST_FLOAT32 and abs(value) != float("inf"):
@@ -255,7 +276,9 @@ class Values:
     def _wider(self, otherwise: str) -> str:
         return f"Pass {otherwise}." if self._x64 else f"Pass x64=True to compute in 64 bits, or {otherwise}."
 
-    def _any_number(self, value: Any, leaves: list[Leaf], where: str) -> Part:
+    def _complex(self, value: complex, leaves: list[Leaf], where: str) -> Part:
+        for part in (value.real, value.imag):
+            self._float(part, [], where)
         leaves.append(value)
         return LEAF
 
@@ -269,17 +292,32 @@ class Values:
             except (ValueError, TypeError):  # rows of different lengths, and keys for random numbers
                 array = None
             if array is not None and array.dtype.kind in "biufc":
+                if not is_exact(array):
+                    self._refuse_large(value, where)
                 leaves.append(self.array(array, where))
                 return LEAF
-        parts = [self.flatten(entry, leaves, f"{where}[{index}]") for index, entry in enumerate(value)]
-        return _Sequence(type(value), parts)
+        return _Sequence(type(value), self._entries(value, range(len(value)), leaves, where))
+
+    def _refuse_large(self, value: Any, where: str) -> None:
+        """See that no int beyond 63 bits is in a list that NumPy makes floats of."""
+        if isinstance(value, list | tuple):
+            for index, entry in enumerate(cast("Sequence[Any]", value)):
+                self._refuse_large(entry, f"{where}[{index}]")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self._int(int(value), [], where)
 
     def _dict(self, value: dict[Any, Any], leaves: list[Leaf], where: str) -> Part:
+        return _Dict(dict(zip(value, self._entries(value.values(), value, leaves, where), strict=True)))
+
+    def _entries(self, values: Iterable[Any], keys: Iterable[Any], leaves: list[Leaf], where: str) -> list[Part]:
+        """The parts of the entries of a container, whose names are made only if one of them is wrong."""
+        get, other = self.rules.get, self._other
         try:
-            keys = sorted(value)
-        except TypeError:
-            raise StateError(f"{where} is a dict with keys {shown(list(value))}; expected keys that can be sorted.") from None
-        return _Dict({key: self.flatten(value[key], leaves, f"{where}[{key!r}]") for key in keys})
+            return [get(cast("type[Any]", type(value)), other)(value, leaves, where) for value in values]
+        except StateError:
+            for key, value in zip(keys, values, strict=True):
+                self.flatten(value, [], f"{where}[{key!r}]")
+            raise
 
     def _other(self, value: Any, leaves: list[Leaf], where: str) -> Part:
         found = self._leaf(value, leaves, where)
@@ -319,7 +357,7 @@ class Values:
         if isinstance(value, int):
             return self._int(int(value), leaves, where)
         if isinstance(value, complex):
-            return self._any_number(value, leaves, where)
+            return self._complex(complex(value), leaves, where)
         jax: Any = sys.modules.get("jax")
         if jax is not None and isinstance(value, jax.Array):
             if not self._x64 and not isinstance(value, jax.core.Tracer) and value.dtype in _WIDE:
@@ -327,6 +365,35 @@ class Values:
             leaves.append(value)
             return LEAF
         return None
+
+
+_SMALL = 1000
+"""Numbers, or entries, that are read in some hundred microseconds at most."""
+
+
+def is_small(value: Any) -> bool:
+    """Whether a value can be taken apart at once. This stops at what cannot."""
+    return _room_after(value, _SMALL) >= 0
+
+
+def _room_after(value: Any, room: int) -> int:
+    if isinstance(value, dict):
+        value = list(cast("dict[Any, Any]", value).values())
+    if not isinstance(value, list | tuple):
+        size: Any = getattr(value, "size", 1)
+        return room - 1 - (size // _SMALL if isinstance(size, int) else 0)
+    room -= len(cast("Sequence[Any]", value))
+    for entry in cast("Sequence[Any]", value):
+        if room < 0:
+            break
+        if not isinstance(entry, float | int):
+            room = _room_after(entry, room)
+    return room
+
+
+def is_exact(array: Any) -> bool:
+    """Whether no int beyond 63 bits can have become a float in this array of a list."""
+    return array.dtype.kind not in "fc" or not bool((np.abs(array) >= 2.0**63).any())
 
 
 def _static(value: Any, leaves: list[Leaf], where: str) -> Part:
@@ -357,10 +424,10 @@ def _narrow_floats(dtype: np.dtype[Any]) -> Callable[[Any, str], Any]:
             with np.errstate(over="raise"):
                 return array.astype(dtype)
         except FloatingPointError:
-            raise StateError(
-                f"{where} holds {shown(float(np.nanmax(np.abs(array))))}, which does not fit {dtype}. Pass x64=True to compute "
-                "in 64 bits."
-            ) from None
+            finite = np.abs(array[np.isfinite(array)])
+            wide = dtype.itemsize > (8 if dtype.kind == "c" else 4)
+            fix = "Scale it in the node before" if wide else "Pass x64=True to compute in 64 bits"
+            raise StateError(f"{where} holds {finite.max()!s}, which does not fit {dtype}. {fix}.") from None
 
     return narrow
 

@@ -111,12 +111,13 @@ def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[
     if not named:
         raise EdgeError(f"{edge}: there are no branches; expected at least one.")
     specs: list[BranchSpec] = []
+    taken: set[str] = set()
     for name, given in named:
         branch = given if isinstance(given, Branch) else Branch(given)
         if name is not None and branch.name not in (None, name):
             raise EdgeError(f"{edge}: the branch {name!r} is named {branch.name!r} too; expected one name. Leave name= out.")
-        taken = {spec.name for spec in specs}
         specs.append(_spec(edge, len(specs), name or branch.name, branch, taken, deadline))
+        taken.add(specs[-1].name)
     return specs
 
 

@@ -44,7 +44,8 @@ def jit_edge(
         out_key: State key that gets the result; or several, and `fn` returns a tuple of as many, or a dict.
         device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
             `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
-        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the mesh's first axis.
+        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the mesh's first axis. Or
+            "batch", if no state key is called so: in a `vmap`, the items are spread, and the rest is on all devices.
         static_keys: State keys to make a compilation for each value of; their values need be hashable.
         ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also gets `mask=`, a
             boolean array that says which rows are none of the padding. Outputs are cut to the length again.

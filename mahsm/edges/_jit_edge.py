@@ -68,19 +68,28 @@ class JitEdge(Edge):
         """Compute, and give back the update."""
         program = self._program or self.program
         state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
+        if _spans.tracer() is None:
+            return program(state)
+        return self._computed(program, state, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The same; in a thread, unless it is known to be short."""
+        state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
+        program = self._program
+        if program is None or not program.is_short(state):
+            return await asyncio.to_thread(lambda: self._computed(self.program, state, config))
+        return self._computed(program, state, config)
+
+    def _computed(self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None) -> Any:
         tracer = _spans.tracer()
         if tracer is None:
-            return program(state)
+            return program.timed(state)
         with tracer.edge("jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}) as span:
             before = program.stats
-            update = program(state)
+            update = program.timed(state)
             span.note(program.stats.facts(before))
             span.show(update)
             return update
-
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The same in a thread, since a compilation takes a while."""
-        return await asyncio.to_thread(self.invoke, input, config)
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:
         return self.invoke(state, config)

@@ -38,8 +38,8 @@ _MEANINGLESS = {
 """What holds for calls, and their values when nothing was said: here are no calls."""
 
 
-def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
-    """An edge that computes the target for all items at once.
+def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None) -> Edge:
+    """An edge that computes the target for all items at once, or for `batch_size` of them at a time.
 
     Raises:
         EdgeError: for arguments that mean nothing where no item is called by itself.
@@ -56,7 +56,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
             f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which gives one value of "
             "each. Name one out_key, and let progress be True or False."
         )
-    lowered = _JitVmap(spec, target, spec.out_key)
+    lowered = _JitVmap(spec, target, spec.out_key, batch_size)
     inherited = () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
         lowered.run,
@@ -70,8 +70,9 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
 
 
 class _JitVmap:
-    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str) -> None:
+    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str, batch_size: int | None) -> None:
         self._spec = spec
+        self._batch_size = batch_size
         self._out_key = out_key
         self._target = target
 
@@ -100,15 +101,29 @@ class _JitVmap:
         good = [overlay for overlay in overlays if type(overlay) is not _Failed]
         if good:
             self._check_reads(good[0])
-        outcomes = iter(self._target.program.batch(spec.inherited(values), good) if good else ())
-        updates = [overlay if type(overlay) is _Failed else _settled(next(outcomes)) for overlay in overlays]
-        entries = _each(spec.entry, updates)
-        failed = {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
+        found = self._target.program.batch(spec.inherited(values), good, self._batch_size) if good else []
+        updates: list[Any] = [_Failed(outcome) if isinstance(outcome, Exception) else outcome for outcome in found]
+        if len(good) < len(overlays):
+            outcomes = iter(updates)
+            updates = [overlay if type(overlay) is _Failed else next(outcomes) for overlay in overlays]
+        failed = {index: update.error for index, update in enumerate(updates) if type(update) is _Failed}
+        entries = self._entries(updates, failed)
         progress.end(errors=len(failed))
         if span is not None:
             counts = {"fan_out": len(items), "begun": len(good), "finished": len(items), "errors": len(failed)}
             span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
         return self._update(items, entries, failed)
+
+    def _entries(self, updates: list[Any], failed: dict[int, Exception]) -> list[Any]:
+        """What of each update is kept; what fails there is added to what has failed."""
+        result = self._spec.result
+        if result is None:
+            return list(updates)
+        if isinstance(result, str) and result in self._target.writes and not failed:
+            return [update[result] for update in updates]
+        entries = _each(self._spec.entry, updates)
+        failed |= {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
+        return entries
 
     def _check_reads(self, overlay: Overlay) -> None:
         target = self._target.spec
@@ -145,16 +160,13 @@ class _Failed:
         self.error = error
 
 
-def _settled(outcome: Any) -> Any:
-    return _Failed(outcome) if isinstance(outcome, Exception) else outcome
-
-
 def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     """The function of each value, and why where it failed; what has failed already is left as it is."""
     done: list[Any] = []
-    for value in values:
+    left = iter(values)
+    while len(done) < len(values):
         try:
-            done.append(value if type(value) is _Failed else function(value))
-        except Exception as error:  # noqa: BLE001  the policy decides
+            done.extend(value if type(value) is _Failed else function(value) for value in left)
+        except Exception as error:  # noqa: BLE001  the policy decides, and the next value is called for
             done.append(_Failed(error))
     return done

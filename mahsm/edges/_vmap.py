@@ -53,6 +53,7 @@ def vmap(
     cache: BaseCache[Any] | None = None,
     result: str | Callable[[Any], Any] | None = None,
     chunk_size: int | None = None,
+    batch_size: int | None = None,
     progress: bool | Literal["items"] = False,
     name: str | None = None,
 ) -> Edge:
@@ -111,6 +112,8 @@ def vmap(
         chunk_size: Results that are saved together, >= 1. By default a batch is saved in at most 128 parts. After a kill, at
             most `max_concurrency + 2 * chunk_size` finished items run again. With 1, each item is a task of LangGraph, as it is
             by default in small batches, and if the target holds a graph; `interrupt()` in an item needs that.
+        batch_size: Of a `jit_edge`: items that are computed at once, >= 1. By default all, which all have to fit in memory;
+            with it, at most about twice this many do besides the items and results themselves.
         progress: Show a bar on stderr; or `"items"`, for a stream event (`stream_mode="custom"`) when an item has finished,
             with its index, and its value or error.
         name: Node name; by default `vmap_` and the target's name, or `out_key` if the target is a graph without a name. Such
@@ -149,6 +152,8 @@ def vmap(
     _check.seconds(edge, "deadline", deadline)
     if chunk_size is not None:
         _check.whole(edge, "chunk_size", chunk_size, "Leave it out to let the edge choose.")
+    if batch_size is not None:
+        _check_batch_size(edge, batch_size, target)
     if name is not None:
         _check.name(edge, name)
     _check.of_type(edge, "hedge", hedge, Hedge, "Hedge(percentile=0.95)")
@@ -199,7 +204,7 @@ def vmap(
         progress=progress,
     )
     if isinstance(target, JitEdge):
-        return jit_vmap(edge, spec, target)
+        return jit_vmap(edge, spec, target, batch_size)
     return _edge(spec)
 
 
@@ -243,6 +248,15 @@ def _check_batch(
     for argument, value in {"dedupe_key": dedupe_key, "cache": cache}.items():
         if value is not None:
             raise EdgeError(f"{edge}: {argument}= with sample={sample}, whose items are equal on purpose. Leave it out.")
+
+
+def _check_batch_size(edge: str, batch_size: object, target: object) -> None:
+    _check.whole(edge, "batch_size", batch_size, "Leave it out to compute all items at once.")
+    if not isinstance(target, JitEdge):
+        raise EdgeError(
+            f"{edge}: batch_size={batch_size!r} is of a jit_edge, whose items are computed together; {shown(target)} is called "
+            "for each item. Pass max_concurrency= for how many at once."
+        )
 
 
 def _check_several(edge: str, out_key: object, on_error: str, result: object) -> None:

@@ -1,6 +1,7 @@
 """In which order branches run: what each waits for, and whose updates it sees."""
 
 import difflib
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -17,6 +18,7 @@ class Plan:
 
     Attributes:
         layers: Who runs at the same time, wave after wave.
+        needs: Whom each branch is known to depend on.
         waits: Whom each branch waits for.
         sees: Whose updates each branch sees, in the order in which they are laid over the state.
         before: For each branch, everyone who surely ended before it began.
@@ -25,6 +27,7 @@ class Plan:
     """
 
     layers: list[list[str]]
+    needs: Mapping[str, Sequence[str]]
     waits: Mapping[str, Sequence[str]]
     sees: Mapping[str, Sequence[str]]
     before: Mapping[str, frozenset[str]]
@@ -33,8 +36,9 @@ class Plan:
 
     def direct(self, name: str) -> list[str]:
         """Whom a branch depends on, without those on whom one of these depends."""
-        needs = self.ancestors[name]
-        return [other for other in self.order if other in needs and not any(other in self.ancestors[need] for need in needs)]
+        needs = self.needs[name]
+        found = [other for other in needs if not any(other in self.ancestors[need] for need in needs)]
+        return sorted(found, key=self.order.index) if len(found) > 1 else found
 
 
 def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_size: int | None, *, eager: bool) -> Plan:
@@ -51,19 +55,23 @@ def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_s
     for name in order:
         ancestors[name] = frozenset(needs[name]).union(*(ancestors[other] for other in needs[name]))
     if eager:
-        sees = {name: [other for other in order if other in ancestors[name]] for name in names}
-        return Plan(layers, needs, sees, ancestors, ancestors, order)
+        sees = {name: [other for other in order if other in found] if (found := ancestors[name]) else [] for name in names}
+        return Plan(layers, needs, needs, sees, ancestors, ancestors, order)
     earlier: list[str] = []
     waits: dict[str, Sequence[str]] = {}
     for layer in layers:
         waits |= dict.fromkeys(layer, tuple(earlier))
         earlier += layer
-    return Plan(layers, waits, waits, {name: frozenset(waits[name]) for name in names}, ancestors, earlier)
+    return Plan(layers, needs, waits, waits, {name: frozenset(waits[name]) for name in names}, ancestors, earlier)
 
 
 def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> dict[str, list[str]]:
     """Whom each branch depends on: those named in `after`, and those who write what it reads."""
-    names = [branch.name for branch in branches]
+    names = {branch.name: branch.position for branch in branches}
+    writers: dict[str, list[BranchSpec]] = {}
+    for branch in branches:
+        for key in branch.writes:
+            writers.setdefault(key, []).append(branch)
     needs: dict[str, list[str]] = {}
     for branch in branches:
         for name in branch.after:
@@ -77,8 +85,10 @@ def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> d
                 f"{edge}: the branch {branch.name!r} runs after {', '.join(map(repr, branch.after))}, but scheduler='parallel' "
                 "runs all at once. Pass scheduler='wave' or 'sequential'."
             )
-        writers = [] if scheduler == "parallel" else [other.name for other in branches if _feeds(other, branch)]
-        needs[branch.name] = [name for name in names if name in writers or name in branch.after]
+        before = set(branch.after)
+        if scheduler != "parallel":
+            before |= {other.name for key in branch.reads for other in writers.get(key, ()) if _feeds(other, branch)}
+        needs[branch.name] = sorted(before, key=names.__getitem__)
     return needs
 
 
@@ -90,14 +100,24 @@ def _feeds(writer: BranchSpec, reader: BranchSpec) -> bool:
 
 
 def _sorted(edge: str, names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each after those that it needs, and else in the order of the list."""
+    place = {name: at for at, name in enumerate(names)}
+    missing = {name: len(needs[name]) for name in names}
+    needed_by: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        for need in needs[name]:
+            needed_by[need].append(name)
+    ready = [at for at, name in enumerate(names) if not missing[name]]
     order: list[str] = []
-    left = list(names)
-    while left:
-        ready = next((name for name in left if all(need in order for need in needs[name])), None)
-        if ready is None:
-            raise EdgeError(f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them.")
-        order.append(ready)
-        left.remove(ready)
+    while ready:
+        order.append(name := names[heapq.heappop(ready)])
+        for other in needed_by[name]:
+            missing[other] -= 1
+            if not missing[other]:
+                heapq.heappush(ready, place[other])
+    if len(order) < len(names):
+        left = [name for name in names if missing[name]]
+        raise EdgeError(f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them.")
     return order
 
 
@@ -113,7 +133,10 @@ def _layers(order: Sequence[str], names: Sequence[str], needs: Mapping[str, Sequ
     depth: dict[str, int] = {}
     for name in order:
         depth[name] = max((depth[need] + 1 for need in needs[name]), default=0)
-    return [[name for name in names if depth[name] == level] for level in range(max(depth.values()) + 1)]
+    layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
+    for name in names:
+        layers[depth[name]].append(name)
+    return layers
 
 
 def _split(layers: Sequence[list[str]], size: int | None) -> list[list[str]]:

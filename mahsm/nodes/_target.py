@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import CodeType, FunctionType
 from typing import Any, TypeAlias, cast
 
 from langchain_core.language_models import BaseLanguageModel
@@ -121,7 +122,6 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
         from mahsm.nodes._dspy import DSPyNode
 
         return _of_runnable(DSPyNode(source))
-    given, hint = shown(source), ", not a class: make an instance" if isinstance(source, type) else ""
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
     _check_no_model(source, reader)
@@ -131,9 +131,10 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
+        hint = ", not a class: make an instance" if isinstance(source, type) else ""
         raise NodeError(
-            f"{reader}: the target is {given}; expected a function of the state, a DSPy module, a Runnable, a compiled graph "
-            f"or an edge{hint}."
+            f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a Runnable, a compiled "
+            f"graph or an edge{hint}."
         )
     return _of_function(cast("Callable[..., Any]", source), reader, of_items=of_items)
 
@@ -291,6 +292,8 @@ def _graph_in(source: Any) -> Graph | None:
     """The graph that LangGraph itself would find in a node made of `source`."""
     if isinstance(source, PregelProtocol):
         return cast("Graph", source)
+    if _holds_nothing(source):
+        return None
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Probe)
     try:
         with warnings.catch_warnings(action="ignore"):  # of annotations that it would not inject; ours are checked above
@@ -300,3 +303,23 @@ def _graph_in(source: Any) -> Graph | None:
     builder.set_entry_point("probe")
     compiled: Any = builder.compile()
     return next((graph for _, graph in compiled.get_subgraphs()), None)
+
+
+def _holds_nothing(source: Any) -> bool:
+    """Whether it is a function that uses plain values only, and so no graph; to let LangGraph look takes a while."""
+    if not isinstance(source, FunctionType):
+        return False
+    try:
+        values = [cell.cell_contents for cell in source.__closure__ or ()]
+    except ValueError:  # a cell that is filled later
+        return False
+    names = _names(source.__code__) & source.__globals__.keys()
+    return all(type(value) in _PLAIN for value in [*values, *map(source.__globals__.__getitem__, names)])
+
+
+_PLAIN = (int, float, complex, bool, str, bytes, type(None))
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that code uses, in functions inside of it too."""
+    return set(code.co_names).union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))
