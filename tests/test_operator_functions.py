@@ -5,7 +5,7 @@ import inspect
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import equinox as eqx
 import jax
@@ -208,6 +208,37 @@ def test_annotations_that_say_nothing_that_can_be_checked(annotation: Any) -> No
     assert (made.input_spec, made.output_spec) == (None, None)
     value = {"text": "a", "more": 1}
     assert made(value) is value
+
+
+def test_other_annotations() -> None:
+    @dataclass
+    class Unknown:
+        x: "Float[Nowhere, 'n']"  # type: ignore[name-defined]  # noqa: F821
+
+    assert op(input_spec=Unknown)(lambda it: it.x)(Unknown(1)) == 1  # type: ignore[arg-type]
+    assert op(lambda x: x).input_spec is None
+
+    @op
+    def chosen(label: Literal["a", "b"]) -> Literal["a", "b"]:
+        return label
+
+    assert chosen("a") == "a"
+    with pytest.raises(SpecError, match=r"chosen: the input is 'c'; expected typing.Literal"):
+        chosen("c")  # type: ignore[arg-type]
+    union = op(input_spec=int | None)(lambda x: x)
+    assert (union("3"), union(None)) == (3, None)
+
+
+def test_a_callable_that_cannot_be_hashed() -> None:
+    @dataclass
+    class Adds:
+        by: int
+
+        def __call__(self, x: int | None) -> int:
+            return (x or 0) + self.by
+
+    made = op(Adds(2))
+    assert (made.name, made("3"), made(None)) == ("Adds", 5, 2)
 
 
 def test_specs_that_are_given_count_before_annotations() -> None:

@@ -17,6 +17,8 @@ def misfit(*checked: tuple[Any, Any]) -> str | None:
         checked: A spec, and a value that fits it apart from shapes; names of sizes hold for all of them.
     """
     arrays = [(name, hint, found) for spec, value in checked for name, hint in _arrays(spec) for found in _at(value, name)]
+    if not arrays:
+        return None
     with jaxtyped("context"):  # what is found in here binds the names of sizes
         for place, (name, hint, value) in enumerate(arrays):
             try:
