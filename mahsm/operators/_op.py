@@ -95,7 +95,7 @@ class FunctionOperator(_Caller):
         return _again, (self.function, {name: spec for name, spec, annotated in given if spec is not annotated})
 
 
-def _again(function: Any, specs: dict[str, Any]) -> Any:
+def _again(function: Any, specs: dict[str, Any]) -> FunctionOperator:
     return cast("Any", op)(function, **specs)
 
 
