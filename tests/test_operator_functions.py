@@ -223,7 +223,7 @@ def test_other_annotations() -> None:
         return label
 
     assert chosen("a") == "a"
-    with pytest.raises(SpecError, match=r"chosen: the input is 'c'; expected typing.Literal"):
+    with pytest.raises(SpecError, match=r"chosen: the input is 'c'; expected typing\.Literal"):
         chosen("c")  # type: ignore[arg-type]
     union = op(input_spec=int | None)(lambda x: x)
     assert (union("3"), union(None)) == (3, None)
