@@ -22,6 +22,7 @@ from langgraph.types import Send
 from typing_extensions import TypedDict
 
 from benchmarks import report
+from benchmarks.ensembles import ensembles
 from benchmarks.report import Figure
 from mahsm import Branch, connect, fuse, jit_edge, operator_node, parallel, vmap
 from mahsm._jit._ragged import rows_of
@@ -520,7 +521,7 @@ def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, fl
     figures = [
         Figure(f"{count:,} operators / plain functions, traced and compiled by JAX", traced, 1.05),
         Figure(f"{count:,} operators / plain functions, a graph built and compiled", graph, 1.05),
-        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 5, "ms"),
+        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 20, "ms"),
     ]
     return figures, rows, seconds
 
@@ -540,5 +541,6 @@ def main(*, quick: bool) -> int:
         "around": lambda: around(max(1, rounds // 3), size),
         "device": on,
         "operators": lambda: operators(rounds, size),
+        "ensembles": lambda: ensembles(rounds),
     }
     return report.run("jit", parts, quick=quick)

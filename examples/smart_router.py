@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 from langgraph.graph import END, START, StateGraph
 
 from mahsm import connect, vmap
-from mahsm.operators import ModelOperator, RouterOperator
+from mahsm.operators import ModelOperator, RouterOperator, parameters
 from mahsm.testing import ModelServer
 
 
@@ -32,15 +33,15 @@ def learned(router, seen, needed_good):
     xs, best = jnp.stack([features(question) for question in seen]), jnp.array(needed_good, int)
     optimiser = optax.adam(0.1)
 
-    @jax.jit
+    @eqx.filter_jit
     def step(router, state):
         def loss(router):
             return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(router.scores)(xs), best).mean()
 
-        updates, state = optimiser.update(jax.grad(loss)(router), state)
-        return optax.apply_updates(router, updates), state
+        updates, state = optimiser.update(eqx.filter_grad(loss)(router), state)
+        return eqx.apply_updates(router, updates), state
 
-    state = optimiser.init(router)
+    state = optimiser.init(parameters(router))
     for _ in range(100):
         router, state = step(router, state)
     return router

@@ -176,8 +176,18 @@ def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where `left` counts it."""
-    own = None if left is None else OwnCall(left)
-    future = in_own_thread(function, own) if own else pool.submit(contextvars.copy_context().run, _blocking, function)
+    if left is not None:
+        return await in_thread(function, left)
+    return await _ended(pool.submit(contextvars.copy_context().run, _blocking, function), None)
+
+
+async def in_thread(function: Callable[[], T], left: LeftBehind | None = None) -> T:
+    """Await a function that blocks, in a thread of its own; if this is cancelled, the function is left to run on."""
+    own = OwnCall(left or LeftBehind(1))
+    return await _ended(in_own_thread(function, own), own)
+
+
+async def _ended(future: "Future[T]", own: OwnCall | None) -> T:
     try:
         return await asyncio.wrap_future(future)
     except BaseException as error:

@@ -192,6 +192,13 @@ def test_draws_without_any_key_of_the_items() -> None:
     assert len(set(over(target).invoke({"xs": [None] * 10, "loc": 0.0, "seed": 1})["ys"])) == 10
 
 
+def test_an_edge_alone_draws_as_for_the_first_item() -> None:
+    target = edge_of(lambda item, *, key: item + jax.random.normal(key), seed_key="seed")
+    first, second = over(target).invoke({"xs": [0.0, 0.0], "seed": 7})["ys"]
+    assert target.invoke({"item": 0.0, "seed": 7}) == {"y": first}
+    assert first != second
+
+
 def test_seeds_of_items() -> None:
     target = (
         edge_of(lambda *, key: jax.random.normal(key), seed_key="seed")

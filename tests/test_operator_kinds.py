@@ -148,7 +148,7 @@ def test_numeric_ensembles_can_be_traced() -> None:
 
 @pytest.mark.parametrize("kind", [EnsembleOperator, ChainOperator])
 @pytest.mark.parametrize(
-    ("value", "message"), [([], "expected a list of operators"), ([len], "Make one of a function with"), (3, "=3;")]
+    ("value", "message"), [([], "expected a list of at least one operator"), ([len], "Make one of a function with"), (3, "=3;")]
 )
 def test_what_are_no_operators(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
@@ -270,6 +270,87 @@ def test_the_draws_of_a_hybrid_depend_on_the_seed_and_the_place_only() -> None:
     assert edge.invoke({"xs": [7, 8], "seed": 2})["ys"] != many[:2]
     assert Draw()({"seed": 1}) == Draw()({"seed": 1}) != Draw()({"seed": 2})
     assert asyncio.run(Draw().acall({"seed": 1})) == Draw()({"seed": 1})
+
+
+class Draws(HybridOperator):
+    def compute(self, *, key: jax.Array) -> Any:
+        return jax.random.normal(key)
+
+    def forward(self, input: Any, computed: Any, /) -> Any:
+        return {"y": computed}
+
+
+def test_one_seed_draws_the_same_everywhere() -> None:
+    draws, state = Draws(), {"seed": 1, "x": 0}
+    alone = draws(state)
+    assert asyncio.run(draws.acall(state)) == alone
+    assert operator_node(draws).invoke(state) == alone
+    assert operator_node(draws, name="renamed").invoke(state) == alone
+    assert jax.jit(lambda: draws(state))() == alone
+    assert jax.jit(lambda seed: draws({"seed": seed}))(1) == alone
+    for target in (draws, operator_node(draws, name="renamed")):
+        assert vmap(target, batch_key="xs", out_key="ys").invoke({"xs": [0], "seed": 1})["ys"] == [alone]
+        own = vmap(target, batch_key="xs", out_key="ys", item_to_state=lambda seed: {"seed": seed})
+        assert own.invoke({"xs": [1]})["ys"] == [alone]
+        many = vmap(target, batch_key="xs", out_key="ys").invoke({"xs": [0, 0, 0], "seed": 1})["ys"]
+        assert many[0] == alone
+        assert len({y["y"] for y in many}) == 3
+
+
+@pytest.mark.parametrize("way", [lambda draws, state: draws(state), lambda draws, state: operator_node(draws).invoke(state)])
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, "1", None])
+def test_a_seed_that_is_none_is_refused_alone_and_in_a_node(seed: Any, way: Any) -> None:
+    with pytest.raises(
+        StateError, match=r"Draws: state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1"
+    ):
+        way(Draws(), {"seed": seed})
+    with pytest.raises(StateError, match=r"expected a seed"):
+        jax.jit(lambda: Draws()({"seed": seed}))()
+
+
+class Divides(HybridOperator):
+    by: Any
+    static: float
+    weights: jax.Array
+
+    def compute(self, x: Any) -> Any:
+        return x / self.by, self.weights * self.static
+
+    def forward(self, input: Any, computed: Any, /) -> Any:
+        return {"y": computed}
+
+
+@pytest.mark.parametrize(
+    "way", [lambda divides, state: divides(state), lambda divides, state: operator_node(divides).invoke(state)]
+)
+def test_numbers_that_are_equal_do_not_share_a_compilation_of_a_hybrid(way: Any) -> None:
+    weights = jnp.array([2])
+    for number in (0.0, -0.0, 0.0, 1, 1.0, True, 1):
+        (quotient, product) = way(Divides(number, number, weights), {"x": 1.0})["y"]
+        assert np.array_equal(quotient, jnp.float32(1.0) / number)
+        expected = weights * number
+        assert (product.dtype.kind, product.tolist()) == (expected.dtype.kind, expected.tolist()), (
+            "edges compute integers in 64 bits"
+        )
+
+
+def test_a_hybrid_alone_compiles_once_for_all_of_its_structure() -> None:
+    traces: list[int] = []
+
+    class Traced(HybridOperator):
+        by: jax.Array
+
+        def compute(self, x: Any) -> Any:
+            traces.append(1)
+            return x * self.by
+
+        def forward(self, input: Any, computed: Any, /) -> Any:
+            return computed
+
+    assert Traced(jnp.array(1.0))({"x": 2.0}) == 2.0
+    before = len(traces)
+    assert [Traced(jnp.array(float(number)))({"x": 2.0}) for number in range(5)] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert len(traces) == before
 
 
 class Grow(HybridOperator):

@@ -254,7 +254,7 @@ def test_inputs_and_outputs_of_dspy_modules() -> None:
     assert as_dspy(op(str.upper), input_fields="text")(text="a").output == "A"
     assert as_dspy(op(str.upper), input_fields="text", output_fields="loud")(text="a").loud == "A"
     assert as_dspy(Ask())(text="a", hops=2).said == "AA"
-    with pytest.raises(MissingKeyError, match=r"as_dspy\(FunctionOperator\): state has no key 'text'"):
+    with pytest.raises(MissingKeyError, match=r"as_dspy\(upper\): state has no key 'text'"):
         as_dspy(op(str.upper), input_fields="text")(texts="a")
     with pytest.raises(NodeError, match="as_dspy: got <built-in function len>; expected an Operator"):
         as_dspy(len)  # type: ignore[arg-type]

@@ -1,6 +1,10 @@
 """Operators under JAX's and Equinox's transformations, and in files."""
 
+import enum
+import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +78,13 @@ class Noisy(HybridOperator):
         return computed
 
 
+class Held(Operator):
+    n: float
+
+    def forward(self, input: Any, /) -> Any:
+        return input * self.n
+
+
 def mixed(anything: Any = None) -> Mixed:
     return Mixed(
         weights=jnp.arange(2.0), members=[Scale("m")], named={"n": Scale("n")}, other=op(lambda x: x * 1.0), anything=anything
@@ -103,8 +114,6 @@ def test_partition_and_combine(operator: Any, arrays: int) -> None:
     assert jax.tree.structure(again) == jax.tree.structure(operator)
     assert jax.jit(lambda numeric, x: combine(numeric, rest)(x))(numeric, 3.0) == pytest.approx(operator(3.0))
     assert jax.jit(lambda numeric, rest, x: combine(numeric, rest)(x))(numeric, rest, 3.0) == pytest.approx(operator(3.0))
-    with pytest.raises(ValueError, match=rf"combine got {arrays - 1} arrays; expected {arrays}"):
-        rest.with_arrays(jax.tree.leaves(numeric)[1:])
     assert partition(operator)[1] == rest
     assert hash(partition(operator)[1]) == hash(rest)
 
@@ -291,9 +300,90 @@ def test_what_is_no_file_of_an_operator(path: Path) -> None:
             ValueError, match=r"operator is no file of an operator; expected one that mahsm\.operators\.save wrote"
         ):
             load(path, labelled())
-    path.write_bytes(b'{"format": 99}\n')
-    with pytest.raises(ValueError, match=r"has format 99; expected 1\. Update mahsm to read it"):
+    path.write_bytes(b'{"format": 1, "mahsm": "0.7.0"}\n')
+    with pytest.raises(ValueError, match=r"has format 1, of mahsm 0\.7\.0; expected 2\. Load it with that version"):
         load(path, labelled())
+    path.write_bytes(b'{"format": 2, "class": "a"}\n')
+    with pytest.raises(ValueError, match=r"is damaged: its first line lacks 'arrays'"):
+        load(path, labelled())
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+def test_labels_may_be_enums(path: Path) -> None:
+    both = (Color.RED, Color.BLUE)
+    save(path, Labelled(both, jnp.ones((2, 3))))
+    assert load(path, Labelled(both, jnp.zeros((2, 3)))).weights.sum() == 6
+    with pytest.raises(ValueError, match=r"its labels has .*Color.RED.*and the operator has .*Color.BLUE"):
+        load(path, Labelled(both[::-1], jnp.zeros((2, 3))))
+
+
+def test_a_file_stays_as_it_was_if_it_cannot_be_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(path, labelled())
+    before = path.read_bytes()
+    with pytest.raises(
+        TypeError, match=r"the label <object object at .*> cannot be saved; expected a text, a number or an enum"
+    ):
+        save(path, labelled(object()))  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+
+    def full(_: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)  # the disk's, which no test can fill
+    with pytest.raises(OSError, match="no space left"):
+        save(path, Labelled(("a", "b"), jnp.ones((2, 3))))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_replaced_file_keeps_its_mode_and_its_links(path: Path) -> None:
+    save(path, labelled())
+    path.chmod(0o640)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    save(link, Labelled(("a", "b"), jnp.ones((2, 3))))
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert load(path, labelled()).weights.sum() == 6
+
+
+@pytest.mark.parametrize("cut", [1, 30, 100])
+def test_a_file_that_is_cut_off(path: Path, cut: int) -> None:
+    save(path, labelled())
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ValueError, match=r"is damaged: it has \d+ bytes of arrays; expected \d+\. Save the operator again"):
+        load(path, labelled())
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match="is no file of an operator"):
+        load(path, labelled())
+
+
+SCRIPT = """
+import sys
+import jax.numpy as jnp
+from mahsm.operators import LearnableOperator, load, param, save
+
+class Router(LearnableOperator):
+    by: object = param([1.0, 2.0])
+    def forward(self, input):
+        return input
+
+if __name__ == "__main__":
+    save(sys.argv[1], Router().update_params(by=[3.0, 4.0]))
+"""
+
+
+def test_what_a_script_has_trained_is_loaded_where_the_script_is_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = path.with_name("trains_a_router.py")
+    script.write_text(SCRIPT)
+    subprocess.run([sys.executable, str(script), str(path)], check=True, cwd=Path(__file__).parent.parent)
+    monkeypatch.syspath_prepend(path.parent)
+    router = importlib.import_module("trains_a_router").Router
+    assert load(path, router()).by.tolist() == [3.0, 4.0]
 
 
 def test_secrets_are_not_saved(path: Path) -> None:
@@ -315,13 +405,53 @@ def test_the_rest_shows_what_it_is_of() -> None:
     assert partition([Scale("a")])[1] != 3
 
 
+NUMBERS: list[Any] = [1, 1.0, True, 0.0, -0.0, 0, False]
+
+
+@pytest.mark.parametrize("wrap", [lambda n: {"n": n}, Held], ids=["in a dict", "in a static field"])
+def test_numbers_that_are_equal_do_not_share_a_compilation_of_the_rest(wrap: Any) -> None:
+    traces: list[Any] = []
+
+    @jax.jit
+    def scaled(arrays: Any, rest: Any) -> Any:
+        held, weights = combine(arrays, rest)
+        number = held["n"] if isinstance(held, dict) else held.n
+        traces.append(number)
+        return jnp.copysign(1.0, number), weights * number
+
+    for number in NUMBERS * 2:
+        sign, product = scaled(*partition([wrap(number), jnp.array([2])]))
+        assert (sign, product.dtype) == (jnp.copysign(1.0, number), (jnp.array([2]) * number).dtype)
+    assert [(type(number), str(number)) for number in traces] == [(type(number), str(number)) for number in NUMBERS]
+
+
+def test_equal_rests_share_a_compilation() -> None:
+    traces: list[Any] = []
+    jitted = jax.jit(lambda arrays, rest: (traces.append(1), combine(arrays, rest).weights.sum())[1])
+    for _ in range(3):
+        jitted(*partition(mixed(["text", 1.0, jnp.ones(1)])))
+    assert len(traces) == 1 + 2, "each has a function of its own"
+    for _ in range(3):
+        jitted(*partition(Labelled(("a",), jnp.ones((1, 3)), ["text", 1.0])))
+    assert len(traces) == 4
+
+
+def test_partition_is_equinoxs() -> None:
+    for operator, _ in VALUES:
+        ours, theirs = partition(operator), eqx.partition(operator, eqx.is_array)
+        assert eqx.tree_equal(ours[0], theirs[0])
+        assert eqx.tree_equal(ours[1].tree, theirs[1])
+
+
 def test_a_rest_that_can_be_compared_but_not_hashed() -> None:
     class Odd:
         __hash__ = None  # type: ignore[assignment]
 
     odd = Odd()
     numeric, rest = partition([odd, jnp.ones(1)])
-    assert hash(rest) == hash(partition([odd, jnp.ones(1)])[1])
+    assert rest == rest
+    assert hash(rest) == hash(rest)
+    assert rest != partition([odd, jnp.ones(1)])[1], "nobody can say"
     assert combine(numeric, rest)[0] is odd
 
 

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import enum
 import pickle
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jaxtyping import Array, Float
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
-from mahsm.errors import JitError, MahsmError, SpecError
-from mahsm.operators import ModelBinding, Operator, model_field, op, param, prompt_field, spec_field
+from mahsm import operator_node, vmap
+from mahsm.errors import JitError, MahsmError, NodeError, SpecError
+from mahsm.operators import (
+    ChainOperator,
+    EnsembleOperator,
+    ModelBinding,
+    Operator,
+    RouterOperator,
+    as_dspy,
+    model_field,
+    op,
+    param,
+    prompt_field,
+    spec_field,
+)
 from mahsm.testing import ModelServer
 
 
@@ -60,6 +76,14 @@ class Plain:
     name: str
 
 
+class Arrays(TypedDict):
+    values: jax.Array
+
+
+class Options(TypedDict):
+    temperature: float
+
+
 T = TypeVar("T")
 
 STATIC: dict[str, tuple[Any, Any]] = {
@@ -85,6 +109,15 @@ STATIC: dict[str, tuple[Any, Any]] = {
     "DSPy module": (dspy.Module, dspy.Predict("a -> b")),
     "binding": (ModelBinding, ModelBinding("openai/m")),
     "plain dataclass": (Plain, Plain("a")),
+    "dict": (dict, {"temperature": 0.7}),
+    "dict of Any": (dict[str, Any], {"temperature": 0.7, "more": [1, {"a": 2.0}]}),
+    "dict of objects": (dict[str, object], {"a": 1}),
+    "dict or None": (dict[str, Any] | None, {"a": 1.0}),
+    "typing's dict": (typing.Dict, {"a": 1}),  # noqa: UP006
+    "mapping": (Mapping, {"a": 1}),
+    "typing's mapping": (typing.Mapping[str, Any], {"a": 1}),
+    "list of dicts": (list[dict[str, Any]], [{"a": 1.0}]),
+    "typed dict": (Options, {"temperature": 0.7}),
     "a class of one's own": (asyncio.Lock, asyncio.Lock()),
 }
 
@@ -93,9 +126,9 @@ LEAVES: dict[str, tuple[Any, Any]] = {
     "object": (object, "a"),
     "Callable": (Callable, len),
     "Callable of": (Callable[[int], int], len),
-    "dict": (dict, {"a": 1}),
     "list": (list, ["a"]),
-    "dict of Any": (dict[str, Any], {"a": 1}),
+    "dict of arrays": (dict[str, jax.Array], {"a": jnp.ones(2)}),
+    "typed dict with arrays": (Arrays, {"values": jnp.ones(2)}),
     "array": (jax.Array, jnp.ones(2)),
     "NumPy array": (np.ndarray, np.ones(2)),
     "NumPy number": (np.float32, np.float32(1)),
@@ -109,7 +142,6 @@ LEAVES: dict[str, tuple[Any, Any]] = {
     "a text that cannot be looked up": ("Unknown", "a"),
     "type variable": (T, "a"),
     "protocol": (Speaks, "a"),
-    "mapping": (Mapping, {"a": 1}),
     "dataclass with arrays": (Weights, "a"),
 }
 
@@ -146,11 +178,46 @@ def test_annotations_that_are_texts_are_looked_up() -> None:
 def test_an_array_in_a_static_field_is_an_error_that_names_it(value: Any) -> None:
     made = operator_with(str)
     with pytest.raises(
-        TypeError, match=r"Made\.field got .*holds an array, but its annotation makes it static. Annotate it as jax.Array"
+        TypeError, match=r"Made\.field got .*holds an array, but its annotation makes it static. Annotate it as "
     ):
         made(value)
     with pytest.raises(TypeError, match=r"Made\.field got"):
         made("a").update_params(field=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        ({"a": jnp.ones(2)}, r"dict\[str, jax\.Array\]"),
+        ({"text": "a", "rows": [np.ones(2)]}, r"dict\[str, list\[jax\.Array\]\]"),
+        ({"a": ("b", Scale(jnp.ones(2)))}, r"dict\[str, tuple\[Scale, \.\.\.\]\]"),
+    ],
+)
+@pytest.mark.parametrize("annotation_before", [dict, dict[str, Any], Mapping[str, Any]])
+def test_an_array_among_configuration_is_an_error_that_shows_the_annotation(
+    value: Any, annotation: str, annotation_before: Any
+) -> None:
+    with pytest.raises(TypeError, match=rf"Made\.field got .*Annotate it as {annotation}, as Any if it holds more"):
+        operator_with(annotation_before)(value)
+
+
+@pytest.mark.parametrize("annotation", [dict, dict[str, Any], dict[str, float], float])
+def test_configuration_is_never_trained(annotation: Any) -> None:
+    class Made(Operator):
+        options: annotation  # type: ignore[valid-type]
+        by: jax.Array = param(1.0)
+
+        def forward(self, input: Any, /) -> Any:
+            temperature = self.options["temperature"] if isinstance(self.options, dict) else self.options
+            return input * self.by * temperature
+
+    made = Made(0.7 if annotation is float else {"temperature": 0.7})
+    optimiser = optax.sgd(0.1)
+    gradients = jax.grad(lambda made: made(2.0))(made)
+    updates, _ = optimiser.update(gradients, optimiser.init(made), made)
+    after = optax.apply_updates(made, updates)
+    assert after.options == made.options
+    assert float(after.by) == pytest.approx(1 - 0.1 * 2 * 0.7)
 
 
 def test_a_number_of_numpy_in_a_static_field_becomes_pythons() -> None:
@@ -234,12 +301,47 @@ def test_check_init_runs() -> None:
         Made(1).update_params(top=-1)
 
 
-def test_forward_is_needed() -> None:
-    class Made(Operator):
-        name: str
+class Configuration(Operator):
+    name: str
+    rates: dict[str, Any]
 
-    with pytest.raises(TypeError, match="abstract"):
-        Made("a")  # type: ignore[abstract]
+
+def test_an_operator_without_forward_holds_data() -> None:
+    class Uses(Operator):
+        of: Configuration
+
+        def forward(self, input: Any, /) -> Any:
+            return input * self.of.rates["good"]
+
+    made = Configuration("a", {"good": 2})
+    assert Uses(made)(3) == 6
+    assert jax.tree.leaves(made) == []
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (lambda made: made(1), TypeError),
+        (lambda made: asyncio.run(made.acall(1)), TypeError),
+        (lambda made: operator_node(made), NodeError),
+        (lambda made: vmap(made, batch_key="xs", out_key="ys"), NodeError),
+        (lambda made: as_dspy(made), NodeError),
+        (lambda made: EnsembleOperator([made]), TypeError),
+        (lambda made: ChainOperator([made]), TypeError),
+        (lambda made: RouterOperator({"a": made}, 1), TypeError),
+    ],
+)
+def test_an_operator_without_forward_cannot_be_called(use: Any, error: Any) -> None:
+    with pytest.raises(error, match=r"Configuration has no forward, so it only holds data; expected an operator that can be"):
+        use(Configuration("a", {}))
+
+
+def test_an_operator_with_an_aforward_alone() -> None:
+    class Later(Operator):
+        async def aforward(self, input: Any, /) -> Any:
+            return input + 1
+
+    assert Later()(1) == asyncio.run(Later().acall(1)) == 2
 
 
 # Specs.
@@ -414,8 +516,109 @@ def test_a_binding_needs_no_credentials_until_it_is_called(monkeypatch: pytest.M
 
 
 def test_secrets_are_not_shown() -> None:
-    shown = repr(ModelBinding("openai/m", api_key="hunter2", max_tokens=5))
-    assert shown == "ModelBinding('openai/m', api_key='...', max_tokens=5)"
+    shown = repr(ModelBinding("openai/m", api_key="hunter2", max_tokens=5, extra_headers={"Authorization": "hunter3"}))
+    assert shown == "ModelBinding('openai/m', api_key='...', max_tokens=5, extra_headers={'Authorization': '...'})"
+
+
+class Local(dspy.BaseLM):
+    """A language model of one's own, whose base class knows nothing of its path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(model="mine/local")
+        self.path = path
+
+    def forward(self, prompt: Any = None, messages: Any = None, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+class Kept(Local):
+    def dump_state(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any], *, allow_custom_lm_class: bool = False) -> "Kept":
+        return cls(**state)
+
+
+def test_a_language_model_of_another_class_equals_itself_only() -> None:
+    lm, dummy = Local("/a"), dspy.utils.DummyLM([{"answer": "a"}])
+    assert ModelBinding.of(lm) == ModelBinding.of(lm)
+    assert hash(ModelBinding.of(lm)) == hash(ModelBinding.of(lm))
+    assert ModelBinding.of(lm) != ModelBinding.of(Local("/b"))
+    assert ModelBinding.of(lm) != ModelBinding.of(Local("/a"))
+    assert ModelBinding.of(dummy) != ModelBinding.of(dspy.utils.DummyLM([{"answer": "b"}]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1},
+        {"api_base": "http://elsewhere"},
+        {"api_key": "other"},
+        {"cache": False},
+        {"model_type": "responses"},
+        {"num_retries": 0},
+        {"engine": "litellm"},
+        {"use_developer_role": True},
+    ],
+)
+def test_language_models_with_other_options_differ(options: Any) -> None:
+    one = {"temperature": 1.0, "api_key": "a"}
+    assert ModelBinding.of(dspy.LM("openai/a", **one)) == ModelBinding.of(dspy.LM("openai/a", **one))
+    assert ModelBinding.of(dspy.LM("openai/a", **one)) != ModelBinding.of(dspy.LM("openai/a", **{**one, **options}))
+    assert ModelBinding("openai/a", **one) != ModelBinding("openai/a", **{**one, **options})
+
+
+def test_the_order_of_options_does_not_matter() -> None:
+    assert ModelBinding("openai/a", temperature=1.0, max_tokens=5) == ModelBinding("openai/a", max_tokens=5, temperature=1.0)
+    assert ModelBinding("openai/a", odd=bytearray()) != ModelBinding("openai/a", odd=bytearray())
+
+
+SECRETS: dict[str, Any] = {
+    "api_key": "hunter2",
+    "extra_headers": {"Authorization": "hunter2", "X-Team": "red"},
+    "azure_ad_token": "hunter2",
+    "max_tokens": 5,
+}
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        ModelBinding("openai/m", cache=False, **SECRETS),
+        ModelBinding.of(dspy.LM("openai/m", model_type="responses", cache=False, num_retries=1, **SECRETS)),
+    ],
+    ids=["by name", "of a dspy.LM"],
+)
+def test_a_binding_is_pickled_as_the_same_model_without_its_key(binding: Any) -> None:
+    data = pickle.dumps(binding)
+    assert b"hunter" not in data
+    again = pickle.loads(data)
+    assert (again.options["max_tokens"], again.options["extra_headers"]) == (5, {"X-Team": "red"})
+    wanted, found = binding.lm, again.lm
+    assert (type(found), found.model, found.model_type) == (type(wanted), wanted.model, wanted.model_type)
+    assert (found.cache, found.num_retries) == (wanted.cache, wanted.num_retries)
+    assert again != binding, "it has no key"
+    assert pickle.loads(pickle.dumps(again)) == again
+
+
+def test_a_language_model_that_does_not_say_what_is_kept_is_not_pickled() -> None:
+    for lm in (Local("/a"), dspy.utils.DummyLM([{"answer": "a"}])):
+        with pytest.raises(
+            TypeError, match=r"of class \w+, cannot be pickled.*Define dump_state and the class method load_state"
+        ):
+            pickle.dumps(ModelBinding.of(lm))
+    again = pickle.loads(pickle.dumps(ModelBinding.of(Kept("/a"))))
+    assert (type(again.lm), again.lm.path) == (Kept, "/a")
+
+
+def test_options_hold_for_a_binding_that_has_been_called() -> None:
+    binding = ModelBinding("openai/a", temperature=0.1)
+    assert binding.lm.kwargs["temperature"] == 0.1
+    assert ModelBinding.of(binding, temperature=0.5).lm.kwargs["temperature"] == 0.5
+    of_lm = ModelBinding.of(dspy.LM("openai/a", temperature=0.1))
+    assert ModelBinding.of(of_lm, temperature=0.5).lm.kwargs["temperature"] == 0.5
+    assert ModelBinding.of(of_lm) is of_lm
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap, eqx.filter_jit, partial(jax.vmap, in_axes=0)])
@@ -466,7 +669,7 @@ def test_op_makes_operators_of_functions_and_modules() -> None:
     assert len(jax.tree.leaves(linear)) == 2
     assert op(double) is double
     for wrong in (3, Question):
-        with pytest.raises(TypeError, match="expected a function of one input, or a module of Equinox"):
+        with pytest.raises(TypeError, match="expected a function of at least one input, or a module of Equinox"):
             op(wrong)  # type: ignore[call-overload]
 
 

@@ -85,9 +85,8 @@ class Compiled:
             values = {key: part.build(left) for key, part in zip(spec.reads, parts, strict=True)}
             keys = {key: jax.random.key(next(left)) for key in spec.seeds}
             mask = next(left) if spec.ragged else None
-            index = next(left, None)
-            if index is not None:
-                keys = {name: jax.random.fold_in(key, index) for name, key in keys.items()}
+            place = next(left, 0)  # alone, it draws as for the first item
+            keys = {name: jax.random.fold_in(key, place) for name, key in keys.items()}
             return spec.run([module.build(those) for module in modules], values, mask, keys)
 
         return run if spec.x64 else in_64_bits(run)

@@ -26,6 +26,7 @@ class Step:
         ragged: Those of its arguments whose first axis varies.
         takes_mask: Whether it takes `mask`, which says what is no padding.
         seed_key: State key of the seed that its `key` is made of.
+        named_key: Whether its `key` is also made of its name, so that steps with one seed draw different numbers.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Step:
     ragged: frozenset[str] = frozenset()
     takes_mask: bool = False
     seed_key: str | None = None
+    named_key: bool = True
 
     @property
     def in_keys(self) -> tuple[str, ...]:
@@ -130,7 +132,8 @@ class JitSpec:
         for step, fn in zip(self.steps, fns, strict=True):
             special: dict[str, Any] = {"mask": mask} if step.takes_mask else {}
             if step.seed_key is not None:
-                special["key"] = _folded(keys[step.seed_key], step.name)
+                key = keys[step.seed_key]
+                special["key"] = _folded(key, step.name) if step.named_key else key
             known |= step.run(fn, known, special)
         return {key: known[key] for key in self.keep}
 

@@ -111,7 +111,7 @@ class _Tree(Part):
     __slots__ = ("_parts", "_treedef")
 
     def __init__(self, treedef: Any, parts: Sequence[Part]) -> None:
-        super().__init__((_tag_of_tree(treedef), *parts), _count(parts))
+        super().__init__((tag_of_tree(treedef), *parts), _count(parts))
         self._treedef, self._parts = treedef, parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -163,9 +163,10 @@ _EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
 """Types whose values may be equal and yet differ: in a sign, in their digits, or in a time zone."""
 
 
-def _tag_of_tree(treedef: Any) -> Hashable:
+def tag_of_tree(treedef: Any) -> Hashable:
+    """How a tree is put together, with the types of its static values, as `tagged` has them."""
     data: Any = treedef.node_data()
-    return None if data is None else (data[0], tagged(data[1]), *map(_tag_of_tree, treedef.children()))
+    return None if data is None else (data[0], tagged(data[1]), *map(tag_of_tree, treedef.children()))
 
 
 class Values:

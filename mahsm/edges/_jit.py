@@ -50,7 +50,7 @@ def jit_edge(
         ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also gets `mask=`, a
             boolean array that says which rows are none of the padding. Outputs are cut to the length again.
         seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for `jax.random` made
-            of the seed, of the edge's name and, in a `vmap`, of the item's place.
+            of the seed, of the edge's name and of the item's place in a `vmap`; alone, it draws as for the first item.
         x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an error.
         output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`, lists and numbers;
             or `"jax"`, which no checkpointer can store.

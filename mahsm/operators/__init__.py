@@ -5,7 +5,9 @@
 - `_specs`       checks of inputs and outputs
 - `_binding`     `ModelBinding`: a model by its name
 - `_op`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
-- `_trees`       operators as trees: `partition`, `parameters`, `save`
+- `_trees`       operators as trees: `partition`, `parameters`
+- `_files`       operators in files: `save`, `load`
+- `_threads`     calls that block, side by side
 - `_modules`     DSPy modules in the fields of operators
 - `_io`, `_node`, `_dspy`  between operators and state keys, and the arguments of DSPy modules
 """
@@ -26,6 +28,8 @@ from mahsm.operators._fields import model_field as model_field
 from mahsm.operators._fields import param as param
 from mahsm.operators._fields import prompt_field as prompt_field
 from mahsm.operators._fields import spec_field as spec_field
+from mahsm.operators._files import load as load
+from mahsm.operators._files import save as save
 from mahsm.operators._hybrid import HybridOperator as HybridOperator
 from mahsm.operators._learnable import LearnableOperator as LearnableOperator
 from mahsm.operators._model import ModelOperator as ModelOperator
@@ -34,10 +38,8 @@ from mahsm.operators._op import op as op
 from mahsm.operators._operator import Operator as Operator
 from mahsm.operators._router import RouterOperator as RouterOperator
 from mahsm.operators._trees import combine as combine
-from mahsm.operators._trees import load as load
 from mahsm.operators._trees import parameters as parameters
 from mahsm.operators._trees import partition as partition
-from mahsm.operators._trees import save as save
 
 if TYPE_CHECKING:
     from mahsm.operators._dspy import as_dspy as as_dspy

@@ -1,33 +1,29 @@
 """`ModelBinding`: a model by its name, which is reached when it is first called."""
 
+import re
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from mahsm._dspy_lm import watched_lm
-from mahsm._jit._jax import jax
 from mahsm._jit._values import tagged
 from mahsm._state import shown
 from mahsm.errors import JitError
+from mahsm.operators._threads import traced
 
 if TYPE_CHECKING:
     import dspy
 
-try:  # JAX has no public way to ask this
-    from jax._src.core import trace_state_clean as _trace_state_clean
-
-    _no_trace: "Callable[[], bool]" = _trace_state_clean
-except ImportError:  # pragma: no cover  a later JAX: this sees jit, but not grad or vmap by themselves
-
-    def _no_trace() -> bool:
-        return not isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
-
 
 class ModelBinding:
-    """A language model by its name and options. Bindings with equal names and options are equal.
+    """A language model by its name and options. Bindings of the same model with the same options are equal.
 
     DSPy's client is made, and credentials are read, when the model is first called; so operators can be built, compared and
     saved without any. Calls count in edges as those of DSPy modules do: towards rate limits, budgets and usage.
+
+    Two bindings of names, or of `dspy.LM`s, are equal if the names and all options are. A language model of another class is
+    equal to itself only. A pickle has the model and its options without API keys, which the other process takes from its
+    environment.
 
     Args:
         model: The model's name, as "openai/gpt-4o-mini".
@@ -35,6 +31,7 @@ class ModelBinding:
 
     Raises:
         JitError: when called while JAX traces or transforms a function: the call would be made once, for all inputs.
+        TypeError: when pickled, for a language model of a class that does not say what is to be kept of it.
 
     Example:
         >>> from mahsm.operators import ModelBinding
@@ -49,17 +46,20 @@ class ModelBinding:
         self.options = options
         self._lm: Any = None
         self._lock = threading.Lock()
-        self._tag: tuple[Any, ...] = (model, tagged(options))
+        self._is_of_lm = False
+        self._tag: tuple[Any, ...] = (model, _tag(options, self))
 
     @classmethod
     def of(cls, model: Any, **options: Any) -> "ModelBinding":
-        """A binding of a name or of a `dspy.LM`; a binding is left as it is, unless there are options.
+        """A binding of a name or of a `dspy.LM`, with these options; a binding without further options is left as it is.
 
         Raises:
             TypeError: for anything else.
         """
         if isinstance(model, ModelBinding):
-            return cls(model.model, **{**model.options, **options}) if options and model._lm is None else model
+            if not options:
+                return model
+            return cls.of(model._lm, **options) if model._is_of_lm else cls(model.model, **{**model.options, **options})
         if all(hasattr(model, name) for name in ("model", "kwargs", "acall")):
             return cls._of_lm(model.copy(**options) if options else model)
         return cls(model, **options)
@@ -67,9 +67,9 @@ class ModelBinding:
     @classmethod
     def _of_lm(cls, lm: Any) -> "ModelBinding":
         made = cls(lm.model)
-        made._lm = lm
+        made._lm, made._is_of_lm = lm, True
         made.options = {name: value for name, value in lm.kwargs.items() if value is not None}
-        made._tag = (type(lm), lm.model, _tag_or_identity(lm))
+        made._tag = (type(lm), _tag(_what_tells(lm), lm))
         return made
 
     @property
@@ -101,7 +101,7 @@ class ModelBinding:
         return _text(await watched_lm(self.lm).acall(prompt, **options))
 
     def _check_not_traced(self) -> None:
-        if not _no_trace():
+        if traced():
             raise JitError(
                 f"the model {self.model!r} is called while JAX traces or transforms a function; it would be called once, and "
                 "its answer used for all inputs. Call it outside, and hand its answer in as an array; or use a HybridOperator, "
@@ -115,29 +115,90 @@ class ModelBinding:
         return hash(self._tag)
 
     def __repr__(self) -> str:
-        options = "".join(f", {name}={_secretly(name, value)}" for name, value in self.options.items())
+        options = "".join(
+            f", {name}={_HIDDEN!r}" if _is_secret(name) else f", {name}={shown(_without_secrets(value, _HIDDEN))}"
+            for name, value in self.options.items()
+        )
         return f"ModelBinding({self.model!r}{options})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelBinding":
         return self  # nothing of it changes
 
     def __reduce__(self) -> Any:
-        return _rebuilt, (self.model, self.options)
+        if self._is_of_lm:
+            return _of_state, (type(self._lm), _state(self._lm))
+        return _named, (self.model, _without_secrets(self.options))
 
 
-def _rebuilt(model: str, options: dict[str, Any]) -> ModelBinding:
+def _named(model: str, options: dict[str, Any]) -> ModelBinding:
     return ModelBinding(model, **options)
 
 
-def _tag_or_identity(lm: Any) -> Any:
-    try:
-        return tagged([getattr(lm, name, None) for name in ("kwargs", "model_type", "cache")])
-    except TypeError:
+def _of_state(kind: Any, state: dict[str, Any]) -> ModelBinding:
+    return ModelBinding.of(kind.load_state(state, allow_custom_lm_class=True))
+
+
+def _state(lm: Any) -> dict[str, Any]:
+    """What is kept of a language model, as DSPy has it: without keys.
+
+    Raises:
+        TypeError: if its class inherits from another what is kept, which may be less than it needs.
+    """
+    import dspy
+
+    kind = cast("type[Any]", type(lm))
+    if kind is not dspy.LM and not {"dump_state", "load_state"} <= vars(kind).keys():
+        raise TypeError(
+            f"the language model {lm.model!r}, of class {kind.__qualname__}, cannot be pickled: it would become another one. "
+            "Define dump_state and the class method load_state on its class, as dspy.LM does; or bind a model by its name."
+        )
+    return {name: value for name, value in _without_secrets(lm.dump_state()).items() if name != "_dspy_lm_class"}
+
+
+_TELLS_NOTHING = frozenset({"history", "provider", "_engine_lock", "_engine_store", "_warned_zero_temp_rollout"})
+"""Attributes of a `dspy.LM` that do not decide what it answers, or that follow from others."""
+
+
+def _what_tells(lm: Any) -> Any:
+    """What tells a language model from others: its attributes, or nothing but itself, whose class may have any."""
+    import dspy
+
+    if type(lm) is not dspy.LM:
         return id(lm)
+    return {
+        name: sorted(value.items()) if name == "kwargs" else value
+        for name, value in vars(lm).items()
+        if name not in _TELLS_NOTHING
+    }
 
 
-def _secretly(name: str, value: Any) -> str:
-    return "'...'" if any(word in name for word in ("key", "secret", "password", "auth")) else shown(value)
+def _tag(value: Any, otherwise: Any) -> Any:
+    """The value for comparisons; the identity of the other one, if it cannot be compared."""
+    try:
+        return tagged(sorted(cast("dict[str, Any]", value).items()) if isinstance(value, dict) else value)
+    except TypeError:
+        return id(otherwise)
+
+
+_HIDDEN = "..."
+_SECRETS = re.compile(r"(?<!cache_)key|secret|passw|auth|credential|token$|cookie", re.IGNORECASE)
+
+
+def _is_secret(name: Any) -> bool:
+    return isinstance(name, str) and _SECRETS.search(name) is not None
+
+
+def _without_secrets(value: Any, instead: str | None = None) -> Any:
+    """A value without entries that are named as keys are, or with something instead."""
+    if not isinstance(value, Mapping):
+        return value
+    left: dict[Any, Any] = {}
+    for name, entry in cast("Mapping[Any, Any]", value).items():
+        if not _is_secret(name):
+            left[name] = _without_secrets(entry, instead)
+        elif instead is not None:
+            left[name] = instead
+    return left
 
 
 def _text(answers: list[Any]) -> str:

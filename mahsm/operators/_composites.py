@@ -1,23 +1,35 @@
-"""Operators made of operators: at once, and one after the other."""
+"""Operators made of operators: side by side, and one after the other."""
 
+import asyncio
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import equinox as eqx
 
-from mahsm import _tasks
-from mahsm.operators._operator import Operator, blocking, check_operators
+from mahsm import _left, _tasks
+from mahsm._state import shown
+from mahsm.errors import JitError
+from mahsm.operators._operator import Operator, check_operators
+from mahsm.operators._threads import blocking, in_thread, traced
 
 
 class EnsembleOperator(Operator):
-    """Give one input to several operators, and combine what they give.
+    """Give one input to several operators, side by side, and combine what they give.
 
-    Members that wait, such as models, run at once; those that compute run one after the other, and can be traced by JAX.
+    Members that can be awaited, such as models, are; those that block run in threads of their own, in the caller's context.
+    While JAX traces, they run one after the other. The first error of a member comes out, and the others are cancelled; a
+    blocking call that is in progress is left to run on.
 
     Attributes:
-        members: The operators.
-        combine: From the list of their results to one; by default the list.
+        members: The operators, at least one.
+        combine: From the list of their results, in the order of the members, to one; by default the list.
+        max_concurrency: How many members run at any moment, at least 1; by default all.
+
+    Raises:
+        TypeError: at once, for members that are no operators.
+        ValueError: at once, for a `max_concurrency` below 1.
 
     Example:
         >>> from mahsm.operators import EnsembleOperator, op
@@ -27,33 +39,72 @@ class EnsembleOperator(Operator):
 
     members: list[Operator]
     combine: Callable[..., Any] | None = eqx.field(static=True, default=None)
+    max_concurrency: int | None = eqx.field(static=True, default=None, kw_only=True)
+
+    _composed = True
 
     def __check_init__(self) -> None:
         check_operators("EnsembleOperator", "members", self.members)
+        most: Any = self.max_concurrency
+        if most is not None and (type(most) is not int or most < 1):
+            raise ValueError(f"EnsembleOperator: max_concurrency={shown(most)}; expected a whole number, at least 1, or None.")
 
     def forward(self, input: Any, /) -> Any:
-        if self.awaits:
-            return blocking(partial(self.aforward, input))
-        return self._combined([member(input) for member in self.members])
+        if traced() or (len(self.members) == 1 and not self.awaits):
+            return self._combined([without_waiting(member, input) for member in self.members])
+        return self._combined(blocking(partial(self._results, input), awaits=self.awaits))
 
     async def aforward(self, input: Any, /) -> Any:
-        async with _tasks.task_group() as group:
-            tasks = [group.create_task(member.acall(input)) for member in self.members]
-        return self._combined([task.result() for task in tasks])
+        results = await self._results(input)
+        return results if self.combine is None else await in_thread(partial(self._combined, results))
 
     @property
     def awaits(self) -> bool:
         return any(member.awaits for member in self.members)
 
+    async def _results(self, input: Any) -> list[Any]:
+        free = asyncio.Semaphore(self.max_concurrency or len(self.members))
+        async with _tasks.task_group() as group:
+            tasks = [group.create_task(_in_turn(member, input, free)) for member in self.members]
+        return [task.result() for task in tasks]
+
     def _combined(self, results: list[Any]) -> Any:
         return results if self.combine is None else self.combine(results)
+
+
+async def _in_turn(member: Operator, input: Any, free: asyncio.Semaphore) -> Any:
+    await free.acquire()
+    _left.check()
+    result = await member.acall(input)
+    free.release()  # not after an error, or the next one would begin before it is cancelled
+    return result
+
+
+def without_waiting(op: Operator, input: Any) -> Any:
+    """Call an operator where nothing can be awaited.
+
+    Raises:
+        JitError: if it has to be awaited.
+    """
+    result = op(input)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise JitError(
+            f"{shown(op)} is async, and is called while JAX traces or transforms a function, which cannot wait. Call it "
+            "outside, and hand its result in as an array; or use a HybridOperator, which keeps the two apart."
+        )
+    return result
 
 
 class ChainOperator(Operator):
     """Give each operator what the one before gave.
 
     Attributes:
-        steps: The operators, in their order.
+        steps: The operators, in their order, at least one.
+
+    Raises:
+        TypeError: at once, for steps that are no operators.
 
     Example:
         >>> from mahsm.operators import ChainOperator, op
@@ -67,15 +118,15 @@ class ChainOperator(Operator):
         check_operators("ChainOperator", "steps", self.steps)
 
     def forward(self, input: Any, /) -> Any:
-        if self.awaits:
-            return blocking(partial(self.aforward, input))
+        if self.awaits and not traced():
+            return blocking(partial(self.aforward, input), awaits=True)
         for step in self.steps:
-            input = step(input)
+            input = without_waiting(step, input)
         return input
 
     async def aforward(self, input: Any, /) -> Any:
         for step in self.steps:
-            input = await step.acall(input) if step.awaits else step(input)
+            input = await step.acall(input)
         return input
 
     @property

@@ -10,7 +10,7 @@ from mahsm._state import shown
 from mahsm.errors import NodeError
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
-from mahsm.operators._operator import Operator
+from mahsm.operators._operator import Operator, without_forward
 
 
 class OperatorModule(dspy.Module):
@@ -28,7 +28,7 @@ class OperatorModule(dspy.Module):
         super().__init__()
         self.op = op
         self.modules = dict(modules_in(op))
-        self._boundary = Boundary(f"as_dspy({type(op).__name__})", op, input_fields, output_fields)
+        self._boundary = Boundary(f"as_dspy({type(op).title(op)})", op, input_fields, output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         return self._prediction(_tasks.call(partial(self._current, self._input(inputs))))
@@ -73,4 +73,6 @@ def as_dspy(op: Operator, /, *, input_fields: Names | None = None, output_fields
     """
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(f"as_dspy: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op.")
+    if (problem := without_forward(op)) is not None:
+        raise NodeError(f"as_dspy: {problem}")
     return OperatorModule(op, input_fields, output_fields)

@@ -179,14 +179,29 @@ def _no_arrays(cls: type[Any], name: str) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         if isinstance(value, np.generic):
             return cast("Any", value).item()
-        if any(eqx.is_array(leaf) for leaf in jax.tree_util.tree_leaves(value)):
+        if _holds_arrays(value):
             raise TypeError(
                 f"{cls.__qualname__}.{name} got {shown(value)}, which holds an array, but its annotation makes it static. "
-                f"Annotate it as jax.Array, as Any if it holds more than arrays, or use param()."
+                f"Annotate it as {_says_so(value)}, as Any if it holds more than that, or use param()."
             )
         return value
 
     return convert
+
+
+def _says_so(value: Any) -> str:
+    """The annotation under which the arrays of a value are leaves."""
+    if isinstance(value, dict):
+        entry = next(entry for entry in cast("dict[Any, Any]", value).values() if _holds_arrays(entry))
+        return f"dict[str, {_says_so(entry)}]"
+    if isinstance(value, list | tuple):
+        entry = next(entry for entry in cast("Sequence[Any]", value) if _holds_arrays(entry))
+        return f"list[{_says_so(entry)}]" if isinstance(value, list) else f"tuple[{_says_so(entry)}, ...]"
+    return type(value).__name__ if isinstance(value, eqx.Module) else "jax.Array"
+
+
+def _holds_arrays(value: Any) -> bool:
+    return any(eqx.is_array(leaf) for leaf in jax.tree_util.tree_leaves(value))
 
 
 def _default(value: Any) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """`HybridOperator`: numbers computed for many inputs at once, and then work for each of them."""
 
-import asyncio
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
-import numpy as np
 
 from mahsm._jit._jax import jax
-from mahsm._jit._outputs import converter
 from mahsm._jit._program import Program
 from mahsm._jit._spec import JitSpec, Step
 from mahsm._jit._values import Values
 from mahsm._state import as_dict, read
 from mahsm._types import State
 from mahsm.operators._operator import Operator
+from mahsm.operators._threads import in_thread, traced
 from mahsm.operators._trees import Rest, combine, partition
 
 
@@ -28,8 +27,9 @@ class HybridOperator(Operator):
 
     A subclass gives:
 
-    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it takes one. Each
-      item's is another one, made of the seed and the item's place.
+    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it takes one. It is
+      made of the seed and the item's place in the `vmap`, and of nothing else: in a node, and called alone, an operator draws
+      as for the first item.
     - `forward(self, input, computed)`: sync or async; `computed` is what `compute` gave, as arrays of NumPy and numbers.
 
     Attributes:
@@ -76,12 +76,32 @@ class HybridOperator(Operator):
         if not hasattr(type(self), "compute"):
             raise TypeError(f"{type(self).__name__} has no compute; expected a method compute(self, ...) that JAX can trace.")
 
-    def __call__(self, input: Any, *computed: Any, **options: Any) -> Any:
-        return Operator.__call__(self, input, *(computed or (_alone(self, input),)), **options)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) < 2:
+            inputs, options = type(self)._bound(self, inputs, options)
+            inputs = (*inputs, type(self)._computed(self, *inputs))
+        return Operator.__call__(self, *inputs, **options)
 
-    async def acall(self, input: Any, *computed: Any, **options: Any) -> Any:
-        computed = computed or (await asyncio.to_thread(_alone, self, input),)
-        return await Operator.acall(self, input, *computed, **options)
+    async def acall(self, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) < 2:
+            inputs, options = type(self)._bound(self, inputs, options)
+            inputs = (*inputs, await in_thread(partial(type(self)._computed, self, *inputs)))
+        return await Operator.acall(self, *inputs, **options)
+
+    _alone: ClassVar[Program]
+    """What computes for operators of this class that are called alone."""
+
+    def _computed(self, input: Any) -> Any:
+        """What is computed for one input."""
+        cls = type(self)
+        if "_alone" not in vars(cls):
+            cls._alone = _program_alone(cls)
+        program = cls._alone
+        wanted = (*cls.computed_of, *program.spec.seeds)
+        values: State = as_dict(input) if wanted else {}
+        state = {key: read(values, key, cls.__name__, "seed_key" if key in program.spec.seeds else "compute") for key in wanted}
+        state[_OPERATOR] = _Compute(*partition(self))
+        return _inlined(program, state) if traced() else program(state)["computed"]
 
 
 class _Compute(eqx.Module):
@@ -91,11 +111,13 @@ class _Compute(eqx.Module):
     rest: Rest = eqx.field(static=True)
 
     def __call__(self, **inputs: Any) -> Any:
-        return _compute_of(combine(self.arrays, self.rest), inputs)
+        op = combine(self.arrays, self.rest)
+        cls = cast("type[HybridOperator]", type(op))
+        return cls.compute(op, **inputs)
 
 
 def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, str]], name: str) -> Program:
-    """What an operator computes, compiled: from a state to `{"computed": ...}`.
+    """What an operator computes, compiled, with its arrays kept where that is done: from a state to `{"computed": ...}`.
 
     Args:
         op: The operator.
@@ -103,40 +125,44 @@ def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, 
         name: The node's name.
     """
     cls = type(op)
+    return _program(cls, _Compute(*partition(op)), names(cls.computed_of), names([cls.seed_key])[cls.seed_key], name)
+
+
+def _program(cls: type[HybridOperator], fn: Callable[..., Any], arguments: Any, seed_key: str, name: str) -> Program:
     step = Step(
         name=name,
-        fn=_Compute(*partition(op)),
-        arguments=names(cls.computed_of),
+        fn=fn,
+        arguments=arguments,
         out_keys=("computed",),
         single=True,
-        seed_key=names([cls.seed_key])[cls.seed_key] if cls.draws else None,
+        seed_key=seed_key if cls.draws else None,
+        named_key=False,  # one seed draws the same, whatever the node is called
     )
     return Program(JitSpec(name=name, steps=(step,), keep=("computed",)))
 
 
-def _alone(op: HybridOperator, input: Any) -> Any:
-    """What is computed for one input."""
-    cls, name = type(op), type(op).__name__
-    values: State = as_dict(input) if cls.computed_of or cls.draws else {}
-    flatten = Values(x64=False).flatten
-    inputs: dict[str, Any] = {}
-    for field in cls.computed_of:
+_OPERATOR = "mahsm:operator"
+"""Where the state of an operator that is called alone holds what it computes."""
+
+
+def _program_alone(cls: type[HybridOperator]) -> Program:
+    """As `computing`, for all operators of a class, each of which is in the state."""
+
+    def compute(of: _Compute, *values: Any, **special: Any) -> Any:
+        return of(**dict(zip(cls.computed_of, values, strict=True)), **special)
+
+    return _program(cls, compute, (_OPERATOR, *cls.computed_of), cls.seed_key, cls.__name__)
+
+
+def _inlined(program: Program, state: State) -> Any:
+    """The same, as a part of what JAX traces."""
+    spec, flatten = program.spec, Values(x64=jax.config.jax_enable_x64).flatten
+    values: dict[str, Any] = {_OPERATOR: state[_OPERATOR]}
+    for key in spec.reads[1:]:
         leaves: list[Any] = []
-        part = flatten(read(values, field, name, "compute"), leaves, f"{name}: input[{field!r}]")
-        numbers = [leaf if isinstance(leaf, jax.Array) else np.asarray(leaf) for leaf in leaves]  # Python's would be static
-        inputs[field] = part.build(iter(numbers))
-    if cls.draws:
-        inputs["key"] = jax.random.key(read(values, cls.seed_key, name, "seed_key"))
-    found = _compute(op, inputs)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(found))
-    return found if traced else converter(name, "numpy")(found)
-
-
-@eqx.filter_jit
-def _compute(op: Any, inputs: dict[str, Any]) -> Any:
-    return _compute_of(op, inputs)
-
-
-def _compute_of(op: Any, inputs: dict[str, Any]) -> Any:
-    kind: Any = op.__class__
-    return kind.compute(op, **inputs)
+        values[key] = flatten(state[key], leaves, f"{spec.name}: input[{key!r}]").build(iter(leaves))
+    keys: dict[str, Any] = {}
+    for name in spec.seeds:
+        seed = state[name] if isinstance(state[name], jax.core.Tracer) else program.reader.seed(name, state[name])
+        keys[name] = jax.random.fold_in(jax.random.key(seed), 0)
+    return spec.run([step.fn for step in spec.steps], values, None, keys)["computed"]

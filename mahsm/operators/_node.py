@@ -16,7 +16,7 @@ from mahsm.nodes._node import Node, node_name
 from mahsm.operators._hybrid import HybridOperator, computing
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
-from mahsm.operators._operator import Operator
+from mahsm.operators._operator import Operator, without_forward
 
 COMPUTED = "mahsm:computed"
 """Where an item's state holds what was computed for all items at once."""
@@ -39,6 +39,8 @@ class OperatorNode(Node):
         any_value: bool = False,
     ) -> None:
         name = name or node_name(getattr(op, "name", None) or type(op).__name__)
+        if (problem := without_forward(op)) is not None:
+            raise NodeError(f"node {name!r}: {problem}")
         super().__init__(self._run, self._run_async, name=name)
         self.op = op
         self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)

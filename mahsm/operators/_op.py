@@ -3,69 +3,144 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import equinox as eqx
 
-from mahsm._state import shown
+from mahsm._state import as_dict, missing, shown
+from mahsm.errors import MissingKeyError
+from mahsm.operators._fields import SPECS
 from mahsm.operators._operator import Operator
+from mahsm.operators._signatures import Parameters, parameters_of, specs_of
+
+_ANNOTATED: Any = object()
+"""A spec that is read from the function's annotations."""
 
 
-class FunctionOperator(Operator):
+class _Wrapped:
+    """Where `inspect.signature` and the like look for the function that something wraps."""
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Any:
+        if instance is None:
+            raise AttributeError("__wrapped__")  # the class wraps nothing
+        return instance.function
+
+
+class _Caller(Operator):
+    """Calls something whose parameters it knows."""
+
+    parameters: eqx.AbstractVar[Parameters]
+
+    def _bound(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        known, title = self.parameters, type(self).title(self)
+        if not known.several:
+            if inputs or not known.names or known.names[0] not in options:
+                return Operator._bound(self, inputs, options)
+            return (options[known.names[0]],), {name: value for name, value in options.items() if name != known.names[0]}
+        given = dict(zip(known.names, inputs, strict=False))
+        unknown = [name for name in options if name not in known.names]
+        if len(inputs) > len(known.names) or given.keys() & options.keys() or unknown:
+            named = ", ".join([*map(shown, inputs), *(f"{name}=" for name in options)])
+            raise TypeError(f"{title} was called with {named}; expected {', '.join(known.names)}.")
+        return ({**given, **options},), {}
+
+    def _arguments(self, input: Any) -> dict[str, Any]:
+        """The arguments of several parameters in an input."""
+        known, values = self.parameters, as_dict(input)
+        for name in known.required:
+            if name not in values:
+                raise MissingKeyError(f"{type(self).title(self)}: {missing(values, name, 'the input')} It is a parameter.")
+        return {name: values[name] for name in known.names if name in values}
+
+
+class FunctionOperator(_Caller):
     """An operator that calls a function. Made by `op`.
 
     Attributes:
         function: The function.
         input_spec: What it takes.
         output_spec: What it gives back.
+        parameters: Its parameters.
     """
 
     function: Any = eqx.field(static=True)
-    input_spec: Any = eqx.field(static=True, default=None)  # pyright: ignore[reportIncompatibleVariableOverride]
-    output_spec: Any = eqx.field(static=True, default=None)  # pyright: ignore[reportIncompatibleVariableOverride]
+    input_spec: Any = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+    output_spec: Any = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+    parameters: Parameters = eqx.field(static=True)
+
+    __wrapped__ = _Wrapped()
 
     @property
     def name(self) -> str:
         """The function's name."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
-    def forward(self, input: Any, /, **options: Any) -> Any:
-        return self.function(input, **options)
+    def title(self) -> str:
+        return self.name
 
-    async def aforward(self, input: Any, /, **options: Any) -> Any:
-        return await self.function(input, **options)
+    def forward(self, input: Any, /, *more: Any, **options: Any) -> Any:
+        if self.parameters.several:
+            return self.function(**type(self)._arguments(self, input))
+        return self.function(input, *more, **options)
+
+    async def aforward(self, input: Any, /, *more: Any, **options: Any) -> Any:
+        return await type(self).forward(self, input, *more, **options)
 
     @property
     def awaits(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
 
+    def __reduce__(self) -> Any:  # specs of annotations are made again where it is loaded
+        given = zip(SPECS, (self.input_spec, self.output_spec), specs_of(self.function), strict=True)
+        return _again, (self.function, {name: spec for name, spec, annotated in given if spec is not annotated})
 
-class ModuleOperator(Operator):
+
+def _again(function: Any, specs: dict[str, Any]) -> FunctionOperator:
+    return cast("Any", op)(function, **specs)
+
+
+class ModuleOperator(_Caller):
     """An operator that calls a module of Equinox, whose arrays are then its own. Made by `op`.
 
     Attributes:
         module: The module.
+        parameters: The parameters of its `__call__`.
     """
 
     module: eqx.Module
+    parameters: Parameters = eqx.field(static=True)
 
-    def forward(self, input: Any, /, **options: Any) -> Any:
+    @property
+    def name(self) -> str:
+        """The name of the module's class."""
+        return type(self.module).__name__
+
+    def title(self) -> str:
+        return self.name
+
+    def forward(self, input: Any, /, *more: Any, **options: Any) -> Any:
         module: Any = self.module
-        return module(input, **options)
+        if self.parameters.several:
+            return module(**type(self)._arguments(self, input))
+        return module(input, *more, **options)
 
 
 @overload
 def op(function: eqx.Module, /) -> ModuleOperator: ...
 @overload
-def op(function: Callable[..., Any], /, *, input_spec: Any = None, output_spec: Any = None) -> FunctionOperator: ...
+def op(function: Callable[..., Any], /, *, input_spec: Any = ..., output_spec: Any = ...) -> FunctionOperator: ...
 @overload
-def op(*, input_spec: Any = None, output_spec: Any = None) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
-def op(function: Any = None, /, *, input_spec: Any = None, output_spec: Any = None) -> Any:
+def op(*, input_spec: Any = ..., output_spec: Any = ...) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
+def op(function: Any = None, /, *, input_spec: Any = _ANNOTATED, output_spec: Any = _ANNOTATED) -> Any:
     """Make an operator of a function, sync or async, or of a module of Equinox.
 
+    A function with one required parameter gets the input. One with several gets those fields of the input, a dict or a model,
+    that are named as its parameters are: `op(add)({"x": 1, "y": 2})`, or `op(add)(1, 2)`, or `op(add)(x=1, y=2)`.
+
     Args:
-        function: A function of one input.
-        input_spec: What it takes: a pydantic model, a dataclass or a type; None checks nothing.
+        function: A function of at least one input.
+        input_spec: What it takes: a pydantic model, a dataclass or a type; None checks nothing. By default its annotations say
+            so; typed dicts are not checked, since the state of a graph may lack keys.
         output_spec: What it gives back, likewise.
 
     Raises:
@@ -73,18 +148,29 @@ def op(function: Any = None, /, *, input_spec: Any = None, output_spec: Any = No
 
     Example:
         >>> from mahsm.operators import op
-        >>> @op(input_spec=int)
-        ... def double(number):
+        >>> @op
+        ... def double(number: int) -> int:
         ...     return number * 2
-        >>> double("21")
-        42
+        >>> double("21"), double(number=4)
+        (42, 8)
+        >>> @op
+        ... def power(base, exponent=2, *, times):
+        ...     return base**exponent * times
+        >>> power(3, times=2)
+        18
     """
     if function is None:
         return partial(op, input_spec=input_spec, output_spec=output_spec)
     if isinstance(function, Operator):
         return function
     if isinstance(function, eqx.Module) and callable(function):
-        return ModuleOperator(function)
+        return ModuleOperator(module=function, parameters=parameters_of(function))
     if not callable(function) or isinstance(function, type):
-        raise TypeError(f"op got {shown(function)}; expected a function of one input, or a module of Equinox.")
-    return FunctionOperator(function, input_spec, output_spec)
+        raise TypeError(f"op got {shown(function)}; expected a function of at least one input, or a module of Equinox.")
+    taken, given = specs_of(function)
+    return FunctionOperator(
+        function=function,
+        input_spec=taken if input_spec is _ANNOTATED else input_spec,
+        output_spec=given if output_spec is _ANNOTATED else output_spec,
+        parameters=parameters_of(function),
+    )

@@ -1,18 +1,16 @@
 """`Operator`: a unit of work with fields, some of which can be learned."""
 
-import asyncio
 import dataclasses
 import inspect
-from abc import abstractmethod
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import equinox as eqx
 
-from mahsm import _tasks
 from mahsm._state import shown
 from mahsm.operators._fields import SPECS, mark_fields
 from mahsm.operators._specs import checked
+from mahsm.operators._threads import blocking, in_thread
 
 OperatorT = TypeVar("OperatorT", bound="Operator")
 
@@ -25,15 +23,19 @@ class Operator(eqx.Module):
     arrays; an annotation that does not say (`Any`, `Callable`, `dict`, `list`) leaves the value a leaf, which `eqx.partition`
     and `eqx.filter_jit` sort out. An array in a static field is a TypeError.
 
-    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. Required fields after ones with defaults are
-    keyword-only.
+    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. One without them holds data for others, and
+    cannot be called. Required fields after ones with defaults are keyword-only.
+
+    `op(input)` calls it; `op(x=1, y=2)` is `op({"x": 1, "y": 2})`.
 
     Attributes:
-        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing.
+        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing. Shapes, as in
+            `Float[Array, "n d"]`, are checked by jaxtyping; a name of a size means one size in the input and its output.
         output_spec: What it gives back, likewise.
 
     Raises:
         SpecError: when called, for an input or output that does not fit its spec.
+        TypeError: when called, for one without `forward`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -54,6 +56,8 @@ class Operator(eqx.Module):
         input_spec = output_spec = None
 
     _checks: ClassVar[bool] = False
+    _composed: ClassVar[bool] = False
+    """Whether `aforward` awaits operators of any kind, those that block too."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -62,23 +66,40 @@ class Operator(eqx.Module):
             getattr(cls, name) is not None for name in SPECS
         )  # a spec, or a field that may hold one
 
-    @abstractmethod
     def forward(self, input: Any, /) -> Any:
         """What the operator does, sync or async."""
+        aforward: Any = getattr(self, "aforward", None)
+        if aforward is None:
+            raise TypeError(without_forward(self))
+        return blocking(partial(aforward, input), awaits=True)
 
-    def __call__(self, input: Any, *more: Any, **options: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         cls: Any = type(self)  # a bound method of a module costs 20 us
+        if options or len(inputs) != 1:
+            inputs, options = cls._bound(self, inputs, options)
         if cls._checks:
-            return checked(self, cls.forward, input, *more, **options)
-        return cls.forward(self, input, *more, **options)
+            return checked(self, cls.forward, *inputs, **options)
+        return cls.forward(self, *inputs, **options)
 
-    async def acall(self, input: Any, *more: Any, **options: Any) -> Any:
-        """The same, to be awaited; a blocking `forward` runs in a thread."""
+    async def acall(self, *inputs: Any, **options: Any) -> Any:
+        """The same, to be awaited; a blocking `forward` runs in a thread of its own."""
         cls: Any = type(self)
+        if options or len(inputs) != 1:
+            inputs, options = cls._bound(self, inputs, options)
         call = checked if cls._checks else _called
-        if not self.awaits:
-            return await asyncio.to_thread(call, self, cls.forward, input, *more, **options)
-        return await call(self, getattr(cls, "aforward", cls.forward), input, *more, **options)
+        if not self.awaits and not cls._composed:
+            return await in_thread(partial(call, self, cls.forward, *inputs, **options))
+        return await call(self, getattr(cls, "aforward", cls.forward), *inputs, **options)
+
+    def _bound(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What `forward` gets of arguments: the input, and perhaps more. Without an input, the options are its fields."""
+        if not inputs and not options:
+            raise TypeError(f"{type(self).title(self)} was called without an input; expected one, or its fields by name.")
+        return (inputs, options) if inputs else ((options,), {})
+
+    def title(self) -> str:
+        """What errors call it: by default its class."""
+        return type(self).__name__
 
     @property
     def awaits(self) -> bool:
@@ -117,32 +138,31 @@ def _called(op: Operator, function: Any, *arguments: Any, **options: Any) -> Any
     return function(op, *arguments, **options)
 
 
-def blocking(function: Callable[[], Any]) -> Any:
-    """Call an async function from synchronous code.
-
-    Raises:
-        RuntimeError: on an event loop, which it would block for good.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _tasks.call(function)
-    raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
+def without_forward(op: Operator) -> str | None:
+    """Why an operator cannot be called, if it only holds data."""
+    cls = type(op)
+    if cls.forward is not Operator.forward or hasattr(cls, "aforward"):
+        return None
+    return (
+        f"{cls.__name__} has no forward, so it only holds data; expected an operator that can be called. Define forward(input)."
+    )
 
 
 def check_operators(owner: str, field: str, values: Any) -> None:
-    """Refuse what are no operators.
+    """Refuse what are no operators, and those that cannot be called.
 
     Raises:
         TypeError: for anything else.
     """
     if not isinstance(values, list | tuple) or not values:
-        raise TypeError(f"{owner}: {field}={shown(cast('Any', values))}; expected a list of operators.")
+        raise TypeError(f"{owner}: {field}={shown(cast('Any', values))}; expected a list of at least one operator.")
     for value in cast("list[Any]", values):
         if not isinstance(value, Operator):
             raise TypeError(
                 f"{owner}: {field} has {shown(value)}; expected operators. Make one of a function with mahsm.operators.op."
             )
+        if (problem := without_forward(value)) is not None:
+            raise TypeError(f"{owner}: {field}: {problem}")
 
 
 def updated(op: OperatorT, values: dict[str, Any]) -> OperatorT:

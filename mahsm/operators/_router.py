@@ -12,7 +12,8 @@ import numpy as np
 from mahsm._state import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
 from mahsm.operators._learnable import LearnableOperator
-from mahsm.operators._operator import Operator, blocking, check_operators
+from mahsm.operators._operator import Operator, check_operators
+from mahsm.operators._threads import blocking
 
 
 class RouterOperator(LearnableOperator):
@@ -77,7 +78,7 @@ class RouterOperator(LearnableOperator):
 
     def forward(self, input: Any, /) -> Any:
         if self.awaits:
-            return blocking(partial(self.aforward, input))
+            return blocking(partial(self.aforward, input), awaits=True)
         return self._route(input)(input)
 
     async def aforward(self, input: Any, /) -> Any:

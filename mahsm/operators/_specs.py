@@ -2,15 +2,19 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
+from mahsm._jit._jax import jax
 from mahsm._state import shown
 from mahsm.errors import SpecError
+from mahsm.operators._shapes import misfit, told
+from mahsm.operators._threads import traced
 
 
 def checked(op: Any, function: Any, input: Any, /, *more: Any, **options: Any) -> Any:
@@ -19,36 +23,65 @@ def checked(op: Any, function: Any, input: Any, /, *more: Any, **options: Any) -
     Raises:
         SpecError: if one of them does not fit.
     """
-    name = type(op).__name__
-    taken = fitted(op.input_spec, input, name, "input")
+    taken = _fitted(op, "input", input)
     output = function(op, taken, *more, **options)
     if op.output_spec is None:
         return output
     if inspect.isawaitable(output):
-        return _awaited(op, output)
-    return fitted(op.output_spec, output, name, "output")
+        return _awaited(op, taken, output)
+    return _fitted(op, "output", output, (op.input_spec, taken))
 
 
-async def _awaited(op: Any, output: Any) -> Any:
-    return fitted(op.output_spec, await output, type(op).__name__, "output")
+async def _awaited(op: Any, taken: Any, output: Any) -> Any:
+    return _fitted(op, "output", await output, (op.input_spec, taken))
 
 
-def fitted(spec: Any, value: Any, name: str, what: str) -> Any:
-    """The value as its spec has it, such as a pydantic model made of a dict.
+def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tuple[Any, Any]) -> Any:
+    """A value as its spec has it, such as a pydantic model made of a dict.
+
+    Args:
+        op: The operator.
+        what: Whether it is its input or its output.
+        value: The value.
+        before: What names of sizes have been bound by: the input, for an output.
 
     Raises:
         SpecError: if it does not fit.
     """
-    if spec is None or (inspect.isclass(spec) and isinstance(value, spec)):
+    spec = op.input_spec if what == "input" else op.output_spec
+    if spec is None:
         return value
-    adapter = _adapter(spec)
+    fits = inspect.isclass(spec) and not is_typeddict(spec) and isinstance(value, spec)
     try:
-        return spec(**value) if adapter is None else adapter.validate_python(value)
+        found = value if fits else _made(spec, value)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or what}: {each['msg']}" for each in error.errors())
-        raise SpecError(f"{name}: the {what} is {shown(value)}; expected {_described(spec)}. {problems}.") from error
+        raise _misfit(op, what, value, spec, problems) from error
     except TypeError as error:
-        raise SpecError(f"{name}: the {what} is {shown(value)}; expected {_described(spec)}. {error}.") from error
+        raise _misfit(op, what, value, spec, error) from error
+    if (problem := misfit(*before, (spec, found))) is not None:
+        raise _misfit(op, what, value, spec, problem)
+    return found
+
+
+def _misfit(op: Any, what: str, value: Any, spec: Any, problem: object) -> SpecError:
+    return SpecError(f"{type(op).title(op)}: the {what} is {shown(value)}; expected {_described(spec)}. {problem}.")
+
+
+def _made(spec: Any, value: Any) -> Any:
+    if traced() and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(value)):
+        return _unchecked(spec, value)
+    adapter = _adapter(spec)
+    return spec(**value) if adapter is None else adapter.validate_python(value)
+
+
+def _unchecked(spec: Any, value: Any) -> Any:
+    """A value of numbers that are not known yet, since JAX traces; whether they are numbers is JAX's to say."""
+    if isinstance(value, Mapping) and spec_fields(spec) and not is_typeddict(spec):
+        values = cast("Mapping[str, Any]", value)
+        known = {name: values[name] for name in spec_fields(spec) if name in values}
+        return spec.model_construct(**known) if issubclass(spec, BaseModel) else spec(**known)
+    return cast("Any", value)
 
 
 @cache
@@ -72,6 +105,5 @@ def spec_fields(spec: Any) -> tuple[str, ...]:
 
 
 def _described(spec: Any) -> str:
-    name = getattr(spec, "__name__", str(spec))
     fields = spec_fields(spec)
-    return f"{name} with {', '.join(fields)}" if fields else name
+    return f"{told(spec)} with {', '.join(fields)}" if fields else told(spec)

@@ -1,0 +1,98 @@
+"""Calls of operators that block: in threads of their own, where what holds for the caller holds too; never while JAX traces.
+
+Context variables are copied into a thread. JAX keeps settings such as `jax.enable_x64(True)` and whether it traces per thread,
+so the settings are carried over, and nothing that is traced leaves its thread.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from mahsm import _tasks
+from mahsm._jit._jax import jax
+
+T = TypeVar("T")
+
+try:  # JAX has no public way to ask this
+    from jax._src.core import trace_state_clean as _trace_state_clean
+
+    _no_trace: Callable[[], bool] = _trace_state_clean
+except ImportError:  # pragma: no cover  a later JAX: this sees jit, but not grad or vmap by themselves
+
+    def _no_trace() -> bool:
+        return not isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
+
+
+def traced() -> bool:
+    """Return whether JAX traces or transforms a function in this thread."""
+    return not _no_trace()
+
+
+_MANAGERS: dict[str, Callable[[Any], Any]] = {
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_device": jax.default_device,
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_default_prng_impl": jax.default_prng_impl,
+    "jax_disable_jit": jax.disable_jit,
+    "jax_debug_nans": jax.debug_nans,
+    "jax_debug_infs": jax.debug_infs,
+    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
+    "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
+}
+"""Settings that a `with` block sets for one thread, and what makes that block."""
+
+_carried: ContextVar[Mapping[str, Any] | None] = ContextVar("mahsm_jax_settings", default=None)
+"""The settings of the thread that waits, for those that work for it."""
+
+
+def _settings() -> dict[str, Any]:
+    return {name: getattr(jax.config, name) for name in _MANAGERS}
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Await a function that blocks, in a thread of its own, under the caller's context and settings of JAX.
+
+    While JAX traces, it is called right here. If this is cancelled, the function is left to run on.
+    """
+    if traced():
+        return function()
+    wanted = _carried.get() or _settings()
+
+    def call() -> T:
+        _carried.set(None)  # from here on, those of this thread count
+        with ExitStack() as stack:
+            for name, value in wanted.items():
+                if getattr(jax.config, name) != value:
+                    stack.enter_context(_MANAGERS[name](value))
+            return function()
+
+    return await _tasks.in_thread(call)
+
+
+def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:
+    """Call an async function from synchronous code.
+
+    Args:
+        function: The function.
+        awaits: Whether something in it has to be awaited, and may need the caller's event loop.
+
+    Raises:
+        RuntimeError: on an event loop, which it would block for good, if something has to be awaited.
+    """
+    if awaits and _on_a_loop():
+        raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
+    token = _carried.set(_settings())
+    try:
+        return _tasks.call(function)
+    finally:
+        _carried.reset(token)
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
