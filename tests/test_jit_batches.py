@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,16 @@ def test_containers_come_apart(output: Any) -> None:
         alone = edge.invoke({"x": x})["y"]
         assert jax.tree.structure(y) == jax.tree.structure(alone)
         jax.tree.map(np.testing.assert_array_equal, y, alone)
+
+
+class Pair(NamedTuple):
+    one: Any
+    two: Any
+
+
+def test_other_containers_of_jax_come_apart() -> None:
+    edge = jit_edge(lambda x: {"pair": Pair(x, x * 2)}, in_keys=["x"], out_key="y", output="jax")
+    assert [y["pair"] for y in over(edge).invoke({"xs": [1.0, 2.0]})["ys"]] == [Pair(1.0, 2.0), Pair(2.0, 4.0)]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])

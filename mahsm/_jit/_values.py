@@ -317,7 +317,7 @@ class Values:
         except StateError:
             for key, value in zip(keys, values, strict=True):
                 self.flatten(value, [], f"{where}[{key!r}]")
-            raise
+            raise  # which one of them has done
 
     def _other(self, value: Any, leaves: list[Leaf], where: str) -> Part:
         found = self._leaf(value, leaves, where)
