@@ -370,8 +370,9 @@ def test_two_edges_that_begin_together_have_one_root() -> None:
         builder.add_node(name, vmap(double, batch_key="xs", out_key=key, name=name))
         builder.add_edge(START, name)
         builder.add_edge(name, END)
+    graph = builder.compile()
     with observed() as seen:
-        for mode in MODES:
-            run(builder.compile(), {"xs": [1]}, mode)
-        assert len([each for each in seen.all if each.row["isRootObservation"]]) == 2
-        assert len({each.row["traceId"] for each in seen.all}) == 2
+        for mode in MODES * 20:
+            run(graph, {"xs": [1]}, mode)
+        assert len([each for each in seen.all if each.row["isRootObservation"]]) == 40
+        assert len({each.row["traceId"] for each in seen.all}) == 40

@@ -46,7 +46,7 @@ class BackendTracer:
         self._counts: OrderedDict[int, int] = OrderedDict()
         self._runs: OrderedDict[int, tuple[Any, trace.SpanContext]] = OrderedDict()
         """The first span of each graph run that has none of its own. The run is kept, so that no other gets its id."""
-        self._lock = threading.Lock()
+        self._lock, self._begins_run = threading.Lock(), threading.Lock()
 
     def begin(self, start: Start, *, always: bool = False) -> Recorded:
         """Begin a span below the current one, unless its trace is full; or always."""
@@ -54,15 +54,22 @@ class BackendTracer:
         if not always and not self._room(around):
             return Unseen(around)
         run = None if around.get_span_context().is_valid else _graph_run()
-        if run is not None and id(run) in self._runs:
-            start = replace(start, beside=self._runs[id(run)][1])
-        recorded = self._backend_here().begin(start)
+        if run is None:
+            recorded = self._backend_here().begin(start)
+        else:
+            with self._begins_run:  # edges of a run may begin together, and one of them is its first
+                recorded = self._of_run(run, start)
         self._count(recorded)
-        if run is not None:
-            with self._lock:
-                self._runs.setdefault(id(run), (run, recorded.otel.get_span_context()))
-                while len(self._runs) > _TRACES:
-                    self._runs.popitem(last=False)
+        return recorded
+
+    def _of_run(self, run: Any, start: Start) -> Recorded:
+        """The first span of a graph run, or one beside it."""
+        if id(run) in self._runs:
+            return self._backend_here().begin(replace(start, beside=self._runs[id(run)][1]))
+        recorded = self._backend_here().begin(start)
+        self._runs[id(run)] = run, recorded.otel.get_span_context()
+        while len(self._runs) > _TRACES:
+            self._runs.popitem(last=False)
         return recorded
 
     def _backend_here(self) -> Backend:
