@@ -585,3 +585,29 @@ def test_an_answer_that_could_not_be_parsed_is_not_read_again(mode: str, monkeyp
             run(graph, {"question": "q"}, mode, thread())
         assert run(graph, None, mode, thread()) == {"answer": "fine"}
     assert len(lm.calls) == 2
+
+
+class Mixed(Program):
+    """Calls with what no JSON has: keys of several kinds, and a value that holds itself."""
+
+    def forward(self, question: str) -> Any:
+        loop: list[Any] = []
+        loop.append(loop)
+        said = self.takes(given={1: "a", "b": {2}, None: object()}, loop=loop)
+        return dspy.Prediction(answer=f"{said.answer} {self.ask(question=question).answer}")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes = Takes()
+
+
+class Takes(dspy.Module):
+    def forward(self, given: Any, loop: Any) -> Any:
+        return dspy.Prediction(answer=str(len(given)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_may_be_given_anything(mode: str) -> None:
+    with dspy.context(lm=FakeLM(weak)):
+        graph = dspy_program(Mixed(), outputs=["answer"]).compile(checkpointer=InMemorySaver())
+        assert run(graph, {"question": "q"}, mode, thread()) == {"answer": "3 weak"}

@@ -17,10 +17,9 @@ from langchain_core.tracers import LangChainTracer
 from langfuse import Evaluation
 
 from mahsm import cli, reduce_edge, tracing, vmap
-from mahsm.testing import ModelServer, Reply
+from mahsm.testing import LangfuseServer, ModelServer, Reply
 from mahsm.testing._answers import tokens_of
 from tests.helpers import MODES, graph_of, run
-from tests.langfuse_server import LangfuseServer
 from tests.spans import recorded
 
 _numbers = itertools.count()

@@ -55,10 +55,10 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, or outputs that cannot be told, and for a program with a
-            `__call__` of its own; when run, before the call
-            is made, if `forward` makes other calls when it is run again, calls in threads, or a language model that is not that
-            of `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
+        GraphError: at once, for what is no program with sub-modules, outputs that cannot be told, and a program with a
+            `__call__` of its own; when run, before the call is made, if `forward` makes other calls when it is run again, calls
+            in threads, or calls a language model that is not that of `dspy.settings`; if it asks with `interrupt()` itself, or
+            gives no prediction.
         NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
 
     Example:

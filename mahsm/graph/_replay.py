@@ -87,8 +87,13 @@ class Replay:
 
     # Calls.
 
-    def call(self, place: Place, make: Callable[[], Any], given: Any = None) -> Any:
+    def call(self, place: Place, make: Callable[[], Any], given: Any) -> Any:
         """What the call gives.
+
+        Args:
+            place: What is called.
+            make: Makes the call.
+            given: What it is called with, which tells calls at the same time apart.
 
         Raises:
             Stopped: if it is to be made in another node, or cannot be made at all.
@@ -100,7 +105,7 @@ class Replay:
         with self._making(place, asked) as keep:
             return keep(make())
 
-    async def call_async(self, place: Place, make: Callable[[], Awaitable[Any]], given: Any = None) -> Any:
+    async def call_async(self, place: Place, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
         """The awaitable twin of `call`; calls at the same time are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
