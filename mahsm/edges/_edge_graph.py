@@ -21,7 +21,7 @@ from mahsm._types import State, Update
 from mahsm._watch import watched
 from mahsm.edges._bound import run_bound
 from mahsm.edges._edge import Compiled
-from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._edge_run import EdgeRun, to_nobody
 from mahsm.edges._heard import HeardRun, heard_run, heard_run_async
 from mahsm.edges._items import current_item, lent
 from mahsm.errors import EdgeError
@@ -197,7 +197,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 stack.callback(lambda: span.note(run.facts()))
             stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
             if of_edge.get() is None:
-                place = Outlet(run.writer or _nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
+                place = Outlet(run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
                 stack.callback(of_edge.reset, of_edge.set(place))
             outer = current_item.get()
             if outer is not None:
@@ -217,10 +217,6 @@ class EdgeGraph(ABC, Generic[RunT]):
                 "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
             )
         return state.get("done", [])  # nothing, if the tasks of a resumed run belong to a node that there is not any more
-
-
-def _nobody(_: Any) -> None:
-    """Who gets the stream events of an edge that runs outside of any graph."""
 
 
 def _item() -> tuple[int, ...]:

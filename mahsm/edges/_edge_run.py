@@ -346,6 +346,10 @@ def needs_no_tasks(config: RunnableConfig) -> bool:
     return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
 
 
+def to_nobody(_: Any) -> None:
+    """The stream of an edge outside of any graph, and of its tasks where it has none."""
+
+
 def is_saved(config: RunnableConfig) -> bool:
     """Whether a checkpointer may save what runs with this config: none works without a thread."""
     return "thread_id" in config.get("configurable", {})

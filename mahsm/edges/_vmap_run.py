@@ -26,7 +26,7 @@ from mahsm.edges._adaptive import Adaptive
 from mahsm.edges._attempts import Attempts
 from mahsm.edges._cache import Stored, equal_places
 from mahsm.edges._cut import Record, batch_id
-from mahsm.edges._edge_run import EdgeRun, is_saved, needs_no_tasks
+from mahsm.edges._edge_run import EdgeRun, is_saved, needs_no_tasks, to_nobody
 from mahsm.edges._finished import Finished, ItemEvent
 from mahsm.edges._heard import is_inside_item
 from mahsm.edges._items import Item
@@ -99,7 +99,7 @@ class VmapRun(EdgeRun):
         self._may_ask = self.alone
         self.direct = count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
         if self.direct:
-            self._item_writer = _nobody
+            self._item_writer = to_nobody
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
         self._waves: dict[int, Together] = {}
@@ -428,7 +428,3 @@ still in use."""
 
 _WAITING_FOR_KEYS = 256
 """Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
-
-
-def _nobody(_: Any) -> None:
-    """Who is told what only those see who stream subgraphs, if there are none."""
