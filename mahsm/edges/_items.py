@@ -13,6 +13,9 @@ Writer: TypeAlias = Callable[[Any], object]
 """Takes events of a stream."""
 
 
+_NOTHING: frozenset[str] = frozenset()
+
+
 class Item:
     """One item: while its target is called, it holds a slot of each edge run that it is in.
 
@@ -63,7 +66,7 @@ class Item:
         self.began: float | None = None
         self.failure: BaseException | None = None
         self.is_hedge = False
-        self.unparsed = frozenset[str]()
+        self.unparsed = _NOTHING
         self.is_unsaved = False
         self._unsaved = unsaved
         self.writer = writer

@@ -330,7 +330,9 @@ class VmapRun(EdgeRun):
                 self._failed(place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1)
 
     def _count(self, place: int, *, failed: bool) -> int:
-        """An item has an outcome; how many have failed now."""
+        """An item has an outcome; how many have failed now. Who has not failed counts for traces alone."""
+        if self.span is None and not failed:
+            return self._failures
         equal = len(self.equal_to(place))
         with self._lock:
             self._finished_items += equal
