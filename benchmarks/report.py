@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,13 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
-def machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}"
+def machine(device: str = "") -> str:
+    """The machine that this runs on, and the device of JAX if it is named."""
+    named = f"{device}, " if device else ""
+    return f"{named}{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}"
 
 
-def write_readme(scenario: str, figures: list[Figure], tables: list[str]) -> None:
+def write_readme(scenario: str, figures: list[Figure], tables: list[str], device: str = "") -> None:
     """Put the results of a run between the scenario's marks in README.md."""
     rows = [
         f"| {figure.what} | {'>=' if figure.at_least else '<='} {figure.asked:g} {figure.unit} "
@@ -70,14 +72,15 @@ def write_readme(scenario: str, figures: list[Figure], tables: list[str]) -> Non
         for figure in figures
     ]
     table = "\n".join(["| figure | asked | measured | met |", "|---|---|---|---|", *rows])
-    text = "\n\n".join([f"Measured on {date.today().isoformat()}: {machine()}.", table, *tables])
+    parts = [f"Measured on {date.today().isoformat()}: {machine(device)}.", *([table] if figures else []), *tables]
+    text = "\n\n".join(parts)
     begin, end = f"<!-- {scenario} -->", f"<!-- /{scenario} -->"
     before, rest = README.read_text().split(begin)
     README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}")
 
 
-def run(scenario: str, parts: Mapping[str, Part], *, quick: bool) -> int:
-    """Run the parts of a scenario, print what they found, and keep it."""
+def run(scenario: str, parts: Mapping[str, Part], *, quick: bool, device: str = "") -> int:
+    """Run the parts of a scenario, print what they found, and keep it. A device is named beside the machine."""
     figures: list[Figure] = []
     tables: list[list[list[str]]] = []
     measurements: dict[str, Any] = {}
@@ -87,14 +90,22 @@ def run(scenario: str, parts: Mapping[str, Part], *, quick: bool) -> int:
         tables += rows
     for table in tables:
         show_table(table)
-    show(figures)
-    save(scenario, figures, measurements, quick=quick)
+    if figures:
+        show(figures)
+    save(scenario, figures, measurements, quick=quick, device=device)
     if not quick:
-        write_readme(scenario, figures, [markdown(table) for table in tables])
+        write_readme(scenario, figures, [markdown(table) for table in tables], device)
     return 0
 
 
-def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool) -> Path:
+def _versions() -> dict[str, str]:
+    """Of what is measured and measured against, if it is installed: a machine with a GPU may have less."""
+    names = ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite", "dspy", "aiolimiter", "jax")
+    found = {name: next(iter(distributions(name=name)), None) for name in names}
+    return {name: distribution.version for name, distribution in found.items() if distribution is not None}
+
+
+def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool, device: str = "") -> Path:
     folder = RESULTS / "quick" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scenario}.json"
@@ -102,11 +113,8 @@ def save(scenario: str, figures: list[Figure], measurements: Any, *, quick: bool
         json.dumps(
             {
                 "date": date.today().isoformat(),
-                "machine": machine(),
-                "versions": {
-                    name: version(name)
-                    for name in ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite", "dspy", "aiolimiter")
-                },
+                "machine": machine(device),
+                "versions": _versions(),
                 "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
                 "measurements": measurements,
             },

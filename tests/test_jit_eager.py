@@ -49,9 +49,11 @@ def test_results_are_those_of_jax(step: Step, state: dict[str, Any]) -> None:
     eager.warmup(state)
     np.testing.assert_equal(_rounded(eager(state)), _rounded(compiled(state)))
     assert (eager.stats.calls, eager.stats.compiles) == (1, 0)
-    one, wrong, missing = eager.batch({}, [state, {**state, "x": object()}, {}])
+    found = eager.batch({}, [state, {**state, "x": object()}, {}])
+    one, wrong, missing = found.outcomes
     np.testing.assert_equal(_rounded(one), _rounded(compiled(state)))
     assert (type(wrong), type(missing)) == (StateError, MissingKeyError)
+    assert found.failed == {1: wrong, 2: missing}
 
 
 def _rounded(value: Any) -> Any:

@@ -250,6 +250,32 @@ def test_an_item_whose_state_cannot_be_made() -> None:
     assert [is_item_error(y) for y in edge.invoke({"xs": [1.0, 0.0]})["ys"]] == [False, True]
 
 
+def test_a_function_of_an_item_that_ends_an_iterator_is_a_failure_like_others() -> None:
+    def state_of(item: float) -> dict[str, float]:
+        return {"x": item if item else next(iter(()))}
+
+    edge = over(edge_of(lambda x: x, "x"), item_to_state=state_of, on_error="collect", errors_key="errors")
+    found = edge.invoke({"xs": [1.0, 0.0, 3.0]})
+    assert found["ys"][::2] == [1.0, 3.0]
+    assert [error["index"] for error in found["errors"]] == [1]
+
+
+@pytest.mark.parametrize("result", ["y", lambda update: 1 / (update["y"] - 2), None], ids=["a key", "a function", "all"])
+def test_what_fails_at_any_point_leaves_the_others_in_their_places(result: Any) -> None:
+    def state_of(item: Any) -> dict[str, Any]:
+        return {"x": {"no": 1 / 0}["no"] if item == 4 else item}
+
+    edge = over(edge_of(lambda x: x, "x"), item_to_state=state_of, result=result, on_error="collect", errors_key="errors")
+    found = edge.invoke({"xs": [1.0, object(), 2.0, 4, 3.0]})
+    kept = {"a key": [1.0, 2.0, 3.0], "a function": [-1.0, None, 1.0], "all": [{"y": 1.0}, {"y": 2.0}, {"y": 3.0}]}
+    expected = kept["all" if result is None else "a key" if result == "y" else "a function"]
+    wrong = [1, 2, 3] if callable(result) else [1, 3]
+    assert [error["index"] for error in found["errors"]] == wrong
+    assert [entry for index, entry in enumerate(found["ys"]) if index not in wrong] == [
+        one for one in expected if one is not None
+    ]
+
+
 def test_a_function_that_cannot_be_traced_says_what_to_change() -> None:
     target = edge_of(lambda x, k: x[:k], "x", "k")
     with pytest.raises(JitError, match=r"static_keys=\['k'\]"):

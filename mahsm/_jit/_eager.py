@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mahsm._jit._batch_result import BatchResult
 from mahsm._jit._compiles import JitStats
 from mahsm._jit._inputs import Reader
 from mahsm._jit._outputs import converter
@@ -59,15 +60,19 @@ class EagerProgram:
         """Nobody knows what the function does."""
         return False
 
-    def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[dict[str, Any] | Exception]:
+    def batch(
+        self, state: State, overlays: Sequence[Overlay], size: int | None = None, output: str | None = None
+    ) -> BatchResult:
         """The same for each of many states, one after the other."""
-        return [self._one({**state, **overlay}) for overlay in overlays]
-
-    def _one(self, state: State) -> dict[str, Any] | Exception:
-        try:
-            return self(state)
-        except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
-            return error
+        outcomes, failed = list[Any](), dict[int, Exception]()
+        for place, overlay in enumerate(overlays):
+            try:
+                found = self({**state, **overlay})
+                outcomes.append(found if output is None else found[output])
+            except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
+                outcomes.append(error)
+                failed[place] = error
+        return BatchResult(outcomes, failed)
 
 
 def _own(leaf: Leaf) -> Leaf:

@@ -168,15 +168,24 @@ def _computes(jaxpr: Any) -> bool:
 
 def _scan(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
     jaxpr, consts = _opened(params["jaxpr"])
-    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    fixed, begins, slices = _scanned(params, values)
 
     def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        found = _all_signed(_evaluated(jaxpr, consts, [*values[:first], *carry, *xs]))
+        found = _all_signed(_evaluated(jaxpr, consts, [*fixed, *carry, *xs]))
         return found[: len(carry)], found[len(carry) :]
 
     options = {key: params[key] for key in ("length", "reverse", "unroll")}
-    carry, ys = jax.lax.scan(body, _all_signed(values[first:second]), values[second:], **options)
+    carry, ys = jax.lax.scan(body, _all_signed(begins), slices, **options)
     return [*carry, *ys]
+
+
+def _scanned(params: Mapping[str, Any], values: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The values that stay the same in each round of a scan, those that it begins with, and those that it goes along."""
+    if "ft_in" in params:  # from JAX 0.11 on
+        fixed, begins, slices = params["ft_in"].update(values).unpack()
+        return list(fixed), list(begins), list(slices)
+    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    return values[:first], values[first:second], values[second:]
 
 
 def _while(params: Mapping[str, Any], values: list[Any]) -> list[Any]:

@@ -4,10 +4,11 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from mahsm._jit._batch_result import BatchResult
 from mahsm._jit._compiles import Compiles, JitStats
 from mahsm._jit._devices import Placement, x64_pinned
 from mahsm._jit._inputs import Inputs, Reader
@@ -22,7 +23,6 @@ from mahsm._jit._storms import Storms, shape_of
 from mahsm._jit._values import Leaf, Part, is_small
 from mahsm._types import Overlay, State
 
-Outcome: TypeAlias = dict[str, Any] | Exception
 """What the functions write for a state, or why they could not."""
 
 _MOST_STRUCTURES = 256
@@ -205,17 +205,20 @@ class Program:
         compiled = self._compiled.get(inputs.parts)
         return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), float("inf")) < _SHORT
 
-    def batch(self, state: State, overlays: Sequence[Overlay], size: int | None = None) -> list[Outcome]:
-        """What they write for each of many states: a common one, with something of each laid over it.
+    def batch(
+        self, state: State, overlays: Sequence[Overlay], size: int | None = None, output: str | None = None
+    ) -> BatchResult:
+        """Compute for many states at once: a common one, with something of each laid over it.
 
         Args:
             state: The common state.
             overlays: What is laid over it.
             size: How many are computed at once; None for all.
+            output: The one output whose value is wanted; None for all outputs, by name.
         """
         from mahsm._jit._batch import Batch
 
-        return Batch(self, state, overlays, size).run()
+        return Batch(self, state, overlays, size, output).run()
 
     def warmup(self, state: Mapping[str, Any]) -> None:
         """Compile for a state like this one, without computing."""

@@ -97,32 +97,45 @@ class _JitVmap:
             raise spec.too_few(0, len(items))
         runtime = ambient_runtime()
         progress = Progress(spec.name, len(items), runtime.stream_writer if runtime else None)
-        overlays = _each(spec.overlay, items)
-        good = [overlay for overlay in overlays if type(overlay) is not _Failed]
-        if good:
-            self._check_reads(good[0])
-        found = self._target.program.batch(spec.inherited(values), good, self._batch_size) if good else []
-        updates: list[Any] = [_Failed(outcome) if isinstance(outcome, Exception) else outcome for outcome in found]
-        if len(good) < len(overlays):
-            outcomes = iter(updates)
-            updates = [overlay if type(overlay) is _Failed else next(outcomes) for overlay in overlays]
-        failed = {index: update.error for index, update in enumerate(updates) if type(update) is _Failed}
-        entries = self._entries(updates, failed)
+        places, overlays, failed = _each(spec.overlay, items)
+        if overlays:
+            self._check_reads(overlays[0])
+        good, outcomes = self._computed(values, overlays)
+        failed |= {places[place]: error for place, error in good.items()}
+        entries = self._entries(places, outcomes, failed, len(items))
         progress.end(errors=len(failed))
         if span is not None:
-            counts = {"fan_out": len(items), "begun": len(good), "finished": len(items), "errors": len(failed)}
+            counts = {"fan_out": len(items), "begun": len(overlays), "finished": len(items), "errors": len(failed)}
             span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
         return self._update(items, entries, failed)
 
-    def _entries(self, updates: list[Any], failed: dict[int, Exception]) -> list[Any]:
-        """What of each update is kept; what fails there is added to what has failed."""
+    def _computed(self, values: State, overlays: list[Overlay]) -> tuple[dict[int, Exception], list[Any]]:
+        """What fails, by place, and what comes of each item."""
+        if not overlays:
+            return {}, []
+        found = self._target.program.batch(self._spec.inherited(values), overlays, self._batch_size, self._output)
+        return found.failed, found.outcomes
+
+    @property
+    def _output(self) -> str | None:
+        """The one output that is kept, if that is so; it is then all that is taken apart."""
         result = self._spec.result
-        if result is None:
-            return list(updates)
-        if isinstance(result, str) and result in self._target.writes and not failed:
-            return [update[result] for update in updates]
-        entries = _each(self._spec.entry, updates)
-        failed |= {index: entry.error for index, entry in enumerate(entries) if type(entry) is _Failed}
+        return result if isinstance(result, str) and result in self._target.writes else None
+
+    def _entries(self, places: Sequence[int], outcomes: list[Any], failed: dict[int, Exception], total: int) -> list[Any]:
+        """What of each item is kept; what fails there is added to what has failed."""
+        if failed:
+            outcomes = [outcome for place, outcome in zip(places, outcomes, strict=True) if place not in failed]
+            places = [place for place in places if place not in failed]
+        if self._spec.result is not None and self._output is None:
+            kept, outcomes, refused = _each(self._spec.entry, outcomes)
+            failed |= {places[place]: error for place, error in refused.items()}
+            places = [places[place] for place in kept] if refused else places
+        if len(places) == total:
+            return outcomes
+        entries: list[Any] = [None] * total
+        for place, outcome in zip(places, outcomes, strict=True):
+            entries[place] = outcome
         return entries
 
     def _check_reads(self, overlay: Overlay) -> None:
@@ -136,7 +149,7 @@ class _JitVmap:
 
     def _update(self, items: list[Any], entries: list[Any], failed: dict[int, Exception]) -> State:
         spec, errors = self._spec, dict[int, ItemError]()
-        for index, error in failed.items():
+        for index, error in sorted(failed.items()):
             add_note(error, f"{spec.name}, item {index} of {len(items)}")
             if spec.on_error == "raise":
                 raise error
@@ -151,22 +164,14 @@ class _JitVmap:
         return update
 
 
-class _Failed:
-    """Stands in the place of an item that failed."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-    """The function of each value, and why where it failed; what has failed already is left as it is."""
-    done: list[Any] = []
+def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> tuple[Sequence[int], list[Any], dict[int, Exception]]:
+    """The function of each value: the places of those that it takes, what it gives for them, and why the others failed."""
+    done, failed = list[Any](), dict[int, Exception]()
     left = iter(values)
-    while len(done) < len(values):
+    while len(done) + len(failed) < len(values):
         try:
-            done.extend(value if type(value) is _Failed else function(value) for value in left)
+            done.extend(function(value) for value in left)  # not map: it takes a StopIteration of the function for its own end
         except Exception as error:  # noqa: BLE001  the policy decides, and the next value is called for
-            done.append(_Failed(error))
-    return done
+            failed[len(done) + len(failed)] = error
+    places = range(len(values))
+    return [place for place in places if place not in failed] if failed else places, done, failed

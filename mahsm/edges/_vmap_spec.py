@@ -21,6 +21,7 @@ from mahsm.nodes._target import Target
 from mahsm.policies import Budget, Hedge, Retry
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
+_MAPPINGS = (dict, Mapping)  # dict is quicker to see
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class VmapSpec:
         if self.item_to_state is None:
             return item_keys(item)
         overlay = self.item_to_state(item)
-        if not isinstance(overlay, dict | Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  (dict is quicker to see)
+        if not isinstance(overlay, _MAPPINGS):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
         return overlay
 
@@ -124,7 +125,7 @@ class VmapSpec:
             return update
         if callable(self.result):
             return self.result(update)
-        if isinstance(update, dict | Mapping) and self.result in update:
+        if isinstance(update, _MAPPINGS) and self.result in update:
             return cast("Mapping[str, Any]", update)[self.result]
         found, how = f"the target gave {shown(cast('object', update))}.", "pass a function of it."
         if isinstance(update, Mapping):

@@ -16,6 +16,8 @@ from mahsm.operators._specs import spec_fields
 Names: TypeAlias = str | Sequence[str] | Mapping[str, str]
 """One name, for the value itself; or names of the fields of a value; or from each field to a name outside."""
 
+_NONE: frozenset[str] = frozenset()
+
 
 class Boundary:
     """How an operator's input is made of named values, and named values of its output.
@@ -32,14 +34,13 @@ class Boundary:
         self._spec = op.input_spec
         fields = spec_fields(self._spec)
         self._inputs = {name: name for name in fields} if input_fields is None and fields else input_fields
-        self._optional = frozenset(fields) if input_fields is None else frozenset[str]()  # the spec says which it needs
+        self._optional = frozenset(fields) if input_fields is None else _NONE  # the spec says which it needs
         self._outputs = output_fields
-        for argument, names in {"input_fields": input_fields, "output_fields": output_fields}.items():
-            _check(reader, argument, names)
-        if self._outputs is None and (known := spec_fields(op.output_spec)):
-            self._writes = frozenset(known)
-        else:
-            self._writes = frozenset(_pairs(self._outputs).values())
+        self._known = spec_fields(op.output_spec) if output_fields is None else ()
+        if input_fields is not None:
+            _check(reader, "input_fields", input_fields)
+        if output_fields is not None:
+            _check(reader, "output_fields", output_fields)
 
     @property
     def reads(self) -> frozenset[str]:
@@ -49,7 +50,7 @@ class Boundary:
     @property
     def writes(self) -> frozenset[str]:
         """The names that are known to be written."""
-        return self._writes
+        return frozenset(self._known or _pairs(self._outputs).values())
 
     def names(self, fields: Sequence[str]) -> dict[str, str]:
         """Where these fields of the input are outside."""

@@ -10,6 +10,8 @@ import equinox as eqx
 
 def modules_in(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """The DSPy modules in a value, by where they are."""
+    if "dspy" not in sys.modules:  # whoever has a DSPy module has imported it
+        return
     if _is_module(value):
         yield where, value
     else:
@@ -35,7 +37,8 @@ def with_modules(value: Any, modules: Mapping[str, Any], where: str = "") -> Any
 
 def _entries(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, eqx.Module):
-        return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
+        values = vars(value)  # without the wrapping of methods that Equinox does when an attribute is read
+        return [(f".{field.name}", values[field.name]) for field in dataclasses.fields(value) if field.name in values]
     if isinstance(value, dict):
         return [(f"[{key!r}]", entry) for key, entry in cast("dict[Any, Any]", value).items()]
     if type(value) in (list, tuple):
@@ -44,5 +47,5 @@ def _entries(value: Any) -> list[tuple[str, Any]]:
 
 
 def _is_module(value: Any) -> bool:
-    dspy: Any = sys.modules.get("dspy")  # whoever has a DSPy module has imported it
+    dspy: Any = sys.modules.get("dspy")
     return dspy is not None and isinstance(value, dspy.Module)

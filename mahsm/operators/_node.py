@@ -103,7 +103,7 @@ class OperatorNode(Node):
         return None if self._program is None else self._computed
 
     def _computed(self, state: State, overlays: Sequence[Overlay]) -> list[Overlay]:
-        found = self._program.batch(state, overlays)
+        found = self._program.batch(state, overlays).outcomes
         return [{**overlay, COMPUTED: computed} for overlay, computed in zip(overlays, found, strict=True)]
 
 

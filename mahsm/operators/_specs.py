@@ -97,6 +97,8 @@ def _adapter(spec: Any) -> "TypeAdapter[Any] | None":
 
 def spec_fields(spec: Any) -> tuple[str, ...]:
     """The names of a spec's fields; none if it is no model and no dataclass."""
+    if spec is None:
+        return ()
     if inspect.isclass(spec) and issubclass(spec, BaseModel):
         return tuple(spec.model_fields)
     if dataclasses.is_dataclass(spec):
