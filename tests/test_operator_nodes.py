@@ -1,6 +1,7 @@
 """Operators in graphs, in edges and as DSPy modules; DSPy modules in operators."""
 
 import asyncio
+import inspect
 import threading
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -66,6 +67,13 @@ def test_a_node_reads_and_writes_what_the_specs_say(kind: Any, mode: str) -> Non
     found = run(graph, {"text": "a", "hops": 2}, mode, thread())
     assert (found["said"], found["score"].tolist()) == ("AA", [1.0, 1.0])
     assert run(graph, {"text": "b", "hops": 1}, mode, thread("2"))["said"] == "B"
+
+
+def test_a_node_shows_the_signatures_of_its_call_and_of_its_class() -> None:
+    node = operator_node(op(str.upper), input_fields="text", output_fields="loud")
+    assert inspect.signature(node) == inspect.signature(node.__call__)
+    assert "input_fields" in inspect.signature(type(node)).parameters
+    assert repr(node) == "OperatorNode('upper')"
 
 
 def test_fields_are_mapped_both_ways() -> None:
