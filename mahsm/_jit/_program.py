@@ -23,8 +23,6 @@ from mahsm._jit._storms import Storms, shape_of
 from mahsm._jit._values import Leaf, Part, is_small
 from mahsm._types import Overlay, State
 
-"""What the functions write for a state, or why they could not."""
-
 _MOST_STRUCTURES = 256
 """Structures of inputs that are kept compiled; beyond it, the least recently used one is dropped."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from mahsm import _spans
+from mahsm._jit._batch_result import BatchResult
 from mahsm._notes import add_note
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
@@ -100,21 +101,19 @@ class _JitVmap:
         places, overlays, failed = _each(spec.overlay, items)
         if overlays:
             self._check_reads(overlays[0])
-        good, outcomes = self._computed(values, overlays)
-        failed |= {places[place]: error for place, error in good.items()}
-        entries = self._entries(places, outcomes, failed, len(items))
+        found = self._computed(values, overlays)
+        failed |= {places[place]: error for place, error in found.failed.items()}
+        entries = self._entries(places, found.outcomes, failed, len(items))
         progress.end(errors=len(failed))
         if span is not None:
             counts = {"fan_out": len(items), "begun": len(overlays), "finished": len(items), "errors": len(failed)}
             span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
         return self._update(items, entries, failed)
 
-    def _computed(self, values: State, overlays: list[Overlay]) -> tuple[dict[int, Exception], list[Any]]:
-        """What fails, by place, and what comes of each item."""
+    def _computed(self, values: State, overlays: list[Overlay]) -> BatchResult:
         if not overlays:
-            return {}, []
-        found = self._target.program.batch(self._spec.inherited(values), overlays, self._batch_size, self._output)
-        return found.failed, found.outcomes
+            return BatchResult([], {})
+        return self._target.program.batch(self._spec.inherited(values), overlays, self._batch_size, self._output)
 
     @property
     def _output(self) -> str | None:

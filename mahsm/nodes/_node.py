@@ -26,8 +26,8 @@ class _SignatureOfCall:
 
 @cache
 def _call_signature() -> Signature:
-    function = Node.__call__
-    return signature(function).replace(parameters=list(signature(function).parameters.values())[1:])
+    found = signature(Node.__call__)
+    return found.replace(parameters=list(found.parameters.values())[1:])  # without self
 
 
 class Node(RunnableLambda[Any, Any]):
@@ -53,7 +53,7 @@ class Node(RunnableLambda[Any, Any]):
         graphs: Sequence[Runnable[Any, Any]] = (),
         inside: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        # Not super().__init__, which spends twenty microseconds on what kind of functions these are.
+        # Not super().__init__, which inspects both functions for what is known here.
         self.func = self._sync = sync
         self.afunc = self._async = async_
         self.name = name
