@@ -4,7 +4,7 @@
 - `_values`    what of a value is dynamic and what is static
 - `_integers`  integers in 64 bits, floats as ever
 - `_inputs`    reading a state; `_ragged`: padding what varies in length
-- `_program`   compiling for each structure and shape, and calling; `_batch`: for many states at once, `_batch_result`: what that gives
+- `_program`   compiling for each structure and shape, and calling; `_batch`: for many states at once, as a `_batch_result`
 - `_modules`   functions that hold arrays
 - `_devices`   where it runs
 - `_outputs`   what comes out
