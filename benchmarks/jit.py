@@ -25,7 +25,7 @@ from benchmarks import report
 from benchmarks.ensembles import ensembles
 from benchmarks.report import Figure
 from mahsm import Branch, connect, fuse, jit_edge, operator_node, parallel, vmap
-from mahsm._jit._ragged import rows_of
+from mahsm._numeric.ragged import rows_of
 from mahsm.operators import Operator, combine, partition
 
 Rows = list[list[str]]

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from benchmarks import report
 from benchmarks.report import Figure
 from mahsm import _spans, connect, tracing, vmap
-from mahsm.edges._edge_run import EdgeRun
+from mahsm.edges._shared.run import EdgeRun
 
 Rows = list[list[str]]
 LATENCY, CONCURRENCY = 0.05, 64

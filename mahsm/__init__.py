@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from mahsm import reducers as reducers
     from mahsm import testing as testing
     from mahsm import tracing as tracing
+    from mahsm._model_calls import usage as usage
     from mahsm._progress import progress as progress
-    from mahsm._usage import usage as usage
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
     from mahsm.edges import fuse as fuse
@@ -90,7 +90,7 @@ _HOMES = {
     "reducers": "mahsm.reducers",
     "testing": "mahsm.testing",
     "tracing": "mahsm.tracing",
-    "usage": "mahsm._usage",
+    "usage": "mahsm._model_calls",
     "vmap": "mahsm.edges",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
-from mahsm._ledger import Usage
+from mahsm._model_calls import Usage
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
-from mahsm._meters import Answer
-from mahsm._slots import Order
+from mahsm._common import Answer
+from mahsm._waiting import Order
 
 
 class Timings:

@@ -21,7 +21,8 @@ from langgraph.prebuilt import ToolNode
 from typing_extensions import TypedDict
 
 import mahsm
-from mahsm import Budget, RateLimit, Retry, _chat_models, is_item_error, limits, vmap
+from mahsm import Budget, RateLimit, Retry, is_item_error, limits, vmap
+from mahsm._model_calls import langchain
 from mahsm.limits._registry import bucket
 from mahsm.testing import Call, FakeChatModel, FakeLM, ModelServer, Reply, StatusError, ToolCall
 from tests import helpers
@@ -482,7 +483,7 @@ def test_a_user_gives_the_price_of_a_model_that_nobody_knows(mode: str) -> None:
 
 
 def test_calls_of_whose_end_nobody_is_told_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_chat_models, "_MOST_OPEN", 2)
+    monkeypatch.setattr(langchain, "_MOST_OPEN", 2)
 
     async def cancelled(model: Any) -> None:
         call = asyncio.ensure_future(model.ainvoke("?"))
@@ -495,4 +496,4 @@ def test_calls_of_whose_end_nobody_is_told_are_forgotten(monkeypatch: pytest.Mon
         for _ in range(5):
             asyncio.run(cancelled(FakeChatModel("yes", latency=60)))
     assert used.calls == 5
-    assert len(_chat_models._SEES._asked) <= 2
+    assert len(langchain._SEES._asked) <= 2

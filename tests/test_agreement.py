@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage
 
 import mahsm
 from mahsm import Budget, RateLimit, Retry, budget, limits, vmap
-from mahsm._slots import Closed
+from mahsm._waiting.slots import Closed
 from mahsm.errors import BudgetExceeded
 from mahsm.policies import Hedge
 from mahsm.testing import Call, FakeLM, ModelServer, Reply

@@ -12,7 +12,7 @@ import pytest
 import tqdm
 
 from mahsm import vmap
-from mahsm._bars import shield
+from mahsm._model_calls.dspy.bars import shield
 from tests.helpers import MODES, run_edge
 
 

@@ -936,7 +936,7 @@ async def test_a_run_in_the_loops_body_is_another_run() -> None:
 
 
 async def test_two_loops_at_once_leave_nobody_listening() -> None:
-    from mahsm.edges._finished import listeners
+    from mahsm.edges._shared.finished import listeners
 
     edge = work(lambda state: state["item"], max_concurrency=1)
     one, two = edge.as_completed({"xs": [1, 2]}), edge.as_completed({"xs": [3, 4]})

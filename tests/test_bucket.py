@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mahsm import _tasks
+from mahsm._waiting import tasks
 from mahsm.limits._bucket import Bucket, Rates, Ticket
 from mahsm.limits._quota import Quota
 from tests import clock
@@ -298,7 +298,7 @@ def in_threads(count: int, function: Callable[[], None]) -> Any:
 
 
 def test_threads_and_loops_share_a_bucket() -> None:
-    bucket = Bucket("test", Rates(2000, 10, None, 1), _tasks.limits_loop())
+    bucket = Bucket("test", Rates(2000, 10, None, 1), tasks.limits_loop())
 
     def blocking() -> None:
         for _ in range(20):
@@ -318,7 +318,7 @@ def test_threads_and_loops_share_a_bucket() -> None:
 
 
 def test_a_thread_that_waits_can_be_stopped() -> None:
-    bucket = Bucket("test", Rates(0.001, 1, None, 1), _tasks.limits_loop())
+    bucket = Bucket("test", Rates(0.001, 1, None, 1), tasks.limits_loop())
     assert bucket.acquire() is not None
     stops: list[Callable[[BaseException], object]] = []
     waiting = threading.Event()
@@ -340,7 +340,7 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
 
 
 def test_a_loop_that_is_gone_does_not_hold_up_the_line() -> None:
-    bucket = Bucket("test", Rates(100, 1, None, 1), _tasks.limits_loop())
+    bucket = Bucket("test", Rates(100, 1, None, 1), tasks.limits_loop())
     assert bucket.acquire() is not None
     loop = asyncio.new_event_loop()
     task = loop.create_task(bucket.acquire_async())

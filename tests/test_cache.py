@@ -32,8 +32,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
 from mahsm import vmap
-from mahsm.edges._cache import Stored
-from mahsm.edges._cache_key import cache_key
+from mahsm.edges._vmap.cache import Stored
+from mahsm.edges._vmap.cache_key import cache_key
 from tests.helpers import MODES, run_edge
 
 
@@ -201,7 +201,7 @@ def test_other_processes_have_the_same_keys() -> None:
     """Strings are hashed with another seed there, so sets have another order."""
     code = """
 import dataclasses
-from mahsm.edges._cache_key import cache_key
+from mahsm.edges._vmap.cache_key import cache_key
 
 @dataclasses.dataclass
 class Point:

@@ -12,8 +12,8 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 from mahsm import RateLimit, Retry, is_item_error, limits, vmap
-from mahsm._slots import Slots
-from mahsm.edges._adaptive import Adaptive
+from mahsm._waiting.slots import Slots
+from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.errors import EdgeError
 from mahsm.nodes._single_try import single_try
 from mahsm.policies import Budget, Hedge, is_rate_limited

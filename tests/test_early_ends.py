@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 
-from mahsm import _tasks, is_item_error, parallel, vmap
-from mahsm.edges._stop_when import decider
+from mahsm import is_item_error, parallel, vmap
+from mahsm._waiting import tasks
+from mahsm.edges._reduce.streaming import decider
 from mahsm.errors import EdgeError, StateError, TooFewSucceeded
 from mahsm.reducers import majority_vote
 from tests.helpers import MODES, graph_of, run, run_edge, thread
@@ -170,7 +171,7 @@ def test_blocking_calls_are_left_behind_at_the_deadline(mode: str) -> None:
 def no_timers() -> Iterator[None]:
     """The loop that ends runs when their time is up is busy, and comes too late."""
     release = threading.Event()
-    _tasks.limits_loop().call_soon_threadsafe(release.wait)
+    tasks.limits_loop().call_soon_threadsafe(release.wait)
     yield
     release.set()
 

@@ -21,8 +21,8 @@ from langchain_core.runnables import RunnableLambda
 
 import mahsm
 from mahsm import Budget, RateLimit, Retry, limits, vmap
-from mahsm._chat_models import answer_of as langchain_answer
-from mahsm._meters import Answer
+from mahsm._common.answer import Answer
+from mahsm._model_calls.langchain import answer_of as langchain_answer
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket
@@ -412,7 +412,7 @@ async def thrown(what: str, value: Any, pause: float) -> None:
         elif what == "usd":
             limits.report(usd=value)
         elif what == "answer":
-            mahsm._meters.count_answer(Answer("m", value, value, value))  # as a client's usage is counted
+            mahsm._model_calls.meters.count_answer(Answer("m", value, value, value))  # as a client's usage is counted
         elif what == "refuse":
             raise TooMany(value)
         elif what == "timeout":

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from mahsm import dspy_node, parallel, reduce_edge, tracing, vmap
-from mahsm._chat_models import answer_of
+from mahsm._model_calls.langchain import answer_of
 from mahsm.reducers import llm_judge_select
 from mahsm.testing import FakeLM, LangfuseServer, ModelServer, Reply
 from mahsm.tracing._options import shown_options

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mahsm import jit_edge, vmap
-from mahsm._jit import _program
-from mahsm._jit._values import is_small
+from mahsm._numeric import program
+from mahsm._numeric.values import is_small
 from mahsm.errors import JitError, StateError
 
 
@@ -33,7 +33,7 @@ async def threads_of(edge: Any, state: Any, count: int) -> list[bool]:
 
 @pytest.fixture
 def any_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "_SHORT", float("inf"))
+    monkeypatch.setattr(program, "_SHORT", float("inf"))
 
 
 @pytest.mark.usefixtures("any_time_is_short")
@@ -52,7 +52,7 @@ def test_what_takes_a_while_to_read_gets_a_thread() -> None:
 
 
 def test_what_was_long_gets_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "_SHORT", 0.0)
+    monkeypatch.setattr(program, "_SHORT", 0.0)
     edge = jit_edge(lambda x: x * 2, in_keys=["x"], out_key="y")
     assert asyncio.run(threads_of(edge, {"x": 1.0}, 3)) == [False, False, False]
 

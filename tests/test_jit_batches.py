@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 
 from mahsm import is_item_error, jit_edge, vmap
-from mahsm._jit._ragged import rows_of
+from mahsm._numeric.ragged import rows_of
 from mahsm.errors import EdgeError
 from tests.helpers import MODES, graph_of, run
 

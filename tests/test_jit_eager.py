@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mahsm._jit._eager import EagerProgram
-from mahsm._jit._program import Program
-from mahsm._jit._spec import JitSpec, Step
+from mahsm._numeric.eager import EagerProgram
+from mahsm._numeric.program import Program
+from mahsm._numeric.spec import JitSpec, Step
 from mahsm.errors import MissingKeyError, StateError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mahsm import jit_edge, vmap
-from mahsm._jit import _program
+from mahsm._numeric import compiler
 
 
 def scaled(**options: Any) -> Any:
@@ -64,7 +64,7 @@ def test_items_of_many_shapes_are_a_storm_too() -> None:
 
 
 def test_the_structure_that_was_not_used_for_longest_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "_MOST_STRUCTURES", 3)
+    monkeypatch.setattr(compiler, "_MOST_STRUCTURES", 3)
     edge = scaled(static_keys=["k"])
     for k in (0, 1, 2, 3, 4):
         edge.invoke({"x": 1.0, "k": k})
@@ -77,14 +77,14 @@ def test_the_structure_that_was_not_used_for_longest_is_dropped(monkeypatch: pyt
 
 
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "_MOST_SHAPES", 3)
+    monkeypatch.setattr(compiler, "_MOST_SHAPES", 3)
     edge = jit_edge(lambda x: jnp.sin(x), in_keys=["x"], out_key="y")
     edge.invoke({"x": np.ones(1)})
-    (first,) = edge.program._compiled.values()  # type: ignore[union-attr]
+    (first,) = edge.program._kept.values()  # type: ignore[union-attr]
     kept = weakref.ref(first)
     del first
     for size in range(2, 6):
         assert edge.invoke({"x": np.ones(size)})["y"].shape == (size,)
     gc.collect()
     assert kept() is None
-    assert len(edge.program._compiled) == 1  # type: ignore[union-attr]
+    assert len(edge.program._kept) == 1  # type: ignore[union-attr]

@@ -11,8 +11,8 @@ import pytest
 
 import mahsm
 from mahsm import Branch, RateLimit, Retry, is_item_error, limits, parallel, vmap
-from mahsm._left import LeftBehind, OwnCall
-from mahsm._slots import Closed
+from mahsm._waiting.left_behind import LeftBehind, OwnCall
+from mahsm._waiting.slots import Closed
 from mahsm.errors import TooManyHanging
 from mahsm.policies import Hedge
 from mahsm.testing import FakeLM

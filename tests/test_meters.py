@@ -6,9 +6,10 @@ from langchain_core.language_models import FakeListLLM
 from langchain_core.runnables import RunnableLambda
 
 from mahsm import budget, vmap
-from mahsm._dspy_lm import watched_lm
-from mahsm._meters import Answer, Attempt, Meter, count_answer, count_attempt, count_call, is_metered, metered
-from mahsm._watch import watched
+from mahsm._common.answer import Answer
+from mahsm._model_calls.dspy import watched_lm
+from mahsm._model_calls.meters import Attempt, Meter, count_answer, count_attempt, count_call, is_metered, metered
+from mahsm._model_calls.observe import watched
 from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, run_edge
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,22 +19,18 @@ LAYERS = [
     {"reducers"},
     {"edges"},
     {"operators"},
-    {"nodes", "testing", "_jit", "tracing"},
+    {"nodes", "testing", "_numeric", "tracing"},
     {"limits"},
-    {"policies", "_progress", "_usage"},
-    {"_watch"},
-    {"_dspy_lm", "_chat_models"},
-    {"_client_retries"},
-    {"_calls"},
-    {"_spans", "_ledger"},
-    {"_tasks", "_state"},
-    {"_left"},
-    {"_slots", "_stops"},
-    {"_turns", "_prices", "_meters", "_redact", "_notes", "_bars"},
-    {"errors", "_lazy", "_cached", "_types", "_figures"},
+    {"policies", "_progress"},
+    {"_model_calls"},
+    {"_spans"},
+    {"_waiting"},
+    {"_common"},
+    {"errors", "_lazy"},
 ]
+LAYERS_OF_EDGES = [{"__init__", "_internal"}, {"_vmap"}, {"_parallel", "_reduce", "_jit"}, {"_shared"}]
 OWNERS = {
-    "jax": {"_jit", "operators"},
+    "jax": {"_numeric", "operators"},
     "equinox": {"operators"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
@@ -81,40 +78,108 @@ def test_version() -> None:
     assert mahsm.__version__ == version("mahsm") == "0.8.0"
 
 
-def top(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
+def module_of(path: Path) -> str:
+    return ".".join(("mahsm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+PACKAGE = ROOT / "mahsm"
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def exported(module: str) -> set[str]:
+    """The names in a module's `__all__`."""
+    tree = ast.parse(MODULES[module].read_text()) if module in MODULES else ast.Module([], [])
+    lists = (node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in map(ast.unparse, node.targets))
+    return {name for names in lists for name in ast.literal_eval(names)}
 
 
 def imports() -> list[tuple[str, str]]:
+    """Every import, in functions and for type checkers too: the module that it is in, and the module it is of.
+
+    What a package exports is of the package, for modules elsewhere, also if it is a module.
+    """
+    exports = {module: exported(module) for module in MODULES}
     found: list[tuple[str, str]] = []
-    for path in (ROOT / "mahsm").rglob("*.py"):
-        inside = path.relative_to(ROOT / "mahsm").parts[0].removesuffix(".py")
+    for module, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found += [(inside, alias.name) for alias in node.names]
+                found += [(module, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"mahsm.{alias.name}" for alias in node.names] if node.module == "mahsm" else [node.module]
-                found += [(inside, name) for name in names]
-    return [(inside, name) for inside, name in found if inside != "__init__"]
+                is_door = not module.startswith(node.module)
+                names = [alias.name for alias in node.names if not is_door or alias.name not in exports.get(node.module, ())]
+                of = [f"{node.module}.{name}" for name in names]
+                found += [(module, name if name in MODULES else node.module) for name in of] or [(module, node.module)]
+    return found
 
 
-def level(part: str) -> int:
-    return next(index for index, layer in enumerate(LAYERS) if part in layer)
+INSIDE = [(module, name) for module, name in imports() if name.startswith("mahsm.") and module != "mahsm"]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def room_of_edges(module: str) -> str:
+    """The folder of `edges` that a module is in; `__init__` for what is in none."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 else "__init__"
+
+
+def level(layers: list[set[str]], part: str) -> int:
+    return next(index for index, layer in enumerate(layers) if part in layer)
 
 
 def test_modules_import_only_from_below() -> None:
+    pairs = {(room(module), room(name)) for module, name in INSIDE if room(module) != room(name)}
+    assert {pair for pair in pairs if level(LAYERS, pair[1]) <= level(LAYERS, pair[0])} <= {("__main__", "cli")}
+
+
+def test_edges_import_only_from_below() -> None:
+    pairs = {tuple(map(room_of_edges, pair)) for pair in INSIDE if room(pair[0]) == room(pair[1]) == "edges"}
     wrong = [
-        (inside, name)
-        for inside, name in imports()
-        if name.startswith("mahsm.") and top(name) != inside and level(top(name)) <= level(inside)
+        pair for pair in pairs if pair[0] != pair[1] and level(LAYERS_OF_EDGES, pair[1]) <= level(LAYERS_OF_EDGES, pair[0])
     ]
-    assert set(wrong) <= {("__main__", "mahsm.cli")}
+    assert wrong == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    below: dict[str, set[str]] = {}
+    for module, name in INSIDE:
+        if not module.startswith(f"{name}."):  # a package's own __init__, which is being imported
+            below.setdefault(module, set()).add(name)
+    assert len(list(TopologicalSorter(below).static_order())) > 100
+
+
+def is_door(name: str) -> bool:
+    """Whether others may import from a module: a room, a module that stands alone, or the inner face of a package."""
+    depth = name.count(".")
+    return depth == 1 or (depth == 2 and name.endswith("._internal"))
+
+
+def test_rooms_are_entered_by_their_doors() -> None:
+    between = {(module, name) for module, name in INSIDE if room(module) != room(name)}
+    assert [pair for pair in between if not is_door(pair[1])] == []
+
+
+def test_edges_are_entered_by_their_doors() -> None:
+    wrong = [
+        (module, name)
+        for module, name in INSIDE
+        if room(module) == room(name) == "edges"
+        and room_of_edges(name) not in {room_of_edges(module), "_shared"}
+        and name.count(".") > 2
+    ]
+    assert wrong == []
+
+
+def test_few_modules_stand_alone() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
 def test_heavy_dependencies_have_owners() -> None:
-    for inside, name in imports():
+    for module, name in imports():
         owners = OWNERS.get(name.split(".")[0])
-        assert owners is None or inside in owners, f"{inside} imports {name}"
+        assert owners is None or room(module) in owners, f"{module} imports {name}"
 
 
 def test_nothing_private_of_langgraph_is_used() -> None:

@@ -8,7 +8,8 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
-from mahsm import Branch, RateLimit, Retry, _tasks, budget, is_item_error, limits, parallel
+from mahsm import Branch, RateLimit, Retry, budget, is_item_error, limits, parallel
+from mahsm._waiting import tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 from tests.helpers import MODES, WAVES, fails, graph_of, run, thread, writes
 from tests.helpers import BranchState as State
@@ -120,7 +121,7 @@ def test_no_branch_begins_after_the_timeout_of_all_before_the_run_has_heard_of_i
 
     branches = {"waits": waits, "next": lambda state: begun.append("next"), "last": lambda state: begun.append("last")}
     edge = parallel(branches, scheduler="sequential", timeout=0.5, on_error="isolate", errors_key="errors", name="edge")
-    _tasks.limits_loop().call_soon_threadsafe(release.wait)  # where time is kept: it is busy, and comes too late
+    tasks.limits_loop().call_soon_threadsafe(release.wait)  # where time is kept: it is busy, and comes too late
     try:
         update = run(edge, {}, mode)
     finally:

@@ -8,9 +8,9 @@ from dspy import lm15
 from dspy.clients.costs import estimate_cost
 from langchain_core.messages import AIMessage
 
-from mahsm import _prices
-from mahsm._chat_models import answer_of
-from mahsm._prices import price_of
+from mahsm._model_calls import prices
+from mahsm._model_calls.langchain import answer_of
+from mahsm._model_calls.prices import price_of
 
 
 def usage(tokens: tuple[int, int], inputs: dict[str, Any] | None = None, outputs: dict[str, Any] | None = None) -> Any:
@@ -68,8 +68,8 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "model_prices_and_context_window_backup.json").write_text(json.dumps(TABLE))
     spec = ModuleSpec("litellm", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(_prices, "find_spec", lambda _: spec)
-    monkeypatch.setattr(_prices, "_table", _prices._table.__wrapped__)
+    monkeypatch.setattr(prices, "find_spec", lambda _: spec)
+    monkeypatch.setattr(prices, "_table", prices._table.__wrapped__)
 
 
 @pytest.mark.usefixtures("table")
@@ -102,8 +102,8 @@ def test_what_a_call_costs(provider: str, model: str, used: Any, usd: float | No
 
 
 def test_without_a_table_no_price_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(_prices, "_table", _prices._table.__wrapped__)
-    monkeypatch.setattr(_prices, "find_spec", lambda _: None)
+    monkeypatch.setattr(prices, "_table", prices._table.__wrapped__)
+    monkeypatch.setattr(prices, "find_spec", lambda _: None)
     assert price_of("openai", ("gpt-4o-mini",), usage((10, 1))) is None
 
 

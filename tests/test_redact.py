@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mahsm import parallel, reduce_edge, tracing, vmap
-from mahsm._redact import redacted
-from mahsm._state import shown
+from mahsm._common.redact import redacted
+from mahsm._common.state import shown
 from mahsm.reducers import mean
 from mahsm.testing import ModelServer
 from tests.helpers import MODES, graph_of, run, thread

@@ -8,7 +8,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from mahsm import Branch, parallel, vmap
-from mahsm.edges._saving import SAVER, saver_of
+from mahsm.edges._shared.saving import SAVER, saver_of
 from mahsm.policies import Retry
 from tests.helpers import MODES, BranchState, Gauge, graph_of, run, thread
 from tests.watchdog import ended

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mahsm._slots import Closed, Slots, acquire_all, acquire_all_async
+from mahsm._waiting.slots import Closed, Slots, acquire_all, acquire_all_async
 from tests.helpers import Gauge
 
 

@@ -18,7 +18,7 @@ from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
 from mahsm import Branch, connect, parallel, reduce_edge, vmap
-from mahsm.edges._heard import RUNTIME, STREAM, TASK
+from mahsm.edges._shared.streams import RUNTIME, STREAM, TASK
 from tests.helpers import MODES, run, thread
 
 CHUNKS = 5

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mahsm import Branch, parallel
-from mahsm.edges import _waves
+from mahsm.edges._parallel import waves
 from mahsm.errors import EdgeError
 
 
@@ -41,8 +41,8 @@ def test_a_cycle_among_many_is_named() -> None:
 
 def test_who_feeds_whom_is_asked_of_those_that_share_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    feeds = _waves._feeds
-    monkeypatch.setattr(_waves, "_feeds", lambda one, two: (asked.append(one), feeds(one, two))[1])
+    feeds = waves._feeds
+    monkeypatch.setattr(waves, "_feeds", lambda one, two: (asked.append(one), feeds(one, two))[1])
     parallel(
         [Branch(lambda state: {}, name=f"b{at}", reads=[f"k{at}"], writes=[f"k{at + 1}"]) for at in range(100)],
         scheduler="wave",

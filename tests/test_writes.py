@@ -17,7 +17,7 @@ from langgraph.types import Command, Overwrite
 from typing_extensions import TypedDict
 
 from mahsm import connect, parallel, vmap
-from mahsm.edges._writes import update_of
+from mahsm.edges._shared.writes import update_of
 from tests.helpers import MODES
 
 

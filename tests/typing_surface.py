@@ -31,7 +31,7 @@ from mahsm import (
     usage,
     vmap,
 )
-from mahsm._usage import Ledger
+from mahsm._model_calls.usage import Ledger
 from mahsm.edges import JitEdge
 from mahsm.limits import LimitStats
 from mahsm.nodes import DSPyNode

@@ -11,11 +11,10 @@ from langgraph.graph import StateGraph
 from pydantic import BaseModel, create_model
 from typing_extensions import TypedDict
 
-from mahsm._state import shown
+from mahsm._common import shown
 from mahsm.edges import Edge
 from mahsm.errors import EdgeError
-from mahsm.nodes._node import node_name
-from mahsm.nodes._parameter import annotations_of, keys_of
+from mahsm.nodes._internal import annotations_of, keys_of, node_name
 
 BuilderT = TypeVar("BuilderT", bound="StateGraph[Any, Any, Any, Any]")
 

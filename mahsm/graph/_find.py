@@ -10,8 +10,7 @@ from typing import Any, cast
 from langchain_core.runnables import Runnable
 from langgraph.pregel.protocol import PregelProtocol
 
-from mahsm.nodes._held import Held, HoldsGraph, Place
-from mahsm.nodes._node import Node
+from mahsm.nodes._internal import Held, HoldsGraph, Node, Place
 
 
 @dataclass
@@ -62,7 +61,7 @@ def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
         found.hidden.append((path, value))
         return
     elif _is_operator(value):
-        from mahsm.operators._modules import modules_in  # it imports Equinox, which whoever has an operator has
+        from mahsm.operators._internal import modules_in
 
         found.hidden += [(path, module) for _, module in modules_in(value)]
         return

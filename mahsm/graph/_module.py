@@ -11,15 +11,15 @@ import dspy
 from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 
-from mahsm import _tasks
-from mahsm._dspy_lm import regained
-from mahsm._state import missing, shown
+from mahsm._common import missing, shown
+from mahsm._model_calls import regained
+from mahsm._waiting import tasks
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
 from mahsm.graph._source import source_of, with_source
 from mahsm.graph._streams import streamed, streamed_async
 from mahsm.graph._trace import Trace
-from mahsm.nodes._held import HoldsGraph, Place, standing_in
+from mahsm.nodes._internal import HoldsGraph, Place, standing_in
 
 Names: TypeAlias = Sequence[str] | Mapping[str, str]
 """State keys; or from each field of the prediction to its state key."""
@@ -123,7 +123,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         with streamed(), self._running(inputs) as arguments:
             live = self._live
             if live.awaits:
-                return live.prediction(_tasks.call(partial(live.runs.ainvoke, **arguments)), inputs)
+                return live.prediction(tasks.call(partial(live.runs.ainvoke, **arguments)), inputs)
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:

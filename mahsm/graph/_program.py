@@ -13,19 +13,15 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from mahsm import _spans, _tasks
-from mahsm._dspy_lm import is_watching, regained
-from mahsm._state import as_dict, shown
-from mahsm._types import State
-from mahsm._watch import watched
+from mahsm import _spans
+from mahsm._common import State, as_dict, shown
+from mahsm._model_calls import is_watching, regained, watched
+from mahsm._waiting import tasks
 from mahsm.errors import GraphError
 from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
 from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
-from mahsm.nodes._fields import Inputs, check_gives_fields, output_names, plain
-from mahsm.nodes._held import Held
-from mahsm.nodes._node import Node
-from mahsm.nodes._unparsed import Unparsed
+from mahsm.nodes._internal import Held, Inputs, Node, Unparsed, check_gives_fields, output_names, plain
 
 Builder = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
@@ -161,7 +157,7 @@ class _Driver:
 
     def _run(self, node: str, state: Any, config: RunnableConfig) -> Any:
         if self._only_async:
-            return _tasks.call(partial(self._run_async, node, state, config))
+            return tasks.call(partial(self._run_async, node, state, config))
         with self._unparsed.attempt():
             with self._running(node, as_dict(state), config) as (run, arguments):
                 run.ended(lambda: _method(run.program, "forward")(**arguments))

@@ -14,7 +14,7 @@ import dspy
 from langgraph.types import Interrupt, Send
 from pydantic import BaseModel
 
-from mahsm._state import shown
+from mahsm._common import shown
 from mahsm.errors import GraphError
 
 KIND = "mahsm:kind"

@@ -11,11 +11,10 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _calls
-from mahsm._dspy_lm import watch_here
+from mahsm._model_calls import calls, watch_here
 from mahsm.errors import BudgetExceeded, GraphError
 from mahsm.graph._recorded import digest, recorded, recorded_error, replayed, replayed_error
-from mahsm.policies._budget import check_budgets
+from mahsm.policies._internal import check_budgets
 
 BEGIN = "begin"
 """The node that runs `forward` until it calls for the first time."""
@@ -250,13 +249,13 @@ class Replay:
         around = cast("list[Any] | None", dspy.settings.trace)
         trace = None if around is None else Trace(self, around)
         callbacks = [*cast("list[Any]", dspy.settings.callbacks), _Guard(self)]
-        tokens = here.set(self), _calls.keeper.set(_Models(self)), _main_task.set(_current_task())
+        tokens = here.set(self), calls.keeper.set(_Models(self)), _main_task.set(_current_task())
         try:
             with dspy.context(trace=trace, callbacks=callbacks):
                 yield
         finally:
             _main_task.reset(tokens[2])
-            _calls.keeper.reset(tokens[1])
+            calls.keeper.reset(tokens[1])
             here.reset(tokens[0])
 
 

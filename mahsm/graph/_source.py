@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import dspy
 
-from mahsm.nodes._node import Node
+from mahsm.nodes._internal import Node
 
 KindT = TypeVar("KindT", bound=type[Any])
 _numbers = itertools.count(1)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import dspy
 
-from mahsm._dspy_lm import regained
+from mahsm._model_calls import regained
 from mahsm.errors import GraphError
 from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import FORWARD, Replay, here, is_in_call, thread_error

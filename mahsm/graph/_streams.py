@@ -16,8 +16,7 @@ import anyio.to_thread
 import dspy
 from dspy.streaming import StreamListener, StreamResponse
 
-from mahsm._dspy_lm import blocking_calls, is_watching
-from mahsm._watch import watched
+from mahsm._model_calls import blocking_calls, is_watching, watched
 from mahsm.graph._trace import number_here
 
 

@@ -7,8 +7,7 @@ from typing import Any, SupportsIndex
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from mahsm.edges._edge_graph import edge_runs
-from mahsm.edges._items import current_item
+from mahsm.edges._internal import current_item, edge_runs
 
 Place = tuple[int, str, tuple[int, ...]]
 """A step of the graph, a node of those that run in it, and an item of those that run in the node, if there are several."""

@@ -9,21 +9,16 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from mahsm import _calls, _left
-from mahsm._chat_models import gated
-from mahsm._meters import Answer, Attempt, metered
-from mahsm._slots import Closed
-from mahsm._tasks import unstoppable
-from mahsm._turns import Stoppable
-from mahsm._types import State
-from mahsm._watch import watched
+from mahsm._common import Answer, State
+from mahsm._model_calls import Attempt, calls, gated, metered, watched
+from mahsm._waiting import Closed, Stoppable, left_behind, unstoppable
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket, Ticket
 from mahsm.limits._estimate import characters, figure
 from mahsm.limits._rate_limit import RateLimit
 from mahsm.policies import Retry, is_rate_limited, retry_after
-from mahsm.policies._retry import RETRY_AFTER_CAP
+from mahsm.policies._internal import RETRY_AFTER_CAP
 
 Lend = Callable[[], Any]
 """Makes a block, for `with` and `async with`, in which the slots of an item are lent, because it waits."""
@@ -120,7 +115,7 @@ class Admission:
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._covered = False
-        self.passed: dict[UUID, _calls.Pass] = {}
+        self.passed: dict[UUID, calls.Pass] = {}
         self._failure: BaseException | None = None
 
     def take(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
@@ -207,7 +202,7 @@ class Admission:
 
     def _from_around(self) -> Ticket | None:
         """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
-        around = _calls.gate.get()
+        around = calls.gate.get()
         return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
 
 
@@ -261,7 +256,7 @@ class Admitted:
         return self._begin()
 
     def _begin(self) -> Self:
-        _left.check()
+        left_behind.check()
         self._stack.enter_context(watched())
         self._stack.enter_context(metered(self._used))
         self._stack.enter_context(gated(self._admission))
@@ -333,5 +328,5 @@ def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None =
     figure("limits.report: output_tokens is", output_tokens)
     if usd is not None:
         figure("limits.report: usd is", usd, "US dollars")
-    _calls.begin_call()
-    _calls.end_call(Answer(model, input_tokens, output_tokens, usd))
+    calls.begin_call()
+    calls.end_call(Answer(model, input_tokens, output_tokens, usd))

@@ -6,9 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm import _left
-from mahsm._tasks import unstoppable
-from mahsm._turns import Stoppable, TaskTurn, ThreadTurn, Turn
+from mahsm._waiting import Stoppable, TaskTurn, ThreadTurn, Turn, left_behind, unstoppable
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
@@ -91,7 +89,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self._call_off(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self._call_off(ticket)), left_behind.stoppable(lambda _: self.cancel(ticket)):
                 await turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -104,7 +102,7 @@ class Bucket:
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self._call_off(ticket)), _left.stoppable(lambda _: self.cancel(ticket)):
+            with stoppable(lambda _: self._call_off(ticket)), left_behind.stoppable(lambda _: self.cancel(ticket)):
                 turn.wait()
         except BaseException:
             self.cancel(ticket)

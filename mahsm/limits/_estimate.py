@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
-from mahsm._figures import MOST, is_figure
-from mahsm._state import shown
+from mahsm._common import MOST, is_figure, shown
 from mahsm.errors import LimitError
 
 CHARACTERS_PER_TOKEN = 4

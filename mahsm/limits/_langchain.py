@@ -5,7 +5,8 @@ from typing import Any
 
 from langchain_core.rate_limiters import BaseRateLimiter
 
-from mahsm import _calls, _left
+from mahsm._model_calls import calls
+from mahsm._waiting import left_behind
 from mahsm.limits import _registry
 from mahsm.limits._admission import Admission, Limited
 from mahsm.limits._bucket import Bucket
@@ -26,7 +27,7 @@ class LangChainLimiter(BaseRateLimiter):
 
     @staticmethod
     def _is_let(let: bool) -> bool:
-        _left.check()  # LangChain would make the call all the same
+        left_behind.check()  # LangChain would make the call all the same
         return let
 
     @property
@@ -35,7 +36,7 @@ class LangChainLimiter(BaseRateLimiter):
         return self._bucket.estimates.mean if self._bucket.rates.token_rate is not None else 0.0
 
     def _is_covered(self) -> bool:
-        around = _calls.gate.get()
+        around = calls.gate.get()
         return isinstance(around, Admission) and around.bucket is self._bucket and around.cover()
 
 

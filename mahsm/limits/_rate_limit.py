@@ -7,9 +7,7 @@ from typing import Any, TypeAlias, cast
 
 from langgraph.types import RetryPolicy
 
-from mahsm._figures import MOST, is_figure
-from mahsm._state import shown
-from mahsm._types import State
+from mahsm._common import MOST, State, is_figure, shown
 from mahsm.errors import LimitError
 from mahsm.limits._bucket import Rates
 from mahsm.policies import Retry

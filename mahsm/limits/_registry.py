@@ -4,12 +4,12 @@ import os
 import threading
 from dataclasses import replace
 
-from mahsm import _tasks
+from mahsm._waiting import tasks
 from mahsm.errors import LimitError
 from mahsm.limits._bucket import Bucket
 from mahsm.limits._rate_limit import RateLimit
 from mahsm.limits._stats import LimitStats
-from mahsm.policies import _retry_budget
+from mahsm.policies._internal import forget_retry_budget
 
 
 class _Registry:
@@ -79,7 +79,7 @@ def bucket(provider: str, key: object = None) -> Bucket:
     rates = defined(provider).rates
     name = provider if key is None else f"{provider}/{key}"
     with _registry.lock:
-        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, _tasks.limits_loop(), provider))
+        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, tasks.limits_loop(), provider))
 
 
 def stats() -> dict[str, LimitStats]:
@@ -115,7 +115,7 @@ def forget(provider: str) -> None:
         _registry.limits.pop(provider, None)
         for name in [name for name in _registry.buckets if name[0] == provider]:
             del _registry.buckets[name]
-    _retry_budget.forget(provider)
+    forget_retry_budget(provider)
 
 
 def _shown(limit: RateLimit) -> str:

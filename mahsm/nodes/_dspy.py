@@ -11,22 +11,21 @@ import dspy
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import TypedDict, Unpack
 
-from mahsm import _spans, _tasks
-from mahsm._dspy_lm import is_watching, regained
-from mahsm._state import as_dict, shown
-from mahsm._types import State
-from mahsm._watch import watched
+from mahsm import _spans
+from mahsm._common import State, as_dict, shown
+from mahsm._model_calls import is_watching, regained, watched
+from mahsm._waiting import tasks
 from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
-from mahsm.limits._admission import Limited
+from mahsm.limits._internal import Limited
 from mahsm.nodes._fields import Fields, Inputs, Outputs, Transform
 from mahsm.nodes._held import Held, HoldsGraph
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._outlet import Outlet, outlet
-from mahsm.nodes._target import provider_of
+from mahsm.nodes._provider import provider_of
 from mahsm.nodes._tokens import call_streaming, streamed_fields
 from mahsm.nodes._unparsed import Unparsed
-from mahsm.policies._budget import check_budgets
+from mahsm.policies._internal import check_budgets
 
 
 class DSPyNode(Node):
@@ -90,7 +89,7 @@ class DSPyNode(Node):
         with self._traced(config), self._admitted(state, arguments):
             if self._streamed:
                 place = outlet(config)  # before another thread calls
-                return self._outputs.of(_tasks.call(partial(self._streaming, arguments, config, place)))
+                return self._outputs.of(tasks.call(partial(self._streaming, arguments, config, place)))
             return self._outputs.of(self.module(**arguments))
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> State:

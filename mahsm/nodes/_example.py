@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from mahsm._types import Overlay
+from mahsm._common import Overlay
 
 
 def item_keys(item: Any) -> Overlay:

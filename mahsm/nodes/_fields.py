@@ -9,8 +9,7 @@ from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_h
 
 import dspy
 
-from mahsm._state import missing, shown
-from mahsm._types import State
+from mahsm._common import State, missing, shown
 from mahsm.errors import MissingKeyError, NodeError
 from mahsm.nodes._held import HoldsGraph
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from langchain_core.load.serializable import Serializable
 from typing_extensions import is_protocol, is_typeddict
 
-from mahsm._types import State
+from mahsm._common import State
 
 Annotations = tuple[Any, Any]
 """Of the first parameter and of the result; None for what has none, or none that can be found."""

@@ -20,9 +20,8 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from mahsm._state import shown
-from mahsm._types import AsyncCall, Overlay, State, SyncCall, Update
-from mahsm.errors import LimitError, NodeError
+from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, shown
+from mahsm.errors import NodeError
 from mahsm.nodes._held import Held
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._parameter import annotations_of, converter, is_item, keys_of
@@ -106,6 +105,12 @@ class Target:
         return sync, async_
 
 
+@functools.singledispatch
+def node_of(source: Any) -> Node | None:
+    """Return the node of something that is made into one, such as an operator: its package registers how."""
+    return None
+
+
 def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     """Make a target of a function, a Runnable, a graph, an edge, an operator or a DSPy module.
 
@@ -125,9 +130,8 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     if isinstance(source, StateGraph):
         raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
     _check_no_model(source, reader)
-    kind = cast("type[Any]", type(source))
-    if hasattr(kind, "as_node"):  # an Operator
-        return _of_runnable(kind.as_node(source))
+    if (node := node_of(source)) is not None:
+        return _of_runnable(node)
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
@@ -137,30 +141,6 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
             f"graph or an edge{hint}."
         )
     return _of_function(cast("Callable[..., Any]", source), reader, of_items=of_items)
-
-
-def provider_of(module: Any) -> str | None:
-    """The provider of the DSPy language models that a module uses, or that are configured if it is None.
-
-    It is "openai" of "openai/gpt-4o-mini"; None if there is no language model.
-
-    Raises:
-        LimitError: if it has several.
-    """
-    dspy: Any = sys.modules.get("dspy")
-    if dspy is None:
-        return None
-    own = [] if module is None else [predictor.lm for predictor in module.predictors()]
-    models: set[str] = {lm.model for lm in own or [None] if lm is not None}
-    if dspy.settings.lm is not None and (not own or None in own):
-        models.add(dspy.settings.lm.model)
-    providers = {model.split("/")[0] if "/" in model else "openai" for model in models}  # as DSPy takes it
-    if len(providers) > 1:
-        raise LimitError(
-            f"{type(module).__name__} has language models of several providers: {', '.join(sorted(providers))}. Say which one "
-            "the limit is of, as RateLimit('openai', ...)."
-        )
-    return next(iter(providers), None)
 
 
 def plain_update(update: Update) -> Update:

@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import TypedDict
 
-from mahsm._state import shown
+from mahsm._common import shown
 from mahsm.errors import NodeError
 from mahsm.nodes._outlet import ITEM, Outlet
 

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 from langgraph.runtime import get_runtime
 
-from mahsm import _calls
-from mahsm._dspy_lm import unparsed_in
+from mahsm._model_calls import calls, unparsed_in
 
 _KEPT = 1000
 """Tasks, of which only those that failed so are kept, until an attempt succeeds."""
@@ -24,7 +23,7 @@ class Unparsed:
         """A block that is an attempt; gives whether there are such answers."""
         task = _task_id()
         known = self._of_task.pop(task, frozenset[str]())
-        token = _calls.unparsed.set(_calls.unparsed.get() | known)
+        token = calls.unparsed.set(calls.unparsed.get() | known)
         try:
             yield bool(known)
         except Exception as error:
@@ -34,7 +33,7 @@ class Unparsed:
                     self._of_task.popitem(last=False)
             raise
         finally:
-            _calls.unparsed.reset(token)
+            calls.unparsed.reset(token)
 
 
 def _task_id() -> str:

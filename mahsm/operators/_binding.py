@@ -5,9 +5,9 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from mahsm._dspy_lm import watched_lm
-from mahsm._jit._values import tagged
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm._model_calls import watched_lm
+from mahsm._numeric import tagged
 from mahsm.errors import JitError
 from mahsm.operators._threads import traced
 

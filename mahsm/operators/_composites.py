@@ -8,8 +8,8 @@ from typing import Any
 
 import equinox as eqx
 
-from mahsm import _left, _tasks
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm._waiting import left_behind, tasks
 from mahsm.errors import JitError
 from mahsm.operators._operator import Operator, check_operators
 from mahsm.operators._threads import blocking, in_thread, traced
@@ -64,9 +64,9 @@ class EnsembleOperator(Operator):
 
     async def _results(self, input: Any) -> list[Any]:
         free = asyncio.Semaphore(self.max_concurrency or len(self.members))
-        async with _tasks.task_group() as group:
-            tasks = [group.create_task(_in_turn(member, input, free)) for member in self.members]
-        return [task.result() for task in tasks]
+        async with tasks.task_group() as group:
+            running = [group.create_task(_in_turn(member, input, free)) for member in self.members]
+        return [task.result() for task in running]
 
     def _combined(self, results: list[Any]) -> Any:
         return results if self.combine is None else self.combine(results)
@@ -74,7 +74,7 @@ class EnsembleOperator(Operator):
 
 async def _in_turn(member: Operator, input: Any, free: asyncio.Semaphore) -> Any:
     await free.acquire()
-    _left.check()
+    left_behind.check()
     result = await member.acall(input)
     free.release()  # not after an error, or the next one would begin before it is cancelled
     return result

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import dspy
 
-from mahsm import _tasks
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm._waiting import tasks
 from mahsm.errors import NodeError
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
@@ -31,7 +31,7 @@ class OperatorModule(dspy.Module):
         self._boundary = Boundary(f"as_dspy({type(op).title(op)})", op, input_fields, output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
-        return self._prediction(_tasks.call(partial(self._current, self._input(inputs))))
+        return self._prediction(tasks.call(partial(self._current, self._input(inputs))))
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
         return self._prediction(await self._current.acall(self._input(inputs)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mahsm._state import shown
+from mahsm._common import shown
 from mahsm.operators._annotations import is_class_variable, may_hold_arrays, own_annotations
 from mahsm.operators._binding import ModelBinding
 

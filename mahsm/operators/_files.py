@@ -16,8 +16,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from mahsm._jit._jax import jax
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm._numeric import jax
 
 TreeT = TypeVar("TreeT")
 

@@ -8,12 +8,8 @@ from typing import Any, ClassVar, cast
 
 import equinox as eqx
 
-from mahsm._jit._jax import jax
-from mahsm._jit._program import Program
-from mahsm._jit._spec import JitSpec, Step
-from mahsm._jit._values import Values
-from mahsm._state import as_dict, read
-from mahsm._types import State
+from mahsm._common import State, as_dict, read
+from mahsm._numeric import JitSpec, Program, Step, Values, jax
 from mahsm.operators._operator import Operator
 from mahsm.operators._threads import in_thread, traced
 from mahsm.operators._trees import Rest, combine, partition

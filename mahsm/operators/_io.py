@@ -7,9 +7,8 @@ from typing import Any, TypeAlias, cast
 import jax
 from pydantic import BaseModel
 
-from mahsm._jit._outputs import plain
-from mahsm._state import missing, shown
-from mahsm._types import State
+from mahsm._common import State, missing, shown
+from mahsm._numeric import plain
 from mahsm.errors import MissingKeyError, NodeError
 from mahsm.operators._specs import spec_fields
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import equinox as eqx
 
-from mahsm._state import as_dict, missing, shown
+from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
 from mahsm.operators._binding import ModelBinding
 from mahsm.operators._fields import template_variables

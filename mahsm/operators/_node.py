@@ -6,13 +6,11 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from mahsm import _spans, _tasks
-from mahsm._cached import cached
-from mahsm._state import as_dict, shown
-from mahsm._types import Overlay, State
+from mahsm import _spans
+from mahsm._common import Overlay, State, as_dict, cached, shown
+from mahsm._waiting import tasks
 from mahsm.errors import NodeError
-from mahsm.nodes._held import Held
-from mahsm.nodes._node import Node, node_name
+from mahsm.nodes._internal import Held, Node, node_name, node_of
 from mahsm.operators._hybrid import HybridOperator, computing
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
@@ -67,7 +65,7 @@ class OperatorNode(Node):
         values = as_dict(state)
         computed = self._take_computed(values)
         with _spans.node(config):
-            result = _tasks.call(partial(self._current, self._boundary.input(values), *computed))
+            result = tasks.call(partial(self._current, self._boundary.input(values), *computed))
         return self._boundary.update(result, any_value=self._any_value)
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
@@ -139,3 +137,8 @@ def operator_node(
             f"operator_node: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op."
         )
     return OperatorNode(op, input_fields=input_fields, output_fields=output_fields, name=name)
+
+
+@node_of.register(Operator)
+def _node_of(op: Operator) -> OperatorNode:
+    return OperatorNode(op, any_value=True)

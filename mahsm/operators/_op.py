@@ -7,7 +7,7 @@ from typing import Any, cast, overload
 
 import equinox as eqx
 
-from mahsm._state import as_dict, missing, shown
+from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
 from mahsm.operators._fields import SPECS
 from mahsm.operators._operator import Operator

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import equinox as eqx
 
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm.nodes._internal import node_of
 from mahsm.operators._fields import SPECS, mark_fields
 from mahsm.operators._specs import checked
 from mahsm.operators._threads import blocking, in_thread
@@ -108,10 +109,8 @@ class Operator(eqx.Module):
         return hasattr(cls, "aforward") or inspect.iscoroutinefunction(cls.forward)
 
     def as_node(self) -> Any:
-        """This operator as a LangGraph node; edges ask for it."""
-        from mahsm.operators._node import OperatorNode
-
-        return OperatorNode(self, any_value=True)
+        """This operator as a LangGraph node, as edges make it."""
+        return node_of(self)
 
     def update_params(self: OperatorT, **fields: Any) -> OperatorT:
         """A copy with other values in some fields, static ones too.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mahsm._state import as_dict, missing, shown
+from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
 from mahsm.operators._learnable import LearnableOperator
 from mahsm.operators._operator import Operator, check_operators

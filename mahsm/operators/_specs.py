@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
-from mahsm._jit._jax import jax
-from mahsm._state import shown
+from mahsm._common import shown
+from mahsm._numeric import jax
 from mahsm.errors import SpecError
 from mahsm.operators._shapes import misfit, told
 from mahsm.operators._threads import traced

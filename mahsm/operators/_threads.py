@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from mahsm import _tasks
-from mahsm._jit._jax import jax
+from mahsm._numeric import jax
+from mahsm._waiting import tasks
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ async def in_thread(function: Callable[[], T]) -> T:
                     stack.enter_context(_MANAGERS[name](value))
             return function()
 
-    return await _tasks.in_thread(call)
+    return await tasks.in_thread(call)
 
 
 def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:
@@ -85,7 +85,7 @@ def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:
         raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
     token = _carried.set(_settings())
     try:
-        return _tasks.call(function)
+        return tasks.call(function)
     finally:
         _carried.reset(token)
 

@@ -4,9 +4,8 @@ from typing import Any, TypeVar, cast
 
 import equinox as eqx
 
-from mahsm._cached import cached
-from mahsm._jit._jax import jax
-from mahsm._jit._values import tag_of_tree, tagged
+from mahsm._common import cached
+from mahsm._numeric import jax, tag_of_tree, tagged
 
 TreeT = TypeVar("TreeT")
 

@@ -5,12 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from mahsm import _tasks
-from mahsm._figures import is_figure, is_price
-from mahsm._meters import Answer, Meter, count_attempt, in_attempt, metered
-from mahsm._state import shown
-from mahsm._stops import Stops
-from mahsm._watch import watched
+from mahsm._common import Answer, is_figure, is_price, shown
+from mahsm._model_calls import Meter, count_attempt, in_attempt, metered, watched
+from mahsm._waiting import Stops, tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
@@ -125,7 +122,7 @@ class Spending(Meter):
         """Count what is called in the block."""
         token = _spendings.set((*_spendings.get(), self))
         seconds = self.budget.seconds
-        call_off = None if seconds is None else _tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
+        call_off = None if seconds is None else tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
         try:
             with metered(self):
                 yield self

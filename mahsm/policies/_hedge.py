@@ -4,8 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._figures import is_figure
-from mahsm._state import shown
+from mahsm._common import is_figure, shown
 from mahsm.errors import EdgeError
 
 

@@ -5,8 +5,7 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from typing_extensions import TypedDict
 
-from mahsm._redact import redacted
-from mahsm._state import shown
+from mahsm._common import redacted, shown
 
 T = TypeVar("T")
 

@@ -7,8 +7,7 @@ from typing import TypeAlias, cast
 
 from langgraph.types import RetryPolicy
 
-from mahsm._figures import MOST_SECONDS, is_figure
-from mahsm._state import shown
+from mahsm._common import MOST_SECONDS, is_figure, shown
 from mahsm.errors import EdgeError
 from mahsm.policies._retryable import is_retryable, retry_after
 

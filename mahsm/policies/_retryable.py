@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
-from mahsm._figures import MOST_SECONDS
+from mahsm._common import MOST_SECONDS
 
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _HOPELESS = frozenset({"insufficient_quota", "billing_hard_limit_reached", "context_length_exceeded"})

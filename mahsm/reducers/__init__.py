@@ -15,7 +15,7 @@ function that `reduce_edge` takes. Ties go to the value that comes first in the 
 from typing import TYPE_CHECKING, Any
 
 from mahsm._lazy import attach
-from mahsm.edges._stop_when import Reducer as Reducer
+from mahsm.edges._internal import Reducer as Reducer
 from mahsm.reducers._lists import concat as concat
 from mahsm.reducers._lists import first as first
 from mahsm.reducers._lists import rank_fusion as rank_fusion

@@ -7,8 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 
 import dspy
 
-from mahsm._state import shown
-from mahsm._types import State
+from mahsm._common import State, shown
 from mahsm.edges import Edge, vmap
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import Key, check_some, parts

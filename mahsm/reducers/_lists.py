@@ -5,8 +5,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, TypeVar, cast, overload
 
-from mahsm._state import shown
-from mahsm.edges._stop_when import streams_as
+from mahsm._common import shown
+from mahsm.edges._internal import streams_as
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import Key, check_some, check_whole, parts
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-from mahsm._state import shown
-from mahsm._types import State
+from mahsm._common import State, shown
 from mahsm.edges import Edge, vmap
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import check_some

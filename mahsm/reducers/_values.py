@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from mahsm._state import missing, shown
+from mahsm._common import missing, shown
 from mahsm.errors import ReducerError
 
 Key: TypeAlias = str | Callable[[Any], Any]

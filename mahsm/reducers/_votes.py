@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
-from mahsm.edges._stop_when import streams_as
+from mahsm.edges._internal import streams_as
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import Key, check_some, numbers, parts
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from inspect import cleandoc
 from typing import Any, Self, TypeAlias, cast
 
-from mahsm._state import shown
+from mahsm._common import shown
 
 
 @dataclass

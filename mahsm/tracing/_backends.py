@@ -8,11 +8,8 @@ from typing import Any, Protocol
 
 from opentelemetry import context, trace
 
-from mahsm._meters import Answer
-from mahsm._redact import redacted
-from mahsm._slots import Closed
-from mahsm._stops import reason_here, word_of
-from mahsm._tasks import is_cancelled_here
+from mahsm._common import Answer, redacted
+from mahsm._waiting import Closed, is_cancelled_here, reason_here, word_of
 
 PREFIX = "mahsm."
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
-from mahsm._state import shown
+from mahsm._common import shown
 
 _TEXT = 2000
 _KEY = 200

@@ -9,7 +9,7 @@ from dspy import Retrieve
 from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
-from mahsm._dspy_lm import regained
+from mahsm._model_calls import regained
 from mahsm.tracing._backends import Recorded, Start, broke_off
 
 

@@ -3,25 +3,38 @@
 import math
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._slots import Closed
 from mahsm._spans import Timings
+from mahsm._waiting import Closed
 from mahsm.tracing._backends import Recorded
-
-if TYPE_CHECKING:
-    from mahsm.tracing._tracer import BackendTracer
 
 ALL_PARTS = 256
 """Up to so many items, each has a span."""
 
 SAMPLE = 64
 """Of more items, so many have one, evenly spread; and those that fail, and the slowest."""
+
+
+class Parts(Protocol):
+    """Makes the spans of items and branches."""
+
+    def has_room(self, recorded: Recorded) -> bool:
+        """Whether one more part of the edge gets a span."""
+        ...
+
+    def part(self, label: str, index: int, config: RunnableConfig) -> AbstractContextManager[Any]:
+        """A block that is a part, below the run of this config."""
+        ...
+
+    def moment(self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
+        """A span of a part that has ended."""
+        ...
 
 
 class Edge:
@@ -33,7 +46,7 @@ class Edge:
         config: The config of what runs inside.
     """
 
-    def __init__(self, tracer: "BackendTracer", recorded: Recorded, config: RunnableConfig) -> None:
+    def __init__(self, tracer: Parts, recorded: Recorded, config: RunnableConfig) -> None:
         self._tracer = tracer
         self._recorded = recorded
         self._slowest: tuple[float, int, str] = (0.0, 0, "")

@@ -15,7 +15,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 from opentelemetry import trace
 
-from mahsm._meters import Answer
+from mahsm._common import Answer
 from mahsm.tracing._backends import PREFIX, Recorded, Start, failure, message_of, stopped
 from mahsm.tracing._cut import bounded, cut
 

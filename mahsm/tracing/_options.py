@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from mahsm._redact import MASK, redacted
+from mahsm._common import MASK, redacted
 
 _NUMBERS = (
     "best_of",

@@ -9,8 +9,7 @@ from typing import Any, cast
 
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from mahsm._meters import Answer
-from mahsm._redact import redacted
+from mahsm._common import Answer, redacted
 from mahsm.tracing._backends import PREFIX, Recorded, Start, message_of
 from mahsm.tracing._cut import cut
 

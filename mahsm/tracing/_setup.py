@@ -12,8 +12,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
 from mahsm import _spans
-from mahsm._state import shown
-from mahsm._watch import watched
+from mahsm._common import shown
+from mahsm._model_calls import watched
 from mahsm.tracing._backends import Backend, Recorded, Start, running
 from mahsm.tracing._langfuse import LangfuseBackend, handler_for
 from mahsm.tracing._otel import OtelBackend

@@ -14,9 +14,8 @@ from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
 from mahsm import _spans
-from mahsm._ledger import Usage, added_up
-from mahsm._meters import Answer
-from mahsm._redact import masked
+from mahsm._common import Answer, masked
+from mahsm._model_calls import Usage, added_up
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge import Edge
@@ -93,13 +92,13 @@ class BackendTracer:
         """Whether its trace shows further parts."""
         return self._room(recorded.otel)
 
-    def moment(self, name: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
+    def moment(self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
         """A span without a length, of a part that is over."""
         if not self.has_room(edge):
             return
         token = context.attach(trace.set_span_in_context(edge.otel))
         try:
-            recorded = self.begin(Start(name, "span"))
+            recorded = self.begin(Start(label, "span"))
         finally:
             context.detach(token)
         recorded.note(facts)

@@ -1,0 +1,45 @@
+"""Adapters that hand seen language models to the user's, and are otherwise the same."""
+
+import copy
+from functools import cache
+from typing import Any, cast
+
+from mahsm._model_calls import calls
+from mahsm._model_calls.dspy.around import Around
+from mahsm._model_calls.dspy.models import watched_lm
+
+
+def watched_adapter(adapter: Any, around: Around) -> Any:
+    kind = cast("type[Any]", type(adapter))
+    view = copy.copy(adapter)
+    if not getattr(kind, "_mahsm", False):
+        view.__class__ = _adapter_class(kind)
+    view._mahsm_around = around
+    return view
+
+
+@cache
+def _adapter_class(kind: type[Any]) -> type[Any]:
+    def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.check_refused()
+        return kind.__call__(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
+
+    async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.check_refused()
+        return await kind.acall(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
+
+    made: Any = type(
+        kind.__name__,
+        (kind,),
+        {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__call__": __call__,
+            "acall": acall,
+            "_mahsm": True,
+        },
+    )
+    for name in ("format", "parse"):  # DSPy wraps these once more in every subclass, and callbacks would come twice
+        if name in vars(made):
+            delattr(made, name)
+    return made

@@ -1,0 +1,238 @@
+"""LangChain's calls: seen by a handler of theirs, and made to wait by another one.
+
+LangChain tells its handlers of a call just before it makes it, in the thread or on the event loop that makes it. So that is
+where a call waits in line. Blocking code waits in the first handler. Where an event loop runs, the second one awaits.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, cast
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from mahsm._common import Answer
+from mahsm._model_calls.calls import Gate, begin_call, check_refused, clients_retry, end_call, gate
+from mahsm._model_calls.client_retries import obey_edges
+from mahsm._model_calls.prices import price_of
+from mahsm._waiting import Closed
+
+
+class _Sees(BaseCallbackHandler):
+    """Counts calls, and what they say that they took; lets blocking ones wait."""
+
+    run_inline = True
+    raise_error = True  # of a refused call
+
+    def __init__(self) -> None:
+        self._asked = OrderedDict[UUID, dict[str, Any]]()
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        self._begin(run_id, messages, kwargs)
+
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._begin(run_id, prompts, kwargs)
+
+    def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
+        check_refused()
+        if not clients_retry.get():
+            obey_edges()  # once more: the model may have been imported by the item
+        here, blocks = gate.get(), _running_loop() is None
+        if here is not None and blocks:
+            here.passed[run_id] = here.enter(_characters(prompts, told))
+        self._asked[run_id] = told.get("metadata") or {}
+        while len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
+            self._asked.popitem(last=False)
+        if here is None or blocks:  # else the other handler says so, when the call has been let through
+            begin_call()
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        asked = self._asked.pop(run_id, {})
+        first = next((generations[0] for generations in response.generations if generations), None)
+        message = first.message if isinstance(first, ChatGeneration) else None
+        fresh = bool(response.llm_output)
+        answer = answer_of(message, fresh=fresh, asked=asked) if isinstance(message, AIMessage) else Answer(known=False)
+        end_call(answer)
+        _end(run_id, answer, None)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._asked.pop(run_id, None)
+        end_call(None)
+        _end(run_id, None, error)
+
+
+class _Waits(BaseCallbackHandler):
+    """Lets calls wait where an event loop runs.
+
+    Of a chat model's handlers LangChain awaits those last that are not inline, and leaves none of them behind when one is
+    cancelled. Of an LLM's it awaits only those that are inline.
+
+    Blocking code may run on an event loop, too, and so block it. Then LangChain runs the coroutine in another thread, on a loop
+    of its own, while the code waits; there the call waits blocking, since that lends no slots to what could not run.
+
+    Args:
+        llms: Whether it is for LLMs, and not for chat models.
+    """
+
+    raise_error = True
+
+    def __init__(self, *, llms: bool) -> None:
+        self.run_inline = llms
+        self._llms = llms
+        self._asked = threading.local()
+
+    async def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        await self._begin(run_id, messages, kwargs)
+
+    async def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        await self._begin(run_id, prompts, kwargs)
+
+    async def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
+        here = cast("Gate", gate.get())
+        if self._asked.__dict__.get("loop") is asyncio.get_running_loop():
+            here.passed[run_id] = await here.enter_async(_characters(prompts, told))
+        else:
+            with suppress(Closed):  # LangChain would log it, and make the call all the same
+                here.passed[run_id] = here.enter(_characters(prompts, told))
+        begin_call()
+
+    def _has_nothing_to_do(self) -> bool:
+        """Whether no event loop runs, or nothing has to be passed: LangChain asks just before, and where the call is made."""
+        self._asked.loop = _running_loop()
+        return self._asked.loop is None or gate.get() is None
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        return self._llms or self._has_nothing_to_do()
+
+    @property
+    def ignore_llm(self) -> bool:
+        return not self._llms or self._has_nothing_to_do()
+
+    @property
+    def ignore_chain(self) -> bool:
+        return True
+
+    @property
+    def ignore_agent(self) -> bool:
+        return True
+
+    @property
+    def ignore_retriever(self) -> bool:
+        return True
+
+    @property
+    def ignore_retry(self) -> bool:
+        return True
+
+    @property
+    def ignore_custom_event(self) -> bool:
+        return True
+
+
+_MOST_OPEN = 100_000
+"""Calls whose beginning is remembered."""
+
+_SEES, _CHATS, _LLMS = _Sees(), _Waits(llms=False), _Waits(llms=True)  # one of each: LangChain adds none twice
+_seen: ContextVar[_Sees | None] = ContextVar("mahsm_langchain_handler", default=None)
+_chats: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_chats", default=None)
+_llms: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_llms", default=None)
+for _variable in (_seen, _chats, _llms):
+    register_configure_hook(_variable, inheritable=True)
+
+
+@contextmanager
+def chat_models_seen() -> Generator[None, None, None]:
+    """See the calls that are made in the block."""
+    token = _seen.set(_SEES)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+@contextmanager
+def gated(here: Gate) -> Generator[None, None, None]:
+    """Calls of models that are made in the block have to pass `here`."""
+    tokens = gate.set(here), _chats.set(_CHATS), _llms.set(_LLMS)
+    try:
+        yield
+    finally:
+        gate.reset(tokens[0])
+        _chats.reset(tokens[1])
+        _llms.reset(tokens[2])
+
+
+def _end(run_id: UUID, answer: Answer | None, error: BaseException | None) -> None:
+    here = gate.get()
+    passed = None if here is None else here.passed.pop(run_id, None)
+    if passed is not None:
+        passed.end(answer, error)
+
+
+def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:
+    """What an answer took; it is `fresh` if it brings what only a provider says.
+
+    LangChain's cache marks its hits by a cost of 0. It does so on the very object that an equal call may be about to report.
+
+    Args:
+        message: The answer.
+        fresh: Whether it brings what only a provider says.
+        asked: What LangChain says of the model that is called.
+    """
+    usage: dict[str, Any] = {**(message.usage_metadata or {})}
+    inputs: dict[str, Any] = usage.get("input_token_details") or {}
+    outputs: dict[str, Any] = usage.get("output_token_details") or {}
+    said = message.response_metadata
+    names = [str(said.get(key) or "") for key in ("model_name", "model")] + [str(asked.get("ls_model_name") or "")]
+    provider = str(asked.get("ls_provider") or said.get("model_provider") or "")
+    return Answer(
+        model=next(filter(None, names), ""),
+        input_tokens=usage.get("input_tokens", 0),
+        output_tokens=usage.get("output_tokens", 0),
+        usd=price_of(provider, tuple(names), usage) if usage else None,
+        cached=usage.get("total_cost") == 0 and not fresh,
+        known=bool(usage),
+        cache_read_tokens=inputs.get("cache_read", 0),
+        cache_creation_tokens=inputs.get("cache_creation", 0),
+        reasoning_tokens=outputs.get("reasoning", 0),
+    )
+
+
+def _characters(prompts: Sequence[Any], told: dict[str, Any]) -> int:
+    """The length of a prompt, or of messages and of the tools that the model is told of."""
+    options: dict[str, Any] = told.get("invocation_params") or {}
+    return len(str(options.get("tools") or "")) + sum(map(_length, prompts))
+
+
+def _length(prompt: str | list[BaseMessage]) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(message.text) + len(str(getattr(message, "tool_calls", None) or "")) for message in prompt)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of LangChain's log says something: what our handlers raise comes out, too."""
+    return not (isinstance(record.args, tuple) and record.args and record.args[0] in (_Sees.__name__, _Waits.__name__))
+
+
+logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_news)

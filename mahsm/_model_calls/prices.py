@@ -1,0 +1,123 @@
+"""Prices of models whose clients do not say what a call costs: from the table of prices that LiteLLM brings along.
+
+DSPy prices its calls by the same table. It is read as a file, once, when the first answer needs a price: importing what it
+belongs to takes seconds, and may ask the network.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mahsm._common import reported
+
+_TABLE = "model_prices_and_context_window_backup.json"
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "amazon_bedrock": ("bedrock", "bedrock_converse"),
+    "azure_openai": ("azure",),
+    "bedrock_converse": ("bedrock_converse", "bedrock"),
+    "fireworks": ("fireworks_ai",),
+    "google_anthropic_vertex": ("vertex_ai",),
+    "google_genai": ("gemini",),
+    "google_vertexai": ("vertex_ai", "gemini"),
+    "mistralai": ("mistral",),
+    "together": ("together_ai",),
+}
+"""What the table calls LangChain's providers, where that differs."""
+
+_INPUTS = {
+    "cache_read": "cache_read_input_token_cost",
+    "cache_creation": "cache_creation_input_token_cost",
+    "ephemeral_5m_input_tokens": "cache_creation_input_token_cost",
+    "ephemeral_1h_input_tokens": "cache_creation_input_token_cost_above_1hr",
+    "audio": "input_cost_per_audio_token",
+}
+_OUTPUTS = {"reasoning": "output_cost_per_reasoning_token", "audio": "output_cost_per_audio_token"}
+_TIERS = ("flex", "priority")
+
+
+def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -> float | None:
+    """Return what a call costs in US dollars, or None if nobody knows.
+
+    Args:
+        provider: The provider, as LangChain calls it.
+        models: Names of the model: the first one that has a price counts.
+        usage: LangChain's `usage_metadata`, with the details of its tokens.
+
+    Example:
+        >>> usage = {"input_tokens": 1000, "output_tokens": 100, "input_token_details": {"cache_read": 600}}
+        >>> price_of("openai", ("gpt-4o-mini",), usage)
+        0.000165
+        >>> price_of("openai", ("homemade",), usage)
+    """
+    entry = next((found for model in models if model and (found := _entry(provider, model))), None)
+    if entry is None:
+        return None
+    total = reported(usage.get("input_tokens")) or 0.0
+    tier, long = _tier(usage), _long(entry, total)
+    parts = [
+        *_parts(total, usage.get("input_token_details"), "input_cost_per_token", _INPUTS),
+        *_parts(usage.get("output_tokens"), usage.get("output_token_details"), "output_cost_per_token", _OUTPUTS),
+    ]
+    usd = 0.0
+    for tokens, own, plain in parts:
+        rates = (entry.get(own + long + tier), entry.get(plain + long + tier))
+        rate = next((rate for rate in rates if rate is not None), None)
+        if tokens < 0 or (tokens and rate is None):
+            return None
+        usd += tokens * (rate or 0.0)
+    return round(usd, 12)
+
+
+def _parts(total: Any, details: Any, plain: str, kinds: Mapping[str, str]) -> Iterator[tuple[float, str, str]]:
+    """Tokens of each kind, the price they have, and the one that they have if they have none of their own."""
+    left, given = reported(total) or 0.0, dict[str, Any](details or {})
+    for name, count in given.items():
+        own = kinds.get(name.partition("_")[2] if name.startswith(_TIERS) else name)
+        if own is not None and (tokens := reported(count) or 0.0):
+            left -= tokens
+            yield tokens, own, own if own.endswith("_1hr") else plain  # what is kept for longer is never cheaper
+    yield left, plain, plain
+
+
+def _tier(usage: Mapping[str, Any]) -> str:
+    """The suffix of the prices of the tier that answered."""
+    details: Mapping[str, Any] = usage.get("input_token_details") or {}
+    return next((f"_{tier}" for tier in _TIERS if any(name.startswith(tier) for name in details)), "")
+
+
+def _long(entry: Mapping[str, float], tokens: float) -> str:
+    """The suffix of the prices of so long a prompt."""
+    found = (re.fullmatch(r"input_cost_per_token_above_(\d+)k_tokens", name) for name in entry)
+    passed = [int(match[1]) for match in found if match and tokens > 1000 * int(match[1])]
+    return f"_above_{max(passed)}k_tokens" if passed else ""
+
+
+def _entry(provider: str, model: str) -> Mapping[str, float] | None:
+    for name in _NAMES.get(provider, (provider,)):
+        for key in (f"{name}/{model}", model):
+            of, prices = _table().get(key, ("", {}))
+            if prices and (key != model or of == name or of.startswith(f"{name}-")):  # as vertex_ai-language-models
+                return prices
+    return None
+
+
+@cache
+def _table() -> dict[str, tuple[str, dict[str, float]]]:
+    """From a model's name to its provider and what a token of each kind costs."""
+    spec = find_spec("litellm")
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0]) / _TABLE if folders else None
+    if path is None or not path.is_file():
+        return {}
+    entries: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
+    return {model: (str(entry.get("litellm_provider", "")), _costs(entry)) for model, entry in entries.items()}
+
+
+def _costs(entry: Mapping[str, Any]) -> dict[str, float]:
+    given = {name: reported(value) for name, value in entry.items() if "cost" in name and "token" in name}
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,146 @@
+"""Compiling functions of a state, once for each structure and shape of what goes in, and computing with them."""
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mahsm._numeric.compiled import Compiled
+from mahsm._numeric.compiles import Compiles
+from mahsm._numeric.devices import Placement, x64_pinned
+from mahsm._numeric.inputs import Inputs, Reader
+from mahsm._numeric.modules import Modules
+from mahsm._numeric.outputs import begin_fetching, converter
+from mahsm._numeric.ragged import check_padding, cut
+from mahsm._numeric.spec import JitSpec
+from mahsm._numeric.storms import Storms
+from mahsm._numeric.untyped_jax import jax
+from mahsm._numeric.values import Leaf
+
+_MOST_STRUCTURES = 256
+"""Structures of inputs that are kept compiled; beyond it, the least recently used one is dropped."""
+
+_MOST_SHAPES = 256
+"""Shapes of one structure that are kept compiled; beyond it, the structure begins anew."""
+
+
+_SHORT = 0.001
+"""Seconds that an event loop can wait; a thread takes half of it to begin, on a busy machine."""
+
+_config: Any = jax.config
+
+
+class Compiler:
+    """Compiles the functions of a `jit_edge`, keeps what was compiled, and computes with it. Safe in threads.
+
+    Args:
+        spec: What is compiled.
+    """
+
+    def __init__(self, spec: JitSpec) -> None:
+        self.spec = spec
+        self.placement = Placement(spec)
+        self.reader = Reader(spec, self.placement.devices)
+        self.modules = Modules(spec, self.placement)
+        self.compiles = Compiles(spec.identifier)
+        self._storms = Storms(spec)
+        self.convert = converter(spec.name, spec.output)
+        self.is_far = self.placement.is_far and spec.output != "jax"
+        self._x64 = spec.x64
+        self._waits = spec.output != "jax"
+        self._kept: dict[Any, Compiled] = {}
+        self._uses = itertools.count(1)
+        self._lock = threading.RLock()
+
+    def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What the functions write."""
+        return self.call(self.reader.read(state))
+
+    def call(self, inputs: Inputs) -> dict[str, Any]:
+        """The same, of a state that has been read."""
+        compiled = self.prepared(inputs)
+        leaves = inputs.leaves if self._waits else own(inputs.leaves)
+        outputs = self.computed(compiled, leaves)
+        if self.spec.ragged:
+            return self._without_padding(compiled, inputs, outputs)
+        convert = self.convert
+        if self.is_far:
+            begin_fetching(outputs)
+        return {key: convert(value) for key, value in outputs.items()}
+
+    def computed(self, compiled: Compiled, leaves: Sequence[Leaf], *, call: bool = True) -> Any:
+        """What comes out for these leaves, on its device. Unless it is only to check something, it counts as a call."""
+        if _config.jax_enable_x64 is self._x64:
+            outputs = compiled.run(self.modules.resident, leaves)
+        else:
+            with jax.enable_x64(self._x64):
+                outputs = compiled.run(self.modules.resident, leaves)
+        compiled.used = next(self._uses)
+        if (new := self.compiles.count(call=call)) and call:
+            self._compiled_anew(compiled, new, leaves)
+        return outputs
+
+    def _compiled_anew(self, compiled: Compiled, new: int, leaves: Sequence[Leaf]) -> None:
+        compiled.compiles += new
+        if compiled.compiles > _MOST_SHAPES:
+            with self._lock:
+                self._kept = {key: each for key, each in self._kept.items() if each is not compiled}
+        self._storms.note(new, self.compiles.stats.calls, compiled.parts, compiled.batched, leaves)
+
+    def known(self, inputs: Inputs) -> Compiled | None:
+        """What is compiled for inputs like these, if anything is."""
+        return self._kept.get(inputs.parts)
+
+    def prepared(self, inputs: Inputs) -> Compiled:
+        """What is compiled for inputs like these, now if not before."""
+        if (compiled := self._kept.get(inputs.parts)) is not None:
+            return compiled
+        places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)
+        return self.compiled(inputs.parts, lambda: Compiled(self.spec, self.modules, inputs.parts, None, places), inputs.leaves)
+
+    def compiled(self, key: Any, make: Callable[[], Compiled], leaves: Sequence[Leaf]) -> Compiled:
+        """What is compiled for a structure, or a new one that has been traced."""
+        with self._lock:
+            if key not in self._kept:
+                made = make()
+                with x64_pinned(self.spec.x64):
+                    made.check(leaves)
+                made.used = next(self._uses)
+                if len(self._kept) >= _MOST_STRUCTURES:
+                    del self._kept[min(self._kept, key=lambda each: self._kept[each].used)]
+                self._kept[key] = made
+            return self._kept[key]
+
+    def _without_padding(self, compiled: Compiled, inputs: Inputs, outputs: Any) -> dict[str, Any]:
+        with x64_pinned(self.spec.x64):
+            axes = compiled.axes(self.reader, inputs)
+            found = _cut_all(outputs, axes, inputs.length)
+            if compiled.is_unchecked(inputs):
+                for fill in OTHER_FILLS:
+                    again = self.computed(compiled, self.reader.refilled(inputs, fill), call=False)
+                    check_padding(self.spec.name, found, _cut_all(again, axes, inputs.length), exactly=True)
+                compiled.checked(inputs)
+            if not compiled.size_checked and not self.spec.seeds:  # draws of other shapes are other draws
+                count, *both = self.reader.first_rows(inputs)
+                one, two = (_cut_all(self.computed(compiled, leaves, call=False), axes, count) for leaves in both)
+                check_padding(self.spec.name, one, two, exactly=False)
+                compiled.size_checked = True
+        return {key: self.convert(value) for key, value in found.items()}
+
+
+OTHER_FILLS = (7, -7)
+"""What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore it."""
+
+
+def own(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them may change them."""
+    return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+
+
+def _cut_all(outputs: Any, axes: Any, length: int) -> Any:
+    def cut_one(array: Any, where: tuple[int, ...]) -> Any:
+        return cut(np.asarray(array), where, length)
+
+    return jax.tree.map(cut_one, outputs, axes)

@@ -1,0 +1,82 @@
+"""What comes out: arrays as a checkpointer can store them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from mahsm._common import shown
+from mahsm._numeric.spec import Output
+from mahsm.errors import JitError
+
+
+def converter(name: str, output: Output) -> Callable[[Any], Any]:
+    """From one output of a function to what the state gets.
+
+    Args:
+        name: Whose output it is.
+        output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and numbers; "jax": as
+            it is, computed or not.
+    """
+    if output == "jax":
+        return _as_it_is
+    return partial(_walk, _listed if output == "python" else plain, name)
+
+
+_USUAL = frozenset(np.dtype(name) for name in ("float32", "int32", "bool", "float64", "int64"))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def begin_fetching(outputs: Any) -> None:
+    """Let all outputs be copied from their device at the same time. `jax.device_get` does so too, and copies once more."""
+    from mahsm._numeric.untyped_jax import jax
+
+    for leaf in jax.tree.leaves(outputs):
+        leaf.copy_to_host_async()
+
+
+def plain(value: Any, name: str) -> Any:
+    """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
+    try:
+        array: Any = np.asarray(value)
+    except TypeError:  # a key for random numbers
+        raise _no_numbers(value, name) from None
+    if array.dtype not in _USUAL:
+        array = _known(array, value, name)
+    return array if array.ndim else array.item()
+
+
+def _listed(value: Any, name: str) -> Any:
+    found = plain(value, name)
+    return found.tolist() if isinstance(found, np.ndarray) else found
+
+
+def _known(array: Any, value: Any, name: str) -> Any:
+    if array.dtype.kind in "biufc":
+        return array
+    if array.dtype.type.__module__ == "ml_dtypes" and array.dtype.name.startswith(("bfloat", "float")):
+        return array.astype(np.float32)  # no checkpointer knows these
+    raise _no_numbers(value, name)
+
+
+def _no_numbers(value: Any, name: str) -> JitError:
+    return JitError(f"{name}: the function returned {shown(value)}; expected arrays of numbers or booleans.")
+
+
+def _walk(leaf: Callable[[Any, str], Any], name: str, value: Any) -> Any:
+    if hasattr(value, "dtype"):
+        return leaf(value, name)
+    if type(value) is dict:
+        return {key: _walk(leaf, name, entry) for key, entry in cast("dict[Any, Any]", value).items()}
+    if type(value) in (list, tuple):
+        return type(value)(_walk(leaf, name, entry) for entry in value)
+    if value is None or isinstance(value, int | float | complex):  # numbers, where JAX is not installed
+        return value
+    raise JitError(
+        f"{name}: the function returned {shown(value)}, of type {type(value).__name__}, which a checkpointer cannot store; "
+        "expected arrays, or a dict, list or tuple of them. Return its arrays in a dict, or pass output='jax'."
+    )

@@ -1,0 +1,154 @@
+"""What is compiled: one function after the other, on keys of a state."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+from mahsm._common import cached
+
+Output: TypeAlias = Literal["numpy", "python", "jax"]
+
+BATCH = "batch"
+"""What `shard` is, if the items of a batch are spread over a mesh."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One function, and the keys that it reads and writes.
+
+    Attributes:
+        name: What it is called in errors.
+        fn: The function, or a module that can be called.
+        arguments: The state keys of its arguments; by the names of its parameters, if they were given.
+        out_keys: The state keys that it writes.
+        single: Whether it gives the value of its one out key, and not one value for each key.
+        ragged: Those of its arguments whose first axis varies.
+        takes_mask: Whether it takes `mask`, which says what is no padding.
+        seed_key: State key of the seed that its `key` is made of.
+        named_key: Whether its `key` is also made of its name, so that steps with one seed draw different numbers.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    arguments: Sequence[str] | Mapping[str, str]
+    out_keys: tuple[str, ...]
+    single: bool
+    ragged: frozenset[str] = frozenset()
+    takes_mask: bool = False
+    seed_key: str | None = None
+    named_key: bool = True
+
+    @property
+    def in_keys(self) -> tuple[str, ...]:
+        """The state keys of its arguments."""
+        return tuple(self.arguments.values() if isinstance(self.arguments, Mapping) else self.arguments)
+
+    def run(self, fn: Callable[..., Any], values: Mapping[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a function in the place of this one's; what it writes."""
+        if isinstance(self.arguments, Mapping):
+            given = fn(**{parameter: values[key] for parameter, key in self.arguments.items()}, **special)
+        else:
+            given = fn(*[values[key] for key in self.arguments], **special)
+        if self.single:
+            return {self.out_keys[0]: given}
+        kind = cast("type[Any]", type(given))
+        if kind is dict and all(key in given for key in self.out_keys):
+            return {key: given[key] for key in self.out_keys}
+        if kind in (tuple, list) and len(given) == len(self.out_keys):
+            return dict(zip(self.out_keys, given, strict=True))
+        raise TypeError(
+            f"{self.name}: the function returned {_kind(given)}; expected {len(self.out_keys)} values, for the keys "
+            f"{', '.join(map(repr, self.out_keys))}: a tuple in this order, or a dict with these keys."
+        )
+
+
+@dataclass(frozen=True)
+class JitSpec:
+    """The arguments of a `jit_edge`, checked, or of several that are fused.
+
+    Attributes:
+        name: The edge's name.
+        steps: What runs, in this order.
+        keep: The state keys that come out.
+        static_keys: State keys whose values a compilation is made for.
+        device: Where it runs: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for JAX's default.
+        shard: State key, or field of a module, whose first axis is spread over the mesh; or "batch".
+        x64: Whether numbers keep 64 bits.
+        output: What arrays become.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    keep: tuple[str, ...]
+    static_keys: frozenset[str] = frozenset()
+    device: Any = None
+    shard: str | None = None
+    x64: bool = False
+    output: Output = "numpy"
+
+    @cached
+    def identifier(self) -> str:
+        """The name as JAX and XLA show it."""
+        return "".join(char if char.isalnum() else "_" for char in self.name)
+
+    @cached
+    def reads(self) -> tuple[str, ...]:
+        """The state keys of arguments, without those that a step before writes."""
+        return tuple(dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written))
+
+    @property
+    def shards_batch(self) -> bool:
+        """Whether the items of a batch are spread over the mesh."""
+        return self.shard == BATCH and BATCH not in self.reads
+
+    @cached
+    def ragged(self) -> frozenset[str]:
+        """Those of them whose first axis varies."""
+        return frozenset(key for step, written in self._each() for key in step.ragged if key not in written)
+
+    @cached
+    def seeds(self) -> tuple[str, ...]:
+        """The state keys of seeds."""
+        return tuple(dict.fromkeys(step.seed_key for step in self.steps if step.seed_key is not None))
+
+    def _each(self) -> list[tuple[Step, frozenset[str]]]:
+        """Each step, and what those before it write."""
+        found: list[tuple[Step, frozenset[str]]] = []
+        written: frozenset[str] = frozenset()
+        for step in self.steps:
+            found.append((step, written))
+            written |= frozenset(step.out_keys)
+        return found
+
+    def run(self, fns: Sequence[Callable[..., Any]], values: Mapping[str, Any], mask: Any, keys: Mapping[str, Any]) -> Any:
+        """Run the steps, with these functions in place of theirs.
+
+        Args:
+            fns: One for each step.
+            values: The values of `reads`.
+            mask: What is no padding, if a key is ragged.
+            keys: A key for random numbers for each of `seeds`.
+
+        Returns:
+            The values of `keep`.
+        """
+        known = dict(values)
+        for step, fn in zip(self.steps, fns, strict=True):
+            special: dict[str, Any] = {"mask": mask} if step.takes_mask else {}
+            if step.seed_key is not None:
+                key = keys[step.seed_key]
+                special["key"] = _folded(key, step.name) if step.named_key else key
+            known |= step.run(fn, known, special)
+        return {key: known[key] for key in self.keep}
+
+
+def _folded(key: Any, name: str) -> Any:
+    """A step's own key, so that two that read one seed draw different numbers, also if they are fused."""
+    from mahsm._numeric.untyped_jax import jax
+
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if hasattr(value, "__len__") else "")

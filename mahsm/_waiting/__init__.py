@@ -1,0 +1,60 @@
+"""How work begins, waits in line, and stops, in tasks and in threads.
+
+- `turns`        waiting until one is woken, from any thread
+- `slots`        a semaphore that serves in order
+- `stops`        one call that reaches everything that is to stop; why it was
+- `left_behind`  calls that nobody waits for any more
+- `tasks`        the only file that makes threads and event loops
+"""
+
+from mahsm._waiting import left_behind as left_behind
+from mahsm._waiting import tasks as tasks
+from mahsm._waiting.left_behind import LeftBehind as LeftBehind
+from mahsm._waiting.left_behind import OwnCall as OwnCall
+from mahsm._waiting.slots import Closed as Closed
+from mahsm._waiting.slots import Order as Order
+from mahsm._waiting.slots import Slots as Slots
+from mahsm._waiting.slots import acquire_all as acquire_all
+from mahsm._waiting.slots import acquire_all_async as acquire_all_async
+from mahsm._waiting.slots import release_all as release_all
+from mahsm._waiting.slots import try_acquire_all as try_acquire_all
+from mahsm._waiting.stops import Decided as Decided
+from mahsm._waiting.stops import Outrun as Outrun
+from mahsm._waiting.stops import Stops as Stops
+from mahsm._waiting.stops import may_be_stopped as may_be_stopped
+from mahsm._waiting.stops import reason_here as reason_here
+from mahsm._waiting.stops import word_of as word_of
+from mahsm._waiting.tasks import is_cancelled_here as is_cancelled_here
+from mahsm._waiting.tasks import unstoppable as unstoppable
+from mahsm._waiting.turns import Latch as Latch
+from mahsm._waiting.turns import Stoppable as Stoppable
+from mahsm._waiting.turns import TaskTurn as TaskTurn
+from mahsm._waiting.turns import ThreadTurn as ThreadTurn
+from mahsm._waiting.turns import Turn as Turn
+
+__all__ = [
+    "Closed",
+    "Decided",
+    "Latch",
+    "LeftBehind",
+    "Order",
+    "Outrun",
+    "OwnCall",
+    "Slots",
+    "Stoppable",
+    "Stops",
+    "TaskTurn",
+    "ThreadTurn",
+    "Turn",
+    "acquire_all",
+    "acquire_all_async",
+    "is_cancelled_here",
+    "left_behind",
+    "may_be_stopped",
+    "reason_here",
+    "release_all",
+    "tasks",
+    "try_acquire_all",
+    "unstoppable",
+    "word_of",
+]

@@ -1,0 +1,205 @@
+"""`JitEdge`: a numeric function between state keys, compiled."""
+
+import asyncio
+import threading
+import warnings
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from mahsm import _spans
+from mahsm._common import as_dict
+from mahsm._numeric import JitSpec, JitStats
+from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._shared.edge import Edge
+from mahsm.errors import EdgeError
+
+if TYPE_CHECKING:
+    from mahsm._numeric import EagerProgram, Program
+
+INSTALL = "pip install 'mahsm[jax]'"
+
+
+class JitEdge(Edge):
+    """A numeric function between state keys, compiled. Made by `jit_edge` and `fuse`.
+
+    It computes at once where it is called: its subgraph is what drawings show, and is not run, since a step of LangGraph
+    takes fifty times as long as a small function.
+    """
+
+    def __init__(self, spec: JitSpec) -> None:
+        super().__init__(
+            self._run,
+            self._run_async,
+            name=spec.name,
+            graph=drawn_steps(spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False),
+            reads=[*spec.reads, *spec.seeds],
+            writes=spec.keep,
+            inside={},
+        )
+        self.spec = spec
+        self._program: Program | EagerProgram | None = None
+        self._lock = threading.Lock()
+        if not has_jax():
+            _check_without_jax(spec)
+            warnings.warn(
+                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called with NumPy's arrays. "
+                f"{INSTALL} to compile it.",
+                stacklevel=3,
+            )
+
+    @property
+    def program(self) -> "Program | EagerProgram":
+        """What computes; made when it is first asked for, so that building a graph does not start JAX."""
+        if self._program is None:
+            with self._lock:
+                if self._program is None:
+                    self._program = _program(self.spec)
+        return self._program
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Compute, and give back the update."""
+        program = self._program or self.program
+        state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
+        if _spans.tracer() is None:
+            return program(state)
+        return self._computed(program, state, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The same; in a thread, unless it is known to be short."""
+        state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
+        program = self._program
+        if program is None or not program.is_short(state):
+            return await asyncio.to_thread(lambda: self._computed(self.program, state, config))
+        return self._computed(program, state, config)
+
+    def _computed(self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None) -> Any:
+        tracer = _spans.tracer()
+        if tracer is None:
+            return program.timed(state)
+        with tracer.edge("jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}) as span:
+            before = program.stats
+            update = program.timed(state)
+            span.note(program.stats.facts(before))
+            span.show(update)
+            return update
+
+    def _run(self, state: Any, config: RunnableConfig) -> Any:
+        return self.invoke(state, config)
+
+    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
+        return await self.ainvoke(state, config)
+
+    def warmup(self, *states: Any) -> None:
+        """Compile for states like these, without computing.
+
+        Args:
+            *states: Example states; a `jax.ShapeDtypeStruct` may stand for an array.
+
+        Raises:
+            JitError: if the function cannot be compiled.
+            StateError: for values that it cannot be compiled for.
+            EdgeError: if the device is not there.
+
+        Example:
+            >>> import numpy as np
+            >>> from mahsm import jit_edge
+            >>> edge = jit_edge(lambda x: x * 2, in_keys=["x"], out_key="y")
+            >>> edge.warmup({"x": np.zeros(3)})
+            >>> edge.stats.compiles
+            1
+        """
+        for state in states:
+            self.program.warmup(as_dict(state))
+
+    @property
+    def stats(self) -> JitStats:
+        """Calls, compilations, and the milliseconds that those took, so far and in this process."""
+        return JitStats() if self._program is None else self._program.stats
+
+    def replace(self, module: Any, *, step: str | None = None) -> None:
+        """Swap the arrays of the module that the edge computes with, without compiling again.
+
+        Args:
+            module: A module of the same class, with the same static fields and arrays of the same shapes.
+            step: Of a fused edge: the name of the edge whose module it is.
+
+        Raises:
+            EdgeError: if it does not fit.
+
+        Example:
+            >>> import equinox as eqx, jax
+            >>> from mahsm import jit_edge
+            >>> class Scale(eqx.Module):
+            ...     by: jax.Array
+            ...     def __call__(self, x):
+            ...         return x * self.by
+            >>> edge = jit_edge(Scale(jax.numpy.array(2.0)), in_keys=["x"], out_key="y")
+            >>> edge.invoke({"x": 3.0})
+            {'y': 6.0}
+            >>> edge.replace(Scale(jax.numpy.array(10.0)))
+            >>> edge.invoke({"x": 3.0}), edge.stats.compiles
+            ({'y': 30.0}, 1)
+        """
+        names = [each.name for each in self.spec.steps]
+        if step is None and len(names) > 1:
+            raise EdgeError(
+                f"{self.name}: replace has to know which of its edges is meant; pass step= one of {', '.join(names)}."
+            )
+        if step is not None and step not in names:
+            raise EdgeError(f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}.")
+        self.program.replace(0 if step is None else names.index(step), module)
+
+
+def has_jax() -> bool:
+    """Whether JAX is installed."""
+    return find_spec("jax") is not None
+
+
+def _program(spec: JitSpec) -> "Program | EagerProgram":
+    if has_jax():
+        from mahsm._numeric import Program
+
+        return Program(spec)
+    from mahsm._numeric import EagerProgram
+
+    return EagerProgram(spec)
+
+
+def _check_without_jax(spec: JitSpec) -> None:
+    wanted = {
+        "device=": spec.device is not None,
+        "seed_key=": bool(spec.seeds),
+        "output='jax'": spec.output == "jax",
+    }
+    for argument, given in wanted.items():
+        if given:
+            raise ImportError(f"{spec.name}: {argument} needs JAX, which is not installed: {INSTALL}")
+
+
+class _Work(TypedDict):
+    """State of the subgraph, which is drawn and not run."""
+
+    done: None
+
+
+def drawn_steps(name: str, spec: JitSpec, labels: tuple[str, str], *, many: bool) -> Compiled:
+    """A graph of the steps, which is drawn and not run; with what goes in and comes out, of one state or of many."""
+
+    def node(_: Any, config: RunnableConfig) -> Any:
+        raise EdgeError(f"{name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
+
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+    names = [step.name for step in spec.steps]
+    for step in names:
+        builder.add_node(step, cast("Any", node))
+    for start, end in pairwise([START, *names, END]):
+        builder.add_edge(start, end)
+    first, last = arrow(START, names[0], labels[0], many=many), arrow(names[-1], END, labels[1], many=many)
+    arrows = [first, *(arrow(start, end) for start, end in pairwise(names)), last]
+    return drawn_as(DrawnGraph, builder.compile(name=name), arrows=arrows)

@@ -1,0 +1,179 @@
+"""`Branch`: one of several things that `parallel` runs, and what it depends on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langgraph.types import RetryPolicy
+
+from mahsm._common import check, shown
+from mahsm.edges._shared.edge import Edge
+from mahsm.errors import EdgeError, NodeError
+from mahsm.limits import RateLimit
+from mahsm.limits._internal import resolved
+from mahsm.nodes._internal import Target, as_target, single_try
+from mahsm.policies import Hedge, Retry
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch of `parallel`, with what it depends on and how it is tried.
+
+    DSPy nodes, edges, and functions whose parameter or result is annotated with a TypedDict, a dataclass or a pydantic model
+    say themselves what they read and write.
+
+    Args:
+        target: What to call with the state: whatever a `vmap` takes.
+        name: Node name; by default the target's, or `branch_` and its place from 0 for a graph without a name. Such a graph
+            takes the branch's name.
+        reads: State keys that it reads. With `scheduler="wave"` it runs after those who write them.
+        writes: State keys that it writes.
+        after: Names of branches that it runs after, whatever they write.
+        inherit: What of the state its target sees besides the keys that it `reads`: all (True), nothing (False), or these keys.
+        retry: Try it again: a `Retry`, or LangGraph's `RetryPolicy`.
+        timeout: Seconds that one attempt may take, > 0.
+        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
+
+    Example:
+        >>> from mahsm import Branch, parallel
+        >>> draft = Branch(lambda state: {"draft": state["topic"].upper()}, name="draft", writes=["draft"])
+        >>> praise = Branch(lambda state: {"final": state["draft"] + "!"}, name="praise", reads=["draft"])
+        >>> parallel([praise, draft], scheduler="wave").invoke({"topic": "buckets"})
+        {'draft': 'BUCKETS', 'final': 'BUCKETS!'}
+    """
+
+    target: Any
+    name: str | None = None
+    reads: Sequence[str] | None = None
+    writes: Sequence[str] | None = None
+    after: str | Sequence[str] = ()
+    inherit: bool | Sequence[str] = True
+    retry: Retry | RetryPolicy | None = None
+    timeout: float | None = None
+    rate_limit: "RateLimit | Mapping[str, Any] | str | None" = None
+
+
+Branches: TypeAlias = Sequence[Any] | Mapping[str, Any]
+"""Targets and `Branch`es: a list, or by name."""
+
+
+@dataclass(frozen=True)
+class BranchSpec:
+    """A branch, checked, with its target made ready.
+
+    Attributes:
+        position: Its place in the list, from 0.
+        name: Its node name.
+        target: What is called.
+        needs: State keys that it says that it reads.
+        reads: Those and the ones that its target is known to read.
+        writes: State keys that it is known to write.
+        promises: Those of them that it says that it writes.
+        after: Names of branches that it runs after.
+        seen: State keys that its target sees; None for all.
+        retry: How it is tried again.
+        timeout: Seconds for each attempt.
+        rate_limit: What the provider allows.
+        deadline: Seconds for the whole edge.
+        hedge: None.
+    """
+
+    position: int
+    name: str
+    target: Target
+    needs: frozenset[str]
+    reads: frozenset[str]
+    writes: frozenset[str]
+    promises: frozenset[str]
+    after: tuple[str, ...]
+    seen: frozenset[str] | None
+    retry: Retry | None
+    timeout: float | None
+    rate_limit: RateLimit | str | None
+    deadline: float | None
+    hedge: Hedge | None = None
+
+
+def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[BranchSpec]:
+    """Check branches, and make their targets ready.
+
+    Raises:
+        EdgeError: for what cannot be a list of branches, a name that is taken or cannot be one, and wrong arguments.
+    """
+    if isinstance(branches, Mapping):
+        named = list(branches.items())
+    elif isinstance(branches, Sequence) and not isinstance(branches, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        named = [(None, branch) for branch in branches]
+    else:
+        raise EdgeError(f"{edge}: branches={shown(branches)}; expected a list of targets, or {{name: target}}.")
+    if not named:
+        raise EdgeError(f"{edge}: there are no branches; expected at least one.")
+    specs: list[BranchSpec] = []
+    taken: set[str] = set()
+    for name, given in named:
+        branch = given if isinstance(given, Branch) else Branch(given)
+        if name is not None and branch.name not in (None, name):
+            raise EdgeError(f"{edge}: the branch {name!r} is named {branch.name!r} too; expected one name. Leave name= out.")
+        specs.append(_spec(edge, len(specs), name or branch.name, branch, taken, deadline))
+        taken.add(specs[-1].name)
+    return specs
+
+
+def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set[str], deadline: float | None) -> BranchSpec:
+    target = as_target(
+        branch.target if branch.retry is None else single_try(branch.target), reader=f"{edge}, branch {position}"
+    ).named(name or f"branch_{position}")
+    label = f"{edge}, branch {name or target.name!r}"
+    if name is not None:
+        check.name(label, name)
+        if name in taken:
+            raise EdgeError(f"{edge}: two branches are named {name!r}; expected a name for each.")
+    check.seconds(label, "timeout", branch.timeout)
+    limit = None if branch.rate_limit is None else resolved(RateLimit.of(branch.rate_limit))
+    retry = branch.retry or (limit.retry_policy if isinstance(limit, RateLimit) else None)
+    needs, promises = _keys(label, "reads", branch.reads), _keys(label, "writes", branch.writes)
+    if target.item is not None:
+        raise NodeError(
+            f"{label}: the target {target.name} takes one {target.item}, and a branch is called with the state. Let it take "
+            "the state, as lambda state: f(state['key'])."
+        )
+    if isinstance(branch.target, Edge):
+        needs, promises = needs or branch.target.reads, promises or branch.target.writes
+    after = (branch.after,) if isinstance(branch.after, str) else tuple(branch.after)
+    reads = needs if branch.reads is not None else target.reads
+    inherited = check.inherit(label, branch.inherit, default=True)
+    if inherited is False and not reads:
+        raise EdgeError(
+            f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave inherit out."
+        )
+    return BranchSpec(
+        position=position,
+        name=name or _free(target.name, taken),
+        target=target,
+        needs=needs,
+        reads=reads,
+        writes=promises if branch.writes is not None else target.writes,
+        promises=promises,
+        after=after,
+        seen=None if inherited is True else reads | (inherited or frozenset()),
+        retry=None if retry is None else Retry.of(retry),
+        timeout=branch.timeout,
+        rate_limit=limit,
+        deadline=deadline,
+    )
+
+
+def _keys(label: str, argument: str, keys: Sequence[str] | None) -> frozenset[str]:
+    if isinstance(keys, str):
+        raise EdgeError(f"{label}: {argument}={keys!r} is one text; expected a list of state keys, as {argument}=[{keys!r}].")
+    for key in keys or ():
+        check.key(label, argument, key)
+    return frozenset(keys or ())
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free

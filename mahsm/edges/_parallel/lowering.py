@@ -1,0 +1,154 @@
+"""How a `parallel` becomes a LangGraph subgraph, and how that subgraph is run."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels import Topic
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
+from mahsm._common import State, Update, missing
+from mahsm._waiting import Slots, tasks
+from mahsm.edges._parallel.branch import BranchSpec
+from mahsm.edges._parallel.merge import branch_update
+from mahsm.edges._parallel.run import Outcome, ParallelRun
+from mahsm.edges._parallel.spec import ParallelSpec
+from mahsm.edges._shared.drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._shared.lowering import EdgeGraph
+from mahsm.errors import MissingKeyError
+from mahsm.nodes._internal import Node
+
+
+class _Work(TypedDict):
+    """State of the subgraph: what branches have done. The parent's state stays outside."""
+
+    done: Annotated[list[Outcome], Topic(list, accumulate=True)]
+
+
+class ParallelGraph(EdgeGraph[ParallelRun]):
+    """The subgraph of one `parallel`, with a node for each branch.
+
+    All nodes begin in one step, so that no step's end holds up a branch that could begin; who waits for whom is the run's
+    concern. LangGraph saves each as it ends, and after an interruption the run learns from the checkpoint what they gave.
+    """
+
+    def __init__(self, spec: ParallelSpec) -> None:
+        super().__init__(spec.name)
+        self.spec = spec
+
+    def _compile(self) -> Compiled:
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        for branch in self.spec.branches:
+            builder.add_node(branch.name, self._node(branch))
+            builder.add_edge(START, branch.name)
+        return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=_arrows(self.spec))
+
+    def _node(self, branch: BranchSpec) -> Node:
+        def run(_: Any, config: RunnableConfig) -> Any:
+            return {"done": self.running().branch(branch, config)}
+
+        async def run_async(_: Any, config: RunnableConfig) -> Any:
+            return {"done": await self.running().branch_async(branch, config)}
+
+        graph = branch.target.graph
+        return Node(run, run_async, name=branch.name, graphs=[graph] if graph else [])
+
+    # One run.
+
+    kind = "parallel"
+
+    @property
+    def deadline(self) -> float | None:
+        return self.spec.deadline
+
+    @property
+    def retries(self) -> bool:
+        return any(branch.retry is not None for branch in self.spec.branches)
+
+    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
+        self._check_reads(state)
+        return ParallelRun(self.spec, state, config, shared)
+
+    def _check_reads(self, state: State) -> None:
+        written = {key for branch in self.spec.branches for key in branch.writes}
+        for branch in self.spec.branches:
+            for key in sorted(branch.needs - written - state.keys()):
+                raise MissingKeyError(
+                    f"{self.spec.name}: the branch {branch.name!r} reads {key!r}, which no branch is known to write, and "
+                    f"{missing(state, key)} Write it before, or name who writes it with Branch(writes=[{key!r}])."
+                )
+
+    def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
+        return {**config, "max_concurrency": 100 + len(self.spec.branches), "recursion_limit": 10}
+
+    def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
+        if self._has_a_past(run):
+            run.know(_outcomes(self.graph.get_state(config)))
+
+    async def _prepare_async(self, run: ParallelRun, config: RunnableConfig) -> None:
+        if self._has_a_past(run):
+            run.know(_outcomes(await self.graph.aget_state(config)))
+
+    def _has_a_past(self, run: ParallelRun) -> bool:
+        return run.saved and any(self.spec.plan.waits.values())
+
+    def _shown(self, run: ParallelRun, node: str, done: list[Outcome]) -> State:
+        shown = {one["branch"]: {"error": one["error"]} if one["error"] else one["update"] or {} for one in done}
+        return shown.get(node, {}) if node else shown
+
+    def _update(self, run: ParallelRun, done: list[Any]) -> Update:
+        merged = self._merged(run, done)
+        if callable(merged):
+            merged = branch_update("merge", tasks.call(merged))
+        return self._with_errors(run, merged)
+
+    async def _finish(self, run: ParallelRun, done: list[Any]) -> Update:
+        merged = self._merged(run, done)
+        if callable(merged):
+            value = merged()
+            merged = branch_update("merge", await value if inspect.isawaitable(value) else value)
+        return self._with_errors(run, merged)
+
+    def _merged(self, run: ParallelRun, done: list[Outcome]) -> Update | Callable[[], Any]:
+        """One update; or a call of the user's `merge`, which is still to be made."""
+        run.know(done)
+        if self.spec.merge is None:
+            return self.spec.merger.update(run.state, run.updates(self.spec.plan.order))
+        updates = dict(run.updates([branch.name for branch in self.spec.branches]))
+        return partial(self.spec.merge, run.state, updates)
+
+    def _with_errors(self, run: ParallelRun, update: Any) -> Update:
+        if self.spec.errors_key is None:
+            return update
+        errors = [run.outcomes[branch.name]["error"] for branch in self.spec.branches]
+        found: State = {self.spec.errors_key: [error for error in errors if error is not None]}
+        if isinstance(update, Command):
+            pairs = cast("list[tuple[str, Any]]", update.update)
+            return Command(update=[*pairs, *found.items()])
+        return update | found
+
+
+def _arrows(spec: ParallelSpec) -> list[Arrow]:
+    """What a drawing shows: on what branches depend, and by which keys; dotted, what only is in the wave before."""
+    by_name = {branch.name: branch for branch in spec.branches}
+    between: list[Arrow] = []
+    for before, layer in pairwise([[], *spec.plan.layers]):
+        for name in layer:
+            needs = before if spec.scheduler == "sequential" else spec.plan.direct(name)
+            between += [arrow(need, name, ", ".join(sorted(by_name[need].writes & by_name[name].reads))) for need in needs]
+            if spec.scheduler == "wave" and spec.plan.ancestors[name].isdisjoint(before):
+                between += [arrow(other, name, many=True) for other in before]
+    begun, over = {edge.target for edge in between}, {edge.source for edge in between}
+    starts = [arrow(START, name) for name in by_name if name not in begun]
+    ends = [arrow(name, END) for name in by_name if name not in over]
+    return [*starts, *between, *ends]
+
+
+def _outcomes(snapshot: Any) -> list[Outcome]:
+    """What the finished tasks of a step that is not over have handed in; nothing, if that step has not begun."""
+    return [outcome for task in snapshot.tasks if task.result is not None for outcome in task.result.get("done", ())]

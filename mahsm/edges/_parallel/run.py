@@ -1,0 +1,226 @@
+"""One run of a `parallel` edge: each branch waits for its turn, and says what became of it."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from typing_extensions import TypedDict
+
+from mahsm._common import AsyncCall, State, SyncCall, add_note
+from mahsm._waiting import Closed, Latch, Slots, tasks
+from mahsm.edges._parallel.branch import BranchSpec
+from mahsm.edges._parallel.merge import branch_update
+from mahsm.edges._parallel.spec import ParallelSpec
+from mahsm.edges._shared.attempts import Attempts
+from mahsm.edges._shared.items import Item
+from mahsm.edges._shared.run import EdgeRun
+from mahsm.edges._shared.saving import ends_all
+from mahsm.errors import BranchSkipped
+from mahsm.nodes._internal import plain_update
+from mahsm.policies import ItemError
+from mahsm.policies._internal import item_error
+
+
+class Outcome(TypedDict):
+    """What became of a branch: an update, or an error."""
+
+    branch: str
+    update: State | None
+    error: ItemError | None
+
+
+class ParallelRun(EdgeRun):
+    """What the branches of one run share.
+
+    All of them begin at once, as tasks of LangGraph; each then waits in here for those that it depends on. So LangGraph
+    saves each one when it ends, and a slow one holds up nobody who does not need it.
+
+    Args:
+        spec: The specification.
+        state: The parent's state.
+        config: The config of the node that the edge is.
+        shared: The slots of the graph run.
+    """
+
+    def __init__(self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> None:
+        slots = spec.max_concurrency or len(spec.branches)
+        super().__init__(spec.name, state, config, shared, slots=slots, unsaved=slots + 2)
+        self.spec = spec
+        self.outcomes: dict[str, Outcome] = {}
+        self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
+        self._interrupted: set[str] = set()
+        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end_late) for branch in spec.branches}
+
+    @property
+    def threads(self) -> int:
+        return len(self.spec.branches)
+
+    def know(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn what branches have done before the run was cut short."""
+        for outcome in outcomes:
+            self._keep(outcome)
+
+    # A branch: the side for event loops and the side for threads.
+
+    async def branch_async(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
+        """Run a branch when its turn has come; what its task hands in."""
+        with self.break_off.running():
+            try:
+                for name in self._before(branch):
+                    await self._ends[name].wait_async(self.waits.stoppable)
+                if (outcome := self._without_running(branch)) is not None:
+                    return self._handed_in(outcome)
+                with set_config_context(self.item_config(config)) as context:
+                    item = context.run(self.item, branch.position)
+                    may_be_left = branch.timeout is not None or branch.deadline is not None
+                    call = context.run(partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left))
+                    found: list[Outcome] = []
+                    async with tasks.task_group() as group:
+                        group.create_task(self._run_async(branch, item, call, found), context=context)
+                if self.break_off.reason is not None and not found:
+                    raise Closed(self.break_off.reason)
+                return self._handed_in(found[0], item)
+            except (asyncio.CancelledError, GraphBubbleUp):
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                await self.fail_async(error)
+
+    def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
+        """The blocking twin of `branch_async`."""
+        with self.break_off.running():
+            try:
+                for name in self._before(branch):
+                    self._ends[name].wait(self.waits.stoppable)
+                if (outcome := self._without_running(branch)) is not None:
+                    return self._handed_in(outcome)
+                with set_config_context(self.item_config(config)) as context:
+                    item = context.run(self.item, branch.position)
+                    sync, async_ = context.run(self.bind, branch.target, branch.name)
+                    outcome = context.run(self._run, branch, item, sync or async_)
+                return self._handed_in(outcome, item)
+            except GraphBubbleUp:
+                raise
+            except BaseException as error:  # noqa: BLE001  it is raised last
+                self.fail(error)
+
+    async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall, found: list[Outcome]) -> None:
+        with self.stoppable_task(item):
+            try:
+                with self.part(branch.name, branch.position, len(self.spec.branches)):
+                    attempts = self._attempts[branch.name]
+                    update = await attempts.run_async(item, partial(self._state_of, branch), call)
+                found.append(self._succeeded(branch, update))
+            except asyncio.CancelledError as error:
+                if tasks.is_cancelled_here():
+                    raise
+                found.append(self._failed(branch, error, item))  # something it awaited was cancelled, the run was not
+            except BaseException as error:  # noqa: BLE001  the policy decides
+                found.append(self._ended_with(branch, error, item))
+
+    def _run(self, branch: BranchSpec, item: Item, call: SyncCall) -> Outcome:
+        try:
+            with self.part(branch.name, branch.position, len(self.spec.branches)):
+                update = self._attempts[branch.name].run(item, partial(self._state_of, branch), call)
+            return self._succeeded(branch, update)
+        except BaseException as error:  # noqa: BLE001  the policy decides
+            return self._ended_with(branch, error, item)
+
+    def _before(self, branch: BranchSpec) -> Iterable[str]:
+        """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome of a branch may
+        have been saved, and that of one before it lost.
+        """
+        return dict.fromkeys([*self.spec.plan.waits[branch.name], *self.spec.plan.sees[branch.name]])
+
+    def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
+        """What a task hands in of a branch; then those that wait for it may begin."""
+        if self.saving is not None:
+            self.saving.hand_in(outcome, int(item is not None and item.is_unsaved))
+        self._keep(outcome)
+        return [outcome]
+
+    def facts(self) -> dict[str, Any]:
+        ended = list(self.outcomes.values())
+        succeeded = sum(outcome["error"] is None for outcome in ended)
+        finished = len(ended) + len(self._failed_last)
+        return {
+            **self.facts_of(len(self.spec.branches), finished=finished, failed=finished - succeeded),
+            "fan_in": succeeded,
+            "concurrency": self.spec.max_concurrency or len(self.spec.branches),
+            "scheduler": self.spec.scheduler,
+            "waves": len(self.spec.plan.layers),
+        }
+
+    # What becomes of it.
+
+    def _without_running(self, branch: BranchSpec) -> Outcome | None:
+        """The outcome of a branch that cannot run, or need not.
+
+        Raises:
+            GraphInterrupt: if it depends on one that was interrupted, and so has to wait for the next run.
+            Closed: if nothing is to begin any more.
+        """
+        if (ended := self.ended) is not None:
+            return self._failed(branch, type(ended)(*ended.args), None)
+        if (reason := self.waits.reason) is not None:
+            raise Closed(reason)
+        names = self.spec.plan.sees[branch.name]
+        if not self._interrupted.isdisjoint(self.spec.plan.waits[branch.name]):
+            self._interrupted.add(branch.name)
+            self._ends[branch.name].open()
+            raise GraphInterrupt(())
+        needed = [name for name in names if name in self.spec.needs(branch.name)]
+        failed = next((name for name in needed if self.outcomes[name]["error"] is not None), None)
+        if failed is None:
+            return None
+        error = BranchSkipped(f"skipped, since it depends on {failed!r}, which failed")
+        return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, 0))
+
+    def _state_of(self, branch: BranchSpec) -> tuple[State, Mapping[str, Any]]:
+        state = self.spec.merger.over(self.state, self.updates(self.spec.plan.sees[branch.name]))
+        seen = state if branch.seen is None else {key: value for key, value in state.items() if key in branch.seen}
+        return seen, {key: state[key] for key in branch.reads if key in state} or seen
+
+    def updates(self, names: Sequence[str]) -> list[tuple[str, State]]:
+        """The updates of these branches, as far as they succeeded."""
+        found = [(name, self.outcomes[name]["update"]) for name in names]
+        return [(name, update) for name, update in found if update is not None]
+
+    def _succeeded(self, branch: BranchSpec, update: Any) -> Outcome:
+        return Outcome(branch=branch.name, update=branch_update(branch.name, plain_update(update)), error=None)
+
+    def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item) -> Outcome:
+        if isinstance(error, GraphBubbleUp):
+            item.has_nothing()
+            self._interrupted.add(branch.name)
+            self._ends[branch.name].open()
+            raise error
+        if isinstance(error, Closed):
+            reason = self.ended
+            if reason is None:
+                raise error
+            return self._failed(branch, item.failure or type(reason)(*reason.args), item)
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            self.stop(error)
+            raise error
+        return self._failed(branch, error, item)
+
+    def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
+        attempts = 0 if item is None else item.attempts
+        add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
+        if self.spec.on_error == "raise" or ends_all(error):
+            self._failed_last.add(branch.name)
+            self.stop(error)
+            raise error
+        return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))
+
+    def _item_error(self, branch: BranchSpec, error: BaseException, attempts: int) -> ItemError:
+        return item_error(error, edge=self.spec.name, index=branch.position, item=branch.name, attempts=attempts)
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.outcomes[outcome["branch"]] = outcome
+        self._ends[outcome["branch"]].open()

@@ -1,0 +1,40 @@
+"""What one `parallel` edge was asked to do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from mahsm._common import State, cached
+from mahsm.edges._parallel.branch import BranchSpec
+from mahsm.edges._parallel.merge import Merger
+from mahsm.edges._parallel.waves import Plan
+from mahsm.edges._shared.edge import StateReducer
+
+OnBranchError: TypeAlias = Literal["raise", "isolate"]
+Merge: TypeAlias = Callable[[State, dict[str, State]], Any]
+
+
+@dataclass(frozen=True)
+class ParallelSpec:
+    """The arguments of `parallel`, checked, with the branches made ready."""
+
+    name: str
+    branches: Sequence[BranchSpec]
+    scheduler: str
+    plan: Plan
+    merge: Merge | None
+    max_concurrency: int | None
+    on_error: OnBranchError
+    errors_key: str | None
+    deadline: float | None
+    reducers: Mapping[str, StateReducer]
+
+    @cached
+    def merger(self) -> Merger:
+        """Merges updates; with a `merge` of the user's, those that branches see are laid over each other as they come."""
+        before = self.plan.before if self.merge is None else dict.fromkeys(self.plan.before, frozenset(self.plan.before))
+        return Merger(self.name, before, self.reducers)
+
+    def needs(self, name: str) -> frozenset[str]:
+        """The branches without which this one cannot run, directly or not."""
+        return self.plan.ancestors[name]

@@ -1,0 +1,145 @@
+"""In which order branches run: what each waits for, and whose updates it sees."""
+
+import difflib
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mahsm.edges._parallel.branch import BranchSpec
+from mahsm.errors import EdgeError
+
+Scheduler: TypeAlias = Literal["parallel", "sequential", "wave"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of branches, by name.
+
+    Attributes:
+        layers: Who runs at the same time, wave after wave.
+        needs: Whom each branch is known to depend on.
+        waits: Whom each branch waits for.
+        sees: Whose updates each branch sees, in the order in which they are laid over the state.
+        before: For each branch, everyone who surely ended before it began.
+        ancestors: For each branch, everyone it depends on, directly or not.
+        order: All of them, each after those that it depends on.
+    """
+
+    layers: list[list[str]]
+    needs: Mapping[str, Sequence[str]]
+    waits: Mapping[str, Sequence[str]]
+    sees: Mapping[str, Sequence[str]]
+    before: Mapping[str, frozenset[str]]
+    ancestors: Mapping[str, frozenset[str]]
+    order: list[str]
+
+    def direct(self, name: str) -> list[str]:
+        """Whom a branch depends on, without those on whom one of these depends."""
+        needs = self.needs[name]
+        found = [other for other in needs if not any(other in self.ancestors[need] for need in needs)]
+        return sorted(found, key=self.order.index) if len(found) > 1 else found
+
+
+def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_size: int | None, *, eager: bool) -> Plan:
+    """Order branches.
+
+    Raises:
+        EdgeError: for names that there are not, and for branches that wait for each other.
+    """
+    names = [branch.name for branch in branches]
+    needs = _needs(edge, branches, scheduler)
+    order = _sorted(edge, names, needs)
+    layers = [[name] for name in order] if scheduler == "sequential" else _split(_layers(order, names, needs), wave_size)
+    ancestors: dict[str, frozenset[str]] = {}
+    for name in order:
+        ancestors[name] = frozenset(needs[name]).union(*(ancestors[other] for other in needs[name]))
+    if eager:
+        sees = {name: [other for other in order if other in found] if (found := ancestors[name]) else [] for name in names}
+        return Plan(layers, needs, needs, sees, ancestors, ancestors, order)
+    earlier: list[str] = []
+    waits: dict[str, Sequence[str]] = {}
+    for layer in layers:
+        waits |= dict.fromkeys(layer, tuple(earlier))
+        earlier += layer
+    return Plan(layers, needs, waits, waits, {name: frozenset(waits[name]) for name in names}, ancestors, earlier)
+
+
+def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> dict[str, list[str]]:
+    """Whom each branch depends on: those named in `after`, and those who write what it reads."""
+    names = {branch.name: branch.position for branch in branches}
+    writers: dict[str, list[BranchSpec]] = {}
+    for branch in branches:
+        for key in branch.writes:
+            writers.setdefault(key, []).append(branch)
+    needs: dict[str, list[str]] = {}
+    for branch in branches:
+        for name in branch.after:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                there = ", ".join(map(repr, names))
+                raise EdgeError(f"{edge}: the branch {branch.name!r} runs after {name!r}, but there are only {there}.{hint}")
+        if branch.after and scheduler == "parallel":
+            raise EdgeError(
+                f"{edge}: the branch {branch.name!r} runs after {', '.join(map(repr, branch.after))}, but scheduler='parallel' "
+                "runs all at once. Pass scheduler='wave' or 'sequential'."
+            )
+        before = set(branch.after)
+        if scheduler != "parallel":
+            before |= {other.name for key in branch.reads for other in writers.get(key, ()) if _feeds(other, branch)}
+        needs[branch.name] = sorted(before, key=names.__getitem__)
+    return needs
+
+
+def _feeds(writer: BranchSpec, reader: BranchSpec) -> bool:
+    """Whether one writes what the other reads. Of two that both read and write a key, the first in the list goes first."""
+    keys = writer.writes & reader.reads
+    both = keys & writer.reads & reader.writes
+    return writer is not reader and bool(keys - both or (both and writer.position < reader.position))
+
+
+def _sorted(edge: str, names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each after those that it needs, and else in the order of the list."""
+    place = {name: at for at, name in enumerate(names)}
+    missing = {name: len(needs[name]) for name in names}
+    needed_by: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        for need in needs[name]:
+            needed_by[need].append(name)
+    ready = [at for at, name in enumerate(names) if not missing[name]]
+    order: list[str] = []
+    while ready:
+        order.append(name := names[heapq.heappop(ready)])
+        for other in needed_by[name]:
+            missing[other] -= 1
+            if not missing[other]:
+                heapq.heappush(ready, place[other])
+    if len(order) < len(names):
+        left = [name for name in names if missing[name]]
+        raise EdgeError(f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them.")
+    return order
+
+
+def _cycle(left: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """A way from one branch back to itself, in the order in which they would run."""
+    path = [left[0]]
+    while path[-1] not in path[:-1]:
+        path.append(next(need for need in needs[path[-1]] if need in left))
+    return path[path.index(path[-1]) :][::-1]
+
+
+def _layers(order: Sequence[str], names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    depth: dict[str, int] = {}
+    for name in order:
+        depth[name] = max((depth[need] + 1 for need in needs[name]), default=0)
+    layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
+    for name in names:
+        layers[depth[name]].append(name)
+    return layers
+
+
+def _split(layers: Sequence[list[str]], size: int | None) -> list[list[str]]:
+    if size is None:
+        return list(layers)
+    return [layer[start : start + size] for layer in layers for start in range(0, len(layer), size)]

@@ -1,0 +1,305 @@
+"""`reduce_edge`: make one value of a list in the state."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from mahsm import _spans
+from mahsm._common import State, as_dict, batch, check, read, shown
+from mahsm._model_calls import edge_run, watched
+from mahsm._spans import EdgeSpan
+from mahsm._waiting import Stops, tasks
+from mahsm.edges._reduce.streaming import Reducer
+from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._shared.edge import Edge
+from mahsm.edges._shared.items import Item, current_item
+from mahsm.edges._shared.run import needs_no_tasks
+from mahsm.edges._shared.streams import HeardRun, as_of_node, as_of_task, heard_run, heard_run_async, unheard, writer_of
+from mahsm.errors import EdgeError, ReducerError
+from mahsm.nodes._internal import Node, node_name
+from mahsm.policies import ItemError, Penalize, is_item_error
+
+OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
+
+_NO_DEFAULT: Any = object()
+
+
+class _Work(TypedDict):
+    """State of the subgraph: only what comes out of it."""
+
+    value: Any
+
+
+_current_call: ContextVar[tuple[RunnableConfig, Callable[[], Any]]] = ContextVar("mahsm_reduce_call")
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """What is around a reducer's call."""
+
+    config: RunnableConfig
+    call: Callable[[], Any]
+    span: EdgeSpan | None
+    heard: HeardRun
+
+    @property
+    def direct(self) -> bool:
+        """Whether there is no subgraph, since nothing is saved and nobody looks inside."""
+        return needs_no_tasks(self.config)
+
+    def shown(self, update: State) -> State:
+        """What came out, which its span shows."""
+        if self.span is not None:
+            self.span.show(update)
+            (value,) = update.values()
+            if isinstance(value, str | int | float):
+                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
+        self.heard.output = update
+        return update
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """The specification of one `reduce_edge`: a subgraph with one node, named after the reducer."""
+
+    name: str
+    reducer_name: str
+    reducer: Callable[..., Any]
+    takes_state: bool
+    input_key: str
+    output_key: str
+    errors: OnErrors
+    default: Any
+    judges: bool = False
+
+    def lower(self) -> Compiled:
+        """Make the subgraph."""
+
+        def reduce(_: Any, config: RunnableConfig) -> Any:
+            node, call = _current_call.get()
+            with self._as_of_node(config, node):
+                return {"value": tasks.call(call)}
+
+        async def reduce_async(_: Any, config: RunnableConfig) -> Any:
+            node, call = _current_call.get()
+            with self._as_of_node(config, node):
+                return {"value": await self._awaited(call)}
+
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
+        builder.add_edge(START, self.reducer_name)
+        builder.add_edge(self.reducer_name, END)
+        node = self.reducer_name
+        arrows = [arrow(START, node, f"each of {self.input_key}", many=True), arrow(node, END, self.output_key)]
+        return drawn_as(DrawnGraph, builder.compile(name=self.name), arrows=arrows)
+
+    def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph, blocking."""
+        values = as_dict(state)
+        with heard_run(self.name, config, values) as heard, self._session(values, heard) as inner:
+            return inner.shown({self.output_key: self._value(graph, inner)})
+
+    async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph on the running event loop."""
+        values = as_dict(state)
+        async with heard_run_async(self.name, config, values) as heard:
+            with self._session(values, heard) as inner, _edges_inside_stop():
+                return inner.shown({self.output_key: await self._value_async(graph, inner)})
+
+    def _value(self, graph: Compiled, inner: _Inner) -> Any:
+        if not inner.direct:
+            with unheard(inner.config) as config:
+                return graph.invoke({}, config)["value"]
+        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
+            return tasks.call(inner.call)
+
+    async def _value_async(self, graph: Compiled, inner: _Inner) -> Any:
+        if not inner.direct:
+            with unheard(inner.config) as config:
+                return (await graph.ainvoke({}, config))["value"]
+        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
+            return await self._awaited(inner.call)
+
+    async def _awaited(self, call: Callable[[], Any]) -> Any:
+        value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
+        return await value if inspect.isawaitable(value) else value
+
+    @contextmanager
+    def _as_of_node(self, config: RunnableConfig, node: RunnableConfig) -> Generator[None, None, None]:
+        """A block in which a call looks as if the edge's node made it."""
+        token = var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
+        try:
+            yield
+        finally:
+            var_child_runnable_config.reset(token)
+
+    @contextmanager
+    def _session(self, values: State, heard: HeardRun) -> Generator["_Inner", None, None]:
+        tracer, config = _spans.tracer(), heard.config
+        with ExitStack() as stack:
+            stack.enter_context(edge_run(self.name))
+            span = None
+            if tracer is not None:
+                kind = "judge" if self.judges else "reduce"
+                span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
+                stack.enter_context(watched())
+            inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
+            if span is not None:
+                span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+            call = self._call(values, inputs)
+            config = span.config if span else config
+            stack.callback(_current_call.reset, _current_call.set((config, call)))
+            yield _Inner(config, call, span, heard)
+
+    def _call(self, values: State, inputs: list[Any]) -> Callable[[], Any]:
+        kept = self._without_errors(inputs)
+        if not kept and self.default is not _NO_DEFAULT:
+            return lambda: self.default
+        return partial(self.reducer, kept, values) if self.takes_state else partial(self.reducer, kept)
+
+    def _without_errors(self, inputs: list[Any]) -> list[Any]:
+        failed = [value for value in inputs if is_item_error(value)]
+        if not failed:
+            return inputs
+        if isinstance(self.errors, Penalize):
+            return [self.errors.value if is_item_error(value) else value for value in inputs]
+        if self.errors == "raise":
+            raise ReducerError(
+                f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; {_causes(failed)}. Pass "
+                "errors='drop' or errors=penalize(value) to go on without them."
+            )
+        if len(failed) == len(inputs) and self.default is _NO_DEFAULT:
+            raise ReducerError(
+                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to reduce; pass default= "
+                "to go on."
+            )
+        return [value for value in inputs if not is_item_error(value)]
+
+
+@contextmanager
+def _edges_inside_stop() -> Generator[None, None, None]:
+    """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around sees to that."""
+    if current_item.get() is not None:
+        yield
+        return
+    inside = Stops()
+    token = current_item.set(Item((), (), inside))
+    try:
+        yield
+    except BaseException as error:
+        inside.stop(error)
+        raise
+    finally:
+        current_item.reset(token)
+
+
+@check.arguments(
+    **dict.fromkeys(("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."),
+    budget="A budget goes around the run: with budget(...).",
+)
+def reduce_edge(
+    *,
+    input_key: str,
+    output_key: str,
+    reducer: Callable[..., Any] | Reducer,
+    errors: OnErrors = "drop",
+    default: Any = _NO_DEFAULT,
+    name: str | None = None,
+) -> Edge:
+    """Make one value of a list in the state.
+
+    Args:
+        input_key: State key of the list, such as the `out_key` of a `vmap`.
+        output_key: State key that gets the value.
+        reducer: A function from the list to the value, sync or async; if it takes a second argument, that is the state, as a
+            dict. Or an object with `init`, `add`, `decided` and `result`, which takes the values one by one until it is
+            decided. `mahsm.reducers` has the usual ones.
+        errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises, `penalize(value)` puts
+            `value` in their place.
+        default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by default that is for
+            the reducer to say, or an error.
+        name: Node name; by default `reduce_` and the reducer's name.
+
+    Returns:
+        An edge that reads `input_key` and writes `output_key`.
+
+    Raises:
+        EdgeError: at once, for arguments that cannot work.
+        ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer cannot decide.
+        StateError: when run, for a list that is missing or is none.
+
+    Example:
+        >>> from mahsm import reduce_edge
+        >>> from mahsm.reducers import majority_vote
+        >>> edge = reduce_edge(input_key="votes", output_key="winner", reducer=majority_vote)
+        >>> edge.invoke({"votes": ["a", "b", "a"]})
+        {'winner': 'a'}
+    """
+    edge = f"reduce_edge({output_key!r})" if name is None else f"reduce_edge {name!r}"
+    for argument, value in {"input_key": input_key, "output_key": output_key}.items():
+        check.key(edge, argument, value)
+    if not isinstance(reducer, Reducer):
+        check.function(edge, "reducer", reducer, "a function from a list to a value, such as mahsm.reducers.majority_vote")
+    if not isinstance(errors, Penalize):
+        check.choice(edge, "errors", errors, ("drop", "raise"))
+    if name is not None:
+        check.name(edge, name)
+    reducer_name = _name(reducer)
+    spec = Reduce(
+        name=name or f"reduce_{reducer_name}",
+        reducer_name=reducer_name,
+        reducer=partial(_fold, reducer) if isinstance(reducer, Reducer) else reducer,
+        takes_state=not isinstance(reducer, Reducer) and _takes_state(edge, reducer),
+        input_key=input_key,
+        output_key=output_key,
+        errors=errors,
+        default=default,
+        judges=bool(getattr(reducer, "judges", False)),
+    )
+    graph = spec.lower()
+    sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
+    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key], inside={"": reducer})
+
+
+def _name(reducer: Any) -> str:
+    inner = reducer.func if isinstance(reducer, partial) else reducer
+    return node_name(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _fold(reducer: Reducer, values: Sequence[Any]) -> Any:
+    """Give a reducer the values one by one, until it is decided."""
+    state = reducer.init(len(values))
+    for value in values:
+        state = reducer.add(state, value)
+        if reducer.decided(state):
+            break
+    return reducer.result(state)
+
+
+def _takes_state(edge: str, reducer: Callable[..., Any]) -> bool:
+    try:
+        signature = inspect.signature(reducer)
+    except (TypeError, ValueError):  # builtins such as max have none
+        return False
+    for takes_state in (False, True):
+        try:
+            signature.bind(*[None] * (1 + takes_state))
+            return takes_state
+        except TypeError:
+            continue
+    raise EdgeError(f"{edge}: reducer {shown(reducer)} takes {signature}; expected (values) or (values, state).")
+
+
+def _causes(failed: Sequence[ItemError]) -> str:
+    first = "; ".join(f"item {error['index']}: {error['type']}: {error['message']}" for error in failed[:3])
+    return f"first: {first}"

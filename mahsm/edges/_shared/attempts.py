@@ -1,0 +1,393 @@
+"""Attempts of items: what each waits for, what it is called with, and what its end says about the next ones."""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from concurrent import futures
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import tenacity
+from langgraph.errors import GraphBubbleUp
+
+from mahsm import _spans
+from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
+from mahsm._model_calls import Attempt, calls, gated, is_metered, metered, unparsed_in
+from mahsm._spans import Timings
+from mahsm._waiting import Closed, LeftBehind, Stops, TaskTurn, ThreadTurn, left_behind, tasks
+from mahsm.edges._shared.adaptive import Adaptive
+from mahsm.edges._shared.hedging import race, race_async
+from mahsm.edges._shared.items import Item, lent
+from mahsm.edges._shared.saving import ends_all
+from mahsm.errors import BudgetExceeded
+from mahsm.limits import RateLimit
+from mahsm.limits._internal import Admission, Limited
+from mahsm.nodes._internal import Target, provider_of
+from mahsm.policies import Hedge, Retry, is_rate_limited
+from mahsm.policies._internal import Durations, begin_attempt, retry_budget, spendings
+
+StateOf = Callable[[], tuple[State, Overlay]]
+"""The state that the target is called with, and what of it is the item's own."""
+
+
+class Tried(Protocol):
+    """What says how something is tried."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def retry(self) -> Retry | None: ...
+    @property
+    def rate_limit(self) -> RateLimit | str | None: ...
+    @property
+    def hedge(self) -> Hedge | None: ...
+    @property
+    def deadline(self) -> float | None: ...
+
+
+class Attempts:
+    """How one edge run tries its items.
+
+    An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a slot would be
+    used later than the provider's limit allows for. If there is none, it gives the tokens back, waits for a slot, and needs
+    tokens at once.
+
+    Args:
+        spec: The specification.
+        adaptive: What sets the concurrency, if the edge finds it out.
+        waits: What waits to begin: stopped when nothing new is to begin.
+        left: Counts the calls that the run leaves behind.
+        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little later.
+    """
+
+    def __init__(
+        self,
+        spec: Tried,
+        waits: Stops,
+        left: LeftBehind,
+        end: Callable[[float], object],
+        adaptive: Adaptive | None = None,
+    ) -> None:
+        limited = None
+        if spec.rate_limit is not None:
+            limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
+        self.waits = waits
+        self._left = left
+        self._end = end
+        self._spec = spec
+        self._limited = limited
+        self._retries = retry_budget(None if spec.retry is None else self._provider())
+        self._adaptive = adaptive
+        self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
+        self._durations = Durations(spec.hedge) if spec.hedge else None
+        self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
+        self._timings = span.timings if (span := _spans.current_edge.get()) else None
+        self._plain = self._unwatched and spec.timeout is None and self._timings is None
+
+    def _provider(self) -> str | None:
+        if self._limited is not None:
+            return self._limited.provider
+        module = self._spec.target.module
+        return None if module is None else provider_of(module)
+
+    # An item, with all its attempts.
+
+    async def run_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        """Try an item until it succeeds or is given up; raises the last error as it is."""
+        if self._plain:
+            if not item.take_now():
+                await item.take_async()
+            try:
+                self._check_waits()
+                return await call(state_of()[0])
+            finally:
+                item.give()
+        attempt = partial(self._hedged_async if self._durations else self._attempt_async, item, state_of, call)
+        if self._spec.retry is None:
+            return await attempt()
+        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=partial(self._pause_async, item))(attempt)
+
+    async def _hedged_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        assert self._durations is not None
+        with _second(item) as second:
+            return await race_async(item, second, lambda one: self._attempt_async(one, state_of, call), self._durations)
+
+    def run(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        """The blocking twin of `run_async`."""
+        attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
+        if self._spec.retry is None:
+            return attempt()
+        return tenacity.Retrying(**self._retrying(item), sleep=partial(self._pause, item))(attempt)
+
+    def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        assert self._durations is not None
+        with _second(item) as second:
+            return race(item, second, lambda one: self._attempt(one, state_of, call), self._durations, self._left)
+
+    def _retrying(self, item: Item) -> dict[str, Any]:
+        retry = self._spec.retry
+        assert retry is not None
+
+        def begin(state: tenacity.RetryCallState) -> None:
+            item.attempts = state.attempt_number
+            if self._timings is not None and state.attempt_number > 1:
+                self._timings.retries.append(state.attempt_number)
+            if state.attempt_number == 1 and retry.share is not None:
+                self._retries.call(retry.share)
+
+        def again(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if error is None or isinstance(error, GraphBubbleUp | Closed) or ends_all(error) or not retry.retries(error):
+                return False
+            if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
+                return False
+            if self._refused(retry, error):
+                return False
+            item.failure = error
+            item.unparsed |= unparsed_in(error)
+            return True
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return retry.wait(state.attempt_number, state.outcome.exception() if state.outcome else None)
+
+        stop: Any = tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
+        return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
+
+    def _refused(self, retry: Retry, error: BaseException) -> bool:
+        """Return whether an error that is worth another attempt does not get one; a note on it says why."""
+        refusal = retry.refusal(error)
+        if refusal is None and retry.share is not None and not self._retries.take():
+            refusal = "not tried again, since too many calls fail; Retry(share=...) says how many may"
+        if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
+            add_note(error, refusal)
+        return refusal is not None
+
+    async def _pause_async(self, item: Item, seconds: float) -> None:
+        item.has_nothing()
+        turn = TaskTurn()
+        timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
+        try:
+            with self.waits.stoppable(lambda _: turn.wake()):
+                await turn.wait()
+        finally:
+            timer.cancel()
+        self._check_waits()
+
+    def _pause(self, item: Item, seconds: float) -> None:
+        item.has_nothing()
+        turn = ThreadTurn()
+        with self.waits.stoppable(lambda _: turn.wake()), left_behind.stoppable(lambda _: turn.wake()):
+            turn.wait(seconds)
+        self._check_waits()
+
+    # One attempt.
+
+    async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+        state, adds = state_of()
+        try:
+            with self._timed("waits"):
+                admission = await self._admitted_async(item, state, adds)
+            self._check_may_begin(admission)
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
+                timeout = self._timeout()
+                if timeout is None:
+                    return await call(state)
+                async with tasks.deadline(timeout):
+                    return await call(state)
+        except TimeoutError:
+            self._check_deadline()
+            raise
+        finally:
+            item.give()
+
+    def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+        state, adds = state_of()
+        try:
+            with self._timed("waits"):
+                admission = self._admitted(item, state, adds)
+            self._check_may_begin(admission)
+            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
+                return tasks.call(partial(call, state), self._timeout(), item.inside.stoppable, self._left)
+        except TimeoutError:
+            self._check_deadline()
+            raise
+        except futures.CancelledError:
+            if (reason := item.inside.reason) is not None:
+                raise Closed(reason) from None
+            raise
+        finally:
+            item.give()
+
+    async def _admitted_async(self, item: Item, state: State, adds: Overlay) -> Admission | None:
+        """Wait until the attempt may begin; the item holds its slots then."""
+        if self._limited is None:
+            if not item.take_now():
+                await item.take_async()
+            self._check_waits(item)
+            return None
+        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
+        while True:
+            with self._timed("limited"):
+                taken = await admission.take_async(stoppable)
+            if not taken:
+                self._check_waits()
+            if item.take_now():
+                return admission
+            admission.give_back()
+            await item.take_async()
+            self._check_waits(item)
+            if await admission.take_async(stoppable, waits=False):
+                return admission
+            item.give()
+
+    def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
+        """The blocking twin of `_admitted_async`."""
+        if self._limited is None:
+            item.take()
+            self._check_waits(item)
+            return None
+        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
+        while True:
+            with self._timed("limited"):
+                taken = admission.take(stoppable)
+            if not taken:
+                self._check_waits()
+            if item.take_now():
+                return admission
+            admission.give_back()
+            item.take()
+            self._check_waits(item)
+            if admission.take(stoppable, waits=False):
+                return admission
+            item.give()
+
+    def _timed(self, what: Literal["waits", "limited"]) -> AbstractContextManager[Any]:
+        """A block whose time counts in a trace, if there is one."""
+        return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
+
+    def _shown(self, item: Item) -> AbstractContextManager[Any]:
+        """A block in which the target is called, which counts in a trace, if there is one."""
+        return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
+
+    def _check_waits(self, item: Item | None = None) -> None:
+        if (reason := self.waits.reason) is not None:
+            if item is not None:
+                item.give()
+            raise Closed(reason)
+        left_behind.check()
+
+    def _check_may_begin(self, admission: Admission | None) -> None:
+        """Look once more before the target is called, now that nothing is waited for any more."""
+        try:
+            if self._is_late():
+                self._end(self._spec.deadline or 0.0)
+            self._check_waits()
+            self._left.check(self._spec.name)
+        except BaseException:
+            if admission is not None:
+                admission.give_back()
+            raise
+
+    @contextmanager
+    def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
+        """The target is called in the block."""
+        try:
+            begin_attempt(calls=self._spec.target.graph is None)
+        except BudgetExceeded:
+            if admission is not None:
+                admission.give_back()
+            raise
+        used, error = Attempt(counted=self._spec.target.graph is None), None
+        cuts = self._adaptive.cuts if self._adaptive else 0
+        item.began = began = time.monotonic()
+        token = calls.unparsed.set(calls.unparsed.get() | item.unparsed)
+        try:
+            with metered(used), nullcontext() if admission is None else gated(admission):
+                yield
+            self._succeeded(time.monotonic() - began)
+        except BaseException as raised:
+            error = raised
+            if self._adaptive is not None and is_rate_limited(raised):
+                self._adaptive.limited(cuts)
+            raise
+        finally:
+            calls.unparsed.reset(token)
+            if item.over is not None:
+                item.over(error)
+            if admission is not None:
+                admission.end(used, error)
+
+    def _succeeded(self, seconds: float) -> None:
+        if self._durations is not None:
+            self._durations.add(seconds)
+        if self._adaptive is not None:
+            self._adaptive.succeeded()
+        if self._spec.retry is not None:
+            self._retries.success()
+
+    def _check_deadline(self) -> None:
+        """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
+        if self._is_late():
+            if self._timings is not None:
+                self._timings.is_late = True
+            self._end(self._spec.deadline or 0.0)  # before the slot is free
+            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def _timeout(self) -> float | None:
+        """Seconds that a call which begins now may take."""
+        if self._deadline is None:
+            return self._spec.timeout
+        left = max(0.0, self._deadline - time.monotonic())
+        return left if self._spec.timeout is None else min(left, self._spec.timeout)
+
+
+@contextmanager
+def _timed(seconds: list[float]) -> Generator[None, None, None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds.append(time.monotonic() - began)
+
+
+@contextmanager
+def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
+    timings.begun.add(item.order)
+    if item.is_hedge:
+        timings.hedges.append(item.order)
+    try:
+        with _timed(timings.runs):
+            yield
+    except Exception as error:
+        if is_rate_limited(error):
+            timings.rate_limited.append(item.order)
+        raise
+
+
+def deadline_is_over(name: str, seconds: float) -> TimeoutError:
+    """What the items get that the deadline of an edge has cut off."""
+    return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
+
+
+@contextmanager
+def _second(item: Item) -> Generator[Item, None, None]:
+    """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
+    outside = item.inside
+    item.inside, second = Stops(), Item(item.order, item.chain, Stops())
+    second.is_hedge = True
+    item.began = None
+    second.unparsed = item.unparsed
+    try:
+        with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):
+            yield second
+    finally:
+        item.inside = outside
+        item.over = None

@@ -1,0 +1,158 @@
+"""An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+from mahsm._waiting import Order, Slots, Stops, acquire_all, acquire_all_async, left_behind, release_all, try_acquire_all
+
+Writer: TypeAlias = Callable[[Any], object]
+"""Takes events of a stream."""
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+class Item:
+    """One item: while its target is called, it holds a slot of each edge run that it is in.
+
+    Attributes:
+        order: Its path of indices through nested edges, such as `(3, 0)`.
+        chain: The slots that it takes, its own edge run's first.
+        inside: What runs inside its edge run.
+        attempts: How often it has been tried, the present attempt included.
+        began: `time.monotonic()` when its target was called, or None before.
+        failure: Why it is tried again, if it is.
+        is_hedge: Whether it is the second call of an item that takes long.
+        unparsed: Answers that attempts of it could not be parsed from.
+        is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
+            one.
+        writer: The stream of its task, which only those see who stream subgraphs.
+        over: Is told how a call of its target has ended, while it still holds its slots.
+    """
+
+    __slots__ = (
+        "_edges",
+        "_held",
+        "_unsaved",
+        "attempts",
+        "began",
+        "chain",
+        "failure",
+        "inside",
+        "is_hedge",
+        "is_unsaved",
+        "order",
+        "over",
+        "unparsed",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        order: Order,
+        chain: Sequence[Slots],
+        inside: Stops,
+        unsaved: Slots | None = None,
+        writer: Writer | None = None,
+    ) -> None:
+        self.order = order
+        self.chain = chain
+        self.inside = inside
+        self.attempts = 1
+        self.began: float | None = None
+        self.failure: BaseException | None = None
+        self.is_hedge = False
+        self.unparsed = _NOTHING
+        self.is_unsaved = False
+        self._unsaved = unsaved
+        self.writer = writer
+        self.over: Callable[[BaseException | None], object] | None = None
+        self._held = False
+        self._edges = 0  # edges that run inside the item now
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether an edge runs inside."""
+        return self._edges > 0
+
+    def take_now(self) -> bool:
+        """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
+        if self._unsaved is None and len(self.chain) == 1:
+            self._held = bool(self.chain[0].try_acquire())
+        else:
+            self._held = try_acquire_all(self._to_take)
+            self.is_unsaved |= self._held and self._unsaved is not None
+        return self._held
+
+    async def take_async(self) -> None:
+        await acquire_all_async(self._to_take, self.order)
+        self._held, self.is_unsaved = True, self._unsaved is not None
+
+    def take(self) -> None:
+        acquire_all(self._to_take, self.order, left_behind.stoppable)
+        self._held, self.is_unsaved = True, self._unsaved is not None
+
+    @property
+    def _to_take(self) -> Sequence[Slots]:
+        """The slots, and before them the right to be not saved, which is kept when they are given back."""
+        return self.chain if self._unsaved is None or self.is_unsaved else (self._unsaved, *self.chain)
+
+    def has_nothing(self) -> None:
+        """The attempt gave nothing that could be lost: there is going to be another one, or it was interrupted."""
+        if self._unsaved is not None and self.is_unsaved:
+            self.is_unsaved = False
+            self._unsaved.release()
+
+    def give(self) -> None:
+        if self._held:
+            self._held = False
+            release_all(self.chain)
+
+    def enter(self) -> None:
+        """An edge begins inside the item: its items take the slots from now on."""
+        with _counting:
+            self._edges += 1
+            first = self._edges == 1
+        if first:
+            self.give()
+
+    def leave(self) -> bool:
+        """An edge inside the item has ended: whether it was the last one."""
+        with _counting:
+            self._edges -= 1
+            return self._edges == 0
+
+
+_counting = threading.Lock()  # one for all: edges begin and end rarely, items often
+
+current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default=None)
+"""The item whose target is being called here, if any."""
+
+
+class lent:
+    """`with lent():` lends the slots of the current item, if there is one, to the edge that runs in the block.
+
+    They are taken back at its end; not, though, when the block is left because the item is being stopped.
+    """
+
+    def __enter__(self) -> None:
+        self._item = current_item.get()
+        if self._item is not None:
+            self._item.enter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if (item := self._to_take_back(kind)) is not None:
+            item.take()
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if (item := self._to_take_back(kind)) is not None:
+            await item.take_async()
+
+    def _to_take_back(self, kind: type[BaseException] | None) -> Item | None:
+        last = self._item is not None and self._item.leave()
+        return self._item if last and (kind is None or issubclass(kind, Exception)) else None

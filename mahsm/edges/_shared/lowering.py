@@ -1,0 +1,228 @@
+"""How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+
+from mahsm import _spans
+from mahsm._common import State, Update, as_dict, cached
+from mahsm._model_calls import edge_run, regained, watched
+from mahsm._waiting import Closed, Slots, tasks
+from mahsm.edges._shared.edge import Compiled
+from mahsm.edges._shared.graph_limit import run_bound
+from mahsm.edges._shared.items import current_item, lent
+from mahsm.edges._shared.run import EdgeRun, to_nobody
+from mahsm.edges._shared.streams import HeardRun, heard_run, heard_run_async
+from mahsm.errors import EdgeError
+from mahsm.nodes._internal import EDGE, Outlet, of_edge
+from mahsm.policies import Budget, Spending
+from mahsm.policies._internal import spendings
+
+RunT = TypeVar("RunT", bound=EdgeRun)
+
+edge_runs: "ContextVar[Mapping[EdgeGraph[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
+"""The run of each edge that is running here, from the outside in."""
+
+
+class EdgeGraph(ABC, Generic[RunT]):
+    """The subgraph of one edge, and how it is run.
+
+    State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so that no
+    checkpoint repeats them.
+
+    Args:
+        name: The edge's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached
+    def graph(self) -> Compiled:
+        """The compiled subgraph."""
+        return self._compile()
+
+    @abstractmethod
+    def _compile(self) -> Compiled:
+        """Make the subgraph."""
+
+    @abstractmethod
+    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
+        """A run over this state."""
+
+    @abstractmethod
+    def _inner(self, config: RunnableConfig, run: RunT) -> RunnableConfig:
+        """The subgraph's config."""
+
+    @abstractmethod
+    def _update(self, run: RunT, done: list[Any]) -> Update:
+        """What the edge gives back, of what its tasks have handed in."""
+
+    @abstractmethod
+    def _shown(self, run: RunT, node: str, done: list[Any]) -> State:
+        """What is shown of what a task has handed in to those who stream subgraphs."""
+
+    def _shown_update(self, run: RunT, node: str, update: Any) -> Any:
+        written = cast("dict[str, Any]", update) if isinstance(update, dict) else {}
+        return self._shown(run, node, written["done"]) if "done" in written else cast("object", update)
+
+    def _show(self, run: RunT, mode: str, payload: Any) -> Any:
+        """What a chunk of the subgraph's stream says to a user; None if it is no news."""
+        if mode == "updates":
+            updates = cast("dict[str, Any]", payload)
+            shown = {node: self._shown_update(run, node, update) for node, update in updates.items()}
+            return {node: update for node, update in shown.items() if update} or None
+        if mode == "values" and "done" in payload:
+            return self._shown(run, "", payload["done"]) | {key: payload[key] for key in payload if key != "done"}
+        return payload
+
+    def _prepare(self, run: RunT, config: RunnableConfig) -> None:
+        """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been done before."""
+
+    async def _prepare_async(self, run: RunT, config: RunnableConfig) -> None:
+        """The awaitable twin of `_prepare`."""
+
+    # What holds around a run.
+
+    kind = "edge"
+    """What traces call it."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """What each run may spend."""
+        return None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that each run may take."""
+        return None
+
+    @property
+    def retries(self) -> bool:
+        """Whether anything is tried again, so that clients must not do it too."""
+        return False
+
+    # One run.
+
+    def run(self, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph, blocking."""
+        values = as_dict(state)
+        with heard_run(self.name, config, values) as heard, self._session(values, heard) as run:
+            if run.is_empty:
+                return self._update(run, [])
+            try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
+                with run.confined() if tasks.awaited.get() else lent():
+                    try:
+                        self._prepare(run, run.config)
+                        state = tasks.call_stoppably(partial(self._ran, run), run.stop)
+                        return run.shown(self._update(run, self._done(run, state)))
+                    finally:
+                        run.close(wait=True)  # the threads may need slots that are lent
+            except (Closed, GraphBubbleUp) as error:
+                raise _reason(run, error) from _reason(run, error).__cause__
+
+    async def run_async(self, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph on the running event loop."""
+        values = as_dict(state)
+        async with heard_run_async(self.name, config, values) as heard:
+            with self._session(values, heard) as run:
+                return await self._run_async(run)
+
+    async def _run_async(self, run: RunT) -> Update:
+        if run.is_empty:
+            return self._update(run, [])
+        try:
+            async with lent():
+                await self._prepare_async(run, run.config)
+                state = await self._ran_async(run)
+                return run.shown(await self._finish(run, self._done(run, state)))
+        except (Closed, GraphBubbleUp) as error:
+            raise _reason(run, error) from _reason(run, error).__cause__
+        except BaseException as error:
+            run.stop(error)  # edges inside blocking targets know of no cancellation
+            raise
+        finally:
+            run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
+
+    def _ran(self, run: RunT) -> dict[str, Any]:
+        """The state of the subgraph when it has run."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return self.graph.invoke({}, inner)
+
+    async def _ran_async(self, run: RunT) -> dict[str, Any]:
+        """The awaitable twin of `_ran`."""
+        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
+            return await self.graph.ainvoke({}, inner)
+
+    async def _finish(self, run: RunT, done: list[Any]) -> Update:
+        return self._update(run, done)
+
+    def running(self) -> RunT:
+        """The run that a node of the subgraph is in."""
+        run = edge_runs.get().get(self)
+        if run is None:
+            raise EdgeError(
+                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
+            )
+        return cast("RunT", run)
+
+    @contextmanager
+    def _session(self, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
+        config = heard.config
+        with ExitStack() as stack:
+            stack.enter_context(regained())
+            shared = stack.enter_context(run_bound(config))
+            if self.budget is not None:
+                stack.enter_context(Spending(self.budget, self.name).running())
+            tracer = _spans.tracer()
+            span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
+            stack.enter_context(edge_run(self.name))
+            stack.enter_context(watched(retries=not self.retries))
+            config = span.config if span else config
+            run = self._begin(state, config, shared)
+            run.heard_as = heard
+            if span is not None:
+                run.span = span
+                stack.callback(lambda: span.note(run.facts()))
+            stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
+            if of_edge.get() is None:
+                place = Outlet(run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
+                stack.callback(of_edge.reset, of_edge.set(place))
+            outer = current_item.get()
+            if outer is not None:
+                stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
+            for spending in spendings():
+                stack.enter_context(spending.stoppable(run.end))
+            if self.deadline is not None:
+                stack.callback(tasks.after(self.deadline, partial(run.end_late, self.deadline)))
+            yield run
+
+    def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:
+        if run.break_off.reason is not None:
+            raise Closed(run.break_off.reason)
+        if "__interrupt__" in state:
+            raise EdgeError(
+                f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a checkpointer. Use "
+                "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
+            )
+        return state.get("done", [])  # nothing, if the tasks of a resumed run belong to a node that there is not any more
+
+
+def _item() -> tuple[int, ...]:
+    item = current_item.get()
+    return item.order if item is not None else ()
+
+
+def _reason(run: EdgeRun, error: Closed | GraphBubbleUp) -> BaseException:
+    """What goes out when a run has ended with `error`: the reason why it broke off, if it did."""
+    reason = error.reason if isinstance(error, Closed) else run.break_off.reason
+    if reason is None:
+        return error
+    return Closed(reason) if run.stopped_from_outside else reason

@@ -1,0 +1,354 @@
+"""What the runs of all edges have in common: slots, what stops them, and how a target is called."""
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, NoReturn, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphInterrupt
+from langgraph.runtime import get_runtime
+
+from mahsm._common import AsyncCall, State, SyncCall, Update, cached
+from mahsm._spans import NOTHING, EdgeSpan
+from mahsm._waiting import Closed, LeftBehind, Slots, Stops, may_be_stopped, release_all, tasks, try_acquire_all
+from mahsm.edges._shared.attempts import deadline_is_over
+from mahsm.edges._shared.break_off import BreakOff
+from mahsm.edges._shared.graph_limit import ambient_runtime
+from mahsm.edges._shared.items import Item, Writer, current_item
+from mahsm.edges._shared.saving import Saving, saver_of, with_saver
+from mahsm.edges._shared.streams import (
+    RUNTIME,
+    Heard,
+    HeardRun,
+    Show,
+    as_of_node,
+    handlers_of,
+    is_inside_item,
+    is_seen_inside,
+    streams_messages,
+    translated,
+    unheard,
+    writer_of,
+)
+from mahsm.errors import BudgetExceeded
+from mahsm.nodes._internal import Target
+
+
+class EdgeRun(ABC):
+    """One run of an edge; its parts may run in several threads.
+
+    While a target is called it holds `chain`: a slot of this run, one of each edge run around it, and one of the whole
+    graph run if its config has a `max_concurrency`.
+
+    A run can be over before all its parts are, in two ways. It is *stopped* when an error goes out. It is *ended* when
+    nothing new is to begin, and what has been reached counts.
+
+    Args:
+        name: The edge's name.
+        state: The parent's state.
+        config: The config of the node that the edge is; what is called gets its bounds, not ours.
+        shared: The slots of the graph run.
+        slots: How many targets may be called at once.
+        unsaved: How many calls may be not saved, where a checkpointer saves.
+    """
+
+    def __init__(
+        self, name: str, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int
+    ) -> None:
+        outer = current_item.get()
+        runtime = ambient_runtime()
+        self.name = name
+        self.state = state
+        self.config = config
+        self.span: EdgeSpan | None = None
+        """What traces show of it, if anybody traces."""
+        self.heard_as: HeardRun | None = None
+        """What those who listen hear of it."""
+        self.saved = is_saved(config)
+        self.stopped_from_outside = False
+        self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
+        """The stream of the node that the edge is; inside of an item, that of the outer edge."""
+        self.is_node = runtime is not None and not is_inside_item(config)
+        """Whether it runs in a node of a graph, and not in an item, or alone."""
+        self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
+        """Where its progress is told: inside of an item, only to those who stream subgraphs."""
+        self._item_writer: Writer | None = None
+        self.slots = Slots(slots)
+        self.left = LeftBehind(slots)
+        """Calls that the run does not wait for any more."""
+        self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
+        self._order = outer.order if outer else ()
+        self._chain = tuple(dict.fromkeys([self.slots, *(outer.chain if outer else ()), *shared]))  # always from the inside out
+        self.inside = Stops()
+        """What runs inside: edges and awaited calls."""
+        self.waits = Stops()
+        """What waits to begin."""
+        self._running = Stops()
+        self._ended = False
+        self.break_off = BreakOff()
+        self._cancels = Stops()
+        saver = saver_of(config)
+        self.saving = None if saver is None else Saving(saver, unsaved, self.stop)
+
+    def item(self, index: int) -> Item:
+        """A part that is going to be called, in this context."""
+        unsaved = None if self.saving is None else self.saving.unsaved
+        item = Item((*self._order, index), self._chain, self.inside, unsaved, self._item_writer)
+        current_item.set(item)
+        if self.span is not None:
+            may_be_stopped(lambda: self.inside.reason)
+        return item
+
+    @contextmanager
+    def confined(self) -> Generator[None, None, None]:
+        """The block runs on the slots that the item around has, and on those that are free now; none is lent or waited for.
+
+        That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on that loop, and
+        might get a slot that is lent, could neither use it nor give it back.
+        """
+        outer = current_item.get()
+        if outer is None:
+            yield
+            return
+        chains: list[Sequence[Slots]] = []
+        while len(chains) + 1 < self.slots.limit and try_acquire_all(outer.chain):
+            chains.append(outer.chain)
+        around = Slots(1 + len(chains))
+        self._chain = (self.slots, around, *(slots for slots in self._chain[1:] if slots not in outer.chain))
+        try:
+            yield
+        finally:
+            for chain in chains:
+                release_all(chain)
+
+    # What a target is called with.
+
+    def _is_heard(self, target: Target) -> bool:
+        """Whether somebody listens to calls of a target.
+
+        Where traces make a run of each item, that is told already; so it matters only who streams messages, and to a target
+        that takes the config, which is then its item's.
+        """
+        handlers = handlers_of(self.config)
+        return bool(handlers) and (self.span is None or "config" in target.injected or any(map(streams_messages, handlers)))
+
+    def bind(self, target: Target, label: str) -> tuple[Any, Any]:
+        """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
+        if not self._is_heard(target):
+            return _bound(target)
+        heard = self._heard(label, partial(_bound, target))
+        return heard.sync if target.sync else None, heard.async_ if target.async_ else None
+
+    def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
+        """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
+
+        def bound() -> tuple[SyncCall | None, AsyncCall]:
+            sync, async_ = _bound(target)
+            return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
+
+        return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
+
+    def _heard(self, label: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]]) -> Heard:
+        return Heard(label, bind, makes_runs=self.span is None)
+
+    async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
+        left = self.left if may_be_left else None
+        update = await tasks.call_in_thread(partial(sync, state), self.pool, left=left)
+        return await update if inspect.isawaitable(update) else update
+
+    def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:
+        """The task's config with the user's bounds and checkpointer in place of those that the subgraph runs with.
+
+        Without a checkpointer in a task that several items share: graphs that these call would save their checkpoints in one
+        and the same place, and after a resume one item would get the state of another.
+        """
+        if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
+            self._item_writer = runtime.stream_writer
+        own = {key: value for key, value in config.items() if key not in _BOUNDS}
+        given = as_of_node(cast("RunnableConfig", own | self._bounds), self.config, self.name, self.writer)
+        if shared or self.saving is not None:
+            given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
+        return given
+
+    # What traces show of it.
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What its span says of it."""
+
+    def facts_of(self, total: int, *, finished: int, failed: int) -> dict[str, Any]:
+        """What its span says of so many items or branches, of which so many have an outcome, and so many of these an error."""
+        found: dict[str, Any] = {"fan_out": total, "finished": finished, "errors": failed}
+        if self.span is not None:
+            found |= self.span.timings.counts()
+        if finished - failed < total and (option := self._ended_by) is not None:
+            found["ended"] = option
+        return found
+
+    @property
+    def _ended_by(self) -> str | None:
+        """The option of the edge that has ended the run before its time, if one has."""
+        if isinstance(self.ended, BudgetExceeded):
+            return "budget"
+        is_late = self.span is not None and self.span.timings.is_late
+        if is_late or isinstance(self.ended, TimeoutError):
+            return "deadline"
+        return None if self.ended is None else "stop_when"
+
+    def shown(self, update: Update) -> Update:
+        """What came out, which its span shows."""
+        if self.span is not None:
+            self.span.show(update)
+        if self.heard_as is not None:
+            self.heard_as.output = update
+        return update
+
+    def subgraph(self, config: RunnableConfig, show: Show) -> AbstractContextManager[RunnableConfig]:
+        """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of its tasks."""
+        shown = translated(config, show)
+        return unheard(shown if self.saving is None else self.saving.watched(shown))
+
+    def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
+        """A block that is an item or a branch."""
+        return NOTHING if self.span is None else self.span.part(label, index, total)
+
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """How many blocking targets may be open."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return False
+
+    @cached
+    def pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
+
+    # The end of the run before its time.
+
+    @property
+    def ended(self) -> BaseException | None:
+        """Why nothing new begins, if the run was ended."""
+        return self.waits.reason if self._ended else None
+
+    def stop(self, reason: BaseException) -> None:
+        """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
+        self.break_off.stop(reason)
+        self.waits.stop(reason)
+        self.inside.stop(reason)
+        self._cancels.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
+
+    def stop_from_outside(self, reason: BaseException) -> None:
+        """The same, because the edge run around this one was stopped."""
+        self.stopped_from_outside = True
+        self.stop(reason)
+
+    def end(self, reason: BaseException, *, cancel: bool = False) -> None:
+        """Begin nothing any more; what runs may finish, or is cancelled."""
+        self._ended = True
+        self.waits.stop(reason)
+        if self.saving is not None:
+            self.saving.unsaved.close(reason)
+        if cancel:
+            self.inside.stop(reason)
+            self._running.stop(reason)
+
+    def end_late(self, seconds: float) -> None:
+        """The same, because its deadline of so many seconds is over."""
+        self.end(deadline_is_over(self.name, seconds))
+
+    @contextmanager
+    def quiet_end(self) -> Generator[None, None, None]:
+        """An end is no error here, but a stop is."""
+        try:
+            yield
+        except Closed:
+            if not self._ended:
+                raise
+
+    def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
+        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told to."""
+        loop, stack = asyncio.get_running_loop(), ExitStack()
+        for stops in (self._cancels, self._running):
+            stack.enter_context(stops.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)))
+        return stack
+
+    @contextmanager
+    def stoppable_task(self, item: Item) -> Generator[None, None, None]:
+        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or ended and told to.
+
+        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would lose that.
+        """
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
+        tasks.awaited.set(True)
+
+        def stop() -> None:
+            if not item.has_edges:
+                task.cancel()
+
+        with (
+            self._cancels.stoppable(lambda _: loop.call_soon_threadsafe(stop)),
+            self._running.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)),
+        ):
+            yield
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """A task has ended with an error: raise it, after all others have ended; or let another one raise its own."""
+        error = self._mine(error)
+        self.break_off.wait()
+        if self.saving is not None:
+            self.saving.wait()
+        raise error
+
+    async def fail_async(self, error: BaseException) -> NoReturn:
+        """The awaitable twin of `fail`; an exception that ends the event loop waits for nothing, since nothing goes on."""
+        error = self._mine(error)
+        if isinstance(error.reason if isinstance(error, Closed) else error, Exception):
+            await self.break_off.wait_async()
+            if self.saving is not None:
+                await self.saving.wait_async()
+        raise error
+
+    def _mine(self, error: BaseException) -> BaseException:
+        if self.break_off.reason is None:  # nobody has stopped the run: something around it has called off a wait
+            error = error.reason if isinstance(error, Closed) else error
+            self.stop(error)
+        if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
+            raise GraphInterrupt(())
+        return error
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads; with `wait`, not before they are done with what they are in."""
+        if "pool" in self.__dict__:
+            self.pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _bound(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
+    """Both sides of a target, with what LangGraph fills in here."""
+    return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
+
+
+def needs_no_tasks(config: RunnableConfig) -> bool:
+    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody looks inside."""
+    return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
+
+
+def to_nobody(_: Any) -> None:
+    """The stream of an edge outside of any graph, and of its tasks where it has none."""
+
+
+def is_saved(config: RunnableConfig) -> bool:
+    """Whether a checkpointer may save what runs with this config: none works without a thread."""
+    return "thread_id" in config.get("configurable", {})
+
+
+_BOUNDS = ("max_concurrency", "recursion_limit")

@@ -1,0 +1,174 @@
+"""`vmap` of a `jit_edge`: one computation for all items."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from mahsm import _spans
+from mahsm._common import Overlay, State, add_note, as_dict, shown
+from mahsm._numeric import BatchResult
+from mahsm._progress import Progress
+from mahsm._progress import progress as show_progress
+from mahsm.edges._jit import JitEdge, drawn_steps
+from mahsm.edges._shared.edge import Edge
+from mahsm.edges._shared.graph_limit import ambient_runtime
+from mahsm.edges._vmap.spec import VmapSpec
+from mahsm.errors import EdgeError
+from mahsm.policies import ItemError
+from mahsm.policies._internal import item_error
+
+_MEANINGLESS = {
+    "sample": None,
+    "timeout": None,
+    "retry": None,
+    "rate_limit": None,
+    "adaptive": None,
+    "hedge": None,
+    "budget": None,
+    "deadline": None,
+    "stop_when": None,
+    "dedupe_key": None,
+    "cache": None,
+    "chunk_size": None,
+}
+"""What holds for calls, and their values when nothing was said: here are no calls."""
+
+
+def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None) -> Edge:
+    """An edge that computes the target for all items at once, or for `batch_size` of them at a time.
+
+    Raises:
+        EdgeError: for arguments that mean nothing where no item is called by itself.
+    """
+    for argument, unset in _MEANINGLESS.items():
+        if (value := getattr(spec, argument)) != unset:
+            raise EdgeError(
+                f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one computation. Leave it "
+                f"out, or call the items one by one: vmap({target.name}.invoke, ...)."
+            )
+    if not isinstance(spec.out_key, str) or spec.progress == "items":
+        argument, value = ("progress", spec.progress) if isinstance(spec.out_key, str) else ("out_key", spec.out_key)
+        raise EdgeError(
+            f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which gives one value of "
+            "each. Name one out_key, and let progress be True or False."
+        )
+    lowered = _JitVmap(spec, target, spec.out_key, batch_size)
+    inherited = () if isinstance(spec.inherit, bool) else spec.inherit
+    return Edge(
+        lowered.run,
+        lowered.run_async,
+        name=spec.name,
+        graph=drawn_steps(spec.name, target.spec, (spec.items_label, spec.out_key), many=True),
+        reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
+        writes=[spec.out_key, *([spec.errors_key] if spec.errors_key else [])],
+        inside={target.name: target},
+    )
+
+
+class _JitVmap:
+    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str, batch_size: int | None) -> None:
+        self._spec = spec
+        self._batch_size = batch_size
+        self._out_key = out_key
+        self._target = target
+
+    async def run_async(self, state: Any, config: RunnableConfig) -> State:
+        return await asyncio.to_thread(self.run, state, config)
+
+    def run(self, state: Any, config: RunnableConfig) -> State:
+        tracer, values = _spans.tracer(), as_dict(state)
+        with show_progress() if self._spec.progress else nullcontext():
+            if tracer is None:
+                return self._run(values, self._spec.items(values))
+            with tracer.edge("vmap", self._spec.name, config, values) as span:
+                before, items = self._target.stats, self._spec.items(values)
+                update = self._run(values, items, span)
+                span.note(self._target.stats.facts(before))
+                span.show(update)
+                return update
+
+    def _run(self, values: State, items: list[Any], span: _spans.Span | None = None) -> State:
+        spec = self._spec
+        if spec.failures_allowed(len(items)) < 0:
+            raise spec.too_few(0, len(items))
+        runtime = ambient_runtime()
+        progress = Progress(spec.name, len(items), runtime.stream_writer if runtime else None)
+        places, overlays, failed = _each(spec.overlay, items)
+        if overlays:
+            self._check_reads(overlays[0])
+        found = self._computed(values, overlays)
+        failed |= {places[place]: error for place, error in found.failed.items()}
+        entries = self._entries(places, found.outcomes, failed, len(items))
+        progress.end(errors=len(failed))
+        if span is not None:
+            counts = {"fan_out": len(items), "begun": len(overlays), "finished": len(items), "errors": len(failed)}
+            span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
+        return self._update(items, entries, failed)
+
+    def _computed(self, values: State, overlays: list[Overlay]) -> BatchResult:
+        if not overlays:
+            return BatchResult([], {})
+        return self._target.program.batch(self._spec.inherited(values), overlays, self._batch_size, self._output)
+
+    @property
+    def _output(self) -> str | None:
+        """The one output that is kept, if that is so; it is then all that is taken apart."""
+        result = self._spec.result
+        return result if isinstance(result, str) and result in self._target.writes else None
+
+    def _entries(self, places: Sequence[int], outcomes: list[Any], failed: dict[int, Exception], total: int) -> list[Any]:
+        """What of each item is kept; what fails there is added to what has failed."""
+        if failed:
+            outcomes = [outcome for place, outcome in zip(places, outcomes, strict=True) if place not in failed]
+            places = [place for place in places if place not in failed]
+        if self._spec.result is not None and self._output is None:
+            kept, outcomes, refused = _each(self._spec.entry, outcomes)
+            failed |= {places[place]: error for place, error in refused.items()}
+            places = [places[place] for place in kept] if refused else places
+        if len(places) == total:
+            return outcomes
+        entries: list[Any] = [None] * total
+        for place, outcome in zip(places, outcomes, strict=True):
+            entries[place] = outcome
+        return entries
+
+    def _check_reads(self, overlay: Overlay) -> None:
+        target = self._target.spec
+        if not target.seeds and not any(key in overlay for key in target.reads):
+            raise EdgeError(
+                f"{self._spec.name}: {target.name} reads {', '.join(map(repr, target.reads))}, and the items have "
+                f"{', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass item_to_state= with a "
+                "key that it reads."
+            )
+
+    def _update(self, items: list[Any], entries: list[Any], failed: dict[int, Exception]) -> State:
+        spec, errors = self._spec, dict[int, ItemError]()
+        for index, error in sorted(failed.items()):
+            add_note(error, f"{spec.name}, item {index} of {len(items)}")
+            if spec.on_error == "raise":
+                raise error
+            entries[index] = errors[index] = item_error(error, edge=spec.name, index=index, item=items[index], attempts=1)
+        if len(failed) > spec.failures_allowed(len(items)):
+            raise spec.too_few(len(failed), len(items)) from failed[min(failed)]
+        if errors and spec.on_error == "drop":
+            entries = [entry for index, entry in enumerate(entries) if index not in errors]
+        update: State = {self._out_key: entries}
+        if spec.errors_key is not None:
+            update[spec.errors_key] = list(errors.values())
+        return update
+
+
+def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> tuple[Sequence[int], list[Any], dict[int, Exception]]:
+    """The function of each value: the places of those that it takes, what it gives for them, and why the others failed."""
+    done, failed = list[Any](), dict[int, Exception]()
+    left = iter(values)
+    while len(done) + len(failed) < len(values):
+        try:
+            done.extend(function(value) for value in left)  # not map: it takes a StopIteration of the function for its own end
+        except Exception as error:  # noqa: BLE001  the policy decides, and the next value is called for
+            failed[len(done) + len(failed)] = error
+    places = range(len(values))
+    return [place for place in places if place not in failed] if failed else places, done, failed

@@ -1,0 +1,164 @@
+"""Results on their way from the items that gave them to the tasks that hand them in."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mahsm._waiting import TaskTurn, ThreadTurn, Turn
+from mahsm.edges._vmap.cut import Record, new_record
+from mahsm.policies import ItemError
+
+
+class Sink(Protocol):
+    """Where results go."""
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
+        """The item at this place gave a value, or failed; `called` if it counts as a call that is not saved."""
+        ...
+
+    def skip(self, place: int) -> None:
+        """An item is left out."""
+        ...
+
+
+@dataclass
+class Part:
+    """Results that are saved together.
+
+    Attributes:
+        record: What is saved.
+        called: How many of them come of calls that count as not saved.
+    """
+
+    record: Record = field(default_factory=new_record)
+    called: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in it."""
+        return not self.record["places"] and not self.record["skipped"]
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
+        """One more result."""
+        record = self.record
+        record["places"].append(place)
+        record["values"].append(value)
+        record["ranks"].append(rank)
+        if error is not None:
+            record["errors"].append(error)
+        self.called += called
+
+    def skip(self, place: int) -> None:
+        """An item is left out."""
+        self.record["skipped"].append(place)
+
+    def extend(self, more: "Part") -> None:
+        """Another part's results come after these."""
+        mine, theirs = self.record, more.record
+        mine["places"] += theirs["places"]
+        mine["values"] += theirs["values"]
+        mine["ranks"] += theirs["ranks"]
+        mine["errors"] += theirs["errors"]
+        mine["skipped"] += theirs["skipped"]
+        self.called += more.called
+
+
+class _Taker:
+    """A task that waits for a part."""
+
+    __slots__ = ("part", "turn")
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.part: Part | None = None
+
+
+class Results:
+    """Collects results in parts of `size`, in the order in which they come, for tasks that wait for one each.
+
+    Which task hands in which result does not matter. So no result has to wait for a slow item beside it, and when the run
+    breaks off, whatever has come can still be handed in.
+
+    Args:
+        size: Results in a part, >= 1.
+        hand_in: Called with each part that a task has got.
+    """
+
+    def __init__(self, size: int, hand_in: Callable[[Part], object]) -> None:
+        self._size = size
+        self._hand_in = hand_in
+        self._lock = threading.Lock()
+        self._full: deque[Part] = deque()
+        self._part = Part()
+        self._takers: deque[_Taker] = deque()
+        self._is_closed = False
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
+        """A result has come; from any thread."""
+        with self._lock:
+            self._part.add(place, value, rank, error, called=called)
+            taker = self._cut() if len(self._part.record["places"]) == self._size else None
+        if taker is not None:
+            taker.turn.wake()
+
+    def skip(self, place: int) -> None:
+        """An item is left out."""
+        with self._lock:
+            self._part.skip(place)
+
+    def _cut(self) -> _Taker | None:
+        part, self._part = self._part, Part()
+        if not self._takers:
+            self._full.append(part)
+            return None
+        taker = self._takers.popleft()
+        self._give(taker, part)
+        return taker
+
+    def _give(self, taker: _Taker, part: Part) -> None:
+        taker.part = part
+        self._hand_in(part)
+
+    def take(self) -> Part | None:
+        """Wait for a part, blocking this thread; None if there is none any more."""
+        turn = ThreadTurn()
+        taker = self._joined(turn)
+        turn.wait()
+        return taker.part
+
+    async def take_async(self) -> Part | None:
+        """Wait for a part on the running event loop; None if there is none any more."""
+        turn = TaskTurn()
+        taker = self._joined(turn)
+        await turn.wait()
+        return taker.part
+
+    def _joined(self, turn: Turn) -> _Taker:
+        taker = _Taker(turn)
+        with self._lock:
+            if self._full:
+                self._give(taker, self._full.popleft())
+            elif not self._is_closed:
+                self._takers.append(taker)
+                return taker
+        turn.wake()
+        return taker
+
+    def close(self) -> Part:
+        """Nothing comes any more: what is left goes to the first who waits, or else is given back; all others get nothing."""
+        with self._lock:
+            self._is_closed = True
+            takers, self._takers = self._takers, deque()
+            part, self._part = self._part, Part()
+            for full in self._full:  # nobody waited for these
+                full.extend(part)
+                part = full
+            self._full.clear()
+            if takers and not part.is_empty:
+                self._give(takers[0], part)
+                part = Part()
+        for taker in takers:
+            taker.turn.wake()
+        return part

@@ -1,0 +1,7 @@
+"""What of rate limits the edges and nodes use."""
+
+from mahsm.limits._admission import Admission as Admission
+from mahsm.limits._admission import Limited as Limited
+from mahsm.limits._registry import resolved as resolved
+
+__all__ = ["Admission", "Limited", "resolved"]

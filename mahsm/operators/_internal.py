@@ -1,0 +1,5 @@
+"""What of operators a `GraphModule` uses."""
+
+from mahsm.operators._modules import modules_in as modules_in
+
+__all__ = ["modules_in"]
