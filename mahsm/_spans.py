@@ -15,9 +15,9 @@ class Timings:
     """Where the attempts of an edge run spent their time, in seconds. Safe in threads.
 
     Attributes:
-        waits: From when an attempt wants to begin to when it begins.
-        limited: The part of these that was spent waiting for rate limits.
-        runs: From when an attempt begins to when it ends.
+        wait_seconds: From when an attempt wants to begin to when it begins.
+        limited_seconds: The part of these that was spent waiting for rate limits.
+        run_seconds: From when an attempt begins to when it ends.
         retries: Attempts after the first ones.
         begun: The items whose target was called, by their order.
         hedges: Second calls of items that took long.
@@ -26,9 +26,9 @@ class Timings:
     """
 
     def __init__(self) -> None:
-        self.waits: list[float] = []
-        self.limited: list[float] = []
-        self.runs: list[float] = []
+        self.wait_seconds: list[float] = []
+        self.limited_seconds: list[float] = []
+        self.run_seconds: list[float] = []
         self.retries: list[int] = []
         self.begun: set[Order] = set()
         self.hedges: list[Order] = []
@@ -38,14 +38,14 @@ class Timings:
     def facts(self) -> dict[str, float]:
         """Milliseconds: median, 95th percentile and most."""
         found: dict[str, float] = {}
-        for name, seconds in (("wait", self.waits), ("run", self.runs)):
+        for name, seconds in (("wait", self.wait_seconds), ("run", self.run_seconds)):
             ordered = sorted(seconds)
             if ordered:
                 for label, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0)):
                     place = min(len(ordered) - 1, int(share * len(ordered)))
                     found[f"{name}_ms_{label}"] = round(ordered[place] * 1000, 3)
-        if self.limited:
-            found["rate_limit_wait_ms"] = round(sum(self.limited) * 1000, 3)
+        if self.limited_seconds:
+            found["rate_limit_wait_ms"] = round(sum(self.limited_seconds) * 1000, 3)
         return found
 
     def counts(self) -> dict[str, int]:

@@ -175,15 +175,15 @@ def test_a_pause_that_comes_while_somebody_waits() -> None:
 def test_without_waiting() -> None:
     async def main() -> list[bool]:
         bucket = bucket_of(rate=1, burst=1)
-        taken = [await bucket.acquire_async(waits=False) for _ in range(2)]
+        taken = [await bucket.acquire_async(may_wait=False) for _ in range(2)]
         waiting = asyncio.ensure_future(bucket.acquire_async())
         await asyncio.sleep(0.5)
-        taken.append(await bucket.acquire_async(waits=False))
+        taken.append(await bucket.acquire_async(may_wait=False))
         await waiting
         await asyncio.sleep(1)
-        taken.append(await bucket.acquire_async(waits=False))
+        taken.append(await bucket.acquire_async(may_wait=False))
         bucket.pause(1)
-        taken.append(await bucket.acquire_async(waits=False))
+        taken.append(await bucket.acquire_async(may_wait=False))
         return [ticket is not None for ticket in taken]
 
     assert clock.run(main()) == [True, False, False, True, False]
@@ -324,13 +324,13 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
     waiting = threading.Event()
 
     @contextmanager
-    def stoppable(stop: Callable[[BaseException], object]) -> Any:
+    def on_stop(stop: Callable[[BaseException], object]) -> Any:
         stops.append(stop)
         waiting.set()
         yield
 
     result: list[Ticket | None] = []
-    thread = threading.Thread(target=lambda: result.append(bucket.acquire(stoppable=stoppable)))
+    thread = threading.Thread(target=lambda: result.append(bucket.acquire(on_stop=on_stop)))
     thread.start()
     assert waiting.wait(10)
     stops[0](RuntimeError("over"))

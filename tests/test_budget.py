@@ -116,7 +116,7 @@ def test_what_runs_when_time_is_up_finishes(mode: str) -> None:
                 return state["item"]
 
             edge = edge_of(slow, on_error="drop", max_concurrency=2)
-            with spent.stoppable(lambda _, over=over: over.set()):
+            with spent.on_stop(lambda _, over=over: over.set()):
                 assert run_edge(edge, range(10), mode) == sorted(began)
         assert isinstance(spent.exceeded, BudgetExceeded)
         if began:

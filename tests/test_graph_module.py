@@ -52,7 +52,7 @@ def over_texts(target: Any, **options: Any) -> Any:
     return vmap(target, batch_key="texts", out_key="out", item_to_state=lambda text: {"text": text}, name="edge", **options)
 
 
-def of_edge(edge: Any) -> Any:
+def edge_stream(edge: Any) -> Any:
     return connect(StateGraph(State), START, edge, END).compile()
 
 
@@ -88,7 +88,7 @@ def judged(**options: Any) -> Any:
         candidates: list[str] = dspy.InputField()
         best: int = dspy.OutputField()
 
-    return of_edge(reduce_edge(input_key="texts", output_key="out", reducer=llm_judge_select(judge=Judge), name="pick"))
+    return edge_stream(reduce_edge(input_key="texts", output_key="out", reducer=llm_judge_select(judge=Judge), name="pick"))
 
 
 class Asks(Operator):
@@ -128,21 +128,21 @@ GRAPHS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "functional": (functional, ["run/Predict"]),
     "subgraph": (lambda: graph_of(subgraph()), ["node/inner"]),
     "sends": (sends, ["node"]),
-    "vmap of a module": (lambda: of_edge(over_texts(echo())), ["edge/Predict"]),
-    "vmap of a node": (lambda: of_edge(over_texts(dspy_node(echo(), name="echo"))), ["edge/echo"]),
-    "vmap of a graph": (lambda: of_edge(over_texts(subgraph())), ["edge/sub/inner"]),
-    "vmap of a vmap": (lambda: of_edge(over_texts(over_texts(echo()))), ["edge/edge/Predict"]),
+    "vmap of a module": (lambda: edge_stream(over_texts(echo())), ["edge/Predict"]),
+    "vmap of a node": (lambda: edge_stream(over_texts(dspy_node(echo(), name="echo"))), ["edge/echo"]),
+    "vmap of a graph": (lambda: edge_stream(over_texts(subgraph())), ["edge/sub/inner"]),
+    "vmap of a vmap": (lambda: edge_stream(over_texts(over_texts(echo()))), ["edge/edge/Predict"]),
     "vmap in a function": (in_a_function, ["node/edge/Predict"]),
     "vmap compiled alone": (lambda: over_texts(echo()).compile(), ["edge/Predict"]),
     "parallel": (
-        lambda: of_edge(
+        lambda: edge_stream(
             parallel({"a": dspy_node(echo(), output_fields=["out"]), "b": lambda state: {"extra": 1}}, name="both")
         ),
         ["both/a"],
     ),
     "judge": (judged, ["pick/judge/Predict"]),
     "tree": (
-        lambda: of_edge(
+        lambda: edge_stream(
             reduce_edge(
                 input_key="texts",
                 output_key="out",
@@ -224,7 +224,7 @@ def test_the_trace_holds_the_programs_own_predictors(kind: str) -> None:
 
 
 def test_copies_run_at_the_same_time() -> None:
-    program = GraphModule(of_edge(over_texts(echo(), result="out")), outputs=["out"])
+    program = GraphModule(edge_stream(over_texts(echo(), result="out")), outputs=["out"])
     copies = [program.deepcopy() for _ in range(8)]
     for number, copied in enumerate(copies):
         copied.predictors()[0].demos = [DEMO] * number
@@ -275,7 +275,7 @@ def test_a_program_is_not_pickled(tmp_path: Path) -> None:
 def test_the_state_of_another_graph(tmp_path: Path) -> None:
     program = GraphModule(graph_of(dspy_node(echo())))
     program.save(tmp_path / "program.json")
-    other = GraphModule(of_edge(over_texts(echo())))
+    other = GraphModule(edge_stream(over_texts(echo())))
     with pytest.raises(
         GraphError, match=r"that it lacks: \"nodes\['edge/Predict'\]\"; that this graph lacks: \"nodes\['node'\]\""
     ):
@@ -396,7 +396,7 @@ def test_config_and_context_reach_each_run() -> None:
 def test_a_program_in_a_node_of_another_graph() -> None:
     inner = GraphModule(graph_of(dspy_node(echo())), outputs=["out"])
     outer = GraphModule(
-        of_edge(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")), outputs=["out"]
+        edge_stream(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")), outputs=["out"]
     )
     assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner/node']"]
     outer.predictors()[0].demos = [DEMO]
@@ -442,7 +442,7 @@ def test_the_trace_has_nodes_side_by_side_in_the_order_of_their_names(is_async: 
 
 
 def test_a_long_trace_is_cut_as_dspy_cuts_it() -> None:
-    program = GraphModule(of_edge(over_texts(echo(), max_concurrency=1)), outputs=["out"])
+    program = GraphModule(edge_stream(over_texts(echo(), max_concurrency=1)), outputs=["out"])
     with dspy.context(lm=FakeLM(model), trace=[], max_trace_size=2):
         program(texts=["0", "1", "2", "3"])
         assert [inputs["text"] for _, inputs, _ in dspy.settings.trace] == ["2", "3"]
@@ -492,7 +492,7 @@ def test_errors_in_items_come_out_by_their_own_type_with_the_trace_so_far() -> N
 def test_an_optimiser_sees_what_could_not_be_parsed_in_an_item() -> None:
     from dspy.teleprompt.bootstrap_trace import FailedPrediction, bootstrap_trace_data
 
-    program = GraphModule(of_edge(over_texts(dspy.Predict("text -> out: int"))), outputs=["out"])
+    program = GraphModule(edge_stream(over_texts(dspy.Predict("text -> out: int"))), outputs=["out"])
     lm = FakeLM(lambda call: "No fields." if call.inputs["text"] == "bad" else {"out": "7"})
     dataset = [dspy.Example(texts=["1", text, "2"]).with_inputs("texts") for text in ("good", "bad")]
     with dspy.context(lm=lm):

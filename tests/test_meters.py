@@ -7,9 +7,9 @@ from langchain_core.runnables import RunnableLambda
 
 from mahsm import budget, vmap
 from mahsm._common.answer import Answer
-from mahsm._model_calls.dspy import watched_lm
-from mahsm._model_calls.meters import Attempt, Meter, count_answer, count_attempt, count_call, is_metered, metered
-from mahsm._model_calls.observe import watched
+from mahsm._model_calls.dspy import observed_lm
+from mahsm._model_calls.meters import AttemptCounter, Meter, count_answer, count_attempt, count_call, is_metered, metered
+from mahsm._model_calls.observe import observed
 from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, run_edge
 
@@ -28,7 +28,7 @@ def test_the_first_call_of_an_attempt_is_the_attempt() -> None:
     meter = Meter()
     with metered(meter):
         count_attempt()
-        with metered(Attempt(counted=True)):
+        with metered(AttemptCounter(counted=True)):
             count_call()
             assert meter.calls == 1
             count_call()
@@ -64,17 +64,17 @@ def test_several_models_in_one_item(mode: str) -> None:
 def test_a_view_of_a_language_model_is_the_model() -> None:
     with ModelServer(Reply({"answer": "yes"}, usage=(3, 2))) as server:
         lm = server.lm(num_retries=2)
-        view = watched_lm(lm)
+        view = observed_lm(lm)
         assert isinstance(view, dspy.LM)
-        assert (view.num_retries, view.model, watched_lm(view)) == (2, lm.model, view)
+        assert (view.num_retries, view.model, observed_lm(view)) == (2, lm.model, view)
         view.num_retries = 1
         view.kwargs["temperature"] = 0.5
         assert (lm.num_retries, lm.kwargs["temperature"]) == (1, 0.5)
         assert view.dump_state() == lm.dump_state()
-        assert watched_lm("no model") == "no model"
-        with dspy.context(lm=lm, disable_history=True), watched():
+        assert observed_lm("no model") == "no model"
+        with dspy.context(lm=lm, disable_history=True), observed():
             dspy.Predict("item -> answer")(item="?")
-        with dspy.context(lm=lm), watched(), watched():
+        with dspy.context(lm=lm), observed(), observed():
             dspy.Predict("item -> answer")(item="?")
             dspy.settings.lm("direct")
     assert len(lm.history) == 2

@@ -78,7 +78,7 @@ class Noisy(HybridOperator):
         return computed
 
 
-class Held(Operator):
+class ModuleRef(Operator):
     n: float
 
     def forward(self, input: Any, /) -> Any:
@@ -408,7 +408,7 @@ def test_the_rest_shows_what_it_is_of() -> None:
 NUMBERS: list[Any] = [1, 1.0, True, 0.0, -0.0, 0, False]
 
 
-@pytest.mark.parametrize("wrap", [lambda n: {"n": n}, Held], ids=["in a dict", "in a static field"])
+@pytest.mark.parametrize("wrap", [lambda n: {"n": n}, ModuleRef], ids=["in a dict", "in a static field"])
 def test_numbers_that_are_equal_do_not_share_a_compilation_of_the_rest(wrap: Any) -> None:
     traces: list[Any] = []
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from mahsm.testing import Provider
-from mahsm.testing._provider import _Judge
-from mahsm.testing._provider import judge as judge_process
+from mahsm.testing._loopback_provider import _Judge
+from mahsm.testing._loopback_provider import judge as judge_process
 
 
 def judge_of(**options: Any) -> _Judge:

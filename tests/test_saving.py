@@ -14,7 +14,7 @@ from tests.helpers import MODES, BranchState, Gauge, graph_of, run, thread
 from tests.watchdog import ended
 
 
-class Held(InMemorySaver):
+class ModuleRef(InMemorySaver):
     """A checkpointer whose writes of tasks' results return when they are told to; it counts how many have begun."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Calls:
 def test_no_more_calls_than_the_formula_are_not_saved(
     mode: str, blocks: bool, bound: int, chunk_size: int | None, durability: Any
 ) -> None:
-    saver, calls = Held(), Calls()
+    saver, calls = ModuleRef(), Calls()
     target = calls if blocks else calls.later
     edge = vmap(target, batch_key="xs", out_key="ys", max_concurrency=bound, chunk_size=chunk_size)
     graph = graph_of(edge, checkpointer=saver)
@@ -104,7 +104,7 @@ def test_no_more_calls_than_the_formula_are_not_saved(
 @pytest.mark.parametrize("mode", MODES)
 def test_attempts_that_failed_do_not_count(mode: str) -> None:
     """Every item fails once; those that wait for their next attempt are no results that could be lost."""
-    saver, calls = Held(), Calls()
+    saver, calls = ModuleRef(), Calls()
     retry = Retry(base=0, share=None)
     edge = vmap(calls.fails_first, batch_key="xs", out_key="ys", max_concurrency=2, chunk_size=1, retry=retry)
     graph = graph_of(edge, checkpointer=saver)
@@ -125,7 +125,7 @@ def test_attempts_that_failed_do_not_count(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_branches_are_held_back_too(mode: str) -> None:
-    saver, calls = Held(), Calls()
+    saver, calls = ModuleRef(), Calls()
     branches = [Branch(lambda _: calls({"item": 1}) and None, name=f"b{place}") for place in range(30)]
     graph = graph_of(parallel(branches, max_concurrency=2), state=BranchState, checkpointer=saver)
 

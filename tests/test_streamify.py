@@ -60,15 +60,15 @@ def sends() -> Any:
     return builder.compile()
 
 
-def of_edge(edge: Any) -> Any:
+def edge_stream(edge: Any) -> Any:
     return connect(StateGraph(State), START, edge, END).compile()
 
 
 GRAPHS: dict[str, Any] = {
-    "awaits": lambda: of_edge(over_words(predict())),
-    "blocks": lambda: of_edge(over_words(Blocks())),
-    "one-by-one": lambda: of_edge(over_words(predict(), max_concurrency=1)),
-    "nested": lambda: of_edge(over_words(dspy_node(GraphModule(of_node(), outputs=["shout"])))),
+    "awaits": lambda: edge_stream(over_words(predict())),
+    "blocks": lambda: edge_stream(over_words(Blocks())),
+    "one-by-one": lambda: edge_stream(over_words(predict(), max_concurrency=1)),
+    "nested": lambda: edge_stream(over_words(dspy_node(GraphModule(of_node(), outputs=["shout"])))),
     "sends": sends,
 }
 

@@ -36,8 +36,8 @@ from mahsm.edges import JitEdge
 from mahsm.limits import LimitStats
 from mahsm.nodes import DSPyNode
 from mahsm.operators import ChainOperator, RouterOperator, partition
-from mahsm.operators._node import OperatorNode
 from mahsm.operators._op import FunctionOperator
+from mahsm.operators._operator_node import OperatorNode
 from mahsm.operators._trees import Rest
 from mahsm.policies import Spending
 from mahsm.reducers import first, mean, rank_fusion, score_and_select, top_k

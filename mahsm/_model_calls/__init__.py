@@ -12,29 +12,29 @@
 from mahsm._model_calls import calls as calls
 from mahsm._model_calls.calls import calls_refused as calls_refused
 from mahsm._model_calls.dspy import blocking_calls as blocking_calls
-from mahsm._model_calls.dspy import is_watching as is_watching
-from mahsm._model_calls.dspy import regained as regained
+from mahsm._model_calls.dspy import is_observed as is_observed
+from mahsm._model_calls.dspy import observe_here as observe_here
+from mahsm._model_calls.dspy import observed_lm as observed_lm
+from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
-from mahsm._model_calls.dspy import watch_here as watch_here
-from mahsm._model_calls.dspy import watched_lm as watched_lm
 from mahsm._model_calls.langchain import gated as gated
-from mahsm._model_calls.meters import Attempt as Attempt
+from mahsm._model_calls.meters import AttemptCounter as AttemptCounter
 from mahsm._model_calls.meters import Meter as Meter
 from mahsm._model_calls.meters import count_attempt as count_attempt
 from mahsm._model_calls.meters import in_attempt as in_attempt
 from mahsm._model_calls.meters import is_metered as is_metered
 from mahsm._model_calls.meters import metered as metered
-from mahsm._model_calls.observe import watched as watched
+from mahsm._model_calls.observe import observed as observed
 from mahsm._model_calls.records import EdgeUsage as EdgeUsage
 from mahsm._model_calls.records import Ledger as Ledger
 from mahsm._model_calls.records import Usage as Usage
 from mahsm._model_calls.records import added_up as added_up
 from mahsm._model_calls.records import edge_run as edge_run
-from mahsm._model_calls.records import of_edge_run as of_edge_run
+from mahsm._model_calls.records import usage_of_edge_run as usage_of_edge_run
 from mahsm._model_calls.usage import usage as usage
 
 __all__ = [
-    "Attempt",
+    "AttemptCounter",
     "EdgeUsage",
     "Ledger",
     "Meter",
@@ -48,13 +48,13 @@ __all__ = [
     "gated",
     "in_attempt",
     "is_metered",
-    "is_watching",
+    "is_observed",
     "metered",
-    "of_edge_run",
-    "regained",
+    "observe_here",
+    "observed",
+    "observed_lm",
+    "restored_context",
     "unparsed_in",
     "usage",
-    "watch_here",
-    "watched",
-    "watched_lm",
+    "usage_of_edge_run",
 ]

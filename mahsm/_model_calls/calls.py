@@ -12,12 +12,12 @@ from uuid import UUID
 
 from mahsm._common import Answer
 from mahsm._model_calls.meters import count_answer, count_call
-from mahsm._model_calls.records import book_begin, book_end
+from mahsm._model_calls.records import record_begin, record_end
 from mahsm._waiting import left_behind
 from mahsm.errors import JitError
 
 
-class Pass(Protocol):
+class AdmittedCall(Protocol):
     """A call that has been let through."""
 
     def end(self, answer: Answer | None, error: BaseException | None) -> None:
@@ -32,13 +32,13 @@ class Gate(Protocol):
         passed: Calls of LangChain's models that have been let through and have not ended, by their run.
     """
 
-    passed: dict[UUID, Pass]
+    passed: dict[UUID, AdmittedCall]
 
-    def enter(self, characters: int) -> Pass:
+    def enter(self, characters: int) -> AdmittedCall:
         """Wait until a call with a prompt of so many characters may be made."""
         ...
 
-    async def enter_async(self, characters: int) -> Pass:
+    async def enter_async(self, characters: int) -> AdmittedCall:
         """The awaitable twin of `enter`."""
         ...
 
@@ -78,7 +78,7 @@ class Sample:
     number: int
     total: int
 
-    def inside(self, outer: "Sample | None") -> "Sample":
+    def nested_in(self, outer: "Sample | None") -> "Sample":
         """The same within one sample of another fan-out: as one of all of them."""
         return self if outer is None else Sample(outer.number * self.total + self.number, outer.total * self.total)
 
@@ -116,14 +116,14 @@ def check_refused() -> None:
 def begin_call() -> None:
     """A call of a model begins here. Whatever counts calls, in budgets, books, traces and events, is told so here."""
     count_call()
-    book_begin()
+    record_begin()
 
 
 def end_call(answer: Answer | None) -> None:
     """The call that `begin_call` was told of has ended: with an answer, or with an error."""
     if answer is not None:
         count_answer(answer)
-    book_end(answer)
+    record_end(answer)
 
 
 class SeenCall:
@@ -158,7 +158,7 @@ async def call_async(characters: Callable[[], int]) -> AsyncGenerator[SeenCall, 
 
 
 @contextmanager
-def _counted(passed: Pass | None) -> Generator[SeenCall, None, None]:
+def _counted(passed: AdmittedCall | None) -> Generator[SeenCall, None, None]:
     seen, failure = SeenCall(), None
     begin_call()
     try:

@@ -66,7 +66,7 @@ class Meter:
             self.usd += answer.usd or 0.0
 
 
-class Attempt(Meter):
+class AttemptCounter(Meter):
     """The meter of one attempt of an item.
 
     Args:
@@ -75,12 +75,12 @@ class Attempt(Meter):
 
     def __init__(self, *, counted: bool = False) -> None:
         super().__init__()
-        self._stood_for = not counted
+        self._is_counted = not counted
 
-    def stand_for(self) -> bool:
+    def already_counted(self) -> bool:
         """Whether a call inside is the one that was counted, in the meters around, when the attempt began."""
         with self._lock:
-            first, self._stood_for = not self._stood_for, True
+            first, self._is_counted = not self._is_counted, True
         return first
 
 
@@ -122,7 +122,7 @@ def count_attempt() -> Meter | None:
 
 def in_attempt() -> bool:
     """Whether an attempt of an item is running here."""
-    return any(isinstance(meter, Attempt) for meter in _meters.get())
+    return any(isinstance(meter, AttemptCounter) for meter in _meters.get())
 
 
 def _uncounted() -> Generator[Meter, None, None]:
@@ -132,7 +132,7 @@ def _uncounted() -> Generator[Meter, None, None]:
     """
     for meter in reversed(_meters.get()):
         yield meter
-        if isinstance(meter, Attempt) and meter.stand_for():
+        if isinstance(meter, AttemptCounter) and meter.already_counted():
             return
 
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager
 
 from mahsm._model_calls.calls import clients_retry
 from mahsm._model_calls.client_retries import obey_edges
-from mahsm._model_calls.dspy import watched_settings
+from mahsm._model_calls.dspy import observed_settings
 from mahsm._model_calls.langchain import chat_models_seen
 
 
 @contextmanager
-def watched(*, retries: bool = True) -> Generator[None, None, None]:
+def observed(*, retries: bool = True) -> Generator[None, None, None]:
     """See the calls that are made in the block.
 
     Args:
@@ -23,5 +23,5 @@ def watched(*, retries: bool = True) -> Generator[None, None, None]:
             obey_edges()
             stack.callback(clients_retry.reset, clients_retry.set(False))
         if "dspy" in sys.modules:  # whoever uses it has imported it
-            stack.enter_context(watched_settings())
+            stack.enter_context(observed_settings())
         yield

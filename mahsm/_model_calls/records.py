@@ -127,7 +127,7 @@ class Ledger(Usage):
 
 
 @dataclass(frozen=True)
-class _Here:
+class _RecordsHere:
     """Who keeps books here.
 
     Attributes:
@@ -150,21 +150,21 @@ class _Here:
         return (*(run.usage for run in self.edges), *self.blocks)
 
 
-_here: ContextVar[_Here] = ContextVar("mahsm_books", default=_Here())  # noqa: B039  it is frozen
+_records_here: ContextVar[_RecordsHere] = ContextVar("mahsm_books", default=_RecordsHere())  # noqa: B039  it is frozen
 
 
-def book_begin() -> None:
+def record_begin() -> None:
     """A call begins here."""
-    here = _here.get()
+    here = _records_here.get()
     for usage in here.usages:
         usage.begin_call()
     for ledger, node in _places(here):
         ledger.begin_call_of(node)
 
 
-def book_end(answer: Answer | None) -> None:
+def record_end(answer: Answer | None) -> None:
     """It has ended: with an answer, or with an error."""
-    here = _here.get()
+    here = _records_here.get()
     if answer is not None and answer.model in here.prices:
         answer = answer.priced(here.prices[answer.model])
     for usage in here.usages:
@@ -173,7 +173,7 @@ def book_end(answer: Answer | None) -> None:
         ledger.end_call_of(node, answer)
 
 
-def _places(here: _Here) -> list[tuple[Ledger, str]]:
+def _places(here: _RecordsHere) -> list[tuple[Ledger, str]]:
     """The ledgers, and the node that they know a call by."""
     if not here.ledgers:
         return []
@@ -181,9 +181,9 @@ def _places(here: _Here) -> list[tuple[Ledger, str]]:
     return [(ledger, node) for ledger in here.ledgers]
 
 
-def of_edge_run() -> Usage:
+def usage_of_edge_run() -> Usage:
     """The book of the innermost edge run here; of no use to anybody if there is none."""
-    edges = _here.get().edges
+    edges = _records_here.get().edges
     return edges[-1].usage if edges else Usage()
 
 
@@ -194,36 +194,36 @@ def _nodes() -> list[str]:
 
 
 @contextmanager
-def booked(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
+def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
     """Write in the ledger what is called in the block."""
-    here = _here.get()
-    token = _here.set(replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices}))
+    here = _records_here.get()
+    token = _records_here.set(replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices}))
     try:
         yield
     finally:
-        _here.reset(token)
+        _records_here.reset(token)
 
 
 @contextmanager
 def added_up() -> Generator[Usage, None, None]:
     """Add up what is called in the block."""
-    here, usage = _here.get(), Usage()
-    token = _here.set(replace(here, blocks=(*here.blocks, usage)))
+    here, usage = _records_here.get(), Usage()
+    token = _records_here.set(replace(here, blocks=(*here.blocks, usage)))
     try:
         yield usage
     finally:
-        _here.reset(token)
+        _records_here.reset(token)
 
 
 @contextmanager
 def edge_run(name: str) -> Generator[None, None, None]:
     """The block is an edge run, which has a book of its own."""
-    here, run = _here.get(), EdgeUsage(name, Usage())
+    here, run = _records_here.get(), EdgeUsage(name, Usage())
     for ledger in here.ledgers:
         ledger.begin(run)
     alone = here.alone or ("" if here.edges or _nodes() else name)
-    token = _here.set(replace(here, edges=(*here.edges, run), alone=alone))
+    token = _records_here.set(replace(here, edges=(*here.edges, run), alone=alone))
     try:
         yield
     finally:
-        _here.reset(token)
+        _records_here.reset(token)

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from mahsm._common import is_price, shown
-from mahsm._model_calls.observe import watched
-from mahsm._model_calls.records import EdgeUsage, Ledger, Prices, Usage, booked
+from mahsm._model_calls.observe import observed
+from mahsm._model_calls.records import EdgeUsage, Ledger, Prices, Usage, recorded
 from mahsm.errors import EdgeError
 
 __all__ = ["EdgeUsage", "Ledger", "Usage", "usage"]
@@ -47,5 +47,5 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
                 f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
             )
     ledger = Ledger()
-    with booked(ledger, prices or {}), watched():
+    with recorded(ledger, prices or {}), observed():
         yield ledger

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mahsm._numeric.inputs import Inputs, Reader
+from mahsm._numeric.inputs import Inputs, StateReader
 from mahsm._numeric.integers import in_64_bits
 from mahsm._numeric.modules import Modules
 from mahsm._numeric.ragged import ragged_axes
@@ -104,7 +104,7 @@ class Compiled:
             again = self._all(self.traced(self.parts))
             check_purity(self._spec.name, lambda: jax.make_jaxpr(again)(resident, leaves), first.jaxpr)
 
-    def axes(self, reader: Reader, inputs: Inputs) -> Any:
+    def axes(self, reader: StateReader, inputs: Inputs) -> Any:
         """Which axes of each output are padded."""
         shapes = _shapes(inputs)
         if shapes not in self._axes:

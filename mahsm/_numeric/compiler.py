@@ -10,7 +10,7 @@ import numpy as np
 from mahsm._numeric.compiled import Compiled
 from mahsm._numeric.compiles import Compiles
 from mahsm._numeric.devices import Placement, x64_pinned
-from mahsm._numeric.inputs import Inputs, Reader
+from mahsm._numeric.inputs import Inputs, StateReader
 from mahsm._numeric.modules import Modules
 from mahsm._numeric.outputs import begin_fetching, converter
 from mahsm._numeric.ragged import check_padding, cut
@@ -42,7 +42,7 @@ class Compiler:
     def __init__(self, spec: JitSpec) -> None:
         self.spec = spec
         self.placement = Placement(spec)
-        self.reader = Reader(spec, self.placement.devices)
+        self.reader = StateReader(spec, self.placement.devices)
         self.modules = Modules(spec, self.placement)
         self.compiles = Compiles(spec.identifier)
         self._storms = Storms(spec)

@@ -32,14 +32,14 @@ _PREFIX = "/jax/core/compile/"
 _BACKEND = f"{_PREFIX}backend_compile_duration"
 
 
-class _Here(threading.local):
+class _CompilesHere(threading.local):
     """What has been compiled in this thread, and not been counted yet. JAX reports it on the thread that compiles."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, float, str]] = []
 
 
-_here = _Here()
+_here = _CompilesHere()
 _names: set[str] = set()
 """The functions that are counted."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from mahsm._common import Overlay, State
 from mahsm._numeric.batch_result import BatchResult
 from mahsm._numeric.compiles import JitStats
-from mahsm._numeric.inputs import Reader
+from mahsm._numeric.inputs import StateReader
 from mahsm._numeric.outputs import converter
 from mahsm._numeric.spec import JitSpec
 from mahsm._numeric.values import Leaf
@@ -22,7 +22,7 @@ class EagerProgram:
 
     def __init__(self, spec: JitSpec) -> None:
         self.spec = spec
-        self._reader = Reader(spec)
+        self._reader = StateReader(spec)
         self._convert = converter(spec.name, spec.output)
         self._fns = [step.fn for step in spec.steps]
         self._calls = itertools.count(1)

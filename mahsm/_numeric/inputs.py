@@ -33,7 +33,7 @@ class Inputs:
 _NOTHING: dict[Any, Any] = {}
 
 
-class Reader:
+class StateReader:
     """Takes states apart.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mahsm._common import add_note
-from mahsm._model_calls import calls_refused, watched
+from mahsm._model_calls import calls_refused, observed
 from mahsm._numeric.spec import JitSpec
 from mahsm._numeric.values import LEAF, Part
 from mahsm.errors import JitError
@@ -31,7 +31,7 @@ _NO_ARRAY = "It returns something that is no array: return arrays only, and make
 def tracing(name: str) -> Generator[None, None, None]:
     """A block that traces a function: calls of models are refused in it, since they would be made once for all calls."""
     with (
-        watched(),
+        observed(),
         calls_refused(
             f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for "
             "all calls. Call the model in a node before, and read its answer from the state."

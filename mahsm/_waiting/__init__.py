@@ -20,14 +20,14 @@ from mahsm._waiting.slots import release_all as release_all
 from mahsm._waiting.slots import try_acquire_all as try_acquire_all
 from mahsm._waiting.stops import Decided as Decided
 from mahsm._waiting.stops import Outrun as Outrun
-from mahsm._waiting.stops import Stops as Stops
+from mahsm._waiting.stops import StopCallbacks as StopCallbacks
 from mahsm._waiting.stops import may_be_stopped as may_be_stopped
 from mahsm._waiting.stops import reason_here as reason_here
 from mahsm._waiting.stops import word_of as word_of
 from mahsm._waiting.tasks import is_cancelled_here as is_cancelled_here
-from mahsm._waiting.tasks import unstoppable as unstoppable
+from mahsm._waiting.tasks import never_stopped as never_stopped
 from mahsm._waiting.turns import Latch as Latch
-from mahsm._waiting.turns import Stoppable as Stoppable
+from mahsm._waiting.turns import OnStop as OnStop
 from mahsm._waiting.turns import TaskTurn as TaskTurn
 from mahsm._waiting.turns import ThreadTurn as ThreadTurn
 from mahsm._waiting.turns import Turn as Turn
@@ -37,12 +37,12 @@ __all__ = [
     "Decided",
     "Latch",
     "LeftBehind",
+    "OnStop",
     "Order",
     "Outrun",
     "OwnCall",
     "Slots",
-    "Stoppable",
-    "Stops",
+    "StopCallbacks",
     "TaskTurn",
     "ThreadTurn",
     "Turn",
@@ -51,10 +51,10 @@ __all__ = [
     "is_cancelled_here",
     "left_behind",
     "may_be_stopped",
+    "never_stopped",
     "reason_here",
     "release_all",
     "tasks",
     "try_acquire_all",
-    "unstoppable",
     "word_of",
 ]

@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from typing import Literal
 
 from mahsm._waiting.slots import Closed
-from mahsm._waiting.stops import Stops
-from mahsm._waiting.turns import Stop
+from mahsm._waiting.stops import StopCallbacks
+from mahsm._waiting.turns import StopCallback
 from mahsm.errors import TooManyHanging
 
 _LEAST = 32
@@ -67,7 +67,7 @@ class OwnCall:
 
     def __init__(self, left: LeftBehind) -> None:
         self._left = left
-        self._stops = Stops()
+        self._stops = StopCallbacks()
         self._lock = threading.Lock()
         self._state: Literal["new", "running", "ended"] = "new"
         self._is_left = False
@@ -77,9 +77,9 @@ class OwnCall:
         """Why nobody waits for it any more, if that is so."""
         return self._stops.reason
 
-    def stoppable(self, stop: Stop) -> AbstractContextManager[None]:
+    def on_stop(self, stop: StopCallback) -> AbstractContextManager[None]:
         """While the block runs, `stop` is called when the call is left behind; at once if it has been."""
-        return self._stops.stoppable(stop)
+        return self._stops.on_stop(stop)
 
     def leave(self, reason: BaseException) -> None:
         """Wait no more for it; of no effect if it has ended."""
@@ -99,7 +99,7 @@ class OwnCall:
             self._state = "running"
             self._left.add(self._is_left)
         try:
-            with nullcontext() if around is None else around.stoppable(self._stops.stop):
+            with nullcontext() if around is None else around.on_stop(self._stops.stop):
                 yield
         finally:
             _current.reset(token)
@@ -111,10 +111,10 @@ class OwnCall:
 _current: ContextVar[OwnCall | None] = ContextVar("mahsm_own_call", default=None)
 
 
-def stoppable(stop: Stop) -> AbstractContextManager[None]:
+def on_stop(stop: StopCallback) -> AbstractContextManager[None]:
     """While the block runs, `stop` is called when the call that it is in is left behind."""
     call = _current.get()
-    return nullcontext() if call is None else call.stoppable(stop)
+    return nullcontext() if call is None else call.on_stop(stop)
 
 
 def check() -> None:

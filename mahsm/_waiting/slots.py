@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from mahsm._waiting.turns import Stoppable, TaskTurn, ThreadTurn, Turn
+from mahsm._waiting.turns import OnStop, TaskTurn, ThreadTurn, Turn
 
 Order = tuple[int, ...]
 
@@ -87,13 +87,13 @@ class Slots:
             raise
         return self._granted(waiter)
 
-    def acquire(self, order: Order, wanted: int = 1, stoppable: Stoppable | None = None) -> int:
+    def acquire(self, order: Order, wanted: int = 1, on_stop: OnStop | None = None) -> int:
         """Take 1 to `wanted` slots, blocking this thread in line; how many were taken.
 
         Args:
             order: The place in the line.
             wanted: How many.
-            stoppable: Holds what ends the wait.
+            on_stop: Holds what ends the wait.
 
         Raises:
             Closed: when the slots have been closed, or the wait was stopped.
@@ -104,7 +104,7 @@ class Slots:
         waiter = _Waiter(wanted, turn)
         self._join(order, waiter)
         try:
-            with nullcontext() if stoppable is None else stoppable(lambda reason: self._stop(waiter, reason)):
+            with nullcontext() if on_stop is None else on_stop(lambda reason: self._stop(waiter, reason)):
                 turn.wait()
         except BaseException:  # KeyboardInterrupt in the main thread
             self._leave(waiter)
@@ -226,11 +226,11 @@ def try_acquire_all(chain: Sequence[Slots]) -> bool:
     return True
 
 
-def acquire_all(chain: Sequence[Slots], order: Order, stoppable: Stoppable | None = None) -> None:
+def acquire_all(chain: Sequence[Slots], order: Order, on_stop: OnStop | None = None) -> None:
     """The blocking twin of `acquire_all_async`, for threads."""
     for position, slots in enumerate(chain):
         try:
-            slots.acquire(order, stoppable=stoppable)
+            slots.acquire(order, on_stop=on_stop)
         except BaseException:
             release_all(chain[:position])
             raise

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from mahsm._waiting.turns import Stop
+from mahsm._waiting.turns import StopCallback
 from mahsm.errors import BudgetExceeded
 
 
@@ -50,12 +50,12 @@ def word_of(reason: BaseException | None) -> str:
     return next((word for kind, word in words.items() if isinstance(reason, kind)), "cancelled")
 
 
-class Stops:
+class StopCallbacks:
     """What is to be called when something is stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stops: list[Stop] = []
+        self._stops: list[StopCallback] = []
         self._reason: BaseException | None = None
 
     @property
@@ -64,7 +64,7 @@ class Stops:
         return self._reason
 
     @contextmanager
-    def stoppable(self, stop: Stop) -> Generator[None, None, None]:
+    def on_stop(self, stop: StopCallback) -> Generator[None, None, None]:
         """While the block runs, `stop` is called when the stop comes; at once if it has come already."""
         with self._lock:
             self._stops.append(stop)

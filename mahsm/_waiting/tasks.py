@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.stops import stopped_by
-from mahsm._waiting.turns import Stop, Stoppable
+from mahsm._waiting.turns import OnStop, StopCallback
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ def is_cancelled_here() -> bool:
     return False
 
 
-def unstoppable(_: Stop) -> AbstractContextManager[None]:
+def never_stopped(_: StopCallback) -> AbstractContextManager[None]:
     """Of a block that nothing stops."""
     return nullcontext()
 
@@ -111,7 +111,7 @@ def unstoppable(_: Stop) -> AbstractContextManager[None]:
 def call(
     function: Callable[[], T | Awaitable[T]],
     timeout: float | None = None,
-    stoppable: Stoppable = unstoppable,
+    on_stop: OnStop = never_stopped,
     left: LeftBehind | None = None,
 ) -> T:
     """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
@@ -122,7 +122,7 @@ def call(
     Args:
         function: What to call.
         timeout: Seconds, or None to wait as long as it takes.
-        stoppable: While an awaitable is waited for, this holds the function that cancels it.
+        on_stop: While an awaitable is waited for, this holds the function that cancels it.
         left: Counts the calls that are left to run on.
 
     Raises:
@@ -133,7 +133,7 @@ def call(
     else:
         own = OwnCall(left or LeftBehind(1))
         value = _result(in_own_thread(function, own), own, timeout)
-    return _wait_for(value, timeout, stoppable) if inspect.isawaitable(value) else cast("T", value)
+    return _wait_for(value, timeout, on_stop) if inspect.isawaitable(value) else cast("T", value)
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
         raise  # the block's own
 
 
-def call_stoppably(function: Callable[[], T], stop: Stop) -> T:
+def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     """Call a function that waits for other threads; on Ctrl-C `stop` it first, and let it end.
 
     Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since inside of it the
@@ -208,7 +208,7 @@ def _blocking(function: Callable[[], T]) -> T:
     return function()
 
 
-def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppable) -> T:
+def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -> T:
     depth = _depth.get()
     if depth == len(_background):
         _background.append(_Background(f"mahsm-loop-{depth}"))
@@ -231,7 +231,7 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, stoppable: Stoppab
 
     loop.call_soon_threadsafe(start)
     try:
-        with stoppable(lambda _: cancel()):
+        with on_stop(lambda _: cancel()):
             return ended.result()
     except BaseException:
         if not ended.done():  # Ctrl-C in this thread

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
-Stop = Callable[[BaseException], object]
-Stoppable = Callable[[Stop], AbstractContextManager[None]]
+StopCallback = Callable[[BaseException], object]
+OnStop = Callable[[StopCallback], AbstractContextManager[None]]
 """Makes a block that is stopped by calling a function."""
 
 
@@ -76,18 +76,18 @@ class Latch:
         for turn in turns:
             turn.wake()
 
-    async def wait_async(self, stoppable: Stoppable) -> None:
+    async def wait_async(self, on_stop: OnStop) -> None:
         """Wait on the running event loop, until it is open or the wait is stopped."""
         turn = TaskTurn()
         if self._joined(turn):
-            with stoppable(lambda _: turn.wake()):
+            with on_stop(lambda _: turn.wake()):
                 await turn.wait()
 
-    def wait(self, stoppable: Stoppable) -> None:
+    def wait(self, on_stop: OnStop) -> None:
         """Wait in this thread, until it is open or the wait is stopped."""
         turn = ThreadTurn()
         if self._joined(turn):
-            with stoppable(lambda _: turn.wake()):
+            with on_stop(lambda _: turn.wake()):
                 turn.wait()
 
     def _joined(self, turn: Turn) -> bool:

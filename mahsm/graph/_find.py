@@ -10,7 +10,7 @@ from typing import Any, cast
 from langchain_core.runnables import Runnable
 from langgraph.pregel.protocol import PregelProtocol
 
-from mahsm.nodes._internal import Held, HoldsGraph, Node, Place
+from mahsm.nodes._internal import HoldsGraph, ModulePlace, ModuleRef, Node
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Found:
         awaits: Whether there are functions that can only be awaited.
     """
 
-    places: dict[str, Place] = field(default_factory=dict[str, Place])
+    places: dict[str, ModulePlace] = field(default_factory=dict[str, ModulePlace])
     hidden: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
     awaits: bool = False
 
-    def add(self, path: str, held: Held) -> None:
+    def add(self, path: str, held: ModuleRef) -> None:
         """Note what a node holds, unless it is there."""
         inner = held.module.nodes if isinstance(held.module, HoldsGraph) else {"": held.module}
-        for place in (Place(held, at) for at in inner):
+        for place in (ModulePlace(held, at) for at in inner):
             if place not in self.places.values():
                 self.places[self._free(_join(path, place.path))] = place
 
@@ -75,7 +75,7 @@ def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     """What is inside of a value, with the name that it has there, if it has one."""
     if isinstance(value, Node):
-        yield from value.inside.items()
+        yield from value.children.items()
     elif isinstance(value, PregelProtocol):
         yield from _nodes(value)
     elif isinstance(value, Runnable):

@@ -12,14 +12,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 
 from mahsm._common import missing, shown
-from mahsm._model_calls import regained
+from mahsm._model_calls import restored_context
 from mahsm._waiting import tasks
 from mahsm.errors import GraphError, MissingKeyError
 from mahsm.graph._find import Found, find_modules
 from mahsm.graph._source import source_of, with_source
 from mahsm.graph._streams import streamed, streamed_async
 from mahsm.graph._trace import Trace
-from mahsm.nodes._internal import HoldsGraph, Place, standing_in
+from mahsm.nodes._internal import HoldsGraph, ModulePlace, substituted
 
 Names: TypeAlias = Sequence[str] | Mapping[str, str]
 """State keys; or from each field of the prediction to its state key."""
@@ -138,7 +138,11 @@ class GraphModule(HoldsGraph, dspy.Module):
     def _running(self, inputs: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         self._live.check(inputs)
         arguments = {"input": inputs, "config": self._config, "context": self._context}
-        with regained(), standing_in({place: self.nodes[path] for path, place in self._live.places.items()}), self._traced():
+        with (
+            restored_context(),
+            substituted({place: self.nodes[path] for path, place in self._live.places.items()}),
+            self._traced(),
+        ):
             yield arguments
 
     @contextmanager
@@ -222,7 +226,7 @@ class _Live:
         takes: Its inputs; None if it takes any.
     """
 
-    def __init__(self, graph: Any, places: dict[str, Place], awaits: bool, outputs: dict[str, str] | None) -> None:
+    def __init__(self, graph: Any, places: dict[str, ModulePlace], awaits: bool, outputs: dict[str, str] | None) -> None:
         self.graph = graph
         self.runs = graph.copy(update={"checkpointer": False, "cache": None})  # None would be that of a graph around
         self.places = places
@@ -270,7 +274,7 @@ def _is_as_given(key: str, value: Any, inputs: Mapping[str, Any]) -> bool:
         return False
 
 
-def _kept(found: Found, frozen: Sequence[str]) -> dict[str, Place]:
+def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
     """The places whose modules are the program's."""
     if isinstance(frozen, str):
         raise GraphError(f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}].")

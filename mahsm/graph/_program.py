@@ -15,13 +15,13 @@ from typing_extensions import TypedDict
 
 from mahsm import _spans
 from mahsm._common import State, as_dict, shown
-from mahsm._model_calls import is_watching, regained, watched
+from mahsm._model_calls import is_observed, observed, restored_context
 from mahsm._waiting import tasks
 from mahsm.errors import GraphError
+from mahsm.graph._placeholders import keep_attributes, parts_of, snapshot, with_stands
 from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
-from mahsm.graph._stands import keep_attributes, parts_of, snapshot, with_stands
-from mahsm.nodes._internal import Held, Inputs, Node, Unparsed, check_gives_fields, output_names, plain
+from mahsm.nodes._internal import FieldInputs, ModuleRef, Node, Unparsed, check_gives_fields, output_names, plain
 
 Builder = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
@@ -81,7 +81,7 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         raise GraphError(f"dspy_program: got {shown(program)}; expected a dspy.Module.")
     _check_call(program)
     parts = dict(parts_of(program))
-    places = {name: Held(part) for name, part in parts.items() if isinstance(part, dspy.Module)}
+    places = {name: ModuleRef(part) for name, part in parts.items() if isinstance(part, dspy.Module)}
     if not places:
         raise GraphError(
             f"dspy_program: {type(program).__name__} has no sub-modules that could be nodes. Make it one node with "
@@ -117,7 +117,7 @@ class _Driver:
     """
 
     def __init__(
-        self, program: dspy.Module, parts: Mapping[str, Any], places: Mapping[str, Held], outputs: Sequence[str] | None
+        self, program: dspy.Module, parts: Mapping[str, Any], places: Mapping[str, ModuleRef], outputs: Sequence[str] | None
     ) -> None:
         self._label = f"dspy_program({type(program).__name__})"
         self._program = program
@@ -125,7 +125,7 @@ class _Driver:
         self._places = places
         self._unparsed = Unparsed()
         self._outputs = self._fields(outputs)
-        self._inputs = Inputs(self._label, program, None, None)
+        self._inputs = FieldInputs(self._label, program, None, None)
         check_gives_fields(self._label, program)
         kind = cast("type[Any]", type(program))
         self._is_async = hasattr(kind, "aforward")
@@ -179,11 +179,11 @@ class _Driver:
         current = {name: self._places[name].current if name in self._places else part for name, part in self._parts.items()}
         run = _Run(self._label, self._program, with_stands(self._program, current), replay, self._outputs)
         callers: list[Any] = [*(cast("Any", dspy.settings).caller_modules or ()), self._program]
-        with regained(), dspy.context(caller_modules=callers), replay.running(), _spans.node(config):
-            if is_watching():
+        with restored_context(), dspy.context(caller_modules=callers), replay.running(), _spans.node(config):
+            if is_observed():
                 yield run, arguments
             else:
-                with watched():
+                with observed():
                     yield run, arguments
 
 

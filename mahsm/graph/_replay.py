@@ -11,7 +11,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._model_calls import calls, watch_here
+from mahsm._model_calls import calls, observe_here
 from mahsm.errors import BudgetExceeded, GraphError
 from mahsm.graph._recorded import digest, recorded, recorded_error, replayed, replayed_error
 from mahsm.policies._internal import check_budgets
@@ -22,7 +22,7 @@ FORWARD = "forward"
 """The node of calls that are no sub-module's: of modules that `forward` makes itself, and of language models."""
 
 
-class Place(Protocol):
+class Called(Protocol):
     """What a call is of.
 
     Attributes:
@@ -86,7 +86,7 @@ class Replay:
 
     # Calls.
 
-    def call(self, place: Place, make: Callable[[], Any], given: Any) -> Any:
+    def call(self, place: Called, make: Callable[[], Any], given: Any) -> Any:
         """What the call gives.
 
         Args:
@@ -104,7 +104,7 @@ class Replay:
         with self._making(place, asked) as keep:
             return keep(make())
 
-    async def call_async(self, place: Place, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
+    async def call_async(self, place: Called, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
         """The awaitable twin of `call`; calls at the same time are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
@@ -115,7 +115,7 @@ class Replay:
         with self._making(place, asked) as keep:
             return keep(await make())
 
-    def _turn(self, place: Place, asked: str) -> Mapping[str, Any] | None:
+    def _turn(self, place: Called, asked: str) -> Mapping[str, Any] | None:
         """The call's record; None if it is to be made here and now."""
         if self.next is not None or self.error is not None:
             raise Stopped
@@ -132,7 +132,7 @@ class Replay:
         self.next = place.node
         raise Stopped
 
-    def _place_of(self, place: Place, asked: str) -> int:
+    def _place_of(self, place: Called, asked: str) -> int:
         """Which of the records left is the call's: the next one; of calls at the same time, that with its arguments."""
         if not _is_one_of_several():
             return 0
@@ -145,11 +145,11 @@ class Replay:
         )
 
     @contextmanager
-    def _making(self, place: Place, asked: str) -> Generator[Callable[[Any], Any], None, None]:
+    def _making(self, place: Called, asked: str) -> Generator[Callable[[Any], Any], None, None]:
         """The block makes the call, and hands in what it gave."""
         self._live = asyncio.Event()
         trace = cast("Any", dspy.settings.trace)
-        own = None if trace is None or isinstance(trace, Trace) else trace
+        own = None if trace is None or isinstance(trace, ForwardTrace) else trace
         before = 0 if own is None else len(own)
         known = {} if own is None else {id(called): (name, one) for name, one, called in place.predictors()}
 
@@ -188,7 +188,7 @@ class Replay:
             live, self._live = self._live, None
             live.set()
 
-    def _given(self, place: Place, made: Mapping[str, Any]) -> Any:
+    def _given(self, place: Called, made: Mapping[str, Any]) -> Any:
         """What the call gave when it was made."""
         try:
             trace = cast("Any", dspy.settings.trace)
@@ -215,7 +215,7 @@ class Replay:
 
     # Around it.
 
-    def _check_thread(self, place: Place) -> None:
+    def _check_thread(self, place: Called) -> None:
         if threading.get_ident() != self._thread:
             self.error = GraphError(thread_error(self._label, place.path))  # also if forward handles it
             raise self.error
@@ -247,7 +247,7 @@ class Replay:
         """A block in which `forward` runs."""
         self._thread = threading.get_ident()
         around = cast("list[Any] | None", dspy.settings.trace)
-        trace = None if around is None else Trace(self, around)
+        trace = None if around is None else ForwardTrace(self, around)
         callbacks = [*cast("list[Any]", dspy.settings.callbacks), _Guard(self)]
         tokens = here.set(self), calls.keeper.set(_Models(self)), _main_task.set(_current_task())
         try:
@@ -289,7 +289,7 @@ def thread_error(label: str, path: str) -> str:
     )
 
 
-class Trace(list[Any]):
+class ForwardTrace(list[Any]):
     """DSPy's trace of one run of `forward`, which hands on what is new to the trace around."""
 
     def __init__(self, replay: Replay, around: list[Any]) -> None:
@@ -314,7 +314,7 @@ class _Guard(BaseCallback):
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if here.get() is self._replay:
-            watch_here()
+            observe_here()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         if here.get() is self._replay:

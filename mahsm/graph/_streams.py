@@ -16,7 +16,7 @@ import anyio.to_thread
 import dspy
 from dspy.streaming import StreamListener, StreamResponse
 
-from mahsm._model_calls import blocking_calls, is_watching, watched
+from mahsm._model_calls import blocking_calls, is_observed, observed
 from mahsm.graph._trace import number_here
 
 
@@ -170,7 +170,7 @@ async def streamed_async() -> AsyncGenerator[None, None]:
 def _bridged(bridge: Bridge) -> Generator[None, None, None]:
     token = blocking_calls.set(bridge.call)
     try:
-        with dspy.context(send_stream=bridge), nullcontext() if is_watching() else watched():
+        with dspy.context(send_stream=bridge), nullcontext() if is_observed() else observed():
             yield
     finally:
         blocking_calls.reset(token)

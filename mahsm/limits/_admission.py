@@ -10,8 +10,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from mahsm._common import Answer, State
-from mahsm._model_calls import Attempt, calls, gated, metered, watched
-from mahsm._waiting import Closed, Stoppable, left_behind, unstoppable
+from mahsm._model_calls import AttemptCounter, calls, gated, metered, observed
+from mahsm._waiting import Closed, OnStop, left_behind, never_stopped
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket, Ticket
@@ -56,23 +56,23 @@ class Limited:
         provider = given.provider or find_provider()
         if provider is None:
             raise LimitError(
-                "RateLimit has no provider, and there is no DSPy language model to take it from. Pass "
+                "RateLimit has no provider, and there is no DSPy language model to take it from. AdmittedCall "
                 "RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
         return cls(provider, given, _longest_pause(retry or given.retry_policy))
 
-    def admission(self, state: State, adds: Any, lend: Lend = nullcontext, stoppable: Stoppable = unstoppable) -> "Admission":
+    def admission(self, state: State, adds: Any, lend: Lend = nullcontext, on_stop: OnStop = never_stopped) -> "Admission":
         """What an attempt needs to begin.
 
         Args:
             state: The state that the target is called with.
             adds: What of it is the item's own, for the length of the prompt.
             lend: Lends the item's slots while a further call waits.
-            stoppable: Holds what ends the wait of a further call.
+            on_stop: Holds what ends the wait of a further call.
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
-        return Admission(bucket, self._estimate(bucket, state, adds), lend, stoppable, longest_pause=self.longest_pause)
+        return Admission(bucket, self._estimate(bucket, state, adds), lend, on_stop, longest_pause=self.longest_pause)
 
     def block(self, state: State, adds: Any) -> "Admitted":
         """A block that is one call."""
@@ -103,7 +103,7 @@ class Admission:
         bucket: Bucket,
         estimate: float,
         lend: Lend = nullcontext,
-        stoppable: Stoppable = unstoppable,
+        on_stop: OnStop = never_stopped,
         *,
         longest_pause: float = RETRY_AFTER_CAP,
     ) -> None:
@@ -111,21 +111,21 @@ class Admission:
         self._longest_pause = longest_pause
         self._estimate = estimate
         self._lend = lend
-        self._stoppable = stoppable
+        self._on_stop = on_stop
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
         self._covered = False
-        self.passed: dict[UUID, calls.Pass] = {}
+        self.passed: dict[UUID, calls.AdmittedCall] = {}
         self._failure: BaseException | None = None
 
-    def take(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
+    def take(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
         """Wait in line, blocking; False if the wait was stopped, or would have been needed without `waits`."""
-        self._ticket = self._from_around() or self.bucket.acquire(self._reserve, waits=waits, stoppable=stoppable)
+        self._ticket = self._from_around() or self.bucket.acquire(self._reserve, may_wait=may_wait, on_stop=on_stop)
         return self._ticket is not None
 
-    async def take_async(self, stoppable: Stoppable, *, waits: bool = True) -> bool:
+    async def take_async(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
         """The awaitable twin of `take`."""
-        self._ticket = self._from_around() or await self.bucket.acquire_async(self._reserve, waits=waits, stoppable=stoppable)
+        self._ticket = self._from_around() or await self.bucket.acquire_async(self._reserve, may_wait=may_wait, on_stop=on_stop)
         return self._ticket is not None
 
     def give_back(self) -> None:
@@ -134,7 +134,7 @@ class Admission:
         if ticket is not None:
             self.bucket.cancel(ticket)
 
-    def end(self, used: Attempt, error: BaseException | None) -> None:
+    def end(self, used: AttemptCounter, error: BaseException | None) -> None:
         """The attempt has ended."""
         for run in list(self.passed):  # calls that were cancelled, and of whose end nobody is told
             if (left := self.passed.pop(run, None)) is not None:
@@ -179,7 +179,7 @@ class Admission:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         with nullcontext() if _blocks_a_loop() else self._lend():
-            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate), stoppable=self._stoppable)
+            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate), on_stop=self._on_stop)
         return self._passed(ticket, estimate)
 
     async def enter_async(self, characters: int) -> "_Passed":
@@ -188,7 +188,7 @@ class Admission:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         async with self._lend():
-            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate), stoppable=self._stoppable)
+            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate), on_stop=self._on_stop)
         return self._passed(ticket, estimate)
 
     def _passed(self, ticket: Ticket | None, estimate: float) -> "_Passed":
@@ -244,20 +244,20 @@ class Admitted:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._used = Attempt()
+        self._used = AttemptCounter()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._admission.take(unstoppable)
+        self._admission.take(never_stopped)
         return self._begin()
 
     async def __aenter__(self) -> Self:
-        await self._admission.take_async(unstoppable)
+        await self._admission.take_async(never_stopped)
         return self._begin()
 
     def _begin(self) -> Self:
         left_behind.check()
-        self._stack.enter_context(watched())
+        self._stack.enter_context(observed())
         self._stack.enter_context(metered(self._used))
         self._stack.enter_context(gated(self._admission))
         return self

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._waiting import Stoppable, TaskTurn, ThreadTurn, Turn, left_behind, unstoppable
+from mahsm._waiting import OnStop, TaskTurn, ThreadTurn, Turn, left_behind, never_stopped
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
@@ -20,14 +20,14 @@ _WORTH_A_WORD = 1.0
 class Ticket:
     """A caller in the line, and what it has been admitted with. Changes on the bucket's loop only."""
 
-    __slots__ = ("came", "gone", "granted", "requests", "tokens", "turn", "waits")
+    __slots__ = ("came", "gone", "granted", "may_wait", "requests", "tokens", "turn")
 
-    def __init__(self, requests: float, tokens: float, turn: Turn, came: float, *, waits: bool = True) -> None:
+    def __init__(self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True) -> None:
         self.requests = requests
         self.tokens = tokens
         self.turn = turn
         self.came = came
-        self.waits = waits
+        self.may_wait = may_wait
         self.granted = False
         self.gone = False
 
@@ -82,27 +82,27 @@ class Bucket:
     # From any thread.
 
     async def acquire_async(
-        self, tokens: float = 0.0, *, waits: bool = True, stoppable: Stoppable = unstoppable
+        self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
     ) -> Ticket | None:
         """Wait in line on the running event loop; None if that would be needed without `waits`, or was stopped."""
         turn = TaskTurn()
-        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
+        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self._call_off(ticket)), left_behind.stoppable(lambda _: self.cancel(ticket)):
+            with on_stop(lambda _: self._call_off(ticket)), left_behind.on_stop(lambda _: self.cancel(ticket)):
                 await turn.wait()
         except BaseException:
             self.cancel(ticket)
             raise
         return ticket if ticket.granted and not ticket.gone else None
 
-    def acquire(self, tokens: float = 0.0, *, waits: bool = True, stoppable: Stoppable = unstoppable) -> Ticket | None:
+    def acquire(self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped) -> Ticket | None:
         """Wait in line, blocking this thread; None if that would be needed without `waits`, or was stopped."""
         turn = ThreadTurn()
-        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), waits=waits)
+        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with stoppable(lambda _: self._call_off(ticket)), left_behind.stoppable(lambda _: self.cancel(ticket)):
+            with on_stop(lambda _: self._call_off(ticket)), left_behind.on_stop(lambda _: self.cancel(ticket)):
                 turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -136,7 +136,7 @@ class Bucket:
     # On the loop.
 
     def _join(self, ticket: Ticket) -> None:
-        if not ticket.waits and self._waiting is not None:
+        if not ticket.may_wait and self._waiting is not None:
             ticket.turn.wake()
             return
         self._line.append(ticket)
@@ -151,7 +151,7 @@ class Bucket:
                 continue
             head = self._line[0]
             can = head.gone or self._can_admit(head)
-            if head.waits and not can:
+            if head.may_wait and not can:
                 await self._until_ready(head)
                 continue
             self._line.popleft()

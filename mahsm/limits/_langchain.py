@@ -20,10 +20,10 @@ class LangChainLimiter(BaseRateLimiter):
         self._bucket = bucket
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(self._is_covered() or self._bucket.acquire(self._tokens, waits=blocking) is not None)
+        return self._is_let(self._is_covered() or self._bucket.acquire(self._tokens, may_wait=blocking) is not None)
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(self._is_covered() or await self._bucket.acquire_async(self._tokens, waits=blocking) is not None)
+        return self._is_let(self._is_covered() or await self._bucket.acquire_async(self._tokens, may_wait=blocking) is not None)
 
     @staticmethod
     def _is_let(let: bool) -> bool:

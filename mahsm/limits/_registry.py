@@ -51,7 +51,7 @@ def defined(provider: str) -> RateLimit:
         limit, known = _registry.limits.get(provider), sorted(_registry.limits)
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
-        raise LimitError(f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once.")
+        raise LimitError(f"no limit is defined for {provider!r}; {there}. AdmittedCall RateLimit({provider!r}, rps=...) once.")
     return limit
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from mahsm._lazy import attach
 
 if TYPE_CHECKING:
-    from mahsm.nodes._dspy import DSPyNode as DSPyNode
-    from mahsm.nodes._dspy import dspy_node as dspy_node
+    from mahsm.nodes._dspy_node import DSPyNode as DSPyNode
+    from mahsm.nodes._dspy_node import dspy_node as dspy_node
 
 __all__ = ["DSPyNode", "dspy_node"]
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"DSPyNode": "mahsm.nodes._dspy", "dspy_node": "mahsm.nodes._dspy"}, name)
+    return attach(__name__, {"DSPyNode": "mahsm.nodes._dspy_node", "dspy_node": "mahsm.nodes._dspy_node"}, name)

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
-from mahsm.nodes._held import Held
+from mahsm.nodes._module_ref import ModuleRef
 
 Sync = Callable[[Any, RunnableConfig], Any]
 Async = Callable[[Any, RunnableConfig], Awaitable[Any]]
@@ -38,10 +38,10 @@ class Node(RunnableLambda[Any, Any]):
 
     Attributes:
         held: The DSPy modules that it holds itself, by where in it they are.
-        inside: What else it calls, by name: functions, Runnables, graphs.
+        children: What else it calls, by name: functions, Runnables, graphs.
     """
 
-    held: Mapping[str, Held] = MappingProxyType({})
+    held: Mapping[str, ModuleRef] = MappingProxyType({})
     __signature__ = _SignatureOfCall()
 
     def __init__(
@@ -51,14 +51,14 @@ class Node(RunnableLambda[Any, Any]):
         *,
         name: str,
         graphs: Sequence[Runnable[Any, Any]] = (),
-        inside: Mapping[str, object] = MappingProxyType({}),
+        children: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         # Not super().__init__, which inspects both functions for what is known here.
         self.func = self._sync = sync
         self.afunc = self._async = async_
         self.name = name
         self.deps = list(graphs)
-        self.inside = dict(inside)  # a MappingProxyType cannot be copied deeply
+        self.children = dict(children)  # a MappingProxyType cannot be copied deeply
 
     @property
     def is_async(self) -> bool:

@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, shown
 from mahsm.errors import NodeError
-from mahsm.nodes._held import Held
+from mahsm.nodes._module_ref import ModuleRef
 from mahsm.nodes._node import Node, node_name
 from mahsm.nodes._parameter import annotations_of, converter, is_item, keys_of
 
@@ -59,7 +59,7 @@ class Target:
     injected: frozenset[str] = frozenset()
     source: Any = field(default=None, compare=False)
     graph: Graph | None = None
-    held: Held | None = None
+    held: ModuleRef | None = None
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
     batched: Callable[[State, Sequence[Overlay]], Sequence[Overlay]] | None = None
@@ -124,7 +124,7 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     """
     dspy: Any = sys.modules.get("dspy")  # whoever passes a DSPy module has imported it
     if dspy is not None and isinstance(source, dspy.Module):
-        from mahsm.nodes._dspy import DSPyNode
+        from mahsm.nodes._dspy_node import DSPyNode
 
         return _of_runnable(DSPyNode(source))
     if isinstance(source, StateGraph):

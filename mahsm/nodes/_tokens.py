@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from mahsm._common import shown
 from mahsm.errors import NodeError
-from mahsm.nodes._outlet import ITEM, Outlet
+from mahsm.nodes._stream_target import ITEM, StreamTarget
 
 
 class TokenEvent(TypedDict):
@@ -63,7 +63,7 @@ def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> t
 
 
 async def call_streaming(
-    node: str, module: Any, fields: Sequence[str], arguments: dict[str, Any], config: RunnableConfig, place: Outlet
+    node: str, module: Any, fields: Sequence[str], arguments: dict[str, Any], config: RunnableConfig, place: StreamTarget
 ) -> Any:
     """Call the module, and send the tokens of these fields to whoever streams the graph."""
     tokens = _Tokens(node, module, fields, config, place)
@@ -83,7 +83,7 @@ async def call_streaming(
 class _Tokens:
     """The stream that DSPy sends the chunks of one call to."""
 
-    def __init__(self, node: str, module: Any, fields: Sequence[str], config: RunnableConfig, place: Outlet) -> None:
+    def __init__(self, node: str, module: Any, fields: Sequence[str], config: RunnableConfig, place: StreamTarget) -> None:
         self._node = node
         self._fields = fields
         self._place = place
@@ -143,7 +143,7 @@ class _Messages:
     of DSPy's model is what happened.
     """
 
-    def __init__(self, config: RunnableConfig, place: Outlet) -> None:
+    def __init__(self, config: RunnableConfig, place: StreamTarget) -> None:
         handlers = cast("list[BaseCallbackHandler]", getattr(config.get("callbacks"), "handlers", ()))
         self._handlers = [
             one for one in handlers if hasattr(one, "tap_output_iter") and not isinstance(one, AsyncCallbackHandler)

@@ -24,25 +24,25 @@ except ImportError as error:
 from mahsm.operators._binding import ModelBinding as ModelBinding
 from mahsm.operators._composites import ChainOperator as ChainOperator
 from mahsm.operators._composites import EnsembleOperator as EnsembleOperator
-from mahsm.operators._fields import model_field as model_field
-from mahsm.operators._fields import param as param
-from mahsm.operators._fields import prompt_field as prompt_field
-from mahsm.operators._fields import spec_field as spec_field
 from mahsm.operators._files import load as load
 from mahsm.operators._files import save as save
 from mahsm.operators._hybrid import HybridOperator as HybridOperator
 from mahsm.operators._learnable import LearnableOperator as LearnableOperator
 from mahsm.operators._model import ModelOperator as ModelOperator
-from mahsm.operators._node import operator_node as operator_node
 from mahsm.operators._op import op as op
 from mahsm.operators._operator import Operator as Operator
+from mahsm.operators._operator_fields import model_field as model_field
+from mahsm.operators._operator_fields import param as param
+from mahsm.operators._operator_fields import prompt_field as prompt_field
+from mahsm.operators._operator_fields import spec_field as spec_field
+from mahsm.operators._operator_node import operator_node as operator_node
 from mahsm.operators._router import RouterOperator as RouterOperator
 from mahsm.operators._trees import combine as combine
 from mahsm.operators._trees import parameters as parameters
 from mahsm.operators._trees import partition as partition
 
 if TYPE_CHECKING:
-    from mahsm.operators._dspy import as_dspy as as_dspy
+    from mahsm.operators._as_dspy import as_dspy as as_dspy
 
 __all__ = [
     "ChainOperator",
@@ -69,4 +69,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"as_dspy": "mahsm.operators._dspy"}, name)
+    return attach(__name__, {"as_dspy": "mahsm.operators._as_dspy"}, name)

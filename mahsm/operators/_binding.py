@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from mahsm._common import shown
-from mahsm._model_calls import watched_lm
+from mahsm._model_calls import observed_lm
 from mahsm._numeric import tagged
 from mahsm.errors import JitError
 from mahsm.operators._threads import traced
@@ -94,11 +94,11 @@ class ModelBinding:
         Raises:
             JitError: while JAX traces a function.
         """
-        return _text(watched_lm(self.lm)(prompt, **options))
+        return _text(observed_lm(self.lm)(prompt, **options))
 
     async def acall(self, prompt: str, **options: Any) -> str:
         """The same, to be awaited."""
-        return _text(await watched_lm(self.lm).acall(prompt, **options))
+        return _text(await observed_lm(self.lm).acall(prompt, **options))
 
     def _check_not_traced(self) -> None:
         if traced():

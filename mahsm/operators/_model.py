@@ -8,8 +8,8 @@ import equinox as eqx
 from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
 from mahsm.operators._binding import ModelBinding
-from mahsm.operators._fields import template_variables
 from mahsm.operators._operator import Operator
+from mahsm.operators._operator_fields import template_variables
 
 
 class ModelOperator(Operator):

@@ -9,8 +9,8 @@ import equinox as eqx
 
 from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
-from mahsm.operators._fields import SPECS
 from mahsm.operators._operator import Operator
+from mahsm.operators._operator_fields import SPECS
 from mahsm.operators._signatures import Parameters, parameters_of, specs_of
 
 _ANNOTATED: Any = object()

@@ -9,7 +9,7 @@ import equinox as eqx
 
 from mahsm._common import shown
 from mahsm.nodes._internal import node_of
-from mahsm.operators._fields import SPECS, mark_fields
+from mahsm.operators._operator_fields import SPECS, mark_fields
 from mahsm.operators._specs import checked
 from mahsm.operators._threads import blocking, in_thread
 

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mahsm._common import Answer, is_figure, is_price, shown
-from mahsm._model_calls import Meter, count_attempt, in_attempt, metered, watched
-from mahsm._waiting import Stops, tasks
+from mahsm._model_calls import Meter, count_attempt, in_attempt, metered, observed
+from mahsm._waiting import StopCallbacks, tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
@@ -75,8 +75,8 @@ class Spending(Meter):
         self.most_calls = budget.calls
         self.exceeded: BudgetExceeded | None = None
         self._name = name
-        self._stops = Stops()
-        self.stoppable = self._stops.stoppable
+        self._stops = StopCallbacks()
+        self.on_stop = self._stops.on_stop
 
     def answer(self, answer: Answer) -> None:
         """Count an answer, and stop what has to be stopped."""
@@ -204,5 +204,5 @@ def budget(
         3
     """
     spending = Spending(Budget(usd, tokens, seconds, calls, prices), "budget")
-    with spending.running(), watched():
+    with spending.running(), observed():
         yield spending

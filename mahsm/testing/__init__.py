@@ -17,9 +17,9 @@ from mahsm.testing._answers import Call as Call
 from mahsm.testing._answers import Reply as Reply
 from mahsm.testing._answers import StatusError as StatusError
 from mahsm.testing._answers import ToolCall as ToolCall
-from mahsm.testing._langfuse import LangfuseServer as LangfuseServer
-from mahsm.testing._provider import Provider as Provider
-from mahsm.testing._provider import ProviderReport as ProviderReport
+from mahsm.testing._langfuse_server import LangfuseServer as LangfuseServer
+from mahsm.testing._loopback_provider import Provider as Provider
+from mahsm.testing._loopback_provider import ProviderReport as ProviderReport
 from mahsm.testing._server import ModelServer as ModelServer
 
 if TYPE_CHECKING:

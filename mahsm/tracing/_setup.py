@@ -13,7 +13,7 @@ from langgraph.config import get_config
 
 from mahsm import _spans
 from mahsm._common import shown
-from mahsm._model_calls import watched
+from mahsm._model_calls import observed
 from mahsm.tracing._backends import Backend, Recorded, Start, running
 from mahsm.tracing._langfuse import LangfuseBackend, handler_for
 from mahsm.tracing._otel import OtelBackend
@@ -208,7 +208,7 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
         return
     with tracer.node(_config()):
         recorded = tracer.begin(Start(name, as_type, input))
-        with running(recorded), watched():  # watched, so that threads of DSPy's know in what trace they are
+        with running(recorded), observed():  # watched, so that threads of DSPy's know in what trace they are
             yield OwnSpan(recorded)
 
 

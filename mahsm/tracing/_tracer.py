@@ -18,12 +18,12 @@ from mahsm._common import Answer, masked
 from mahsm._model_calls import Usage, added_up
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
-from mahsm.tracing._edge import Edge
+from mahsm.tracing._edge_span import EdgeRecord
 from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler_in, observation_of, span_of
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
-"""Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this, nothing else is."""
+"""Observations of a trace: Langfuse's dashboard shows up to 10,000. EdgeRecord runs are shown beyond this, nothing else is."""
 
 _TRACES = 1000
 """Traces whose observations are counted, the latest ones."""
@@ -106,7 +106,7 @@ class BackendTracer:
             recorded.fail(error)
         recorded.end()
 
-    def _score(self, recorded: Recorded, edge: Edge, used: Mapping[str, Any]) -> None:
+    def _score(self, recorded: Recorded, edge: EdgeRecord, used: Mapping[str, Any]) -> None:
         if not self.scores:
             return
         if finished := edge.facts.get("finished"):
@@ -118,11 +118,11 @@ class BackendTracer:
             recorded.score("mahsm.judge", float(judged))
 
     @contextmanager
-    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[Edge, None, None]:
+    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[EdgeRecord, None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
         opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
         with opened as (recorded, child), added_up() as usage:
-            edge = Edge(self, recorded, child)
+            edge = EdgeRecord(self, recorded, child)
             token = _spans.current_edge.set(edge)
             try:
                 yield edge
@@ -196,27 +196,27 @@ class BackendTracer:
             context.detach(token)
 
     @contextmanager
-    def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> Generator["Call", None, None]:
-        from mahsm.tracing._dspy import is_instrumented
+    def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> Generator["CallRecord", None, None]:
+        from mahsm.tracing._dspy_spans import is_instrumented
 
         if is_instrumented():  # somebody else shows it
-            yield Call(Unseen(trace.get_current_span()))
+            yield CallRecord(Unseen(trace.get_current_span()))
             return
         name = model.rpartition("/")[2] or "model"
         start = Start(name, "generation", prompt, model, shown_options(options), _spans.linked_prompt.get())
         recorded = self.begin(start)
         with running(recorded):
-            yield Call(recorded)
+            yield CallRecord(recorded)
 
     def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
-        from mahsm.tracing._dspy import ModuleSpans, is_instrumented
+        from mahsm.tracing._dspy_spans import ModuleSpans, is_instrumented
 
         if is_instrumented() or any(isinstance(callback, ModuleSpans) for callback in present):
             return []
         return [ModuleSpans(self.begin)]
 
 
-class Call:
+class CallRecord:
     """The span of a call of a model."""
 
     def __init__(self, recorded: Recorded) -> None:

@@ -119,7 +119,7 @@ def test_a_tool_of_an_agent_calls_an_edge(mode: str) -> None:
     assert last_text(run(team, given_to_team("sum"), mode)) == "It is [3, 7]."
 
 
-def of_edge(state: MessagesState) -> list[int]:
+def edge_stream(state: MessagesState) -> list[int]:
     return [int(number) for number in state["messages"][0].text.removeprefix("add ").split()]
 
 
@@ -133,7 +133,7 @@ def agent_with_an_edge() -> Any:
     def say(state: Doubles) -> dict[str, Any]:
         return {"messages": [AIMessage(str(state["doubled"]), name="expert")]}
 
-    edge = vmap(lambda state: state["item"] * 2, batch=of_edge, out_key="doubled", name="double")
+    edge = vmap(lambda state: state["item"] * 2, batch=edge_stream, out_key="doubled", name="double")
     return connect(StateGraph(Doubles), START, edge, say, END).compile(name="expert")
 
 
@@ -144,7 +144,7 @@ def agent_that_is_an_edge() -> Any:
         return AIMessage(f"{state['item'] * 2}", name="expert")
 
     return vmap(
-        say, batch=of_edge, out_key=["messages"], result=lambda message: {"messages": [message]}, name="expert"
+        say, batch=edge_stream, out_key=["messages"], result=lambda message: {"messages": [message]}, name="expert"
     ).compile(MessagesState)
 
 

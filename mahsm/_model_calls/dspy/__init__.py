@@ -10,11 +10,19 @@ DSPy is not imported here: whoever uses it has imported it.
 """
 
 from mahsm._model_calls.dspy.answers import unparsed_in as unparsed_in
-from mahsm._model_calls.dspy.around import is_watching as is_watching
-from mahsm._model_calls.dspy.around import regained as regained
+from mahsm._model_calls.dspy.around import is_observed as is_observed
+from mahsm._model_calls.dspy.around import restored_context as restored_context
 from mahsm._model_calls.dspy.models import blocking_calls as blocking_calls
-from mahsm._model_calls.dspy.models import watched_lm as watched_lm
-from mahsm._model_calls.dspy.settings import watch_here as watch_here
-from mahsm._model_calls.dspy.settings import watched_settings as watched_settings
+from mahsm._model_calls.dspy.models import observed_lm as observed_lm
+from mahsm._model_calls.dspy.settings import observe_here as observe_here
+from mahsm._model_calls.dspy.settings import observed_settings as observed_settings
 
-__all__ = ["blocking_calls", "is_watching", "regained", "unparsed_in", "watch_here", "watched_lm", "watched_settings"]
+__all__ = [
+    "blocking_calls",
+    "is_observed",
+    "observe_here",
+    "observed_lm",
+    "observed_settings",
+    "restored_context",
+    "unparsed_in",
+]

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.around import Around
-from mahsm._model_calls.dspy.models import watched_lm
+from mahsm._model_calls.dspy.models import observed_lm
 
 
-def watched_adapter(adapter: Any, around: Around) -> Any:
+def observed_adapter(adapter: Any, around: Around) -> Any:
     kind = cast("type[Any]", type(adapter))
     view = copy.copy(adapter)
     if not getattr(kind, "_mahsm", False):
@@ -22,11 +22,11 @@ def watched_adapter(adapter: Any, around: Around) -> Any:
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
         calls.check_refused()
-        return kind.__call__(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
+        return kind.__call__(self, observed_lm(lm, self._mahsm_around), *args, **kwargs)
 
     async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
         calls.check_refused()
-        return await kind.acall(self, watched_lm(lm, self._mahsm_around), *args, **kwargs)
+        return await kind.acall(self, observed_lm(lm, self._mahsm_around), *args, **kwargs)
 
     made: Any = type(
         kind.__name__,

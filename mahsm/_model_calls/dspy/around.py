@@ -8,21 +8,21 @@ from typing import Any
 
 from mahsm._model_calls.dspy import bars
 
-watching: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
+observing: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
 """Whether calls of language models are seen here."""
 
 
-def is_watching() -> bool:
+def is_observed() -> bool:
     """Whether calls of language models are seen here."""
-    return watching.get()
+    return observing.get()
 
 
-def regained() -> AbstractContextManager[None]:
+def restored_context() -> AbstractContextManager[None]:
     """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None:
         bars.shield()
-    around = None if dspy is None or watching.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
+    around = None if dspy is None or observing.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
     return nullcontext() if around is None else around.here()
 
 
@@ -39,7 +39,7 @@ class Around:
 
     def here(self) -> AbstractContextManager[None]:
         """A block that has the context, wherever it runs."""
-        return nullcontext() if watching.get() or self.is_over else self._restored()
+        return nullcontext() if observing.get() or self.is_over else self._restored()
 
     @contextmanager
     def _restored(self) -> Generator[None, None, None]:

@@ -24,18 +24,18 @@ blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("mah
 """How blocking calls of language models are made here."""
 
 
-def watched_lm(lm: Any, around: Around | None = None) -> Any:
+def observed_lm(lm: Any, around: Around | None = None) -> Any:
     """A view of a language model: the same state, connections and history, and calls that are seen."""
-    if not hasattr(lm, "num_retries") or (isinstance(lm, _WatchedLM) and around is None):
+    if not hasattr(lm, "num_retries") or (isinstance(lm, _ObservedLM) and around is None):
         return lm
     kind = cast("type[Any]", type(lm))
-    view: Any = object.__new__(kind if issubclass(kind, _WatchedLM) else _lm_class(kind))
+    view: Any = object.__new__(kind if issubclass(kind, _ObservedLM) else _lm_class(kind))
     view.__dict__ = lm.__dict__
     view.around = around or Around()
     return view
 
 
-class _WatchedLM:
+class _ObservedLM:
     """What a view of a language model does otherwise."""
 
     around: Around
@@ -179,4 +179,4 @@ def _settings(**settings: Any) -> AbstractContextManager[Any]:
 @cache
 def _lm_class(kind: type[Any]) -> type[Any]:
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": ("around",)}
-    return type(kind.__name__, (_WatchedLM, kind), names)
+    return type(kind.__name__, (_ObservedLM, kind), names)

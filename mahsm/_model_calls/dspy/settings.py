@@ -8,30 +8,30 @@ from typing import Any, ClassVar, Self, cast
 
 from mahsm import _spans
 from mahsm._model_calls import calls
-from mahsm._model_calls.dspy.adapters import watched_adapter
+from mahsm._model_calls.dspy.adapters import observed_adapter
 from mahsm._model_calls.dspy.answers import answer_of
-from mahsm._model_calls.dspy.around import Around, watching
-from mahsm._model_calls.dspy.models import seen_here, watched_lm
+from mahsm._model_calls.dspy.around import Around, observing
+from mahsm._model_calls.dspy.models import observed_lm, seen_here
 
 
 @contextmanager
-def watched_settings() -> Generator[None, None, None]:
+def observed_settings() -> Generator[None, None, None]:
     """A block in which every call of a language model is seen; what `dspy.configure` sets in it holds in it.
 
     Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them hand it to the
     adapter. What is called in neither way is seen by its entry in DSPy's history, once it has ended.
     """
     overrides, around = _overrides(), Around()
-    tokens = watching.set(True), overrides.set(_WatchedSettings(overrides.get(), around))
+    tokens = observing.set(True), overrides.set(_ObservedSettings(overrides.get(), around))
     try:
         yield
     finally:
         around.is_over = True
         overrides.reset(tokens[1])
-        watching.reset(tokens[0])
+        observing.reset(tokens[0])
 
 
-class _WatchedSettings(Mapping[str, Any]):
+class _ObservedSettings(Mapping[str, Any]):
     """What a `dspy.context` sets, in place of which views stand.
 
     `dspy.context` itself would set all that was configured before, and hide what is configured later.
@@ -72,10 +72,10 @@ class _WatchedSettings(Mapping[str, Any]):
         return {**self._present.copy(), **{name: self[name] for name in self._MAKERS}}
 
     def _lm(self, lm: Any) -> Any:
-        return lm if lm is None else watched_lm(lm, self._around)
+        return lm if lm is None else observed_lm(lm, self._around)
 
     def _adapter(self, adapter: Any) -> Any:
-        return watched_adapter(adapter or cast("Any", sys.modules["dspy"]).ChatAdapter(), self._around)
+        return observed_adapter(adapter or cast("Any", sys.modules["dspy"]).ChatAdapter(), self._around)
 
     def _callers(self, callers: Any) -> list[Any]:
         return [_Reader(self._around), *(one for one in callers or () if not isinstance(one, _Reader))]
@@ -91,12 +91,12 @@ class _WatchedSettings(Mapping[str, Any]):
     }
 
 
-def watch_here() -> None:
+def observe_here() -> None:
     """Let the calls be seen of what a `dspy.context` inside of a watched block has set."""
     overrides = _overrides().get()
-    kept = isinstance(overrides, _WatchedSettings)
+    kept = isinstance(overrides, _ObservedSettings)
     if not kept and not hasattr(overrides["adapter"], "_mahsm_around"):
-        overrides["adapter"] = _WatchedSettings(overrides, Around())["adapter"]
+        overrides["adapter"] = _ObservedSettings(overrides, Around())["adapter"]
 
 
 def _overrides() -> "ContextVar[Any]":

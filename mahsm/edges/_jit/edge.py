@@ -40,7 +40,7 @@ class JitEdge(Edge):
             graph=drawn_steps(spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False),
             reads=[*spec.reads, *spec.seeds],
             writes=spec.keep,
-            inside={},
+            children={},
         )
         self.spec = spec
         self._program: Program | EagerProgram | None = None
@@ -182,7 +182,7 @@ def _check_without_jax(spec: JitSpec) -> None:
             raise ImportError(f"{spec.name}: {argument} needs JAX, which is not installed: {INSTALL}")
 
 
-class _Work(TypedDict):
+class _JitState(TypedDict):
     """State of the subgraph, which is drawn and not run."""
 
     done: None
@@ -194,7 +194,7 @@ def drawn_steps(name: str, spec: JitSpec, labels: tuple[str, str], *, many: bool
     def node(_: Any, config: RunnableConfig) -> Any:
         raise EdgeError(f"{name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
 
-    builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+    builder: StateGraph[Any, Any, Any, Any] = StateGraph(_JitState)
     names = [step.name for step in spec.steps]
     for step in names:
         builder.add_node(step, cast("Any", node))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from mahsm._common import State, check, shown
 from mahsm.edges._parallel.branch import Branches, branch_specs
-from mahsm.edges._parallel.lowering import ParallelGraph
+from mahsm.edges._parallel.lowering import ParallelLowering
 from mahsm.edges._parallel.spec import OnBranchError, ParallelSpec
 from mahsm.edges._parallel.waves import Scheduler, plan
 from mahsm.edges._shared.edge import Edge, StateReducer
@@ -117,7 +117,7 @@ def _edge(spec: ParallelSpec) -> Edge:
     writes = {key for branch in spec.branches for key in branch.promises} if spec.merge is None else set[str]()
     if spec.errors_key is not None:
         writes.add(spec.errors_key)
-    lowered = ParallelGraph(spec)
+    lowered = ParallelLowering(spec)
 
     def within(reducers: Mapping[str, StateReducer]) -> Edge:
         _check_several(spec, reducers)
@@ -130,7 +130,7 @@ def _edge(spec: ParallelSpec) -> Edge:
         graph=lowered.graph,
         reads=sorted(reads),
         writes=sorted(writes),
-        inside={branch.name: branch.target.source for branch in spec.branches},
+        children={branch.name: branch.target.source for branch in spec.branches},
         within=within,
     )
 

@@ -19,18 +19,18 @@ from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.run import Outcome, ParallelRun
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
-from mahsm.edges._shared.lowering import EdgeGraph
+from mahsm.edges._shared.lowering import Lowering
 from mahsm.errors import MissingKeyError
 from mahsm.nodes._internal import Node
 
 
-class _Work(TypedDict):
+class _ParallelState(TypedDict):
     """State of the subgraph: what branches have done. The parent's state stays outside."""
 
     done: Annotated[list[Outcome], Topic(list, accumulate=True)]
 
 
-class ParallelGraph(EdgeGraph[ParallelRun]):
+class ParallelLowering(Lowering[ParallelRun]):
     """The subgraph of one `parallel`, with a node for each branch.
 
     All nodes begin in one step, so that no step's end holds up a branch that could begin; who waits for whom is the run's
@@ -42,7 +42,7 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
         self.spec = spec
 
     def _compile(self) -> Compiled:
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_ParallelState)
         for branch in self.spec.branches:
             builder.add_node(branch.name, self._node(branch))
             builder.add_edge(START, branch.name)
@@ -95,7 +95,7 @@ class ParallelGraph(EdgeGraph[ParallelRun]):
             run.know(_outcomes(await self.graph.aget_state(config)))
 
     def _has_a_past(self, run: ParallelRun) -> bool:
-        return run.saved and any(self.spec.plan.waits.values())
+        return run.saved and any(self.spec.plan.waits_for.values())
 
     def _shown(self, run: ParallelRun, node: str, done: list[Outcome]) -> State:
         shown = {one["branch"]: {"error": one["error"]} if one["error"] else one["update"] or {} for one in done}

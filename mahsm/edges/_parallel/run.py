@@ -15,7 +15,7 @@ from mahsm._waiting import Closed, Latch, Slots, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.spec import ParallelSpec
-from mahsm.edges._shared.attempts import Attempts
+from mahsm.edges._shared.attempts import AttemptRunner
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun
 from mahsm.edges._shared.saving import ends_all
@@ -54,7 +54,9 @@ class ParallelRun(EdgeRun):
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
-        self._attempts = {branch.name: Attempts(branch, self.waits, self.left, self.end_late) for branch in spec.branches}
+        self._attempts = {
+            branch.name: AttemptRunner(branch, self.not_begun, self.left, self.end_late) for branch in spec.branches
+        }
 
     @property
     def threads(self) -> int:
@@ -72,7 +74,7 @@ class ParallelRun(EdgeRun):
         with self.break_off.running():
             try:
                 for name in self._before(branch):
-                    await self._ends[name].wait_async(self.waits.stoppable)
+                    await self._ends[name].wait_async(self.not_begun.on_stop)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
@@ -95,7 +97,7 @@ class ParallelRun(EdgeRun):
         with self.break_off.running():
             try:
                 for name in self._before(branch):
-                    self._ends[name].wait(self.waits.stoppable)
+                    self._ends[name].wait(self.not_begun.on_stop)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
@@ -109,7 +111,7 @@ class ParallelRun(EdgeRun):
                 self.fail(error)
 
     async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall, found: list[Outcome]) -> None:
-        with self.stoppable_task(item):
+        with self.cancelled_on_stop(item):
             try:
                 with self.part(branch.name, branch.position, len(self.spec.branches)):
                     attempts = self._attempts[branch.name]
@@ -134,7 +136,7 @@ class ParallelRun(EdgeRun):
         """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome of a branch may
         have been saved, and that of one before it lost.
         """
-        return dict.fromkeys([*self.spec.plan.waits[branch.name], *self.spec.plan.sees[branch.name]])
+        return dict.fromkeys([*self.spec.plan.waits_for[branch.name], *self.spec.plan.sees[branch.name]])
 
     def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
         """What a task hands in of a branch; then those that wait for it may begin."""
@@ -166,10 +168,10 @@ class ParallelRun(EdgeRun):
         """
         if (ended := self.ended) is not None:
             return self._failed(branch, type(ended)(*ended.args), None)
-        if (reason := self.waits.reason) is not None:
+        if (reason := self.not_begun.reason) is not None:
             raise Closed(reason)
         names = self.spec.plan.sees[branch.name]
-        if not self._interrupted.isdisjoint(self.spec.plan.waits[branch.name]):
+        if not self._interrupted.isdisjoint(self.spec.plan.waits_for[branch.name]):
             self._interrupted.add(branch.name)
             self._ends[branch.name].open()
             raise GraphInterrupt(())

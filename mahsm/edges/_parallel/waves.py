@@ -1,4 +1,4 @@
-"""In which order branches run: what each waits for, and whose updates it sees."""
+"""In which order branches run: what each waits_for for, and whose updates it sees."""
 
 import difflib
 import heapq
@@ -19,7 +19,7 @@ class Plan:
     Attributes:
         layers: Who runs at the same time, wave after wave.
         needs: Whom each branch is known to depend on.
-        waits: Whom each branch waits for.
+        waits_for: Whom each branch waits_for for.
         sees: Whose updates each branch sees, in the order in which they are laid over the state.
         before: For each branch, everyone who surely ended before it began.
         ancestors: For each branch, everyone it depends on, directly or not.
@@ -28,7 +28,7 @@ class Plan:
 
     layers: list[list[str]]
     needs: Mapping[str, Sequence[str]]
-    waits: Mapping[str, Sequence[str]]
+    waits_for: Mapping[str, Sequence[str]]
     sees: Mapping[str, Sequence[str]]
     before: Mapping[str, frozenset[str]]
     ancestors: Mapping[str, frozenset[str]]
@@ -58,11 +58,11 @@ def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_s
         sees = {name: [other for other in order if other in found] if (found := ancestors[name]) else [] for name in names}
         return Plan(layers, needs, needs, sees, ancestors, ancestors, order)
     earlier: list[str] = []
-    waits: dict[str, Sequence[str]] = {}
+    waits_for: dict[str, Sequence[str]] = {}
     for layer in layers:
-        waits |= dict.fromkeys(layer, tuple(earlier))
+        waits_for |= dict.fromkeys(layer, tuple(earlier))
         earlier += layer
-    return Plan(layers, needs, waits, waits, {name: frozenset(waits[name]) for name in names}, ancestors, earlier)
+    return Plan(layers, needs, waits_for, waits_for, {name: frozenset(waits_for[name]) for name in names}, ancestors, earlier)
 
 
 def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> dict[str, list[str]]:

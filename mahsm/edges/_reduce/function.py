@@ -16,9 +16,9 @@ from typing_extensions import TypedDict
 
 from mahsm import _spans
 from mahsm._common import State, as_dict, batch, check, read, shown
-from mahsm._model_calls import edge_run, watched
+from mahsm._model_calls import edge_run, observed
 from mahsm._spans import EdgeSpan
-from mahsm._waiting import Stops, tasks
+from mahsm._waiting import StopCallbacks, tasks
 from mahsm.edges._reduce.streaming import Reducer
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
@@ -34,7 +34,7 @@ OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
 _NO_DEFAULT: Any = object()
 
 
-class _Work(TypedDict):
+class _ReduceState(TypedDict):
     """State of the subgraph: only what comes out of it."""
 
     value: Any
@@ -95,7 +95,7 @@ class Reduce:
             with self._as_of_node(config, node):
                 return {"value": await self._awaited(call)}
 
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_ReduceState)
         builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
         builder.add_edge(START, self.reducer_name)
         builder.add_edge(self.reducer_name, END)
@@ -152,7 +152,7 @@ class Reduce:
             if tracer is not None:
                 kind = "judge" if self.judges else "reduce"
                 span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
-                stack.enter_context(watched())
+                stack.enter_context(observed())
             inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
             if span is not None:
                 span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
@@ -192,7 +192,7 @@ def _edges_inside_stop() -> Generator[None, None, None]:
     if current_item.get() is not None:
         yield
         return
-    inside = Stops()
+    inside = StopCallbacks()
     token = current_item.set(Item((), (), inside))
     try:
         yield
@@ -268,7 +268,7 @@ def reduce_edge(
     )
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
-    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key], inside={"": reducer})
+    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key], children={"": reducer})
 
 
 def _name(reducer: Any) -> str:

@@ -13,9 +13,9 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
-from mahsm._model_calls import Attempt, calls, gated, is_metered, metered, unparsed_in
+from mahsm._model_calls import AttemptCounter, calls, gated, is_metered, metered, unparsed_in
 from mahsm._spans import Timings
-from mahsm._waiting import Closed, LeftBehind, Stops, TaskTurn, ThreadTurn, left_behind, tasks
+from mahsm._waiting import Closed, LeftBehind, StopCallbacks, TaskTurn, ThreadTurn, left_behind, tasks
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.hedging import race, race_async
 from mahsm.edges._shared.items import Item, lent
@@ -50,7 +50,7 @@ class Tried(Protocol):
     def deadline(self) -> float | None: ...
 
 
-class Attempts:
+class AttemptRunner:
     """How one edge run tries its items.
 
     An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a slot would be
@@ -60,7 +60,7 @@ class Attempts:
     Args:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
-        waits: What waits to begin: stopped when nothing new is to begin.
+        not_begun: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
         end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little later.
     """
@@ -68,7 +68,7 @@ class Attempts:
     def __init__(
         self,
         spec: Tried,
-        waits: Stops,
+        not_begun: StopCallbacks,
         left: LeftBehind,
         end: Callable[[float], object],
         adaptive: Adaptive | None = None,
@@ -76,7 +76,7 @@ class Attempts:
         limited = None
         if spec.rate_limit is not None:
             limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
-        self.waits = waits
+        self.not_begun = not_begun
         self._left = left
         self._end = end
         self._spec = spec
@@ -103,7 +103,7 @@ class Attempts:
             if not item.take_now():
                 await item.take_async()
             try:
-                self._check_waits()
+                self._check_may_go_on()
                 return await call(state_of()[0])
             finally:
                 item.give()
@@ -172,25 +172,25 @@ class Attempts:
         turn = TaskTurn()
         timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
         try:
-            with self.waits.stoppable(lambda _: turn.wake()):
+            with self.not_begun.on_stop(lambda _: turn.wake()):
                 await turn.wait()
         finally:
             timer.cancel()
-        self._check_waits()
+        self._check_may_go_on()
 
     def _pause(self, item: Item, seconds: float) -> None:
         item.has_nothing()
         turn = ThreadTurn()
-        with self.waits.stoppable(lambda _: turn.wake()), left_behind.stoppable(lambda _: turn.wake()):
+        with self.not_begun.on_stop(lambda _: turn.wake()), left_behind.on_stop(lambda _: turn.wake()):
             turn.wait(seconds)
-        self._check_waits()
+        self._check_may_go_on()
 
     # One attempt.
 
     async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         state, adds = state_of()
         try:
-            with self._timed("waits"):
+            with self._timed("wait_seconds"):
                 admission = await self._admitted_async(item, state, adds)
             self._check_may_begin(admission)
             with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
@@ -208,16 +208,16 @@ class Attempts:
     def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         state, adds = state_of()
         try:
-            with self._timed("waits"):
+            with self._timed("wait_seconds"):
                 admission = self._admitted(item, state, adds)
             self._check_may_begin(admission)
             with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
-                return tasks.call(partial(call, state), self._timeout(), item.inside.stoppable, self._left)
+                return tasks.call(partial(call, state), self._timeout(), item.running.on_stop, self._left)
         except TimeoutError:
             self._check_deadline()
             raise
         except futures.CancelledError:
-            if (reason := item.inside.reason) is not None:
+            if (reason := item.running.reason) is not None:
                 raise Closed(reason) from None
             raise
         finally:
@@ -228,20 +228,20 @@ class Attempts:
         if self._limited is None:
             if not item.take_now():
                 await item.take_async()
-            self._check_waits(item)
+            self._check_may_go_on(item)
             return None
-        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
+        admission, on_stop = self._limited.admission(state, adds, lent, item.running.on_stop), self.not_begun.on_stop
         while True:
-            with self._timed("limited"):
-                taken = await admission.take_async(stoppable)
+            with self._timed("limited_seconds"):
+                taken = await admission.take_async(on_stop)
             if not taken:
-                self._check_waits()
+                self._check_may_go_on()
             if item.take_now():
                 return admission
             admission.give_back()
             await item.take_async()
-            self._check_waits(item)
-            if await admission.take_async(stoppable, waits=False):
+            self._check_may_go_on(item)
+            if await admission.take_async(on_stop, may_wait=False):
                 return admission
             item.give()
 
@@ -249,24 +249,24 @@ class Attempts:
         """The blocking twin of `_admitted_async`."""
         if self._limited is None:
             item.take()
-            self._check_waits(item)
+            self._check_may_go_on(item)
             return None
-        admission, stoppable = self._limited.admission(state, adds, lent, item.inside.stoppable), self.waits.stoppable
+        admission, on_stop = self._limited.admission(state, adds, lent, item.running.on_stop), self.not_begun.on_stop
         while True:
-            with self._timed("limited"):
-                taken = admission.take(stoppable)
+            with self._timed("limited_seconds"):
+                taken = admission.take(on_stop)
             if not taken:
-                self._check_waits()
+                self._check_may_go_on()
             if item.take_now():
                 return admission
             admission.give_back()
             item.take()
-            self._check_waits(item)
-            if admission.take(stoppable, waits=False):
+            self._check_may_go_on(item)
+            if admission.take(on_stop, may_wait=False):
                 return admission
             item.give()
 
-    def _timed(self, what: Literal["waits", "limited"]) -> AbstractContextManager[Any]:
+    def _timed(self, what: Literal["wait_seconds", "limited_seconds"]) -> AbstractContextManager[Any]:
         """A block whose time counts in a trace, if there is one."""
         return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
 
@@ -274,8 +274,8 @@ class Attempts:
         """A block in which the target is called, which counts in a trace, if there is one."""
         return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
 
-    def _check_waits(self, item: Item | None = None) -> None:
-        if (reason := self.waits.reason) is not None:
+    def _check_may_go_on(self, item: Item | None = None) -> None:
+        if (reason := self.not_begun.reason) is not None:
             if item is not None:
                 item.give()
             raise Closed(reason)
@@ -286,7 +286,7 @@ class Attempts:
         try:
             if self._is_late():
                 self._end(self._spec.deadline or 0.0)
-            self._check_waits()
+            self._check_may_go_on()
             self._left.check(self._spec.name)
         except BaseException:
             if admission is not None:
@@ -302,7 +302,7 @@ class Attempts:
             if admission is not None:
                 admission.give_back()
             raise
-        used, error = Attempt(counted=self._spec.target.graph is None), None
+        used, error = AttemptCounter(counted=self._spec.target.graph is None), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
         token = calls.unparsed.set(calls.unparsed.get() | item.unparsed)
@@ -364,7 +364,7 @@ def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
     if item.is_hedge:
         timings.hedges.append(item.order)
     try:
-        with _timed(timings.runs):
+        with _timed(timings.run_seconds):
             yield
     except Exception as error:
         if is_rate_limited(error):
@@ -380,14 +380,14 @@ def deadline_is_over(name: str, seconds: float) -> TimeoutError:
 @contextmanager
 def _second(item: Item) -> Generator[Item, None, None]:
     """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
-    outside = item.inside
-    item.inside, second = Stops(), Item(item.order, item.chain, Stops())
+    outside = item.running
+    item.running, second = StopCallbacks(), Item(item.order, item.chain, StopCallbacks())
     second.is_hedge = True
     item.began = None
     second.unparsed = item.unparsed
     try:
-        with outside.stoppable(item.inside.stop), outside.stoppable(second.inside.stop):
+        with outside.on_stop(item.running.stop), outside.on_stop(second.running.stop):
             yield second
     finally:
-        item.inside = outside
+        item.running = outside
         item.over = None

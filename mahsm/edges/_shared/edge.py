@@ -53,11 +53,11 @@ class Edge(Node):
         graph: Compiled,
         reads: Sequence[str],
         writes: Sequence[str],
-        inside: Mapping[str, object],
+        children: Mapping[str, object],
         within: "Callable[[Mapping[str, StateReducer]], Edge] | None" = None,
         items: object = None,
     ) -> None:
-        super().__init__(sync, async_, name=name, graphs=[graph], inside=inside)
+        super().__init__(sync, async_, name=name, graphs=[graph], children=children)
         self.graph = graph
         self.origin: Edge = self
         self._within = within
@@ -138,7 +138,7 @@ class Edge(Node):
         async def async_(state: Any, config: RunnableConfig) -> Any:
             return {**as_dict(state), **await edge.ainvoke(state, config)}
 
-        return Node(sync, async_, name=self.name, graphs=[self.graph], inside=self.inside)
+        return Node(sync, async_, name=self.name, graphs=[self.graph], children=self.children)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`...

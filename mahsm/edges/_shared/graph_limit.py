@@ -36,7 +36,7 @@ def _limit(config: RunnableConfig) -> int | None:
 
 
 @contextmanager
-def run_bound(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
+def graph_limit(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
     """The slots of the graph run that an edge is in: none if its config sets no `max_concurrency`."""
     limit = _limit(config)
     if limit is None:

@@ -91,7 +91,7 @@ async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaita
 def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind) -> Update:
     """The blocking twin of `race_async`: each call has a thread of its own, and one that nobody needs is left behind."""
     calls = {item: OwnCall(left) for item in (first, second)}
-    insides = {item: item.inside for item in (first, second)}  # a late end must not stop what the item is inside of afterwards
+    insides = {item: item.running for item in (first, second)}  # a late end must not stop what the item is inside of afterwards
     racers: dict[Future[Update], Item] = {}
 
     def begin(item: Item) -> None:

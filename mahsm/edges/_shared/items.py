@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
-from mahsm._waiting import Order, Slots, Stops, acquire_all, acquire_all_async, left_behind, release_all, try_acquire_all
+from mahsm._waiting import (
+    Order,
+    Slots,
+    StopCallbacks,
+    acquire_all,
+    acquire_all_async,
+    left_behind,
+    release_all,
+    try_acquire_all,
+)
 
 Writer: TypeAlias = Callable[[Any], object]
 """Takes events of a stream."""
@@ -20,7 +29,7 @@ class Item:
     Attributes:
         order: Its path of indices through nested edges, such as `(3, 0)`.
         chain: The slots that it takes, its own edge run's first.
-        inside: What runs inside its edge run.
+        running: What runs inside its edge run.
         attempts: How often it has been tried, the present attempt included.
         began: `time.monotonic()` when its target was called, or None before.
         failure: Why it is tried again, if it is.
@@ -40,11 +49,11 @@ class Item:
         "began",
         "chain",
         "failure",
-        "inside",
         "is_hedge",
         "is_unsaved",
         "order",
         "over",
+        "running",
         "unparsed",
         "writer",
     )
@@ -53,13 +62,13 @@ class Item:
         self,
         order: Order,
         chain: Sequence[Slots],
-        inside: Stops,
+        running: StopCallbacks,
         unsaved: Slots | None = None,
         writer: Writer | None = None,
     ) -> None:
         self.order = order
         self.chain = chain
-        self.inside = inside
+        self.running = running
         self.attempts = 1
         self.began: float | None = None
         self.failure: BaseException | None = None
@@ -91,7 +100,7 @@ class Item:
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     def take(self) -> None:
-        acquire_all(self._to_take, self.order, left_behind.stoppable)
+        acquire_all(self._to_take, self.order, left_behind.on_stop)
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     @property

@@ -13,25 +13,25 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans
 from mahsm._common import State, Update, as_dict, cached
-from mahsm._model_calls import edge_run, regained, watched
+from mahsm._model_calls import edge_run, observed, restored_context
 from mahsm._waiting import Closed, Slots, tasks
 from mahsm.edges._shared.edge import Compiled
-from mahsm.edges._shared.graph_limit import run_bound
+from mahsm.edges._shared.graph_limit import graph_limit
 from mahsm.edges._shared.items import current_item, lent
 from mahsm.edges._shared.run import EdgeRun, to_nobody
 from mahsm.edges._shared.streams import HeardRun, heard_run, heard_run_async
 from mahsm.errors import EdgeError
-from mahsm.nodes._internal import EDGE, Outlet, of_edge
+from mahsm.nodes._internal import EDGE, StreamTarget, edge_stream
 from mahsm.policies import Budget, Spending
 from mahsm.policies._internal import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
 
-edge_runs: "ContextVar[Mapping[EdgeGraph[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
+edge_runs: "ContextVar[Mapping[Lowering[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
 """The run of each edge that is running here, from the outside in."""
 
 
-class EdgeGraph(ABC, Generic[RunT]):
+class Lowering(ABC, Generic[RunT]):
     """The subgraph of one edge, and how it is run.
 
     State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so that no
@@ -121,7 +121,7 @@ class EdgeGraph(ABC, Generic[RunT]):
                 with run.confined() if tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
-                        state = tasks.call_stoppably(partial(self._ran, run), run.stop)
+                        state = tasks.call_with_stop(partial(self._ran, run), run.stop)
                         return run.shown(self._update(run, self._done(run, state)))
                     finally:
                         run.close(wait=True)  # the threads may need slots that are lent
@@ -177,14 +177,14 @@ class EdgeGraph(ABC, Generic[RunT]):
     def _session(self, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
         config = heard.config
         with ExitStack() as stack:
-            stack.enter_context(regained())
-            shared = stack.enter_context(run_bound(config))
+            stack.enter_context(restored_context())
+            shared = stack.enter_context(graph_limit(config))
             if self.budget is not None:
                 stack.enter_context(Spending(self.budget, self.name).running())
             tracer = _spans.tracer()
             span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
             stack.enter_context(edge_run(self.name))
-            stack.enter_context(watched(retries=not self.retries))
+            stack.enter_context(observed(retries=not self.retries))
             config = span.config if span else config
             run = self._begin(state, config, shared)
             run.heard_as = heard
@@ -192,14 +192,14 @@ class EdgeGraph(ABC, Generic[RunT]):
                 run.span = span
                 stack.callback(lambda: span.note(run.facts()))
             stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
-            if of_edge.get() is None:
-                place = Outlet(run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
-                stack.callback(of_edge.reset, of_edge.set(place))
+            if edge_stream.get() is None:
+                place = StreamTarget(run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
+                stack.callback(edge_stream.reset, edge_stream.set(place))
             outer = current_item.get()
             if outer is not None:
-                stack.enter_context(outer.inside.stoppable(run.stop_from_outside))
+                stack.enter_context(outer.running.on_stop(run.stop_from_outside))
             for spending in spendings():
-                stack.enter_context(spending.stoppable(run.end))
+                stack.enter_context(spending.on_stop(run.end))
             if self.deadline is not None:
                 stack.callback(tasks.after(self.deadline, partial(run.end_late, self.deadline)))
             yield run

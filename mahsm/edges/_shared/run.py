@@ -15,7 +15,7 @@ from langgraph.runtime import get_runtime
 
 from mahsm._common import AsyncCall, State, SyncCall, Update, cached
 from mahsm._spans import NOTHING, EdgeSpan
-from mahsm._waiting import Closed, LeftBehind, Slots, Stops, may_be_stopped, release_all, tasks, try_acquire_all
+from mahsm._waiting import Closed, LeftBehind, Slots, StopCallbacks, may_be_stopped, release_all, tasks, try_acquire_all
 from mahsm.edges._shared.attempts import deadline_is_over
 from mahsm.edges._shared.break_off import BreakOff
 from mahsm.edges._shared.graph_limit import ambient_runtime
@@ -78,30 +78,33 @@ class EdgeRun(ABC):
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
         """Where its progress is told: inside of an item, only to those who stream subgraphs."""
         self._item_writer: Writer | None = None
-        self.slots = Slots(slots)
+        self.call_slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
-        self._bounds: dict[str, Any] = {key: value for key, value in config.items() if key in _BOUNDS}
+        self._host_limits: dict[str, Any] = {key: value for key, value in config.items() if key in _HOST_LIMITS}
         self._order = outer.order if outer else ()
-        self._chain = tuple(dict.fromkeys([self.slots, *(outer.chain if outer else ()), *shared]))  # always from the inside out
-        self.inside = Stops()
+        # Always from the inside out, so that no two runs wait for each other's slots.
+        self._chain = tuple(
+            dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *shared])
+        )  # always from the inside out
+        self.running = StopCallbacks()
         """What runs inside: edges and awaited calls."""
-        self.waits = Stops()
+        self.not_begun = StopCallbacks()
         """What waits to begin."""
-        self._running = Stops()
+        self._cancelled_at_end = StopCallbacks()
         self._ended = False
         self.break_off = BreakOff()
-        self._cancels = Stops()
+        self._cancelled_at_stop = StopCallbacks()
         saver = saver_of(config)
         self.saving = None if saver is None else Saving(saver, unsaved, self.stop)
 
     def item(self, index: int) -> Item:
         """A part that is going to be called, in this context."""
         unsaved = None if self.saving is None else self.saving.unsaved
-        item = Item((*self._order, index), self._chain, self.inside, unsaved, self._item_writer)
+        item = Item((*self._order, index), self._chain, self.running, unsaved, self._item_writer)
         current_item.set(item)
         if self.span is not None:
-            may_be_stopped(lambda: self.inside.reason)
+            may_be_stopped(lambda: self.running.reason)
         return item
 
     @contextmanager
@@ -116,10 +119,10 @@ class EdgeRun(ABC):
             yield
             return
         chains: list[Sequence[Slots]] = []
-        while len(chains) + 1 < self.slots.limit and try_acquire_all(outer.chain):
+        while len(chains) + 1 < self.call_slots.limit and try_acquire_all(outer.chain):
             chains.append(outer.chain)
         around = Slots(1 + len(chains))
-        self._chain = (self.slots, around, *(slots for slots in self._chain[1:] if slots not in outer.chain))
+        self._chain = (self.call_slots, around, *(slots for slots in self._chain[1:] if slots not in outer.chain))
         try:
             yield
         finally:
@@ -140,15 +143,15 @@ class EdgeRun(ABC):
     def bind(self, target: Target, label: str) -> tuple[Any, Any]:
         """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
         if not self._is_heard(target):
-            return _bound(target)
-        heard = self._heard(label, partial(_bound, target))
+            return _filled(target)
+        heard = self._heard(label, partial(_filled, target))
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
     def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
         """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
 
         def bound() -> tuple[SyncCall | None, AsyncCall]:
-            sync, async_ = _bound(target)
+            sync, async_ = _filled(target)
             return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
 
         return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
@@ -169,8 +172,8 @@ class EdgeRun(ABC):
         """
         if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
             self._item_writer = runtime.stream_writer
-        own = {key: value for key, value in config.items() if key not in _BOUNDS}
-        given = as_of_node(cast("RunnableConfig", own | self._bounds), self.config, self.name, self.writer)
+        own = {key: value for key, value in config.items() if key not in _HOST_LIMITS}
+        given = as_of_node(cast("RunnableConfig", own | self._host_limits), self.config, self.name, self.writer)
         if shared or self.saving is not None:
             given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
         return given
@@ -236,14 +239,14 @@ class EdgeRun(ABC):
     @property
     def ended(self) -> BaseException | None:
         """Why nothing new begins, if the run was ended."""
-        return self.waits.reason if self._ended else None
+        return self.not_begun.reason if self._ended else None
 
     def stop(self, reason: BaseException) -> None:
         """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
         self.break_off.stop(reason)
-        self.waits.stop(reason)
-        self.inside.stop(reason)
-        self._cancels.stop(reason)
+        self.not_begun.stop(reason)
+        self.running.stop(reason)
+        self._cancelled_at_stop.stop(reason)
         if self.saving is not None:
             self.saving.unsaved.close(reason)
 
@@ -255,12 +258,12 @@ class EdgeRun(ABC):
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
         """Begin nothing any more; what runs may finish, or is cancelled."""
         self._ended = True
-        self.waits.stop(reason)
+        self.not_begun.stop(reason)
         if self.saving is not None:
             self.saving.unsaved.close(reason)
         if cancel:
-            self.inside.stop(reason)
-            self._running.stop(reason)
+            self.running.stop(reason)
+            self._cancelled_at_end.stop(reason)
 
     def end_late(self, seconds: float) -> None:
         """The same, because its deadline of so many seconds is over."""
@@ -278,12 +281,12 @@ class EdgeRun(ABC):
     def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
         """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told to."""
         loop, stack = asyncio.get_running_loop(), ExitStack()
-        for stops in (self._cancels, self._running):
-            stack.enter_context(stops.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)))
+        for stops in (self._cancelled_at_stop, self._cancelled_at_end):
+            stack.enter_context(stops.on_stop(lambda _: loop.call_soon_threadsafe(task.cancel)))
         return stack
 
     @contextmanager
-    def stoppable_task(self, item: Item) -> Generator[None, None, None]:
+    def cancelled_on_stop(self, item: Item) -> Generator[None, None, None]:
         """A block in which the running task, which calls the item, is cancelled when the run is stopped, or ended and told to.
 
         An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would lose that.
@@ -296,8 +299,8 @@ class EdgeRun(ABC):
                 task.cancel()
 
         with (
-            self._cancels.stoppable(lambda _: loop.call_soon_threadsafe(stop)),
-            self._running.stoppable(lambda _: loop.call_soon_threadsafe(task.cancel)),
+            self._cancelled_at_stop.on_stop(lambda _: loop.call_soon_threadsafe(stop)),
+            self._cancelled_at_end.on_stop(lambda _: loop.call_soon_threadsafe(task.cancel)),
         ):
             yield
 
@@ -332,7 +335,7 @@ class EdgeRun(ABC):
             self.pool.shutdown(wait=wait, cancel_futures=True)
 
 
-def _bound(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
+def _filled(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
     """Both sides of a target, with what LangGraph fills in here."""
     return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
 
@@ -351,4 +354,4 @@ def is_saved(config: RunnableConfig) -> bool:
     return "thread_id" in config.get("configurable", {})
 
 
-_BOUNDS = ("max_concurrency", "recursion_limit")
+_HOST_LIMITS = ("max_concurrency", "recursion_limit")

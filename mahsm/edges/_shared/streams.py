@@ -212,7 +212,7 @@ class Heard:
         config = _of_item()
         run = _EndsOnce(get_callback_manager_for_config(self._listeners(config)).on_chain_start(None, state, name=self._name))
         child = self._inside(run, config)
-        with left_behind.stoppable(run.on_chain_error), _ending(run), set_config_context(child) as context:
+        with left_behind.on_stop(run.on_chain_error), _ending(run), set_config_context(child) as context:
             update = context.run(self._call_sync, state)
         if inspect.isawaitable(update):
             return _awaited(update, run, child)

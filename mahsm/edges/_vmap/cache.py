@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.cache.base import BaseCache, FullKey
 
 from mahsm._common import shown
-from mahsm._waiting import Latch, unstoppable
+from mahsm._waiting import Latch, never_stopped
 from mahsm.edges._vmap.cache_key import cache_key
 from mahsm.errors import StateError
 
@@ -50,13 +50,13 @@ class _Access:
     def begin(self) -> bool:
         """Wait until the first access has ended, unless this is it; return whether the cache works."""
         if not self._is_first():
-            self._first.wait(unstoppable)
+            self._first.wait(never_stopped)
         return self.works
 
     async def begin_async(self) -> bool:
         """The awaitable twin of `begin`."""
         if not self._is_first():
-            await self._first.wait_async(unstoppable)
+            await self._first.wait_async(never_stopped)
         return self.works
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ from mahsm._common import Overlay, State, check, shown
 from mahsm.edges._jit import JitEdge
 from mahsm.edges._reduce import Reducer, StopWhen
 from mahsm.edges._shared.edge import Edge, StateReducer
-from mahsm.edges._vmap.lowering import VmapGraph
+from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.numeric import jit_vmap
 from mahsm.edges._vmap.spec import OnError, VmapSpec
 from mahsm.errors import EdgeError, LimitError, NodeError
@@ -185,7 +185,7 @@ def vmap(
         timeout=timeout,
         retry=None if retry is None else Retry.of(retry),
         rate_limit=limit,
-        adaptive=_bounds(edge, adaptive, max_concurrency, retry is not None),
+        adaptive=_adaptive_range(edge, adaptive, max_concurrency, retry is not None),
         hedge=hedge,
         budget=budget,
         deadline=deadline,
@@ -208,7 +208,7 @@ def _edge(spec: VmapSpec) -> Edge:
     def within(reducers: Mapping[str, StateReducer]) -> Edge:
         return _edge(replace(spec, reducers=reducers))
 
-    lowered, inherited = VmapGraph(spec), () if isinstance(spec.inherit, bool) else spec.inherit
+    lowered, inherited = VmapLowering(spec), () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
         lowered.run,
         lowered.run_async,
@@ -216,7 +216,7 @@ def _edge(spec: VmapSpec) -> Edge:
         graph=lowered.graph,
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
         writes=[*spec.out_keys, *([spec.errors_key] if spec.errors_key else [])],
-        inside={spec.target.name: spec.target.source},
+        children={spec.target.name: spec.target.source},
         within=None if isinstance(spec.out_key, str) else within,
         items=lowered,
     )
@@ -298,7 +298,7 @@ def _check_limit(edge: str, limit: RateLimit, target: Target) -> None:
         )
 
 
-def _bounds(edge: str, adaptive: object, most: int, retries: bool) -> tuple[int, int] | None:
+def _adaptive_range(edge: str, adaptive: object, most: int, retries: bool) -> tuple[int, int] | None:
     if adaptive is False:
         return None
     least, upper = (1, most) if adaptive is True else _pair(adaptive)

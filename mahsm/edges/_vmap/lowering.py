@@ -18,12 +18,12 @@ from mahsm._progress import progress as show_progress
 from mahsm._waiting import Slots
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.finished import listener
-from mahsm.edges._shared.lowering import EdgeGraph
+from mahsm.edges._shared.lowering import Lowering
 from mahsm.edges._shared.streams import HeardRun, as_of_task
 from mahsm.edges._vmap.cut import Assignment, Record, check_batch, is_record, spans_of
 from mahsm.edges._vmap.one_by_one import run_one, run_one_async
 from mahsm.edges._vmap.outcomes import Outcomes
-from mahsm.edges._vmap.results import Part
+from mahsm.edges._vmap.results import ResultPart
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
@@ -36,13 +36,13 @@ _WAVE = (256, 1024)
 ends, and without an event loop each is a thread; waves that are too short make the fast wait for the slow."""
 
 
-class _Work(TypedDict):
+class _VmapState(TypedDict):
     """State of the subgraph. Batch and parent state stay outside, so that no checkpoint repeats them."""
 
     done: Annotated[list[Record], Topic(list, accumulate=True)]
 
 
-class VmapGraph(EdgeGraph[VmapRun]):
+class VmapLowering(Lowering[VmapRun]):
     """The subgraph of one `vmap`, with one node.
 
     Its tasks are `Send`s. Either each item is a task; or one task, the lead, runs the items, and others hand in what these
@@ -79,7 +79,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             return self._sends(run, run.firsts)
 
         node, graph = self.spec.target.name, self.spec.target.graph
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Work)
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_VmapState)
         builder.add_node(node, Node(task, task_async, name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
         arrows = [
@@ -122,7 +122,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
             orders[-1]["then"] = places[len(sent)]
         return [Send(node, order) for order in orders]
 
-    def _next(self, run: VmapRun, order: Assignment, part: Part | None) -> Command[Any]:
+    def _next(self, run: VmapRun, order: Assignment, part: ResultPart | None) -> Command[Any]:
         """Hand in what a task gave; if it is the last one of its wave, it calls the next wave."""
         rest = run.from_place(order["then"]) if "then" in order else ()
         done = [] if part is None or part.is_empty else [part.record]
@@ -229,7 +229,7 @@ class VmapGraph(EdgeGraph[VmapRun]):
         return update | {self.spec.errors_key: errors}
 
 
-def _state(part: Part) -> dict[str, Any]:
+def _state(part: ResultPart) -> dict[str, Any]:
     return {"done": [] if part.is_empty else [part.record]}
 
 

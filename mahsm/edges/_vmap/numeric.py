@@ -20,7 +20,7 @@ from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 from mahsm.policies._internal import item_error
 
-_MEANINGLESS = {
+_ONLY_PER_ITEM = {
     "sample": None,
     "timeout": None,
     "retry": None,
@@ -43,7 +43,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None)
     Raises:
         EdgeError: for arguments that mean nothing where no item is called by itself.
     """
-    for argument, unset in _MEANINGLESS.items():
+    for argument, unset in _ONLY_PER_ITEM.items():
         if (value := getattr(spec, argument)) != unset:
             raise EdgeError(
                 f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one computation. Leave it "
@@ -64,7 +64,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None)
         graph=drawn_steps(spec.name, target.spec, (spec.items_label, spec.out_key), many=True),
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
         writes=[spec.out_key, *([spec.errors_key] if spec.errors_key else [])],
-        inside={target.name: target},
+        children={target.name: target},
     )
 
 

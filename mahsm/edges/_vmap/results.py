@@ -24,7 +24,7 @@ class Sink(Protocol):
 
 
 @dataclass
-class Part:
+class ResultPart:
     """Results that are saved together.
 
     Attributes:
@@ -54,7 +54,7 @@ class Part:
         """An item is left out."""
         self.record["skipped"].append(place)
 
-    def extend(self, more: "Part") -> None:
+    def extend(self, more: "ResultPart") -> None:
         """Another part's results come after these."""
         mine, theirs = self.record, more.record
         mine["places"] += theirs["places"]
@@ -72,7 +72,7 @@ class _Taker:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-        self.part: Part | None = None
+        self.part: ResultPart | None = None
 
 
 class Results:
@@ -86,12 +86,12 @@ class Results:
         hand_in: Called with each part that a task has got.
     """
 
-    def __init__(self, size: int, hand_in: Callable[[Part], object]) -> None:
+    def __init__(self, size: int, hand_in: Callable[[ResultPart], object]) -> None:
         self._size = size
         self._hand_in = hand_in
         self._lock = threading.Lock()
-        self._full: deque[Part] = deque()
-        self._part = Part()
+        self._full: deque[ResultPart] = deque()
+        self._part = ResultPart()
         self._takers: deque[_Taker] = deque()
         self._is_closed = False
 
@@ -109,7 +109,7 @@ class Results:
             self._part.skip(place)
 
     def _cut(self) -> _Taker | None:
-        part, self._part = self._part, Part()
+        part, self._part = self._part, ResultPart()
         if not self._takers:
             self._full.append(part)
             return None
@@ -117,18 +117,18 @@ class Results:
         self._give(taker, part)
         return taker
 
-    def _give(self, taker: _Taker, part: Part) -> None:
+    def _give(self, taker: _Taker, part: ResultPart) -> None:
         taker.part = part
         self._hand_in(part)
 
-    def take(self) -> Part | None:
+    def take(self) -> ResultPart | None:
         """Wait for a part, blocking this thread; None if there is none any more."""
         turn = ThreadTurn()
         taker = self._joined(turn)
         turn.wait()
         return taker.part
 
-    async def take_async(self) -> Part | None:
+    async def take_async(self) -> ResultPart | None:
         """Wait for a part on the running event loop; None if there is none any more."""
         turn = TaskTurn()
         taker = self._joined(turn)
@@ -146,19 +146,19 @@ class Results:
         turn.wake()
         return taker
 
-    def close(self) -> Part:
+    def close(self) -> ResultPart:
         """Nothing comes any more: what is left goes to the first who waits, or else is given back; all others get nothing."""
         with self._lock:
             self._is_closed = True
             takers, self._takers = self._takers, deque()
-            part, self._part = self._part, Part()
+            part, self._part = self._part, ResultPart()
             for full in self._full:  # nobody waited for these
                 full.extend(part)
                 part = full
             self._full.clear()
             if takers and not part.is_empty:
                 self._give(takers[0], part)
-                part = Part()
+                part = ResultPart()
         for taker in takers:
             taker.turn.wake()
         return part

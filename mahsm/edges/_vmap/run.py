@@ -16,12 +16,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
-from mahsm._model_calls import calls, of_edge_run
+from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._waiting import Closed, Decided, Slots, tasks
 from mahsm.edges._reduce import decider
 from mahsm.edges._shared.adaptive import Adaptive
-from mahsm.edges._shared.attempts import Attempts
+from mahsm.edges._shared.attempts import AttemptRunner
 from mahsm.edges._shared.finished import Finished, ItemEvent
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
@@ -29,11 +29,11 @@ from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
 from mahsm.edges._vmap.cut import Record, batch_id
-from mahsm.edges._vmap.results import Part, Results, Sink
+from mahsm.edges._vmap.results import ResultPart, Results, Sink
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
-from mahsm.nodes._internal import anything_stands_in, plain_update
+from mahsm.nodes._internal import is_substituted, plain_update
 from mahsm.policies import ItemError, is_item_error
 from mahsm.policies._internal import item_error
 
@@ -100,11 +100,11 @@ class VmapRun(EdgeRun):
         self.id = uuid.uuid4().hex[:12]
         self.batch_id = batch_id(batch, digest=saved)
         self._made: dict[int, Any] = {}
-        self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, of_edge_run())
+        self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, usage_of_edge_run())
         self._finished = [finished] if finished else []
         if spec.progress == "items" and self.writer is not None:
             self._finished.append(self._tell_item)
-        self.open = Slots(self.most_open)
+        self.begun_slots = Slots(self.most_open)
         self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
         self._has_result = bytearray(self.total)
         self._finished_items = 0
@@ -113,9 +113,9 @@ class VmapRun(EdgeRun):
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
-        self.adaptive = Adaptive(self.slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = Attempts(spec, self.waits, self.left, self.end_late, self.adaptive)
-        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not anything_stands_in() else None
+        self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
+        self._attempts = AttemptRunner(spec, self.not_begun, self.left, self.end_late, self.adaptive)
+        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
         self._sample = calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
 
@@ -136,7 +136,7 @@ class VmapRun(EdgeRun):
     def item(self, index: int) -> Item:
         if self.spec.sample is not None:
             drawn = calls.Sample(index, self.spec.sample)
-            calls.sample.set(drawn.inside(self._sample))
+            calls.sample.set(drawn.nested_in(self._sample))
         return super().item(index)
 
     # What has been done already, perhaps by a process before this one.
@@ -172,7 +172,7 @@ class VmapRun(EdgeRun):
                 self._made[place] = make()
             return self._made[place]
 
-    def hand_in(self, part: Part) -> None:
+    def hand_in(self, part: ResultPart) -> None:
         """A task is going to return this part; an empty one is not written, and nobody must wait for that."""
         if self.saving is not None and not part.is_empty:
             self.saving.hand_in(part.record, part.called)
@@ -196,7 +196,7 @@ class VmapRun(EdgeRun):
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
-            self.open.release()
+            self.begun_slots.release()
 
     async def _store_async(self, place: int, update: Update) -> None:
         """Put into the cache what an item gave, which counts also if the run is over meanwhile."""
@@ -219,7 +219,7 @@ class VmapRun(EdgeRun):
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
-            self.open.release()
+            self.begun_slots.release()
 
     def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
         """What becomes of an item that was called, or was to be."""
@@ -304,7 +304,7 @@ class VmapRun(EdgeRun):
     def _not_begun(self, item: Item, place: int, sink: Sink) -> None:
         """The item's wait was cut short: if the run was ended, what stood in its way last time is its error."""
         if not self._ended:
-            raise Closed(self.waits.reason or RuntimeError("the run was stopped"))
+            raise Closed(self.not_begun.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
             self._failed(place, item.failure, sink, item.attempts)
 
@@ -416,11 +416,11 @@ class VmapRun(EdgeRun):
 
     def stop(self, reason: BaseException) -> None:
         super().stop(reason)  # before the line is closed: whoever waits in it looks at the reason
-        self.open.close(reason)
+        self.begun_slots.close(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
         super().end(reason, cancel=cancel)
-        self.open.close(reason)
+        self.begun_slots.close(reason)
 
 
 _WAITING = 4

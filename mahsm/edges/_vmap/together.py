@@ -14,7 +14,7 @@ from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphInterrupt
 
 from mahsm._waiting import Closed, tasks
-from mahsm.edges._vmap.results import Part, Results
+from mahsm.edges._vmap.results import ResultPart, Results
 from mahsm.edges._vmap.run import VmapRun
 
 _BLOCK = 256
@@ -34,7 +34,7 @@ class Together:
 
     # The lead: the side for event loops and the side for threads differ in how they wait, and in nothing else.
 
-    async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> Part:
+    async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
         """Run the items at these places as tasks of the running event loop; what nobody else hands in is given back."""
         run = self._run
         with run.break_off.running():
@@ -60,12 +60,12 @@ class Together:
                     todo = await run.uncached_async(block, results)
                     while todo and run.ended is None:
                         with run.quiet_end():
-                            opened = await run.open.acquire_async((todo[0],), len(todo))
+                            opened = await run.begun_slots.acquire_async((todo[0],), len(todo))
                             for place in todo[:opened]:
                                 group.create_task(run.run_item_async(place, call, results), context=context.copy())
                             todo = todo[opened:]
 
-    def lead(self, places: Sequence[int], config: RunnableConfig) -> Part:
+    def lead(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
         """Run the items at these places in threads; what nobody else hands in is given back."""
         run = self._run
         with run.break_off.running():
@@ -86,7 +86,7 @@ class Together:
                     todo = run.uncached(block, results)
                     while todo and run.ended is None:
                         with run.quiet_end():
-                            opened = run.open.acquire((todo[0],), len(todo))
+                            opened = run.begun_slots.acquire((todo[0],), len(todo))
                             for place in todo[:opened]:
                                 item = partial(run.run_item, place, sync or async_, results)
                                 begun.append(run.pool.submit(context.copy().run, item))
@@ -98,7 +98,7 @@ class Together:
         for future in begun:
             future.result()
 
-    def _rest(self) -> Part:
+    def _rest(self) -> ResultPart:
         part = self._results.close()
         self._run.hand_in(part)
         return part
@@ -112,15 +112,15 @@ class Together:
 
     # The others.
 
-    def take_part(self) -> Part | None:
+    def take_part(self) -> ResultPart | None:
         """Wait for results to hand in, blocking; None if there are none any more."""
         return self._or_interrupted(self._results.take())
 
-    async def take_part_async(self) -> Part | None:
+    async def take_part_async(self) -> ResultPart | None:
         """The awaitable twin of `take_part`."""
         return self._or_interrupted(await self._results.take_async())
 
-    def _or_interrupted(self, part: Part | None) -> Part | None:
+    def _or_interrupted(self, part: ResultPart | None) -> ResultPart | None:
         if part is None and self._run.break_off.reason is not None:
             raise GraphInterrupt(())  # the task is not done: it is going to be of use when the run is resumed
         return part

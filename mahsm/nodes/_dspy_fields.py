@@ -11,7 +11,7 @@ import dspy
 
 from mahsm._common import State, missing, shown
 from mahsm.errors import MissingKeyError, NodeError
-from mahsm.nodes._held import HoldsGraph
+from mahsm.nodes._module_ref import HoldsGraph
 
 Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""
@@ -24,7 +24,7 @@ _RETURN = (
 )
 
 
-class Inputs:
+class FieldInputs:
     """How a module's arguments are made of a state.
 
     Args:
@@ -201,7 +201,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Names:
-    """Inputs of a module.
+    """FieldInputs of a module.
 
     Attributes:
         required: Parameters of `forward` without a default.

@@ -37,7 +37,7 @@ class Parts(Protocol):
         ...
 
 
-class Edge:
+class EdgeRecord:
     """The span of an edge run.
 
     Args:

@@ -78,7 +78,7 @@ class LangfuseServer:
     scores: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
 
     def __post_init__(self) -> None:
-        self._http = _Http(("127.0.0.1", 0), _Handler)
+        self._http = _LangfuseHttp(("127.0.0.1", 0), _LangfuseHandler)
         self._http.owner = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="mahsm-langfuse", daemon=True)
 
@@ -211,7 +211,7 @@ def _fits(observation: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     return compare is None or (value is not None and compare(str(value), str(condition["value"])))
 
 
-class _Http(ThreadingHTTPServer):
+class _LangfuseHttp(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
     owner: LangfuseServer
@@ -220,7 +220,7 @@ class _Http(ThreadingHTTPServer):
         """Say nothing of clients that are gone."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _LangfuseHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _owner(self) -> LangfuseServer:
-        return cast("_Http", self.server).owner
+        return cast("_LangfuseHttp", self.server).owner
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(self._owner.status)

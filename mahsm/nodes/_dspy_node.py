@@ -13,16 +13,16 @@ from typing_extensions import TypedDict, Unpack
 
 from mahsm import _spans
 from mahsm._common import State, as_dict, shown
-from mahsm._model_calls import is_watching, regained, watched
+from mahsm._model_calls import is_observed, observed, restored_context
 from mahsm._waiting import tasks
 from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
 from mahsm.limits._internal import Limited
-from mahsm.nodes._fields import Fields, Inputs, Outputs, Transform
-from mahsm.nodes._held import Held, HoldsGraph
+from mahsm.nodes._dspy_fields import FieldInputs, Fields, Outputs, Transform
+from mahsm.nodes._module_ref import HoldsGraph, ModuleRef
 from mahsm.nodes._node import Node, node_name
-from mahsm.nodes._outlet import Outlet, outlet
 from mahsm.nodes._provider import provider_of
+from mahsm.nodes._stream_target import StreamTarget, stream_target
 from mahsm.nodes._tokens import call_streaming, streamed_fields
 from mahsm.nodes._unparsed import Unparsed
 from mahsm.policies._internal import check_budgets
@@ -50,12 +50,12 @@ class DSPyNode(Node):
         title = module.title if isinstance(module, HoldsGraph) else None
         name = name or node_name(title or type(module).__name__)
         transforms = {"input_transform": input_transform, "output_transform": output_transform}
-        super().__init__(self._run, self._run_async, name=name, inside=transforms)
-        self._held = Held(module)
+        super().__init__(self._run, self._run_async, name=name, children=transforms)
+        self._held = ModuleRef(module)
         self.held = {"": self._held}
         self._label = name
         reader = f"dspy_node {name!r}"
-        self._inputs = Inputs(reader, module, input_fields, input_transform)
+        self._inputs = FieldInputs(reader, module, input_fields, input_transform)
         self._outputs = Outputs(reader, module, output_fields, output_transform, prefix)
         self._streamed = streamed_fields(reader, module, stream)
         self._unparsed = Unparsed()
@@ -88,7 +88,7 @@ class DSPyNode(Node):
         arguments = self._inputs.of(as_dict(state))
         with self._traced(config), self._admitted(state, arguments):
             if self._streamed:
-                place = outlet(config)  # before another thread calls
+                place = stream_target(config)  # before another thread calls
                 return self._outputs.of(tasks.call(partial(self._streaming, arguments, config, place)))
             return self._outputs.of(self.module(**arguments))
 
@@ -100,22 +100,22 @@ class DSPyNode(Node):
 
     async def _called(self, arguments: dict[str, Any], config: RunnableConfig) -> Any:
         if self._streamed:
-            return await self._streaming(arguments, config, outlet(config))
+            return await self._streaming(arguments, config, stream_target(config))
         if self.is_async:
             return await self.module.acall(**arguments)
         return await asyncio.to_thread(self.module, **arguments)
 
-    async def _streaming(self, arguments: dict[str, Any], config: RunnableConfig, place: Outlet) -> Any:
+    async def _streaming(self, arguments: dict[str, Any], config: RunnableConfig, place: StreamTarget) -> Any:
         return await call_streaming(self._label, self.module, self._streamed, arguments, config, place)
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
         """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's, too."""
-        with regained(), self._unparsed.attempt() as again:
-            if _spans.tracer() is None and not is_watching() and not again:
+        with restored_context(), self._unparsed.attempt() as again:
+            if _spans.tracer() is None and not is_observed() and not again:
                 yield
                 return
-            with _spans.node(config), watched():
+            with _spans.node(config), observed():
                 yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
@@ -168,7 +168,7 @@ def dspy_node(
         module: A module, or a class of modules; or a `dspy.Parallel`, whose input is `exec_pairs` and whose output is
             `results`. A decorated class makes nodes: `Summarize(...)` is then a node whose
             `module` is the instance, and the class itself is `Summarize.__wrapped__`.
-        input_fields: Inputs of the module: names that are both field and state key, or `{field: state key}`. By default
+        input_fields: FieldInputs of the module: names that are both field and state key, or `{field: state key}`. By default
             what `forward` takes, or the inputs of its signature.
         output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the state schema
             lacks.

@@ -16,7 +16,7 @@ ITEM = "mahsm_item"
 
 
 @dataclass(frozen=True)
-class Outlet:
+class StreamTarget:
     """Where stream events go.
 
     Attributes:
@@ -30,13 +30,13 @@ class Outlet:
     item: Callable[[], tuple[int, ...]] = tuple
 
 
-of_edge: ContextVar[Outlet | None] = ContextVar("mahsm_outlet", default=None)
-"""The outlet of the outermost edge that runs here."""
+edge_stream: ContextVar[StreamTarget | None] = ContextVar("mahsm_edge_stream", default=None)
+"""The stream target of the outermost edge that runs here."""
 
 
-def outlet(config: RunnableConfig) -> Outlet:
-    """The outlet of the node that runs here with this config."""
-    return of_edge.get() or Outlet(_writer(), config.get("metadata", {}))
+def stream_target(config: RunnableConfig) -> StreamTarget:
+    """The stream target of the node that runs here with this config."""
+    return edge_stream.get() or StreamTarget(_writer(), config.get("metadata", {}))
 
 
 def _writer() -> Callable[[Any], object]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import dspy
 
-from mahsm._model_calls import regained
+from mahsm._model_calls import restored_context
 from mahsm.errors import GraphError
 from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import FORWARD, Replay, here, is_in_call, thread_error
@@ -88,7 +88,7 @@ class _Wrapping:
         return [(name, one if one is self else _stand(one, _joined(kind, name), kind._mahsm_nodes)) for name, one in found]
 
 
-class _Stand(_Wrapping):
+class _Placeholder(_Wrapping):
     """A module whose call is a step of the graph.
 
     It has the state of the module that it stands for, so what `set_lm` does to it is done to that. Copies of it stand for no
@@ -174,7 +174,7 @@ def _wrapping(kind: type[Any], path: str, nodes: tuple[str, ...]) -> type[Any]:
 @lru_cache(1024)
 def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) -> type[Any]:
     names = {"_mahsm_path": path, "_mahsm_node": node, "_mahsm_nodes": nodes, "_mahsm_kind": kind}
-    return _derived(kind, _Stand, {"__slots__": ("_mahsm_original",), **names})
+    return _derived(kind, _Placeholder, {"__slots__": ("_mahsm_original",), **names})
 
 
 def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
@@ -191,14 +191,14 @@ def _joined(kind: Any, name: str) -> str:
 def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
     """The stand for a module or tool; in one run of `forward` always the same."""
     replay = _replay()
-    if isinstance(part, _Stand) or replay is None:
-        return part if isinstance(part, _Stand) else _new_stand(part, path, nodes)
+    if isinstance(part, _Placeholder) or replay is None:
+        return part if isinstance(part, _Placeholder) else _new_placeholder(part, path, nodes)
     if id(part) not in replay.stands:
-        replay.stands[id(part)] = part, _new_stand(part, path, nodes)
+        replay.stands[id(part)] = part, _new_placeholder(part, path, nodes)
     return replay.stands[id(part)][1]
 
 
-def _new_stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
+def _new_placeholder(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
     node = max((one for one in nodes if path == one or path.startswith((f"{one}.", f"{one}["))), key=len, default=FORWARD)
     if isinstance(part, dspy.Tool):
         function = cast("Any", part).func
@@ -210,7 +210,7 @@ def _new_stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
 
 
 def _replay() -> Replay | None:
-    with regained():
+    with restored_context():
         return here.get()
 
 
@@ -236,7 +236,7 @@ def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callab
 
 
 def _unwrapped(value: Any) -> Any:
-    return cast("Any", value)._mahsm_real() if isinstance(value, _Stand) else value
+    return cast("Any", value)._mahsm_real() if isinstance(value, _Placeholder) else value
 
 
 def _may_hold(value: Any) -> bool:

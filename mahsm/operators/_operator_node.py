@@ -10,7 +10,7 @@ from mahsm import _spans
 from mahsm._common import Overlay, State, as_dict, cached, shown
 from mahsm._waiting import tasks
 from mahsm.errors import NodeError
-from mahsm.nodes._internal import Held, Node, node_name, node_of
+from mahsm.nodes._internal import ModuleRef, Node, node_name, node_of
 from mahsm.operators._hybrid import HybridOperator, computing
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
@@ -44,7 +44,7 @@ class OperatorNode(Node):
         self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)
         self._any_value = any_value
         self._awaits = op.awaits
-        self.held = {where: Held(module) for where, module in modules_in(op)}
+        self.held = {where: ModuleRef(module) for where, module in modules_in(op)}
 
     @property
     def is_async(self) -> bool:

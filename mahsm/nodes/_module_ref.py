@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 
-class Held:
+class ModuleRef:
     """A place in a node that holds a DSPy module.
 
     A compiled graph cannot be copied, and an optimiser works on copies. So the graph stays one, its nodes ask the place for
@@ -27,7 +27,7 @@ class Held:
     @property
     def current(self) -> Any:
         """The module to call here and now."""
-        return _standing_in.get().get(self, self.module)
+        return _substituted.get().get(self, self.module)
 
 
 class HoldsGraph:
@@ -60,7 +60,7 @@ class HoldsGraph:
 
 
 @dataclass(frozen=True)
-class Place:
+class ModulePlace:
     """Where a module is: what a node holds, or a module inside of a graph that runs as such a module.
 
     Attributes:
@@ -68,7 +68,7 @@ class Place:
         path: The path in the graph that is held there; empty for what is held itself.
     """
 
-    held: Held
+    held: ModuleRef
     path: str = ""
 
     @property
@@ -83,23 +83,23 @@ class Place:
             self.held.module = module
 
 
-_standing_in: ContextVar[Mapping[Held, Any]] = ContextVar("mahsm_standing_in", default=MappingProxyType({}))
+_substituted: ContextVar[Mapping[ModuleRef, Any]] = ContextVar("mahsm_standing_in", default=MappingProxyType({}))
 
 
 @contextmanager
-def standing_in(modules: Mapping[Place, Any]) -> Generator[None, None, None]:
+def substituted(modules: Mapping[ModulePlace, Any]) -> Generator[None, None, None]:
     """In the block, these modules stand in for those that are in the places."""
-    parts: defaultdict[Held, dict[str, Any]] = defaultdict(dict)
+    parts: defaultdict[ModuleRef, dict[str, Any]] = defaultdict(dict)
     for place, module in modules.items():
         parts[place.held][place.path] = module
     stands = {held: found[""] if "" in found else held.module.with_nodes(found) for held, found in parts.items()}
-    token = _standing_in.set({**_standing_in.get(), **stands})
+    token = _substituted.set({**_substituted.get(), **stands})
     try:
         yield
     finally:
-        _standing_in.reset(token)
+        _substituted.reset(token)
 
 
-def anything_stands_in() -> bool:
+def is_substituted() -> bool:
     """Whether a `GraphModule` runs around here, so that what was kept of other modules says nothing."""
-    return bool(_standing_in.get())
+    return bool(_substituted.get())

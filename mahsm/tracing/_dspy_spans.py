@@ -9,7 +9,7 @@ from dspy import Retrieve
 from dspy.utils.callback import BaseCallback
 from opentelemetry import context, trace
 
-from mahsm._model_calls import regained
+from mahsm._model_calls import restored_context
 from mahsm.tracing._backends import Recorded, Start, broke_off
 
 
@@ -44,7 +44,7 @@ class ModuleSpans(BaseCallback):
         self._end(call_id, outputs, exception)
 
     def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:
-        around = regained()  # in a thread of `dspy.Parallel`, which does not know in what trace it is
+        around = restored_context()  # in a thread of `dspy.Parallel`, which does not know in what trace it is
         around.__enter__()
         recorded = self._begin_span(Start(name, kind, inputs))
         self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel)), around
