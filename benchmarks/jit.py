@@ -245,7 +245,7 @@ def many(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]
 
 
 def batches() -> tuple[list[Figure], dict[str, float]]:
-    done = subprocess.run([sys.executable, "-m", "tests.memory_worker"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "tests.edges.vmap.memory_worker"], capture_output=True, text=True, check=True)
     figures = [
         Figure("memory of a batch in slices, besides its items and results / a slice", float(done.stdout), 2.2),
         Figure("rows computed / items, at most, up to 4,096 items", max(rows_of(n) / n for n in range(1, 4097)), 1.25),

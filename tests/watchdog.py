@@ -1,14 +1,32 @@
 """A watchdog: what does not end fails, and says where it waits."""
 
 import faulthandler
-import sys
+import os
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
 
+LIMIT = float(os.environ.get("MAHSM_TEST_LIMIT", "60"))
+"""Seconds that one call may take; a quiet machine needs less than one."""
 
-def ended(function: Callable[[], Any], seconds: float = 60) -> Any:
-    """What a function gives or raises, called in a thread of its own that has so many seconds."""
+
+class Hang(AssertionError):
+    """A call has not ended. The process is of no use any more: what hangs stays in it."""
+
+
+hung: list[str] = []
+"""What has not ended, with the stacks of all threads."""
+
+
+def ended(function: Callable[[], Any], label: str = "the call") -> Any:
+    """Call a function in a thread of its own; return what it returns and raise what it raises.
+
+    Raises:
+        Hang: if it does not end in time, or another call has not before.
+    """
+    if hung:
+        raise Hang(f"not run, since another call still hangs: {hung[0]}")
     found: list[Any] = []
     errors: list[BaseException] = []
 
@@ -20,10 +38,17 @@ def ended(function: Callable[[], Any], seconds: float = 60) -> Any:
 
     thread = threading.Thread(target=run, name="watched", daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(LIMIT)
     if thread.is_alive():
-        faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
-        raise AssertionError(f"not ended after {seconds:g} s; the stacks of all threads are in stderr")
+        hung.append(f"{label} has not ended in {LIMIT:g} s:\n{_stacks()}")
+        raise Hang(hung[0])
     if errors:
         raise errors[0]
     return found[0]
+
+
+def _stacks() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode()

@@ -9,7 +9,6 @@
 - `running`      one run after the other, until the graph is done
 - `judging`      whether what came out is what the plain loop gives
 - `leftovers`    tasks, threads, slots, tokens and file handles that are still there
-- `watchdog`     an example that does not end fails, with the stacks of all threads
 - `branches`     the same for `parallel`
 
 `python -m tests.model --examples 20000 --seed 1` runs many, and says how many were right.

@@ -18,7 +18,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.model import branches, case, watchdog
+from tests import watchdog
+from tests.model import branches, case
 from tests.model.branch_draws import branch_cases
 from tests.model.checking import check, check_branches
 from tests.model.draws import cases

@@ -18,15 +18,15 @@ from tests.model.judging import judge
 from tests.model.leftovers import check_clean, check_full_speed, handles, warm_up
 from tests.model.plain import plain
 from tests.model.running import Ended, play
-from tests.model.watchdog import watched
 from tests.model.world import World
+from tests.watchdog import ended
 
 _numbers = itertools.count()
 
 
 def check(case: Case) -> None:
     """Run a case under the watchdog, and compare it with the plain loop."""
-    watched(lambda: _check(case), repr(case))
+    ended(lambda: _check(case), repr(case))
 
 
 def _check(case: Case) -> None:
@@ -83,7 +83,7 @@ def _check_cached(case: Case, world: World, means: Means, runs: list[Ended]) -> 
 
 def check_branches(case: BranchCase) -> None:
     """The same for a case of branches."""
-    watched(lambda: _check_branches(case), repr(case))
+    ended(lambda: _check_branches(case), repr(case))
 
 
 def _check_branches(case: BranchCase) -> None:

@@ -11,7 +11,7 @@ from mahsm import Branch, Edge, connect, parallel, reduce_edge, vmap
 from tests.helpers import MODES
 from tests.model.leftovers import wait_for_threads
 from tests.model.savers import Fuse, Stopped, Storage
-from tests.model.watchdog import watched
+from tests.watchdog import ended
 
 XS = list(range(6))
 
@@ -150,5 +150,5 @@ def test_whatever_write_is_the_last(name: str, mode: str, durability: str, once:
         def stop(at: int = at) -> None:
             blown.append(stop_and_resume(name, mode, durability, directory, at, once=once))
 
-        watched(stop, f"{name}, {mode}, {durability}, stopped at write {at}")
+        ended(stop, f"{name}, {mode}, {durability}, stopped at write {at}")
     assert len(blown) > 4, "there are some writes in each"
