@@ -1,7 +1,8 @@
-"""What branches cost beside LangGraph's own edges and other libraries' forks and joins, and what deciding early saves.
+"""What branches cost beside LangGraph's own edges and other libraries' forks and joins, and what deciding
+early saves.
 
-Branches wait, so the figures are wall time; every contender runs in this process, one after the other, and the best of
-several rounds counts.
+Branches wait, so the figures are wall time; every contender runs in this process, one after the other, and
+the best of several rounds counts.
 """
 
 import asyncio
@@ -101,7 +102,9 @@ def ensemble(rounds: int) -> tuple[list[Figure], Rows, dict[str, float]]:
     walls = {name: best_of(rounds, run) for name, run in ensemble_contenders(ENSEMBLE).items()}
     rows = [[f"{ENSEMBLE} branches of {LATENCY * 1000:.0f} ms", "wall / one branch"]]
     rows += [[name, f"{wall / one:.3f}"] for name, wall in walls.items()]
-    figure = Figure(f"{ENSEMBLE} branches of {LATENCY * 1000:.0f} ms / one branch", walls["parallel"] / one, 1.1)
+    figure = Figure(
+        f"{ENSEMBLE} branches of {LATENCY * 1000:.0f} ms / one branch", walls["parallel"] / one, 1.1
+    )
     return [figure], rows, {**walls, "one branch": one}
 
 
@@ -109,7 +112,9 @@ def ensemble(rounds: int) -> tuple[list[Figure], Rows, dict[str, float]]:
 
 
 def diamond(count: int) -> tuple[dict[str, list[str]], dict[str, float]]:
-    """One branch at the top, one at the bottom, and layers of random width between; each needs some of the layer before."""
+    """One branch at the top, one at the bottom, and layers of random width between; each needs some of the
+    layer before.
+    """
     generator = random.Random(7)
     layers: list[list[str]] = [["b0"]]
     number = 1
@@ -132,7 +137,9 @@ def critical_path(needs: dict[str, list[str]], seconds: dict[str, float]) -> flo
     return max(ends.values())
 
 
-def diamond_contenders(needs: dict[str, list[str]], seconds: dict[str, float]) -> dict[str, Callable[[], Awaitable[Any]]]:
+def diamond_contenders(
+    needs: dict[str, list[str]], seconds: dict[str, float]
+) -> dict[str, Callable[[], Awaitable[Any]]]:
     def waits(name: str) -> Any:
         async def target(_: Any) -> Any:
             await asyncio.sleep(seconds[name])
@@ -161,7 +168,11 @@ def diamonds(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, flo
     walls = {name: best_of(rounds, run) for name, run in diamond_contenders(needs, seconds).items()}
     rows = [[f"{count} branches in a diamond", "wall / critical path"]]
     rows += [[name, f"{wall / path:.3f}"] for name, wall in walls.items()]
-    figure = Figure(f"diamond of {count} branches, eager waves / critical path", walls["parallel, eager waves"] / path, 1.05)
+    figure = Figure(
+        f"diamond of {count} branches, eager waves / critical path",
+        walls["parallel, eager waves"] / path,
+        1.05,
+    )
     return [figure], rows, {**walls, "critical path": path}
 
 
@@ -170,7 +181,10 @@ def diamonds(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, flo
 
 def early(voters: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     found: dict[str, tuple[int, float]] = {}
-    for name, options in {"voting after everything": {}, "stop_when=majority_vote": {"stop_when": majority_vote}}.items():
+    for name, options in {
+        "voting after everything": {},
+        "stop_when=majority_vote": {"stop_when": majority_vote},
+    }.items():
         calls = 0
 
         async def vote(state: Any) -> str:
@@ -191,7 +205,11 @@ def early(voters: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
         Figure(f"majority of {voters}, early / all calls", stopped[0] / everything[0], 0.8),
         Figure(f"majority of {voters}, early / all time", stopped[1] / everything[1], 0.8),
     ]
-    return figures, rows, {name: {"calls": calls, "seconds": seconds} for name, (calls, seconds) in found.items()}
+    return (
+        figures,
+        rows,
+        {name: {"calls": calls, "seconds": seconds} for name, (calls, seconds) in found.items()},
+    )
 
 
 def tree(count: int, arity: int) -> tuple[list[Figure], dict[str, int]]:

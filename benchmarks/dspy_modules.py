@@ -1,7 +1,7 @@
 """A DSPy module over many inputs: `vmap` against DSPy's own `dspy.Parallel` and `Module.batch`.
 
-The model is a server in a process of its own that takes 50 ms for an answer. All have the same number of calls at once, with
-the same clients. Every twentieth call fails, always: a 503 that no retry mends.
+The model is a server in a process of its own that takes 50 ms for an answer. All have the same number of
+calls at once, with the same clients. Every twentieth call fails, always: a 503 that no retry mends.
 """
 
 import asyncio
@@ -54,7 +54,9 @@ def served(*, failing: bool) -> Generator[None, None, None]:
     command = [sys.executable, "-c", SERVER, str(LATENCY), "failing" if failing else "well"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lm = dspy.LM("openai/fake", api_base=process.stdout.readline().strip(), api_key="k", cache=False, num_retries=0)
+        lm = dspy.LM(
+            "openai/fake", api_base=process.stdout.readline().strip(), api_key="k", cache=False, num_retries=0
+        )
         with dspy.context(lm=lm):
             yield
         assert process.stdin is not None
@@ -167,7 +169,9 @@ def measure_failures(seen: dict[str, Seen], questions: list[str]) -> None:
                 answers = run(questions)
             except Exception:  # noqa: BLE001  it has given up, and all answers are lost
                 continue
-            one.right = sum(answer == str(2 * int(question)) for question, answer in zip(questions, answers, strict=True))
+            one.right = sum(
+                answer == str(2 * int(question)) for question, answer in zip(questions, answers, strict=True)
+            )
             one.errors = sum(is_item_error(answer) for answer in answers)
 
 
@@ -181,7 +185,9 @@ def measure_usage(seen: dict[str, Seen], questions: list[str]) -> None:
             else:
                 with dspy.context(track_usage=True), dspy.track_usage() as tracker:
                     run(questions)
-                seen[name].tokens = sum(usage["total_tokens"] for usage in tracker.get_total_tokens().values())
+                seen[name].tokens = sum(
+                    usage["total_tokens"] for usage in tracker.get_total_tokens().values()
+                )
 
 
 def measure_spans(seen: dict[str, Seen], questions: list[str]) -> None:
@@ -189,7 +195,10 @@ def measure_spans(seen: dict[str, Seen], questions: list[str]) -> None:
         for name, run in WAYS.items():
             exporter, provider = InMemorySpanExporter(), TracerProvider()
             client = Langfuse(
-                public_key=f"pk-{abs(hash(name))}", secret_key="sk", tracer_provider=provider, span_exporter=exporter
+                public_key=f"pk-{abs(hash(name))}",
+                secret_key="sk",
+                tracer_provider=provider,
+                span_exporter=exporter,
             )
             own = name.startswith("vmap")
             if own:
@@ -224,7 +233,12 @@ def compare(rounds: int, count: int) -> tuple[list[Figure], list[list[str]], dic
     failing = sum(number % 20 == 7 for number in range(count))
     tokens = sum(110 + number for number in range(count))
     rows = [
-        [f"{count} calls of {LATENCY * 1000:.0f} ms, {AT_ONCE} at once", "seconds", f"right with {failing} failures", *_HEADS]
+        [
+            f"{count} calls of {LATENCY * 1000:.0f} ms, {AT_ONCE} at once",
+            "seconds",
+            f"right with {failing} failures",
+            *_HEADS,
+        ]
     ]
     for name, one in seen.items():
         rows.append(
@@ -242,8 +256,15 @@ def compare(rounds: int, count: int) -> tuple[list[Figure], list[list[str]], dic
     figures = [
         Figure("wall, vmap / dspy.Parallel", ratio(sync, seen["dspy.Parallel"]), 1.1),
         Figure("wall, vmap / Module.batch", ratio(sync, seen["Module.batch"]), 1.1),
-        Figure("wall, vmap awaited / acall and a semaphore", ratio(awaited, seen["acall and a semaphore"]), 1.1),
-        Figure("right answers with 5 % failures / those there are", worst[0] / (count - failing), 1, at_least=True),
+        Figure(
+            "wall, vmap awaited / acall and a semaphore", ratio(awaited, seen["acall and a semaphore"]), 1.1
+        ),
+        Figure(
+            "right answers with 5 % failures / those there are",
+            worst[0] / (count - failing),
+            1,
+            at_least=True,
+        ),
         Figure("tokens counted / taken", worst[1] / tokens, 1, at_least=True),
         Figure("spans of calls in the caller's trace / calls", worst[2] / count, 1, at_least=True),
     ]
@@ -255,7 +276,9 @@ def compare(rounds: int, count: int) -> tuple[list[Figure], list[list[str]], dic
 
 
 def ratio(one: Seen, other: Seen) -> float:
-    """Of two ways that were measured by turns: the median of the rounds' ratios, which no single slow round decides."""
+    """Of two ways that were measured by turns: the median of the rounds' ratios, which no single slow round
+    decides.
+    """
     return statistics.median(mine / theirs for mine, theirs in zip(one.walls, other.walls, strict=True))
 
 

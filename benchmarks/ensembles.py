@@ -19,7 +19,10 @@ def blocks(x: Any) -> Any:
 def ensembles(rounds: int) -> tuple[list[Figure], list[list[str]], dict[str, float]]:
     """Eight members called, and 32 awaited: the quickest of the rounds, in ms."""
     eight, many = (EnsembleOperator([op(blocks)] * count) for count in (8, 32))
-    found: dict[str, list[float]] = {"8 blocking members of 50 ms, called": [], "32 blocking members of 50 ms, awaited": []}
+    found: dict[str, list[float]] = {
+        "8 blocking members of 50 ms, called": [],
+        "32 blocking members of 50 ms, awaited": [],
+    }
     called, awaited = found.values()
     for _ in range(rounds + 1):
         called.append(_timed(lambda: eight(1)))

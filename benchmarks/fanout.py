@@ -1,8 +1,8 @@
 """What fanning out costs per item, beside the floor and LangGraph's and LangChain's own ways.
 
-The floor is bare asyncio: `gather` and a semaphore, without a graph. Cost is CPU time, which a busy machine disturbs less
-than wall time; efficiency is wall time, since waiting is what it is about. Contenders take turns, and the best of several
-rounds counts.
+The floor is bare asyncio: `gather` and a semaphore, without a graph. Cost is CPU time, which a busy machine
+disturbs less than wall time; efficiency is wall time, since waiting is what it is about. Contenders take
+turns, and the best of several rounds counts.
 """
 
 import asyncio
@@ -91,7 +91,9 @@ async def run_send(xs: list[int], saver: Any) -> int:
 
     builder = StateGraph(Collected)
     builder.add_node("item", item)
-    builder.add_conditional_edges(START, lambda state: [Send("item", {"item": x}) for x in state["xs"]], ["item"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("item", {"item": x}) for x in state["xs"]], ["item"]
+    )
     return len((await builder.compile(checkpointer=saver).ainvoke({"xs": xs}, config(saver)))["ys"])
 
 
@@ -172,7 +174,11 @@ def cost_per_item(sizes: list[int]) -> list[Cost]:
                 for contender in CONTENDERS:
                     pair = (contender, saver)
                     peer = contender not in ("vmap", "gather + semaphore")
-                    if pair in slow or (saver != "none" and contender in WITHOUT_SAVER) or (turn and peer and items > 1000):
+                    if (
+                        pair in slow
+                        or (saver != "none" and contender in WITHOUT_SAVER)
+                        or (turn and peer and items > 1000)
+                    ):
                         continue
                     try:
                         cpu, wall = asyncio.run(measure(contender, saver, list(range(items))))
@@ -192,7 +198,11 @@ def cost_table(costs: list[Cost], sizes: list[int]) -> list[list[str]]:
     rows = [["CPU us per item", "checkpointer", *(f"N={size:,}" for size in sizes)]]
     for contender in CONTENDERS:
         for saver in SAVERS:
-            found = {cost.items: f"{cost.cpu:.1f}" for cost in costs if (cost.contender, cost.saver) == (contender, saver)}
+            found = {
+                cost.items: f"{cost.cpu:.1f}"
+                for cost in costs
+                if (cost.contender, cost.saver) == (contender, saver)
+            }
             if found:
                 rows.append([contender, saver, *(found.get(size, "over a minute") for size in sizes)])
     return rows
@@ -215,7 +225,9 @@ def plot(costs: list[Cost], path: Path) -> None:
             row = [cost for cost in costs if cost.contender == contender and cost.saver in (saver, "none")]
             row = [cost for cost in row if cost.saver == saver or contender in WITHOUT_SAVER]
             style = {"linestyle": "--", "color": "gray"} if contender == "gather + semaphore" else {}
-            panel.loglog([cost.items for cost in row], [cost.cpu for cost in row], marker="o", label=contender, **style)
+            panel.loglog(
+                [cost.items for cost in row], [cost.cpu for cost in row], marker="o", label=contender, **style
+            )
         panel.set(title=f"checkpointer: {saver}", xlabel="items")
         panel.grid(visible=True, which="major", alpha=0.3)
     panels[0].set_ylabel("CPU microseconds per item")
@@ -327,7 +339,12 @@ def main(*, quick: bool) -> int:
     waits = f"{items} items of 50 ms, {CONCURRENCY} at once"
     figures = [
         Figure(f"vmap / floor, N={large:,}", edge_cost / floor_cost, 2.0),
-        Figure(f"Send per item / vmap, N={large:,}", cpu["Send per item", "none", large] / edge_cost, 20.0, at_least=True),
+        Figure(
+            f"Send per item / vmap, N={large:,}",
+            cpu["Send per item", "none", large] / edge_cost,
+            20.0,
+            at_least=True,
+        ),
         Figure(f"vmap, N={largest:,} / N={large:,}", edge_growth, 1.2),
         Figure(f"vmap, AsyncSqliteSaver / none, N={largest:,}", sqlite_growth, 2.0),
         Figure(f"ainvoke / bare asyncio, {waits}", walls["vmap, ainvoke"] / walls["bare asyncio"], 1.03),
@@ -336,10 +353,18 @@ def main(*, quick: bool) -> int:
             walls["vmap, ainvoke, AsyncSqliteSaver"] / walls["bare asyncio"],
             1.05,
         ),
-        Figure(f"invoke / bare thread pool, {waits}", walls["vmap, invoke"] / walls["bare thread pool"], 1.05),
-        Figure(f"peak memory growth, vmap / floor, N={largest:,}", growth["vmap"] / growth["gather + semaphore"], 1.5),
+        Figure(
+            f"invoke / bare thread pool, {waits}", walls["vmap, invoke"] / walls["bare thread pool"], 1.05
+        ),
+        Figure(
+            f"peak memory growth, vmap / floor, N={largest:,}",
+            growth["vmap"] / growth["gather + semaphore"],
+            1.5,
+        ),
         Figure("import mahsm, CPU", import_seconds(), 0.1, "s"),
-        Figure(f"tokens streamed, vmap / Send, {chats} items of {WORDS}", tokens["vmap"] / tokens["Send"], 1.1),
+        Figure(
+            f"tokens streamed, vmap / Send, {chats} items of {WORDS}", tokens["vmap"] / tokens["Send"], 1.1
+        ),
     ]
     tables.append(wall_table(walls, ideal))
     for table in tables:

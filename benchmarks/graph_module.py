@@ -1,4 +1,6 @@
-"""What a `GraphModule` costs beside the same program without a graph: a help desk that labels three messages and replies."""
+"""What a `GraphModule` costs beside the same program without a graph: a help desk that labels three messages
+and replies.
+"""
 
 import time
 from collections import Counter
@@ -38,7 +40,9 @@ def over_a_graph() -> dspy.Module:
     )
     topic = reduce_edge(input_key="labels", output_key="topic", reducer=majority_vote, name="topic")
     reply = dspy_node(dspy.Predict("topic -> reply"), name="reply")
-    return GraphModule(connect(StateGraph(State), START, labels, topic, reply, END).compile(), outputs=["reply"])
+    return GraphModule(
+        connect(StateGraph(State), START, labels, topic, reply, END).compile(), outputs=["reply"]
+    )
 
 
 class Desk(dspy.Module):
@@ -65,4 +69,6 @@ def measure(rounds: int, runs: int) -> Figure:
                 for _ in range(runs):
                     program(messages=MESSAGES)
                 least[index] = min(least[index], (time.process_time() - began) / runs * 1000)
-    return Figure("CPU of a run of a help desk, GraphModule less plain module", least[0] - least[1], 2, unit="ms")
+    return Figure(
+        "CPU of a run of a help desk, GraphModule less plain module", least[0] - least[1], 2, unit="ms"
+    )

@@ -1,7 +1,8 @@
 """What numeric edges and operators cost beside JAX's and LangGraph's own ways, and where NumPy is quicker.
 
-Everything runs in this process, on the CPU; contenders take turns, and the best of several rounds counts. Compilations are
-counted by JAX. Where JAX has a GPU, only what depends on the device is measured, and kept as a scenario of its own.
+Everything runs in this process, on the CPU; contenders take turns, and the best of several rounds counts.
+Compilations are counted by JAX. Where JAX has a GPU, only what depends on the device is measured, and kept as
+a scenario of its own.
 """
 
 import asyncio
@@ -37,7 +38,9 @@ ROUND = 0.05
 
 
 def best_of(rounds: int, contenders: Contenders) -> dict[str, float]:
-    """Seconds of each contender's quickest round; they take turns, and the first rounds, which also compile, do not count."""
+    """Seconds of each contender's quickest round; they take turns, and the first rounds, which also compile,
+    do not count.
+    """
     repeats: dict[str, int] = {}
     for name, run in contenders.items():
         run()
@@ -107,7 +110,11 @@ def calls(rng: Any) -> dict[str, Contenders]:
     """For each piece of work: `jax.jit` fed NumPy, `jit_edge`, `eqx.filter_jit`, and NumPy."""
     work: dict[str, Contenders] = {}
     x = rng.normal(size=16).astype(np.float32)
-    jitted, filtered, edge = jax.jit(softmax), eqx.filter_jit(softmax), jit_edge(softmax, in_keys=["x"], out_key="y")
+    jitted, filtered, edge = (
+        jax.jit(softmax),
+        eqx.filter_jit(softmax),
+        jit_edge(softmax, in_keys=["x"], out_key="y"),
+    )
     work["softmax of 16"] = {
         "jax.jit": lambda: np.asarray(jitted(x)),
         "jit_edge": lambda: edge.invoke({"x": x}),
@@ -116,9 +123,13 @@ def calls(rng: Any) -> dict[str, Contenders]:
     }
     for width in (64, 512):
         layers, wide = Layers(mlp_weights(rng, width)), rng.normal(size=width).astype(np.float32)
-        work[f"3 layers of {width}"] = module_calls(layers, wide, lambda x, layers=layers: numpy_layers(layers.weights, x))
+        work[f"3 layers of {width}"] = module_calls(
+            layers, wide, lambda x, layers=layers: numpy_layers(layers.weights, x)
+        )
     docs, query = rng.normal(size=(1000, 384)).astype(np.float32), rng.normal(size=384).astype(np.float32)
-    work["top 8 of 1,000 x 384"] = module_calls(Nearest(docs), query, lambda query: numpy_nearest(query, docs))
+    work["top 8 of 1,000 x 384"] = module_calls(
+        Nearest(docs), query, lambda query: numpy_nearest(query, docs)
+    )
     return work
 
 
@@ -135,11 +146,15 @@ def module_calls(module: Any, x: Any, plain: Callable[[Any], Any]) -> Contenders
 
 
 def dispatch(rounds: int) -> tuple[list[Figure], Rows, dict[str, dict[str, float]]]:
-    found = {name: best_of(rounds, contenders) for name, contenders in calls(np.random.default_rng(0)).items()}
+    found = {
+        name: best_of(rounds, contenders) for name, contenders in calls(np.random.default_rng(0)).items()
+    }
     names = list(next(iter(found.values())))
     rows = [["us per call", *names, "quickest"]]
     for work, seconds in found.items():
-        rows.append([work, *(f"{seconds[name] * 1e6:.1f}" for name in names), min(names, key=seconds.__getitem__)])
+        rows.append(
+            [work, *(f"{seconds[name] * 1e6:.1f}" for name in names), min(names, key=seconds.__getitem__)]
+        )
     small = found["softmax of 16"]
     figures = [
         Figure("jit_edge / jax.jit fed NumPy, softmax of 16", small["jit_edge"] / small["jax.jit"], 1.8),
@@ -157,7 +172,11 @@ def compiles() -> tuple[list[Figure], dict[str, Any]]:
     for number in range(1000):
         edge.invoke({"x": rng.normal(size=16), "k": float(number)})
     ragged = jit_edge(
-        lambda x, mask: jax.nn.softmax(jnp.where(mask, x, -jnp.inf)), in_keys=["x"], out_key="y", ragged=["x"], name="ragged"
+        lambda x, mask: jax.nn.softmax(jnp.where(mask, x, -jnp.inf)),
+        in_keys=["x"],
+        out_key="y",
+        ragged=["x"],
+        name="ragged",
     )
     for length in rng.integers(1, 1000, 200):
         ragged.invoke({"x": rng.normal(size=length)})
@@ -191,7 +210,11 @@ def numpy_rank(query: Any, docs: Any, hidden: Any, routes: Any) -> Any:
     scores = (docs @ query) / (np.linalg.norm(docs, axis=1) * np.linalg.norm(query))
     places = np.argpartition(-scores, 4)[:4]
     places = places[np.argsort(-scores[places])]
-    return {"scores": scores[places], "docs": places, "route": int(np.argmax(np.tanh(query @ hidden) @ routes))}
+    return {
+        "scores": scores[places],
+        "docs": places,
+        "route": int(np.argmax(np.tanh(query @ hidden) @ routes)),
+    }
 
 
 def many_contenders(queries: list[Any], shared: dict[str, Any]) -> Contenders:
@@ -201,12 +224,21 @@ def many_contenders(queries: list[Any], shared: dict[str, Any]) -> Contenders:
     jitted, mapped = jax.jit(rank), jax.jit(jax.vmap(rank, in_axes=(0, None, None, None)))
     ranked = jit_edge(rank, in_keys=["query", *shared], out_key="best", name="rank")
     edge = vmap(
-        ranked, batch_key="queries", out_key="found", item_to_state=lambda query: {"query": query}, result="best", name="all"
+        ranked,
+        batch_key="queries",
+        out_key="found",
+        item_to_state=lambda query: {"query": query},
+        result="best",
+        name="all",
     )
     together = connect(StateGraph(Queries), START, edge, END).compile()
     builder = StateGraph(Queries)
-    builder.add_node("rank", lambda state: {"found": [jax.tree.map(np.asarray, jitted(state["query"], *arrays))]})
-    builder.add_conditional_edges(START, lambda state: [Send("rank", {"query": query}) for query in state["queries"]], ["rank"])
+    builder.add_node(
+        "rank", lambda state: {"found": [jax.tree.map(np.asarray, jitted(state["query"], *arrays))]}
+    )
+    builder.add_conditional_edges(
+        START, lambda state: [Send("rank", {"query": query}) for query in state["queries"]], ["rank"]
+    )
     each = builder.compile()
     return {
         "vmap(jit_edge)": lambda: edge.invoke(state),
@@ -223,20 +255,31 @@ def many_contenders(queries: list[Any], shared: dict[str, Any]) -> Contenders:
 
 def many(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
     rng = np.random.default_rng(2)
-    shared = {"docs": rng.normal(size=(100, 384)), "hidden": rng.normal(size=(384, 128)), "routes": rng.normal(size=(128, 4))}
+    shared = {
+        "docs": rng.normal(size=(100, 384)),
+        "hidden": rng.normal(size=(384, 128)),
+        "routes": rng.normal(size=(128, 4)),
+    }
     queries = [rng.normal(size=384).astype(np.float32) for _ in range(count)]
     contenders = many_contenders(queries, {name: array.astype(np.float32) for name, array in shared.items()})
     seconds = best_of(rounds, contenders)
-    near = ("vmap(jit_edge)", "one jax.vmap by hand")  # so near to each other that it takes more rounds to tell
+    # So near to each other that it takes more rounds to tell.
+    near = ("vmap(jit_edge)", "one jax.vmap by hand")
     seconds |= best_of(4 * rounds, {name: contenders[name] for name in near})
     ours, graph = seconds["vmap(jit_edge)"], seconds["vmap(jit_edge), in a graph"]
     rows = [[f"{count:,} queries: top 4 of 100 x 384, and a route", "ms", "against vmap(jit_edge)"]]
     rows += [[name, f"{each * 1000:.2f}", f"{each / ours:.2f} x"] for name, each in seconds.items()]
     sent, jitted = seconds["Send per item, each a jax.jit call"], seconds["jax.jit per item"]
     figures = [
-        Figure(f"Send per item / vmap(jit_edge), in a graph, {count:,} items", sent / graph, 100, at_least=True),
+        Figure(
+            f"Send per item / vmap(jit_edge), in a graph, {count:,} items", sent / graph, 100, at_least=True
+        ),
         Figure(f"jax.jit per item / vmap(jit_edge), {count:,} items", jitted / ours, 20, at_least=True),
-        Figure(f"vmap(jit_edge) / one jax.vmap by hand, {count:,} items", ours / seconds["one jax.vmap by hand"], 1.3),
+        Figure(
+            f"vmap(jit_edge) / one jax.vmap by hand, {count:,} items",
+            ours / seconds["one jax.vmap by hand"],
+            1.3,
+        ),
     ]
     return figures, rows, seconds
 
@@ -245,10 +288,18 @@ def many(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]
 
 
 def batches() -> tuple[list[Figure], dict[str, float]]:
-    done = subprocess.run([sys.executable, "-m", "tests.edges.vmap.memory_worker"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.edges.vmap.memory_worker"], capture_output=True, text=True, check=True
+    )
     figures = [
-        Figure("memory of a batch in slices, besides its items and results / a slice", float(done.stdout), 2.2),
-        Figure("rows computed / items, at most, up to 4,096 items", max(rows_of(n) / n for n in range(1, 4097)), 1.25),
+        Figure(
+            "memory of a batch in slices, besides its items and results / a slice", float(done.stdout), 2.2
+        ),
+        Figure(
+            "rows computed / items, at most, up to 4,096 items",
+            max(rows_of(n) / n for n in range(1, 4097)),
+            1.25,
+        ),
     ]
     return figures, {figure.what: figure.measured for figure in figures}
 
@@ -261,12 +312,18 @@ def storms(rounds: int, count: int) -> tuple[list[Figure], dict[str, float]]:
             edge.invoke({"x": 1.0, "k": number})
     numbers = np.random.default_rng(4).integers(0, 1000, count * 1000).astype(np.int32)
     small, large = jit_edge(jnp.sum, in_keys=["x"], out_key="y", name="sum"), jax.jit(jnp.sum)
-    seconds = best_of(rounds, {"64 bits": lambda: small.invoke({"x": numbers}), "32 bits": lambda: large(numbers).item()})
+    seconds = best_of(
+        rounds, {"64 bits": lambda: small.invoke({"x": numbers}), "32 bits": lambda: large(numbers).item()}
+    )
     total = small.invoke({"x": [2**30] * 4})["y"]
     figures = [
         Figure("warnings in 40 calls of as many static values", len(seen), 1, ""),
         Figure("sum of [2**30] * 4 / NumPy's", float(total / np.sum([2**30] * 4)), 1, at_least=True),
-        Figure(f"sum of {len(numbers):,} ints in 64 bits / in 32 by jax.jit", seconds["64 bits"] / seconds["32 bits"], 3),
+        Figure(
+            f"sum of {len(numbers):,} ints in 64 bits / in 32 by jax.jit",
+            seconds["64 bits"] / seconds["32 bits"],
+            3,
+        ),
     ]
     return figures, seconds
 
@@ -285,7 +342,9 @@ def around(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float
 
     arrays = {f"k{number}": np.ones(4, np.float32) for number in range(count)}
     jitted = jax.jit(lambda d: sum(each.sum() for each in d.values()))
-    read = jit_edge(lambda d: sum(each.sum() for each in d.values()), in_keys=["d"], out_key="y", name="total")
+    read = jit_edge(
+        lambda d: sum(each.sum() for each in d.values()), in_keys=["d"], out_key="y", name="total"
+    )
     seconds = best_of(
         rounds,
         {
@@ -298,8 +357,13 @@ def around(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float
         },
     )
     loop.close()
-    ratios = [one / two for one, two in zip(list(seconds.values())[::2], list(seconds.values())[1::2], strict=True)]
-    rows = [[f"{count:,} arrays, {count:,} branches", "ms"], *([name, f"{each * 1000:.2f}"] for name, each in seconds.items())]
+    ratios = [
+        one / two for one, two in zip(list(seconds.values())[::2], list(seconds.values())[1::2], strict=True)
+    ]
+    rows = [
+        [f"{count:,} arrays, {count:,} branches", "ms"],
+        *([name, f"{each * 1000:.2f}"] for name, each in seconds.items()),
+    ]
     figures = [
         Figure("ainvoke / invoke of a small compiled edge", ratios[0], 2),
         Figure(f"jit_edge / jax.jit, a dict of {count:,} arrays", ratios[1], 2),
@@ -333,14 +397,23 @@ def graph_by_hand(count: int) -> Any:
 
 
 def device(rounds: int, count: int, megabytes: int) -> tuple[list[Figure], Rows, dict[str, float]]:
-    """The same on whatever device JAX has: a call, items, an array in and out, and two edges that do not wait."""
+    """The same on whatever device JAX has: a call, items, an array in and out, and two edges that do not
+    wait.
+    """
     name = jax.devices()[0].device_kind
     rows, seconds = [[f"on {name}, ms", "jit_edge", "jax", "ratio"]], dict[str, float]()
     for dtype in (jnp.float32, jnp.bfloat16):
         for what, pair in on_device(dtype, count, megabytes).items():
             found = best_of(rounds, {f"{what}, {dtype.__name__}, {who}": run for who, run in pair.items()})
             ours, theirs = found.values()
-            rows.append([f"{what}, {dtype.__name__}", f"{ours * 1000:.3f}", f"{theirs * 1000:.3f}", f"{ours / theirs:.2f} x"])
+            rows.append(
+                [
+                    f"{what}, {dtype.__name__}",
+                    f"{ours * 1000:.3f}",
+                    f"{theirs * 1000:.3f}",
+                    f"{ours / theirs:.2f} x",
+                ]
+            )
             seconds |= found
     return [], rows, seconds
 
@@ -369,13 +442,18 @@ def on_device(dtype: Any, count: int, megabytes: int) -> dict[str, Contenders]:
             "jit_edge": lambda: over.invoke({"xs": items}),
             "jax": lambda: np.asarray(mapped(np.stack(items))),
         },
-        f"{megabytes} MB in and out": {"jit_edge": lambda: edge.invoke({"x": large}), "jax": lambda: np.asarray(jitted(large))},
+        f"{megabytes} MB in and out": {
+            "jit_edge": lambda: edge.invoke({"x": large}),
+            "jax": lambda: np.asarray(jitted(large)),
+        },
         "two edges, each waited for": {
             "jit_edge": lambda: [edge.invoke({"x": wide}) for edge in waits],
             "jax": lambda: [np.asarray(squared(wide)) for _ in range(2)],
         },
         "two edges, output='jax'": {
-            "jit_edge": lambda: jax.block_until_ready([edge.invoke({"x": wide})["y"] for edge in not_waiting]),
+            "jit_edge": lambda: jax.block_until_ready(
+                [edge.invoke({"x": wide})["y"] for edge in not_waiting]
+            ),
             "jax": lambda: jax.block_until_ready([squared(wide) for _ in range(2)]),
         },
     }
@@ -417,7 +495,11 @@ def fusing(rounds: int) -> tuple[list[Figure], Rows, dict[str, float]]:
             lambda: loop.run_until_complete(one.ainvoke(state)),
         ),
     }
-    contenders = {f"{count}, {where}": run for where, pair in pairs.items() for count, run in zip((4, 1), pair, strict=True)}
+    contenders = {
+        f"{count}, {where}": run
+        for where, pair in pairs.items()
+        for count, run in zip((4, 1), pair, strict=True)
+    }
     seconds = best_of(rounds, contenders)
     loop.close()
     rows = [["four edges on 64 numbers, us", "one after the other", "fused", "ratio"]]
@@ -489,7 +571,11 @@ def chain_of(nodes: list[Any]) -> Any:
 def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, float]]:
     eye = jnp.eye(4)
     stack = Stack([Layer(f"layer{number}", eye) for number in range(count)])
-    layers, weights, x = [plain_layer(f"layer{number}") for number in range(count)], [eye] * count, jnp.ones(4)
+    layers, weights, x = (
+        [plain_layer(f"layer{number}") for number in range(count)],
+        [eye] * count,
+        jnp.ones(4),
+    )
 
     def plain(weights: Any, x: Any) -> Any:
         for layer, weight in zip(layers, weights, strict=True):
@@ -502,7 +588,9 @@ def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, fl
             "plain functions, traced and compiled by JAX": lambda: (
                 jax.jit(lambda w, x: plain(w, x)).lower(weights, x).compile()
             ),
-            "operators, traced and compiled by JAX": lambda: jax.jit(lambda s, x: s(x)).lower(stack, x).compile(),
+            "operators, traced and compiled by JAX": lambda: (
+                jax.jit(lambda s, x: s(x)).lower(stack, x).compile()
+            ),
         },
     )
     passes = [Pass(f"pass{number}", eye) for number in range(count)]
@@ -524,7 +612,9 @@ def operators(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, fl
     figures = [
         Figure(f"{count:,} operators / plain functions, traced and compiled by JAX", traced, 1.05),
         Figure(f"{count:,} operators / plain functions, a graph built and compiled", graph, 1.05),
-        Figure(f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 20, "ms"),
+        Figure(
+            f"partition and combine of {count:,} operators", seconds["partition and combine"] * 1000, 20, "ms"
+        ),
     ]
     return figures, rows, seconds
 

@@ -1,7 +1,9 @@
-"""Whether the whole quota of a provider is used and never exceeded, and what failures, storms, budgets and stops cost.
+"""Whether the whole quota of a provider is used and never exceeded, and what failures, storms, budgets and
+stops cost.
 
-The judge is `mahsm.testing.Provider`: a server in a process of its own that keeps a token bucket with the client's rate and
-twice the client's burst, and answers 429 to what is beyond it. The calls are those of real DSPy clients over HTTP.
+The judge is `mahsm.testing.Provider`: a server in a process of its own that keeps a token bucket with the
+client's rate and twice the client's burst, and answers 429 to what is beyond it. The calls are those of real
+DSPy clients over HTTP.
 """
 
 import asyncio
@@ -35,7 +37,9 @@ Rows = list[list[str]]
 
 
 def ask_edge(**options: Any) -> Edge:
-    return vmap(ASK, **{"batch_key": "xs", "out_key": "ys", "result": "answer", "max_concurrency": AT_ONCE, **options})
+    return vmap(
+        ASK, **{"batch_key": "xs", "out_key": "ys", "result": "answer", "max_concurrency": AT_ONCE, **options}
+    )
 
 
 def run(edge: Edge, items: int, mode: str = "async") -> list[Any]:
@@ -224,7 +228,9 @@ def large_request() -> tuple[list[Figure], dict[str, Any]]:
     asyncio.run(all_of())
     ideal = (100 * 100 + 1000 - 1000) / rate
     ratio = waited["large"] / ideal
-    return [Figure("wait of a large request / its place in the line, 100 before and 100 after it", ratio, 1.05)], {
+    return [
+        Figure("wait of a large request / its place in the line, 100 before and 100 after it", ratio, 1.05)
+    ], {
         "waited": waited["large"],
         "ideal": ideal,
     }
@@ -288,12 +294,23 @@ def agents() -> tuple[list[Figure], dict[str, Any]]:
         limits.forget("agents")
         limit = RateLimit("agents", rps=10, burst=1)
         edge = vmap(
-            agent, batch_key="xs", out_key="ys", item_to_state=lambda x: {"messages": [("user", str(x))]}, rate_limit=limit
+            agent,
+            batch_key="xs",
+            out_key="ys",
+            item_to_state=lambda x: {"messages": [("user", str(x))]},
+            rate_limit=limit,
         )
         _, walls[mode] = timed(lambda edge=edge, mode=mode: run(edge, 10, mode))
     figures = [
-        Figure("10 agents of two calls, rps=10, burst=1: least wall / ideal", min(walls.values()) / ideal, 1, at_least=True),
-        Figure("10 agents of two calls, rps=10, burst=1: most wall / ideal", max(walls.values()) / ideal, 1.05),
+        Figure(
+            "10 agents of two calls, rps=10, burst=1: least wall / ideal",
+            min(walls.values()) / ideal,
+            1,
+            at_least=True,
+        ),
+        Figure(
+            "10 agents of two calls, rps=10, burst=1: most wall / ideal", max(walls.values()) / ideal, 1.05
+        ),
     ]
     return figures, walls
 
@@ -303,7 +320,9 @@ def agents() -> tuple[list[Figure], dict[str, Any]]:
 
 def flaky(items: int) -> tuple[list[Figure], dict[str, Any]]:
     limits.forget("judge")
-    edge = ask_edge(rate_limit=RateLimit("judge", rps=5000), retry=Retry(attempts=20, base=0.01), on_error="collect")
+    edge = ask_edge(
+        rate_limit=RateLimit("judge", rps=5000), retry=Retry(attempts=20, base=0.01), on_error="collect"
+    )
     with Provider(failures=0.2, refusals=0.1, answer=ANSWER) as provider, dspy.context(lm=provider.lm()):
         ys = run(edge, items)
         seen = provider.report()
@@ -326,7 +345,9 @@ def storm(items: int) -> tuple[list[Figure], dict[str, Any]]:
         after = provider.report().calls
     figures = [
         Figure("provider down, retry budget spent: attempts per item", (after - before) / items, 1.2, ""),
-        Figure("provider down: items without an ItemError", sum(not is_item_error(y) for y in ys), 0, "items"),
+        Figure(
+            "provider down: items without an ItemError", sum(not is_item_error(y) for y in ys), 0, "items"
+        ),
     ]
     return figures, {"first": before, "then": after - before}
 
@@ -334,11 +355,19 @@ def storm(items: int) -> tuple[list[Figure], dict[str, Any]]:
 def overspend(items: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     rows = [["budget", "finished", "overspend / what was in flight"]]
     worst, lost = 0.0, 0
-    with Provider(answer=ANSWER, latency=0.02) as provider, dspy.context(lm=provider.lm("openai/gpt-4o-mini")):
+    with (
+        Provider(answer=ANSWER, latency=0.02) as provider,
+        dspy.context(lm=provider.lm("openai/gpt-4o-mini")),
+    ):
         run(ask_edge(), 1)
         one = provider.report()
         per_call = one.tokens / one.calls
-        for budget in (Budget(calls=100), Budget(tokens=100 * per_call), Budget(usd=0.002), Budget(seconds=0.5)):
+        for budget in (
+            Budget(calls=100),
+            Budget(tokens=100 * per_call),
+            Budget(usd=0.002),
+            Budget(seconds=0.5),
+        ):
             before = provider.report()
             ys = run(ask_edge(budget=budget, max_concurrency=32, on_error="collect"), items)
             after = provider.report()
@@ -378,7 +407,14 @@ def adaptive(items: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     rows += [[name, f"{rate:.1f}", str(refused[name])] for name, rate in rates.items()]
     best = max(rate for name, rate in rates.items() if name != "adaptive")
     return (
-        [Figure("adaptive / best fixed concurrency, 40 at once taken", rates["adaptive"] / best, 0.85, at_least=True)],
+        [
+            Figure(
+                "adaptive / best fixed concurrency, 40 at once taken",
+                rates["adaptive"] / best,
+                0.85,
+                at_least=True,
+            )
+        ],
         rows,
         rates,
     )
@@ -389,7 +425,9 @@ def early_stop() -> tuple[list[Figure], dict[str, Any]]:
     with Provider(answer=ANSWER, latency=0.02) as provider, dspy.context(lm=provider.lm()):
         run(ask_edge(max_concurrency=at_once, stop_when=majority_vote), 101)
         calls = provider.report().calls
-    return [Figure(f"majority of 101 voters that agree, {at_once} at once", calls, 51 + at_once, "calls")], {"calls": calls}
+    return [Figure(f"majority of 101 voters that agree, {at_once} at once", calls, 51 + at_once, "calls")], {
+        "calls": calls
+    }
 
 
 def main(*, quick: bool) -> int:

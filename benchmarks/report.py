@@ -1,4 +1,6 @@
-"""What all scenarios share: a table of what was asked and measured, and the machine that it was measured on."""
+"""What all scenarios share: a table of what was asked and measured, and the machine that it was measured
+on.
+"""
 
 import json
 import os
@@ -42,7 +44,9 @@ def show(figures: list[Figure]) -> None:
     for figure in figures:
         sign = ">=" if figure.at_least else "<="
         met = "yes" if figure.met else "NO"
-        table.add_row(figure.what, f"{sign} {figure.asked:g} {figure.unit}", f"{figure.measured:.3g} {figure.unit}", met)
+        table.add_row(
+            figure.what, f"{sign} {figure.asked:g} {figure.unit}", f"{figure.measured:.3g} {figure.unit}", met
+        )
     Console(width=140).print(table)
 
 
@@ -72,7 +76,11 @@ def write_readme(scenario: str, figures: list[Figure], tables: list[str], device
         for figure in figures
     ]
     table = "\n".join(["| figure | asked | measured | met |", "|---|---|---|---|", *rows])
-    parts = [f"Measured on {date.today().isoformat()}: {machine(device)}.", *([table] if figures else []), *tables]
+    parts = [
+        f"Measured on {date.today().isoformat()}: {machine(device)}.",
+        *([table] if figures else []),
+        *tables,
+    ]
     text = "\n\n".join(parts)
     begin, end = f"<!-- {scenario} -->", f"<!-- /{scenario} -->"
     before, rest = README.read_text().split(begin)
@@ -80,7 +88,9 @@ def write_readme(scenario: str, figures: list[Figure], tables: list[str], device
 
 
 def run(scenario: str, parts: Mapping[str, Part], *, quick: bool, device: str = "") -> int:
-    """Run the parts of a scenario, print what they found, and keep it. A device is named beside the machine."""
+    """Run the parts of a scenario, print what they found, and keep it. A device is named beside the
+    machine.
+    """
     figures: list[Figure] = []
     tables: list[list[list[str]]] = []
     measurements: dict[str, Any] = {}
@@ -100,7 +110,15 @@ def run(scenario: str, parts: Mapping[str, Part], *, quick: bool, device: str = 
 
 def _versions() -> dict[str, str]:
     """Of what is measured and measured against, if it is installed: a machine with a GPU may have less."""
-    names = ("mahsm", "langgraph", "langchain-core", "langgraph-checkpoint-sqlite", "dspy", "aiolimiter", "jax")
+    names = (
+        "mahsm",
+        "langgraph",
+        "langchain-core",
+        "langgraph-checkpoint-sqlite",
+        "dspy",
+        "aiolimiter",
+        "jax",
+    )
     found = {name: next(iter(distributions(name=name)), None) for name in names}
     return {name: distribution.version for name, distribution in found.items() if distribution is not None}
 

@@ -1,4 +1,6 @@
-"""What it costs to stream the tokens of LangChain's models through a `vmap`, beside LangGraph's own `Send`."""
+"""What it costs to stream the tokens of LangChain's models through a `vmap`, beside LangGraph's own
+`Send`.
+"""
 
 import asyncio
 import operator
@@ -35,7 +37,9 @@ async def write_note(state: dict[str, Any]) -> dict[str, Any]:
 def with_sends() -> Any:
     builder = StateGraph(State)
     builder.add_node("write", write_note)
-    builder.add_conditional_edges(START, lambda state: [Send("write", {"item": topic}) for topic in state["topics"]], ["write"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("write", {"item": topic}) for topic in state["topics"]], ["write"]
+    )
     return builder.compile()
 
 

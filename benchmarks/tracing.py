@@ -1,7 +1,8 @@
-"""What traces cost: nothing that matters when they are off, and little of the time of what waits when they are on.
+"""What traces cost: nothing that matters when they are off, and little of the time of what waits when they
+are on.
 
-Off, the code that would trace is timed by itself. On, the spans go to an exporter in memory; what it takes to send them is a
-thread's of Langfuse's client, and no run waits for it.
+Off, the code that would trace is timed by itself. On, the spans go to an exporter in memory; what it takes to
+send them is a thread's of Langfuse's client, and no run waits for it.
 """
 
 import asyncio
@@ -167,7 +168,11 @@ def servers(rounds: int, count: int) -> tuple[list[Figure], Rows, dict[str, dict
     rows = [["Langfuse's server", "wall, traces on / off"]]
     rows += [[kind, f"{walls['on'] / walls['off']:.3f}"] for kind, walls in found.items()]
     worst = max(walls["on"] / walls["off"] for walls in found.values())
-    return [Figure("on, with a server that is late, fails, refuses or is absent: wall / off", worst, 1.1)], rows, found
+    return (
+        [Figure("on, with a server that is late, fails, refuses or is absent: wall / off", worst, 1.1)],
+        rows,
+        found,
+    )
 
 
 def main(*, quick: bool) -> int:

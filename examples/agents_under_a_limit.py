@@ -1,4 +1,5 @@
-"""Ten agents share the limit of a provider: each of their calls waits for its own request, and what they cost is known."""
+"""Ten agents share the limit of a provider: each of their calls waits for its own request, and what they cost
+is known."""
 
 from typing import TypedDict
 

@@ -20,7 +20,13 @@ class State(TypedDict):
     best: dict
 
 
-write = vmap(dspy.Predict("task, item -> slogan"), batch_key="attempts", out_key="slogans", result="slogan", on_error="drop")
+write = vmap(
+    dspy.Predict("task, item -> slogan"),
+    batch_key="attempts",
+    out_key="slogans",
+    result="slogan",
+    on_error="drop",
+)
 judge = llm_judge_select(criteria="The shortest slogan that names the thing.", with_reason=True)
 choose = reduce_edge(input_key="slogans", output_key="best", reducer=judge)
 graph = connect(StateGraph(State), START, write, choose, END).compile()

@@ -21,7 +21,9 @@ class State(TypedDict):
 
 write = dspy.Predict("task -> slogan, score: float")
 budget = Budget(usd=0.005, prices={"fake": (5.0, 20.0)})  # US dollars per million tokens, in and out
-candidates = vmap(write, batch_key="attempts", out_key="candidates", budget=budget, on_error="drop", max_concurrency=1)
+candidates = vmap(
+    write, batch_key="attempts", out_key="candidates", budget=budget, on_error="drop", max_concurrency=1
+)
 best = reduce_edge(input_key="candidates", output_key="best", reducer=score_and_select(score_key="score"))
 graph = connect(StateGraph(State), START, candidates, best, END).compile()
 

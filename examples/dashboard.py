@@ -1,7 +1,8 @@
-"""What a dashboard of edges shows, asked of Langfuse's public API: cost, errors, 429s, cache hits, budgets, the slowest item.
+"""What a dashboard of edges shows, asked of Langfuse's public API: cost, errors, 429s, cache hits, budgets,
+the slowest item.
 
-The traces go to a server on loopback that answers as Langfuse does. With your own project, take its URL and keys, and leave out
-all that stands before `observations`.
+The traces go to a server on loopback that answers as Langfuse does. With your own project, take its URL and
+keys, and leave out all that stands before `observations`.
 
 Run it:  python examples/dashboard.py
 """
@@ -18,7 +19,8 @@ from langgraph.graph import END, START, StateGraph
 from mahsm import Budget, Retry, connect, tracing, vmap
 from mahsm.testing import LangfuseServer, ModelServer, Reply
 
-# A graph to look at: tickets are labelled, of which one is slow, one busy at first, and one broken; and then some are answered.
+# A graph to look at: tickets are labelled, of which one is slow, one busy at first, and one broken; and then
+# some are answered.
 
 
 class State(TypedDict, total=False):
@@ -70,7 +72,9 @@ graph = connect(StateGraph(State), START, label, reply, END).compile()
 # What any dashboard can ask.
 
 
-def observations(url: str, keys: tuple[str, str], fields: str, *conditions: dict[str, Any]) -> list[dict[str, Any]]:
+def observations(
+    url: str, keys: tuple[str, str], fields: str, *conditions: dict[str, Any]
+) -> list[dict[str, Any]]:
     """All observations that meet the conditions, page by page."""
     found: list[dict[str, Any]] = []
     query = {"fields": fields, "filter": json.dumps(conditions), "limit": "100"}
@@ -94,7 +98,9 @@ def table(url: str, keys: tuple[str, str]) -> None:
     """One line for each edge."""
     runs: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in observations(url, keys, "basic,metadata", named("vmap:")):
-        runs[run["name"]].append({name.removeprefix("mahsm."): value for name, value in run["metadata"].items()})
+        runs[run["name"]].append(
+            {name.removeprefix("mahsm."): value for name, value in run["metadata"].items()}
+        )
 
     def total(facts: list[dict[str, Any]], name: str) -> float:
         return sum(each.get(name, 0) for each in facts)
@@ -105,19 +111,25 @@ def table(url: str, keys: tuple[str, str]) -> None:
         counts = [int(total(facts, name)) for name in ("retries", "rate_limited", "cached_items")]
         ended = Counter(each["ended"] for each in facts if "ended" in each)
         print(
-            f"{edge:12}{len(facts):4} {int(total(facts, 'fan_out')):5} {errors:6.0%} {counts[0]:7} {counts[1]:4} {counts[2]:6} "
-            f"{total(facts, 'cost_usd'):9.5f}  {', '.join(f'{count} by {one}' for one, count in ended.items()) or '-'}"
+            f"{edge:12}{len(facts):4} {int(total(facts, 'fan_out')):5} {errors:6.0%} {counts[0]:7} "
+            f"{counts[1]:4} {counts[2]:6} {total(facts, 'cost_usd'):9.5f}  "
+            f"{', '.join(f'{count} by {one}' for one, count in ended.items()) or '-'}"
         )
     items = observations(url, keys, "basic,metadata,metrics", of_type("SPAN"))
     slowest = max(items, key=lambda item: item["latency"])
     print(f"the slowest item took half a second or more: {slowest['latency'] >= 0.5}")
     failed = [item for item in items if item["level"] == "ERROR"]
-    print("failed items:", sorted({(item["metadata"]["mahsm.index"], item["statusMessage"].split(":")[0]) for item in failed}))
+    print(
+        "failed items:",
+        sorted({(item["metadata"]["mahsm.index"], item["statusMessage"].split(":")[0]) for item in failed}),
+    )
 
 
 with LangfuseServer() as langfuse, ModelServer(provider) as server:
     handler = tracing.init("pk-dashboard", "sk-dashboard", langfuse.url)
-    with dspy.context(lm=server.lm("openai/gpt-4o-mini"), adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+    with dspy.context(
+        lm=server.lm("openai/gpt-4o-mini"), adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)
+    ):
         for _ in range(2):
             graph.invoke({"tickets": ["fine", "busy", "slow", "broken"]}, {"callbacks": [handler]})
     tracing.flush()

@@ -21,7 +21,9 @@ class State(TypedDict):
 
 debate = parallel(  # who waits for whom follows from what each reads and writes
     {
-        "judge": dspy_node(dspy.Predict("question, pro_reply, con_reply -> verdict"), output_fields=["verdict"]),
+        "judge": dspy_node(
+            dspy.Predict("question, pro_reply, con_reply -> verdict"), output_fields=["verdict"]
+        ),
         "pro": Branch(dspy.Predict("question -> pro"), reads=["question"], writes=["pro"]),
         "con": Branch(dspy.Predict("question -> con"), reads=["question"], writes=["con"]),
         "answer_con": dspy_node(dspy.Predict("question, pro, con -> pro_reply"), output_fields=["pro_reply"]),
@@ -33,7 +35,12 @@ graph = connect(StateGraph(State), START, debate, END).compile()
 
 
 def answer(call):  # stands in for a model that repeats what it was given
-    replies = {"pro": "Buckets hold.", "con": "Buckets leak.", "pro_reply": "Leaks are rates.", "con_reply": "Rates run out."}
+    replies = {
+        "pro": "Buckets hold.",
+        "con": "Buckets leak.",
+        "pro_reply": "Leaks are rates.",
+        "con_reply": "Rates run out.",
+    }
     asked = next((field for field in replies if f"`[[ ## {field} ## ]]`" in call.text), None)
     return {asked: replies[asked]} if asked else {"verdict": f"It depends: {call.field('con_reply')}"}
 

@@ -1,4 +1,5 @@
-"""DSPy modules in a LangGraph: typed outputs, two at once, tokens as they come, several drafts, and what it all took."""
+"""DSPy modules in a LangGraph: typed outputs, two at once, tokens as they come, several drafts, and what it
+all took."""
 
 import argparse
 from typing import Literal, TypedDict
@@ -41,10 +42,15 @@ class State(TypedDict, total=False):
 
 
 read = parallel(
-    {"facts": dspy_node(dspy.ChainOfThought(Read), output_fields=["facts"]), "mood": dspy.Predict(Feel)}, name="read"
+    {"facts": dspy_node(dspy.ChainOfThought(Read), output_fields=["facts"]), "mood": dspy.Predict(Feel)},
+    name="read",
 )
-drafts = vmap(dspy.Predict("complaint, mood -> draft, score: float"), sample=3, out_key="drafts", name="drafts")
-best = reduce_edge(input_key="drafts", output_key="best", reducer=score_and_select(score_key="score"), name="best_of")
+drafts = vmap(
+    dspy.Predict("complaint, mood -> draft, score: float"), sample=3, out_key="drafts", name="drafts"
+)
+best = reduce_edge(
+    input_key="drafts", output_key="best", reducer=score_and_select(score_key="score"), name="best_of"
+)
 polish = dspy_node(
     dspy.Predict("draft, product -> reply"),
     input_transform=lambda state: {"draft": state["best"]["draft"], "product": state["facts"].product},

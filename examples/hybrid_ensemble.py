@@ -1,4 +1,5 @@
-"""A hybrid ensemble: draws for all questions at once which models to ask, asks those, and weighs what they say."""
+"""A hybrid ensemble: draws for all questions at once which models to ask, asks those, and weighs what they
+say."""
 
 from typing import TypedDict
 
@@ -25,7 +26,8 @@ class Ensemble(HybridOperator):
     quality: jax.Array  # how good each model is, as a logit; it could be learned
 
     def compute(self, *, key):
-        """Draws without repetition: the highest sums of logits and Gumbel noise (Kool, van Hoof and Welling 2019)."""
+        """Draws without repetition: the highest sums of logits and Gumbel noise (Kool, van Hoof and Welling
+        2019)."""
         noise = jax.random.gumbel(key, self.quality.shape)
         _, drawn = jax.lax.top_k(self.quality + noise, self.ask)
         return {"drawn": drawn, "weights": jax.nn.softmax(self.quality)[drawn]}
@@ -45,9 +47,16 @@ def answer(call):  # stands in for three models, one of which is always wrong
 
 
 with ModelServer(answer) as server:
-    members = {name: ModelOperator(server.lm(f"openai/{name}"), "{question}") for name in ("small", "large", "wrong")}
+    members = {
+        name: ModelOperator(server.lm(f"openai/{name}"), "{question}") for name in ("small", "large", "wrong")
+    }
     ensemble = Ensemble(members, ask=2, quality=jax.numpy.array([1.0, 2.0, -1.0]))
-    edge = vmap(ensemble, batch_key="questions", out_key="answers", item_to_state=lambda question: {"question": question})
+    edge = vmap(
+        ensemble,
+        batch_key="questions",
+        out_key="answers",
+        item_to_state=lambda question: {"question": question},
+    )
     graph = connect(StateGraph(State), START, edge, END).compile()
     print(graph.invoke({"questions": ["2 + 2", "3 * 3", "10 - 7"], "seed": 1})["answers"])
     print(len(server.calls), "calls")

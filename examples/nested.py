@@ -18,7 +18,11 @@ async def count_words(state: Any) -> int:
 
 
 chapters = vmap(
-    count_words, batch_key="chapters", out_key="words", item_to_state=lambda text: {"chapter": text}, max_concurrency=4
+    count_words,
+    batch_key="chapters",
+    out_key="words",
+    item_to_state=lambda text: {"chapter": text},
+    max_concurrency=4,
 )
 books = vmap(
     chapters,

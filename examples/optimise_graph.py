@@ -1,4 +1,5 @@
-"""DSPy optimises a graph with a fan-out: GEPA reads what went wrong, and rewrites the instruction of a node."""
+"""DSPy optimises a graph with a fan-out: GEPA reads what went wrong, and rewrites the instruction of a
+node."""
 
 import argparse
 import contextlib
@@ -57,7 +58,13 @@ def model(call: Call) -> dict[str, Any]:
     """Stands in for a real one: it takes loud for bad, unless the instruction says better."""
     if call.outputs == ["grade"]:
         report = call.inputs["report"]
-        return {"grade": REPORTS[report] if RULE in call.instructions else 2 if "!" in report or report.isupper() else 0}
+        return {
+            "grade": REPORTS[report]
+            if RULE in call.instructions
+            else 2
+            if "!" in report or report.isupper()
+            else 0
+        }
     if call.outputs == ["action"]:
         return {"action": ["wait", "look", "wake up"][int(call.inputs["worst"])]}
     return dict.fromkeys(call.outputs, RULE if RULE in call.text else "Grade the report well.")  # of GEPA
@@ -87,7 +94,8 @@ evaluate = dspy.Evaluate(devset=examples, metric=metric, num_threads=2, display_
 with dspy.context(lm=lm), usage() as used:
     print("before:", evaluate(program).score)
     optimiser = dspy.GEPA(metric=metric, max_metric_calls=60, reflection_lm=lm, num_threads=2, seed=0)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+    # Its progress bars.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         optimised = optimiser.compile(program, trainset=examples, valset=examples)
     print("after:", evaluate(optimised).score)
     print(optimised.nodes["grades/Predict"].signature.instructions)

@@ -1,7 +1,8 @@
-"""A fan-out whose finished items are kept in PostgreSQL: `DATABASE_URL=postgresql://... python examples/postgres.py`.
+"""A fan-out whose finished items are kept in PostgreSQL:
+`DATABASE_URL=postgresql://... python examples/postgres.py`.
 
-The first run stops in the middle, as if the process had died; another one goes on. Without `DATABASE_URL` the items are kept in
-memory, which is enough to see it once.
+The first run stops in the middle, as if the process had died; another one goes on. Without `DATABASE_URL` the
+items are kept in memory, which is enough to see it once.
 """
 
 import os

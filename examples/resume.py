@@ -1,4 +1,5 @@
-"""A run stops in the middle, and goes on from its checkpoint in another graph object, as another process would."""
+"""A run stops in the middle, and goes on from its checkpoint in another graph object, as another process
+would."""
 
 import tempfile
 from pathlib import Path

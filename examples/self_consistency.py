@@ -19,7 +19,14 @@ class State(TypedDict):
 
 
 ask = dspy.ChainOfThought("question -> answer")
-samples = vmap(ask, sample=15, out_key="answers", result="answer", stop_when=majority_vote(normalize=True), max_concurrency=1)
+samples = vmap(
+    ask,
+    sample=15,
+    out_key="answers",
+    result="answer",
+    stop_when=majority_vote(normalize=True),
+    max_concurrency=1,
+)
 vote = reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote(normalize=True))
 graph = connect(StateGraph(State), START, samples, vote, END).compile()
 

@@ -20,11 +20,15 @@ class State(TypedDict):
 
 
 def embed(text):  # stands in for an embedding: how often each letter occurs
-    return np.bincount([ord(letter) - 97 for letter in text.lower() if letter.isascii() and letter.isalpha()], minlength=26)
+    return np.bincount(
+        [ord(letter) - 97 for letter in text.lower() if letter.isascii() and letter.isalpha()], minlength=26
+    )
 
 
 similar = jit_edge(
-    lambda question, vectors: vectors @ question / (jnp.linalg.norm(vectors, axis=1) * jnp.linalg.norm(question)),
+    lambda question, vectors: (
+        vectors @ question / (jnp.linalg.norm(vectors, axis=1) * jnp.linalg.norm(question))
+    ),
     in_keys=["question", "vectors"],
     out_key="scores",
     name="similar",
@@ -38,7 +42,10 @@ best = jit_edge(
 )
 search = fuse(similar, best, name="search")  # the scores of all passages never leave the device
 nearest = vmap(
-    search, batch_key="questions", out_key="nearest", item_to_state=lambda question: {"question": embed(question).astype(float)}
+    search,
+    batch_key="questions",
+    out_key="nearest",
+    item_to_state=lambda question: {"question": embed(question).astype(float)},
 )
 graph = connect(StateGraph(State), START, nearest, END).compile(checkpointer=InMemorySaver())
 

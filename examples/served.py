@@ -2,8 +2,8 @@
 
     python -m pip install 'langgraph-cli[inmem]' && langgraph dev --config examples/langgraph.json
 
-Its clients get the tokens of models in items, and what items write by `get_stream_writer()`, as of any node. Without a server
-the graph runs as it is.
+Its clients get the tokens of models in items, and what items write by `get_stream_writer()`, as of any node.
+Without a server the graph runs as it is.
 """
 
 from typing import Any, TypedDict
@@ -30,7 +30,9 @@ async def research(state: dict[str, Any]) -> str:
 
 
 notes = vmap(research, batch_key="topics", out_key="notes", max_concurrency=4, name="research")
-longest = reduce_edge(input_key="notes", output_key="longest", reducer=lambda notes: max(notes, key=len), name="longest")
+longest = reduce_edge(
+    input_key="notes", output_key="longest", reducer=lambda notes: max(notes, key=len), name="longest"
+)
 graph = connect(StateGraph(State), START, notes, longest, END).compile()
 
 if __name__ == "__main__":

@@ -51,7 +51,12 @@ with ModelServer(answer) as server:
     routes = {name: ModelOperator(server.lm(f"openai/{name}"), "{question}") for name in ("cheap", "good")}
     router = learned(
         RouterOperator(routes, features=2),
-        ["What is 2 + 2?", "Why is the sky blue?", "Who wrote Emma?", "Why do buckets leak more slowly than they fill?"],
+        [
+            "What is 2 + 2?",
+            "Why is the sky blue?",
+            "Who wrote Emma?",
+            "Why do buckets leak more slowly than they fill?",
+        ],
         [False, True, False, True],
     )
     edge = vmap(

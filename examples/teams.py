@@ -54,8 +54,16 @@ with warnings.catch_warnings(action="ignore"):  # of how langgraph-supervisor ma
     team = create_supervisor([agent], model=FakeChatModel(lead)).compile(name="team")
 swarm = create_swarm([door, agent], default_active_agent="door").compile(name="swarm")
 
-supervised = vmap(team, batch_key="tasks", out_key="supervised", item_to_state=lambda task: {"messages": [task]}, result=last)
-swarmed = vmap(swarm, batch_key="tasks", out_key="swarmed", item_to_state=lambda task: {"messages": [task]}, result=last)
+supervised = vmap(
+    team,
+    batch_key="tasks",
+    out_key="supervised",
+    item_to_state=lambda task: {"messages": [task]},
+    result=last,
+)
+swarmed = vmap(
+    swarm, batch_key="tasks", out_key="swarmed", item_to_state=lambda task: {"messages": [task]}, result=last
+)
 graph = connect(StateGraph(State), START, supervised, swarmed, END).compile()
 
 state = graph.invoke({"tasks": ["2 3", "4 5"]})

@@ -1,4 +1,5 @@
-"""A graph whose trace is printed as a tree; with Langfuse's keys in the environment it is sent there instead."""
+"""A graph whose trace is printed as a tree; with Langfuse's keys in the environment it is sent there
+instead."""
 
 import os
 from typing import TypedDict
@@ -22,7 +23,9 @@ class State(TypedDict):
 
 
 def show(spans, parent=None, depth=0):
-    for span in sorted((s for s in spans if (s.parent and s.parent.span_id) == parent), key=lambda s: s.start_time):
+    for span in sorted(
+        (s for s in spans if (s.parent and s.parent.span_id) == parent), key=lambda s: s.start_time
+    ):
         tokens = span.attributes.get("langfuse.observation.metadata.mahsm.input_tokens")
         print("  " * depth + span.name + (f"  {tokens} tokens in" if tokens else ""))
         show(spans, span.context.span_id, depth + 1)
@@ -36,11 +39,18 @@ else:
     tracing.use(Langfuse(**key, tracer_provider=TracerProvider(), span_exporter=exporter))
     handler = CallbackHandler(public_key="pk-example")
 
+# Fmt: skip.
 summarize = vmap(
-    dspy.Predict("item -> summary"), batch_key="docs", out_key="scored", max_concurrency=1, name="summarize",
+    dspy.Predict("item -> summary"),
+    batch_key="docs",
+    out_key="scored",
+    max_concurrency=1,
+    name="summarize",
     result=lambda update: {"text": update["summary"], "score": len(update["summary"])},
-)  # fmt: skip
-best = reduce_edge(input_key="scored", output_key="best", reducer=score_and_select(score_key="score"), name="best")
+)
+best = reduce_edge(
+    input_key="scored", output_key="best", reducer=score_and_select(score_key="score"), name="best"
+)
 graph = connect(StateGraph(State), START, summarize, best, END).compile(name="papers")
 
 with ModelServer({"summary": "Buckets hold tokens."}) as server, dspy.context(lm=server.lm()):

@@ -1,4 +1,5 @@
-"""Learns from which questions a cheap model answers well enough, saves what was learned, and routes with it in a graph."""
+"""Learns from which questions a cheap model answers well enough, saves what was learned, and routes with it
+in a graph."""
 
 import csv
 import tempfile
@@ -49,7 +50,9 @@ def router(server, seed):
 def data():
     with open(Path(__file__).with_name("questions.csv")) as file:
         rows = list(csv.DictReader(file))
-    features = np.array([[float(row[name]) for name in ("words", "numbers", "clauses")] for row in rows], np.float32)
+    features = np.array(
+        [[float(row[name]) for name in ("words", "numbers", "clauses")] for row in rows], np.float32
+    )
     return features, np.array([LABELS.index(row["best"]) for row in rows])
 
 
@@ -77,7 +80,10 @@ def accuracy(router, features, best):
     return float((jax.vmap(router.scores)(features).argmax(1) == best).mean())
 
 
-with ModelServer(lambda call: f"answer of the {call.model} model") as server, tempfile.TemporaryDirectory() as folder:
+with (
+    ModelServer(lambda call: f"answer of the {call.model} model") as server,
+    tempfile.TemporaryDirectory() as folder,
+):
     features, best = data()
     untrained = router(server, seed=0)
     trained, value = train(untrained, features[:240], best[:240])
@@ -86,7 +92,10 @@ with ModelServer(lambda call: f"answer of the {call.model} model") as server, te
     served = load(Path(folder, "router"), router(server, seed=1))
     edge = vmap(served, batch_key="questions", out_key="answers", item_to_state=lambda question: question)
     graph = connect(StateGraph(State), START, edge, END).compile()
-    questions = [{"text": "What is 2 + 2?", "features": [4.0, 2.0, 1.0]}, {"text": "...", "features": [38.0, 4.0, 5.0]}]
+    questions = [
+        {"text": "What is 2 + 2?", "features": [4.0, 2.0, 1.0]},
+        {"text": "...", "features": [38.0, 4.0, 5.0]},
+    ]
     print(graph.invoke({"questions": questions})["answers"])
 
 # Output:

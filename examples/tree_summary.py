@@ -25,9 +25,15 @@ each = vmap(
     item_to_state=lambda doc: {"doc": doc},
     result="summary",
 )
-merge = tree_reduce(merge=dspy.Predict("parts: list[str] -> summary"), input_key="parts", result="summary", arity=4)
+merge = tree_reduce(
+    merge=dspy.Predict("parts: list[str] -> summary"), input_key="parts", result="summary", arity=4
+)
 graph = connect(
-    StateGraph(State), START, each, reduce_edge(input_key="summaries", output_key="summary", reducer=merge), END
+    StateGraph(State),
+    START,
+    each,
+    reduce_edge(input_key="summaries", output_key="summary", reducer=merge),
+    END,
 ).compile()
 
 most = 0

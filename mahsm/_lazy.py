@@ -7,7 +7,8 @@ from typing import Any
 
 
 def attach(module: str, homes: Mapping[str, str], name: str) -> Any:
-    """Import `name` from its home and keep it in `module`. A home of the same name is a module, not a name in one.
+    """Import `name` from its home and keep it in `module`. A home of the same name is a module, not a name in
+    one.
 
     Raises:
         AttributeError: if `name` has no home.

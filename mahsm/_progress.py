@@ -27,7 +27,8 @@ class ProgressEvent(TypedDict):
         done: Items that have ended.
         total: Items in the batch.
         errors: Items that failed.
-        tokens: Tokens that its calls of models took in this process, in and out. A call that is left behind counts at its end.
+        tokens: Tokens that its calls of models took in this process, in and out. A call that is left behind
+            counts at its end.
         usd: What they cost, in US dollars, as far as prices are known.
     """
 
@@ -57,7 +58,11 @@ class Progress:
     """
 
     def __init__(
-        self, edge: str, total: int, write: Callable[[ProgressEvent], object] | None = None, used: Usage | None = None
+        self,
+        edge: str,
+        total: int,
+        write: Callable[[ProgressEvent], object] | None = None,
+        used: Usage | None = None,
     ) -> None:
         self._event = ProgressEvent(edge=edge, done=0, total=total, errors=0, tokens=0, usd=0.0)
         self._write = write
@@ -119,7 +124,12 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     rows: dict[str, TaskID] = {}
     latest: dict[int, ProgressEvent] = {}
     lock = threading.Lock()

@@ -50,7 +50,11 @@ class Timings:
 
     def counts(self) -> dict[str, int]:
         """How many items were begun, tried again, and refused."""
-        return {"begun": len(self.begun), "retries": len(self.retries), "rate_limited": len(self.rate_limited)}
+        return {
+            "begun": len(self.begun),
+            "retries": len(self.retries),
+            "rate_limited": len(self.rate_limited),
+        }
 
 
 class Span(Protocol):
@@ -77,7 +81,9 @@ class EdgeSpan(Span, Protocol):
     timings: Timings
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
-        """A block that is one of its items or branches. Of many, some are shown, and those that fail, and the slowest."""
+        """A block that is one of its items or branches. Of many, some are shown, and those that fail, and the
+        slowest.
+        """
         ...
 
 
@@ -96,7 +102,9 @@ class CallSpan(Protocol):
 class Tracer(Protocol):
     """Makes spans."""
 
-    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> AbstractContextManager[EdgeSpan]:
+    def edge(
+        self, kind: str, name: str, config: RunnableConfig, state: Any
+    ) -> AbstractContextManager[EdgeSpan]:
         """A block that is an edge run."""
         ...
 

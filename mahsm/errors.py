@@ -90,4 +90,6 @@ class TooFewSucceeded(MahsmError):
 
 
 class TooManyHanging(MahsmError, RuntimeError):
-    """Blocking calls hang after their `timeout`, and no more of them may be left behind: the edge run ends."""
+    """Blocking calls hang after their `timeout`, and no more of them may be left behind: the edge run
+    ends.
+    """

@@ -12,14 +12,18 @@ from typing import Any
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any machine")
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # read once, when DSPy first prices a call
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 """Which of the processes that run the suite side by side this is; each has a cache of its own."""
 
-os.environ["DSPY_CACHEDIR"] = os.path.join(os.path.dirname(__file__), os.pardir, ".pytest_cache", f"dspy-{WORKER}")
+os.environ["DSPY_CACHEDIR"] = os.path.join(
+    os.path.dirname(__file__), os.pardir, ".pytest_cache", f"dspy-{WORKER}"
+)
 
 
 def pytest_report_header() -> str:

@@ -59,7 +59,9 @@ class SummedState(TypedDict, total=False):
 STATES = (DictState, DataclassState, PydanticState, MessagesState)
 
 
-def graph_of(*steps: Any, state: type[Any] = DictState, **options: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+def graph_of(
+    *steps: Any, state: type[Any] = DictState, **options: Any
+) -> CompiledStateGraph[Any, Any, Any, Any]:
     """A graph that runs the edges one after the other."""
     return connect(StateGraph(state), START, *steps, END).compile(**options)
 
@@ -83,13 +85,20 @@ def chat_model(base_url: str, **options: Any) -> Any:
     from langchain_openai import ChatOpenAI
 
     closing = {"Connection": "close"}
-    defaults = {"model": "gpt-4o-mini", "base_url": base_url, "api_key": "test", "max_retries": 0, "default_headers": closing}
+    defaults = {
+        "model": "gpt-4o-mini",
+        "base_url": base_url,
+        "api_key": "test",
+        "max_retries": 0,
+        "default_headers": closing,
+    }
     return ChatOpenAI(**{**defaults, **options})
 
 
 @dataclass
 class Gauge:
-    """Counts who is inside now, and the most there were; the first may wait until as many as `together` are."""
+    """Counts who is inside now, and the most there were; the first may wait until as many as `together`
+    are."""
 
     together: int = 1
     now: int = 0

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("scenario", "figures"), [("fanout", 10), ("limits", 23), ("branches", 7), ("jit", 21), ("tracing", 5), ("dspy", 7)]
+    ("scenario", "figures"),
+    [("fanout", 10), ("limits", 23), ("branches", 7), ("jit", 21), ("tracing", 5), ("dspy", 7)],
 )
 def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:
-    done = subprocess.run([sys.executable, "-m", "benchmarks", scenario, "--quick"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", scenario, "--quick"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((ROOT / "benchmarks" / "results" / "quick" / f"{scenario}.json").read_text())
     assert len(results["figures"]) == figures

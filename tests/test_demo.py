@@ -122,7 +122,9 @@ def test_question_that_nothing_answers(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_model_reads_each_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with ModelServer(lambda call: {"score": float("bucket" in call.field("document")), "why": "So it says."}) as server:
+    with ModelServer(
+        lambda call: {"score": float("bucket" in call.field("document")), "why": "So it says."}
+    ) as server:
         code = demo("--files", str(folder / "*.md"), "--model", "openai/fake", "--api-base", server.base_url)
     shown = capsys.readouterr().out
     assert code == 0
@@ -141,7 +143,8 @@ def test_unknown_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo("--files", "/nowhere/*.md") == 2
     assert (
         one_line(capsys)
-        == "mahsm demo: --files '/nowhere/*.md' matches no file; expected files to read, as 'docs' or 'docs/*.md'."
+        == "mahsm demo: --files '/nowhere/*.md' matches no file; expected files to read, as 'docs' or "
+        "'docs/*.md'."
     )
 
 
@@ -210,7 +213,10 @@ def test_the_sentence_with_the_most_of_the_question(text: str, found: str) -> No
 def test_a_long_sentence_is_cut_between_words() -> None:
     text = "rain " * 10 + "a bucket leaks " + "rain " * 10
     assert _relevance.sentence(["bucket"], text, np.array([1.0]), longest=20) == "... rain rain a bucket ..."
-    assert _relevance.sentence(["rare"], "a common word and a rare one", np.array([2.0]), longest=18) == "... a rare one"
+    assert (
+        _relevance.sentence(["rare"], "a common word and a rare one", np.array([2.0]), longest=18)
+        == "... a rare one"
+    )
 
 
 def test_terms() -> None:

@@ -18,7 +18,11 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MODULES = [module.name for module in pkgutil.walk_packages(mahsm.__path__, "mahsm.") if module.name != "mahsm.__main__"]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(mahsm.__path__, "mahsm.")
+    if module.name != "mahsm.__main__"
+]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,8 +48,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_examples_print_what_they_say(example: Path) -> None:
-    expected = "".join(f"{line.removeprefix('# ')}\n" for line in example.read_text().split("# Output:\n")[1].splitlines())
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=300)
+    expected = "".join(
+        f"{line.removeprefix('# ')}\n" for line in example.read_text().split("# Output:\n")[1].splitlines()
+    )
+    done = subprocess.run(
+        [sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=300
+    )
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 

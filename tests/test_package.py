@@ -40,11 +40,23 @@ OWNERS = {
 
 
 def in_new_process(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_import_is_light() -> None:
-    heavy = ("jax", "dspy", "langfuse", "langgraph", "langchain_core", "numpy", "rich", "tenacity", "aiolimiter")
+    heavy = (
+        "jax",
+        "dspy",
+        "langfuse",
+        "langgraph",
+        "langchain_core",
+        "numpy",
+        "rich",
+        "tenacity",
+        "aiolimiter",
+    )
     code = f"import sys, mahsm; print([name for name in {heavy!r} if name in sys.modules])"
     assert in_new_process(code) == "[]"
 
@@ -55,13 +67,18 @@ def test_every_name_is_there(name: str) -> None:
 
 
 def test_names_come_when_they_are_first_used() -> None:
-    assert in_new_process("import mahsm; print(mahsm.vmap.__name__, mahsm.reducers.__name__)") == "vmap mahsm.reducers"
+    assert (
+        in_new_process("import mahsm; print(mahsm.vmap.__name__, mahsm.reducers.__name__)")
+        == "vmap mahsm.reducers"
+    )
 
 
 def test_names_are_those_of_the_type_checkers_block() -> None:
     tree = ast.parse((ROOT / "mahsm" / "__init__.py").read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    imported = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imported = {
+        alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     assert imported == set(mahsm.__all__) == set(mahsm._HOMES) == set(dir(mahsm))
 
 
@@ -89,12 +106,17 @@ MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 def exported(module: str) -> set[str]:
     """The names in a module's `__all__`."""
     tree = ast.parse(MODULES[module].read_text()) if module in MODULES else ast.Module([], [])
-    lists = (node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in map(ast.unparse, node.targets))
+    lists = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "__all__" in map(ast.unparse, node.targets)
+    )
     return {name for names in lists for name in ast.literal_eval(names)}
 
 
 def imports() -> list[tuple[str, str]]:
-    """Every import, in functions and for type checkers too: the module that it is in, and the module it is of.
+    """Every import, in functions and for type checkers too: the module that it is in, and the module it is
+    of.
 
     What a package exports is of the package, for modules elsewhere, also if it is a module.
     """
@@ -106,9 +128,15 @@ def imports() -> list[tuple[str, str]]:
                 found += [(module, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 is_door = not module.startswith(node.module)
-                names = [alias.name for alias in node.names if not is_door or alias.name not in exports.get(node.module, ())]
+                names = [
+                    alias.name
+                    for alias in node.names
+                    if not is_door or alias.name not in exports.get(node.module, ())
+                ]
                 of = [f"{node.module}.{name}" for name in names]
-                found += [(module, name if name in MODULES else node.module) for name in of] or [(module, node.module)]
+                found += [(module, name if name in MODULES else node.module) for name in of] or [
+                    (module, node.module)
+                ]
     return found
 
 
@@ -131,13 +159,17 @@ def level(layers: list[set[str]], part: str) -> int:
 
 def test_modules_import_only_from_below() -> None:
     pairs = {(room(module), room(name)) for module, name in INSIDE if room(module) != room(name)}
-    assert {pair for pair in pairs if level(LAYERS, pair[1]) <= level(LAYERS, pair[0])} <= {("__main__", "cli")}
+    assert {pair for pair in pairs if level(LAYERS, pair[1]) <= level(LAYERS, pair[0])} <= {
+        ("__main__", "cli")
+    }
 
 
 def test_edges_import_only_from_below() -> None:
     pairs = {tuple(map(room_of_edges, pair)) for pair in INSIDE if room(pair[0]) == room(pair[1]) == "edges"}
     wrong = [
-        pair for pair in pairs if pair[0] != pair[1] and level(LAYERS_OF_EDGES, pair[1]) <= level(LAYERS_OF_EDGES, pair[0])
+        pair
+        for pair in pairs
+        if pair[0] != pair[1] and level(LAYERS_OF_EDGES, pair[1]) <= level(LAYERS_OF_EDGES, pair[0])
     ]
     assert wrong == []
 
@@ -151,7 +183,8 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def is_door(name: str) -> bool:
-    """Whether others may import from a module: a room, a module that stands alone, or the inner face of a package."""
+    """Whether others may import from a module: a room, a module that stands alone, or the inner face of a
+    package."""
     depth = name.count(".")
     return depth == 1 or (depth == 2 and name.endswith("._internal"))
 
@@ -170,6 +203,17 @@ def test_edges_are_entered_by_their_doors() -> None:
         and name.count(".") > 2
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in PACKAGE.rglob("*/__init__.py")), ids=lambda path: path.name
+)
+def test_a_package_says_what_is_in_it(folder: Path) -> None:
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    there = {
+        path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    } - {"__init__"}
+    assert {name for name in there if f"`{name}`" not in said} == set()
 
 
 def test_few_modules_stand_alone() -> None:
@@ -195,7 +239,9 @@ def test_ci_runs_the_two_commands_of_the_readme() -> None:
     assert readme.index("Python >= 3.11") < readme.index("```console")
     loop = (ROOT / ".ci" / "run").read_text().partition("while ")[2].partition("\n\n")[0]
     listed = loop.replace('bash -c "$command" < /dev/null', 'echo "$command"')
-    run = subprocess.run(["bash", "-c", f"while {listed}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        ["bash", "-c", f"while {listed}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout.splitlines() == commands
 
 

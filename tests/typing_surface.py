@@ -72,9 +72,17 @@ assert_type(first([1, 2], k=1), list[int])
 assert_type(rank_fusion([["a"], ["b"]]), list[str])
 
 limit = RateLimit("openai", rps=50, burst=10, tpm=200_000, key="model", retry=Retry(attempts=3))
-assert_type(vmap(double, batch_key="xs", out_key="ys", rate_limit=limit, budget=Budget(usd=1), stop_when=first(k=2)), Edge)
-assert_type(vmap(double, batch_key="xs", out_key="ys", rate_limit={"provider": "openai", "rps": 5}, adaptive=(2, 8)), Edge)
-assert_type(parallel({"a": double, "b": Branch(edge, after="a", retry=Retry())}, scheduler="wave", eager=True), Edge)
+assert_type(
+    vmap(double, batch_key="xs", out_key="ys", rate_limit=limit, budget=Budget(usd=1), stop_when=first(k=2)),
+    Edge,
+)
+assert_type(
+    vmap(double, batch_key="xs", out_key="ys", rate_limit={"provider": "openai", "rps": 5}, adaptive=(2, 8)),
+    Edge,
+)
+assert_type(
+    parallel({"a": double, "b": Branch(edge, after="a", retry=Retry())}, scheduler="wave", eager=True), Edge
+)
 assert_type(limits.stats(), dict[str, LimitStats])
 with budget(tokens=100) as spent:
     assert_type(spent, Spending)

@@ -11,7 +11,8 @@ from mahsm._common.figures import reported
 class Answer:
     """What one answer of a model took.
 
-    Clients report what their provider sent. What is not a finite number >= 0 is as if it had not been reported.
+    Clients report what their provider sent. What is not a finite number >= 0 is as if it had not been
+    reported.
 
     Attributes:
         model: The model's name, as the client knows it.
@@ -52,7 +53,9 @@ class Answer:
         return self.input_tokens + self.output_tokens
 
     def priced(self, price: tuple[float, float]) -> "Answer":
-        """The same, at so many US dollars per million tokens in and out; if it does not say how many it took, nobody knows."""
+        """The same, at so many US dollars per million tokens in and out; if it does not say how many it took,
+        nobody knows.
+        """
         if not self.known:
             return self
         usd = (self.input_tokens * price[0] + self.output_tokens * price[1]) / 1e6

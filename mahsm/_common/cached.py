@@ -9,7 +9,8 @@ T = TypeVar("T")
 class cached(Generic[T]):
     """As `functools.cached_property`, without the lock that it has up to Python 3.11.
 
-    That lock is one for all objects: a process that forks while another thread holds it waits for it for ever.
+    That lock is one for all objects: a process that forks while another thread holds it waits for it for
+    ever.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:

@@ -42,12 +42,16 @@ def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def key(edge: str, argument: str, value: object) -> None:
     """Refuse what cannot be a key of a state."""
     if not isinstance(value, str) or not value:
-        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected the name of a state key, as {argument}='docs'.")
+        raise EdgeError(
+            f"{edge}: {argument}={shown(value)}; expected the name of a state key, as {argument}='docs'."
+        )
 
 
 def keys(edge: str, argument: str, value: object) -> tuple[str, ...]:
     """One key of a state, or several; refuse what is neither."""
-    found: Sequence[Any] = () if isinstance(value, str) or not isinstance(value, Sequence) else cast("Sequence[Any]", value)
+    found: Sequence[Any] = (
+        () if isinstance(value, str) or not isinstance(value, Sequence) else cast("Sequence[Any]", value)
+    )
     if not found:
         key(edge, argument, cast("object", value))
         return (cast("str", value),)
@@ -66,7 +70,8 @@ def inherit(edge: str, value: object, *, default: bool) -> bool | frozenset[str]
         return value
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise EdgeError(
-            f"{edge}: inherit={shown(cast('object', value))}; expected True, False, or a list of state keys, as ['question']."
+            f"{edge}: inherit={shown(cast('object', value))}; expected True, False, or a list of state keys, "
+            "as ['question']."
         )
     return frozenset(keys(edge, "inherit", cast("Sequence[Any]", value))) if value else False
 
@@ -89,7 +94,9 @@ def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> N
         return
     close = difflib.get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise EdgeError(f"{edge}: {argument}={shown(value)}; expected one of {', '.join(map(repr, known))}.{hint}")
+    raise EdgeError(
+        f"{edge}: {argument}={shown(value)}; expected one of {', '.join(map(repr, known))}.{hint}"
+    )
 
 
 def function(edge: str, argument: str, value: object, expected: str) -> None:
@@ -101,7 +108,9 @@ def function(edge: str, argument: str, value: object, expected: str) -> None:
 def seconds(edge: str, argument: str, value: object) -> None:
     """Refuse what is not a time > 0 in seconds, unless it is None."""
     if value is not None and not (is_figure(value, most=MOST_SECONDS) and value > 0):
-        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes.")
+        raise EdgeError(
+            f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes."
+        )
 
 
 def of_type(edge: str, argument: str, value: object, kind: type, expected: str) -> None:

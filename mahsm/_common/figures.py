@@ -4,15 +4,22 @@ from numbers import Real
 from typing import Any, TypeGuard, cast
 
 MOST = 1e12
-"""More tokens or US dollars than any call takes. What is above is a mistake, and sums of it would not be exact."""
+"""More tokens or US dollars than any call takes. What is above is a mistake, and sums of it would not be
+exact."""
 
 MOST_SECONDS = 1e9
 """Thirty years. Threads cannot wait for longer than about three hundred."""
 
 
 def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuard[float]:
-    """Return whether a value is a number from `least` to `most`. NaN, infinities, booleans and strings are none."""
-    return not isinstance(value, bool) and isinstance(value, Real) and bool(least <= cast("float", value) <= most)
+    """Return whether a value is a number from `least` to `most`. NaN, infinities, booleans and strings are
+    none.
+    """
+    return (
+        not isinstance(value, bool)
+        and isinstance(value, Real)
+        and bool(least <= cast("float", value) <= most)
+    )
 
 
 def is_price(value: object) -> bool:
@@ -24,7 +31,8 @@ def is_price(value: object) -> bool:
 
 
 def reported(value: object) -> float | None:
-    """Return a figure that a client reports, or None if it is absent, not a number, NaN, negative, or above `MOST`.
+    """Return a figure that a client reports, or None if it is absent, not a number, NaN, negative, or above
+    `MOST`.
 
     Example:
         >>> reported(70), reported("70"), reported(float("nan")), reported(-1), reported(None)

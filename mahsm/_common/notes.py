@@ -3,7 +3,8 @@
 import threading
 
 _MOST = 5
-"""An exception that passes through nested edges gets a note of each; one that many items share must not get one of each."""
+"""An exception that passes through nested edges gets a note of each; one that many items share must not get
+one of each."""
 
 _OURS = "mahsm: "
 _REST = f"{_OURS}the same exception was noted more often; further notes are left out"

@@ -1,9 +1,9 @@
 """Masks what looks like a secret, in texts that mahsm writes into states, checkpoints, traces and logs.
 
-Errors of clients quote keys, headers and URLs. What is masked is what has the form of a secret, and nothing else: the user and
-password of a URL, credentials after `Authorization`, values of parameters that are named as keys and passwords are, and the
-keys of known providers; and what environment variables hold that are named as keys and passwords are. Ordinary text stays as
-it is.
+Errors of clients quote keys, headers and URLs. What is masked is what has the form of a secret, and nothing
+else: the user and password of a URL, credentials after `Authorization`, values of parameters that are named
+as keys and passwords are, and the keys of known providers; and what environment variables hold that are named
+as keys and passwords are. Ordinary text stays as it is.
 """
 
 import os
@@ -42,9 +42,19 @@ _PATTERNS: list[tuple[tuple[str, ...], re.Pattern[str]]] = [
         ),
     ),
     (("bearer",), _pattern(r"\bbearer\s{1,4}", r"(?=[\w.~+/-]{0,200}[0-9])[\w.~+/-]{16,}=*")),
-    (("basic",), _pattern(r"\bbasic\s{1,4}", r"(?-i:(?=[A-Za-z+/]{0,200}[0-9])(?=[a-z0-9+/]{0,200}[A-Z]))[\w+/]{12,}=*")),
+    (
+        ("basic",),
+        _pattern(
+            r"\bbasic\s{1,4}", r"(?-i:(?=[A-Za-z+/]{0,200}[0-9])(?=[a-z0-9+/]{0,200}[A-Z]))[\w+/]{12,}=*"
+        ),
+    ),
     (("cookie",), _pattern(r"\bcookie[\"']?\s{0,4}[:=]\s{0,4}[\"']?", r"(?=[\w.-]{1,100}=)[^\"'\r\n]+")),
-    (("?", "&"), _pattern(r"[?&](?:x-amz-|x-goog-)?(?:key|token|sig|signature|auth|pwd|sas|code)=", r"[^\s&#,;)\"'<>]+")),
+    (
+        ("?", "&"),
+        _pattern(
+            r"[?&](?:x-amz-|x-goog-)?(?:key|token|sig|signature|auth|pwd|sas|code)=", r"[^\s&#,;)\"'<>]+"
+        ),
+    ),
     (
         ("key", "token", "secret", "passw", "passphrase"),
         _pattern(
@@ -56,17 +66,22 @@ _PATTERNS: list[tuple[tuple[str, ...], re.Pattern[str]]] = [
     (("aiza",), _pattern(r"\bAIza", r"[\w-]{20,}")),
     (
         ("gh", "glpat", "hf_", "gsk_", "r8_", "pplx", "xai-", "lsv2", "k_live"),
-        _pattern(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|r8_|pplx-|xai-|lsv2_[a-z]{2}_|[sr]k_live_)", r"[\w-]{16,}"),
+        _pattern(
+            r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|r8_|pplx-|xai-|lsv2_[a-z]{2}_|[sr]k_live_)",
+            r"[\w-]{16,}",
+        ),
     ),
     (("xox",), _pattern(r"\bxox[a-z]-", r"[\w-]{8,}")),
     (("akia", "asia"), _pattern(r"(?-i:\b(?:AKIA|ASIA))", r"(?-i:[A-Z0-9]{16})\b")),
     (("eyj",), _pattern(r"(?-i:\beyJ)", r"[\w-]{8,5000}\.[\w-]{8,5000}(?:\.[\w-]*)?")),
 ]
-"""What a text with such a secret has at least one of, in lower case, which is quick to see; and the pattern."""
+"""What a text with such a secret has at least one of, in lower case, which is quick to see; and the
+pattern."""
 
 
 _VARIABLE = re.compile(
-    r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|_PASS|_PWD|_PAT|_AUTH)(?:_?\d+)?$", re.IGNORECASE
+    r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|_PASS|_PWD|_PAT|_AUTH)(?:_?\d+)?$",
+    re.IGNORECASE,
 )
 _SHORTEST = 12
 """Characters of a value that is one of its own: a shorter one may be a word of the text."""
@@ -88,7 +103,9 @@ def redacted(text: str) -> str:
 
 
 def masked(error: BaseException) -> BaseException:
-    """What others may write down of an error: itself, or one of the same name whose message has its secrets masked."""
+    """What others may write down of an error: itself, or one of the same name whose message has its secrets
+    masked.
+    """
     text = str(error)
     clean = redacted(text)
     if clean == text:

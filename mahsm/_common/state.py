@@ -20,13 +20,17 @@ def as_dict(state: object) -> State:
     if isinstance(state, Mapping):
         return dict(cast("Mapping[str, Any]", state))
     if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if hasattr(state, field.name)}
+        return {
+            field.name: getattr(state, field.name)
+            for field in dataclasses.fields(state)
+            if hasattr(state, field.name)
+        }
     names = getattr(type(state), "model_fields", None)
     if isinstance(names, Mapping):
         return {name: getattr(state, name) for name in cast("Mapping[str, object]", names)}
     raise StateError(
-        f"the state is {shown(state)}, of type {type(state).__name__}; expected a dict, a dataclass or a pydantic "
-        "model. Return one of these from the node before, or give the graph such a state schema."
+        f"the state is {shown(state)}, of type {type(state).__name__}; expected a dict, a dataclass or a "
+        "pydantic model. Return one of these from the node before, or give the graph such a state schema."
     )
 
 
@@ -105,7 +109,8 @@ def shown(value: object) -> str:
 
 
 _WIDTH = 80
-_SEEN = 2000  # of the beginning and the end of a long text: of less than is shown a secret may not look like one
+# Of the beginning and the end of a long text: of less than is shown a secret may not look like one.
+_SEEN = 2000
 
 
 class _Repr(reprlib.Repr):

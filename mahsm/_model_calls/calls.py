@@ -80,7 +80,11 @@ class Sample:
 
     def nested_in(self, outer: "Sample | None") -> "Sample":
         """The same within one sample of another fan-out: as one of all of them."""
-        return self if outer is None else Sample(outer.number * self.total + self.number, outer.total * self.total)
+        return (
+            self
+            if outer is None
+            else Sample(outer.number * self.total + self.number, outer.total * self.total)
+        )
 
 
 unparsed: ContextVar[frozenset[str]] = ContextVar("mahsm_unparsed", default=frozenset())
@@ -114,7 +118,9 @@ def check_refused() -> None:
 
 
 def begin_call() -> None:
-    """A call of a model begins here. Whatever counts calls, in budgets, books, traces and events, is told so here."""
+    """A call of a model begins here. Whatever counts calls, in budgets, books, traces and events, is told so
+    here.
+    """
     count_call()
     record_begin()
 

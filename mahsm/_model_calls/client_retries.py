@@ -1,8 +1,8 @@
 """Retries of the providers' own clients, which are off where an edge retries.
 
-LangChain's chat models hold such clients; agents, functions and other libraries hold chat models, or make them when they are
-called. So nobody looks for them. A client reads its `max_retries` when a request begins: it reads 0 where an edge retries, and
-everywhere else what it was made with.
+LangChain's chat models hold such clients; agents, functions and other libraries hold chat models, or make
+them when they are called. So nobody looks for them. A client reads its `max_retries` when a request begins:
+it reads 0 where an edge retries, and everywhere else what it was made with.
 """
 
 import sys
@@ -32,6 +32,9 @@ _MAX_RETRIES = _MaxRetries()
 def obey_edges() -> None:
     """Have the clients that are imported by now look whether an edge retries."""
     for module, name in _CLIENTS.items():
-        for kind in (getattr(sys.modules.get(module), name, None), getattr(sys.modules.get(module), f"Async{name}", None)):
+        for kind in (
+            getattr(sys.modules.get(module), name, None),
+            getattr(sys.modules.get(module), f"Async{name}", None),
+        ):
             if kind is not None and "max_retries" not in vars(kind):
                 kind.max_retries = _MAX_RETRIES

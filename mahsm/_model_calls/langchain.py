@@ -1,7 +1,8 @@
 """LangChain's calls: seen by a handler of theirs, and made to wait by another one.
 
-LangChain tells its handlers of a call just before it makes it, in the thread or on the event loop that makes it. So that is
-where a call waits in line. Blocking code waits in the first handler. Where an event loop runs, the second one awaits.
+LangChain tells its handlers of a call just before it makes it, in the thread or on the event loop that makes
+it. So that is where a call waits in line. Blocking code waits in the first handler. Where an event loop runs,
+the second one awaits.
 """
 
 import asyncio
@@ -40,7 +41,9 @@ class _Sees(BaseCallbackHandler):
     ) -> None:
         self._begin(run_id, messages, kwargs)
 
-    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any
+    ) -> None:
         self._begin(run_id, prompts, kwargs)
 
     def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
@@ -61,7 +64,11 @@ class _Sees(BaseCallbackHandler):
         first = next((generations[0] for generations in response.generations if generations), None)
         message = first.message if isinstance(first, ChatGeneration) else None
         fresh = bool(response.llm_output)
-        answer = answer_of(message, fresh=fresh, asked=asked) if isinstance(message, AIMessage) else Answer(known=False)
+        answer = (
+            answer_of(message, fresh=fresh, asked=asked)
+            if isinstance(message, AIMessage)
+            else Answer(known=False)
+        )
         end_call(answer)
         _end(run_id, answer, None)
 
@@ -74,11 +81,12 @@ class _Sees(BaseCallbackHandler):
 class _Waits(BaseCallbackHandler):
     """Lets calls wait where an event loop runs.
 
-    Of a chat model's handlers LangChain awaits those last that are not inline, and leaves none of them behind when one is
-    cancelled. Of an LLM's it awaits only those that are inline.
+    Of a chat model's handlers LangChain awaits those last that are not inline, and leaves none of them behind
+    when one is cancelled. Of an LLM's it awaits only those that are inline.
 
-    Blocking code may run on an event loop, too, and so block it. Then LangChain runs the coroutine in another thread, on a loop
-    of its own, while the code waits; there the call waits blocking, since that lends no slots to what could not run.
+    Blocking code may run on an event loop, too, and so block it. Then LangChain runs the coroutine in another
+    thread, on a loop of its own, while the code waits; there the call waits blocking, since that lends no
+    slots to what could not run.
 
     Args:
         llms: Whether it is for LLMs, and not for chat models.
@@ -96,7 +104,9 @@ class _Waits(BaseCallbackHandler):
     ) -> None:
         await self._begin(run_id, messages, kwargs)
 
-    async def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+    async def on_llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any
+    ) -> None:
         await self._begin(run_id, prompts, kwargs)
 
     async def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
@@ -109,7 +119,9 @@ class _Waits(BaseCallbackHandler):
         begin_call()
 
     def _has_nothing_to_do(self) -> bool:
-        """Whether no event loop runs, or nothing has to be passed: LangChain asks just before, and where the call is made."""
+        """Whether no event loop runs, or nothing has to be passed: LangChain asks just before, and where the
+        call is made.
+        """
         self._asked.loop = _running_loop()
         return self._asked.loop is None or gate.get() is None
 
@@ -145,7 +157,8 @@ class _Waits(BaseCallbackHandler):
 _MOST_OPEN = 100_000
 """Calls whose beginning is remembered."""
 
-_SEES, _CHATS, _LLMS = _Sees(), _Waits(llms=False), _Waits(llms=True)  # one of each: LangChain adds none twice
+# One of each: LangChain adds none twice.
+_SEES, _CHATS, _LLMS = _Sees(), _Waits(llms=False), _Waits(llms=True)
 _seen: ContextVar[_Sees | None] = ContextVar("mahsm_langchain_handler", default=None)
 _chats: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_chats", default=None)
 _llms: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_llms", default=None)
@@ -185,7 +198,8 @@ def _end(run_id: UUID, answer: Answer | None, error: BaseException | None) -> No
 def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:
     """What an answer took; it is `fresh` if it brings what only a provider says.
 
-    LangChain's cache marks its hits by a cost of 0. It does so on the very object that an equal call may be about to report.
+    LangChain's cache marks its hits by a cost of 0. It does so on the very object that an equal call may be
+    about to report.
 
     Args:
         message: The answer.
@@ -196,7 +210,9 @@ def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> A
     inputs: dict[str, Any] = usage.get("input_token_details") or {}
     outputs: dict[str, Any] = usage.get("output_token_details") or {}
     said = message.response_metadata
-    names = [str(said.get(key) or "") for key in ("model_name", "model")] + [str(asked.get("ls_model_name") or "")]
+    names = [str(said.get(key) or "") for key in ("model_name", "model")] + [
+        str(asked.get("ls_model_name") or "")
+    ]
     provider = str(asked.get("ls_provider") or said.get("model_provider") or "")
     return Answer(
         model=next(filter(None, names), ""),
@@ -232,7 +248,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line of LangChain's log says something: what our handlers raise comes out, too."""
-    return not (isinstance(record.args, tuple) and record.args and record.args[0] in (_Sees.__name__, _Waits.__name__))
+    return not (
+        isinstance(record.args, tuple) and record.args and record.args[0] in (_Sees.__name__, _Waits.__name__)
+    )
 
 
 logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_news)

@@ -1,4 +1,6 @@
-"""Seeing calls of models where they are made: DSPy's by its language models, LangChain's by a callback handler."""
+"""Seeing calls of models where they are made: DSPy's by its language models, LangChain's by a callback
+handler.
+"""
 
 import sys
 from collections.abc import Generator

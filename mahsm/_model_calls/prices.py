@@ -1,7 +1,8 @@
-"""Prices of models whose clients do not say what a call costs: from the table of prices that LiteLLM brings along.
+"""Prices of models whose clients do not say what a call costs: from the table of prices that LiteLLM brings
+along.
 
-DSPy prices its calls by the same table. It is read as a file, once, when the first answer needs a price: importing what it
-belongs to takes seconds, and may ask the network.
+DSPy prices its calls by the same table. It is read as a file, once, when the first answer needs a price:
+importing what it belongs to takes seconds, and may ask the network.
 """
 
 import json
@@ -61,7 +62,9 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
     tier, long = _tier(usage), _long(entry, total)
     parts = [
         *_parts(total, usage.get("input_token_details"), "input_cost_per_token", _INPUTS),
-        *_parts(usage.get("output_tokens"), usage.get("output_token_details"), "output_cost_per_token", _OUTPUTS),
+        *_parts(
+            usage.get("output_tokens"), usage.get("output_token_details"), "output_cost_per_token", _OUTPUTS
+        ),
     ]
     usd = 0.0
     for tokens, own, plain in parts:
@@ -73,14 +76,17 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
     return round(usd, 12)
 
 
-def _parts(total: Any, details: Any, plain: str, kinds: Mapping[str, str]) -> Iterator[tuple[float, str, str]]:
+def _parts(
+    total: Any, details: Any, plain: str, kinds: Mapping[str, str]
+) -> Iterator[tuple[float, str, str]]:
     """Tokens of each kind, the price they have, and the one that they have if they have none of their own."""
     left, given = reported(total) or 0.0, dict[str, Any](details or {})
     for name, count in given.items():
         own = kinds.get(name.partition("_")[2] if name.startswith(_TIERS) else name)
         if own is not None and (tokens := reported(count) or 0.0):
             left -= tokens
-            yield tokens, own, own if own.endswith("_1hr") else plain  # what is kept for longer is never cheaper
+            # What is kept for longer is never cheaper.
+            yield tokens, own, own if own.endswith("_1hr") else plain
     yield left, plain, plain
 
 
@@ -101,7 +107,8 @@ def _entry(provider: str, model: str) -> Mapping[str, float] | None:
     for name in _NAMES.get(provider, (provider,)):
         for key in (f"{name}/{model}", model):
             of, prices = _table().get(key, ("", {}))
-            if prices and (key != model or of == name or of.startswith(f"{name}-")):  # as vertex_ai-language-models
+            # As vertex_ai-language-models.
+            if prices and (key != model or of == name or of.startswith(f"{name}-")):
                 return prices
     return None
 
@@ -115,7 +122,9 @@ def _table() -> dict[str, tuple[str, dict[str, float]]]:
     if path is None or not path.is_file():
         return {}
     entries: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
-    return {model: (str(entry.get("litellm_provider", "")), _costs(entry)) for model, entry in entries.items()}
+    return {
+        model: (str(entry.get("litellm_provider", "")), _costs(entry)) for model, entry in entries.items()
+    }
 
 
 def _costs(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,6 @@
-"""Books of what models took, by model, by node and by edge run: written where calls end, read by whoever asks."""
+"""Books of what models took, by model, by node and by edge run: written where calls end, read by whoever
+asks.
+"""
 
 import threading
 from collections.abc import Generator, Mapping
@@ -18,8 +20,8 @@ class Usage:
     """What calls of models took. Safe in threads.
 
     Attributes:
-        calls: Calls of models from when they begin, failed and cancelled ones included, cached ones not. What a client tries
-            again by itself is one call.
+        calls: Calls of models from when they begin, failed and cancelled ones included, cached ones not. What
+            a client tries again by itself is one call.
         failed: Those of them that ended with an error.
         cached: Answers that came from a cache. They took nothing.
         input_tokens: Tokens of prompts.
@@ -65,8 +67,9 @@ class Usage:
 
     def __repr__(self) -> str:
         return (
-            f"Usage(calls={self.calls}, failed={self.failed}, cached={self.cached}, input_tokens={self.input_tokens}, "
-            f"output_tokens={self.output_tokens}, usd={self.usd:g}, unpriced={self.unpriced})"
+            f"Usage(calls={self.calls}, failed={self.failed}, cached={self.cached}, "
+            f"input_tokens={self.input_tokens}, output_tokens={self.output_tokens}, usd={self.usd:g}, "
+            f"unpriced={self.unpriced})"
         )
 
 
@@ -88,8 +91,8 @@ class Ledger(Usage):
 
     Attributes:
         by_model: By the model that answered; a call that failed is only in the sum.
-        by_node: By the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside of nodes and edges are only
-            in the sum.
+        by_node: By the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside of nodes
+            and edges are only in the sum.
         runs: Each edge run, in the order in which they began.
     """
 
@@ -150,7 +153,8 @@ class _RecordsHere:
         return (*(run.usage for run in self.edges), *self.blocks)
 
 
-_records_here: ContextVar[_RecordsHere] = ContextVar("mahsm_books", default=_RecordsHere())  # noqa: B039  it is frozen
+# It is frozen.
+_records_here: ContextVar[_RecordsHere] = ContextVar("mahsm_books", default=_RecordsHere())  # noqa: B039
 
 
 def record_begin() -> None:
@@ -197,7 +201,9 @@ def _nodes() -> list[str]:
 def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
     """Write in the ledger what is called in the block."""
     here = _records_here.get()
-    token = _records_here.set(replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices}))
+    token = _records_here.set(
+        replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices})
+    )
     try:
         yield
     finally:

@@ -15,16 +15,16 @@ __all__ = ["EdgeUsage", "Ledger", "Usage", "usage"]
 def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     """Add up what the calls of models in the block take: tokens, US dollars, calls, cache hits.
 
-    It sees the calls of DSPy's and LangChain's models, in any thread and on any loop that the block leads to, `dspy.Parallel`
-    and `dspy.Evaluate` included. Blocks nest: each sees what is called in it.
+    It sees the calls of DSPy's and LangChain's models, in any thread and on any loop that the block leads to,
+    `dspy.Parallel` and `dspy.Evaluate` included. Blocks nest: each sees what is called in it.
 
     Args:
         prices: From a model's name, as it stands in `by_model`, to US dollars per million tokens, in and out.
             Those of the providers' own models are known.
 
     Yields:
-        The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`, `usd` and
-        `unpriced`; the same in `by_model` and `by_node`, and for each run of an edge in `runs`.
+        The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`,
+        `usd` and `unpriced`; the same in `by_model` and `by_node`, and for each run of an edge in `runs`.
 
     Raises:
         EdgeError: at once, for prices that are none.
@@ -32,7 +32,8 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     Example:
         >>> import dspy, mahsm
         >>> from mahsm.testing import FakeLM, Reply
-        >>> ask = mahsm.vmap(dspy.Predict("item -> answer"), batch_key="questions", out_key="answers", name="ask")
+        >>> answer = dspy.Predict("item -> answer")
+        >>> ask = mahsm.vmap(answer, batch_key="questions", out_key="answers", name="ask")
         >>> lm = FakeLM(Reply({"answer": "yes"}, usage=(100, 10)), price=(1.0, 3.0))
         >>> with mahsm.usage() as used, dspy.context(lm=lm):
         ...     _ = ask.invoke({"questions": ["a?", "b?"]})
@@ -44,7 +45,8 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     for model, price in (prices or {}).items():
         if not is_price(price):
             raise EdgeError(
-                f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
+                f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and "
+                "out, (0.15, 0.6)."
             )
     ledger = Ledger()
     with recorded(ledger, prices or {}), observed():

@@ -11,9 +11,11 @@
 - `outputs`   what comes out
 - `compiles`  counting compilations; `storms`: a warning where there are too many
 - `reasons`   why a function cannot be compiled, in words
+- `untyped_jax`  JAX, as something of unknown type
 - `eager`     the same without JAX
 
-JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded when something is computed.
+JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded when something
+is computed.
 """
 
 from typing import TYPE_CHECKING, Any

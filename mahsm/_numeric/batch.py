@@ -1,8 +1,9 @@
-"""Many states at once: what is computed for each of them is computed for all in one go, or in slices, by `jax.vmap`.
+"""Many states at once: what is computed for each of them is computed for all in one go, or in slices, by
+`jax.vmap`.
 
-States are stacked with as many copies of the last one as it takes to fill a bucket, since each number of rows is compiled for.
-A slice is stacked, computed and taken apart before the next one, so that no more than one is held besides what goes in and what
-comes out.
+States are stacked with as many copies of the last one as it takes to fill a bucket, since each number of rows
+is compiled for. A slice is stacked, computed and taken apart before the next one, so that no more than one is
+held besides what goes in and what comes out.
 """
 
 import math
@@ -50,7 +51,12 @@ class Batch:
     """
 
     def __init__(
-        self, compiler: Compiler, state: State, overlays: Sequence[Overlay], size: int | None, output: str | None
+        self,
+        compiler: Compiler,
+        state: State,
+        overlays: Sequence[Overlay],
+        size: int | None,
+        output: str | None,
     ) -> None:
         self._compiler = compiler
         self._devices = compiler.placement.devices if compiler.spec.shards_batch else 1
@@ -116,8 +122,8 @@ class Batch:
         """The keys that all states have in common, by key."""
         if self._spec.shard in mapped:
             raise EdgeError(
-                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all items share, or "
-                "shard='batch', which spreads the items themselves."
+                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all "
+                "items share, or shard='batch', which spreads the items themselves."
             )
         found: dict[str, Inputs] = {}
         for key in self._spec.reads:
@@ -127,14 +133,19 @@ class Batch:
             part = self._compiler.reader.part(key, read(self._state, key, self._spec.name, "in_keys"), leaves)
             if any(_is_random_key(leaf) for leaf in leaves):
                 raise StateError(
-                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would share, and "
-                    "so draw the same. Pass seed_key= with the state key of a seed: each item then gets a key of its own."
+                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would "
+                    "share, and so draw the same. Pass seed_key= with the state key of a seed: each item "
+                    "then gets a key of its own."
                 )
             found[key] = Inputs((part,), own(leaves) if self._spec.output == "jax" else leaves)
         return found
 
-    def _quick_group(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> _Group | None:
-        """One group of all states, if it is easy to see that they make one; columns are then made without taking each apart."""
+    def _quick_group(
+        self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]
+    ) -> _Group | None:
+        """One group of all states, if it is easy to see that they make one; columns are then made without
+        taking each apart.
+        """
         inputs, flags, columns = Inputs((), []), list[bool](), list[Any]()
         for key in self._spec.reads:
             if key in shared:
@@ -144,7 +155,9 @@ class Batch:
                 continue
             if key in self._spec.static_keys:
                 return None
-            column = _stacked(self._filled([self._overlays[place][key] for place in places]), x64=self._spec.x64)
+            column = _stacked(
+                self._filled([self._overlays[place][key] for place in places]), x64=self._spec.x64
+            )
             if column is None:
                 return None
             try:
@@ -160,7 +173,9 @@ class Batch:
             flags.append(False)
         return _Group(inputs, flags, columns, list(places))
 
-    def _groups(self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]) -> list[_Group]:
+    def _groups(
+        self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]
+    ) -> list[_Group]:
         groups: dict[Any, _Group] = {}
         ragged = bool(self._spec.ragged & mapped)
         common: Inputs | None = None
@@ -173,7 +188,9 @@ class Batch:
                 elif self._spec.ragged and common is not None:
                     inputs.length, inputs.bucket = common.length, common.bucket
                     inputs.leaves.append(common.leaves[-1])
-                seeds = [self._seed(key, {**self._state, **self._overlays[place]}) for key in self._spec.seeds]
+                seeds = [
+                    self._seed(key, {**self._state, **self._overlays[place]}) for key in self._spec.seeds
+                ]
             except StateError as error:
                 self._fail([place], error)
                 continue
@@ -214,7 +231,9 @@ class Batch:
         compiler, spec = self._compiler, self._spec
         if not any(group.flags) and not spec.seeds:  # nothing but static values
             outcome = compiler({**self._state, **self._overlays[group.places[0]]})
-            self._keep(group, [outcome if self._output is None else outcome[self._output]] * len(group.places))
+            self._keep(
+                group, [outcome if self._output is None else outcome[self._output]] * len(group.places)
+            )
             return
         flags, columns = list(group.flags), list(group.columns)
         if spec.seeds:
@@ -233,7 +252,9 @@ class Batch:
             return
         if compiler.is_far:
             begin_fetching(outputs)
-        self._keep(group, self._rows(outputs if self._output is None else outputs[self._output], len(group.places)))
+        self._keep(
+            group, self._rows(outputs if self._output is None else outputs[self._output], len(group.places))
+        )
 
     def _keep(self, group: _Group, rows: list[Any]) -> None:
         if len(rows) == len(self._outcomes):
@@ -259,7 +280,8 @@ class Batch:
         """What each state gets of an output, as `Program` would give it."""
         kind = cast("type[Any]", type(value))
         if kind is dict:
-            found: list[dict[Any, Any]] = [{} for _ in range(count)]  # filled key by key, which is quicker than by rows
+            # Filled key by key, which is quicker than by rows.
+            found: list[dict[Any, Any]] = [{} for _ in range(count)]
             for key, entry in value.items():
                 for row, member in zip(found, self._rows(entry, count), strict=True):
                     row[key] = member
@@ -272,7 +294,9 @@ class Batch:
         leaves, treedef = jax.tree.flatten(self._compiler.convert(value))  # which refuses other containers
         if not leaves:
             return [value] * count
-        return [treedef.unflatten(row) for row in zip(*[self._split(leaf, count) for leaf in leaves], strict=True)]
+        return [
+            treedef.unflatten(row) for row in zip(*[self._split(leaf, count) for leaf in leaves], strict=True)
+        ]
 
     def _split(self, leaf: Any, count: int) -> list[Any]:
         if self._spec.output == "jax":
@@ -290,7 +314,8 @@ class Batch:
                     leaves = self._columns(group, again) + columns[len(group.flags) :]
                     refilled = self._cut(group, self._compiler.computed(compiled, leaves, call=False), axes)
                     check_padding(self._spec.name, found, refilled, exactly=True)
-                self._compiler({**self._state, **self._overlays[group.places[0]]})  # which also tries another size
+                # Which also tries another size.
+                self._compiler({**self._state, **self._overlays[group.places[0]]})
                 compiled.checked(group.inputs)
         output, convert = self._output, self._compiler.convert
         if output is not None:
@@ -311,11 +336,15 @@ class Batch:
 
 
 def _stacked(column: list[Any], *, x64: bool) -> Any:
-    """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many numbers."""
+    """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many
+    numbers.
+    """
     kinds: set[Any] = set(map(type, column))
     if kinds == {np.ndarray}:
         return _joined(column, x64=x64)
-    if kinds not in ({float}, {int}, {list}) or (kinds == {list} and column[0] and isinstance(column[0][0], Enum)):
+    if kinds not in ({float}, {int}, {list}) or (
+        kinds == {list} and column[0] and isinstance(column[0][0], Enum)
+    ):
         return None
     try:
         array = np.asarray(column)
@@ -325,9 +354,15 @@ def _stacked(column: list[Any], *, x64: bool) -> Any:
 
 
 def _joined(arrays: list[Any], *, x64: bool) -> Any:
-    """As np.stack, in a third of the time, in memory that JAX can use as it is, and in the precision that is computed in."""
+    """As np.stack, in a third of the time, in memory that JAX can use as it is, and in the precision that is
+    computed in.
+    """
     first = arrays[0]
-    if len({array.shape for array in arrays}) > 1 or len({array.dtype for array in arrays}) > 1 or not first.dtype.isnative:
+    if (
+        len({array.shape for array in arrays}) > 1
+        or len({array.dtype for array in arrays}) > 1
+        or not first.dtype.isnative
+    ):
         return None
     dtype = np.dtype("f4") if first.dtype == np.float64 and not x64 else first.dtype
     if first.ndim == 0 or dtype.hasobject:
@@ -359,7 +394,9 @@ def _column(leaves: Sequence[Leaf], *, x64: bool) -> Any:
     if hasattr(first, "dtype"):
         return np.stack(leaves)
     bits = 64 if x64 else 32
-    return np.array(leaves, {float: f"f{bits // 8}", int: f"i{bits // 8}", complex: f"c{bits // 4}"}[type(first)])
+    return np.array(
+        leaves, {float: f"f{bits // 8}", int: f"i{bits // 8}", complex: f"c{bits // 4}"}[type(first)]
+    )
 
 
 def _is_random_key(leaf: Leaf) -> bool:

@@ -1,4 +1,6 @@
-"""Compiling functions of a state, once for each structure and shape of what goes in, and computing with them."""
+"""Compiling functions of a state, once for each structure and shape of what goes in, and computing with
+them.
+"""
 
 import itertools
 import threading
@@ -71,7 +73,9 @@ class Compiler:
         return {key: convert(value) for key, value in outputs.items()}
 
     def computed(self, compiled: Compiled, leaves: Sequence[Leaf], *, call: bool = True) -> Any:
-        """What comes out for these leaves, on its device. Unless it is only to check something, it counts as a call."""
+        """What comes out for these leaves, on its device. Unless it is only to check something, it counts as
+        a call.
+        """
         if _config.jax_enable_x64 is self._x64:
             outputs = compiled.run(self.modules.resident, leaves)
         else:
@@ -98,7 +102,9 @@ class Compiler:
         if (compiled := self._kept.get(inputs.parts)) is not None:
             return compiled
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)
-        return self.compiled(inputs.parts, lambda: Compiled(self.spec, self.modules, inputs.parts, None, places), inputs.leaves)
+        return self.compiled(
+            inputs.parts, lambda: Compiled(self.spec, self.modules, inputs.parts, None, places), inputs.leaves
+        )
 
     def compiled(self, key: Any, make: Callable[[], Compiled], leaves: Sequence[Leaf]) -> Compiled:
         """What is compiled for a structure, or a new one that has been traced."""
@@ -124,18 +130,23 @@ class Compiler:
                 compiled.checked(inputs)
             if not compiled.size_checked and not self.spec.seeds:  # draws of other shapes are other draws
                 count, *both = self.reader.first_rows(inputs)
-                one, two = (_cut_all(self.computed(compiled, leaves, call=False), axes, count) for leaves in both)
+                one, two = (
+                    _cut_all(self.computed(compiled, leaves, call=False), axes, count) for leaves in both
+                )
                 check_padding(self.spec.name, one, two, exactly=False)
                 compiled.size_checked = True
         return {key: self.convert(value) for key, value in found.items()}
 
 
 OTHER_FILLS = (7, -7)
-"""What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore it."""
+"""What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore
+it."""
 
 
 def own(leaves: Sequence[Leaf]) -> list[Leaf]:
-    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them may change them."""
+    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them
+    may change them.
+    """
     return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
 
 

@@ -33,7 +33,9 @@ _BACKEND = f"{_PREFIX}backend_compile_duration"
 
 
 class _CompilesHere(threading.local):
-    """What has been compiled in this thread, and not been counted yet. JAX reports it on the thread that compiles."""
+    """What has been compiled in this thread, and not been counted yet. JAX reports it on the thread that
+    compiles.
+    """
 
     def __init__(self) -> None:
         self.events: list[tuple[str, float, str]] = []

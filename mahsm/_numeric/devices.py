@@ -16,22 +16,32 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
 
 def check_device(edge: str, device: Any, shard: str | None) -> None:
-    """Refuse, without asking JAX, what cannot name a device. Which devices there are is looked up when they are needed.
+    """Refuse, without asking JAX, what cannot name a device. Which devices there are is looked up when they
+    are needed.
 
     Raises:
         EdgeError: for what is neither a name, a device nor a mesh.
     """
     is_mesh = hasattr(device, "axis_names")
     if isinstance(device, str) and not _NAME.fullmatch(device):
-        raise EdgeError(f"{edge}: device={device!r}; expected a platform and perhaps a number, as 'cpu', 'gpu' or 'cuda:1'.")
+        raise EdgeError(
+            f"{edge}: device={device!r}; expected a platform and perhaps a number, as 'cpu', "
+            "'gpu' or 'cuda:1'."
+        )
     if device is not None and not isinstance(device, str) and not is_mesh and not hasattr(device, "platform"):
         raise EdgeError(
-            f"{edge}: device={shown(device)}; expected the name of a platform, a jax.Device or a jax.sharding.Mesh."
+            f"{edge}: device={shown(device)}; expected the name of a platform, a jax.Device or a "
+            "jax.sharding.Mesh."
         )
     if shard is not None and not is_mesh:
-        raise EdgeError(f"{edge}: shard={shard!r} spreads a key over devices; pass them as device=jax.sharding.Mesh(...).")
+        raise EdgeError(
+            f"{edge}: shard={shard!r} spreads a key over devices; pass them as device=jax.sharding.Mesh(...)."
+        )
     if is_mesh and shard is None:
-        raise EdgeError(f"{edge}: device is a mesh of devices; say with shard= which key's first axis is spread over them.")
+        raise EdgeError(
+            f"{edge}: device is a mesh of devices; say with shard= which key's first axis is "
+            "spread over them."
+        )
 
 
 def x64_pinned(wanted: bool) -> AbstractContextManager[Any]:
@@ -60,7 +70,8 @@ class Placement:
         from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
         if isinstance(spec.device, Mesh):
-            mesh = Mesh(spec.device.devices, spec.device.axis_names)  # with automatic axes, whatever make_mesh chose
+            # With automatic axes, whatever make_mesh chose.
+            mesh = Mesh(spec.device.devices, spec.device.axis_names)
             self.devices = int(mesh.shape[mesh.axis_names[0]])
             self._whole = NamedSharding(mesh, PartitionSpec())
             self._spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
@@ -82,7 +93,9 @@ class Placement:
         return devices[0].platform != "cpu"
 
     def of_all(self, keys: Sequence[str], parts: Sequence[Part], leaves: Sequence[Leaf]) -> list[Any] | None:
-        """The places of the leaves of all keys, and of what comes after them; None for where JAX puts them."""
+        """The places of the leaves of all keys, and of what comes after them; None for where JAX puts
+        them.
+        """
         if self.is_default:
             return None
         places: list[Any] = []
@@ -101,7 +114,9 @@ class Placement:
         return [self._whole if np.ndim(leaf) == 0 else self._even(key, leaf) for leaf in leaves]
 
     def of_rows(self, flags: Sequence[bool]) -> list[Any]:
-        """The places of leaves of many states, of which those that differ from state to state are spread over the mesh."""
+        """The places of leaves of many states, of which those that differ from state to state are spread over
+        the mesh.
+        """
         return [self._spread if flag else self._whole for flag in flags]
 
     def kept(self, key: str, leaves: Sequence[Leaf]) -> list[Leaf]:
@@ -117,8 +132,9 @@ class Placement:
     def _even(self, key: str, leaf: Leaf) -> Any:
         if leaf.shape[0] % self.devices:
             raise EdgeError(
-                f"{self._spec.name}: shard={key!r} has an array of shape {leaf.shape}, whose first axis cannot be spread "
-                f"evenly over {self.devices} devices. Pad it, or pass ragged=[{key!r}] if it is a key of the state."
+                f"{self._spec.name}: shard={key!r} has an array of shape {leaf.shape}, whose first axis "
+                f"cannot be spread evenly over {self.devices} devices. Pad it, or pass ragged=[{key!r}] if "
+                "it is a key of the state."
             )
         return self._spread
 
@@ -150,8 +166,8 @@ def _device(name: str, device: Any) -> Any:
     except (RuntimeError, IndexError):
         there = [f"{each.platform}:{each.id}" for each in _all_devices()]
         raise EdgeError(
-            f"{name}: device={device!r} is not there; JAX has {', '.join(there)}. Pass one of these, or leave device out to "
-            "use JAX's default."
+            f"{name}: device={device!r} is not there; JAX has {', '.join(there)}. Pass one of these, or "
+            "leave device out to use JAX's default."
         ) from None
 
 

@@ -38,7 +38,8 @@ class StateReader:
 
     Args:
         spec: What is compiled.
-        multiple: Ragged axes are padded to a multiple of this, so that they can be spread over as many devices.
+        multiple: Ragged axes are padded to a multiple of this, so that they can be spread over as many
+            devices.
     """
 
     def __init__(self, spec: JitSpec, multiple: int = 1) -> None:
@@ -85,7 +86,8 @@ class StateReader:
             for key, where, rule in self._rules:
                 value = state[key]
                 kind = cast("type[Any]", type(value))
-                parts.append(usual.get(kind, rule)(value, leaves, where))  # as `flatten` does, with a call less
+                # As `flatten` does, with a call less.
+                parts.append(usual.get(kind, rule)(value, leaves, where))
         except KeyError:
             for key in self._spec.reads:
                 read(dict(state), key, self._spec.name, "in_keys")
@@ -96,7 +98,9 @@ class StateReader:
     def _with_more(self, inputs: Inputs, state: Mapping[str, Any]) -> Inputs:
         if self._spec.ragged:
             self.pad(inputs)
-        seeds = [self.seed(key, read(dict(state), key, self._spec.name, "seed_key")) for key in self._spec.seeds]
+        seeds = [
+            self.seed(key, read(dict(state), key, self._spec.name, "seed_key")) for key in self._spec.seeds
+        ]
         at = len(inputs.leaves) - bool(self._spec.ragged)
         inputs.leaves[at:at] = seeds
         return inputs
@@ -107,11 +111,15 @@ class StateReader:
         Raises:
             StateError: for what is no whole number from 0 to 2**32 - 1.
         """
-        seed = int(value) if type(value) is int or np.issubdtype(getattr(value, "dtype", float), np.integer) else -1
+        seed = (
+            int(value)
+            if type(value) is int or np.issubdtype(getattr(value, "dtype", float), np.integer)
+            else -1
+        )
         if not 0 <= seed < 1 << 32:
             raise StateError(
-                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, a whole number from 0 to 2**32 - 1, of "
-                "which the key for random numbers is made."
+                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, a whole number from "
+                "0 to 2**32 - 1, of which the key for random numbers is made."
             )
         return np.uint32(seed)
 
@@ -125,7 +133,9 @@ class StateReader:
         lengths = {key: inputs.leaves[place].shape[0] for key, place in places.items()}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{key!r} has {length}" for key, length in lengths.items())
-            raise StateError(f"{self._spec.name}: the ragged keys differ in length: {found}; expected one length for all.")
+            raise StateError(
+                f"{self._spec.name}: the ragged keys differ in length: {found}; expected one length for all."
+            )
         inputs.length = next(iter(lengths.values()))
         inputs.bucket = bucket_of(inputs.length, self._multiple)
         for place in places.values():
@@ -133,12 +143,16 @@ class StateReader:
         inputs.leaves.append(np.arange(inputs.bucket) < inputs.length)
 
     def first_rows(self, inputs: Inputs) -> tuple[int, list[Leaf], list[Leaf]]:
-        """As many of the first rows as fill a bucket of their own, in that bucket and in this one; in the smallest bucket, all
-        rows, in it and in the next one.
+        """As many of the first rows as fill a bucket of their own, in that bucket and in this one; in the
+        smallest bucket, all rows, in it and in the next one.
         """
         count = min(inputs.length, inputs.bucket // 2)
         own = bucket_of(count, self._multiple)
-        sizes = (own, inputs.bucket) if own != inputs.bucket else (inputs.bucket, bucket_of(2 * inputs.bucket, self._multiple))
+        sizes = (
+            (own, inputs.bucket)
+            if own != inputs.bucket
+            else (inputs.bucket, bucket_of(2 * inputs.bucket, self._multiple))
+        )
         rows = Inputs(inputs.parts, inputs.leaves, count, inputs.bucket)
         return count, self.with_bucket(rows, sizes[0]), self.with_bucket(rows, sizes[1])
 
@@ -179,8 +193,8 @@ class StateReader:
         part = self._values.flatten(value, found, where)
         if part is not LEAF or np.ndim(found[0]) == 0:
             raise StateError(
-                f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since its first axis is "
-                "to be padded."
+                f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since "
+                "its first axis is to be padded."
             )
         leaves.append(np.asarray(found[0]))
         return part

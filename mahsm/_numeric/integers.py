@@ -1,13 +1,14 @@
 """Integers that are computed in 64 bits, in functions that are traced in 32.
 
-JAX computes integers in 32 bits, and what overflows is wrong without a word: `[2**30] * 4` sums to 0. In 64-bit mode it would
-compute floats in 64 bits too, slowly. So the function is traced as ever, and its integer arithmetic is then done in 64 bits:
-each signed value that an addition, a product, a sum, a rounded float or the like gives is an int64 from there on, as are the
-results of sums and products of all of an unsigned array; unsigned arithmetic wraps, as hashes need it. What only looks at
-integers, as an index or a comparison, takes them as they are. What is not listed here gets them cut to 32 bits again.
+JAX computes integers in 32 bits, and what overflows is wrong without a word: `[2**30] * 4` sums to 0. In
+64-bit mode it would compute floats in 64 bits too, slowly. So the function is traced as ever, and its integer
+arithmetic is then done in 64 bits: each signed value that an addition, a product, a sum, a rounded float or
+the like gives is an int64 from there on, as are the results of sums and products of all of an unsigned array;
+unsigned arithmetic wraps, as hashes need it. What only looks at integers, as an index or a comparison, takes
+them as they are. What is not listed here gets them cut to 32 bits again.
 
-That costs nothing for a small function, and up to three times the time where millions of integers are all the work. To compute
-in both widths and to compare, so as to raise an error, costs more everywhere.
+That costs nothing for a small function, and up to three times the time where millions of integers are all the
+work. To compute in both widths and to compare, so as to raise an error, costs more everywhere.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ _SIGNED, _UNSIGNED = np.dtype("int32"), np.dtype("uint32")
 _WIDE = {_SIGNED: np.dtype("int64"), _UNSIGNED: np.dtype("uint64")}
 _NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
 
-_SUMS = frozenset(("reduce_sum", "reduce_prod", "cumsum", "cumprod", "dot_general", "conv_general_dilated", "scatter-add"))
+_SUMS = frozenset(
+    ("reduce_sum", "reduce_prod", "cumsum", "cumprod", "dot_general", "conv_general_dilated", "scatter-add")
+)
 """What may overflow, and is not meant to, whether its integers have a sign or not."""
 _ARITHMETIC = _SUMS | {
     "add",
@@ -58,8 +61,31 @@ _FOLLOWING = frozenset(
             "select_n",
             "clamp",
         ),
-        *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "concatenate", "slice", "rev", "pad", "tile"),
-        *("reduce_max", "reduce_min", "cummax", "cummin", "argmax", "argmin", "sort", "top_k", "gather", "scatter", "split"),
+        *(
+            "broadcast_in_dim",
+            "reshape",
+            "transpose",
+            "squeeze",
+            "expand_dims",
+            "concatenate",
+            "slice",
+            "rev",
+            "pad",
+            "tile",
+        ),
+        *(
+            "reduce_max",
+            "reduce_min",
+            "cummax",
+            "cummin",
+            "argmax",
+            "argmin",
+            "sort",
+            "top_k",
+            "gather",
+            "scatter",
+            "split",
+        ),
         *(
             "dynamic_slice",
             "dynamic_update_slice",
@@ -128,9 +154,15 @@ def _outputs(eqn: Any, values: list[Any]) -> Any:
 def _bound_wide(eqn: Any, values: list[Any]) -> Any:
     name, params = eqn.primitive.name, dict(eqn.params)
     with jax.enable_x64(True):
-        wide = [_narrowed(value) if name == "select_n" and not at else _widened(value) for at, value in enumerate(values)]
+        wide = [
+            _narrowed(value) if name == "select_n" and not at else _widened(value)
+            for at, value in enumerate(values)
+        ]
         if name.startswith("scatter"):
-            options = {key: params[key] for key in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")}
+            options = {
+                key: params[key]
+                for key in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+            }
             return getattr(jax.lax, name.replace("-", "_"))(*wide, **options)
         if name in ("argmax", "argmin"):  # which JAX lowers in 32 bits
             return eqn.primitive.bind(_extreme(eqn, wide[0]), **params)
@@ -180,7 +212,9 @@ def _scan(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
 
 
 def _scanned(params: Mapping[str, Any], values: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    """The values that stay the same in each round of a scan, those that it begins with, and those that it goes along."""
+    """The values that stay the same in each round of a scan, those that it begins with, and those that it
+    goes along.
+    """
     if "ft_in" in params:  # from JAX 0.11 on
         fixed, begins, slices = params["ft_in"].update(values).unpack()
         return list(fixed), list(begins), list(slices)
@@ -205,16 +239,28 @@ def _cond(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
     def branch(closed: Any, *given: Any) -> list[Any]:
         return _all_signed(_evaluated(*_opened(closed), given))
 
-    return jax.lax.switch(_narrowed(values[0]), [partial(branch, each) for each in params["branches"]], *values[1:])
+    return jax.lax.switch(
+        _narrowed(values[0]), [partial(branch, each) for each in params["branches"]], *values[1:]
+    )
 
 
-_LOOPS: dict[str, Callable[[Mapping[str, Any], list[Any]], list[Any]]] = {"scan": _scan, "while": _while, "cond": _cond}
+_LOOPS: dict[str, Callable[[Mapping[str, Any], list[Any]], list[Any]]] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+}
 
 
 def _all_signed(values: Sequence[Any]) -> list[Any]:
-    """The values with all int32 widened, and all uint64 narrowed, so that they are the same in each round and branch."""
+    """The values with all int32 widened, and all uint64 narrowed, so that they are the same in each round and
+    branch.
+    """
     return [
-        _widened(value) if _dtype(value) == _SIGNED else value if _dtype(value) == _WIDE[_SIGNED] else _narrowed(value)
+        _widened(value)
+        if _dtype(value) == _SIGNED
+        else value
+        if _dtype(value) == _WIDE[_SIGNED]
+        else _narrowed(value)
         for value in values
     ]
 

@@ -1,4 +1,6 @@
-"""Functions that hold arrays: the arrays stay where they are computed with, and can be swapped without compiling again."""
+"""Functions that hold arrays: the arrays stay where they are computed with, and can be swapped without
+compiling again.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,14 +52,19 @@ class Modules:
         part, leaves, _ = self._taken(module, name)
         if part != self.parts[step]:
             raise EdgeError(
-                f"{name}: replace got {shown(module)}, which differs from {shown(self._spec.steps[step].fn)} in more than its "
-                "arrays; expected the same class with the same static fields. Make another jit_edge of it."
+                f"{name}: replace got {shown(module)}, which differs from {shown(self._spec.steps[step].fn)} "
+                "in more than its arrays; expected the same class with the same static fields. Make another "
+                "jit_edge of it."
             )
         for old, new in zip(self._leaves[step], leaves, strict=True):
             if _kind(old) != _kind(new):
-                raise EdgeError(f"{name}: replace got an array of {_kind(new)}; expected {_kind(old)}. Make another jit_edge.")
+                raise EdgeError(
+                    f"{name}: replace got an array of {_kind(new)}; expected {_kind(old)}. Make "
+                    "another jit_edge."
+                )
         self._leaves[step] = leaves
-        self.resident = [leaf for each in self._leaves for leaf in each]  # at once, for calls in other threads
+        # At once, for calls in other threads.
+        self.resident = [leaf for each in self._leaves for leaf in each]
 
     def _taken(self, fn: Any, name: str) -> tuple[Part, list[Leaf], list[Any]]:
         entries, _ = jax.tree_util.tree_flatten_with_path(fn)
@@ -70,12 +77,18 @@ class Modules:
         return (
             part,
             resident,
-            [place for key, leaf in zip(keys, leaves, strict=True) for place in self._placement.of(key, [leaf])],
+            [
+                place
+                for key, leaf in zip(keys, leaves, strict=True)
+                for place in self._placement.of(key, [leaf])
+            ],
         )
 
 
 def _is_leaf(value: Any) -> bool:
-    return hasattr(value, "dtype") or (isinstance(value, int | float | complex) and not isinstance(value, bool))
+    return hasattr(value, "dtype") or (
+        isinstance(value, int | float | complex) and not isinstance(value, bool)
+    )
 
 
 def _kind(leaf: Leaf) -> Sequence[Any]:

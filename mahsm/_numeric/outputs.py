@@ -16,8 +16,8 @@ def converter(name: str, output: Output) -> Callable[[Any], Any]:
 
     Args:
         name: Whose output it is.
-        output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and numbers; "jax": as
-            it is, computed or not.
+        output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and
+            numbers; "jax": as it is, computed or not.
     """
     if output == "jax":
         return _as_it_is
@@ -32,7 +32,9 @@ def _as_it_is(value: Any) -> Any:
 
 
 def begin_fetching(outputs: Any) -> None:
-    """Let all outputs be copied from their device at the same time. `jax.device_get` does so too, and copies once more."""
+    """Let all outputs be copied from their device at the same time. `jax.device_get` does so too, and copies
+    once more.
+    """
     from mahsm._numeric.untyped_jax import jax
 
     for leaf in jax.tree.leaves(outputs):
@@ -77,6 +79,7 @@ def _walk(leaf: Callable[[Any, str], Any], name: str, value: Any) -> Any:
     if value is None or isinstance(value, int | float | complex):  # numbers, where JAX is not installed
         return value
     raise JitError(
-        f"{name}: the function returned {shown(value)}, of type {type(value).__name__}, which a checkpointer cannot store; "
-        "expected arrays, or a dict, list or tuple of them. Return its arrays in a dict, or pass output='jax'."
+        f"{name}: the function returned {shown(value)}, of type {type(value).__name__}, which a checkpointer "
+        "cannot store; expected arrays, or a dict, list or tuple of them. Return its arrays in a dict, or "
+        "pass output='jax'."
     )

@@ -41,7 +41,9 @@ class Program(Compiler):
         return found
 
     def is_short(self, state: Mapping[str, Any]) -> bool:
-        """Whether it is known to be done in less time than a thread takes to begin. To see that, nothing large is read."""
+        """Whether it is known to be done in less time than a thread takes to begin. To see that, nothing
+        large is read.
+        """
         if not all(is_small(state.get(key)) for key in self.spec.reads):
             return False
         try:
@@ -49,7 +51,10 @@ class Program(Compiler):
         except Exception:  # noqa: BLE001  the call will raise it
             return False
         compiled = self.known(inputs)
-        return compiled is not None and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), float("inf")) < _SHORT
+        return (
+            compiled is not None
+            and compiled.seconds.get(tuple(map(shape_of, inputs.leaves)), float("inf")) < _SHORT
+        )
 
     def batch(
         self, state: State, overlays: Sequence[Overlay], size: int | None = None, output: str | None = None

@@ -16,7 +16,9 @@ def bucket_of(length: int, multiple: int = 1) -> int:
 
 
 def rows_of(count: int, multiple: int = 1) -> int:
-    """How many rows so many items are computed in: 1, 1.25, 1.5 or 1.75 times a power of two, rounded up to a multiple."""
+    """How many rows so many items are computed in: 1, 1.25, 1.5 or 1.75 times a power of two, rounded up to a
+    multiple.
+    """
     step = max(1, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-(-(-count // step) * step) // multiple) * multiple
 
@@ -38,14 +40,18 @@ def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
 
     def axes(one: Any, two: Any) -> tuple[int, ...]:
         if len(one.shape) != len(two.shape):
-            raise JitError(f"{name}: an output has {len(one.shape)} axes or {len(two.shape)}, depending on the padding.")
-        found = tuple(axis for axis, (size, other) in enumerate(zip(one.shape, two.shape, strict=True)) if size != other)
+            raise JitError(
+                f"{name}: an output has {len(one.shape)} axes or {len(two.shape)}, depending on the padding."
+            )
+        found = tuple(
+            axis for axis, (size, other) in enumerate(zip(one.shape, two.shape, strict=True)) if size != other
+        )
         for axis in found:
             if (one.shape[axis], two.shape[axis]) != (bucket, 2 * bucket):
                 raise JitError(
-                    f"{name}: axis {axis} of an output of shape {one.shape} depends on the padding, but is not "
-                    "the padded axis, so nobody knows what of it to cut. Return arrays whose varying axes have the length of "
-                    "the ragged keys."
+                    f"{name}: axis {axis} of an output of shape {one.shape} depends on the padding, but is "
+                    "not the padded axis, so nobody knows what of it to cut. Return arrays whose varying "
+                    "axes have the length of the ragged keys."
                 )
         return found
 
@@ -67,8 +73,9 @@ def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> Non
         name: Who says so.
         outputs: The results, without padding.
         others: The same, from another padding.
-        exactly: Whether all of them must be equal; else floats must be so up to rounding, since sums of other lengths are
-            added up in another order, and the rest may differ, since such a difference can turn a ranking around.
+        exactly: Whether all of them must be equal; else floats must be so up to rounding, since sums of other
+            lengths are added up in another order, and the rest may differ, since such a difference can turn a
+            ranking around.
 
     Raises:
         JitError: if they differ.
@@ -83,7 +90,7 @@ def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> Non
 
     if not all(jax.tree.leaves(jax.tree.map(same, outputs, others))):
         raise JitError(
-            f"{name}: the result changes with the padding of the ragged keys. Use mask in every sum, mean, softmax and ranking "
-            "over their first axis, as jnp.where(mask, x, 0.0), and mask.sum() for its length. In a fused edge, whatever reads "
-            "what an edge with ragged= wrote needs ragged= too."
+            f"{name}: the result changes with the padding of the ragged keys. Use mask in every sum, mean, "
+            "softmax and ranking over their first axis, as jnp.where(mask, x, 0.0), and mask.sum() for its "
+            "length. In a fused edge, whatever reads what an edge with ragged= wrote needs ragged= too."
         )

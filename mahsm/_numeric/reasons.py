@@ -13,35 +13,53 @@ from mahsm._numeric.values import LEAF, Part
 from mahsm.errors import JitError
 
 _FIXES = {
-    "TracerArrayConversionError": "It hands a traced value to NumPy or another library: use jax.numpy (jnp) instead of np.",
-    "TracerBoolConversionError": "It branches on a traced value: use jnp.where or jax.lax.cond instead of if, and jnp.max "
-    "instead of max.",
-    "TracerIntegerConversionError": "It uses a traced value as an index or a size of Python's: use jnp.take, or an array "
-    "instead of the list.",
-    "NonConcreteBooleanIndexError": "It keeps the entries for which something holds, so that the size of the result depends on "
-    "values: use jnp.where with a default, or multiply by the mask.",
-    "ConcretizationTypeError": "It needs the number itself, as float(), int(), .item() and math do: use jax.numpy (jnp).",
-    "UnexpectedTracerError": "It keeps a traced value in a global or an object: return all that is needed later.",
+    "TracerArrayConversionError": (
+        "It hands a traced value to NumPy or another library: use jax.numpy (jnp) instead of np."
+    ),
+    "TracerBoolConversionError": (
+        "It branches on a traced value: use jnp.where or jax.lax.cond instead of if, and jnp.max instead of "
+        "max."
+    ),
+    "TracerIntegerConversionError": (
+        "It uses a traced value as an index or a size of Python's: use jnp.take, or an array instead of the "
+        "list."
+    ),
+    "NonConcreteBooleanIndexError": (
+        "It keeps the entries for which something holds, so that the size of the result depends on values: "
+        "use jnp.where with a default, or multiply by the mask."
+    ),
+    "ConcretizationTypeError": "It needs the number itself, as float(), int(), .item() and math do: use "
+    "jax.numpy (jnp).",
+    "UnexpectedTracerError": "It keeps a traced value in a global or an object: return all that is needed "
+    "later.",
 }
 
-_NO_ARRAY = "It returns something that is no array: return arrays only, and make texts of them in the node after."
+_NO_ARRAY = (
+    "It returns something that is no array: return arrays only, and make texts of them in the node after."
+)
 
 
 @contextmanager
 def tracing(name: str) -> Generator[None, None, None]:
-    """A block that traces a function: calls of models are refused in it, since they would be made once for all calls."""
+    """A block that traces a function: calls of models are refused in it, since they would be made once for
+    all calls.
+    """
     with (
         observed(),
         calls_refused(
-            f"{name}: its function calls a model while it is compiled. The call would be made once, and its answer used for "
-            "all calls. Call the model in a node before, and read its answer from the state."
+            f"{name}: its function calls a model while it is compiled. The call would be made once, and its "
+            "answer used for all calls. Call the model in a node before, and read its answer from the state."
         ),
     ):
         yield
 
 
 def explained(
-    error: Exception, spec: JitSpec, parts: Sequence[Part], leaves: Sequence[Any], shapes: Callable[[Sequence[Part]], Any]
+    error: Exception,
+    spec: JitSpec,
+    parts: Sequence[Part],
+    leaves: Sequence[Any],
+    shapes: Callable[[Sequence[Part]], Any],
 ) -> Exception:
     """The error, or one that says what to change, if JAX could not trace the function.
 
@@ -61,12 +79,20 @@ def explained(
         return error
     kind = next((known for known in _FIXES if isinstance(error, getattr(jax.errors, known))), "")
     fix = _FIXES.get(kind, _NO_ARRAY if returned else _FIXES["ConcretizationTypeError"])
-    working = [key for key, part in _numbers(spec, parts, leaves).items() if _works(spec, parts, key, part, shapes)]
+    working = [
+        key for key, part in _numbers(spec, parts, leaves).items() if _works(spec, parts, key, part, shapes)
+    ]
     if working:
-        fix = f"Make {working[0]!r} static: static_keys=[{working[0]!r}]. A compilation is then made for each of its values."
+        fix = (
+            f"Make {working[0]!r} static: static_keys=[{working[0]!r}]. A compilation is then made for each "
+            "of its values."
+        )
     seen = ", ".join(f"{key} {part!r}" for key, part in zip(spec.reads, parts, strict=True))
     first = str(error).split("\n")[0]
-    return JitError(f"{spec.name}: the function cannot be compiled ({type(error).__name__}: {first}). {fix} Its keys: {seen}.")
+    return JitError(
+        f"{spec.name}: the function cannot be compiled ({type(error).__name__}: {first}). {fix} "
+        f"Its keys: {seen}."
+    )
 
 
 def _numbers(spec: JitSpec, parts: Sequence[Part], leaves: Sequence[Any]) -> Mapping[str, Any]:
@@ -80,7 +106,9 @@ def _numbers(spec: JitSpec, parts: Sequence[Part], leaves: Sequence[Any]) -> Map
     return found
 
 
-def _works(spec: JitSpec, parts: Sequence[Part], key: str, value: Any, shapes: Callable[[Sequence[Part]], Any]) -> bool:
+def _works(
+    spec: JitSpec, parts: Sequence[Part], key: str, value: Any, shapes: Callable[[Sequence[Part]], Any]
+) -> bool:
     from mahsm._numeric.values import Static
 
     at = spec.reads.index(key)
@@ -106,9 +134,10 @@ def check_purity(name: str, trace: Callable[[], Any], first: Any) -> None:
     if str(again.jaxpr) == str(first.jaxpr) and all(map(_equal, again.consts, first.consts)):
         return
     raise JitError(
-        f"{name}: the function computes something else each time that it is traced, as with random, np.random, a counter "
-        "or the time; compiled, it would use one of these values for all calls. Pass seed_key= and draw with jax.random from "
-        "the key= that it then gets, or read the value from the state."
+        f"{name}: the function computes something else each time that it is traced, as with random, "
+        "np.random, a counter or the time; compiled, it would use one of these values for all calls. Pass "
+        "seed_key= and draw with jax.random from the key= that it then gets, or read the value from the "
+        "state."
     )
 
 

@@ -26,7 +26,8 @@ class Step:
         ragged: Those of its arguments whose first axis varies.
         takes_mask: Whether it takes `mask`, which says what is no padding.
         seed_key: State key of the seed that its `key` is made of.
-        named_key: Whether its `key` is also made of its name, so that steps with one seed draw different numbers.
+        named_key: Whether its `key` is also made of its name, so that steps with one seed draw different
+            numbers.
     """
 
     name: str
@@ -44,7 +45,9 @@ class Step:
         """The state keys of its arguments."""
         return tuple(self.arguments.values() if isinstance(self.arguments, Mapping) else self.arguments)
 
-    def run(self, fn: Callable[..., Any], values: Mapping[str, Any], special: Mapping[str, Any]) -> dict[str, Any]:
+    def run(
+        self, fn: Callable[..., Any], values: Mapping[str, Any], special: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Call a function in the place of this one's; what it writes."""
         if isinstance(self.arguments, Mapping):
             given = fn(**{parameter: values[key] for parameter, key in self.arguments.items()}, **special)
@@ -58,8 +61,9 @@ class Step:
         if kind in (tuple, list) and len(given) == len(self.out_keys):
             return dict(zip(self.out_keys, given, strict=True))
         raise TypeError(
-            f"{self.name}: the function returned {_kind(given)}; expected {len(self.out_keys)} values, for the keys "
-            f"{', '.join(map(repr, self.out_keys))}: a tuple in this order, or a dict with these keys."
+            f"{self.name}: the function returned {_kind(given)}; expected {len(self.out_keys)} values, for "
+            f"the keys {', '.join(map(repr, self.out_keys))}: a tuple in this order, or a dict with these "
+            "keys."
         )
 
 
@@ -72,7 +76,8 @@ class JitSpec:
         steps: What runs, in this order.
         keep: The state keys that come out.
         static_keys: State keys whose values a compilation is made for.
-        device: Where it runs: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for JAX's default.
+        device: Where it runs: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for
+            JAX's default.
         shard: State key, or field of a module, whose first axis is spread over the mesh; or "batch".
         x64: Whether numbers keep 64 bits.
         output: What arrays become.
@@ -95,7 +100,9 @@ class JitSpec:
     @cached
     def reads(self) -> tuple[str, ...]:
         """The state keys of arguments, without those that a step before writes."""
-        return tuple(dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written))
+        return tuple(
+            dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written)
+        )
 
     @property
     def shards_batch(self) -> bool:
@@ -121,7 +128,9 @@ class JitSpec:
             written |= frozenset(step.out_keys)
         return found
 
-    def run(self, fns: Sequence[Callable[..., Any]], values: Mapping[str, Any], mask: Any, keys: Mapping[str, Any]) -> Any:
+    def run(
+        self, fns: Sequence[Callable[..., Any]], values: Mapping[str, Any], mask: Any, keys: Mapping[str, Any]
+    ) -> Any:
         """Run the steps, with these functions in place of theirs.
 
         Args:

@@ -28,7 +28,12 @@ class Storms:
         self._seen: deque[dict[str, tuple[Part, Any]]] = deque(maxlen=_MOST + 1)
 
     def note(
-        self, compiles: int, calls: int, parts: Sequence[Part], batched: Sequence[bool] | None, leaves: Sequence[Leaf]
+        self,
+        compiles: int,
+        calls: int,
+        parts: Sequence[Part],
+        batched: Sequence[bool] | None,
+        leaves: Sequence[Leaf],
     ) -> None:
         """A call has compiled; warn if too many do.
 
@@ -36,8 +41,8 @@ class Storms:
             compiles: How often it has compiled.
             calls: How many calls there were so far.
             parts: The part of each key.
-            batched: For many states at once: which leaves differ from state to state. How many states there are is no storm,
-                since they are padded.
+            batched: For many states at once: which leaves differ from state to state. How many states there
+                are is no storm, since they are padded.
             leaves: The leaves of all keys, and what comes after them.
         """
         if self._warned:
@@ -53,9 +58,13 @@ class Storms:
             self._warned = True
             why = self._changing()
             self._seen.clear()
-        warnings.warn(f"{self._spec.name}: compiled {self._compiles} times in {calls} calls. {why}", stacklevel=3)
+        warnings.warn(
+            f"{self._spec.name}: compiled {self._compiles} times in {calls} calls. {why}", stacklevel=3
+        )
 
-    def _of_keys(self, parts: Sequence[Part], batched: Sequence[bool], leaves: Sequence[Leaf]) -> dict[str, tuple[Part, Any]]:
+    def _of_keys(
+        self, parts: Sequence[Part], batched: Sequence[bool], leaves: Sequence[Leaf]
+    ) -> dict[str, tuple[Part, Any]]:
         found: dict[str, tuple[Part, Any]] = {}
         at = 0
         for key, part in zip(self._spec.reads, parts, strict=True):
@@ -63,25 +72,32 @@ class Storms:
             rows = batched[at : at + part.leaves]
             found[key] = (
                 part,
-                tuple((shape[0][1:], shape[1]) if row else shape for shape, row in zip(shapes, rows, strict=True)),
+                tuple(
+                    (shape[0][1:], shape[1]) if row else shape
+                    for shape, row in zip(shapes, rows, strict=True)
+                ),
             )
             at += part.leaves
         return found
 
     def _changing(self) -> str:
         """Which key's static values, or shapes, change most."""
-        counts = {(key, kind): len({one[key][kind] for one in self._seen}) for kind in (0, 1) for key in self._spec.reads}
+        counts = {
+            (key, kind): len({one[key][kind] for one in self._seen})
+            for kind in (0, 1)
+            for key in self._spec.reads
+        }
         (key, kind), count = max(counts.items(), key=lambda entry: entry[1])
         values: list[Any] = [one[key][kind] for one in self._seen]
         seen = f"keeps changing: {count} in the last {len(values)} compilations, such as"
         if kind:
             return (
-                f"The shape of state[{key!r}] {seen} {_named(values[-1])}. Pass arrays of one shape and dtype, or "
-                f"ragged=[{key!r}], which pads the first axis to few lengths."
+                f"The shape of state[{key!r}] {seen} {_named(values[-1])}. Pass arrays of one shape and "
+                f"dtype, or ragged=[{key!r}], which pads the first axis to few lengths."
             )
         return (
-            f"What is static of state[{key!r}] {seen} {values[-1]!r}. Pass numbers or arrays, which are dynamic"
-            f"{f', and leave {key!r} out of static_keys' if key in self._spec.static_keys else ''}."
+            f"What is static of state[{key!r}] {seen} {values[-1]!r}. Pass numbers or arrays, which are "
+            f"dynamic{f', and leave {key!r} out of static_keys' if key in self._spec.static_keys else ''}."
         )
 
 
@@ -92,4 +108,6 @@ def shape_of(leaf: Leaf) -> Any:
 
 
 def _named(shapes: Sequence[Any]) -> str:
-    return ", ".join(shape.__name__ if isinstance(shape, type) else f"{shape[1]}{list(shape[0])}" for shape in shapes)
+    return ", ".join(
+        shape.__name__ if isinstance(shape, type) else f"{shape[1]}{list(shape[0])}" for shape in shapes
+    )

@@ -1,4 +1,6 @@
-"""JAX, as something of unknown type: the types of its functions are partly unknown, and every call would need a cast."""
+"""JAX, as something of unknown type: the types of its functions are partly unknown, and every call would need
+a cast.
+"""
 
 from typing import Any
 

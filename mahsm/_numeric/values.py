@@ -1,8 +1,9 @@
 """What of a value is computed with, and what decides how it is compiled.
 
-Arrays, floats and ints are dynamic: they enter a compiled function as its arguments, the *leaves*. Booleans, texts, None and
-enums are static: a compiled function is made for each of their values. The rest is taken apart, as far as it can be. What
-stays of a value without its leaves is its *part*; values with equal parts, and leaves of equal shapes, share one compilation.
+Arrays, floats and ints are dynamic: they enter a compiled function as its arguments, the *leaves*. Booleans,
+texts, None and enums are static: a compiled function is made for each of their values. The rest is taken
+apart, as far as it can be. What stays of a value without its leaves is its *part*; values with equal parts,
+and leaves of equal shapes, share one compilation.
 """
 
 import dataclasses
@@ -81,7 +82,9 @@ class _Dict(Part):
 
     def __init__(self, parts: Mapping[Any, Part]) -> None:
         plain = set(map(type, parts)) <= {str}
-        super().__init__((*(parts if plain else map(tagged, parts)), _tag_of(list(parts.values()))), _count(parts.values()))
+        super().__init__(
+            (*(parts if plain else map(tagged, parts)), _tag_of(list(parts.values()))), _count(parts.values())
+        )
         self._parts = parts
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
@@ -131,8 +134,8 @@ def _count(parts: Iterable[Part]) -> int:
 
 
 def tagged(value: Any) -> Hashable:
-    """A value with its types, so that 1, True and 1.0 differ, and so do 0.0 and -0.0, and dicts of other order; NaN equals
-    itself.
+    """A value with its types, so that 1, True and 1.0 differ, and so do 0.0 and -0.0, and dicts of other
+    order; NaN equals itself.
 
     Raises:
         TypeError: for what cannot be hashed.
@@ -152,7 +155,9 @@ def tagged(value: Any) -> Hashable:
     if isinstance(value, np.ndarray | np.generic):
         return kind, array.dtype.str, array.shape, array.tobytes()
     if dataclasses.is_dataclass(value) and kind.__hash__ not in (None, object.__hash__):
-        return kind, *(tagged(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
+        return kind, *(
+            tagged(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare
+        )
     hash(value)
     if isinstance(value, BaseModel):
         return kind, *map(tagged, vars(value).items())
@@ -173,7 +178,8 @@ class Values:
     """Takes values apart.
 
     Args:
-        x64: Whether numbers keep 64 bits. If not, floats are rounded to 32, and ints that do not fit are refused.
+        x64: Whether numbers keep 64 bits. If not, floats are rounded to 32, and ints that do not fit are
+            refused.
 
     Attributes:
         rules: How values of the usual types are taken apart.
@@ -221,8 +227,8 @@ class Values:
             return Static(value)
         except TypeError as error:
             raise StateError(
-                f"{where} is {shown(value)}, which cannot be hashed ({error}); expected a static value that can be compared. "
-                "Make it a tuple, a text, or a frozen dataclass."
+                f"{where} is {shown(value)}, which cannot be hashed ({error}); expected a static value that "
+                "can be compared. Make it a tuple, a text, or a frozen dataclass."
             ) from None
 
     def array(self, value: Any, where: str) -> Any:
@@ -247,8 +253,8 @@ class Values:
     def _cast_of(self, dtype: np.dtype[Any], value: Any, where: str) -> Callable[[Any, str], Any] | None:
         if dtype.kind not in "biufc" and dtype.type.__module__ != "ml_dtypes":
             raise StateError(
-                f"{where} is an array of dtype {dtype}, {shown(value)}; expected numbers or booleans. Compute numbers of it in "
-                "the node before."
+                f"{where} is an array of dtype {dtype}, {shown(value)}; expected numbers or booleans. "
+                "Compute numbers of it in the node before."
             )
         if not dtype.isnative:
             return lambda array, where: self.array(array.astype(dtype.newbyteorder("=")), where)
@@ -263,13 +269,17 @@ class Values:
 
     def _float(self, value: float, leaves: list[Leaf], where: str) -> Part:
         if not self._x64 and abs(value) > _MOST_FLOAT32 and abs(value) != float("inf"):
-            raise StateError(f"{where} is {value!r}, which does not fit float32. Pass x64=True to compute in 64 bits.")
+            raise StateError(
+                f"{where} is {value!r}, which does not fit float32. Pass x64=True to compute in 64 bits."
+            )
         leaves.append(value)
         return LEAF
 
     def _int(self, value: int, leaves: list[Leaf], where: str) -> Part:
         if not self._ints.min <= value <= self._ints.max:
-            raise StateError(f"{where} is {value!r}, which does not fit {self._ints.dtype}. {self._wider('a float')}")
+            raise StateError(
+                f"{where} is {value!r}, which does not fit {self._ints.dtype}. {self._wider('a float')}"
+            )
         leaves.append(value)
         return LEAF
 
@@ -309,7 +319,9 @@ class Values:
     def _dict(self, value: dict[Any, Any], leaves: list[Leaf], where: str) -> Part:
         return _Dict(dict(zip(value, self._entries(value.values(), value, leaves, where), strict=True)))
 
-    def _entries(self, values: Iterable[Any], keys: Iterable[Any], leaves: list[Leaf], where: str) -> list[Part]:
+    def _entries(
+        self, values: Iterable[Any], keys: Iterable[Any], leaves: list[Leaf], where: str
+    ) -> list[Part]:
         """The parts of the entries of a container, whose names are made only if one of them is wrong."""
         get, other = self.rules.get, self._other
         try:
@@ -329,9 +341,9 @@ class Values:
             if len(entries) != 1 or entries[0][1] is not value:
                 return self._tree(entries, treedef, leaves, where)
         raise StateError(
-            f"{where} is {shown(value)}, of type {type(value).__name__}, which is no number, array, text or container of "
-            "these. Compute numbers of it in the node before, or name the key in static_keys if a compilation is to be made "
-            "for each value of it."
+            f"{where} is {shown(value)}, of type {type(value).__name__}, which is no number, array, text or "
+            "container of these. Compute numbers of it in the node before, or name the key in static_keys if "
+            "a compilation is to be made for each value of it."
         )
 
     def _tree(self, entries: Sequence[Any], treedef: Any, leaves: list[Leaf], where: str) -> Part:
@@ -340,11 +352,17 @@ class Values:
         for path, entry in entries:
             name = f"{where}{jax.tree_util.keystr(path)}"
             found = self._leaf(entry, leaves, name)
-            parts.append(self.static(entry, name) if found is None and callable(entry) else found or _opaque(entry, name))
+            parts.append(
+                self.static(entry, name)
+                if found is None and callable(entry)
+                else found or _opaque(entry, name)
+            )
         try:
             return _Tree(treedef, parts)
         except TypeError as error:
-            raise StateError(f"{where} is {shown(treedef)}, with a static field that cannot be hashed: {error}.") from None
+            raise StateError(
+                f"{where} is {shown(treedef)}, with a static field that cannot be hashed: {error}."
+            ) from None
 
     def _leaf(self, value: Any, leaves: list[Leaf], where: str) -> Part | None:
         """The part of a number, an array or a static value; None for what may have to be taken apart."""
@@ -401,7 +419,9 @@ def _static(value: Any, leaves: list[Leaf], where: str) -> Part:
 
 
 def _opaque(value: Any, where: str) -> Part:
-    raise StateError(f"{where} is {shown(value)}, of type {type(value).__name__}; expected a number, an array or a text.")
+    raise StateError(
+        f"{where} is {shown(value)}, of type {type(value).__name__}; expected a number, an array or a text."
+    )
 
 
 def _narrow_ints(dtype: np.dtype[Any]) -> Callable[[Any, str], Any]:
@@ -411,7 +431,8 @@ def _narrow_ints(dtype: np.dtype[Any]) -> Callable[[Any, str], Any]:
         if array.size and not (array.min() >= bounds.min and array.max() <= bounds.max):
             wrong = array[(array < bounds.min) | (array > bounds.max)].flat[0] if array.ndim else array[()]
             raise StateError(
-                f"{where} holds {wrong}, which does not fit {dtype}. Pass x64=True to compute in 64 bits, or pass floats."
+                f"{where} holds {wrong}, which does not fit {dtype}. Pass x64=True to compute in 64 bits, or "
+                "pass floats."
             )
         return array.astype(dtype)
 

@@ -1,7 +1,9 @@
-"""Calls that are left behind: nobody waits for them any more, and they run on, since a thread cannot be stopped.
+"""Calls that are left behind: nobody waits for them any more, and they run on, since a thread cannot be
+stopped.
 
-Nothing further is done for such a call. Whatever it waits for in line is called off, and a model that it wants to call is
-refused, in edges and threads inside of it too: both look at the context variable that says in which call they are.
+Nothing further is done for such a call. Whatever it waits for in line is called off, and a model that it
+wants to call is refused, in edges and threads inside of it too: both look at the context variable that says
+in which call they are.
 """
 
 import threading
@@ -53,8 +55,9 @@ class LeftBehind:
         """
         if self._count > self._room:
             raise TooManyHanging(
-                f"{name}: {self._count} blocking calls were given up and hang, each in a thread; at most {self.most} may. "
-                "Give the client a timeout of its own, shorter than the edge's, or use an async target, which can be cancelled."
+                f"{name}: {self._count} blocking calls were given up and hang, each in a thread; at most "
+                f"{self.most} may. Give the client a timeout of its own, shorter than the edge's, or use an "
+                "async target, which can be cancelled."
             )
 
 

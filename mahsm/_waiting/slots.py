@@ -38,9 +38,10 @@ class _Waiter:
 class Slots:
     """At most `limit` slots are held at once; who waits with the lowest `order` is next.
 
-    `order` is the path of an item through nested edges, such as `(3, 0)` for the first item inside the fourth. Lower paths
-    first means that what was begun is finished before something new is begun. One caller can take several slots at once:
-    when many are given back together, they all go to the first in line and not one to each.
+    `order` is the path of an item through nested edges, such as `(3, 0)` for the first item inside the
+    fourth. Lower paths first means that what was begun is finished before something new is begun. One caller
+    can take several slots at once: when many are given back together, they all go to the first in line and
+    not one to each.
 
     Args:
         limit: How many slots there are, >= 1.
@@ -120,7 +121,9 @@ class Slots:
             turn.wake()
 
     def resize(self, limit: int) -> None:
-        """Have another number of slots; who holds one that is now too many keeps it until it is given back."""
+        """Have another number of slots; who holds one that is now too many keeps it until it is given
+        back.
+        """
         turns: list[Turn] = []
         with self._lock:
             self._free += limit - self._limit

@@ -1,4 +1,6 @@
-"""Stopping what runs: one function call reaches everything that has asked for it; and what says why it was."""
+"""Stopping what runs: one function call reaches everything that has asked for it; and what says why it
+was.
+"""
 
 import threading
 from collections.abc import Callable, Generator
@@ -46,7 +48,13 @@ def reason_here() -> BaseException | None:
 
 def word_of(reason: BaseException | None) -> str:
     """Why something was stopped, in a word."""
-    words = {Decided: "stop_when", Outrun: "hedge", BudgetExceeded: "budget", TimeoutError: "timeout", Exception: "error"}
+    words = {
+        Decided: "stop_when",
+        Outrun: "hedge",
+        BudgetExceeded: "budget",
+        TimeoutError: "timeout",
+        Exception: "error",
+    }
     return next((word for kind, word in words.items() if isinstance(reason, kind)), "cancelled")
 
 

@@ -47,7 +47,9 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run_for_good, args=[self._loop], name=self._name, daemon=True).start()
+                threading.Thread(
+                    target=_run_for_good, args=[self._loop], name=self._name, daemon=True
+                ).start()
             return self._loop
 
     def _forget(self) -> None:  # a fork has the loop object but not its thread
@@ -56,16 +58,18 @@ class _Background:
 
 
 def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop, also after a `SystemExit` or `KeyboardInterrupt` of a task ends it: whoever waits for the task gets that."""
+    """Run a loop, also after a `SystemExit` or `KeyboardInterrupt` of a task ends it: whoever waits for the
+    task gets that.
+    """
     while not loop.is_closed():
         with suppress(BaseException):
             loop.run_forever()
 
 
 _background = [_Background("mahsm-loop")]
-"""For coroutines that synchronous code waits for. One for all, because async clients keep their connections per loop: a loop
-per call would close them under the client's feet. Another one for coroutines that are waited for by one on the first loop,
-which that blocks; and so on."""
+"""For coroutines that synchronous code waits for. One for all, because async clients keep their connections
+per loop: a loop per call would close them under the client's feet. Another one for coroutines that are waited
+for by one on the first loop, which that blocks; and so on."""
 
 _depth: ContextVar[int] = ContextVar("mahsm_background_depth", default=0)
 """How many of these loops are blocked, or may be, if a coroutine is waited for here."""
@@ -116,8 +120,9 @@ def call(
 ) -> T:
     """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
 
-    An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A function
-    that blocks cannot be stopped: with a `timeout` it gets a thread of its own, which is left to run on.
+    An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A
+    function that blocks cannot be stopped: with a `timeout` it gets a thread of its own, which is left to run
+    on.
 
     Args:
         function: What to call.
@@ -144,7 +149,11 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
         TimeoutError: when time is up.
     """
     scope = asyncio.timeout(timeout)
-    why = nullcontext() if timeout is None else stopped_by(lambda: _too_long(timeout) if scope.expired() else None)
+    why = (
+        nullcontext()
+        if timeout is None
+        else stopped_by(lambda: _too_long(timeout) if scope.expired() else None)
+    )
     try:
         with why:
             async with scope:
@@ -158,14 +167,15 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
 def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     """Call a function that waits for other threads; on Ctrl-C `stop` it first, and let it end.
 
-    Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since inside of it the
-    interrupt would go on waiting for the very threads that it is to stop.
+    Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since
+    inside of it the interrupt would go on waiting for the very threads that it is to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
     future = in_own_thread(function)
     try:
-        while not wait([future], timeout=0.1).done:  # a signal that comes just before an endless wait would not end it
+        # A signal that comes just before an endless wait would not end it.
+        while not wait([future], timeout=0.1).done:
             pass
     except BaseException as error:
         stop(error)
@@ -175,14 +185,18 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
-    """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where `left` counts it."""
+    """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where
+    `left` counts it.
+    """
     if left is not None:
         return await in_thread(function, left)
     return await _ended(pool.submit(contextvars.copy_context().run, _blocking, function), None)
 
 
 async def in_thread(function: Callable[[], T], left: LeftBehind | None = None) -> T:
-    """Await a function that blocks, in a thread of its own; if this is cancelled, the function is left to run on."""
+    """Await a function that blocks, in a thread of its own; if this is cancelled, the function is left to run
+    on.
+    """
     own = OwnCall(left or LeftBehind(1))
     return await _ended(in_own_thread(function, own), own)
 
@@ -192,7 +206,8 @@ async def _ended(future: "Future[T]", own: OwnCall | None) -> T:
         return await asyncio.wrap_future(future)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _has_result(future):
-            return future.result()  # it had ended, and the loop had not heard of it: what it gave may be paid for
+            # It had ended, and the loop had not heard of it: what it gave may be paid for.
+            return future.result()
         if own is not None:
             own.leave(error)
         raise
@@ -270,7 +285,9 @@ def _too_long(timeout: float | None) -> TimeoutError:
 
 
 def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":
-    """Call a function in a thread of its own, in this context; nobody has to wait for it, if `own` knows of that."""
+    """Call a function in a thread of its own, in this context; nobody has to wait for it, if `own` knows of
+    that.
+    """
     future: Future[T] = Future()
     context = contextvars.copy_context()
 

@@ -1,4 +1,6 @@
-"""Waiting for one's turn, as a task of an event loop or as a thread; who gives the turn need not know which."""
+"""Waiting for one's turn, as a task of an event loop or as a thread; who gives the turn need not know
+which.
+"""
 
 import asyncio
 import threading

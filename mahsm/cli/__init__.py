@@ -3,6 +3,7 @@
 - `_demo`       `mahsm demo`: a state machine that ranks documents by how well they answer a question
 - `_documents`  where the documents come from
 - `_relevance`  how well a document fits a question, as a number
+- `_reader`     the DSPy module that reads what was found
 """
 
 import argparse
@@ -46,18 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mahsm", description="Special edges for LangGraph.")
     parser.add_argument("--version", action="version", version=f"mahsm {mahsm.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    demo = commands.add_parser("demo", help="rank documents by how well they answer a question, with a vmap and a reduce edge")
-    demo.add_argument("--question", metavar="TEXT", help="default: which of them does token-bucket rate limiting?")
+    demo = commands.add_parser(
+        "demo", help="rank documents by how well they answer a question, with a vmap and a reduce edge"
+    )
+    demo.add_argument(
+        "--question", metavar="TEXT", help="default: which of them does token-bucket rate limiting?"
+    )
     demo.add_argument(
         "--files",
         nargs="+",
         metavar="PATH",
-        help="your own documents: files, folders, patterns as 'docs/*.md'; default: the packages in this environment",
+        help="your own documents: files, folders, patterns as 'docs/*.md'; default: the packages in this "
+        "environment",
     )
     demo.add_argument(
-        "--model", help="have a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score"
+        "--model",
+        help="have a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score",
     )
-    demo.add_argument("--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1")
+    demo.add_argument(
+        "--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1"
+    )
     demo.add_argument("--top", type=int, default=5, help="documents to show (default: 5)")
     demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")
     demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid text")

@@ -51,7 +51,9 @@ def demo(options: argparse.Namespace) -> None:
     """
     question: str = QUESTION if options.question is None else options.question
     if not question.strip():
-        raise EdgeError(f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}")
+        raise EdgeError(
+            f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}"
+        )
     files, lm = options.files, _lm(options.model, options.api_base) if options.model else None
     graph = build(
         load=(lambda: _documents.matching(files)) if files else _documents.installed,
@@ -70,15 +72,23 @@ def demo(options: argparse.Namespace) -> None:
     console = Console()
     console.print(_table(state))
     if options.graph:
-        console.print(graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True
+        )
     calls = cast("list[dict[str, Any]]", lm.history) if lm else []
     tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
-    counts = [_counted(len(calls), "model call"), _counted(tokens, "token"), f"{len(state.get('failed', ()))} failed"]
+    counts = [
+        _counted(len(calls), "model call"),
+        _counted(tokens, "token"),
+        f"{len(state.get('failed', ()))} failed",
+    ]
     done = _counted(len(state["documents"]), "document")
     console.print(f"{done}: {seconds:.2f} s, {', '.join(counts)}", highlight=False)
 
 
-def build(load: Callable[[], list[Document]], read: Sequence[Edge], top: int) -> StateGraph[Any, Any, Any, Any]:
+def build(
+    load: Callable[[], list[Document]], read: Sequence[Edge], top: int
+) -> StateGraph[Any, Any, Any, Any]:
     """The state machine: load the documents, read each, keep the best, say why.
 
     Args:
@@ -101,7 +111,9 @@ def build(load: Callable[[], list[Document]], read: Sequence[Edge], top: int) ->
         texts = {document["name"]: document["text"] for document in state["documents"]}
         return {
             "best": [
-                entry if "why" in entry else {**entry, "why": _relevance.sentence(question, texts[entry["name"]], rarity)}
+                entry
+                if "why" in entry
+                else {**entry, "why": _relevance.sentence(question, texts[entry["name"]], rarity)}
                 for entry in state["best"]
             ]
         }
@@ -117,11 +129,17 @@ def _by_relevance() -> list[Edge]:
     """The scores of all documents are one computation, which is compiled where JAX is installed."""
 
     def scored(scores: list[float], state: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"name": document["name"], "score": score} for document, score in zip(state["documents"], scores, strict=True)]
+        return [
+            {"name": document["name"], "score": score}
+            for document, score in zip(state["documents"], scores, strict=True)
+        ]
 
     with warnings.catch_warnings(action="ignore"):  # where it is not, NumPy is quick enough for a demo
         relevance = jit_edge(
-            _relevance.bm25, in_keys=["counts", "length", "rarity", "mean_length"], out_key="score", name="relevance"
+            _relevance.bm25,
+            in_keys=["counts", "length", "rarity", "mean_length"],
+            out_key="score",
+            name="relevance",
         )
     scores = vmap(
         relevance,
@@ -130,7 +148,10 @@ def _by_relevance() -> list[Edge]:
         item_to_state=lambda document: {"counts": document["counts"], "length": document["length"]},
         result="score",
     )
-    return [scores, reduce_edge(input_key="scores", output_key="scored", reducer=scored, name="scored_documents")]
+    return [
+        scores,
+        reduce_edge(input_key="scores", output_key="scored", reducer=scored, name="scored_documents"),
+    ]
 
 
 def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
@@ -154,10 +175,13 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _lm(model: str, api_base: str | None) -> "dspy.LM":
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
+    # Prices from the package, not from the network.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     provider, _, name = model.partition("/")
     if not provider or not name:
-        raise EdgeError(f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini.")
+        raise EdgeError(
+            f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini."
+        )
     import dspy
 
     if api_base is None:
@@ -169,7 +193,8 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
 def _table(state: State) -> Table:
     best = state["best"][0]
     found = f"Best match: {best['name']}" if best["score"] > 0 else "No document matches."
-    table = Table(title=Text(state["question"]), caption=Text(found))  # Text, since a str may hold rich's own markup
+    # Text, since a str may hold rich's own markup.
+    table = Table(title=Text(state["question"]), caption=Text(found))
     table.add_column("document", overflow="fold", max_width=32)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("why")

@@ -13,7 +13,9 @@ from mahsm.errors import StateError
 
 
 class Document(TypedDict):
-    """A text with a name; the graph adds how often each term of the question stands in it, and its length in terms."""
+    """A text with a name; the graph adds how often each term of the question stands in it, and its length in
+    terms.
+    """
 
     name: str
     text: str
@@ -31,7 +33,10 @@ def installed() -> list[Document]:
         found.setdefault(name.lower(), _document(name, f"{summary}\n\n{text or ''}"))
     found.pop("mahsm", None)
     if not found:
-        raise StateError("no Python distribution is installed here; pass --files 'docs/*.md' to read documents of your own.")
+        raise StateError(
+            "no Python distribution is installed here; pass --files 'docs/*.md' to read "
+            "documents of your own."
+        )
     return [found[name] for name in sorted(found)]
 
 
@@ -45,11 +50,15 @@ def matching(patterns: Sequence[str]) -> list[Document]:
     for pattern in patterns:
         folder = Path(pattern)
         files = (
-            _inside(folder) if folder.is_dir() else {path: _read(path) for path in _files(glob.glob(pattern, recursive=True))}
+            _inside(folder)
+            if folder.is_dir()
+            else {path: _read(path) for path in _files(glob.glob(pattern, recursive=True))}
         )
         if not files:
             wrong = "has no text files" if folder.is_dir() else "matches no file"
-            raise StateError(f"--files {pattern!r} {wrong}; expected files to read, as 'docs' or 'docs/*.md'.")
+            raise StateError(
+                f"--files {pattern!r} {wrong}; expected files to read, as 'docs' or 'docs/*.md'."
+            )
         texts = {**files, **texts}
     return [_document(str(path), text) for path, text in sorted(texts.items())]
 

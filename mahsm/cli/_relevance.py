@@ -1,7 +1,8 @@
 """How well a document fits a question, as a number: BM25.
 
-Okapi BM25 as in Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), section 3.5, with
-the usual k1 = 1.2 and b = 0.75, and idf = ln(1 + (N - n + 0.5) / (n + 0.5)), which is never negative.
+Okapi BM25 as in Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009),
+section 3.5, with the usual k1 = 1.2 and b = 0.75, and idf = ln(1 + (N - n + 0.5) / (n + 0.5)), which is never
+negative.
 """
 
 import re
@@ -20,9 +21,12 @@ _TAGS = re.compile(r"<[^<>]*>|!\[[^\]]*\]\([^)]*\)|\|")
 _MARKS = re.compile(r"(?<=\])\([^)]*\)|[][`*]")
 """What Markdown puts around words: addresses of links, brackets, quotes and stars."""
 _ENDS = re.compile(r"\n\s*\n|\n(?=\s*(?:[#>=*+~|-]|\d+\.))|(?<=[.!?])\s+")
-"""Where sentences end: between paragraphs, before headings, rules and entries of lists, and after a full stop."""
+"""Where sentences end: between paragraphs, before headings, rules and list entries, and after a full stop."""
 _COMMON = frozenset(
-    "a an and are by do does for how in is it of on or that the them these this to what which who with".split()  # noqa: SIM905
+    re.findall(
+        r"\w+",
+        "a an and are by do does for how in is it of on or that the them these this to what which who with",
+    )
 )
 
 
@@ -74,7 +78,9 @@ def rarity(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log1p((documents - containing + 0.5) / (containing + 0.5))
 
 
-def bm25(counts: NDArray[np.float64], length: float, rarity: NDArray[np.float64], mean_length: float) -> np.float64:
+def bm25(
+    counts: NDArray[np.float64], length: float, rarity: NDArray[np.float64], mean_length: float
+) -> np.float64:
     """The relevance of one document.
 
     Args:

@@ -9,7 +9,7 @@
 - `_recorded` what modules gave, as plain data
 - `_serializer` `DSPySerializer`: how a checkpointer stores the types of DSPy
 - `_replay`   `forward`, run again with the calls that it has made before
-- `_stands`   what stands for the modules of a program inside of `forward`
+- `_placeholders`  what stands for the modules of a program inside of `forward`
 - `_program`  `dspy_program`: a DSPy program as a graph; both import DSPy, so they are loaded when first used
 """
 

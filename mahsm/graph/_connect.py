@@ -24,16 +24,17 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
 
     Args:
         builder: The graph that is being built.
-        *steps: Names of nodes (`START` and `END` too), edges, and functions, Runnables and graphs. What is no name becomes a
-            node of its own name; a node named here may be added before or after.
+        *steps: Names of nodes (`START` and `END` too), edges, and functions, Runnables and graphs. What is no
+            name becomes a node of its own name; a node named here may be added before or after.
 
     Returns:
         The builder.
 
     Raises:
-        EdgeError: for fewer than two steps, a step that is none of these, a name that is taken, or an edge that reads or writes
-            a key which no schema of the graph has (LangGraph would drop what it writes without a word). A key that only some
-            nodes' own schemas have, LangGraph's private state, is known once these nodes are added.
+        EdgeError: for fewer than two steps, a step that is none of these, a name that is taken, or an edge
+            that reads or writes a key which no schema of the graph has (LangGraph would drop what it writes
+            without a word). A key that only some nodes' own schemas have, LangGraph's private state, is known
+            once these nodes are added.
 
     Example:
         >>> from typing import TypedDict
@@ -50,7 +51,9 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
         14
     """
     if len(steps) < 2:
-        raise EdgeError(f"connect: got {len(steps)} steps; expected at least two, as connect(builder, START, edge, END).")
+        raise EdgeError(
+            f"connect: got {len(steps)} steps; expected at least two, as connect(builder, START, edge, END)."
+        )
     names: list[str] = []
     for place, step in enumerate(steps):
         if isinstance(step, str):
@@ -58,8 +61,8 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
             continue
         if not callable(step) and not isinstance(step, Runnable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
-                f"connect: step {place} is {shown(step)}; expected a node name, an edge, a function or a Runnable. Add other "
-                "nodes with builder.add_node(name, node) and give their name."
+                f"connect: step {place} is {shown(step)}; expected a node name, an edge, a function or a "
+                "Runnable. Add other nodes with builder.add_node(name, node) and give their name."
             )
         if any(step is other for other in steps[:place]):
             raise EdgeError(
@@ -73,15 +76,17 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
 
 
 def _add_node(builder: StateGraph[Any, Any, Any, Any], step: Any) -> str:
-    name: str = step.get_name() if hasattr(step, "get_name") else getattr(step, "__name__", type(step).__name__)
+    name: str = (
+        step.get_name() if hasattr(step, "get_name") else getattr(step, "__name__", type(step).__name__)
+    )
     present: Any = builder.nodes.get(name)
     if present is not None and step in (present.runnable, getattr(present.runnable, "func", None)):
         return name
     if present is not None or node_name(name) != name:
         wrong = "is taken in the graph" if present is not None else "can be no node's"
         raise EdgeError(
-            f"connect: {shown(step)} would be a node {name!r}, a name that {wrong}. Add it with builder.add_node(name, node), "
-            "and give the name."
+            f"connect: {shown(step)} would be a node {name!r}, a name that {wrong}. Add it with "
+            "builder.add_node(name, node), and give the name."
         )
     builder.add_node(name, step)
     return name
@@ -92,14 +97,17 @@ def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
     if present is not None and isinstance(present.runnable, Edge) and present.runnable.origin is edge:
         return edge.name
     if present is not None:
-        raise EdgeError(f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=.")
+        raise EdgeError(
+            f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=."
+        )
     uses, keys = edge.reads | edge.writes, {*builder.channels, *builder.managed}
     private = {} if "__root__" in keys else _private(builder, uses)  # a state without a schema takes any key
     lacking = sorted(uses - keys - private.keys())
     if lacking and "__root__" not in keys:
         raise EdgeError(
-            f"connect: {edge!r} uses {', '.join(map(repr, lacking))}, but the state schema {builder.state_schema.__name__} has "
-            f"only {', '.join(map(repr, sorted(keys)))}. Add the key to the schema, or change the edge's."
+            f"connect: {edge!r} uses {', '.join(map(repr, lacking))}, but the state schema "
+            f"{builder.state_schema.__name__} has only {', '.join(map(repr, sorted(keys)))}. Add the key to "
+            "the schema, or change the edge's."
         )
     schema = _with_keys(builder.state_schema, private) if private else None
     builder.add_node(edge.name, edge.within(builder), input_schema=schema)
@@ -112,7 +120,8 @@ def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> d
     if not keys:
         return {}
     functions: list[Any] = [
-        getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None) for node in builder.nodes.values()
+        getattr(node.runnable, "func", None) or getattr(node.runnable, "afunc", None)
+        for node in builder.nodes.values()
     ]
     given = [annotations_of(function, function)[1] for function in functions if function is not None]
     found: dict[str, Any] = {}
@@ -129,7 +138,10 @@ def _with_keys(schema: Any, more: dict[str, Any]) -> Any:
     name = f"{schema.__name__}AndPrivate"
     if is_dataclass(schema):
         return make_dataclass(
-            name, [(key, kind, field(default=None)) for key, kind in more.items()], bases=(cast("type", schema),), kw_only=True
+            name,
+            [(key, kind, field(default=None)) for key, kind in more.items()],
+            bases=(cast("type", schema),),
+            kw_only=True,
         )
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return create_model(name, __base__=schema, **{key: (kind | None, None) for key, kind in more.items()})  # pyright: ignore

@@ -1,4 +1,6 @@
-"""Where in a compiled graph DSPy modules are: in its nodes, in edges and operators, in graphs inside, behind functions."""
+"""Where in a compiled graph DSPy modules are: in its nodes, in edges and operators, in graphs inside, behind
+functions.
+"""
 
 import functools
 import inspect
@@ -18,9 +20,10 @@ class Found:
     """What was found in a graph.
 
     Attributes:
-        places: Where DSPy modules are, by their path of node names, such as `summaries/Summarize`; through graphs that are
-            modules.
-        hidden: DSPy modules that functions call by themselves, where nothing can stand in for them; with their paths.
+        places: Where DSPy modules are, by their path of node names, such as `summaries/Summarize`; through
+            graphs that are modules.
+        hidden: DSPy modules that functions call by themselves, where nothing can stand in for them; with
+            their paths.
         awaits: Whether there are functions that can only be awaited.
     """
 
@@ -107,7 +110,9 @@ def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _reached(function: Any) -> Iterator[Any]:
-    """What a function can call by its own names: what it closes over, and globals; of functions only its own module's."""
+    """What a function can call by its own names: what it closes over, and globals; of functions only its own
+    module's.
+    """
     try:
         names = inspect.getclosurevars(function)
     except ValueError:  # it closes over a name that has no value yet

@@ -28,18 +28,21 @@ Names: TypeAlias = Sequence[str] | Mapping[str, str]
 class GraphModule(HoldsGraph, dspy.Module):
     """A compiled LangGraph as a DSPy program, which DSPy can evaluate and optimise.
 
-    The DSPy modules in the graph's nodes are the program's own, wherever they are: in `dspy_node`s, in edges, in graphs
-    inside, in the operators and judges of edges. The program has copies of them. While it runs, its modules stand in for the
-    graph's; so optimisers, `set_lm` and `load` change the program, and the graph only when `apply` says so. Copies of the
-    program share the one compiled graph, and can run at the same time.
+    The DSPy modules in the graph's nodes are the program's own, wherever they are: in `dspy_node`s, in edges,
+    in graphs inside, in the operators and judges of edges. The program has copies of them. While it runs, its
+    modules stand in for the graph's; so optimisers, `set_lm` and `load` change the program, and the graph
+    only when `apply` says so. Copies of the program share the one compiled graph, and can run at the same
+    time.
 
-    It runs without the graph's checkpointer and cache: a program is called with arguments, and remembers nothing.
+    It runs without the graph's checkpointer and cache: a program is called with arguments, and remembers
+    nothing.
 
     Args:
         graph: A compiled graph, with nodes made by `dspy_node` or edges over DSPy modules.
-        outputs: State keys that are the fields of the prediction, or `{field: state key}`; by default all keys that the graph
-            gives back, but for inputs that it has not changed.
-        config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`, `callbacks`...
+        outputs: State keys that are the fields of the prediction, or `{field: state key}`; by default all
+            keys that the graph gives back, but for inputs that it has not changed.
+        config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`,
+            `callbacks`...
         context: The run's context, for a graph that has a `context_schema`.
         frozen: Nodes whose modules stay as they are: their names, or paths such as `"answer/Predict"`.
 
@@ -48,9 +51,9 @@ class GraphModule(HoldsGraph, dspy.Module):
         nodes: The program's modules, by their path of node names in the graph.
 
     Raises:
-        GraphError: at once, for what is no compiled graph or holds no DSPy module, for unknown keys and names, and for modules
-            that functions of the graph call by themselves; when called, for unknown arguments, outputs that were not written
-            and runs that were interrupted.
+        GraphError: at once, for what is no compiled graph or holds no DSPy module, for unknown keys and
+            names, and for modules that functions of the graph call by themselves; when called, for unknown
+            arguments, outputs that were not written and runs that were interrupted.
 
     Example:
         >>> import dspy
@@ -82,7 +85,9 @@ class GraphModule(HoldsGraph, dspy.Module):
     ) -> None:
         super().__init__()
         if not isinstance(graph, Pregel):
-            raise GraphError(f"GraphModule: got {shown(graph)}; expected a compiled graph. Pass builder.compile().")
+            raise GraphError(
+                f"GraphModule: got {shown(graph)}; expected a compiled graph. Pass builder.compile()."
+            )
         compiled = cast("Pregel[Any, Any, Any, Any]", graph)
         found = find_modules(compiled)
         places = _kept(found, frozen)
@@ -90,7 +95,9 @@ class GraphModule(HoldsGraph, dspy.Module):
         self._config = config
         self._context = context
         self.nodes = _copies({path: place.module for path, place in places.items()})
-        source = partial(source_of, type(self).__name__, compiled, dict(self.nodes), self._live.takes, self._live.gives)
+        source = partial(
+            source_of, type(self).__name__, compiled, dict(self.nodes), self._live.takes, self._live.gives
+        )
         self.__class__ = with_source(type(self), source)
 
     @property
@@ -173,7 +180,11 @@ class GraphModule(HoldsGraph, dspy.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         new = object.__new__(type(self))
         memo[id(self)] = new
-        copied = {"nodes": _copies(self.nodes, memo), "history": [], "callbacks": list(vars(self)["callbacks"])}
+        copied = {
+            "nodes": _copies(self.nodes, memo),
+            "history": [],
+            "callbacks": list(vars(self)["callbacks"]),
+        }
         vars(new).update(vars(self) | copied)
         return new
 
@@ -184,8 +195,9 @@ class GraphModule(HoldsGraph, dspy.Module):
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(
-            "GraphModule: a compiled graph cannot be pickled. Save what was learned with program.save('program.json'), and "
-            "load it with GraphModule(graph).load('program.json') where the graph is built again."
+            "GraphModule: a compiled graph cannot be pickled. Save what was learned with "
+            "program.save('program.json'), and load it with GraphModule(graph).load('program.json') where "
+            "the graph is built again."
         )
 
     def save(self, path: Any, save_program: bool = False, modules_to_serialize: Any = None) -> None:
@@ -209,8 +221,9 @@ class GraphModule(HoldsGraph, dspy.Module):
         if expected != given:
             lacking, unknown = _listed(expected - given), _listed(given - expected)
             raise GraphError(
-                f"GraphModule: the state is of another graph. Predictors of this graph that it lacks: {lacking}; that this "
-                f"graph lacks: {unknown}. Build the graph with the node names that it had."
+                "GraphModule: the state is of another graph. Predictors of this graph that it lacks: "
+                f"{lacking}; that this graph lacks: {unknown}. Build the graph with the node names that it "
+                "had."
             )
         super().load_state(state, **options)
 
@@ -226,9 +239,12 @@ class _Live:
         takes: Its inputs; None if it takes any.
     """
 
-    def __init__(self, graph: Any, places: dict[str, ModulePlace], awaits: bool, outputs: dict[str, str] | None) -> None:
+    def __init__(
+        self, graph: Any, places: dict[str, ModulePlace], awaits: bool, outputs: dict[str, str] | None
+    ) -> None:
         self.graph = graph
-        self.runs = graph.copy(update={"checkpointer": False, "cache": None})  # None would be that of a graph around
+        # None would be that of a graph around.
+        self.runs = graph.copy(update={"checkpointer": False, "cache": None})
         self.places = places
         self.awaits = awaits
         self.takes = _keys(graph, "input_schema")
@@ -253,14 +269,18 @@ class _Live:
         values = cast("Mapping[str, Any]", state)
         if "__interrupt__" in values:
             raise GraphError(
-                "GraphModule: the graph called interrupt(), and a program runs to its end. Answer it inside of the graph, or "
-                "optimise the part before it."
+                "GraphModule: the graph called interrupt(), and a program runs to its end. Answer it inside "
+                "of the graph, or optimise the part before it."
             )
         if self._outputs is None:
-            return dspy.Prediction(**{key: value for key, value in values.items() if not _is_as_given(key, value, inputs)})
+            return dspy.Prediction(
+                **{key: value for key, value in values.items() if not _is_as_given(key, value, inputs)}
+            )
         for field, key in self._outputs.items():
             if key not in values:
-                raise MissingKeyError(f"GraphModule: {missing(values, key)} The run did not write what {field!r} is read from.")
+                raise MissingKeyError(
+                    f"GraphModule: {missing(values, key)} The run did not write what {field!r} is read from."
+                )
         return dspy.Prediction(**{field: values[key] for field, key in self._outputs.items()})
 
 
@@ -277,7 +297,9 @@ def _is_as_given(key: str, value: Any, inputs: Mapping[str, Any]) -> bool:
 def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
     """The places whose modules are the program's."""
     if isinstance(frozen, str):
-        raise GraphError(f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}].")
+        raise GraphError(
+            f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}]."
+        )
 
     def is_frozen(path: str) -> bool:
         return any(path == name or path.startswith(f"{name}/") for name in frozen)
@@ -286,19 +308,22 @@ def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
     for name in frozen:
         if not any(path == name or path.startswith(f"{name}/") for path in paths):
             raise GraphError(
-                f"GraphModule: frozen names {name!r}, which has no DSPy module; there are {', '.join(map(repr, paths))}."
+                f"GraphModule: frozen names {name!r}, which has no DSPy module; there are "
+                f"{', '.join(map(repr, paths))}."
             )
     for path, module in found.hidden:
         if not is_frozen(path):
             node = path.split("/")[0]
             raise GraphError(
-                f"GraphModule: the node {path!r} calls {type(module).__name__} by itself, where its optimised copy cannot "
-                f"stand in. Make the module a node with dspy_node(...), or pass frozen=[{node!r}] to leave it as it is."
+                f"GraphModule: the node {path!r} calls {type(module).__name__} by itself, where its "
+                "optimised copy cannot stand in. Make the module a node with dspy_node(...), or pass "
+                f"frozen=[{node!r}] to leave it as it is."
             )
     places = {path: place for path, place in found.places.items() if not is_frozen(path)}
     if not places:
         raise GraphError(
-            "GraphModule: the graph holds no DSPy module; expected nodes made with dspy_node(...), or edges over DSPy modules."
+            "GraphModule: the graph holds no DSPy module; expected nodes made with dspy_node(...), or edges "
+            "over DSPy modules."
         )
     return places
 
@@ -308,7 +333,8 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
         return None
     if isinstance(outputs, str):
         raise GraphError(
-            f"GraphModule: outputs={outputs!r} is one text; expected a list of state keys, as outputs=[{outputs!r}]."
+            f"GraphModule: outputs={outputs!r} is one text; expected a list of state keys, as "
+            f"outputs=[{outputs!r}]."
         )
     pairs = dict(outputs) if isinstance(outputs, Mapping) else {key: key for key in outputs}
     known = _keys(graph, "output_schema")
@@ -320,7 +346,11 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
 def _keys(graph: Any, schema: str) -> frozenset[str] | None:
     """The keys of a schema of a graph; None if it takes any."""
     builder = getattr(graph, "builder", None)
-    keys = frozenset[str](builder.schemas[getattr(builder, schema)]) if builder is not None else frozenset({"__root__"})
+    keys = (
+        frozenset[str](builder.schemas[getattr(builder, schema)])
+        if builder is not None
+        else frozenset({"__root__"})
+    )
     return None if "__root__" in keys else keys
 
 

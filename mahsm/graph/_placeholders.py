@@ -1,4 +1,6 @@
-"""What stands for the modules and tools of a program inside of `forward`: the same, but calls of them are steps of a graph."""
+"""What stands for the modules and tools of a program inside of `forward`: the same, but calls of them are
+steps of a graph.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +23,13 @@ _KEPT = frozenset({"history", "callbacks"})
 
 
 def parts_of(program: Any) -> Iterator[tuple[str, Any]]:
-    """The modules and tools in the attributes of a program, and in lists and dicts there, by the names that DSPy gives them."""
+    """The modules and tools in the attributes of a program, and in lists and dicts there, by the names that
+    DSPy gives them.
+    """
     for name, value in _attributes(program):
         for key, entry in _entries(name, value):
-            if _is_part(entry) and not any(sign in key for sign in ":|"):  # which LangGraph reserves; they are forward's
+            # Which LangGraph reserves; they are forward's.
+            if _is_part(entry) and not any(sign in key for sign in ":|"):
                 yield f"self.{name}{key}", entry
 
 
@@ -60,7 +65,9 @@ def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> Non
     """
     for name, value in _attributes(copied):
         if name not in before or not _same(before[name], value):
-            entries = [_unwrapped(entry) for entry in (_values(value) if _is_container(name, value) else [value])]
+            entries = [
+                _unwrapped(entry) for entry in (_values(value) if _is_container(name, value) else [value])
+            ]
             vars(program)[name] = _refilled(value, entries) if _is_container(name, value) else entries[0]
 
 
@@ -78,21 +85,26 @@ class _Wrapping:
 
     def __getattribute__(self, name: str) -> Any:
         value: Any = cast("Any", super()).__getattribute__(name)
-        return _held(self, name, value) if not name.startswith(("__", "_mahsm_")) and _may_hold(value) else value
+        return (
+            _held(self, name, value) if not name.startswith(("__", "_mahsm_")) and _may_hold(value) else value
+        )
 
     def named_parameters(self) -> list[tuple[str, Any]]:
         """Predictors by name, as they are called inside of `forward`."""
         kind, found = cast("Any", type(self)), cast("Any", super()).named_parameters()
         if is_in_call():
             return found
-        return [(name, one if one is self else _stand(one, _joined(kind, name), kind._mahsm_nodes)) for name, one in found]
+        return [
+            (name, one if one is self else _stand(one, _joined(kind, name), kind._mahsm_nodes))
+            for name, one in found
+        ]
 
 
 class _Placeholder(_Wrapping):
     """A module whose call is a step of the graph.
 
-    It has the state of the module that it stands for, so what `set_lm` does to it is done to that. Copies of it stand for no
-    other module.
+    It has the state of the module that it stands for, so what `set_lm` does to it is done to that. Copies of
+    it stand for no other module.
     """
 
     __slots__ = ()
@@ -103,14 +115,18 @@ class _Placeholder(_Wrapping):
         real = self._mahsm_real()
         if is_in_call():
             return real(*args, **arguments)
-        return self._mahsm_replay().call(_Called(self, real), lambda: real(*args, **arguments), (args, arguments))
+        return self._mahsm_replay().call(
+            _Called(self, real), lambda: real(*args, **arguments), (args, arguments)
+        )
 
     async def acall(self, *args: Any, **arguments: Any) -> Any:
         real = self._mahsm_real()
         if is_in_call():
             return await real.acall(*args, **arguments)
         replay = self._mahsm_replay()
-        return await replay.call_async(_Called(self, real), lambda: real.acall(*args, **arguments), (args, arguments))
+        return await replay.call_async(
+            _Called(self, real), lambda: real.acall(*args, **arguments), (args, arguments)
+        )
 
     @property
     def _mahsm_module(self) -> Any:
@@ -162,7 +178,10 @@ def _held(parent: Any, name: str, value: Any) -> Any:
     if not any(_is_part(entry) for _, entry in entries):
         return value
     path = f"{kind._mahsm_path}.{name}"
-    found = [_stand(entry, f"{path}{key}", kind._mahsm_nodes) if _is_part(entry) else entry for key, entry in entries]
+    found = [
+        _stand(entry, f"{path}{key}", kind._mahsm_nodes) if _is_part(entry) else entry
+        for key, entry in entries
+    ]
     return _refilled(value, found) if _is_container(name, value) else found[0]
 
 
@@ -179,7 +198,9 @@ def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) 
 
 def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
     """A class of the same name, whose source is found, too."""
-    found: dict[str, Any] = {name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)}
+    found: dict[str, Any] = {
+        name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)
+    }
     return type(kind)(kind.__name__, (mixin, kind), {"__qualname__": kind.__qualname__, **found, **names})
 
 
@@ -199,7 +220,11 @@ def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
 
 
 def _new_placeholder(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
-    node = max((one for one in nodes if path == one or path.startswith((f"{one}.", f"{one}["))), key=len, default=FORWARD)
+    node = max(
+        (one for one in nodes if path == one or path.startswith((f"{one}.", f"{one}["))),
+        key=len,
+        default=FORWARD,
+    )
     if isinstance(part, dspy.Tool):
         function = cast("Any", part).func
         return part.model_copy(update={"func": _stand_function(function, _ToolCalled(path, node))})
@@ -231,7 +256,8 @@ def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callab
             return await function(**arguments)
         return await found.call_async(called, lambda: function(**arguments), arguments)
 
-    awaits = iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004  of an object
+    # Of an object.
+    awaits = iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     return call_async if awaits else call
 
 
@@ -265,7 +291,11 @@ def _may_change(value: Any) -> bool:
 
 
 def _values(value: Any) -> Sequence[Any]:
-    return list(cast("dict[Any, Any]", value).values()) if isinstance(value, dict) else cast("Sequence[Any]", value)
+    return (
+        list(cast("dict[Any, Any]", value).values())
+        if isinstance(value, dict)
+        else cast("Sequence[Any]", value)
+    )
 
 
 def _entries(name: str, value: Any) -> list[tuple[str, Any]]:

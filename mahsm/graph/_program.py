@@ -21,7 +21,15 @@ from mahsm.errors import GraphError
 from mahsm.graph._placeholders import keep_attributes, parts_of, snapshot, with_stands
 from mahsm.graph._recorded import fresh
 from mahsm.graph._replay import BEGIN, FORWARD, Replay, Stopped
-from mahsm.nodes._internal import FieldInputs, ModuleRef, Node, Unparsed, check_gives_fields, output_names, plain
+from mahsm.nodes._internal import (
+    FieldInputs,
+    ModuleRef,
+    Node,
+    Unparsed,
+    check_gives_fields,
+    output_names,
+    plain,
+)
 
 Builder = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
@@ -31,30 +39,31 @@ CALLS = "mahsm:calls"
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
     """Make a LangGraph of a DSPy program: its sub-modules are the nodes, and `forward` says which comes next.
 
-    What the program does is what its `forward` does, with its loops, conditions and Python between the calls, and with what
-    holds around them: `dspy.context`, `set_lm`, copies, handled failures. Each node makes a call of its sub-module, and goes on
-    with `forward` up to the next one. `forward` is run from its beginning for that, with the results that there are. So a
-    checkpointer saves after each call, and a resumed run repeats none; streams, traces, interrupts and `usage()` see each call
-    as a node. As with any LangGraph node that is resumed, what `forward` does besides its calls should be quick, and the same
-    each time: work that is not belongs into a sub-module or a tool.
+    What the program does is what its `forward` does, with its loops, conditions and Python between the calls,
+    and with what holds around them: `dspy.context`, `set_lm`, copies, handled failures. Each node makes a
+    call of its sub-module, and goes on with `forward` up to the next one. `forward` is run from its beginning
+    for that, with the results that there are. So a checkpointer saves after each call, and a resumed run
+    repeats none; streams, traces, interrupts and `usage()` see each call as a node. As with any LangGraph
+    node that is resumed, what `forward` does besides its calls should be quick, and the same each time: work
+    that is not belongs into a sub-module or a tool.
 
     Args:
-        program: The program. Its sub-modules and tools are those in its attributes, and in lists and dicts there. The nodes
-            hold the modules themselves, and are named as DSPy names them: `self.plan`, `self.steps[0]`. A call of a module
-            inside of one is made in its node; what belongs to none, as modules that `forward` makes, is called in the node
-            `forward`.
-        outputs: Fields of the prediction, which become state keys; by default those of the program's signature, or of all its
-            sub-modules. Other fields are left out.
+        program: The program. Its sub-modules and tools are those in its attributes, and in lists and dicts
+            there. The nodes hold the modules themselves, and are named as DSPy names them: `self.plan`,
+            `self.steps[0]`. A call of a module inside of one is made in its node; what belongs to none, as
+            modules that `forward` makes, is called in the node `forward`.
+        outputs: Fields of the prediction, which become state keys; by default those of the program's
+            signature, or of all its sub-modules. Other fields are left out.
 
     Returns:
-        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step of LangGraph
-        for each call, which a `recursion_limit` in the config has to allow for.
+        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one
+        step of LangGraph for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, outputs that cannot be told, and a program with a
-            `__call__` of its own; when run, before the call is made, if `forward` makes other calls when it is run again, calls
-            in threads, or calls a language model that is not that of `dspy.settings`; if it asks with `interrupt()` itself, or
-            gives no prediction.
+        GraphError: at once, for what is no program with sub-modules, outputs that cannot be told, and a
+            program with a `__call__` of its own; when run, before the call is made, if `forward` makes other
+            calls when it is run again, calls in threads, or calls a language model that is not that of
+            `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
         NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
 
     Example:
@@ -71,9 +80,12 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         ...             answer = self.step(question=question, so_far=answer).answer
         ...         return dspy.Prediction(answer=answer)
         >>> graph = dspy_program(Answer()).compile()
-        >>> lm = FakeLM(lambda call: {"steps": 2} if "steps" in call.outputs else {"answer": call.inputs["so_far"] + "."})
+        >>> def reply(call):
+        ...     return {"steps": 2} if "steps" in call.outputs else {"answer": call.inputs["so_far"] + "."}
+        >>> lm = FakeLM(reply)
         >>> with dspy.context(lm=lm):
-        ...     steps = [name for update in graph.stream({"question": "?"}, stream_mode="updates") for name in update]
+        ...     updates = list(graph.stream({"question": "?"}, stream_mode="updates"))
+        ...     steps = [name for update in updates for name in update]
         ...     [name for name in steps if name.startswith("self")], graph.invoke({"question": "?"})["answer"]
         (['self.plan', 'self.step', 'self.step'], '..')
     """
@@ -84,11 +96,13 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
     places = {name: ModuleRef(part) for name, part in parts.items() if isinstance(part, dspy.Module)}
     if not places:
         raise GraphError(
-            f"dspy_program: {type(program).__name__} has no sub-modules that could be nodes. Make it one node with "
-            "dspy_node(...)."
+            f"dspy_program: {type(program).__name__} has no sub-modules that could be nodes. Make it one "
+            "node with dspy_node(...)."
         )
     driver = _Driver(program, parts, places, outputs)
-    builder: Builder = StateGraph(driver.schema, input_schema=driver.input_schema, output_schema=driver.output_schema)
+    builder: Builder = StateGraph(
+        driver.schema, input_schema=driver.input_schema, output_schema=driver.output_schema
+    )
     nodes = (*parts, FORWARD)
     for name in (BEGIN, *nodes):
         builder.add_node(name, driver.node(name), destinations=(*nodes, END))
@@ -101,13 +115,14 @@ def _check_call(program: Any) -> None:
         owner = next(kind for kind in type(program).__mro__ if name in vars(kind))
         if not owner.__module__.startswith("dspy."):
             raise GraphError(
-                f"dspy_program: {type(program).__name__} has a {name} of its own, which a graph would not run. Move it into "
-                "forward, or make the program one node with dspy_node(...)."
+                f"dspy_program: {type(program).__name__} has a {name} of its own, which a graph would not "
+                "run. Move it into forward, or make the program one node with dspy_node(...)."
             )
 
 
 class _Driver:
-    """Runs a program's `forward` in each node: with the calls that there are, up to the next one, which is another node's.
+    """Runs a program's `forward` in each node: with the calls that there are, up to the next one, which is
+    another node's.
 
     Args:
         program: The program.
@@ -117,7 +132,11 @@ class _Driver:
     """
 
     def __init__(
-        self, program: dspy.Module, parts: Mapping[str, Any], places: Mapping[str, ModuleRef], outputs: Sequence[str] | None
+        self,
+        program: dspy.Module,
+        parts: Mapping[str, Any],
+        places: Mapping[str, ModuleRef],
+        outputs: Sequence[str] | None,
     ) -> None:
         self._label = f"dspy_program({type(program).__name__})"
         self._program = program
@@ -133,19 +152,28 @@ class _Driver:
         calls: dict[str, Any] = {CALLS: Annotated[list[Any], _with_calls]}
         self.input_schema: Any = _schema("Input", dict.fromkeys(sorted(self._inputs.keys), Any))
         self.output_schema: Any = _schema("Output", dict.fromkeys(self._outputs, Any))
-        self.schema: Any = _schema("State", {**dict.fromkeys([*sorted(self._inputs.keys), *self._outputs], Any), **calls})
+        self.schema: Any = _schema(
+            "State", {**dict.fromkeys([*sorted(self._inputs.keys), *self._outputs], Any), **calls}
+        )
 
     def _fields(self, outputs: Any) -> list[str]:
         if isinstance(outputs, str):
             raise GraphError(
-                f"{self._label}: outputs={outputs!r} is one text; expected a list of fields, as outputs=[{outputs!r}]."
+                f"{self._label}: outputs={outputs!r} is one text; expected a list of fields, as "
+                f"outputs=[{outputs!r}]."
             )
         own = getattr(self._program, "signature", None)
-        modules = [self._program] if hasattr(own, "output_fields") else [place.module for place in self._places.values()]
+        modules = (
+            [self._program]
+            if hasattr(own, "output_fields")
+            else [place.module for place in self._places.values()]
+        )
         known = [field for module in modules for field in output_names(module)]
         fields = list(dict.fromkeys(known if outputs is None else outputs))
         if not fields:
-            raise GraphError(f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...].")
+            raise GraphError(
+                f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...]."
+            )
         return fields
 
     def node(self, name: str) -> Node:
@@ -172,11 +200,17 @@ class _Driver:
             return run.update()
 
     @contextmanager
-    def _running(self, node: str, state: State, config: RunnableConfig) -> Generator[tuple["_Run", dict[str, Any]], None, None]:
+    def _running(
+        self, node: str, state: State, config: RunnableConfig
+    ) -> Generator[tuple["_Run", dict[str, Any]], None, None]:
         """A block in which `forward` runs, whose calls of models are seen as the node's."""
-        arguments = {name: fresh(value) for name, value in self._inputs.of(state).items()}  # which forward may change
+        # Which forward may change.
+        arguments = {name: fresh(value) for name, value in self._inputs.of(state).items()}
         replay = Replay(self._label, node, [] if node == BEGIN else state[CALLS])
-        current = {name: self._places[name].current if name in self._places else part for name, part in self._parts.items()}
+        current = {
+            name: self._places[name].current if name in self._places else part
+            for name, part in self._parts.items()
+        }
         run = _Run(self._label, self._program, with_stands(self._program, current), replay, self._outputs)
         callers: list[Any] = [*(cast("Any", dspy.settings).caller_modules or ()), self._program]
         with restored_context(), dspy.context(caller_modules=callers), replay.running(), _spans.node(config):
@@ -252,8 +286,8 @@ class _Run:
             return Command(goto=FORWARD, update=calls)
         if isinstance(self._failure, GraphBubbleUp):
             raise GraphError(
-                f"{self._label}: forward itself calls interrupt(), which would ask again after each call. Ask in a "
-                "sub-module, or in a tool of one."
+                f"{self._label}: forward itself calls interrupt(), which would ask again after each call. "
+                "Ask in a sub-module, or in a tool of one."
             ) from self._failure
         keep_attributes(self._real, self.program, self._before)
         if self._failure is not None:
@@ -270,7 +304,9 @@ class _Run:
 
 
 def _with_calls(calls: list[Any], more: list[Any] | None) -> list[Any]:
-    """How the state reduces the calls: a run that begins has none, whatever a run of the same thread before it has made."""
+    """How the state reduces the calls: a run that begins has none, whatever a run of the same thread before
+    it has made.
+    """
     return [] if more is None else [*calls, *more]
 
 

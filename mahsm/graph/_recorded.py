@@ -23,7 +23,9 @@ _PARTS: dict[type[Any], str] = {tuple: "tuple", set: "set", frozenset: "frozense
 
 
 def recorded(value: Any) -> Any:
-    """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they were."""
+    """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they
+    were.
+    """
     if type(value) is dict:
         return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
     if type(value) is list:
@@ -34,11 +36,23 @@ def recorded(value: Any) -> Any:
         completions: Any = value.completions
         usage: Any = cast("Any", value).get_lm_usage()
         own = None if type(value) is dspy.Prediction else _path(type(value))
-        kept = {"completions": completions and recorded(dict(completions.items())), "usage": usage, "type": own}
-        return {KIND: "prediction", "fields": _fields(value), **{name: part for name, part in kept.items() if part}}
+        kept = {
+            "completions": completions and recorded(dict(completions.items())),
+            "usage": usage,
+            "type": own,
+        }
+        return {
+            KIND: "prediction",
+            "fields": _fields(value),
+            **{name: part for name, part in kept.items() if part},
+        }
     if isinstance(value, dspy.Example):
         inputs = cast("Any", value)._input_keys
-        return {KIND: "example", "fields": _fields(value), "inputs": None if inputs is None else sorted(inputs)}
+        return {
+            KIND: "example",
+            "fields": _fields(value),
+            "inputs": None if inputs is None else sorted(inputs),
+        }
     return _of_class(value)
 
 
@@ -111,7 +125,9 @@ def _has_dspy(value: Any) -> bool:
     """Whether it is of a class of DSPy's, or of a class of which such are parts."""
     if isinstance(value, dspy.Example) or type(value).__module__.startswith("dspy."):
         return True
-    is_class = isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    is_class = isinstance(value, BaseModel) or (
+        dataclasses.is_dataclass(value) and not isinstance(value, type)
+    )
     return is_class and any(map(_has_dspy_inside, getattr(value, "__dict__", {}).values()))
 
 
@@ -142,24 +158,29 @@ def recorded_error(error: Exception) -> dict[str, Any]:
     """A failure as plain data.
 
     Raises:
-        GraphError: if it cannot be raised again: its class is not found by its name, or makes another error of the same data.
+        GraphError: if it cannot be raised again: its class is not found by its name, or makes another error
+            of the same data.
     """
     kind = type(error)
     if _find(_path(kind)) is not kind:
         raise GraphError(
-            f"{kind.__name__} is an exception that is defined inside of a function, so that it cannot be raised again where "
-            "the run goes on. Define it in a module."
+            f"{kind.__name__} is an exception that is defined inside of a function, so that it cannot be "
+            "raised again where the run goes on. Define it in a module."
         ) from error
     state = {name: part for name, part in vars(error).items() if name != "__notes__" and _is_plain(part)}
-    data = {"type": _path(kind), "args": [part if _is_plain(part) else str(part) for part in error.args], "state": state}
+    data = {
+        "type": _path(kind),
+        "args": [part if _is_plain(part) else str(part) for part in error.args],
+        "state": state,
+    }
     try:
         same = str(replayed_error(data)) == str(error)
     except Exception:  # noqa: BLE001  it wants other arguments
         same = False
     if not same:
         raise GraphError(
-            f"{kind.__name__} is an exception that cannot be raised again with what it says, where the run goes on. Handle it "
-            "in the sub-module, or raise another one there."
+            f"{kind.__name__} is an exception that cannot be raised again with what it says, where the run "
+            "goes on. Handle it in the sub-module, or raise another one there."
         ) from error
     return data
 
@@ -172,7 +193,9 @@ def replayed_error(data: Mapping[str, Any]) -> Exception:
     """
     kind: Any = _find(data["type"])
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        raise GraphError(f"the run has recorded a {data['type']}, which is no exception any more. Define it where it was.")
+        raise GraphError(
+            f"the run has recorded a {data['type']}, which is no exception any more. Define it where it was."
+        )
     error = kind.__new__(kind, *data["args"])
     error.args = tuple(data["args"])
     vars(error).update(data["state"])
@@ -184,7 +207,9 @@ def _fields(example: Any) -> dict[str, Any]:
 
 
 def _made(how: str, value: Any, parts: Any) -> dict[str, Any]:
-    """An instance of a class that is found by its name; or itself, which a checkpointer may not give back as it was."""
+    """An instance of a class that is found by its name; or itself, which a checkpointer may not give back as
+    it was.
+    """
     path = _path(cast("type[Any]", type(value)))
     if _find(path) is type(value):
         return {KIND: how, "type": path, "parts": parts}
@@ -207,7 +232,9 @@ def _example(data: Mapping[str, Any]) -> Any:
 
 
 def _code(data: Mapping[str, Any]) -> Any:
-    kind: Any = dspy.Code if data["language"] == dspy.Code.language else cast("Any", dspy.Code)[data["language"]]
+    kind: Any = (
+        dspy.Code if data["language"] == dspy.Code.language else cast("Any", dspy.Code)[data["language"]]
+    )
     return kind.model_construct(code=data["code"])
 
 
@@ -242,8 +269,8 @@ def _local(data: Mapping[str, Any]) -> Any:
     value: Any = data["value"]
     if _path(cast("type[Any]", type(value))) != data["type"]:
         raise GraphError(
-            f"the run has recorded a {data['type']}, which is defined inside of a function; the checkpointer gave back "
-            f"{shown(value)}. Define the class in a module."
+            f"the run has recorded a {data['type']}, which is defined inside of a function; the checkpointer "
+            f"gave back {shown(value)}. Define the class in a module."
         )
     return value
 
@@ -265,7 +292,9 @@ _MAKERS: dict[Any, Any] = {
 def _class(data: Mapping[str, Any], base: type[Any]) -> Any:
     kind = _find(data["type"])
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise GraphError(f"the run has recorded a {data['type']}, which is not there any more. Define it where it was.")
+        raise GraphError(
+            f"the run has recorded a {data['type']}, which is not there any more. Define it where it was."
+        )
     return kind
 
 
@@ -289,5 +318,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, cast("Sequence[Any]", value)))
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(part) for key, part in cast("dict[Any, Any]", value).items())
+        return all(
+            isinstance(key, str) and _is_plain(part) for key, part in cast("dict[Any, Any]", value).items()
+        )
     return value is None or isinstance(value, str | int | float | bool)

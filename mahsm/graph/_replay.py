@@ -19,7 +19,8 @@ from mahsm.policies._internal import check_budgets
 BEGIN = "begin"
 """The node that runs `forward` until it calls for the first time."""
 FORWARD = "forward"
-"""The node of calls that are no sub-module's: of modules that `forward` makes itself, and of language models."""
+"""The node of calls that are no sub-module's: of modules that `forward` makes itself, and of language
+models."""
 
 
 class Called(Protocol):
@@ -43,7 +44,8 @@ class Stopped(BaseException):
 
 
 class Replay:
-    """One run of `forward`: next to the calls that were made before, it makes the next one, if this is its node.
+    """One run of `forward`: next to the calls that were made before, it makes the next one, if this is its
+    node.
 
     Args:
         label: Who says so in errors.
@@ -133,15 +135,18 @@ class Replay:
         raise Stopped
 
     def _place_of(self, place: Called, asked: str) -> int:
-        """Which of the records left is the call's: the next one; of calls at the same time, that with its arguments."""
+        """Which of the records left is the call's: the next one; of calls at the same time, that with its
+        arguments.
+        """
         if not _is_one_of_several():
             return 0
         for index, made in enumerate(self._left):
             if (made["call"], made["given"]) == (place.path, asked):
                 return index
         self._refuse(
-            f"forward makes calls at the same time, and in another order when it is run again: {place.path} is called with "
-            "what it was not called with before. Start them in an order that does not depend on time."
+            f"forward makes calls at the same time, and in another order when it is run again: {place.path} "
+            "is called with what it was not called with before. Start them in an order that does not depend "
+            "on time."
         )
 
     @contextmanager
@@ -160,7 +165,10 @@ class Replay:
         def keep(result: Any) -> Any:
             if isinstance(result, Iterator | Awaitable):
                 kind = type(cast("object", result)).__name__
-                self._refuse(f"{place.path} gave a {kind}, which can be read once only. Give a list, or make it async def.")
+                self._refuse(
+                    f"{place.path} gave a {kind}, which can be read once only. Give a list, or make "
+                    "it async def."
+                )
             done(result=recorded(result))
             return result
 
@@ -173,8 +181,8 @@ class Replay:
             raise Stopped from through
         except asyncio.CancelledError:
             self.error = GraphError(
-                f"{self._label}: {place.path} was cancelled, perhaps by a timeout of forward's own, and such a call cannot be "
-                "replayed. Set the timeout in a sub-module."
+                f"{self._label}: {place.path} was cancelled, perhaps by a timeout of forward's own, and such "
+                "a call cannot be replayed. Set the timeout in a sub-module."
             )
             raise
         except Exception as error:
@@ -194,7 +202,10 @@ class Replay:
             trace = cast("Any", dspy.settings.trace)
             if steps := made.get("trace", ()):
                 names = {name: known for name, known, _ in place.predictors()}
-                trace.extend((names[step["name"]], replayed(step["inputs"]), replayed(step["outputs"])) for step in steps)
+                trace.extend(
+                    (names[step["name"]], replayed(step["inputs"]), replayed(step["outputs"]))
+                    for step in steps
+                )
             if "error" not in made:
                 return replayed(made["result"])
             error = replayed_error(made["error"])
@@ -204,7 +215,9 @@ class Replay:
 
     @staticmethod
     def _traced(known: Mapping[int, tuple[str, Any]], trace: Any, before: int) -> list[dict[str, Any]]:
-        """What the call added to a trace that `forward` keeps by itself, with predictors as `forward` knows them."""
+        """What the call added to a trace that `forward` keeps by itself, with predictors as `forward` knows
+        them.
+        """
         added = trace[before:]
         trace[before:] = [(known.get(id(step[0]), step[:1])[-1], *step[1:]) for step in added]
         return [
@@ -222,8 +235,8 @@ class Replay:
 
     def _refuse_other(self, number: int, was: str, now: str) -> NoReturn:
         self._refuse(
-            f"forward is not the same when it is run again: call {number} was {was!r}, now it is {now!r}. What it decides has "
-            "to depend on its inputs and on results of its calls only."
+            f"forward is not the same when it is run again: call {number} was {was!r}, now it is {now!r}. "
+            "What it decides has to depend on its inputs and on results of its calls only."
         )
 
     def _refuse(self, why: str) -> NoReturn:
@@ -238,8 +251,8 @@ class Replay:
         """
         if not self.is_live:
             self._refuse(
-                "forward calls a language model itself, and not that of dspy.settings around it. Such a call cannot be "
-                "replayed. Call it in a module."
+                "forward calls a language model itself, and not that of dspy.settings around it. Such a call "
+                "cannot be replayed. Call it in a module."
             )
 
     @contextmanager
@@ -284,8 +297,8 @@ def is_in_call() -> bool:
 
 def thread_error(label: str, path: str) -> str:
     return (
-        f"{label}: {path} is called in a thread that forward starts, where a call cannot be a step of the graph. Fan out in a "
-        "sub-module of its own, or with vmap."
+        f"{label}: {path} is called in a thread that forward starts, where a call cannot be a step of the "
+        "graph. Fan out in a sub-module of its own, or with vmap."
     )
 
 

@@ -10,9 +10,9 @@ from mahsm.graph._recorded import loaded, stored
 class DSPySerializer(JsonPlusSerializer):
     """LangGraph's serialiser, which also gives DSPy's types back as they were.
 
-    LangGraph's own gives a `dspy.Code`, `dspy.Image` or `dspy.Audio` back as a text, and refuses a `dspy.Prediction` and a
-    `dspy.Example`. All else is stored as it stores it. It takes LangGraph's arguments, and goes wherever a serialiser does:
-    into a checkpointer, a cache, an `EncryptedSerializer`.
+    LangGraph's own gives a `dspy.Code`, `dspy.Image` or `dspy.Audio` back as a text, and refuses a
+    `dspy.Prediction` and a `dspy.Example`. All else is stored as it stores it. It takes LangGraph's
+    arguments, and goes wherever a serialiser does: into a checkpointer, a cache, an `EncryptedSerializer`.
 
     Raises:
         GraphError: when read, if a class of the user's that holds such types is not there any more.

@@ -59,7 +59,8 @@ def source_of(name: str, graph: Any, modules: Mapping[str, dspy.Module], takes: 
         f"A graph that takes {_listed(takes)} and gives {_listed(gives)}.",
         "Steps:\n" + _indented(_steps(drawn.edges)),
         "Nodes:\n" + _indented(f"{node}: {_described(data)}" for node, data in nodes),
-        "Modules:\n" + _indented(line for path, module in modules.items() for line in _signatures(path, module)),
+        "Modules:\n"
+        + _indented(line for path, module in modules.items() for line in _signatures(path, module)),
     ]
     text = "\n\n".join(parts).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     return f'class {name}(dspy.Module):\n    """{textwrap.indent(text, "    ").strip()}\n    """\n'
@@ -93,7 +94,9 @@ def _described(data: Any) -> str:
 def _signatures(path: str, module: dspy.Module) -> Iterator[str]:
     for name, predictor in cast("list[tuple[str, Any]]", module.named_predictors()):
         signature = predictor.signature
-        fields = [", ".join(map(_field, part.items())) for part in (signature.input_fields, signature.output_fields)]
+        fields = [
+            ", ".join(map(_field, part.items())) for part in (signature.input_fields, signature.output_fields)
+        ]
         where = path if name == "self" else f"{path}.{name}"
         yield f"{where}: {type(module).__name__}({' -> '.join(fields)})"
         yield textwrap.indent(signature.instructions, "    ")
@@ -102,4 +105,8 @@ def _signatures(path: str, module: dspy.Module) -> Iterator[str]:
 def _field(field: tuple[str, Any]) -> str:
     name, info = field
     kind = info.annotation
-    return name if kind is str else f"{name}: {getattr(kind, '__name__', kind) if isinstance(kind, type) else kind}"
+    return (
+        name
+        if kind is str
+        else f"{name}: {getattr(kind, '__name__', kind) if isinstance(kind, type) else kind}"
+    )

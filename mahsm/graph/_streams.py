@@ -1,4 +1,6 @@
-"""What `dspy.streamify` hears of a graph, in which models are called in many threads and for many items at the same time."""
+"""What `dspy.streamify` hears of a graph, in which models are called in many threads and for many items at
+the same time.
+"""
 
 import asyncio
 import copy
@@ -34,9 +36,9 @@ class ItemStreamResponse(StreamResponse):
 class Bridge:
     """A stream of `dspy.streamify`, into which any thread and event loop may send.
 
-    DSPy sends from the loop of `streamify`, or from a worker thread of it. So blocking calls of models are made in such
-    threads, and what awaited ones send is handed over to that loop. Items have listeners of their own, since the parts that
-    they get at the same time would make no sense to one.
+    DSPy sends from the loop of `streamify`, or from a worker thread of it. So blocking calls of models are
+    made in such threads, and what awaited ones send is handed over to that loop. Items have listeners of
+    their own, since the parts that they get at the same time would make no sense to one.
 
     Args:
         stream: The stream.
@@ -85,8 +87,14 @@ class Bridge:
         await self._flushed()
 
     def _heard(self, message: Any, item: tuple[int, ...]) -> list[Any]:
-        """What the item's listeners make of a part; without listeners the part, which says of which item it is."""
-        listeners = [one for one in cast("Any", dspy.settings.stream_listeners or []) if id(one.predict) == message.predict_id]
+        """What the item's listeners make of a part; without listeners the part, which says of which item it
+        is.
+        """
+        listeners = [
+            one
+            for one in cast("Any", dspy.settings.stream_listeners or [])
+            if id(one.predict) == message.predict_id
+        ]
         if not listeners:
             message.item = item
             return [message]
@@ -106,7 +114,11 @@ class Bridge:
 
     def call(self, make: Callable[[], Any]) -> Any:
         """Make a blocking call in a worker thread of the loop, unless this is one."""
-        if cast("Any", dspy.settings.send_stream) is None or _is_worker.get() or _running_loop() is self._loop:
+        if (
+            cast("Any", dspy.settings.send_stream) is None
+            or _is_worker.get()
+            or _running_loop() is self._loop
+        ):
             return make()
         return asyncio.run_coroutine_threadsafe(self._called(make), self._loop).result()
 
@@ -118,7 +130,9 @@ class Bridge:
 def _new_listener(listener: Any) -> Any:
     """The same, that has heard nothing yet."""
     made = copy.copy(listener)
-    fresh = StreamListener(listener.signature_field_name, listener.predict, listener.predict_name, listener.allow_reuse)
+    fresh = StreamListener(
+        listener.signature_field_name, listener.predict, listener.predict_name, listener.allow_reuse
+    )
     vars(made).update(vars(fresh))
     return made
 

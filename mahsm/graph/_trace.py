@@ -1,4 +1,6 @@
-"""The trace of one run of a graph: what its predictors did, in an order that does not depend on who was quicker."""
+"""The trace of one run of a graph: what its predictors did, in an order that does not depend on who was
+quicker.
+"""
 
 import threading
 from collections.abc import Iterable
@@ -10,13 +12,15 @@ from langchain_core.runnables.config import var_child_runnable_config
 from mahsm.edges._internal import current_item, edge_runs
 
 Place = tuple[int, str, tuple[int, ...]]
-"""A step of the graph, a node of those that run in it, and an item of those that run in the node, if there are several."""
+"""A step of the graph, a node of those that run in it, and an item of those that run in the node, if there
+are several."""
 
 
 class Trace(list[Any]):
     """A DSPy trace, into which the items of edges and the tasks of `Send`s write at the same time.
 
-    Optimisers draw from a trace with a seed: with the order left to chance, equal seeds would give other programs.
+    Optimisers draw from a trace with a seed: with the order left to chance, equal seeds would give other
+    programs.
     """
 
     def __init__(self) -> None:
@@ -40,7 +44,9 @@ class Trace(list[Any]):
             return super().pop(index)
 
     def ordered(self) -> list[Any]:
-        """The entries, step by step; those of a step in the order of nodes, then of items, and of an item's as they came."""
+        """The entries, step by step; those of a step in the order of nodes, then of items, and of an item's
+        as they came.
+        """
         with self._lock:
             pairs = list(zip(self._places, self, strict=True))
         steps = [sorted(step, key=_in_step) for _, step in groupby(pairs, key=lambda pair: pair[0][0])]

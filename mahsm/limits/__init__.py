@@ -8,6 +8,7 @@
 - `_admission`   letting one attempt through, and settling it; `admit`, `report`
 - `_langchain`   the same bucket for LangChain's chat models
 - `_stats`       what a bucket has done so far
+- `_internal`    what the packages above use
 """
 
 from mahsm.limits._admission import admit as admit

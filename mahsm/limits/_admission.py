@@ -39,7 +39,9 @@ class Limited:
     longest_pause: float
 
     @classmethod
-    def of(cls, given: RateLimit | str, find_provider: Callable[[], str | None], retry: Retry | None = None) -> "Limited":
+    def of(
+        cls, given: RateLimit | str, find_provider: Callable[[], str | None], retry: Retry | None = None
+    ) -> "Limited":
         """Find out who the provider is.
 
         Args:
@@ -56,13 +58,15 @@ class Limited:
         provider = given.provider or find_provider()
         if provider is None:
             raise LimitError(
-                "RateLimit has no provider, and there is no DSPy language model to take it from. AdmittedCall "
-                "RateLimit('openai', ...), or configure a dspy.LM."
+                "RateLimit has no provider, and there is no DSPy language model to take it from. "
+                "AdmittedCall RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
         return cls(provider, given, _longest_pause(retry or given.retry_policy))
 
-    def admission(self, state: State, adds: Any, lend: Lend = nullcontext, on_stop: OnStop = never_stopped) -> "Admission":
+    def admission(
+        self, state: State, adds: Any, lend: Lend = nullcontext, on_stop: OnStop = never_stopped
+    ) -> "Admission":
         """What an attempt needs to begin.
 
         Args:
@@ -72,7 +76,9 @@ class Limited:
             on_stop: Holds what ends the wait of a further call.
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
-        return Admission(bucket, self._estimate(bucket, state, adds), lend, on_stop, longest_pause=self.longest_pause)
+        return Admission(
+            bucket, self._estimate(bucket, state, adds), lend, on_stop, longest_pause=self.longest_pause
+        )
 
     def block(self, state: State, adds: Any) -> "Admitted":
         """A block that is one call."""
@@ -93,7 +99,8 @@ def _longest_pause(retry: Retry | None) -> float:
 
 
 class Admission:
-    """What an attempt has been let through with. The first call inside is the one that it was let through for.
+    """What an attempt has been let through with. The first call inside is the one that it was let through
+    for.
 
     As a gate it lets the first call pass, and makes further ones wait in line for themselves.
     """
@@ -119,13 +126,19 @@ class Admission:
         self._failure: BaseException | None = None
 
     def take(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
-        """Wait in line, blocking; False if the wait was stopped, or would have been needed without `waits`."""
-        self._ticket = self._from_around() or self.bucket.acquire(self._reserve, may_wait=may_wait, on_stop=on_stop)
+        """Wait in line, blocking; False if the wait was stopped, or would have been needed without
+        `waits`.
+        """
+        self._ticket = self._from_around() or self.bucket.acquire(
+            self._reserve, may_wait=may_wait, on_stop=on_stop
+        )
         return self._ticket is not None
 
     async def take_async(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
         """The awaitable twin of `take`."""
-        self._ticket = self._from_around() or await self.bucket.acquire_async(self._reserve, may_wait=may_wait, on_stop=on_stop)
+        self._ticket = self._from_around() or await self.bucket.acquire_async(
+            self._reserve, may_wait=may_wait, on_stop=on_stop
+        )
         return self._ticket is not None
 
     def give_back(self) -> None:
@@ -156,7 +169,9 @@ class Admission:
             self.bucket.pause(min(asked, self._longest_pause), asked)
 
     def cover(self) -> bool:
-        """Whether a call that asks again has been let through: a chat model's, or somebody else's that is the first."""
+        """Whether a call that asks again has been let through: a chat model's, or somebody else's that is the
+        first.
+        """
         if self.passed:
             return True
         with self._lock:
@@ -188,7 +203,9 @@ class Admission:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
         async with self._lend():
-            ticket = await self.bucket.acquire_async(self.bucket.estimates.corrected(estimate), on_stop=self._on_stop)
+            ticket = await self.bucket.acquire_async(
+                self.bucket.estimates.corrected(estimate), on_stop=self._on_stop
+            )
         return self._passed(ticket, estimate)
 
     def _passed(self, ticket: Ticket | None, estimate: float) -> "_Passed":
@@ -207,7 +224,9 @@ class Admission:
 
 
 def _blocks_a_loop() -> bool:
-    """Whether a wait here blocks an event loop, so that what else runs on it could not give back a slot that is lent."""
+    """Whether a wait here blocks an event loop, so that what else runs on it could not give back a slot that
+    is lent.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -240,7 +259,9 @@ class _Passed:
 
 
 class Admitted:
-    """A block, for `with` and `async with`, that is one call: it waits in line first, and settles at the end."""
+    """A block, for `with` and `async with`, that is one call: it waits in line first, and settles at the
+    end.
+    """
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -262,7 +283,9 @@ class Admitted:
         self._stack.enter_context(gated(self._admission))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
         self._admission.end(self._used, error)
 
@@ -272,14 +295,17 @@ class Admitted:
         self.__exit__(kind, error, trace)
 
 
-def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.0, state: State | None = None) -> Admitted:
+def admit(
+    rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.0, state: State | None = None
+) -> Admitted:
     """Wait in line of a provider, for a call that no edge makes: a block for `with` and `async with`.
 
-    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the tokens; a 429 with
-    Retry-After that it raises pauses the bucket.
+    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the
+    tokens; a 429 with Retry-After that it raises pauses the bucket.
 
     Args:
-        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
+        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has
+            one.
         tokens: Tokens that the call will take, >= 0.
         state: What the limit's `key` is a function of.
 
@@ -299,11 +325,13 @@ def admit(rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.
     return Admitted(Admission(bucket, estimate, longest_pause=limited.longest_pause))
 
 
-def report(*, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = "") -> None:
+def report(
+    *, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = ""
+) -> None:
     """Say what a call has used, where neither DSPy nor LangChain does.
 
-    It is a call of a model then, as one of theirs: it settles rate limits, and counts in budgets, `mahsm.usage()`, traces and
-    progress events. Report each call once, when it has ended.
+    It is a call of a model then, as one of theirs: it settles rate limits, and counts in budgets,
+    `mahsm.usage()`, traces and progress events. Report each call once, when it has ended.
 
     Args:
         input_tokens: Tokens of the prompt, >= 0.

@@ -1,4 +1,6 @@
-"""The bucket of one provider and key: one line, first come first served, for callers of any thread and event loop."""
+"""The bucket of one provider and key: one line, first come first served, for callers of any thread and event
+loop.
+"""
 
 import asyncio
 import logging
@@ -14,7 +16,8 @@ from mahsm.limits._stats import Counts, LimitStats
 _log = logging.getLogger("mahsm.limits")
 
 _WORTH_A_WORD = 1.0
-"""Seconds from which on a wait that a provider asks for is logged: shorter ones are how it meters a steady flow."""
+"""Seconds from which on a wait that a provider asks for is logged: shorter ones are how it meters a steady
+flow."""
 
 
 class Ticket:
@@ -22,7 +25,9 @@ class Ticket:
 
     __slots__ = ("came", "gone", "granted", "may_wait", "requests", "tokens", "turn")
 
-    def __init__(self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True) -> None:
+    def __init__(
+        self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True
+    ) -> None:
         self.requests = requests
         self.tokens = tokens
         self.turn = turn
@@ -75,7 +80,9 @@ class Bucket:
         self._waiting: asyncio.Timeout | None = None
         self._paused_until = 0.0
         self._pause_said = 0.0
-        self._most_tokens = math.inf if rates.token_rate is None else rates.token_burst + LONGEST_DEBT * rates.token_rate
+        self._most_tokens = (
+            math.inf if rates.token_rate is None else rates.token_burst + LONGEST_DEBT * rates.token_rate
+        )
         self._doubted = False
         self._counts = Counts()
 
@@ -84,25 +91,37 @@ class Bucket:
     async def acquire_async(
         self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
     ) -> Ticket | None:
-        """Wait in line on the running event loop; None if that would be needed without `waits`, or was stopped."""
+        """Wait in line on the running event loop; None if that would be needed without `waits`, or was
+        stopped.
+        """
         turn = TaskTurn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with on_stop(lambda _: self._call_off(ticket)), left_behind.on_stop(lambda _: self.cancel(ticket)):
+            with (
+                on_stop(lambda _: self._call_off(ticket)),
+                left_behind.on_stop(lambda _: self.cancel(ticket)),
+            ):
                 await turn.wait()
         except BaseException:
             self.cancel(ticket)
             raise
         return ticket if ticket.granted and not ticket.gone else None
 
-    def acquire(self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped) -> Ticket | None:
-        """Wait in line, blocking this thread; None if that would be needed without `waits`, or was stopped."""
+    def acquire(
+        self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
+    ) -> Ticket | None:
+        """Wait in line, blocking this thread; None if that would be needed without `waits`, or was
+        stopped.
+        """
         turn = ThreadTurn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
-            with on_stop(lambda _: self._call_off(ticket)), left_behind.on_stop(lambda _: self.cancel(ticket)):
+            with (
+                on_stop(lambda _: self._call_off(ticket)),
+                left_behind.on_stop(lambda _: self.cancel(ticket)),
+            ):
                 turn.wait()
         except BaseException:
             self.cancel(ticket)
@@ -114,7 +133,9 @@ class Bucket:
         self._loop.call_soon_threadsafe(self._leave, ticket)
 
     def _call_off(self, ticket: Ticket) -> None:
-        """Leave the line; of no effect if the ticket has been granted, since its caller is going to use it or give it back."""
+        """Leave the line; of no effect if the ticket has been granted, since its caller is going to use it or
+        give it back.
+        """
         self._loop.call_soon_threadsafe(self._leave_line, ticket)
 
     def settle(self, ticket: Ticket, used: float) -> None:
@@ -122,7 +143,9 @@ class Bucket:
         self._loop.call_soon_threadsafe(self._settle, ticket, self._bounded(used))
 
     def believes(self, tokens: float) -> bool:
-        """Return whether one call may have taken so many tokens: what is paid off in `LONGEST_DEBT`, but no more."""
+        """Return whether one call may have taken so many tokens: what is paid off in `LONGEST_DEBT`, but no
+        more.
+        """
         return tokens <= self._most_tokens
 
     def pause(self, seconds: float, asked: float | None = None) -> None:
@@ -162,7 +185,9 @@ class Bucket:
         self._serving = False
 
     async def _until_ready(self, head: Ticket | None) -> None:
-        """Wait until what is owed is paid and the first in line can be admitted, or until something has changed."""
+        """Wait until what is owed is paid and the first in line can be admitted, or until something has
+        changed.
+        """
         try:
             async with asyncio.timeout(None) as self._waiting:
                 for quota in self._quotas:  # at once, or it would not leak while nobody comes
@@ -214,14 +239,21 @@ class Bucket:
         self._counts.paused(until - max(self._paused_until, now))
         self._paused_until = until
         self._look_again()
-        is_news = not was_paused or seconds > 2 * self._pause_said  # else it is the same pause, as another call meets it
+        # Else it is the same pause, as another call meets it.
+        is_news = not was_paused or seconds > 2 * self._pause_said
         if is_news and asked >= _WORTH_A_WORD:
             self._say_pause(seconds, asked)
 
     def _say_pause(self, seconds: float, asked: float) -> None:
         self._pause_said = seconds
-        cut = f" It asked for {round(asked, 2):.12g} s, and Retry(retry_after_cap=...) is the most." if asked > seconds else ""
-        _log.warning("%s asks to wait: it is not called for %.12g s.%s", self.provider, round(seconds, 2), cut)
+        cut = (
+            f" It asked for {round(asked, 2):.12g} s, and Retry(retry_after_cap=...) is the most."
+            if asked > seconds
+            else ""
+        )
+        _log.warning(
+            "%s asks to wait: it is not called for %.12g s.%s", self.provider, round(seconds, 2), cut
+        )
 
     def _bounded(self, tokens: float) -> float:
         """Tokens of one call, or what is the most that one can be charged for."""
@@ -229,7 +261,9 @@ class Bucket:
             return tokens
         if not self._doubted:
             self._doubted = True
-            text = "%s: one call takes %.3g tokens, more than the limit allows in ten minutes. It counts as %d."
+            text = (
+                "%s: one call takes %.3g tokens, more than the limit allows in ten minutes. It counts as %d."
+            )
             _log.warning(text, self.provider, tokens, self._most_tokens)
         return self._most_tokens
 

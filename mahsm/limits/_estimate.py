@@ -15,8 +15,8 @@ FIRST_OUTPUT = 256.0
 """Tokens of an answer before there was one."""
 
 _CAUTION = 2.0
-"""By what an estimate is multiplied before a call has been settled: a reserve that is too large is given back, one that is too
-small has been spent."""
+"""By what an estimate is multiplied before a call has been settled: a reserve that is too large is given
+back, one that is too small has been spent."""
 
 _RECENT = 64
 
@@ -68,7 +68,9 @@ def figure(where: str, value: object, unit: str = "tokens") -> float:
 
 
 def characters(value: object) -> int:
-    """The length of the text in a value: a text's own, and that of the parts of a mapping, a list or a message."""
+    """The length of the text in a value: a text's own, and that of the parts of a mapping, a list or a
+    message.
+    """
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):

@@ -20,10 +20,15 @@ class LangChainLimiter(BaseRateLimiter):
         self._bucket = bucket
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(self._is_covered() or self._bucket.acquire(self._tokens, may_wait=blocking) is not None)
+        return self._is_let(
+            self._is_covered() or self._bucket.acquire(self._tokens, may_wait=blocking) is not None
+        )
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(self._is_covered() or await self._bucket.acquire_async(self._tokens, may_wait=blocking) is not None)
+        return self._is_let(
+            self._is_covered()
+            or await self._bucket.acquire_async(self._tokens, may_wait=blocking) is not None
+        )
 
     @staticmethod
     def _is_let(let: bool) -> bool:
@@ -46,7 +51,8 @@ def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = 
     In an edge whose items wait for the same bucket, an item's first call does not wait again.
 
     Args:
-        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has one.
+        rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has
+            one.
         key: Which of the provider's buckets, if it has several.
 
     Raises:

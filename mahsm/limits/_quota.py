@@ -3,15 +3,15 @@
 from aiolimiter import AsyncLimiter
 
 LONGEST_DEBT = 600.0
-"""Seconds that paying off takes at most, in which a bucket lets nobody through. Providers count by the minute, and have
-forgotten what is older."""
+"""Seconds that paying off takes at most, in which a bucket lets nobody through. Providers count by the
+minute, and have forgotten what is older."""
 
 
 class Quota:
     """At most `burst + rate * t` in any `t` seconds. Belongs to the event loop that it is used on.
 
-    aiolimiter keeps the level. What was given back, or is owed, stands beside it in `_balance`, so that the true level is
-    the limiter's less the balance. What is owed beyond `LONGEST_DEBT` is forgiven.
+    aiolimiter keeps the level. What was given back, or is owed, stands beside it in `_balance`, so that the
+    true level is the limiter's less the balance. What is owed beyond `LONGEST_DEBT` is forgiven.
 
     Args:
         rate: Refilled per second, > 0.

@@ -23,8 +23,8 @@ _SLOWEST = 1e-9  # one in thirty years; below, the seconds between two are no fl
 class RateLimit:
     """What a provider allows, kept by everyone in the process who names the provider.
 
-    A token bucket: in any `t` seconds at most `burst + rate * t` requests are let through, first come, first served. The same
-    holds for tokens; a request waits until there is enough of both.
+    A token bucket: in any `t` seconds at most `burst + rate * t` requests are let through, first come, first
+    served. The same holds for tokens; a request waits until there is enough of both.
 
     Args:
         provider: Whose limit it is, as "openai"; by default taken from the target's DSPy language model.
@@ -32,13 +32,15 @@ class RateLimit:
         burst: Requests at once after a while without any, >= 1; by default a tenth of a second's worth.
         rpm: Requests per minute, > 0. With `rps`, the lower rate counts.
         tpm: Tokens per minute, in and out, > 0.
-        token_burst: Tokens at once, >= 1; by default a second's worth. A request that takes more waits for a full bucket.
-        retry: What is tried again, unless the edge says so itself: a `Retry`, LangGraph's `RetryPolicy`, how many attempts,
-            or a dict of `Retry`'s arguments.
-        key: One bucket for each value of this state key, or of this function of the state: per model, per tenant.
-        tokens: Tokens that one call takes: a number, or a function of the item's state. By default a guess from the length of
-            what the item adds to the state, and the recent mean of the answers. Either is corrected by how far the recent
-            guesses were off, and settled once the call has ended.
+        token_burst: Tokens at once, >= 1; by default a second's worth. A request that takes more waits for a
+            full bucket.
+        retry: What is tried again, unless the edge says so itself: a `Retry`, LangGraph's `RetryPolicy`, how
+            many attempts, or a dict of `Retry`'s arguments.
+        key: One bucket for each value of this state key, or of this function of the state: per model, per
+            tenant.
+        tokens: Tokens that one call takes: a number, or a function of the item's state. By default a guess
+            from the length of what the item adds to the state, and the recent mean of the answers. Either is
+            corrected by how far the recent guesses were off, and settled once the call has ended.
 
     Raises:
         LimitError: at once, for values that cannot work.
@@ -71,9 +73,13 @@ class RateLimit:
         if self.rate is None and self.tpm is None:
             raise LimitError(f"{self.label} limits nothing; pass at least one of rps=, rpm= and tpm=.")
         if self.burst is not None and self.rate is None:
-            raise LimitError(f"{self.label}: burst={self.burst:g} without a rate of requests; pass rps= or rpm= too.")
+            raise LimitError(
+                f"{self.label}: burst={self.burst:g} without a rate of requests; pass rps= or rpm= too."
+            )
         if self.token_burst is not None and self.tpm is None:
-            raise LimitError(f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; pass tpm= too.")
+            raise LimitError(
+                f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; pass tpm= too."
+            )
         if not callable(self.tokens):
             self._check("tokens", "a number > 0, or a function of the state", lambda value: value > 0)
         _retry(self.label, self.retry)
@@ -88,7 +94,9 @@ class RateLimit:
         if isinstance(given, RateLimit) or (isinstance(given, str) and given):
             return given
         if not isinstance(given, Mapping):
-            raise LimitError(f"rate_limit={shown(given)}; expected RateLimit('openai', rps=50), a dict of that, or a name.")
+            raise LimitError(
+                f"rate_limit={shown(given)}; expected RateLimit('openai', rps=50), a dict of that, or a name."
+            )
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
@@ -126,10 +134,14 @@ class RateLimit:
         if self.key is None:
             return None
         if not callable(self.key) and self.key not in state:
-            raise LimitError(f"{self.label}: key={self.key!r}, but the state has only {', '.join(map(repr, state))}.")
+            raise LimitError(
+                f"{self.label}: key={self.key!r}, but the state has only {', '.join(map(repr, state))}."
+            )
         found = self.key(state) if callable(self.key) else state[self.key]
         if not isinstance(found, Hashable):
-            raise LimitError(f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a text or a number.")
+            raise LimitError(
+                f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a text or a number."
+            )
         return found
 
     def _check(self, name: str, expected: str, works: Callable[[float], bool]) -> None:

@@ -36,8 +36,9 @@ def define(provider: str, limit: RateLimit) -> None:
         known = _registry.limits.setdefault(provider, limit)
     if known.rates != limit.rates:
         raise LimitError(
-            f"two limits for {provider!r}: {_shown(known)} here, and {_shown(limit)} there. Define it once and pass "
-            f"rate_limit={provider!r} elsewhere, or call mahsm.limits.forget({provider!r}) before it changes."
+            f"two limits for {provider!r}: {_shown(known)} here, and {_shown(limit)} there. Define it once "
+            f"and pass rate_limit={provider!r} elsewhere, or call mahsm.limits.forget({provider!r}) before "
+            "it changes."
         )
 
 
@@ -51,12 +52,17 @@ def defined(provider: str) -> RateLimit:
         limit, known = _registry.limits.get(provider), sorted(_registry.limits)
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
-        raise LimitError(f"no limit is defined for {provider!r}; {there}. AdmittedCall RateLimit({provider!r}, rps=...) once.")
+        raise LimitError(
+            f"no limit is defined for {provider!r}; {there}. AdmittedCall "
+            f"RateLimit({provider!r}, rps=...) once."
+        )
     return limit
 
 
 def resolved(limit: RateLimit | str) -> RateLimit | str:
-    """What is known now of a limit that is given by name, and what is known of a limit to others by its name."""
+    """What is known now of a limit that is given by name, and what is known of a limit to others by its
+    name.
+    """
     if isinstance(limit, str):
         with _registry.lock:
             known = _registry.limits.get(limit)
@@ -79,7 +85,9 @@ def bucket(provider: str, key: object = None) -> Bucket:
     rates = defined(provider).rates
     name = provider if key is None else f"{provider}/{key}"
     with _registry.lock:
-        return _registry.buckets.setdefault((provider, key), Bucket(name, rates, tasks.limits_loop(), provider))
+        return _registry.buckets.setdefault(
+            (provider, key), Bucket(name, rates, tasks.limits_loop(), provider)
+        )
 
 
 def stats() -> dict[str, LimitStats]:
@@ -120,4 +128,6 @@ def forget(provider: str) -> None:
 
 def _shown(limit: RateLimit) -> str:
     given = {name: getattr(limit, name) for name in ("rps", "burst", "rpm", "tpm", "token_burst")}
-    return f"RateLimit({', '.join(f'{name}={value:g}' for name, value in given.items() if value is not None)})"
+    return (
+        f"RateLimit({', '.join(f'{name}={value:g}' for name, value in given.items() if value is not None)})"
+    )

@@ -1,13 +1,16 @@
 """Nodes: what stands between the keys of a state and the arguments of a function or module.
 
-- `_node`    a node with a synchronous and an asynchronous side
-- `_target`  whatever an edge can call, made into one thing
-- `_parameter`  what a function says that it is called with
-- `_example` the keys that an item gives by itself
-- `_held`    places for DSPy modules, and what stands in for them inside a `GraphModule`
-- `_outlet`  where the stream events of a node go
-- `_dspy`    `dspy_node`, with `_fields` (state keys <-> fields) and `_tokens` (streaming); they import DSPy, so they are loaded
-             when first used
+- `_node`           a node with a synchronous and an asynchronous side
+- `_target`         whatever an edge can call, made into one thing
+- `_parameter`      what a function says that it is called with
+- `_example`        the keys that an item gives by itself
+- `_single_try`     Runnables whose chat models do not try again by themselves
+- `_provider`       the provider whose models a DSPy module calls
+- `_module_ref`     references to DSPy modules, for which others are substituted inside a `GraphModule`
+- `_stream_target`  where the stream events of a node go
+- `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming) and
+                    `_unparsed`; they import DSPy, so they are loaded when first used
+- `_internal`       what the packages above use
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,4 +25,6 @@ __all__ = ["DSPyNode", "dspy_node"]
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"DSPyNode": "mahsm.nodes._dspy_node", "dspy_node": "mahsm.nodes._dspy_node"}, name)
+    return attach(
+        __name__, {"DSPyNode": "mahsm.nodes._dspy_node", "dspy_node": "mahsm.nodes._dspy_node"}, name
+    )

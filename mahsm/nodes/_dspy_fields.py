@@ -42,19 +42,25 @@ class FieldInputs:
 
     def __init__(self, reader: str, module: Any, fields: Fields | None, transform: Transform | None) -> None:
         self._reader = reader
-        self._transform = _function(reader, "input_transform", transform, "a function from the state to a dict of inputs")
+        self._transform = _function(
+            reader, "input_transform", transform, "a function from the state to a dict of inputs"
+        )
         names = _input_names(module)
         if fields is None:
             if not any((names.required, names.guessed, names.optional)) and transform is None:
                 raise NodeError(
-                    f"{reader}: {type(module).__name__}.forward names no inputs, and there is no signature to take them "
-                    "from. Pass input_fields=[...]."
+                    f"{reader}: {type(module).__name__}.forward names no inputs, and there is no signature "
+                    "to take them from. Pass input_fields=[...]."
                 )
             self._keys = {field: field for field in (*names.required, *names.guessed, *names.optional)}
         else:
             self._keys = _pairs(reader, "input_fields", fields)
-            if transform is None and (lacking := [field for field in names.required if field not in self._keys]):
-                raise NodeError(f"{reader}: input_fields={shown(fields)} lacks {lacking}, which the module needs.")
+            if transform is None and (
+                lacking := [field for field in names.required if field not in self._keys]
+            ):
+                raise NodeError(
+                    f"{reader}: input_fields={shown(fields)} lacks {lacking}, which the module needs."
+                )
         self._required = (frozenset(self._keys) - frozenset(names.optional)) | frozenset(names.required)
 
     @property
@@ -67,15 +73,19 @@ class FieldInputs:
         Raises:
             MissingKeyError: if there is nothing for a required input.
         """
-        given = {} if self._transform is None else _mapping(self._reader, "input_transform", self._transform(state))
+        given = (
+            {}
+            if self._transform is None
+            else _mapping(self._reader, "input_transform", self._transform(state))
+        )
         read = {field: state[key] for field, key in self._keys.items() if field not in given and key in state}
         arguments = {**read, **given}
         for field in sorted(self._required - arguments.keys()):
             key = self._keys.get(field, field)
             besides = "" if self._transform is None else " input_transform does not give it, either."
             raise MissingKeyError(
-                f"{self._reader}: {missing(state, key)} Its module needs {field!r}: write the key first, or pass "
-                f"input_fields={{{field!r}: <state key>}}.{besides}"
+                f"{self._reader}: {missing(state, key)} Its module needs {field!r}: write the key first, or "
+                f"pass input_fields={{{field!r}: <state key>}}.{besides}"
             )
         return arguments
 
@@ -91,20 +101,22 @@ class Outputs:
         prefix: What stands before the names of keys that `fields` does not spell out.
 
     Raises:
-        NodeError: for a prefix that has nothing to stand before, and for a module whose `forward` is annotated to give what has
-            no fields.
+        NodeError: for a prefix that has nothing to stand before, and for a module whose `forward` is
+            annotated to give what has no fields.
     """
 
     def __init__(
         self, reader: str, module: Any, fields: Fields | None, transform: Transform | None, prefix: str | None
     ) -> None:
         self._reader = reader
-        self._transform = _function(reader, "output_transform", transform, "a function from the prediction to a dict")
+        self._transform = _function(
+            reader, "output_transform", transform, "a function from the prediction to a dict"
+        )
         self._prefix = _prefix(reader, prefix)
         if isinstance(fields, Mapping) and prefix is not None:
             raise NodeError(
-                f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. Pass a list of "
-                "fields, or leave prefix out."
+                f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. "
+                "Pass a list of fields, or leave prefix out."
             )
         if transform is None:
             check_gives_fields(reader, module)
@@ -115,7 +127,9 @@ class Outputs:
     @property
     def keys(self) -> frozenset[str]:
         """The state keys that are known to be written."""
-        return frozenset(map(self._key, self._known)) if self._keys is None else frozenset(self._keys.values())
+        return (
+            frozenset(map(self._key, self._known)) if self._keys is None else frozenset(self._keys.values())
+        )
 
     def of(self, result: Any) -> State:
         """The update.
@@ -127,14 +141,17 @@ class Outputs:
             result = _mapping(self._reader, "output_transform", self._transform(result))
         if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
             raise NodeError(
-                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. {_RETURN}"
+                f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. "
+                f"{_RETURN}"
             )
         update: State = plain(cast("Any", result))
         if self._keys is None:
             return {self._key(field): value for field, value in update.items()}
         for field in self._keys:
             if field not in update:
-                raise NodeError(f"{self._reader}: {missing(update, field, 'the prediction')} Change output_fields.")
+                raise NodeError(
+                    f"{self._reader}: {missing(update, field, 'the prediction')} Change output_fields."
+                )
         return {key: update[field] for field, key in self._keys.items()}
 
     def _key(self, name: str) -> str:
@@ -161,8 +178,8 @@ def check_gives_fields(reader: str, module: Any) -> None:
         return
     if not any(map(_may_have_fields, _members(given))):
         raise NodeError(
-            f"{reader}: forward of {type(module).__name__} is annotated to return {_type_name(given)}; expected a "
-            f"dspy.Prediction or a dict. {_RETURN}"
+            f"{reader}: forward of {type(module).__name__} is annotated to return {_type_name(given)}; "
+            f"expected a dspy.Prediction or a dict. {_RETURN}"
         )
 
 
@@ -219,7 +236,9 @@ def _input_names(module: Any) -> _Names:
         return _Names([], [], sorted(module.takes or ()))
     parameters = inspect.signature(_forward(module)).parameters.values()
     named = [
-        parameter for parameter in parameters if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     required = [parameter.name for parameter in named if parameter.default is parameter.empty]
     optional = [parameter.name for parameter in named if parameter.default is not parameter.empty]
@@ -240,19 +259,29 @@ def _forward(module: Any) -> Any:
 
 
 def _is_made_inside(module: Any, field: str) -> bool:
-    """Whether the module fills the field itself: a `MultiChainComparison` makes attempts of its `completions`."""
-    return isinstance(module, dspy.MultiChainComparison) and re.fullmatch(r"reasoning_attempt_\d+", field) is not None
+    """Whether the module fills the field itself: a `MultiChainComparison` makes attempts of its
+    `completions`.
+    """
+    return (
+        isinstance(module, dspy.MultiChainComparison)
+        and re.fullmatch(r"reasoning_attempt_\d+", field) is not None
+    )
 
 
 def _pairs(reader: str, argument: str, fields: Fields) -> dict[str, str]:
     if isinstance(fields, Mapping):
         pairs = dict(fields)
     elif isinstance(fields, str):
-        raise NodeError(f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as {argument}=[{fields!r}].")
+        raise NodeError(
+            f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as "
+            f"{argument}=[{fields!r}]."
+        )
     else:
         pairs = {field: field for field in fields}
     if odd := [name for pair in pairs.items() for name in pair if not isinstance(name, str)]:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise NodeError(f"{reader}: {argument} has {shown(odd[0])}; expected names of fields, or {{field: state key}}.")
+        raise NodeError(
+            f"{reader}: {argument} has {shown(odd[0])}; expected names of fields, or {{field: state key}}."
+        )
     return pairs
 
 

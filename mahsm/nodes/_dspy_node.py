@@ -31,7 +31,8 @@ from mahsm.policies._internal import check_budgets
 class DSPyNode(Node):
     """A DSPy module between state keys and its fields. Made by `dspy_node`.
 
-    It holds the module itself and calls it as DSPy does, so what `set_lm` or a new demo does to `module` counts here.
+    It holds the module itself and calls it as DSPy does, so what `set_lm` or a new demo does to `module`
+    counts here.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class DSPyNode(Node):
         return self._outputs.keys
 
     def __repr__(self) -> str:
-        return f"<DSPyNode {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
+        return (
+            f"<DSPyNode {self.name!r}: {', '.join(sorted(self.reads))} -> {', '.join(sorted(self.writes))}>"
+        )
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._inputs.of(as_dict(state))
@@ -110,7 +113,9 @@ class DSPyNode(Node):
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
-        """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's, too."""
+        """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's,
+        too.
+        """
         with restored_context(), self._unparsed.attempt() as again:
             if _spans.tracer() is None and not is_observed() and not again:
                 yield
@@ -119,7 +124,8 @@ class DSPyNode(Node):
                 yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
-        """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets allow it.
+        """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets
+        allow it.
 
         Raises:
             BudgetExceeded: if a budget is spent, and no edge that has begun the call is around.
@@ -165,37 +171,41 @@ def dspy_node(
     """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
 
     Args:
-        module: A module, or a class of modules; or a `dspy.Parallel`, whose input is `exec_pairs` and whose output is
-            `results`. A decorated class makes nodes: `Summarize(...)` is then a node whose
+        module: A module, or a class of modules; or a `dspy.Parallel`, whose input is `exec_pairs` and whose
+            output is `results`. A decorated class makes nodes: `Summarize(...)` is then a node whose
             `module` is the instance, and the class itself is `Summarize.__wrapped__`.
-        input_fields: FieldInputs of the module: names that are both field and state key, or `{field: state key}`. By default
-            what `forward` takes, or the inputs of its signature.
-        output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the state schema
-            lacks.
-        input_transform: From the state to inputs of the module, as a dict by field. What it does not give is read from the
-            state, as `input_fields` says.
-        output_transform: From what the module returned to the outputs, as a dict by field, which `output_fields` and `prefix`
-            then apply to.
-        prefix: What stands before the names of the keys that are written, such as `"draft_"`: two modules side by side that
-            both give a `reasoning` need it. Keys that `output_fields` spells out stay as they are spelled.
-        stream: Stream the tokens of outputs that are texts: True for all, or names of fields. `stream_mode="custom"` gets a
-            `TokenEvent` for each token, `stream_mode="messages"` a message chunk; from inside an edge, too.
-        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
-            In an edge that waits for the same provider, its items do not wait twice.
+        input_fields: FieldInputs of the module: names that are both field and state key, or
+            `{field: state key}`. By default what `forward` takes, or the inputs of its signature.
+        output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the
+            state schema lacks.
+        input_transform: From the state to inputs of the module, as a dict by field. What it does not give is
+            read from the state, as `input_fields` says.
+        output_transform: From what the module returned to the outputs, as a dict by field, which
+            `output_fields` and `prefix` then apply to.
+        prefix: What stands before the names of the keys that are written, such as `"draft_"`: two modules
+            side by side that both give a `reasoning` need it. Keys that `output_fields` spells out stay as
+            they are spelled.
+        stream: Stream the tokens of outputs that are texts: True for all, or names of fields.
+            `stream_mode="custom"` gets a `TokenEvent` for each token, `stream_mode="messages"` a message
+            chunk; from inside an edge, too.
+        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
+            provider that has one. In an edge that waits for the same provider, its items do not wait twice.
         name: Node name; by default the class's.
 
     Returns:
-        A node that gives plain values, never a `Prediction`: nested predictions become dicts, pydantic models stay.
+        A node that gives plain values, never a `Prediction`: nested predictions become dicts, pydantic models
+        stay.
 
     Raises:
-        NodeError: at once, if this is no DSPy module, its inputs cannot be told, or arguments contradict each other; when
-            run, if an output is missing, or what a transform gives is no dict.
+        NodeError: at once, if this is no DSPy module, its inputs cannot be told, or arguments contradict each
+            other; when run, if an output is missing, or what a transform gives is no dict.
         MissingKeyError: when run, if the state lacks a required input.
 
     Example:
         >>> import dspy
         >>> from mahsm import dspy_node
-        >>> node = dspy_node(dspy.Predict("text -> summary"), input_fields={"text": "doc"}, output_fields=["summary"])
+        >>> summarize = dspy.Predict("text -> summary")
+        >>> node = dspy_node(summarize, input_fields={"text": "doc"}, output_fields=["summary"])
         >>> with dspy.context(lm=dspy.utils.DummyLM([{"summary": "short"}])):
         ...     node.invoke({"doc": "a long text"})
         {'summary': 'short'}

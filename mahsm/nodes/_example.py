@@ -9,8 +9,8 @@ from mahsm._common import Overlay
 def item_keys(item: Any) -> Overlay:
     """The keys that an item gives if nothing says otherwise.
 
-    They are `{"item": item}`; of a `dspy.Example` also its fields, so that a module gets its inputs as from `dspy.Evaluate`:
-    those that `with_inputs` names, and all where nothing is named. A field wins over `item`.
+    They are `{"item": item}`; of a `dspy.Example` also its fields, so that a module gets its inputs as from
+    `dspy.Evaluate`: those that `with_inputs` names, and all where nothing is named. A field wins over `item`.
     """
     dspy: Any = sys.modules.get("dspy")  # whoever has made an example has imported it
     if dspy is None or not isinstance(item, dspy.Example):

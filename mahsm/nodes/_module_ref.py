@@ -12,8 +12,9 @@ from typing import Any, Self
 class ModuleRef:
     """A place in a node that holds a DSPy module.
 
-    A compiled graph cannot be copied, and an optimiser works on copies. So the graph stays one, its nodes ask the place for
-    the module whenever they run, and each copy of a `GraphModule` puts its own modules in the place while it runs.
+    A compiled graph cannot be copied, and an optimiser works on copies. So the graph stays one, its nodes ask
+    the place for the module whenever they run, and each copy of a `GraphModule` puts its own modules in the
+    place while it runs.
 
     Attributes:
         module: The module of the graph itself.
@@ -83,7 +84,9 @@ class ModulePlace:
             self.held.module = module
 
 
-_substituted: ContextVar[Mapping[ModuleRef, Any]] = ContextVar("mahsm_standing_in", default=MappingProxyType({}))
+_substituted: ContextVar[Mapping[ModuleRef, Any]] = ContextVar(
+    "mahsm_standing_in", default=MappingProxyType({})
+)
 
 
 @contextmanager
@@ -92,7 +95,9 @@ def substituted(modules: Mapping[ModulePlace, Any]) -> Generator[None, None, Non
     parts: defaultdict[ModuleRef, dict[str, Any]] = defaultdict(dict)
     for place, module in modules.items():
         parts[place.held][place.path] = module
-    stands = {held: found[""] if "" in found else held.module.with_nodes(found) for held, found in parts.items()}
+    stands = {
+        held: found[""] if "" in found else held.module.with_nodes(found) for held, found in parts.items()
+    }
     token = _substituted.set({**_substituted.get(), **stands})
     try:
         yield

@@ -33,8 +33,8 @@ def _call_signature() -> Signature:
 class Node(RunnableLambda[Any, Any]):
     """A Runnable made of two functions, whose graphs LangGraph finds.
 
-    LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`; that is why this is one. It adds no span and no
-    callback of its own, so a node costs what its function costs.
+    LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`; that is why this is one. It adds no
+    span and no callback of its own, so a node costs what its function costs.
 
     Attributes:
         held: The DSPy modules that it holds itself, by where in it they are.
@@ -69,7 +69,9 @@ class Node(RunnableLambda[Any, Any]):
         return f"{type(self).__name__}({self.name!r})"
 
     def __call__(self, state: Any, config: RunnableConfig | None = None) -> Any:
-        """Run the synchronous side, as `invoke` does, with the config of the node that is running here, if one is."""
+        """Run the synchronous side, as `invoke` does, with the config of the node that is running here, if
+        one is.
+        """
         return self.invoke(state, config)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -81,10 +83,14 @@ class Node(RunnableLambda[Any, Any]):
         return await self._async(input, ensure_config(config))
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """Give what `invoke` gives: LangGraph streams its nodes for `astream_events`, and this one is no run of its own."""
+        """Give what `invoke` gives: LangGraph streams its nodes for `astream_events`, and this one is no run
+        of its own.
+        """
         yield self.invoke(input, config)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
         """The awaitable twin of `stream`."""
         yield await self.ainvoke(input, config)
 

@@ -16,7 +16,9 @@ Annotations = tuple[Any, Any]
 
 
 def annotations_of(source: Callable[..., Any], inner: Callable[..., Any]) -> Annotations:
-    """The first parameter is that of `source`; the annotations are those of the function `inner` of its partials."""
+    """The first parameter is that of `source`; the annotations are those of the function `inner` of its
+    partials.
+    """
     function: Any = inner if inspect.isroutine(inner) else inner.__call__
     try:
         names = list(inspect.signature(source).parameters)
@@ -26,7 +28,9 @@ def annotations_of(source: Callable[..., Any], inner: Callable[..., Any]) -> Ann
 
 
 def _hint(function: Any, name: str) -> Any:
-    """What is annotated under a name; None if that cannot be found, as of what is imported for type checkers alone."""
+    """What is annotated under a name; None if that cannot be found, as of what is imported for type checkers
+    alone.
+    """
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     given = getattr(function, "__annotations__", {})
@@ -40,9 +44,16 @@ def _hint(function: Any, name: str) -> Any:
 
 
 def is_item(annotation: Any) -> bool:
-    """Whether this annotates something that is no state: a number, a text, a list, a message, a document..."""
+    """Whether this annotates something that is no state: a number, a text, a list, a message, a
+    document...
+    """
     annotation = _plain(annotation)
-    if annotation in (None, type(None)) or annotation is Any or annotation is object or isinstance(annotation, TypeVar):
+    if (
+        annotation in (None, type(None))
+        or annotation is Any
+        or annotation is object
+        or isinstance(annotation, TypeVar)
+    ):
         return False
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
@@ -58,8 +69,8 @@ def is_item(annotation: Any) -> bool:
 def converter(annotation: Any, *, of_items: bool) -> Callable[[State], Any] | None:
     """How to make of a state what the first parameter is annotated with; None if that is the state itself.
 
-    Of an item that is no state this is `state["item"]`. Where items are called `item`, so it is if the item is such a
-    dataclass or model already.
+    Of an item that is no state this is `state["item"]`. Where items are called `item`, so it is if the item
+    is such a dataclass or model already.
     """
     if is_item(annotation):
         return lambda state: state["item"]

@@ -24,7 +24,7 @@ def provider_of(module: Any) -> str | None:
     providers = {model.split("/")[0] if "/" in model else "openai" for model in models}  # as DSPy takes it
     if len(providers) > 1:
         raise LimitError(
-            f"{type(module).__name__} has language models of several providers: {', '.join(sorted(providers))}. Say which one "
-            "the limit is of, as RateLimit('openai', ...)."
+            f"{type(module).__name__} has language models of several providers: "
+            f"{', '.join(sorted(providers))}. Say which one the limit is of, as RateLimit('openai', ...)."
         )
     return next(iter(providers), None)

@@ -11,9 +11,11 @@ from langchain_core.runnables.retry import RunnableRetry
 
 @singledispatch
 def single_try(value: Any) -> Any:
-    """A copy of a Runnable in which nothing tries again: no `with_retry`, and chat models with `max_retries=0`.
+    """A copy of a Runnable in which nothing tries again: no `with_retry`, and chat models with
+    `max_retries=0`.
 
-    What cannot be looked into, such as a function, is left as it is. So is a Runnable in which nothing tries again.
+    What cannot be looked into, such as a function, is left as it is. So is a Runnable in which nothing tries
+    again.
     """
     return value
 
@@ -30,7 +32,11 @@ def _model(model: Any) -> Any:
     fields: dict[str, Any] = kind.model_fields
     if "max_retries" not in fields or model.max_retries == 0:
         return model
-    given = {name: getattr(model, name) for name in model.model_fields_set if name in fields and not _is_client(name)}
+    given = {
+        name: getattr(model, name)
+        for name in model.model_fields_set
+        if name in fields and not _is_client(name)
+    }
     return kind(**{**given, "max_retries": 0})
 
 
@@ -55,7 +61,9 @@ def _dict(value: dict[Any, Any]) -> Any:
 
 
 def _is_client(field: str) -> bool:
-    """Whether a model fills this field by itself: `root_client`, but not `http_client`, which is the user's."""
+    """Whether a model fills this field by itself: `root_client`, but not `http_client`, which is the
+    user's.
+    """
     return field.endswith("client") and not field.startswith("http")
 
 

@@ -1,4 +1,6 @@
-"""Where a node's stream events go: what LangGraph shows of an edge comes from the edge's own node, and not from inside."""
+"""Where a node's stream events go: what LangGraph shows of an edge comes from the edge's own node, and not
+from inside.
+"""
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -22,7 +24,8 @@ class StreamTarget:
     Attributes:
         write: LangGraph's stream writer.
         metadata: What LangGraph says of the node.
-        item: Which item of an edge runs here, as a path of indices through nested edges; `()` outside of edges.
+        item: Which item of an edge runs here, as a path of indices through nested edges; `()` outside of
+            edges.
     """
 
     write: Callable[[Any], object]

@@ -46,8 +46,8 @@ class Target:
         held: The DSPy module that it is, if it is one.
         reads: State keys that it is known to read.
         writes: State keys that it is known to write.
-        batched: What computes something for many items at once, if it does: from the state and what is laid over it for each
-            item to what then is laid over it.
+        batched: What computes something for many items at once, if it does: from the state and what is laid
+            over it for each item to what then is laid over it.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
         run_name: What its runs are called, if it does not say so itself.
         item: What it takes, if that is an item and no state, as "str".
@@ -71,7 +71,9 @@ class Target:
     def input_keys(self) -> frozenset[str] | None:
         """The state keys that the graph takes which it is; None if it is none, or takes any."""
         builder: Any = getattr(self.source, "builder", None) if self.is_graph else None
-        keys: frozenset[str] | None = None if builder is None else frozenset(builder.schemas[builder.input_schema])
+        keys: frozenset[str] | None = (
+            None if builder is None else frozenset(builder.schemas[builder.input_schema])
+        )
         return None if keys is None or "__root__" in keys else keys
 
     @property
@@ -98,7 +100,12 @@ class Target:
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
         """Both sides with LangGraph's parameters filled in, inside of a node."""
         config = get_config() if self.run_name is None else {**get_config(), "run_name": self.run_name}
-        values = {"config": config, "runtime": runtime, "store": runtime.store, "writer": runtime.stream_writer}
+        values = {
+            "config": config,
+            "runtime": runtime,
+            "store": runtime.store,
+            "writer": runtime.stream_writer,
+        }
         given = {name: values[name] for name in self.injected}
         sync = functools.partial(self.sync, **given) if self.sync else None
         async_ = functools.partial(self.async_, **given) if self.async_ else None
@@ -128,7 +135,9 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
 
         return _of_runnable(DSPyNode(source))
     if isinstance(source, StateGraph):
-        raise NodeError(f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...).")
+        raise NodeError(
+            f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...)."
+        )
     _check_no_model(source, reader)
     if (node := node_of(source)) is not None:
         return _of_runnable(node)
@@ -137,8 +146,8 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     if isinstance(source, type) or not callable(source):
         hint = ", not a class: make an instance" if isinstance(source, type) else ""
         raise NodeError(
-            f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a Runnable, a compiled "
-            f"graph or an edge{hint}."
+            f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a "
+            f"Runnable, a compiled graph or an edge{hint}."
         )
     return _of_function(cast("Callable[..., Any]", source), reader, of_items=of_items)
 
@@ -154,8 +163,8 @@ def plain_update(update: Update) -> Update:
     command = cast("Command[Any]", update)
     if command.goto or command.graph is not None or command.resume is not None:
         raise NodeError(
-            f"the target returned {shown(command)}; only an update can come out of an item. Return the update, and "
-            "route after the edge, on what it wrote."
+            f"the target returned {shown(command)}; only an update can come out of an item. Return the "
+            "update, and route after the edge, on what it wrote."
         )
     return command.update
 
@@ -167,12 +176,14 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
     elif isinstance(source, RunnableLambda):
         has_sync, has_async = hasattr(source, "func"), hasattr(source, "afunc")
     else:
-        has_sync, has_async = True, type(source).ainvoke is not Runnable.ainvoke  # the default is a thread of the loop's few
+        # The default is a thread of the loop's few.
+        has_sync, has_async = True, type(source).ainvoke is not Runnable.ainvoke
     return Target(
         name,
         source.invoke if has_sync else None,
         source.ainvoke if has_async else None,
-        injected=frozenset() if isinstance(source, Node) else frozenset({"config"}),  # its own config is merged with this one
+        # Its own config is merged with this one.
+        injected=frozenset() if isinstance(source, Node) else frozenset({"config"}),
         source=source,
         graph=graph,
         held=source.held.get("") if isinstance(source, Node) else None,
@@ -197,8 +208,9 @@ def _check_no_model(source: Any, reader: str) -> None:
             case _:
                 return
     raise NodeError(
-        f"{reader}: the target hands the state to the language model {type(cast('Any', first)).__name__}, which takes messages "
-        "or a text. Pass prompt | model, or a function such as lambda state: model.invoke(state['item'])."
+        f"{reader}: the target hands the state to the language model {type(cast('Any', first)).__name__}, "
+        "which takes messages or a text. Pass prompt | model, or a function such as lambda state: "
+        "model.invoke(state['item'])."
     )
 
 
@@ -210,8 +222,9 @@ def _of_function(source: Callable[..., Any], reader: str, *, of_items: bool) -> 
     call = getattr(inner, "__call__", None)  # noqa: B004  of an object
     if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (inner, call)):
         raise NodeError(
-            f"{reader}: the target {name} is a generator function, whose call gives a generator and no value. Return what it "
-            "yields, as a list; for parts as they come, take LangGraph's writer as a parameter and call writer(part)."
+            f"{reader}: the target {name} is a generator function, whose call gives a generator and no "
+            "value. Return what it yields, as a list; for parts as they come, take LangGraph's writer as a "
+            "parameter and call writer(part)."
         )
     injected = _injected(source, name, reader)
     given, result = annotations_of(source, inner)
@@ -238,22 +251,31 @@ def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[s
         signature = inspect.signature(source)
     except (TypeError, ValueError):  # some builtins have none
         return frozenset()
-    taken = frozenset(name for name, marker in _INJECTED.items() if _takes(signature.parameters.get(name), marker))
+    taken = frozenset(
+        name for name, marker in _INJECTED.items() if _takes(signature.parameters.get(name), marker)
+    )
     try:
         signature.bind(object(), **dict.fromkeys(taken))
     except TypeError as error:
         raise NodeError(
-            f"{reader}: the target {name}{signature} cannot be called with a state: {error}. Expected {name}(state), and "
-            f"besides only {', '.join(_INJECTED)}. Fix other arguments with functools.partial."
+            f"{reader}: the target {name}{signature} cannot be called with a state: {error}. Expected "
+            f"{name}(state), and besides only {', '.join(_INJECTED)}. Fix other arguments with "
+            "functools.partial."
         ) from None
     return taken
 
 
 def _takes(parameter: inspect.Parameter | None, marker: str) -> bool:
-    if parameter is None or parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    if parameter is None or parameter.kind in (
+        parameter.POSITIONAL_ONLY,
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    ):
         return False
     return (
-        parameter.default is parameter.empty or parameter.annotation is parameter.empty or marker in str(parameter.annotation)
+        parameter.default is parameter.empty
+        or parameter.annotation is parameter.empty
+        or marker in str(parameter.annotation)
     )
 
 
@@ -276,7 +298,8 @@ def _graph_in(source: Any) -> Graph | None:
         return None
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Probe)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of annotations that it would not inject; ours are checked above
+        # Of annotations that it would not inject; ours are checked above.
+        with warnings.catch_warnings(action="ignore"):
             builder.add_node("probe", source, input_schema=_Probe)
     except ValueError:  # a builtin without a signature
         return None
@@ -286,7 +309,9 @@ def _graph_in(source: Any) -> Graph | None:
 
 
 def _holds_nothing(source: Any) -> bool:
-    """Whether it is a function that uses plain values only, and so no graph; to let LangGraph look takes a while."""
+    """Whether it is a function that uses plain values only, and so no graph; to let LangGraph look takes a
+    while.
+    """
     if not isinstance(source, FunctionType):
         return False
     try:

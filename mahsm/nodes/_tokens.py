@@ -30,7 +30,8 @@ class TokenEvent(TypedDict):
         field: The output field.
         token: The text.
         last: Whether it ends the field.
-        item: Which item of an edge it belongs to, as a path of indices through nested edges; `()` outside of edges.
+        item: Which item of an edge it belongs to, as a path of indices through nested edges; `()` outside of
+            edges.
     """
 
     node: str
@@ -54,7 +55,10 @@ def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> t
     if isinstance(stream, str) or not (stream is True or isinstance(stream, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(f"{reader}: stream={shown(stream)}; expected True, or a list of output fields.")
     if stream is True and not texts:
-        raise NodeError(f"{reader}: stream=True, but no predictor of {type(module).__name__} has an output that is a text.")
+        raise NodeError(
+            f"{reader}: stream=True, but no predictor of {type(module).__name__} has an output "
+            "that is a text."
+        )
     for field in () if stream is True else stream:
         if field not in texts:
             known = ", ".join(map(repr, texts)) or "none"
@@ -63,7 +67,12 @@ def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> t
 
 
 async def call_streaming(
-    node: str, module: Any, fields: Sequence[str], arguments: dict[str, Any], config: RunnableConfig, place: StreamTarget
+    node: str,
+    module: Any,
+    fields: Sequence[str],
+    arguments: dict[str, Any],
+    config: RunnableConfig,
+    place: StreamTarget,
 ) -> Any:
     """Call the module, and send the tokens of these fields to whoever streams the graph."""
     tokens = _Tokens(node, module, fields, config, place)
@@ -73,7 +82,9 @@ async def call_streaming(
             if hasattr(cast("type[Any]", type(module)), "aforward"):
                 result = await module.acall(**arguments)
             else:  # DSPy sends from such a thread only
-                result = await anyio.to_thread.run_sync(partial(module, **arguments), limiter=anyio.CapacityLimiter(1))
+                result = await anyio.to_thread.run_sync(
+                    partial(module, **arguments), limiter=anyio.CapacityLimiter(1)
+                )
         tokens.finish(result)
         return result
     finally:
@@ -83,7 +94,9 @@ async def call_streaming(
 class _Tokens:
     """The stream that DSPy sends the chunks of one call to."""
 
-    def __init__(self, node: str, module: Any, fields: Sequence[str], config: RunnableConfig, place: StreamTarget) -> None:
+    def __init__(
+        self, node: str, module: Any, fields: Sequence[str], config: RunnableConfig, place: StreamTarget
+    ) -> None:
         self._node = node
         self._fields = fields
         self._place = place
@@ -107,7 +120,9 @@ class _Tokens:
                 self._tell(response)
 
     def finish(self, result: Any) -> None:
-        """The call has ended: what is held back comes now, and fields of which nothing came, as with a cached answer."""
+        """The call has ended: what is held back comes now, and fields of which nothing came, as with a cached
+        answer.
+        """
         for listener in self.listeners:
             if (response := listener.finalize()) is not None:
                 self._tell(response)
@@ -139,14 +154,16 @@ class _Tokens:
 class _Messages:
     """The same tokens for `stream_mode="messages"`, where each field is a message.
 
-    LangGraph hears of tokens by a callback handler. Handlers that only watch, such as tracers, get nothing: for them the call
-    of DSPy's model is what happened.
+    LangGraph hears of tokens by a callback handler. Handlers that only watch, such as tracers, get nothing:
+    for them the call of DSPy's model is what happened.
     """
 
     def __init__(self, config: RunnableConfig, place: StreamTarget) -> None:
         handlers = cast("list[BaseCallbackHandler]", getattr(config.get("callbacks"), "handlers", ()))
         self._handlers = [
-            one for one in handlers if hasattr(one, "tap_output_iter") and not isinstance(one, AsyncCallbackHandler)
+            one
+            for one in handlers
+            if hasattr(one, "tap_output_iter") and not isinstance(one, AsyncCallbackHandler)
         ]
         item = place.item()
         self._metadata = {**place.metadata, ITEM: item} if item else place.metadata

@@ -1,4 +1,6 @@
-"""Answers that could not be parsed: an attempt after LangGraph's own retry does not get them again from a cache."""
+"""Answers that could not be parsed: an attempt after LangGraph's own retry does not get them again from a
+cache.
+"""
 
 from collections import OrderedDict
 from collections.abc import Generator
@@ -39,7 +41,8 @@ class Unparsed:
 def _task_id() -> str:
     """The task of the graph in which this is called; empty outside of graphs."""
     try:
-        info = getattr(get_runtime(), "execution_info", None)  # outside of a graph there may be no runtime, either
+        # Outside of a graph there may be no runtime, either.
+        info = getattr(get_runtime(), "execution_info", None)
     except (RuntimeError, KeyError):
         return ""
     return "" if info is None else info.task_id

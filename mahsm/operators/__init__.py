@@ -1,15 +1,16 @@
 """Operators: units of work on Equinox, which are nodes of LangGraph, targets of edges and modules of DSPy.
 
 - `_operator`    `Operator`
-- `_fields`, `_annotations`  its fields, and which of them are static
-- `_specs`       checks of inputs and outputs
+- `_operator_fields`, `_annotations`  its fields, and which of them are static
+- `_specs`       checks of inputs and outputs; `_shapes`: of arrays
 - `_binding`     `ModelBinding`: a model by its name
-- `_op`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
+- `_op`, `_signatures`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
 - `_trees`       operators as trees: `partition`, `parameters`
 - `_files`       operators in files: `save`, `load`
 - `_threads`     calls that block, side by side
 - `_modules`     DSPy modules in the fields of operators
-- `_io`, `_node`, `_dspy`  between operators and state keys, and the arguments of DSPy modules
+- `_io`, `_operator_node`, `_as_dspy`  between operators and state keys, and the arguments of DSPy modules
+- `_internal`    what `GraphModule` uses
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ from mahsm._lazy import attach
 try:
     import equinox as _  # noqa: F401
 except ImportError as error:
-    raise ImportError("mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'") from error
+    raise ImportError(
+        "mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'"
+    ) from error
 
 from mahsm.operators._binding import ModelBinding as ModelBinding
 from mahsm.operators._composites import ChainOperator as ChainOperator

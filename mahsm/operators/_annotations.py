@@ -35,13 +35,18 @@ def is_class_variable(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return "ClassVar" in annotation or "InitVar" in annotation
     special = (ClassVar, eqx.AbstractVar, eqx.AbstractClassVar)
-    return annotation is ClassVar or get_origin(annotation) in special or isinstance(annotation, dataclasses.InitVar)
+    return (
+        annotation is ClassVar
+        or get_origin(annotation) in special
+        or isinstance(annotation, dataclasses.InitVar)
+    )
 
 
 def may_hold_arrays(annotation: Any) -> bool:
     """Whether values of this annotation may hold arrays. If it does not say, they may.
 
-    Dicts are an exception: one that does not say of what it is, is configuration. Its numbers would be trained otherwise.
+    Dicts are an exception: one that does not say of what it is, is configuration. Its numbers would be
+    trained otherwise.
     """
     if annotation is Any or isinstance(annotation, str | ForwardRef | TypeVar):
         return True
@@ -55,7 +60,11 @@ def may_hold_arrays(annotation: Any) -> bool:
     if _is_mapping(origin) and (not arguments or arguments[-1] in (Any, object)):
         return False
     if origin is not None:
-        return not arguments or origin is collections.abc.Callable or any(_says_more(argument) for argument in arguments)
+        return (
+            not arguments
+            or origin is collections.abc.Callable
+            or any(_says_more(argument) for argument in arguments)
+        )
     return _class_may(annotation) if isinstance(annotation, type) else annotation is not None
 
 

@@ -16,15 +16,17 @@ from mahsm.operators._operator import Operator, without_forward
 class OperatorModule(dspy.Module):
     """An operator as a DSPy module. Made by `as_dspy`.
 
-    The DSPy modules in the operator's fields are its own: `named_predictors` finds them, optimisers and `set_lm` change them,
-    and calls use them as they are then.
+    The DSPy modules in the operator's fields are its own: `named_predictors` finds them, optimisers and
+    `set_lm` change them, and calls use them as they are then.
 
     Attributes:
         op: The operator.
         modules: Those modules, by where they are in the operator.
     """
 
-    def __init__(self, op: Operator, input_fields: Names | None = None, output_fields: Names | None = None) -> None:
+    def __init__(
+        self, op: Operator, input_fields: Names | None = None, output_fields: Names | None = None
+    ) -> None:
         super().__init__()
         self.op = op
         self.modules = dict(modules_in(op))
@@ -49,15 +51,17 @@ class OperatorModule(dspy.Module):
         return dspy.Prediction(**(update if isinstance(update, dict) else {"output": update}))
 
 
-def as_dspy(op: Operator, /, *, input_fields: Names | None = None, output_fields: Names | None = None) -> OperatorModule:
+def as_dspy(
+    op: Operator, /, *, input_fields: Names | None = None, output_fields: Names | None = None
+) -> OperatorModule:
     """Make a DSPy module of an operator, which DSPy can evaluate and optimise.
 
     Args:
         op: The operator.
-        input_fields: The argument whose value the operator takes; or the fields of its input. By default those of its
-            `input_spec`; without one, all arguments as a dict.
-        output_fields: The prediction's field that gets what the operator gives; or fields of that. By default all, or
-            `output`.
+        input_fields: The argument whose value the operator takes; or the fields of its input. By default
+            those of its `input_spec`; without one, all arguments as a dict.
+        output_fields: The prediction's field that gets what the operator gives; or fields of that. By default
+            all, or `output`.
 
     Raises:
         NodeError: at once, for what is no operator; when called, for an output without the fields.
@@ -72,7 +76,9 @@ def as_dspy(op: Operator, /, *, input_fields: Names | None = None, output_fields
         (["modules['.predictor']"], 4)
     """
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise NodeError(f"as_dspy: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op.")
+        raise NodeError(
+            f"as_dspy: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op."
+        )
     if (problem := without_forward(op)) is not None:
         raise NodeError(f"as_dspy: {problem}")
     return OperatorModule(op, input_fields, output_fields)

@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 class ModelBinding:
     """A language model by its name and options. Bindings of the same model with the same options are equal.
 
-    DSPy's client is made, and credentials are read, when the model is first called; so operators can be built, compared and
-    saved without any. Calls count in edges as those of DSPy modules do: towards rate limits, budgets and usage.
+    DSPy's client is made, and credentials are read, when the model is first called; so operators can be
+    built, compared and saved without any. Calls count in edges as those of DSPy modules do: towards rate
+    limits, budgets and usage.
 
-    Two bindings of names, or of `dspy.LM`s, are equal if the names and all options are. A language model of another class is
-    equal to itself only. A pickle has the model and its options without API keys, which the other process takes from its
-    environment.
+    Two bindings of names, or of `dspy.LM`s, are equal if the names and all options are. A language model of
+    another class is equal to itself only. A pickle has the model and its options without API keys, which the
+    other process takes from its environment.
 
     Args:
         model: The model's name, as "openai/gpt-4o-mini".
         **options: What `dspy.LM` takes besides.
 
     Raises:
-        JitError: when called while JAX traces or transforms a function: the call would be made once, for all inputs.
+        JitError: when called while JAX traces or transforms a function: the call would be made once, for all
+            inputs.
         TypeError: when pickled, for a language model of a class that does not say what is to be kept of it.
 
     Example:
@@ -41,7 +43,9 @@ class ModelBinding:
 
     def __init__(self, model: str, **options: Any) -> None:
         if not isinstance(model, str) or not model:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"the model is {shown(model)}; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM.")
+            raise TypeError(
+                f"the model is {shown(model)}; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM."
+            )
         self.model = model
         self.options = options
         self._lm: Any = None
@@ -51,7 +55,8 @@ class ModelBinding:
 
     @classmethod
     def of(cls, model: Any, **options: Any) -> "ModelBinding":
-        """A binding of a name or of a `dspy.LM`, with these options; a binding without further options is left as it is.
+        """A binding of a name or of a `dspy.LM`, with these options; a binding without further options is
+        left as it is.
 
         Raises:
             TypeError: for anything else.
@@ -59,7 +64,11 @@ class ModelBinding:
         if isinstance(model, ModelBinding):
             if not options:
                 return model
-            return cls.of(model._lm, **options) if model._is_of_lm else cls(model.model, **{**model.options, **options})
+            return (
+                cls.of(model._lm, **options)
+                if model._is_of_lm
+                else cls(model.model, **{**model.options, **options})
+            )
         if all(hasattr(model, name) for name in ("model", "kwargs", "acall")):
             return cls._of_lm(model.copy(**options) if options else model)
         return cls(model, **options)
@@ -103,9 +112,9 @@ class ModelBinding:
     def _check_not_traced(self) -> None:
         if traced():
             raise JitError(
-                f"the model {self.model!r} is called while JAX traces or transforms a function; it would be called once, and "
-                "its answer used for all inputs. Call it outside, and hand its answer in as an array; or use a HybridOperator, "
-                "which keeps the two apart."
+                f"the model {self.model!r} is called while JAX traces or transforms a function; it would be "
+                "called once, and its answer used for all inputs. Call it outside, and hand its answer in as "
+                "an array; or use a HybridOperator, which keeps the two apart."
             )
 
     def __eq__(self, other: object) -> bool:
@@ -116,7 +125,9 @@ class ModelBinding:
 
     def __repr__(self) -> str:
         options = "".join(
-            f", {name}={_HIDDEN!r}" if _is_secret(name) else f", {name}={shown(_without_secrets(value, _HIDDEN))}"
+            f", {name}={_HIDDEN!r}"
+            if _is_secret(name)
+            else f", {name}={shown(_without_secrets(value, _HIDDEN))}"
             for name, value in self.options.items()
         )
         return f"ModelBinding({self.model!r}{options})"
@@ -149,18 +160,25 @@ def _state(lm: Any) -> dict[str, Any]:
     kind = cast("type[Any]", type(lm))
     if kind is not dspy.LM and not {"dump_state", "load_state"} <= vars(kind).keys():
         raise TypeError(
-            f"the language model {lm.model!r}, of class {kind.__qualname__}, cannot be pickled: it would become another one. "
-            "Define dump_state and the class method load_state on its class, as dspy.LM does; or bind a model by its name."
+            f"the language model {lm.model!r}, of class {kind.__qualname__}, cannot be pickled: it would "
+            "become another one. Define dump_state and the class method load_state on its class, as dspy.LM "
+            "does; or bind a model by its name."
         )
-    return {name: value for name, value in _without_secrets(lm.dump_state()).items() if name != "_dspy_lm_class"}
+    return {
+        name: value for name, value in _without_secrets(lm.dump_state()).items() if name != "_dspy_lm_class"
+    }
 
 
-_TELLS_NOTHING = frozenset({"history", "provider", "_engine_lock", "_engine_store", "_warned_zero_temp_rollout"})
+_TELLS_NOTHING = frozenset(
+    {"history", "provider", "_engine_lock", "_engine_store", "_warned_zero_temp_rollout"}
+)
 """Attributes of a `dspy.LM` that do not decide what it answers, or that follow from others."""
 
 
 def _what_tells(lm: Any) -> Any:
-    """What tells a language model from others: its attributes, or nothing but itself, whose class may have any."""
+    """What tells a language model from others: its attributes, or nothing but itself, whose class may have
+    any.
+    """
     import dspy
 
     if type(lm) is not dspy.LM:

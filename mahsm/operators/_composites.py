@@ -18,9 +18,9 @@ from mahsm.operators._threads import blocking, in_thread, traced
 class EnsembleOperator(Operator):
     """Give one input to several operators, side by side, and combine what they give.
 
-    Members that can be awaited, such as models, are; those that block run in threads of their own, in the caller's context.
-    While JAX traces, they run one after the other. The first error of a member comes out, and the others are cancelled; a
-    blocking call that is in progress is left to run on.
+    Members that can be awaited, such as models, are; those that block run in threads of their own, in the
+    caller's context. While JAX traces, they run one after the other. The first error of a member comes out,
+    and the others are cancelled; a blocking call that is in progress is left to run on.
 
     Attributes:
         members: The operators, at least one.
@@ -47,7 +47,10 @@ class EnsembleOperator(Operator):
         check_operators("EnsembleOperator", "members", self.members)
         most: Any = self.max_concurrency
         if most is not None and (type(most) is not int or most < 1):
-            raise ValueError(f"EnsembleOperator: max_concurrency={shown(most)}; expected a whole number, at least 1, or None.")
+            raise ValueError(
+                f"EnsembleOperator: max_concurrency={shown(most)}; expected a whole number, at "
+                "least 1, or None."
+            )
 
     def forward(self, input: Any, /) -> Any:
         if traced() or (len(self.members) == 1 and not self.awaits):
@@ -91,8 +94,9 @@ def without_waiting(op: Operator, input: Any) -> Any:
         if inspect.iscoroutine(result):
             result.close()
         raise JitError(
-            f"{shown(op)} is async, and is called while JAX traces or transforms a function, which cannot wait. Call it "
-            "outside, and hand its result in as an array; or use a HybridOperator, which keeps the two apart."
+            f"{shown(op)} is async, and is called while JAX traces or transforms a function, which cannot "
+            "wait. Call it outside, and hand its result in as an array; or use a HybridOperator, which keeps "
+            "the two apart."
         )
     return result
 

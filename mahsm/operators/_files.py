@@ -1,4 +1,6 @@
-"""Operators in files: a line of JSON that says what the arrays belong to, and the arrays, as Equinox writes them."""
+"""Operators in files: a line of JSON that says what the arrays belong to, and the arrays, as Equinox writes
+them.
+"""
 
 import dataclasses
 import io
@@ -27,8 +29,8 @@ _FORMAT = 2
 def save(path: str | os.PathLike[str], op: Any) -> None:
     """Write the arrays of an operator to a file, after a line that says what they belong to.
 
-    Nothing else of the operator is in the file: no model, prompt or key. The file is replaced when all is written; if something
-    fails before that, it stays as it was.
+    Nothing else of the operator is in the file: no model, prompt or key. The file is replaced when all is
+    written; if something fails before that, it stays as it was.
 
     Args:
         path: The file, which is replaced.
@@ -57,12 +59,12 @@ def load(path: str | os.PathLike[str], like: TreeT) -> TreeT:
 
     Args:
         path: A file that `save` has written.
-        like: An operator of a class of the same name, whatever its module, with the same labels, and with arrays of the same
-            shapes in the same places.
+        like: An operator of a class of the same name, whatever its module, with the same labels, and with
+            arrays of the same shapes in the same places.
 
     Raises:
-        ValueError: for a file that `save` has not written, that another version has, that is cut off, or that does not fit; it
-            says in what.
+        ValueError: for a file that `save` has not written, that another version has, that is cut off, or that
+            does not fit; it says in what.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -74,12 +76,13 @@ def load(path: str | os.PathLike[str], like: TreeT) -> TreeT:
     ):
         if found != wanted:
             raise ValueError(
-                f"{name} does not fit: its {what} {_difference(found, wanted)}. Load it into an operator that is made like the "
-                f"one that was saved, a {header['class']}."
+                f"{name} does not fit: its {what} {_difference(found, wanted)}. Load it into an operator "
+                f"that is made like the one that was saved, a {header['class']}."
             )
     if len(arrays) != header["bytes"]:
         raise ValueError(
-            f"{name} is damaged: it has {len(arrays)} bytes of arrays; expected {header['bytes']}. Save the operator again."
+            f"{name} is damaged: it has {len(arrays)} bytes of arrays; expected {header['bytes']}. Save the "
+            "operator again."
         )
     return cast("TreeT", eqx.tree_deserialise_leaves(io.BytesIO(arrays), like, filter_spec=_read))
 
@@ -106,14 +109,18 @@ def _header(name: str, line: bytes) -> dict[str, Any]:
         header = json.loads(line)
         written = header["format"]
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{name} is no file of an operator; expected one that mahsm.operators.save wrote.") from None
+        raise ValueError(
+            f"{name} is no file of an operator; expected one that mahsm.operators.save wrote."
+        ) from None
     if written != _FORMAT:
         raise ValueError(
-            f"{name} has format {written!r}, of mahsm {header.get('mahsm', '?')}; expected {_FORMAT}. Load it with that "
-            "version and save it with this one, or update mahsm."
+            f"{name} has format {written!r}, of mahsm {header.get('mahsm', '?')}; expected {_FORMAT}. Load "
+            "it with that version and save it with this one, or update mahsm."
         )
     if missing := {"class", "labels", "arrays", "bytes"} - header.keys():
-        raise ValueError(f"{name} is damaged: its first line lacks {sorted(missing)[0]!r}. Save the operator again.")
+        raise ValueError(
+            f"{name} is damaged: its first line lacks {sorted(missing)[0]!r}. Save the operator again."
+        )
     return header
 
 
@@ -163,7 +170,9 @@ def _labels(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _write(file: Any, leaf: Any) -> None:
-    """Write an array, and nothing else; keys for random numbers as their numbers, and rare dtypes as their bytes."""
+    """Write an array, and nothing else; keys for random numbers as their numbers, and rare dtypes as their
+    bytes.
+    """
     if eqx.is_array(leaf):
         array = np.asarray(jax.random.key_data(leaf) if _is_random_key(leaf) else leaf)
         np.save(file, array if array.dtype.kind in "biufc" else np.frombuffer(array.tobytes(), np.uint8))
@@ -175,7 +184,11 @@ def _read(file: Any, like: Any) -> Any:
     stored: Any = np.load(file, allow_pickle=False)
     if _is_random_key(like):
         return jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(like))
-    array = stored if stored.dtype == like.dtype else np.frombuffer(stored.tobytes(), like.dtype).reshape(like.shape)
+    array = (
+        stored
+        if stored.dtype == like.dtype
+        else np.frombuffer(stored.tobytes(), like.dtype).reshape(like.shape)
+    )
     if isinstance(like, np.generic):
         return array[()]
     return jnp.asarray(array) if isinstance(like, jax.Array) else array

@@ -18,19 +18,20 @@ from mahsm.operators._trees import Rest, combine, partition
 class HybridOperator(Operator):
     """An operator that computes on arrays, or draws random numbers, and also calls models or other functions.
 
-    It says what it computes in `compute`, apart from the rest, so that a `vmap` computes it for all items in one `jax.vmap`,
-    and then calls `forward` for each item, with what was computed for it.
+    It says what it computes in `compute`, apart from the rest, so that a `vmap` computes it for all items in
+    one `jax.vmap`, and then calls `forward` for each item, with what was computed for it.
 
     A subclass gives:
 
-    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it takes one. It is
-      made of the seed and the item's place in the `vmap`, and of nothing else: in a node, and called alone, an operator draws
-      as for the first item.
-    - `forward(self, input, computed)`: sync or async; `computed` is what `compute` gave, as arrays of NumPy and numbers.
+    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it
+      takes one. It is made of the seed and the item's place in the `vmap`, and of nothing else: in a node,
+      and called alone, an operator draws as for the first item.
+    - `forward(self, input, computed)`: sync or async; `computed` is what `compute` gave, as arrays of NumPy
+      and numbers.
 
     Attributes:
-        seed_key: The input field, and state key, of the seed: a whole number from 0 to 2**32 - 1. Needed if `compute` takes a
-            key.
+        seed_key: The input field, and state key, of the seed: a whole number from 0 to 2**32 - 1. Needed if
+            `compute` takes a key.
         computed_of: The input fields that `compute` takes.
         draws: Whether it takes a key.
 
@@ -70,7 +71,10 @@ class HybridOperator(Operator):
 
     def __check_init__(self) -> None:
         if not hasattr(type(self), "compute"):
-            raise TypeError(f"{type(self).__name__} has no compute; expected a method compute(self, ...) that JAX can trace.")
+            raise TypeError(
+                f"{type(self).__name__} has no compute; expected a method compute(self, ...) "
+                "that JAX can trace."
+            )
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if len(inputs) < 2:
@@ -95,7 +99,10 @@ class HybridOperator(Operator):
         program = cls._alone
         wanted = (*cls.computed_of, *program.spec.seeds)
         values: State = as_dict(input) if wanted else {}
-        state = {key: read(values, key, cls.__name__, "seed_key" if key in program.spec.seeds else "compute") for key in wanted}
+        state = {
+            key: read(values, key, cls.__name__, "seed_key" if key in program.spec.seeds else "compute")
+            for key in wanted
+        }
         state[_OPERATOR] = _Compute(*partition(self))
         return _inlined(program, state) if traced() else program(state)["computed"]
 
@@ -113,7 +120,8 @@ class _Compute(eqx.Module):
 
 
 def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, str]], name: str) -> Program:
-    """What an operator computes, compiled, with its arrays kept where that is done: from a state to `{"computed": ...}`.
+    """What an operator computes, compiled, with its arrays kept where that is done: from a state to
+    `{"computed": ...}`.
 
     Args:
         op: The operator.
@@ -121,10 +129,14 @@ def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, 
         name: The node's name.
     """
     cls = type(op)
-    return _program(cls, _Compute(*partition(op)), names(cls.computed_of), names([cls.seed_key])[cls.seed_key], name)
+    return _program(
+        cls, _Compute(*partition(op)), names(cls.computed_of), names([cls.seed_key])[cls.seed_key], name
+    )
 
 
-def _program(cls: type[HybridOperator], fn: Callable[..., Any], arguments: Any, seed_key: str, name: str) -> Program:
+def _program(
+    cls: type[HybridOperator], fn: Callable[..., Any], arguments: Any, seed_key: str, name: str
+) -> Program:
     step = Step(
         name=name,
         fn=fn,
@@ -159,6 +171,10 @@ def _inlined(program: Program, state: State) -> Any:
         values[key] = flatten(state[key], leaves, f"{spec.name}: input[{key!r}]").build(iter(leaves))
     keys: dict[str, Any] = {}
     for name in spec.seeds:
-        seed = state[name] if isinstance(state[name], jax.core.Tracer) else program.reader.seed(name, state[name])
+        seed = (
+            state[name]
+            if isinstance(state[name], jax.core.Tracer)
+            else program.reader.seed(name, state[name])
+        )
         keys[name] = jax.random.fold_in(jax.random.key(seed), 0)
     return spec.run([step.fn for step in spec.steps], values, None, keys)["computed"]

@@ -24,7 +24,8 @@ class Boundary:
     Args:
         reader: Who says so in errors.
         op: The operator.
-        input_fields: A name, if the operator takes its value; or names of fields, if it takes a dict or a model.
+        input_fields: A name, if the operator takes its value; or names of fields, if it takes a dict or a
+            model.
         output_fields: Likewise, of what the operator gives back.
     """
 
@@ -67,7 +68,9 @@ class Boundary:
         pairs = _pairs(self._inputs)
         for field, name in pairs.items():
             if name not in values and field not in self._optional:
-                raise MissingKeyError(f"{self._reader}: {missing(values, name)} Write it first, or change input_fields.")
+                raise MissingKeyError(
+                    f"{self._reader}: {missing(values, name)} Write it first, or change input_fields."
+                )
         if isinstance(self._inputs, str):
             return values[self._inputs]
         return {field: values[name] for field, name in pairs.items() if name in values}
@@ -89,19 +92,23 @@ class Boundary:
             if any_value and self._outputs is None:
                 return storable(result)
             raise NodeError(
-                f"{self._reader}: the operator gave {shown(result)}; expected a dict or a model. Pass output_fields='key' to "
-                "write it to one key."
+                f"{self._reader}: the operator gave {shown(result)}; expected a dict or a model. Pass "
+                "output_fields='key' to write it to one key."
             )
         if self._outputs is None:
             return {name: storable(value) for name, value in values.items()}
         for field in (pairs := _pairs(self._outputs)):
             if field not in values:
-                raise NodeError(f"{self._reader}: {missing(values, field, 'the output')} Change output_fields.")
+                raise NodeError(
+                    f"{self._reader}: {missing(values, field, 'the output')} Change output_fields."
+                )
         return {name: storable(values[field]) for field, name in pairs.items()}
 
 
 def storable(value: Any) -> Any:
-    """The value with arrays of NumPy in place of JAX's, which no checkpointer can store; what holds none is not copied."""
+    """The value with arrays of NumPy in place of JAX's, which no checkpointer can store; what holds none is
+    not copied.
+    """
     if isinstance(value, jax.Array):
         return plain(value, "operator")
     if type(value) is dict:
@@ -134,5 +141,6 @@ def _check(reader: str, argument: str, names: Any) -> None:
     pairs: Any = _pairs(cast("Any", names)) if isinstance(names, str | Sequence | Mapping | None) else None
     if pairs is None or any(not isinstance(name, str) or not name for pair in pairs.items() for name in pair):
         raise NodeError(
-            f"{reader}: {argument}={shown(cast('Any', names))}; expected a name, a list of names of fields, or {{field: name}}."
+            f"{reader}: {argument}={shown(cast('Any', names))}; expected a name, a list of names of fields, "
+            "or {field: name}."
         )

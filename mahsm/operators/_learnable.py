@@ -35,8 +35,8 @@ class LearnableOperator(Operator):
     def __check_init__(self) -> None:
         if not jax.tree_util.tree_leaves(eqx.filter(self, eqx.is_inexact_array)):
             raise TypeError(
-                f"{type(self).__name__} has no parameter: none of its fields holds an array of floats. Annotate one as "
-                "jax.Array, or declare a number with param(); or make it a plain Operator."
+                f"{type(self).__name__} has no parameter: none of its fields holds an array of floats. "
+                "Annotate one as jax.Array, or declare a number with param(); or make it a plain Operator."
             )
 
     @property

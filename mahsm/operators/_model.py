@@ -17,22 +17,24 @@ class ModelOperator(Operator):
 
     Args:
         model: The model's name, as "openai/gpt-4o-mini", a `dspy.LM` or a `ModelBinding`.
-        prompt: A template, as `str.format` takes it. Its variables are the inputs. With `answer` it becomes the instructions
-            of a signature.
+        prompt: A template, as `str.format` takes it. Its variables are the inputs. With `answer` it becomes
+            the instructions of a signature.
         answer: The type of the answer: `float`, `bool`, `Literal[...]`, a pydantic model...
         signature: A signature of DSPy, as "question -> answer: float", instead of both.
 
-    The input is a dict or a model with the variables; if there is only one, it may be its value. With a signature that has
-    several outputs, the result is a dict of them.
+    The input is a dict or a model with the variables; if there is only one, it may be its value. With a
+    signature that has several outputs, the result is a dict of them.
 
     Raises:
-        ValueError: at once, without a prompt or a signature, or with both; or for a prompt without variables and an answer.
+        ValueError: at once, without a prompt or a signature, or with both; or for a prompt without variables
+            and an answer.
         MissingKeyError: when called, for an input that lacks a variable.
 
     Example:
         >>> import dspy
         >>> from mahsm.operators import ModelOperator
-        >>> grade = ModelOperator(dspy.utils.DummyLM([{"answer": "0.5"}]), "Grade this essay: {essay}", answer=float)
+        >>> lm = dspy.utils.DummyLM([{"answer": "0.5"}])
+        >>> grade = ModelOperator(lm, "Grade this essay: {essay}", answer=float)
         >>> grade("It was a dark and stormy night.")
         0.5
     """
@@ -42,13 +44,18 @@ class ModelOperator(Operator):
     predictor: Any = eqx.field(static=True)
     variables: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, model: Any, prompt: str | None = None, *, answer: Any = None, signature: Any = None) -> None:
+    def __init__(
+        self, model: Any, prompt: str | None = None, *, answer: Any = None, signature: Any = None
+    ) -> None:
         if (prompt is None) == (signature is None):
             raise ValueError(
-                f"ModelOperator got prompt={shown(prompt)} and signature={shown(signature)}; expected one of them."
+                f"ModelOperator got prompt={shown(prompt)} and signature={shown(signature)}; expected one of "
+                "them."
             )
         if signature is not None and answer is not None:
-            raise ValueError(f"ModelOperator got signature and answer={shown(answer)}; say the type in the signature.")
+            raise ValueError(
+                f"ModelOperator got signature and answer={shown(answer)}; say the type in the signature."
+            )
         self.model = _binding(model)
         self.prompt = prompt
         self.predictor = None
@@ -80,7 +87,9 @@ class ModelOperator(Operator):
         values = as_dict(input) if self.variables else {}
         for name in self.variables:
             if name not in values:
-                raise MissingKeyError(f"ModelOperator: {missing(values, name, 'the input')} Its prompt needs {name!r}.")
+                raise MissingKeyError(
+                    f"ModelOperator: {missing(values, name, 'the input')} Its prompt needs {name!r}."
+                )
         return {name: values[name] for name in self.variables}
 
     def _answer(self, prediction: Any) -> Any:
@@ -104,7 +113,8 @@ def _predictor(prompt: str | None, answer: Any, signature: Any) -> Any:
     names = template_variables(prompt)
     if not names:
         raise ValueError(
-            f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, as '{{text}}'."
+            f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, as "
+            "'{text}'."
         )
     fields: Any = {name: (str, dspy.InputField()) for name in names}
     fields["answer"] = (answer, dspy.OutputField())

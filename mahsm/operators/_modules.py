@@ -29,16 +29,27 @@ def with_modules(value: Any, modules: Mapping[str, Any], where: str = "") -> Any
         return value
     if isinstance(value, eqx.Module):
         copy: Any = object.__new__(type(value))
-        for name, entry in {**vars(value), **dict(zip((name[1:] for name, _ in entries), made, strict=True))}.items():
+        for name, entry in {
+            **vars(value),
+            **dict(zip((name[1:] for name, _ in entries), made, strict=True)),
+        }.items():
             object.__setattr__(copy, name, entry)
         return copy
-    return dict(zip(cast("dict[Any, Any]", value), made, strict=True)) if isinstance(value, dict) else type(value)(made)
+    return (
+        dict(zip(cast("dict[Any, Any]", value), made, strict=True))
+        if isinstance(value, dict)
+        else type(value)(made)
+    )
 
 
 def _entries(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, eqx.Module):
         values = vars(value)  # without the wrapping of methods that Equinox does when an attribute is read
-        return [(f".{field.name}", values[field.name]) for field in dataclasses.fields(value) if field.name in values]
+        return [
+            (f".{field.name}", values[field.name])
+            for field in dataclasses.fields(value)
+            if field.name in values
+        ]
     if isinstance(value, dict):
         return [(f"[{key!r}]", entry) for key, entry in cast("dict[Any, Any]", value).items()]
     if type(value) in (list, tuple):

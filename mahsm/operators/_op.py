@@ -31,12 +31,16 @@ class _Caller(Operator):
 
     parameters: eqx.AbstractVar[Parameters]
 
-    def _bound(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _bound(
+        self, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         known, title = self.parameters, type(self).title(self)
         if not known.several:
             if inputs or not known.names or known.names[0] not in options:
                 return Operator._bound(self, inputs, options)
-            return (options[known.names[0]],), {name: value for name, value in options.items() if name != known.names[0]}
+            return (options[known.names[0]],), {
+                name: value for name, value in options.items() if name != known.names[0]
+            }
         given = dict(zip(known.names, inputs, strict=False))
         unknown = [name for name in options if name not in known.names]
         if len(inputs) > len(known.names) or given.keys() & options.keys() or unknown:
@@ -49,7 +53,9 @@ class _Caller(Operator):
         known, values = self.parameters, as_dict(input)
         for name in known.required:
             if name not in values:
-                raise MissingKeyError(f"{type(self).title(self)}: {missing(values, name, 'the input')} It is a parameter.")
+                raise MissingKeyError(
+                    f"{type(self).title(self)}: {missing(values, name, 'the input')} It is a parameter."
+                )
         return {name: values[name] for name in known.names if name in values}
 
 
@@ -92,7 +98,10 @@ class FunctionOperator(_Caller):
 
     def __reduce__(self) -> Any:  # specs of annotations are made again where it is loaded
         given = zip(SPECS, (self.input_spec, self.output_spec), specs_of(self.function), strict=True)
-        return _again, (self.function, {name: spec for name, spec, annotated in given if spec is not annotated})
+        return _again, (
+            self.function,
+            {name: spec for name, spec, annotated in given if spec is not annotated},
+        )
 
 
 def _again(function: Any, specs: dict[str, Any]) -> Any:
@@ -128,19 +137,24 @@ class ModuleOperator(_Caller):
 @overload
 def op(function: eqx.Module, /) -> ModuleOperator: ...
 @overload
-def op(function: Callable[..., Any], /, *, input_spec: Any = ..., output_spec: Any = ...) -> FunctionOperator: ...
+def op(
+    function: Callable[..., Any], /, *, input_spec: Any = ..., output_spec: Any = ...
+) -> FunctionOperator: ...
 @overload
-def op(*, input_spec: Any = ..., output_spec: Any = ...) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
+def op(
+    *, input_spec: Any = ..., output_spec: Any = ...
+) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
 def op(function: Any = None, /, *, input_spec: Any = _ANNOTATED, output_spec: Any = _ANNOTATED) -> Any:
     """Make an operator of a function, sync or async, or of a module of Equinox.
 
-    A function with one required parameter gets the input. One with several gets those fields of the input, a dict or a model,
-    that are named as its parameters are: `op(add)({"x": 1, "y": 2})`, or `op(add)(1, 2)`, or `op(add)(x=1, y=2)`.
+    A function with one required parameter gets the input. One with several gets those fields of the input, a
+    dict or a model, that are named as its parameters are: `op(add)({"x": 1, "y": 2})`, or `op(add)(1, 2)`, or
+    `op(add)(x=1, y=2)`.
 
     Args:
         function: A function of at least one input.
-        input_spec: What it takes: a pydantic model, a dataclass or a type; None checks nothing. By default its annotations say
-            so; typed dicts are not checked, since the state of a graph may lack keys.
+        input_spec: What it takes: a pydantic model, a dataclass or a type; None checks nothing. By default
+            its annotations say so; typed dicts are not checked, since the state of a graph may lack keys.
         output_spec: What it gives back, likewise.
 
     Raises:
@@ -166,7 +180,9 @@ def op(function: Any = None, /, *, input_spec: Any = _ANNOTATED, output_spec: An
     if isinstance(function, eqx.Module) and callable(function):
         return ModuleOperator(module=function, parameters=parameters_of(function))
     if not callable(function) or isinstance(function, type):
-        raise TypeError(f"op got {shown(function)}; expected a function of at least one input, or a module of Equinox.")
+        raise TypeError(
+            f"op got {shown(function)}; expected a function of at least one input, or a module of Equinox."
+        )
     taken, given = specs_of(function)
     return FunctionOperator(
         function=function,

@@ -17,21 +17,24 @@ OperatorT = TypeVar("OperatorT", bound="Operator")
 
 
 class Operator(eqx.Module):
-    """A unit of work: a dataclass of models, prompts, arrays and other operators, and a `forward` that uses them.
+    """A unit of work: a dataclass of models, prompts, arrays and other operators, and a `forward` that uses
+    them.
 
-    It is a module of Equinox, and so a tree: its arrays, and those of the operators in it, are leaves, and everything else is
-    static. What is static is told by the annotations: `str`, `int`, a language model, a client or a pydantic model hold no
-    arrays; an annotation that does not say (`Any`, `Callable`, `dict`, `list`) leaves the value a leaf, which `eqx.partition`
-    and `eqx.filter_jit` sort out. An array in a static field is a TypeError.
+    It is a module of Equinox, and so a tree: its arrays, and those of the operators in it, are leaves, and
+    everything else is static. What is static is told by the annotations: `str`, `int`, a language model, a
+    client or a pydantic model hold no arrays; an annotation that does not say (`Any`, `Callable`, `dict`,
+    `list`) leaves the value a leaf, which `eqx.partition` and `eqx.filter_jit` sort out. An array in a static
+    field is a TypeError.
 
-    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. One without them holds data for others, and
-    cannot be called. Required fields after ones with defaults are keyword-only.
+    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. One without them holds data
+    for others, and cannot be called. Required fields after ones with defaults are keyword-only.
 
     `op(input)` calls it; `op(x=1, y=2)` is `op({"x": 1, "y": 2})`.
 
     Attributes:
-        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing. Shapes, as in
-            `Float[Array, "n d"]`, are checked by jaxtyping; a name of a size means one size in the input and its output.
+        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing.
+            Shapes, as in `Float[Array, "n d"]`, are checked by jaxtyping; a name of a size means one size in
+            the input and its output.
         output_spec: What it gives back, likewise.
 
     Raises:
@@ -63,9 +66,8 @@ class Operator(eqx.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         mark_fields(cls)
-        cls._checks = cls._checks or any(
-            getattr(cls, name) is not None for name in SPECS
-        )  # a spec, or a field that may hold one
+        # A spec, or a field that may hold one.
+        cls._checks = cls._checks or any(getattr(cls, name) is not None for name in SPECS)
 
     def forward(self, input: Any, /) -> Any:
         """What the operator does, sync or async."""
@@ -92,10 +94,16 @@ class Operator(eqx.Module):
             return await in_thread(partial(call, self, cls.forward, *inputs, **options))
         return await call(self, getattr(cls, "aforward", cls.forward), *inputs, **options)
 
-    def _bound(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What `forward` gets of arguments: the input, and perhaps more. Without an input, the options are its fields."""
+    def _bound(
+        self, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What `forward` gets of arguments: the input, and perhaps more. Without an input, the options are
+        its fields.
+        """
         if not inputs and not options:
-            raise TypeError(f"{type(self).title(self)} was called without an input; expected one, or its fields by name.")
+            raise TypeError(
+                f"{type(self).title(self)} was called without an input; expected one, or its fields by name."
+            )
         return (inputs, options) if inputs else ((options,), {})
 
     def title(self) -> str:
@@ -143,7 +151,8 @@ def without_forward(op: Operator) -> str | None:
     if cls.forward is not Operator.forward or hasattr(cls, "aforward"):
         return None
     return (
-        f"{cls.__name__} has no forward, so it only holds data; expected an operator that can be called. Define forward(input)."
+        f"{cls.__name__} has no forward, so it only holds data; expected an operator that can be called. "
+        "Define forward(input)."
     )
 
 
@@ -154,11 +163,14 @@ def check_operators(owner: str, field: str, values: Any) -> None:
         TypeError: for anything else.
     """
     if not isinstance(values, list | tuple) or not values:
-        raise TypeError(f"{owner}: {field}={shown(cast('Any', values))}; expected a list of at least one operator.")
+        raise TypeError(
+            f"{owner}: {field}={shown(cast('Any', values))}; expected a list of at least one operator."
+        )
     for value in cast("list[Any]", values):
         if not isinstance(value, Operator):
             raise TypeError(
-                f"{owner}: {field} has {shown(value)}; expected operators. Make one of a function with mahsm.operators.op."
+                f"{owner}: {field} has {shown(value)}; expected operators. Make one of a function with "
+                "mahsm.operators.op."
             )
         if (problem := without_forward(value)) is not None:
             raise TypeError(f"{owner}: {field}: {problem}")
@@ -168,7 +180,9 @@ def updated(op: OperatorT, values: dict[str, Any]) -> OperatorT:
     """A copy with other values in some fields, which are converted and checked."""
     fields = {field.name: field for field in dataclasses.fields(op)}
     if unknown := [name for name in values if name not in fields]:
-        raise AttributeError(f"{type(op).__name__} has no field {unknown[0]!r}; it has {', '.join(map(repr, fields))}.")
+        raise AttributeError(
+            f"{type(op).__name__} has no field {unknown[0]!r}; it has {', '.join(map(repr, fields))}."
+        )
     made: Any = object.__new__(type(op))
     for name, value in vars(op).items():
         object.__setattr__(made, name, value)

@@ -19,7 +19,8 @@ SPECS = ("input_spec", "output_spec")
 
 
 def model_field(*, default: Any = _MISSING, **options: Any) -> Any:
-    """A field for a model: a name as "openai/gpt-4o-mini", a `dspy.LM`, or a list or dict of these. It is static.
+    """A field for a model: a name as "openai/gpt-4o-mini", a `dspy.LM`, or a list or dict of these. It is
+    static.
 
     Args:
         default: What it is if nothing is given.
@@ -53,7 +54,8 @@ def prompt_field(*, template_vars: Sequence[str] = (), default: Any = _MISSING) 
     """A field for a prompt's template, as `str.format` takes it. It is static.
 
     Args:
-        template_vars: The variables that are filled in; a template that lacks one, or has others, is refused when built.
+        template_vars: The variables that are filled in; a template that lacks one, or has others, is refused
+            when built.
         default: What it is if nothing is given.
 
     Example:
@@ -73,14 +75,19 @@ def prompt_field(*, template_vars: Sequence[str] = (), default: Any = _MISSING) 
 
     def convert(value: Any) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"the prompt is {shown(value)}; expected a text with {_braced(wanted) or 'a template'}.")
+            raise TypeError(
+                f"the prompt is {shown(value)}; expected a text with {_braced(wanted) or 'a template'}."
+            )
         found = template_variables(value)
         for problem, names in (
             ("has no variable", [name for name in wanted if name not in found]),
             ("has an unknown variable", [name for name in found if name not in wanted]),
         ):
             if names:
-                raise ValueError(f"the prompt {shown(value)} {problem} {_braced(names)}; expected {_braced(wanted) or 'none'}.")
+                raise ValueError(
+                    f"the prompt {shown(value)} {problem} {_braced(names)}; expected "
+                    f"{_braced(wanted) or 'none'}."
+                )
         return value
 
     return eqx.field(static=True, converter=convert, **_default(default))
@@ -92,7 +99,11 @@ def template_variables(template: str) -> tuple[str, ...]:
     Raises:
         ValueError: for a template with a brace too many or too few.
     """
-    names = [name.split(".")[0].split("[")[0] for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    names = [
+        name.split(".")[0].split("[")[0]
+        for _, name, _, _ in string.Formatter().parse(template)
+        if name is not None
+    ]
     return tuple(dict.fromkeys(names))
 
 
@@ -101,7 +112,8 @@ def _braced(names: Sequence[str]) -> str:
 
 
 def spec_field(*, default: Any = None) -> Any:
-    """A field for a spec that differs from instance to instance: a pydantic model, a dataclass or a type. It is static.
+    """A field for a spec that differs from instance to instance: a pydantic model, a dataclass or a type. It
+    is static.
 
     Args:
         default: What it is if nothing is given; None checks nothing.
@@ -148,7 +160,8 @@ def param(default: Any = _MISSING, *, dtype: Any = jnp.float32) -> Any:
 def mark_fields(cls: type[Any]) -> None:
     """Make the fields of a class static whose annotations say that they hold no arrays.
 
-    This runs before Equinox makes the class a dataclass. A required field after one with a default is made keyword-only.
+    This runs before Equinox makes the class a dataclass. A required field after one with a default is made
+    keyword-only.
     """
     inherited: dict[str, dataclasses.Field[Any]] = {}
     for base in reversed(cls.__mro__[1:]):  # as dataclasses do it
@@ -162,14 +175,17 @@ def mark_fields(cls: type[Any]) -> None:
         elif not is_class_variable(annotation) and not isinstance(value, property):
             field = _field(cls, name, annotation, value)
             if field.init and (name in inherited if _has_default(field) else after_default):
-                field.kw_only = True  # what is inherited keeps its place, and those after it may have no default
+                # What is inherited keeps its place, and those after it may have no default.
+                field.kw_only = True
             after_default = after_default or _has_default(field)
 
 
 def _field(cls: type[Any], name: str, annotation: Any, value: Any) -> dataclasses.Field[Any]:
     if isinstance(value, dataclasses.Field):
         return cast("dataclasses.Field[Any]", value)
-    static: dict[str, Any] = {} if may_hold_arrays(annotation) else {"static": True, "converter": _no_arrays(cls, name)}
+    static: dict[str, Any] = (
+        {} if may_hold_arrays(annotation) else {"static": True, "converter": _no_arrays(cls, name)}
+    )
     field: dataclasses.Field[Any] = eqx.field(**static, **_default(value))
     setattr(cls, name, field)
     return field
@@ -181,8 +197,9 @@ def _no_arrays(cls: type[Any], name: str) -> Callable[[Any], Any]:
             return cast("Any", value).item()
         if _holds_arrays(value):
             raise TypeError(
-                f"{cls.__qualname__}.{name} got {shown(value)}, which holds an array, but its annotation makes it static. "
-                f"Annotate it as {_says_so(value)}, as Any if it holds more than that, or use param()."
+                f"{cls.__qualname__}.{name} got {shown(value)}, which holds an array, but its annotation "
+                f"makes it static. Annotate it as {_says_so(value)}, as Any if it holds more than that, or "
+                "use param()."
             )
         return value
 

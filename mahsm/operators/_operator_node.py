@@ -78,7 +78,11 @@ class OperatorNode(Node):
     @property
     def _current(self) -> Operator:
         """The operator with the DSPy modules that are to be called here and now."""
-        return with_modules(self.op, {where: held.current for where, held in self.held.items()}) if self.held else self.op
+        return (
+            with_modules(self.op, {where: held.current for where, held in self.held.items()})
+            if self.held
+            else self.op
+        )
 
     # What a hybrid operator computes.
 
@@ -93,7 +97,11 @@ class OperatorNode(Node):
 
     @cached
     def _program(self) -> Any:
-        return computing(self.op, self._boundary.names, self.name or "") if isinstance(self.op, HybridOperator) else None
+        return (
+            computing(self.op, self._boundary.names, self.name or "")
+            if isinstance(self.op, HybridOperator)
+            else None
+        )
 
     @property
     def batched(self) -> Any:
@@ -106,16 +114,22 @@ class OperatorNode(Node):
 
 
 def operator_node(
-    op: Operator, /, *, input_fields: Names | None = None, output_fields: Names | None = None, name: str | None = None
+    op: Operator,
+    /,
+    *,
+    input_fields: Names | None = None,
+    output_fields: Names | None = None,
+    name: str | None = None,
 ) -> OperatorNode:
     """Make a LangGraph node of an operator.
 
     Args:
         op: The operator.
-        input_fields: A state key whose value the operator takes; or names of the fields of its input, which are state keys too,
-            or `{field: state key}`. By default the fields of its `input_spec`; without one, the whole state as a dict.
-        output_fields: A state key that gets what the operator gives; or names of fields of that, likewise. By default all
-            fields.
+        input_fields: A state key whose value the operator takes; or names of the fields of its input, which
+            are state keys too, or `{field: state key}`. By default the fields of its `input_spec`; without
+            one, the whole state as a dict.
+        output_fields: A state key that gets what the operator gives; or names of fields of that, likewise. By
+            default all fields.
         name: Node name; by default the operator's class.
 
     Returns:
@@ -134,7 +148,8 @@ def operator_node(
     """
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(
-            f"operator_node: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op."
+            f"operator_node: got {shown(op)}; expected an Operator. Make one of a function with "
+            "mahsm.operators.op."
         )
     return OperatorNode(op, input_fields=input_fields, output_fields=output_fields, name=name)
 

@@ -19,12 +19,14 @@ from mahsm.operators._threads import blocking
 class RouterOperator(LearnableOperator):
     """Give an input to the operator whose score is the highest: `weights @ features + bias`.
 
-    The weights are learned, what the routes hold is not: gradients of `scores` are None for models and prompts.
+    The weights are learned, what the routes hold is not: gradients of `scores` are None for models and
+    prompts.
 
     Args:
         routes: The operators, by label.
         features: How many features an input has.
-        feature_key: Where they are in the input, which is a dict or a model: an array or list of shape `(features,)`.
+        feature_key: Where they are in the input, which is a dict or a model: an array or list of shape
+            `(features,)`.
         weights: Shape `(routes, features)`; by default zeros, with which the first route is taken.
         bias: Shape `(routes,)`; by default zeros.
 
@@ -37,8 +39,8 @@ class RouterOperator(LearnableOperator):
 
     Example:
         >>> from mahsm.operators import RouterOperator, op
-        >>> router = RouterOperator({"cheap": op(lambda x: "short"), "good": op(lambda x: "long")}, features=1,
-        ...                         weights=[[-1.0], [1.0]])
+        >>> members = {"cheap": op(lambda x: "short"), "good": op(lambda x: "long")}
+        >>> router = RouterOperator(members, features=1, weights=[[-1.0], [1.0]])
         >>> router({"features": [3.0]}), router.choose([-3.0])
         ('long', 'cheap')
     """
@@ -59,7 +61,9 @@ class RouterOperator(LearnableOperator):
         bias: Any = None,
     ) -> None:
         if not isinstance(routes, Mapping) or not routes:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"RouterOperator: routes={shown(routes)}; expected operators by label, as {{'cheap': op}}.")
+            raise ValueError(
+                f"RouterOperator: routes={shown(routes)}; expected operators by label, as {{'cheap': op}}."
+            )
         check_operators("RouterOperator", "routes", list(routes.values()))
         self.routes = dict(routes)
         self.labels = tuple(routes)
@@ -92,7 +96,8 @@ class RouterOperator(LearnableOperator):
         values = as_dict(input)
         if self.feature_key not in values:
             raise MissingKeyError(
-                f"RouterOperator: {missing(values, self.feature_key, 'the input')} It needs the features; pass feature_key=."
+                f"RouterOperator: {missing(values, self.feature_key, 'the input')} It needs the features; "
+                "pass feature_key=."
             )
         return self.routes[RouterOperator.choose(self, values[self.feature_key])]
 
@@ -100,5 +105,7 @@ class RouterOperator(LearnableOperator):
 def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
     array = jnp.zeros(shape) if value is None else jnp.asarray(value, jnp.float32)
     if array.shape != shape:
-        raise ValueError(f"RouterOperator: {name} has shape {array.shape}; expected {shape}, of the routes and features.")
+        raise ValueError(
+            f"RouterOperator: {name} has shape {array.shape}; expected {shape}, of the routes and features."
+        )
     return array

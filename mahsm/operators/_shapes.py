@@ -1,4 +1,6 @@
-"""Shapes of arrays in specs, which jaxtyping checks: one name of a size means one size, in an input and its output."""
+"""Shapes of arrays in specs, which jaxtyping checks: one name of a size means one size, in an input and its
+output.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,7 +18,12 @@ def misfit(*checked: tuple[Any, Any]) -> str | None:
     Args:
         checked: A spec, and a value that fits it apart from shapes; names of sizes hold for all of them.
     """
-    arrays = [(name, hint, found) for spec, value in checked for name, hint in _arrays(spec) for found in _at(value, name)]
+    arrays = [
+        (name, hint, found)
+        for spec, value in checked
+        for name, hint in _arrays(spec)
+        for found in _at(value, name)
+    ]
     if not arrays:
         return None
     with jaxtyped("context"):  # what is found in here binds the names of sizes
@@ -25,16 +32,23 @@ def misfit(*checked: tuple[Any, Any]) -> str | None:
                 _adapter(hint).validate_python(value)
             except ValidationError:
                 before = ", ".join(f"{name or 'it'} is {_shape(value)}" for name, _, value in arrays[:place])
-                return f"{name or 'It'} is {_shape(value)}; expected {told(hint)}{f', where {before}' if before else ''}"
+                where = f", where {before}" if before else ""
+                return f"{name or 'It'} is {_shape(value)}; expected {told(hint)}{where}"
     return None
 
 
 @cache
 def _arrays(spec: Any) -> tuple[tuple[str, Any], ...]:
-    """The fields of a spec in whose annotations jaxtyping has shapes; the spec itself, without a name, if it is such."""
+    """The fields of a spec in whose annotations jaxtyping has shapes; the spec itself, without a name, if it
+    is such.
+    """
     if _has_shapes(spec):
         return (("", spec),)
-    if not (dataclasses.is_dataclass(spec) or is_typeddict(spec) or (isinstance(spec, type) and issubclass(spec, BaseModel))):
+    if not (
+        dataclasses.is_dataclass(spec)
+        or is_typeddict(spec)
+        or (isinstance(spec, type) and issubclass(spec, BaseModel))
+    ):
         return ()
     try:
         hints = get_type_hints(spec)

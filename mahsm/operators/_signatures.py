@@ -1,4 +1,6 @@
-"""What a function says of its inputs and its output: names of its parameters, and specs of its annotations."""
+"""What a function says of its inputs and its output: names of its parameters, and specs of its
+annotations.
+"""
 
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
@@ -20,8 +22,8 @@ class Parameters:
 
     Attributes:
         names: Their names, in their order.
-        required: Those without defaults. If there are several, the function's input is a dict or a model with its arguments;
-            else it is the argument.
+        required: Those without defaults. If there are several, the function's input is a dict or a model with
+            its arguments; else it is the argument.
     """
 
     names: tuple[str, ...] = ()
@@ -34,7 +36,9 @@ class Parameters:
 
 def parameters_of(function: Any) -> Parameters:
     """The parameters of a function, or of an object that can be called; none if it does not say."""
-    named = [each for each in _parameters(function) if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    named = [
+        each for each in _parameters(function) if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
     required = [each.name for each in named if each.default is each.empty]
     return Parameters(tuple(each.name for each in named), tuple(required))
 
@@ -47,7 +51,8 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def specs_of(function: Any) -> tuple[Any, Any]:
-    """The specs of a function's input and output, as its annotations have them; None for what they do not say.
+    """The specs of a function's input and output, as its annotations have them; None for what they do not
+    say.
 
     The same function has the same specs, so that its operators are equal.
     """
@@ -67,7 +72,9 @@ _known: "WeakKeyDictionary[Any, tuple[Any, Any]]" = WeakKeyDictionary()
 def _input_spec(function: Any) -> Any:
     hints, found = _hints(function), _parameters(function)
     if not parameters_of(function).several:
-        first = next((each for each in found if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)), None)
+        first = next(
+            (each for each in found if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)), None
+        )
         return None if first is None else spec_of(hints.get(first.name))
     named = [each for each in found if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     fields: list[Any] = [(each.name, spec_of(hints.get(each.name)) or Any, _default(each)) for each in named]
@@ -95,10 +102,11 @@ def _hints(function: Any) -> dict[str, Any]:
 
 
 def spec_of(hint: Any) -> Any:
-    """The spec that an annotation makes; None if it does not say what values are, or if they cannot be checked.
+    """The spec that an annotation makes; None if it does not say what values are, or if they cannot be
+    checked.
 
-    Typed dicts make none: they are the states of graphs, which may lack keys. Numbers of NumPy and JAX become Python's, and
-    arrays of the one the other's, where the annotation says so.
+    Typed dicts make none: they are the states of graphs, which may lack keys. Numbers of NumPy and JAX become
+    Python's, and arrays of the one the other's, where the annotation says so.
     """
     kind: Any = get_origin(hint) or hint
     if hint in (None, Any, object) or isinstance(hint, str | ForwardRef | TypeVar) or is_typeddict(kind):
@@ -106,7 +114,11 @@ def spec_of(hint: Any) -> Any:
     if not isinstance(kind, type):
         return hint
     cls = cast("type[Any]", kind)
-    if cls in _UNCHECKED or getattr(cls, "_is_protocol", False) or issubclass(cls, Iterator | Awaitable | AsyncIterable):
+    if (
+        cls in _UNCHECKED
+        or getattr(cls, "_is_protocol", False)
+        or issubclass(cls, Iterator | Awaitable | AsyncIterable)
+    ):
         return None  # to look into them would use them up, or be impossible
     convert = _converter(cls)
     return hint if convert is None else Annotated[hint, BeforeValidator(convert)]
@@ -134,4 +146,8 @@ def _as_numpys(value: Any) -> Any:
 
 def _as_pythons(value: Any) -> Any:
     array: Any = value
-    return array.item() if isinstance(value, np.ndarray | np.generic | jax.Array) and array.shape == () else array
+    return (
+        array.item()
+        if isinstance(value, np.ndarray | np.generic | jax.Array) and array.shape == ()
+        else array
+    )

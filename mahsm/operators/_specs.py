@@ -7,7 +7,14 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from typing_extensions import is_typeddict
 
 from mahsm._common import shown
@@ -55,7 +62,9 @@ def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tupl
     try:
         found = value if fits else _made(spec, value)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or what}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or what}: {each['msg']}" for each in error.errors()
+        )
         raise _misfit(op, what, value, spec, problems) from error
     except TypeError as error:
         raise _misfit(op, what, value, spec, error) from error
@@ -65,7 +74,9 @@ def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tupl
 
 
 def _misfit(op: Any, what: str, value: Any, spec: Any, problem: object) -> SpecError:
-    return SpecError(f"{type(op).title(op)}: the {what} is {shown(value)}; expected {_described(spec)}. {problem}.")
+    return SpecError(
+        f"{type(op).title(op)}: the {what} is {shown(value)}; expected {_described(spec)}. {problem}."
+    )
 
 
 def _made(spec: Any, value: Any) -> Any:
@@ -76,7 +87,9 @@ def _made(spec: Any, value: Any) -> Any:
 
 
 def _unchecked(spec: Any, value: Any) -> Any:
-    """A value of numbers that are not known yet, since JAX traces; whether they are numbers is JAX's to say."""
+    """A value of numbers that are not known yet, since JAX traces; whether they are numbers is JAX's to
+    say.
+    """
     if isinstance(value, Mapping) and spec_fields(spec) and not is_typeddict(spec):
         values = cast("Mapping[str, Any]", value)
         known = {name: values[name] for name in spec_fields(spec) if name in values}

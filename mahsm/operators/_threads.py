@@ -1,7 +1,8 @@
-"""Calls of operators that block: in threads of their own, where what holds for the caller holds too; never while JAX traces.
+"""Calls of operators that block: in threads of their own, where what holds for the caller holds too; never
+while JAX traces.
 
-Context variables are copied into a thread. JAX keeps settings such as `jax.enable_x64(True)` and whether it traces per thread,
-so the settings are carried over, and nothing that is traced leaves its thread.
+Context variables are copied into a thread. JAX keeps settings such as `jax.enable_x64(True)` and whether it
+traces per thread, so the settings are carried over, and nothing that is traced leaves its thread.
 """
 
 import asyncio
@@ -82,7 +83,9 @@ def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:
         RuntimeError: on an event loop, which it would block for good, if something has to be awaited.
     """
     if awaits and _on_a_loop():
-        raise RuntimeError("an operator that waits was called on an event loop; expected await op.acall(input).")
+        raise RuntimeError(
+            "an operator that waits was called on an event loop; expected await op.acall(input)."
+        )
     token = _carried.set(_settings())
     try:
         return tasks.call(function)

@@ -12,10 +12,11 @@ TreeT = TypeVar("TreeT")
 
 @jax.tree_util.register_static
 class Rest:
-    """What `partition` leaves of an operator without its arrays. It is static for JAX: equal rests share a compilation.
+    """What `partition` leaves of an operator without its arrays. It is static for JAX: equal rests share a
+    compilation.
 
-    They are equal if everything in them is, types and signs included: 1, 1.0 and True differ, and so do 0.0 and -0.0. One with
-    something that cannot be hashed equals itself only.
+    They are equal if everything in them is, types and signs included: 1, 1.0 and True differ, and so do 0.0
+    and -0.0. One with something that cannot be hashed equals itself only.
 
     Attributes:
         tree: The operator, with None for each array.
@@ -46,8 +47,8 @@ class Rest:
 def partition(op: TreeT) -> tuple[TreeT, Rest]:
     """An operator as its arrays, and the rest, as `equinox.partition` gives them.
 
-    The first is the operator with None for whatever is no array: what `jax.jit`, `jax.grad` and optimisers take. The second
-    is one static thing, which they take too. Partition once, outside of a loop.
+    The first is the operator with None for whatever is no array: what `jax.jit`, `jax.grad` and optimisers
+    take. The second is one static thing, which they take too. Partition once, outside of a loop.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp

@@ -6,6 +6,7 @@
 - `_retry_budget`  what keeps retries from becoming a storm
 - `_budget`        `Budget`: how much may be spent
 - `_hedge`         `Hedge`: a second call for stragglers
+- `_internal`      what the packages above use
 """
 
 from mahsm.policies._budget import Budget as Budget

@@ -13,14 +13,15 @@ from mahsm.errors import BudgetExceeded, EdgeError
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be spent: on an edge, for each of its runs; or in a `with budget(...)` block, for all that runs in it.
+    """How much may be spent: on an edge, for each of its runs; or in a `with budget(...)` block, for all that
+    runs in it.
 
-    When it is spent, no item and no further attempt begins. What runs goes on and may overspend by what is in flight. Then
-    the open items hold a `BudgetExceeded`, as `on_error` says.
+    When it is spent, no item and no further attempt begins. What runs goes on and may overspend by what is in
+    flight. Then the open items hold a `BudgetExceeded`, as `on_error` says.
 
-    Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. An answer from a cache
-    takes nothing. A price that nobody knows ends the budget, since it could not be kept: those of the providers' own models
-    are known; for others give `prices`.
+    Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. An answer
+    from a cache takes nothing. A price that nobody knows ends the budget, since it could not be kept: those
+    of the providers' own models are known; for others give `prices`.
 
     Args:
         usd: US dollars, > 0.
@@ -36,7 +37,8 @@ class Budget:
         >>> from mahsm import Budget, vmap
         >>> def double(state):
         ...     return state["item"] * 2
-        >>> edge = vmap(double, batch_key="xs", out_key="ys", budget=Budget(calls=2), on_error="drop", max_concurrency=1)
+        >>> once = {"budget": Budget(calls=2), "on_error": "drop", "max_concurrency": 1}
+        >>> edge = vmap(double, batch_key="xs", out_key="ys", **once)
         >>> edge.invoke({"xs": [1, 2, 3, 4]})
         {'ys': [2, 4]}
     """
@@ -51,13 +53,18 @@ class Budget:
         bounds = {"usd": self.usd, "tokens": self.tokens, "seconds": self.seconds, "calls": self.calls}
         for name, value in bounds.items():
             if value is not None and not (is_figure(value) and value > 0):
-                raise EdgeError(f"Budget: {name}={shown(value)}; expected a number > 0, or None for no bound.")
+                raise EdgeError(
+                    f"Budget: {name}={shown(value)}; expected a number > 0, or None for no bound."
+                )
         if all(value is None for value in bounds.values()):
-            raise EdgeError("Budget() bounds nothing; pass at least one of usd=, tokens=, seconds= and calls=.")
+            raise EdgeError(
+                "Budget() bounds nothing; pass at least one of usd=, tokens=, seconds= and calls=."
+            )
         for model, price in (self.prices or {}).items():
             if not is_price(price):
                 raise EdgeError(
-                    f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and out, (0.15, 0.6)."
+                    f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in "
+                    "and out, (0.15, 0.6)."
                 )
 
 
@@ -84,8 +91,9 @@ class Spending(Meter):
         super().answer(priced)
         if self.budget.usd is not None and priced.usd is None and not priced.cached:
             self._exceed(
-                f"the price of the model {priced.model!r} is not known, so usd={self.budget.usd:g} cannot be kept. Pass "
-                f"prices={{{priced.model!r}: (dollars per million tokens in, out)}}, or bound tokens= instead"
+                f"the price of the model {priced.model!r} is not known, so usd={self.budget.usd:g} cannot be "
+                f"kept. Pass prices={{{priced.model!r}: (dollars per million tokens in, out)}}, or bound "
+                "tokens= instead"
             )
         for bound, spent, unit in (
             (self.budget.usd, self.usd, "USD"),
@@ -114,7 +122,9 @@ class Spending(Meter):
 
     def _exceed(self, why: str) -> None:
         if self.exceeded is None:
-            self.exceeded = BudgetExceeded(f"{self._name}: {why}. Nothing new begins; raise the budget to go on.")
+            self.exceeded = BudgetExceeded(
+                f"{self._name}: {why}. Nothing new begins; raise the budget to go on."
+            )
             self._stops.stop(self.exceeded)
 
     @contextmanager
@@ -122,7 +132,9 @@ class Spending(Meter):
         """Count what is called in the block."""
         token = _spendings.set((*_spendings.get(), self))
         seconds = self.budget.seconds
-        call_off = None if seconds is None else tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
+        call_off = (
+            None if seconds is None else tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
+        )
         try:
             with metered(self):
                 yield self
@@ -188,8 +200,8 @@ def budget(
     Budgets nest: what is spent counts in every one around it.
 
     Yields:
-        What has been spent so far: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`, `cached`, and `exceeded`,
-        the reason why nothing new begins, or None.
+        What has been spent so far: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`, `cached`, and
+        `exceeded`, the reason why nothing new begins, or None.
 
     Raises:
         EdgeError: at once, for values that cannot work.

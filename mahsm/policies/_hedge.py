@@ -10,12 +10,13 @@ from mahsm.errors import EdgeError
 
 @dataclass(frozen=True)
 class Hedge:
-    """Start an item once more when it takes longer than most; the first answer wins, and the other call is cancelled.
+    """Start an item once more when it takes longer than most; the first answer wins, and the other call is
+    cancelled.
 
-    After Dean and Barroso, The Tail at Scale (2013): with `percentile=0.95`, about 5 % more calls, and the slowest are
-    about as slow as the 95th percentile. The second call waits for tokens and a slot of its own, and counts in budgets; while
-    it waits, it is called off when the first one ends. A blocking call cannot be cancelled; its answer is not waited for, and
-    nothing further is done for it.
+    After Dean and Barroso, The Tail at Scale (2013): with `percentile=0.95`, about 5 % more calls, and the
+    slowest are about as slow as the 95th percentile. The second call waits for tokens and a slot of its own,
+    and counts in budgets; while it waits, it is called off when the first one ends. A blocking call cannot be
+    cancelled; its answer is not waited for, and nothing further is done for it.
 
     Args:
         percentile: Share of the calls that are quicker than what is hedged, in (0, 1).
@@ -37,7 +38,9 @@ class Hedge:
 
     def __post_init__(self) -> None:
         if not (is_figure(self.percentile) and 0 < self.percentile < 1):
-            raise EdgeError(f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, as 0.95.")
+            raise EdgeError(
+                f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, as 0.95."
+            )
         if isinstance(self.after, bool) or not isinstance(self.after, int) or self.after < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(f"Hedge: after={shown(self.after)}; expected a whole number of calls >= 1.")
 

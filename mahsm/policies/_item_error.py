@@ -13,8 +13,8 @@ T = TypeVar("T")
 class ItemError(TypedDict):
     """An item that failed, as data in the state.
 
-    It is a plain dict of plain values, so it comes back from every checkpointer as it was, in LangGraph's strict mode
-    too. `is_item_error` tells it from a result.
+    It is a plain dict of plain values, so it comes back from every checkpointer as it was, in LangGraph's
+    strict mode too. `is_item_error` tells it from a result.
 
     Example:
         >>> from mahsm import is_item_error
@@ -44,7 +44,9 @@ def item_error(error: BaseException, *, edge: str, index: int, item: object, att
     """Record an exception as an `ItemError`."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return ItemError(edge=edge, index=index, key=shown(item), type=name, message=redacted(str(error)), attempts=attempts)
+    return ItemError(
+        edge=edge, index=index, key=shown(item), type=name, message=redacted(str(error)), attempts=attempts
+    )
 
 
 def is_item_error(value: object) -> TypeGuard[ItemError]:

@@ -23,10 +23,10 @@ _MOST_FACTOR = 1000.0  # its hundredth power is still a float
 class Retry:
     """Try a failed item again, after a while.
 
-    The wait before attempt `k + 1` is drawn from `[0, min(cap, base * factor ** (k - 1))]` seconds: full jitter, as in
-    Brooker, Exponential Backoff And Jitter (AWS Architecture Blog, 2015), so that items which failed together do not come
-    back together. It is at least what the provider asked for with Retry-After, up to `retry_after_cap`. The item's slot is free
-    meanwhile.
+    The wait before attempt `k + 1` is drawn from `[0, min(cap, base * factor ** (k - 1))]` seconds: full
+    jitter, as in Brooker, Exponential Backoff And Jitter (AWS Architecture Blog, 2015), so that items which
+    failed together do not come back together. It is at least what the provider asked for with Retry-After, up
+    to `retry_after_cap`. The item's slot is free meanwhile.
 
     Args:
         attempts: How often an item is tried at most, the first time included, >= 1.
@@ -36,11 +36,12 @@ class Retry:
         timeout: Seconds after which no further attempt begins, > 0; None for no limit.
         factor: By what the ceiling grows, from 1 to 1000.
         jitter: Draw the wait; else it is the ceiling itself.
-        share: Retries per call that a provider which answers nothing gets, >= 0; None for no bound. Every call of the
-            provider earns `share` of a retry and every success a whole one; 100 can be saved up, and are there at first. An
-            item that would need more fails with its error.
-        retry_after_cap: Seconds of Retry-After that are waited for at most, >= 0; keyword only. If the provider asks for more,
-            the item fails with its error, and a rate limit pauses for no longer than this.
+        share: Retries per call that a provider which answers nothing gets, >= 0; None for no bound. Every
+            call of the provider earns `share` of a retry and every success a whole one; 100 can be saved up,
+            and are there at first. An item that would need more fails with its error.
+        retry_after_cap: Seconds of Retry-After that are waited for at most, >= 0; keyword only. If the
+            provider asks for more, the item fails with its error, and a rate limit pauses for no longer than
+            this.
 
     Raises:
         EdgeError: at once, for values that cannot work.
@@ -70,18 +71,31 @@ class Retry:
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
-                f"Retry: attempts={shown(self.attempts)}; expected a whole number >= 1. 1 tries once, without a retry."
+                f"Retry: attempts={shown(self.attempts)}; expected a whole number >= 1. 1 tries once, "
+                "without a retry."
             )
         if not (is_figure(self.cap, most=MOST_SECONDS) and is_figure(self.base, most=self.cap)):
-            raise EdgeError(f"Retry: base={shown(self.base)} and cap={shown(self.cap)}; expected seconds, 0 <= base <= cap.")
+            raise EdgeError(
+                f"Retry: base={shown(self.base)} and cap={shown(self.cap)}; expected seconds, 0 "
+                "<= base <= cap."
+            )
         if self.timeout is not None and not (is_figure(self.timeout) and self.timeout > 0):
-            raise EdgeError(f"Retry: timeout={shown(self.timeout)}; expected seconds > 0, or None for no limit.")
+            raise EdgeError(
+                f"Retry: timeout={shown(self.timeout)}; expected seconds > 0, or None for no limit."
+            )
         if not is_figure(self.factor, 1, _MOST_FACTOR):
-            raise EdgeError(f"Retry: factor={shown(self.factor)}; expected a number >= 1 and <= {_MOST_FACTOR:g}.")
+            raise EdgeError(
+                f"Retry: factor={shown(self.factor)}; expected a number >= 1 and <= {_MOST_FACTOR:g}."
+            )
         if self.share is not None and not is_figure(self.share):
-            raise EdgeError(f"Retry: share={shown(self.share)}; expected retries per call >= 0, as 0.2, or None for no bound.")
+            raise EdgeError(
+                f"Retry: share={shown(self.share)}; expected retries per call >= 0, as 0.2, or "
+                "None for no bound."
+            )
         if not is_figure(self.retry_after_cap, most=MOST_SECONDS):
-            raise EdgeError(f"Retry: retry_after_cap={shown(self.retry_after_cap)}; expected seconds >= 0, as 600.")
+            raise EdgeError(
+                f"Retry: retry_after_cap={shown(self.retry_after_cap)}; expected seconds >= 0, as 600."
+            )
 
     @classmethod
     def of(cls, policy: "Retry | RetryPolicy") -> "Retry":
@@ -111,7 +125,9 @@ class Retry:
         return self.on(error)
 
     def refusal(self, error: BaseException) -> str | None:
-        """Return why an error is not worth another attempt now: the provider asks for a wait that is longer than the cap."""
+        """Return why an error is not worth another attempt now: the provider asks for a wait that is longer
+        than the cap.
+        """
         asked = retry_after(error)
         if asked is None or asked <= self.retry_after_cap:
             return None

@@ -3,14 +3,16 @@
 import threading
 
 SAVED = 100.0
-"""Retries that can be saved up, and with which a provider begins: as in AWS's standard retry mode, 500 tokens at 5 a retry."""
+"""Retries that can be saved up, and with which a provider begins: as in AWS's standard retry mode, 500 tokens
+at 5 a retry."""
 
 
 class RetryBudget:
     """How many retries calls of one provider have left.
 
-    Every call earns `share` of a retry, and every success a whole one: while the provider answers, retries are hardly
-    bounded; while it does not, there are `share` of them per call, once what was saved is used. The share is Finagle's.
+    Every call earns `share` of a retry, and every success a whole one: while the provider answers, retries
+    are hardly bounded; while it does not, there are `share` of them per call, once what was saved is used.
+    The share is Finagle's.
     """
 
     def __init__(self) -> None:

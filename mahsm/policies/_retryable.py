@@ -1,4 +1,6 @@
-"""What exceptions of clients say: whether the failure goes away by itself, and how long the provider asks to wait."""
+"""What exceptions of clients say: whether the failure goes away by itself, and how long the provider asks to
+wait.
+"""
 
 import math
 import sys
@@ -25,8 +27,9 @@ _TRANSIENT = {
 def is_retryable(error: Exception) -> bool:
     """Whether an error usually goes away by itself.
 
-    Timeouts, connection errors, HTTP 408, 409, 425, 429 and 5xx of any client whose exceptions carry a status, and DSPy's
-    retryable errors. Never 400, 401, 403 and 404, an account without money, or a prompt that is too long.
+    Timeouts, connection errors, HTTP 408, 409, 425, 429 and 5xx of any client whose exceptions carry a
+    status, and DSPy's retryable errors. Never 400, 401, 403 and 404, an account without money, or a prompt
+    that is too long.
 
     Example:
         >>> is_retryable(ConnectionResetError()), is_retryable(ValueError("no number"))
@@ -45,7 +48,8 @@ def is_retryable(error: Exception) -> bool:
 
 
 def is_rate_limited(error: BaseException) -> bool:
-    """Whether a provider said that there were too many calls: HTTP 429, of any client whose exceptions carry a status.
+    """Whether a provider said that there were too many calls: HTTP 429, of any client whose exceptions carry
+    a status.
 
     Example:
         >>> is_rate_limited(TimeoutError())
@@ -54,13 +58,19 @@ def is_rate_limited(error: BaseException) -> bool:
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None and isinstance(error, dspy.LMRateLimitError):
         return True
-    return isinstance(error, Exception) and getattr(error, "code", None) not in _HOPELESS and _status(error) == 429
+    return (
+        isinstance(error, Exception)
+        and getattr(error, "code", None) not in _HOPELESS
+        and _status(error) == 429
+    )
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the provider asked to wait: of an exception that has `retry_after` or a Retry-After header.
+    """Seconds that the provider asked to wait: of an exception that has `retry_after` or a Retry-After
+    header.
 
-    Always a finite number >= 0: 0 for what has passed, thirty years for what is longer or infinite, None for what says nothing.
+    Always a finite number >= 0: 0 for what has passed, thirty years for what is longer or infinite, None for
+    what says nothing.
 
     Example:
         >>> error = ConnectionError("slow down")
@@ -71,7 +81,9 @@ def retry_after(error: BaseException | None) -> float | None:
     found: Any = getattr(error, "retry_after", None)
     if found is None:
         headers: Any = getattr(getattr(error, "response", None), "headers", None)
-        found = cast("Mapping[str, Any]", headers).get("retry-after") if isinstance(headers, Mapping) else None
+        found = (
+            cast("Mapping[str, Any]", headers).get("retry-after") if isinstance(headers, Mapping) else None
+        )
     seconds = None if found is None or isinstance(found, bool) else _seconds(found)
     if seconds is None or math.isnan(seconds):
         return None

@@ -1,8 +1,8 @@
 """Reducers: functions from a list to one value, for `reduce_edge` and for plain calls.
 
-Each works in two ways: on a list, `top_k(values, k=3)`, or with its options alone, `top_k(k=3)`, which gives the
-function that `reduce_edge` takes. Ties go to the value that comes first in the list. A list without values is a
-`ReducerError`, but for `top_k`, `first` and `concat`, which give an empty list.
+Each works in two ways: on a list, `top_k(values, k=3)`, or with its options alone, `top_k(k=3)`, which gives
+the function that `reduce_edge` takes. Ties go to the value that comes first in the list. A list without
+values is a `ReducerError`, but for `top_k`, `first` and `concat`, which give an empty list.
 
 - `_votes`   majority_vote, weighted_vote
 - `_scores`  score_and_select, top_k, mean, median

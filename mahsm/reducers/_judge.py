@@ -73,21 +73,23 @@ def llm_judge_select(
 ) -> Any:
     """The value that a model judges to be the best.
 
-    Models prefer what stands first (Zheng et al., Judging LLM-as-a-Judge, 2023), so the candidates are shown in both orders;
-    where the two answers differ, the candidate that comes first in the list counts.
+    Models prefer what stands first (Zheng et al., Judging LLM-as-a-Judge, 2023), so the candidates are shown
+    in both orders; where the two answers differ, the candidate that comes first in the list counts.
 
     Args:
         values: The candidates.
         criteria: What makes a candidate good.
-        judge: A DSPy signature or module of your own. It takes `candidates`, a list of texts, and gives `best`, a number from
-            1; for a tournament it takes `first` and `second`, and gives `better`, one of these words. `criteria`, and in a
-            `reduce_edge` the keys of the state, are there for its other inputs; a `reason` that it gives is kept.
+        judge: A DSPy signature or module of your own. It takes `candidates`, a list of texts, and gives
+            `best`, a number from 1; for a tournament it takes `first` and `second`, and gives `better`, one
+            of these words. `criteria`, and in a `reduce_edge` the keys of the state, are there for its other
+            inputs; a `reason` that it gives is kept.
         key: What of a value is shown: a key of it, or a function of it; by default the whole value.
-        mode: `"one_call"` shows all candidates at once; `"tournament"` two at a time, in `ceil(log2(n))` rounds.
+        mode: `"one_call"` shows all candidates at once; `"tournament"` two at a time, in `ceil(log2(n))`
+            rounds.
         swap: Show them in both orders, with two calls.
         with_reason: Return `{"value": ..., "reason": ...}`; the reason is "" for a single candidate.
-        **options: How the calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and what else a `vmap`
-            takes.
+        **options: How the calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
+            what else a `vmap` takes.
 
     Raises:
         ReducerError: if there are no candidates, one lacks the key, or the judge names none of them.
@@ -112,7 +114,9 @@ def llm_judge_select(
     def reduce(values: Sequence[Any], state: State) -> Any:
         check_some("llm_judge_select", values)
         texts = [_text(part) for part in parts("llm_judge_select", values, key)]
-        best, reason = play(edge, texts, {"criteria": criteria, **state}, swap=swap) if len(texts) > 1 else (0, "")
+        best, reason = (
+            play(edge, texts, {"criteria": criteria, **state}, swap=swap) if len(texts) > 1 else (0, "")
+        )
         return {"value": values[best], "reason": reason} if with_reason else values[best]
 
     vars(reduce)["judges"] = True  # traces show it as an evaluator
@@ -145,12 +149,15 @@ def _tournament(edge: Edge, texts: Sequence[str], state: State, *, swap: bool) -
     return left[0], reason
 
 
-def _verdicts(edge: Edge, matches: list[Match], state: State, field: str, *, swap: bool) -> list[tuple[int, str]]:
+def _verdicts(
+    edge: Edge, matches: list[Match], state: State, field: str, *, swap: bool
+) -> list[tuple[int, str]]:
     """The winner of each match, and the reason given for it."""
     shown_as = [order for match in matches for order in ((match, match[::-1]) if swap else (match,))]
     answers: list[Any] = edge.invoke({**state, _MATCHES: shown_as})[_VERDICTS]
     chosen = [
-        (_chosen(order, answer, field), str(answer.get("reason", ""))) for order, answer in zip(shown_as, answers, strict=True)
+        (_chosen(order, answer, field), str(answer.get("reason", "")))
+        for order, answer in zip(shown_as, answers, strict=True)
     ]
     size = 2 if swap else 1
     return [min(chosen[start : start + size], key=itemgetter(0)) for start in range(0, len(chosen), size)]
@@ -159,12 +166,14 @@ def _verdicts(edge: Edge, matches: list[Match], state: State, field: str, *, swa
 def _chosen(order: Match, answer: Mapping[str, Any], field: str) -> int:
     said = answer.get(field)
     places: dict[Any, int] = (
-        {"first": 0, "second": 1} if field == "better" else {number + 1: number for number in range(len(order))}
+        {"first": 0, "second": 1}
+        if field == "better"
+        else {number + 1: number for number in range(len(order))}
     )
     if said not in places:
         raise ReducerError(
-            f"llm_judge_select: the judge gave {field}={shown(said)}; expected one of {', '.join(map(repr, places))}. A judge "
-            f"of your own has to give {field!r}."
+            f"llm_judge_select: the judge gave {field}={shown(said)}; expected one of "
+            f"{', '.join(map(repr, places))}. A judge of your own has to give {field!r}."
         )
     return order[places[said]][0]
 

@@ -41,7 +41,9 @@ def concat(values: Sequence[Any] | None = None, /, *, key: Key | None = None, se
         return separator.join(found)
     for part in found:
         if isinstance(part, str | Mapping) or not isinstance(part, Iterable):
-            raise ReducerError(f"concat: found {shown(cast('object', part))}; expected all texts, or all lists. Set key=.")
+            raise ReducerError(
+                f"concat: found {shown(cast('object', part))}; expected all texts, or all lists. Set key=."
+            )
     return list(chain.from_iterable(found))
 
 
@@ -68,9 +70,13 @@ class _First:
 @overload
 def first(values: Sequence[T], /, *, k: int = 1, where: Callable[[T], object] | None = None) -> list[T]: ...
 @overload
-def first(*, k: int = 1, where: Callable[[Any], object] | None = None) -> Callable[[Sequence[Any]], list[Any]]: ...
+def first(
+    *, k: int = 1, where: Callable[[Any], object] | None = None
+) -> Callable[[Sequence[Any]], list[Any]]: ...
 @streams_as(_First)
-def first(values: Sequence[Any] | None = None, /, *, k: int = 1, where: Callable[[Any], object] | None = None) -> Any:
+def first(
+    values: Sequence[Any] | None = None, /, *, k: int = 1, where: Callable[[Any], object] | None = None
+) -> Any:
     """The first `k` values that are good enough; all of them if there are fewer.
 
     As `stop_when` of a `vmap` it stops the run when there are so many.
@@ -97,11 +103,14 @@ def first(values: Sequence[Any] | None = None, /, *, k: int = 1, where: Callable
 def rank_fusion(values: Sequence[Sequence[T]], /, *, k: int = 60, id: Key | None = None) -> list[T]: ...
 @overload
 def rank_fusion(*, k: int = 60, id: Key | None = None) -> Callable[[Sequence[Sequence[Any]]], list[Any]]: ...
-def rank_fusion(values: Sequence[Sequence[Any]] | None = None, /, *, k: int = 60, id: Key | None = None) -> Any:
+def rank_fusion(
+    values: Sequence[Sequence[Any]] | None = None, /, *, k: int = 60, id: Key | None = None
+) -> Any:
     """One ranking of several, such as those of several searches: best first.
 
-    An entry scores `1 / (k + rank)` in each ranking that has it, ranks from 1: reciprocal rank fusion, Cormack, Clarke and
-    Buettcher (SIGIR 2009), whose `k` of 60 is the default. Of equal scores the one that was seen first comes first.
+    An entry scores `1 / (k + rank)` in each ranking that has it, ranks from 1: reciprocal rank fusion,
+    Cormack, Clarke and Buettcher (SIGIR 2009), whose `k` of 60 is the default. Of equal scores the one that
+    was seen first comes first.
 
     Args:
         values: The rankings, each best first. An entry that stands twice in one counts where it stands first.
@@ -123,13 +132,16 @@ def rank_fusion(values: Sequence[Sequence[Any]] | None = None, /, *, k: int = 60
     entries: dict[Hashable, Any] = {}
     for ranking in values:
         if isinstance(ranking, str | Mapping) or not isinstance(ranking, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ReducerError(f"rank_fusion: found {shown(ranking)}; expected a ranking, a list with the best first.")
+            raise ReducerError(
+                f"rank_fusion: found {shown(ranking)}; expected a ranking, a list with the best first."
+            )
         ids = parts("rank_fusion", ranking, id)
         seen: set[Hashable] = set()
         for rank, (entry_id, entry) in enumerate(zip(ids, ranking, strict=True), 1):
             if not isinstance(entry_id, Hashable):
                 raise ReducerError(
-                    f"rank_fusion: {shown(entry_id)} cannot be told apart from others. Pass id=, such as id='url'."
+                    f"rank_fusion: {shown(entry_id)} cannot be told apart from others. Pass id=, such as "
+                    "id='url'."
                 )
             if entry_id not in seen:
                 seen.add(entry_id)

@@ -14,8 +14,12 @@ T = TypeVar("T")
 @overload
 def score_and_select(values: Sequence[T], /, *, score_key: Key, mode: Literal["max", "min"] = "max") -> T: ...
 @overload
-def score_and_select(*, score_key: Key, mode: Literal["max", "min"] = "max") -> Callable[[Sequence[T]], T]: ...
-def score_and_select(values: Sequence[Any] | None = None, /, *, score_key: Key, mode: Literal["max", "min"] = "max") -> Any:
+def score_and_select(
+    *, score_key: Key, mode: Literal["max", "min"] = "max"
+) -> Callable[[Sequence[T]], T]: ...
+def score_and_select(
+    values: Sequence[Any] | None = None, /, *, score_key: Key, mode: Literal["max", "min"] = "max"
+) -> Any:
     """The value with the best score.
 
     Args:
@@ -50,7 +54,8 @@ def top_k(values: Sequence[Any] | None = None, /, *, k: int, key: Key | None = N
     Args:
         values: The candidates.
         k: How many, >= 1.
-        key: Where the score is: a key of each value, or a function of it; by default the value is its own score.
+        key: Where the score is: a key of each value, or a function of it; by default the value is its own
+            score.
 
     Raises:
         ReducerError: if `k` is no whole number >= 1, or a score is missing or is not a number.

@@ -43,19 +43,20 @@ def tree_reduce(
 ) -> Any:
     """Merge values `arity` at a time, then what came of that, and so on until one is left.
 
-    `n` values take `ceil(log(n, arity))` levels, and no call gets more than `arity` of them: a summary of a thousand
-    documents never overflows a prompt. The calls of a level run as a `vmap` does. Every value goes through `merge`, so what
-    comes out is always what that gives.
+    `n` values take `ceil(log(n, arity))` levels, and no call gets more than `arity` of them: a summary of a
+    thousand documents never overflows a prompt. The calls of a level run as a `vmap` does. Every value goes
+    through `merge`, so what comes out is always what that gives.
 
     Args:
         values: What to merge, in order.
-        merge: What merges: a target as a `vmap` takes, of a state that has the values under `input_key`; in a `reduce_edge`,
-            it sees the parent's state too.
+        merge: What merges: a target as a `vmap` takes, of a state that has the values under `input_key`; in a
+            `reduce_edge`, it sees the parent's state too.
         arity: Values per call, >= 2.
         input_key: State key of the values.
-        result: What of the target's update is the merged value: one of its keys, or a function of it; by default all.
-        **options: How its calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and what else a `vmap`
-            takes.
+        result: What of the target's update is the merged value: one of its keys, or a function of it; by
+            default all.
+        **options: How its calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
+            what else a `vmap` takes.
 
     Raises:
         ReducerError: if there are no values, or `arity` is too small.
@@ -67,7 +68,12 @@ def tree_reduce(
     if isinstance(arity, bool) or not isinstance(arity, int) or arity < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ReducerError(f"tree_reduce: arity={shown(arity)}; expected a whole number >= 2.")
     edge = vmap(
-        merge, batch_key=_GROUPS, out_key=_MERGED, item_to_state=lambda group: {input_key: group}, result=result, **options
+        merge,
+        batch_key=_GROUPS,
+        out_key=_MERGED,
+        item_to_state=lambda group: {input_key: group},
+        result=result,
+        **options,
     )
 
     def reduce(values: Sequence[Any], state: State) -> Any:

@@ -23,9 +23,13 @@ def parts(reducer: str, values: Sequence[Any], key: Key | None) -> list[Any]:
         return [key(value) for value in values]
     for place, value in enumerate(values):
         if not isinstance(value, Mapping):
-            raise ReducerError(f"{reducer}: value {place} is {shown(value)}; expected a dict with the key {key!r}.")
+            raise ReducerError(
+                f"{reducer}: value {place} is {shown(value)}; expected a dict with the key {key!r}."
+            )
         if key not in value:
-            raise ReducerError(f"{reducer}: {missing(cast('Mapping[str, Any]', value), key, f'value {place}')}")
+            raise ReducerError(
+                f"{reducer}: {missing(cast('Mapping[str, Any]', value), key, f'value {place}')}"
+            )
     return [value[key] for value in values]
 
 
@@ -50,7 +54,9 @@ def numbers(reducer: str, values: Sequence[Any], key: Key | None) -> list[float]
 def check_some(reducer: str, values: Sequence[Any]) -> None:
     """Refuse an empty list."""
     if not values:
-        raise ReducerError(f"{reducer}: there are no values to choose from. Route around the edge when the list is empty.")
+        raise ReducerError(
+            f"{reducer}: there are no values to choose from. Route around the edge when the list is empty."
+        )
 
 
 def check_whole(reducer: str, argument: str, value: object) -> None:

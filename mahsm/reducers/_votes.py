@@ -67,12 +67,21 @@ class _Majority:
 
 
 @overload
-def majority_vote(values: Sequence[T], /, *, key: Key | None = None, normalize: bool = False, give: Give = "key") -> Any: ...
+def majority_vote(
+    values: Sequence[T], /, *, key: Key | None = None, normalize: bool = False, give: Give = "key"
+) -> Any: ...
 @overload
-def majority_vote(*, key: Key | None = None, normalize: bool = False, give: Give = "key") -> Callable[[Sequence[Any]], Any]: ...
+def majority_vote(
+    *, key: Key | None = None, normalize: bool = False, give: Give = "key"
+) -> Callable[[Sequence[Any]], Any]: ...
 @streams_as(_Majority)
 def majority_vote(
-    values: Sequence[Any] | None = None, /, *, key: Key | None = None, normalize: bool = False, give: Give = "key"
+    values: Sequence[Any] | None = None,
+    /,
+    *,
+    key: Key | None = None,
+    normalize: bool = False,
+    give: Give = "key",
 ) -> Any:
     """The value that occurs most often.
 
@@ -81,9 +90,10 @@ def majority_vote(
     Args:
         values: The votes. They are compared with `==`, so dicts and lists can be voted on too.
         key: Vote on this part of each value; by default on the whole value.
-        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends; the vote that came
-            first is returned as it was.
-        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the winning part.
+        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends; the
+            vote that came first is returned as it was.
+        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the
+            winning part.
 
     Raises:
         ReducerError: if there are no votes, one lacks the key, or `give` is something else.
@@ -95,7 +105,8 @@ def majority_vote(
         4
         >>> majority_vote(["Paris.", "rome", "paris"], normalize=True)
         'Paris.'
-        >>> majority_vote([{"answer": 4, "why": "2 + 2"}, {"answer": 5}, {"answer": 4}], key="answer", give="item")
+        >>> answers = [{"answer": 4, "why": "2 + 2"}, {"answer": 5}, {"answer": 4}]
+        >>> majority_vote(answers, key="answer", give="item")
         {'answer': 4, 'why': '2 + 2'}
     """
     _check_give("majority_vote", give)
@@ -109,7 +120,13 @@ def majority_vote(
 
 @overload
 def weighted_vote(
-    values: Sequence[T], /, *, weight: Key, key: Key | None = None, normalize: bool = False, give: Give = "key"
+    values: Sequence[T],
+    /,
+    *,
+    weight: Key,
+    key: Key | None = None,
+    normalize: bool = False,
+    give: Give = "key",
 ) -> Any: ...
 @overload
 def weighted_vote(
@@ -131,11 +148,12 @@ def weighted_vote(
         weight: What a vote weighs, >= 0: a key of it, or a function of it.
         key: Vote on this part of each value; by default on the whole value.
         normalize: Count texts as equal that differ only in case, space, and punctuation at their ends.
-        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the winning part.
+        give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the
+            winning part.
 
     Raises:
-        ReducerError: if there are no votes, one lacks the key, a weight is negative or no number (NaN neither), or `give` is
-            something else.
+        ReducerError: if there are no votes, one lacks the key, a weight is negative or no number (NaN
+            neither), or `give` is something else.
 
     Example:
         >>> votes = [{"answer": 4, "sure": 0.9}, {"answer": 5, "sure": 0.4}, {"answer": 5, "sure": 0.3}]

@@ -2,8 +2,8 @@
 
 - `_answers`          `Call`, `Reply` and `ToolCall`: what a model is asked, and what it answers
 - `_server`           `ModelServer`: speaks the OpenAI chat API on loopback
-- `_provider`         `Provider`: the same with limits, in a process of its own
-- `_langfuse`         `LangfuseServer`: takes traces as Langfuse does, and answers its API of observations
+- `_loopback_provider`  `Provider`: the same with limits, in a process of its own
+- `_langfuse_server`  `LangfuseServer`: takes traces as Langfuse does, and answers its API of observations
 - `_fake_lm`          `FakeLM`: a `dspy.LM` without a server
 - `_fake_chat_model`  `FakeChatModel`: a chat model of LangChain without a server
 

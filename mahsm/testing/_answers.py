@@ -18,8 +18,8 @@ from mahsm._common import shown
 class Call:
     """One request that a model got.
 
-    What stands in a DSPy prompt can be asked for by its parts, whichever adapter wrote it of those that mark fields with
-    `[[ ## name ## ]]` (`ChatAdapter`, `JSONAdapter`).
+    What stands in a DSPy prompt can be asked for by its parts, whichever adapter wrote it of those that mark
+    fields with `[[ ## name ## ]]` (`ChatAdapter`, `JSONAdapter`).
 
     Attributes:
         model: The model asked for.
@@ -75,19 +75,27 @@ class Call:
 
     @property
     def instructions(self) -> str:
-        """The instructions of a DSPy prompt: the docstring of its signature, or what an optimiser made of it."""
+        """The instructions of a DSPy prompt: the docstring of its signature, or what an optimiser made of
+        it.
+        """
         return cleandoc(self._system.partition("your objective is:")[2].lstrip(" ").removeprefix("\n"))
 
     @property
     def demos(self) -> list[dict[str, str]]:
         """The worked examples of a DSPy prompt: inputs and outputs, as texts."""
         asked, answered = self.messages[:-1], self.messages[1:]
-        pairs = [pair for pair in zip(asked, answered, strict=True) if [part["role"] for part in pair] == ["user", "assistant"]]
+        pairs = [
+            pair
+            for pair in zip(asked, answered, strict=True)
+            if [part["role"] for part in pair] == ["user", "assistant"]
+        ]
         return [_fields_of(_content(user)) | _fields_of(_content(model)) for user, model in pairs]
 
     @property
     def _system(self) -> str:
-        return "\n".join(_content(message) for message in self.messages if message["role"] in ("system", "developer"))
+        return "\n".join(
+            _content(message) for message in self.messages if message["role"] in ("system", "developer")
+        )
 
 
 @dataclass(frozen=True)
@@ -257,7 +265,10 @@ def _reply(answer: Answer) -> Reply:
         return Reply(answer)
     calls: Sequence[object] = (answer,) if isinstance(answer, ToolCall) else answer
     if not isinstance(calls, Sequence) or not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{shown(answer)} is no answer; expected a text, a mapping, a ToolCall, a list of them, or a Reply")
+        raise TypeError(
+            f"{shown(answer)} is no answer; expected a text, a mapping, a ToolCall, a list of "
+            "them, or a Reply"
+        )
     return Reply(tool_calls=cast("Sequence[ToolCall]", calls))
 
 
@@ -276,15 +287,23 @@ def _fields_of(text: str) -> dict[str, str]:
             values = cast("dict[str, object]", json.loads(text))
         except ValueError:
             return {}
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+        return {
+            name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()
+        }
     prompt = re.split(r"\n\nRespond with (?:the corresponding|a JSON) ", text, maxsplit=1)[0]
     _, *parts = re.split(r"(?:^|\n\n)\[\[ ## (\w+) ## \]\]\n?", prompt)
-    return {name: value.strip("\n") for name, value in zip(parts[::2], parts[1::2], strict=True) if name != "completed"}
+    return {
+        name: value.strip("\n")
+        for name, value in zip(parts[::2], parts[1::2], strict=True)
+        if name != "completed"
+    }
 
 
 def _as_fields(values: Mapping[str, object]) -> str:
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return "\n\n".join([*(f"[[ ## {name} ## ]]\n{text}" for name, text in texts.items()), "[[ ## completed ## ]]"])
+    return "\n\n".join(
+        [*(f"[[ ## {name} ## ]]\n{text}" for name, text in texts.items()), "[[ ## completed ## ]]"]
+    )
 
 
 def _as_json(values: Mapping[str, object]) -> str:

@@ -21,15 +21,18 @@ from mahsm.testing._answers import Answers, Call, Model, Reply, StatusError, pie
 
 
 class FakeChatModel(BaseChatModel):
-    """A chat model of LangChain whose provider is a function of the conversation: deterministic, with tool calls and usage.
+    """A chat model of LangChain whose provider is a function of the conversation: deterministic, with tool
+    calls and usage.
 
-    It answers at once or as a stream, awaited or not, and calls the tools that `bind_tools`, `with_structured_output` or an
-    agent tells it of, if the answers say so. Cache, callbacks and rate limiters are LangChain's own.
+    It answers at once or as a stream, awaited or not, and calls the tools that `bind_tools`,
+    `with_structured_output` or an agent tells it of, if the answers say so. Cache, callbacks and rate
+    limiters are LangChain's own.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
-            function of the `Call` returns. A text is the model's text, a `ToolCall` or a list of them what it asks for, and
-            a `Reply` says more, such as both, the usage, or a status of 429.
+        answers: What it answers: always the same; or one of a list after the other, the last one again and
+            again; or what a function of the `Call` returns. A text is the model's text, a `ToolCall` or a
+            list of them what it asks for, and a `Reply` says more, such as both, the usage, or a status of
+            429.
         model: Its name, with a provider before the slash.
         latency: Seconds that each answer takes.
         **options: What every chat model of LangChain takes, such as `rate_limiter` and `cache`.
@@ -40,7 +43,8 @@ class FakeChatModel(BaseChatModel):
 
     Raises:
         ValueError: if there are no answers.
-        StatusError: when it is called, for a `Reply` with a status from 400 on. `Reply(raw=...)` is for servers.
+        StatusError: when it is called, for a `Reply` with a status from 400 on. `Reply(raw=...)` is for
+            servers.
 
     Example:
         >>> from mahsm.testing import FakeChatModel, ToolCall
@@ -60,7 +64,9 @@ class FakeChatModel(BaseChatModel):
     latency: float = 0.0
     _answering: Model = PrivateAttr()
 
-    def __init__(self, answers: Answers = "", *, model: str = "fake/model", latency: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self, answers: Answers = "", *, model: str = "fake/model", latency: float = 0.0, **options: Any
+    ) -> None:
         answering = Model(answers, "FakeChatModel")
         given: dict[str, Any] = {"model": model, "latency": latency, **options}
         super().__init__(**given)
@@ -146,8 +152,12 @@ class FakeChatModel(BaseChatModel):
         name, provider = self._name_and_provider
         return AIMessage(
             reply.text(call),
-            tool_calls=[tool_call(name=one.name, args=dict(one.args), id=id) for id, one in reply.asked_tools(call)],
-            usage_metadata=UsageMetadata(input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out),
+            tool_calls=[
+                tool_call(name=one.name, args=dict(one.args), id=id) for id, one in reply.asked_tools(call)
+            ],
+            usage_metadata=UsageMetadata(
+                input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
+            ),
             response_metadata={"model_name": name, "model_provider": provider},
         )
 
@@ -182,7 +192,10 @@ def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
         for piece in pieces_of(json.dumps(one["args"])):
             yield _chunk("", tool_call_chunk(args=piece, index=index))
     last = AIMessageChunk(
-        content="", usage_metadata=message.usage_metadata, response_metadata=message.response_metadata, chunk_position="last"
+        content="",
+        usage_metadata=message.usage_metadata,
+        response_metadata=message.response_metadata,
+        chunk_position="last",
     )
     yield ChatGenerationChunk(message=last)
 

@@ -14,15 +14,17 @@ from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, token
 
 
 class FakeLM(dspy.LM):
-    """A `dspy.LM` whose provider is a function of the prompt: deterministic, with usage, price, latency and errors.
+    """A `dspy.LM` whose provider is a function of the prompt: deterministic, with usage, price, latency and
+    errors.
 
-    Everything but the provider is DSPy's own: adapters, cache, retries, streaming, history, errors by their types.
+    Everything but the provider is DSPy's own: adapters, cache, retries, streaming, history, errors by their
+    types.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
-            function of the `Call` returns, which sees instructions, demos and inputs. A text is the model's text, a mapping
-            the fields of a DSPy answer, a `ToolCall` or a list of them what the model asks for, and a `Reply` says more, such
-            as a status of 429.
+        answers: What it answers: always the same; or one of a list after the other, the last one again and
+            again; or what a function of the `Call` returns, which sees instructions, demos and inputs. A text
+            is the model's text, a mapping the fields of a DSPy answer, a `ToolCall` or a list of them what
+            the model asks for, and a `Reply` says more, such as a status of 429.
         model: Its name, with a provider before the slash.
         latency: Seconds that each answer takes.
         price: US dollars for a million tokens in, and out; by default nobody knows it.
@@ -40,7 +42,9 @@ class FakeLM(dspy.LM):
     Example:
         >>> import dspy
         >>> from mahsm.testing import FakeLM
-        >>> lm = FakeLM(lambda call: {"answer": "4" if call.inputs["question"] == "2 + 2" else "?"}, price=(1.0, 2.0))
+        >>> def reply(call):
+        ...     return {"answer": "4" if call.inputs["question"] == "2 + 2" else "?"}
+        >>> lm = FakeLM(reply, price=(1.0, 2.0))
         >>> with dspy.context(lm=lm):
         ...     dspy.Predict("question -> answer")(question="2 + 2").answer
         '4'
@@ -60,7 +64,14 @@ class FakeLM(dspy.LM):
         **options: Any,
     ) -> None:
         provider = _Provider(answers, latency)
-        super().__init__(model, engine=provider, async_engine=provider.async_, cache=cache, num_retries=num_retries, **options)
+        super().__init__(
+            model,
+            engine=provider,
+            async_engine=provider.async_,
+            cache=cache,
+            num_retries=num_retries,
+            **options,
+        )
         self._price = price
 
     @property
@@ -78,7 +89,9 @@ class FakeLM(dspy.LM):
     def update_history(self, entry: dict[str, Any]) -> None:
         if self._price is not None and entry["usage"]:
             tokens = (entry["usage"]["prompt_tokens"], entry["usage"]["completion_tokens"])
-            entry["cost"] = sum(count * price for count, price in zip(tokens, self._price, strict=True)) / 1_000_000
+            entry["cost"] = (
+                sum(count * price for count, price in zip(tokens, self._price, strict=True)) / 1_000_000
+            )
         super().update_history(entry)
 
 
@@ -147,16 +160,28 @@ def _events(response: lm15.Response) -> Iterator[Any]:
     """The response word by word."""
     for event in lm15.response_to_events(response):
         if isinstance(event, lm15.StreamDeltaEvent) and isinstance(event.delta, lm15.TextDelta):
-            yield from (replace(event, delta=replace(event.delta, text=piece)) for piece in pieces_of(event.delta.text))
+            yield from (
+                replace(event, delta=replace(event.delta, text=piece))
+                for piece in pieces_of(event.delta.text)
+            )
         else:
             yield event
 
 
 def _message(message: lm15.Message) -> dict[str, Any]:
     """A message as OpenAI's API has it."""
-    results = [part.text for result in message.parts if isinstance(result, lm15.ToolResultPart) for part in _texts(result)]
+    results = [
+        part.text
+        for result in message.parts
+        if isinstance(result, lm15.ToolResultPart)
+        for part in _texts(result)
+    ]
     calls = [
-        {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": json.dumps(dict(part.input))}}
+        {
+            "id": part.id,
+            "type": "function",
+            "function": {"name": part.name, "arguments": json.dumps(dict(part.input))},
+        }
         for part in message.parts
         if isinstance(part, lm15.ToolCallPart)
     ]
@@ -170,7 +195,9 @@ def _texts(result: lm15.ToolResultPart) -> list[lm15.TextPart]:
 
 def _parts(call: Call, reply: Reply) -> list[Any]:
     text = reply.text(call)
-    asked = [lm15.ToolCallPart(id, one.name, cast("Any", dict(one.args))) for id, one in reply.asked_tools(call)]
+    asked = [
+        lm15.ToolCallPart(id, one.name, cast("Any", dict(one.args))) for id, one in reply.asked_tools(call)
+    ]
     return asked if asked and not text else [lm15.TextPart(text), *asked]
 
 

@@ -48,8 +48,9 @@ _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
 class LangfuseServer:
     """Takes the traces and scores that a Langfuse client sends, for tests without a network or a key.
 
-    It makes observations of spans as Langfuse does, and answers `/api/public/v2/observations`, so that what reads traces can be
-    tried out, too. Of the filters of that API it knows those by name, type, level and metadata.
+    It makes observations of spans as Langfuse does, and answers `/api/public/v2/observations`, so that what
+    reads traces can be tried out, too. Of the filters of that API it knows those by name, type, level and
+    metadata.
 
     Args:
         latency: Seconds until each answer.
@@ -68,7 +69,8 @@ class LangfuseServer:
         ...     _ = edge.invoke({"xs": [1, 2]})
         ...     tracing.flush()
         ...     tracing.off()
-        >>> [(each["name"], each["type"], each["metadata"].get("mahsm.fan_out")) for each in server.observations]
+        >>> seen = server.observations
+        >>> [(each["name"], each["type"], each["metadata"].get("mahsm.fan_out")) for each in seen]
         [('lambda', 'SPAN', None), ('lambda', 'SPAN', None), ('vmap:double', 'CHAIN', 2)]
     """
 
@@ -80,7 +82,9 @@ class LangfuseServer:
     def __post_init__(self) -> None:
         self._http = _LangfuseHttp(("127.0.0.1", 0), _LangfuseHandler)
         self._http.owner = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="mahsm-langfuse", daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(0.01,), name="mahsm-langfuse", daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -107,7 +111,9 @@ class LangfuseServer:
     def answer(self, path: str, query: Mapping[str, str]) -> object:
         """What the API says."""
         if not path.endswith("/v2/observations"):
-            return {"data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]}
+            return {
+                "data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]
+            }
         found = [each for each in self.observations if _matches(each, query)]
         first, limit = int(query.get("cursor", 0)), int(query.get("limit", 50))
         groups = {"core", *query.get("fields", "basic").split(",")}
@@ -120,7 +126,9 @@ class LangfuseServer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -137,7 +145,8 @@ def _observation(span: Any) -> dict[str, Any]:
         "id": span.span_id.hex(),
         "traceId": span.trace_id.hex(),
         "parentObservationId": parent,
-        "isRootObservation": parent is None or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
+        "isRootObservation": parent is None
+        or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
         "traceName": found.get("langfuse.trace.name"),
         "projectId": "p",
         "name": span.name,
@@ -164,14 +173,22 @@ def _observation(span: Any) -> dict[str, Any]:
 def _request(found: Mapping[str, Any]) -> dict[str, Any]:
     """Options by the names of OpenTelemetry's conventions."""
     options = {
-        name.removeprefix("gen_ai.request."): value for name, value in found.items() if name.startswith("gen_ai.request.")
+        name.removeprefix("gen_ai.request."): value
+        for name, value in found.items()
+        if name.startswith("gen_ai.request.")
     }
     return {name: value for name, value in options.items() if name != "model"}
 
 
 def _usage(found: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens by the names of OpenTelemetry's conventions, by which those of the cache are of the input, too."""
-    usage = {name: found[f"gen_ai.usage.{theirs}"] for theirs, (name, _) in _USAGE.items() if f"gen_ai.usage.{theirs}" in found}
+    """Tokens by the names of OpenTelemetry's conventions, by which those of the cache are of the input,
+    too.
+    """
+    usage = {
+        name: found[f"gen_ai.usage.{theirs}"]
+        for theirs, (name, _) in _USAGE.items()
+        if f"gen_ai.usage.{theirs}" in found
+    }
     for name, whole in _USAGE.values():
         if whole in usage and name in usage:
             usage[whole] -= usage[name]
@@ -179,14 +196,20 @@ def _usage(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): _parsed(value) for name, value in found.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): _parsed(value) for name, value in found.items() if name.startswith(prefix)
+    }
 
 
 def _value(value: Any) -> Any:
     """A value of an attribute, out of the protocol."""
     kind = value.WhichOneof("value")
     found = getattr(value, kind) if kind else None
-    return [_value(each) for each in cast("Iterable[Any]", value.array_value.values)] if kind == "array_value" else found
+    return (
+        [_value(each) for each in cast("Iterable[Any]", value.array_value.values)]
+        if kind == "array_value"
+        else found
+    )
 
 
 def _parsed(value: Any) -> Any:
@@ -199,7 +222,11 @@ def _parsed(value: Any) -> Any:
 
 def _matches(observation: Mapping[str, Any], query: Mapping[str, str]) -> bool:
     filters: list[dict[str, Any]] = json.loads(query["filter"]) if "filter" in query else []
-    given = [{"column": name, "value": query[name]} for name in ("name", "type", "level", "traceId") if name in query]
+    given = [
+        {"column": name, "value": query[name]}
+        for name in ("name", "type", "level", "traceId")
+        if name in query
+    ]
     return all(_fits(observation, each) for each in (filters or given))
 
 
@@ -225,14 +252,18 @@ class _LangfuseHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        self._answer(json.dumps(self._owner.answer(url.path, dict(parse_qsl(url.query)))).encode(), "application/json")
+        self._answer(
+            json.dumps(self._owner.answer(url.path, dict(parse_qsl(url.query)))).encode(), "application/json"
+        )
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         time.sleep(self._owner.latency)
-        self._answer(*(self._owner.take(self.path, body) if self._owner.status == 200 else (b"{}", "application/json")))
+        self._answer(
+            *(self._owner.take(self.path, body) if self._owner.status == 200 else (b"{}", "application/json"))
+        )
 
     @property
     def _owner(self) -> LangfuseServer:

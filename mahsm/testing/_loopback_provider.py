@@ -28,7 +28,8 @@ class ProviderReport:
         statuses: How many of them were answered with which HTTP status.
         tokens: Tokens of those that were answered with 200.
         most_at_once: The most that were being answered at the same time.
-        admitted: Of each one that was answered with 200, the second in which it came, from the first one on, and its tokens.
+        admitted: Of each one that was answered with 200, the second in which it came, from the first one on,
+            and its tokens.
     """
 
     calls: int
@@ -67,7 +68,8 @@ class Provider:
         >>> ask = dspy.Predict("item -> answer")
         >>> limit = RateLimit("provider-example", rps=100, burst=10)
         >>> edge = vmap(ask, batch_key="questions", out_key="answers", result="answer", rate_limit=limit)
-        >>> with Provider(rps=100, burst=20, answer={"answer": "yes"}) as provider, dspy.context(lm=provider.lm()):
+        >>> provider = Provider(rps=100, burst=20, answer={"answer": "yes"})
+        >>> with provider, dspy.context(lm=provider.lm()):
         ...     answers = edge.invoke({"questions": ["?"] * 30})["answers"]
         ...     report = provider.report()
         >>> len(answers), report.statuses
@@ -106,7 +108,9 @@ class Provider:
         self.base_url = self._read()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.communicate()  # the end of its input is the end of its work
 
     def lm(self, model: str = "openai/fake", **options: Any) -> "dspy.LM":

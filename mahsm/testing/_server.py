@@ -22,16 +22,17 @@ class ModelServer:
     """An OpenAI-compatible server on loopback, for tests without a network or a key.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and again; or what a
-            function of the `Call` returns. A text is the model's text, a mapping the fields of a DSPy answer, a `ToolCall`
-            or a list of them what the model asks for, and a `Reply` says more.
+        answers: What it answers: always the same; or one of a list after the other, the last one again and
+            again; or what a function of the `Call` returns. A text is the model's text, a mapping the fields
+            of a DSPy answer, a `ToolCall` or a list of them what the model asks for, and a `Reply` says more.
         latency: Seconds that each answer takes.
 
     Attributes:
         calls: The requests so far, in the order in which they came.
         answering: Requests that are being answered now.
         most_at_once: The most that were being answered at the same time.
-        raised: What the function of the answers has raised, such as a failed assertion. Clients get a status of 500.
+        raised: What the function of the answers has raised, such as a failed assertion. Clients get a status
+            of 500.
 
     Raises:
         Exception: at the end of the block, the first that the function of the answers has raised.
@@ -40,8 +41,10 @@ class ModelServer:
         >>> import dspy
         >>> from mahsm import vmap
         >>> from mahsm.testing import ModelServer
-        >>> edge = vmap(dspy.Predict("item -> length: int"), batch_key="words", out_key="lengths", result="length")
-        >>> with ModelServer(lambda call: {"length": len(call.field("item"))}) as server, dspy.context(lm=server.lm()):
+        >>> measure = dspy.Predict("item -> length: int")
+        >>> edge = vmap(measure, batch_key="words", out_key="lengths", result="length")
+        >>> server = ModelServer(lambda call: {"length": len(call.field("item"))})
+        >>> with server, dspy.context(lm=server.lm()):
         ...     edge.invoke({"words": ["one", "three"]})
         {'lengths': [3, 5]}
         >>> len(server.calls)
@@ -56,7 +59,9 @@ class ModelServer:
         self._model = Model(self.answers, "ModelServer")
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.owner = self
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="mahsm-model-server", daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, args=(0.01,), name="mahsm-model-server", daemon=True
+        )
 
     @property
     def calls(self) -> list[Call]:
@@ -83,7 +88,9 @@ class ModelServer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -93,7 +100,8 @@ class ModelServer:
 
 def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
     """A DSPy client of a server on loopback, without cache and retries unless `options` say otherwise."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices from the package, not from the network
+    # Prices from the package, not from the network.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
     defaults: dict[str, Any] = {"api_base": base_url, "api_key": "test", "cache": False, "num_retries": 0}
@@ -160,7 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
             choice: dict[str, Any] = {"index": 0, "delta": delta or {}, "finish_reason": ended}
             self._event({**_answer(call, "chat.completion.chunk"), "choices": [choice]})
         if (call.body.get("stream_options") or {}).get("include_usage"):
-            self._event({**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)})
+            self._event(
+                {**_answer(call, "chat.completion.chunk"), "choices": [], "usage": _usage(call, reply)}
+            )
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
@@ -181,7 +191,9 @@ def _payload(call: Call, reply: Reply) -> bytes:
     if reply.tool_calls:
         message |= {"content": message["content"] or None, "tool_calls": _tool_calls(call, reply)}
     choice = {"index": 0, "message": message, "finish_reason": _finish(reply)}
-    return json.dumps({**_answer(call, "chat.completion"), "choices": [choice], "usage": _usage(call, reply)}).encode()
+    return json.dumps(
+        {**_answer(call, "chat.completion"), "choices": [choice], "usage": _usage(call, reply)}
+    ).encode()
 
 
 def _finish(reply: Reply) -> str:
@@ -190,7 +202,11 @@ def _finish(reply: Reply) -> str:
 
 def _tool_calls(call: Call, reply: Reply) -> list[dict[str, Any]]:
     return [
-        {"id": id, "type": "function", "function": {"name": one.name, "arguments": json.dumps(dict(one.args))}}
+        {
+            "id": id,
+            "type": "function",
+            "function": {"name": one.name, "arguments": json.dumps(dict(one.args))},
+        }
         for id, one in reply.asked_tools(call)
     ]
 
@@ -202,7 +218,10 @@ def _deltas(call: Call, reply: Reply) -> Iterator[dict[str, Any]]:
     for index, one in enumerate(_tool_calls(call, reply)):
         arguments = one["function"]["arguments"]
         yield {"tool_calls": [{**one, "index": index, "function": {**one["function"], "arguments": ""}}]}
-        yield from ({"tool_calls": [{"index": index, "function": {"arguments": piece}}]} for piece in pieces_of(arguments))
+        yield from (
+            {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+            for piece in pieces_of(arguments)
+        )
 
 
 def _answer(call: Call, kind: str) -> dict[str, Any]:
@@ -215,5 +234,7 @@ def _usage(call: Call, reply: Reply) -> dict[str, int]:
 
 
 def _error(message: str, status: int) -> bytes:
-    kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
+    kind = (
+        "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
+    )
     return json.dumps({"error": {"message": message, "type": kind, "code": None, "param": None}}).encode()

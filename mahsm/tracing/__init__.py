@@ -1,9 +1,10 @@
 """Traces: one span for each edge run, and what happened inside, in Langfuse or any backend of OpenTelemetry.
 
 - `_setup`     `init`, `use`, `use_otel`, `off`, and spans of the user's own
-- `_tracer`    makes spans, each below the one that it belongs to; `_edge`: that of an edge run, and its parts
+- `_tracer`    makes spans, each below the one that it belongs to
+- `_edge_span`  the span of an edge run, and its parts
 - `_backends`  what a backend is; `_langfuse`, `_otel`: those that there are
-- `_dspy`      DSPy's modules and tools
+- `_dspy_spans`  DSPy's modules and tools
 - `_cut`       inputs and outputs, small enough for a trace; `_options`: those of models, without secrets
 
 Langfuse is imported when it is first used.

@@ -1,4 +1,6 @@
-"""What a backend is, to which spans go. Langfuse's and OpenTelemetry's are both spans of OpenTelemetry underneath."""
+"""What a backend is, to which spans go. Langfuse's and OpenTelemetry's are both spans of OpenTelemetry
+underneath.
+"""
 
 import asyncio
 from collections.abc import Generator, Mapping
@@ -125,7 +127,9 @@ def running(recorded: Recorded) -> Generator[None, None, None]:
 
 
 def broke_off(recorded: Recorded, error: BaseException) -> None:
-    """Say on a span that an error has gone out of it, or a cancellation: one on purpose is no error, one for its time is."""
+    """Say on a span that an error has gone out of it, or a cancellation: one on purpose is no error, one for
+    its time is.
+    """
     if (why := stopped(error)) is None:
         recorded.fail(failure(error))
     else:

@@ -17,17 +17,18 @@ _LARGE = 100_000
 def cut(value: Any) -> Any:
     """The value, small enough for a trace; never an error.
 
-    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; arrays are their dtype and shape. What is beyond
-    50,000 characters in all is only counted.
+    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; arrays are their dtype and
+    shape. What is beyond 50,000 characters in all is only counted.
     """
     return _Cut().of(value, _DEPTH)
 
 
 def short(*, data: Any, **_: Any) -> Any:
-    """Cut inputs, outputs and metadata of every observation, LangGraph's own included: pass it as Langfuse's `mask`.
+    """Cut inputs, outputs and metadata of every observation, LangGraph's own included: pass it as Langfuse's
+    `mask`.
 
-    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; what is beyond 50,000 characters in all is only
-    counted.
+    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; what is beyond 50,000
+    characters in all is only counted.
 
     Args:
         data: What Langfuse is about to send.
@@ -84,7 +85,8 @@ class _Cut:
     def of(self, value: Any, depth: int) -> Any:
         try:
             found: Any = self._of(value, depth)
-        except Exception as error:  # noqa: BLE001  a value that cannot be shown must not break the run that is traced
+        except Exception as error:  # noqa: BLE001
+            # A value that cannot be shown must not break the run that is traced.
             found = f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
         if not isinstance(found, dict | list):
             self._left -= len(str(found))

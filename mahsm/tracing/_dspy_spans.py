@@ -34,13 +34,17 @@ class ModuleSpans(BaseCallback):
         kind = "retriever" if isinstance(instance, Retrieve) else "chain"
         self._begin(call_id, type(instance).__name__, kind, inputs.get("kwargs") or inputs)
 
-    def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
+    def on_module_end(
+        self, call_id: str, outputs: Any | None, exception: BaseException | None = None
+    ) -> None:
         self._end(call_id, outputs, exception)
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         self._begin(call_id, str(instance.name), "tool", inputs.get("kwargs", inputs))
 
-    def on_tool_end(self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None) -> None:
+    def on_tool_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
         self._end(call_id, outputs, exception)
 
     def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:

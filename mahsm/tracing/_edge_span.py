@@ -32,7 +32,9 @@ class Parts(Protocol):
         """A block that is a part, below the run of this config."""
         ...
 
-    def moment(self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
+    def moment(
+        self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None
+    ) -> None:
         """A span of a part that has ended."""
         ...
 
@@ -60,7 +62,9 @@ class EdgeRecord:
         self._recorded.note(facts)
 
     def show(self, output: Any) -> None:
-        self.output = next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
+        self.output = (
+            next(iter(cast("dict[str, Any]", output).values()), None) if isinstance(output, dict) else None
+        )
         self._recorded.show(output)
 
     def part(self, label: str, index: int, total: int) -> Any:

@@ -1,6 +1,7 @@
 """Langfuse: spans as observations of its client, and every private name of Langfuse's that is read.
 
-A run that has Langfuse's handler belongs to the handler's client: all of its spans go there, whoever else is traced to.
+A run that has Langfuse's handler belongs to the handler's client: all of its spans go there, whoever else is
+traced to.
 """
 
 import sys
@@ -32,8 +33,9 @@ def _private(owner: Any, name: str) -> Any:
         return getattr(owner, name)
     except AttributeError:
         raise RuntimeError(
-            f"mahsm.tracing reads {name!r} of Langfuse's {type(owner).__name__}, which langfuse {version('langfuse')} does not "
-            "have. Install a version of langfuse that this version of mahsm is tested with (5.0), or a newer mahsm."
+            f"mahsm.tracing reads {name!r} of Langfuse's {type(owner).__name__}, which langfuse "
+            f"{version('langfuse')} does not have. Install a version of langfuse that this version of mahsm "
+            "is tested with (5.0), or a newer mahsm."
         ) from None
 
 
@@ -99,8 +101,11 @@ def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
 
 
 def handler_for(client: Any) -> Any:
-    """Langfuse's handler for LangChain, which sends to a client; its spans are short, and say of errors what ours say."""
-    handler = _handler_class()(public_key=public_key_of(client) or "switched off")  # without a key it would take any client
+    """Langfuse's handler for LangChain, which sends to a client; its spans are short, and say of errors what
+    ours say.
+    """
+    # Without a key it would take any client.
+    handler = _handler_class()(public_key=public_key_of(client) or "switched off")
     handler._langfuse_client = client
     return handler
 
@@ -111,7 +116,9 @@ def _handler_class() -> type[Any]:
 
     class Handler(CallbackHandler):
         def on_chain_start(self, serialized: Any, inputs: Any, **more: Any) -> None:
-            super().on_chain_start(serialized, inputs if isinstance(inputs, Command) else bounded(inputs), **more)
+            super().on_chain_start(
+                serialized, inputs if isinstance(inputs, Command) else bounded(inputs), **more
+            )
 
         def on_chain_end(self, outputs: Any, **more: Any) -> None:
             super().on_chain_end(bounded(outputs), **more)
@@ -129,7 +136,8 @@ def _handler_class() -> type[Any]:
 
 
 def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:
-    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the client's mask leaves.
+    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the
+    client's mask leaves.
 
     What was stopped on purpose is shown here: the handler would make an error of it.
     """
@@ -159,7 +167,9 @@ class LangfuseBackend:
         if start.kind == "generation":
             more = {"model": start.model, "model_parameters": dict(start.options), "prompt": start.prompt}
         with _beside(start.beside):
-            recorded = _Observation(self.client.start_observation(name=start.name, as_type=start.kind, **more))
+            recorded = _Observation(
+                self.client.start_observation(name=start.name, as_type=start.kind, **more)
+            )
         recorded.take(start.input)
         return recorded
 
@@ -175,7 +185,8 @@ class LangfuseBackend:
 def _beside(other: trace.SpanContext | None) -> AbstractContextManager[Any]:
     """A block whose spans stand beside another one, in its trace.
 
-    Their parent is a span that is never sent, with an id which the trace gives. A span without a parent would rename its trace.
+    Their parent is a span that is never sent, with an id which the trace gives. A span without a parent would
+    rename its trace.
     """
     if other is None:
         return nullcontext()
@@ -231,7 +242,9 @@ class _Observation:
 
 
 class _Adopted(_Observation):
-    """An observation of the handler's, which ends it unless it fails or is stopped: the handler would write what it thinks."""
+    """An observation of the handler's, which ends it unless it fails or is stopped: the handler would write
+    what it thinks.
+    """
 
     def __init__(self, observation: Any, take_over: Any) -> None:
         super().__init__(observation)

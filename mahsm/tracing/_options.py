@@ -1,7 +1,8 @@
-"""Which options of models a trace shows: known parameters of generation whose values have the shape that they should have.
+"""Which options of models a trace shows: known parameters of generation whose values have the shape that they
+should have.
 
-What is not in these lists is not shown: clients take credentials under names that nobody can list. A value of another shape is
-not shown either, since a key may stand in the wrong place.
+What is not in these lists is not shown: clients take credentials under names that nobody can list. A value of
+another shape is not shown either, since a key may stand in the wrong place.
 """
 
 import re
@@ -41,7 +42,9 @@ _STOP, _STOPS = 24, 16
 
 
 def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a trace shows: numbers, switches, short words, stop sequences, and names of types and tools."""
+    """Those of the options that a trace shows: numbers, switches, short words, stop sequences, and names of
+    types and tools.
+    """
     found = {name: show(options[name]) for name, show in _SHOWN.items() if options.get(name) is not None}
     found["tool_choice"] = _tool(options)
     return {name: value for name, value in sorted(found.items()) if value is not None}
@@ -56,7 +59,9 @@ def _word(value: Any) -> str | None:
 
 
 def _stops(value: Any) -> list[str] | None:
-    texts = cast("list[Any]", [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else [])
+    texts = cast(
+        "list[Any]", [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    )
     return [_stop(text) for text in texts[:_STOPS] if isinstance(text, str)] or None
 
 
@@ -78,7 +83,9 @@ def _effort(value: Any) -> str | None:
 
 def _thinking(value: Any) -> float | None:
     """The tokens of a `thinking`, as Anthropic takes it."""
-    return _number(cast("Mapping[str, Any]", value).get("budget_tokens")) if isinstance(value, Mapping) else None
+    return (
+        _number(cast("Mapping[str, Any]", value).get("budget_tokens")) if isinstance(value, Mapping) else None
+    )
 
 
 def _tool(options: Mapping[str, Any]) -> str | None:
@@ -86,7 +93,9 @@ def _tool(options: Mapping[str, Any]) -> str | None:
     choice: Any = options.get("tool_choice")
     name = _name(choice)
     tools: Any = options.get("tools")
-    known = isinstance(tools, list | tuple) and name is not None and name in map(_name, cast("list[Any]", tools))
+    known = (
+        isinstance(tools, list | tuple) and name is not None and name in map(_name, cast("list[Any]", tools))
+    )
     return name if known else _word(choice)
 
 

@@ -1,4 +1,6 @@
-"""Any backend of OpenTelemetry: spans with the names of its conventions for generative AI, where these have one."""
+"""Any backend of OpenTelemetry: spans with the names of its conventions for generative AI, where these have
+one.
+"""
 
 import json
 import traceback
@@ -20,7 +22,8 @@ _OPERATIONS = {
     "retriever": "retrieval",
     "agent": "invoke_agent",
 }
-"""Of the kinds of spans that the conventions know. The others are told by `langfuse.observation.type`, which Langfuse reads."""
+"""Of the kinds of spans that the conventions know. The others are told by `langfuse.observation.type`, which
+Langfuse reads."""
 
 _PROVIDERS = {
     "azure": "azure.ai.openai",
@@ -61,7 +64,9 @@ class OtelBackend:
         self._tracer = provider.get_tracer("mahsm")
 
     def begin(self, start: Start) -> Recorded:
-        """Begin a span. OpenTelemetry has no siblings without a parent, so nothing stands beside another one."""
+        """Begin a span. OpenTelemetry has no siblings without a parent, so nothing stands beside another
+        one.
+        """
         attributes: dict[str, Any] = {f"{PREFIX}kind": start.kind, "langfuse.observation.type": start.kind}
         if (operation := _OPERATIONS.get(start.kind)) is not None:
             attributes["gen_ai.operation.name"] = operation
@@ -70,7 +75,9 @@ class OtelBackend:
         if start.kind == "generation":
             attributes |= _request(start)
         span_kind = SpanKind.CLIENT if start.kind == "generation" else SpanKind.INTERNAL
-        recorded = _OtelSpan(self._tracer.start_span(start.name, kind=span_kind, attributes=attributes), start.kind)
+        recorded = _OtelSpan(
+            self._tracer.start_span(start.name, kind=span_kind, attributes=attributes), start.kind
+        )
         if start.input is not None and recorded.otel.is_recording():
             recorded.put(0, cut(start.input))
         return recorded
@@ -89,7 +96,9 @@ def _request(start: Start) -> dict[str, Any]:
     found: dict[str, Any] = {
         "gen_ai.provider.name": _PROVIDERS.get(provider, provider),
         "gen_ai.request.model": model,
-        **{f"gen_ai.request.{_REQUEST.get(option, option)}": value for option, value in start.options.items()},
+        **{
+            f"gen_ai.request.{_REQUEST.get(option, option)}": value for option, value in start.options.items()
+        },
     }
     if isinstance(stop := found.get("gen_ai.request.stop_sequences"), str):
         found["gen_ai.request.stop_sequences"] = [stop]

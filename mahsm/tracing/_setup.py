@@ -43,12 +43,13 @@ def init(
         public_key: Langfuse's public key; by default `LANGFUSE_PUBLIC_KEY`.
         secret_key: Its secret key; by default `LANGFUSE_SECRET_KEY`.
         host: Its address; by default `LANGFUSE_BASE_URL` or `LANGFUSE_HOST`, or Langfuse's cloud.
-        scores: Send the error rate and cost of each edge run, and what judges give, as scores, too: these can be charted.
+        scores: Send the error rate and cost of each edge run, and what judges give, as scores, too: these can
+            be charted.
         **options: What `langfuse.Langfuse` takes besides: `environment`, `release`, `mask`, `sample_rate`...
 
     Returns:
-        Langfuse's handler for LangChain and LangGraph, to pass as `config={"callbacks": [handler]}`; or None without
-        credentials: a warning then says what is missing, and nothing is traced.
+        Langfuse's handler for LangChain and LangGraph, to pass as `config={"callbacks": [handler]}`; or None
+        without credentials: a warning then says what is missing, and nothing is traced.
 
     Example:
         >>> from mahsm import tracing
@@ -93,7 +94,9 @@ def use(client: "Langfuse", *, scores: bool = False) -> None:
     Example:
         >>> from langfuse import Langfuse
         >>> from mahsm import tracing
-        >>> tracing.use(Langfuse(public_key="pk-mine", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> server = "http://127.0.0.1:9"
+        >>> client = Langfuse(public_key="pk-mine", secret_key="sk", base_url=server, tracing_enabled=False)
+        >>> tracing.use(client)
         >>> tracing.off()
     """
     if not hasattr(client, "start_observation"):
@@ -102,7 +105,8 @@ def use(client: "Langfuse", *, scores: bool = False) -> None:
 
 
 def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
-    """Trace from now on to a backend of OpenTelemetry; calls of models follow its conventions for generative AI.
+    """Trace from now on to a backend of OpenTelemetry; calls of models follow its conventions for generative
+    AI.
 
     Args:
         tracer_provider: A `TracerProvider` of OpenTelemetry's SDK.
@@ -118,14 +122,18 @@ def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
         >>> tracing.off()
     """
     if not hasattr(tracer_provider, "get_tracer"):
-        raise TypeError(f"tracing.use_otel got {shown(tracer_provider)}; expected an OpenTelemetry TracerProvider.")
+        raise TypeError(
+            f"tracing.use_otel got {shown(tracer_provider)}; expected an OpenTelemetry TracerProvider."
+        )
     _spans.trace_with(BackendTracer(OtelBackend(tracer_provider), scores=scores))
 
 
 def handler() -> "CallbackHandler":
-    """Langfuse's handler for LangChain and LangGraph, which sends to the client that is traced to; as `init` returns it.
+    """Langfuse's handler for LangChain and LangGraph, which sends to the client that is traced to; as `init`
+    returns it.
 
-    It says of errors what the spans of edges say, and cuts states of graphs that are larger than about 100,000 characters.
+    It says of errors what the spans of edges say, and cuts states of graphs that are larger than about
+    100,000 characters.
 
     Raises:
         RuntimeError: if Langfuse is not traced to.
@@ -133,7 +141,9 @@ def handler() -> "CallbackHandler":
     Example:
         >>> from langfuse import Langfuse
         >>> from mahsm import tracing
-        >>> tracing.use(Langfuse(public_key="pk-own", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> server = "http://127.0.0.1:9"
+        >>> client = Langfuse(public_key="pk-own", secret_key="sk", base_url=server, tracing_enabled=False)
+        >>> tracing.use(client)
         >>> config = {"callbacks": [tracing.handler()]}
         >>> tracing.off()
     """
@@ -159,7 +169,9 @@ def _backend() -> Backend | None:
 def _client(asks: str) -> Any:
     backend = _backend()
     if not isinstance(backend, LangfuseBackend):
-        raise RuntimeError(f"tracing.{asks} needs Langfuse: call tracing.init() or tracing.use(client) first.")
+        raise RuntimeError(
+            f"tracing.{asks} needs Langfuse: call tracing.init() or tracing.use(client) first."
+        )
     return backend.client
 
 
@@ -235,7 +247,8 @@ def observe(
     capture_input: bool = True,
     capture_output: bool = True,
 ) -> Any:
-    """Make each call of a function, sync or async, a step in the trace: `@observe`, or `@observe(name="rank")`.
+    """Make each call of a function, sync or async, a step in the trace: `@observe`, or
+    `@observe(name="rank")`.
 
     Args:
         function: The function.
@@ -260,7 +273,9 @@ def observe(
             observe, name=name, as_type=as_type, capture_input=capture_input, capture_output=capture_output
         )
     if not callable(function):
-        raise TypeError(f"tracing.observe got {shown(function)}; expected a function. A name is passed as name=.")
+        raise TypeError(
+            f"tracing.observe got {shown(function)}; expected a function. A name is passed as name=."
+        )
     call: Callable[..., Any] = function
     named = name or getattr(call, "__name__", type(call).__name__)
 
@@ -285,15 +300,19 @@ def observe(
     return observed_async if inspect.iscoroutinefunction(call) else observed
 
 
-def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: str | None = None, **options: Any) -> Any:
+def experiment(
+    graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: str | None = None, **options: Any
+) -> Any:
     """Run a graph as the task of a Langfuse experiment: once for each item, with its trace and its scores.
 
     Args:
         graph: A compiled graph, an edge or another Runnable; it gets the item's `input`.
         data: A list of `{"input": ..., "expected_output": ...}`, or the items of a Langfuse dataset.
-        evaluators: Langfuse evaluators: functions of `input`, `output`, `expected_output`, which give an `Evaluation`.
+        evaluators: Langfuse evaluators: functions of `input`, `output`, `expected_output`, which give an
+            `Evaluation`.
         name: The experiment's name; by default the graph's.
-        **options: What `Langfuse.run_experiment` takes besides: `run_name`, `run_evaluators`, `max_concurrency`...
+        **options: What `Langfuse.run_experiment` takes besides: `run_name`, `run_evaluators`,
+            `max_concurrency`...
 
     Returns:
         Langfuse's `ExperimentResult`.
@@ -304,7 +323,9 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
     Example:
         >>> from langfuse import Evaluation, Langfuse
         >>> from mahsm import tracing, vmap
-        >>> tracing.use(Langfuse(public_key="pk-exp", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=False))
+        >>> server = "http://127.0.0.1:9"
+        >>> client = Langfuse(public_key="pk-exp", secret_key="sk", base_url=server, tracing_enabled=False)
+        >>> tracing.use(client)
         >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="ys")
         >>> def right(*, input, output, expected_output, **_):
         ...     return Evaluation(name="right", value=output["ys"] == expected_output)
@@ -320,11 +341,14 @@ def experiment(graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: s
         given: Any = cast("Any", item)["input"] if isinstance(item, Mapping) else item.input
         return await graph.ainvoke(given, {"callbacks": callbacks})
 
-    return client.run_experiment(name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options)
+    return client.run_experiment(
+        name=name or graph.get_name(), data=data, task=task, evaluators=list(evaluators), **options
+    )
 
 
 def prompt(prompt: Any) -> AbstractContextManager[None]:
-    """A block whose calls of DSPy's models are linked to a prompt of Langfuse's, in the trace and in the prompt's statistics.
+    """A block whose calls of DSPy's models are linked to a prompt of Langfuse's, in the trace and in the
+    prompt's statistics.
 
     Args:
         prompt: What `Langfuse.get_prompt` gives. One that is only a fallback is not linked.
@@ -336,14 +360,17 @@ def prompt(prompt: Any) -> AbstractContextManager[None]:
         >>> from langfuse.api import Prompt_Text
         >>> from langfuse.model import TextPromptClient
         >>> from mahsm import tracing
+        >>> fields = {"config": {}, "labels": [], "tags": [], "type": "text"}
         >>> found = TextPromptClient(
-        ...     Prompt_Text(name="answer", version=3, prompt="Answer briefly.", config={}, labels=[], tags=[], type="text")
+        ...     Prompt_Text(name="answer", version=3, prompt="Answer briefly.", **fields)
         ... )
         >>> with tracing.prompt(found):
         ...     pass  # edges, nodes and modules whose instructions are `found.compile()`
     """
     if not _spans.is_prompt(prompt):
-        raise TypeError(f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives.")
+        raise TypeError(
+            f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives."
+        )
     return _spans.linked(prompt)
 
 

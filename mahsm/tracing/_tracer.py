@@ -8,7 +8,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import get_callback_manager_for_config, patch_config, var_child_runnable_config
+from langchain_core.runnables.config import (
+    get_callback_manager_for_config,
+    patch_config,
+    var_child_runnable_config,
+)
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
@@ -23,7 +27,8 @@ from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
-"""Observations of a trace: Langfuse's dashboard shows up to 10,000. EdgeRecord runs are shown beyond this, nothing else is."""
+"""Observations of a trace: Langfuse's dashboard shows up to 10,000. EdgeRecord runs are shown beyond this,
+nothing else is."""
 
 _TRACES = 1000
 """Traces whose observations are counted, the latest ones."""
@@ -44,7 +49,8 @@ class BackendTracer:
         self.scores = scores
         self._counts: OrderedDict[int, int] = OrderedDict()
         self._runs: OrderedDict[int, tuple[Any, trace.SpanContext]] = OrderedDict()
-        """The first span of each graph run that has none of its own. The run is kept, so that no other gets its id."""
+        """The first span of each graph run that has none of its own. The run is kept, so that no other gets
+        its id."""
         self._lock, self._begins_run = threading.Lock(), threading.Lock()
 
     def begin(self, start: Start, *, always: bool = False) -> Recorded:
@@ -92,7 +98,9 @@ class BackendTracer:
         """Whether its trace shows further parts."""
         return self._room(recorded.otel)
 
-    def moment(self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None) -> None:
+    def moment(
+        self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None
+    ) -> None:
         """A span without a length, of a part that is over."""
         if not self.has_room(edge):
             return
@@ -113,12 +121,16 @@ class BackendTracer:
             recorded.score("mahsm.error_rate", edge.facts["errors"] / finished)
         if "cost_usd" in used:
             recorded.score("mahsm.cost_usd", used["cost_usd"])
-        judged: Any = cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
+        judged: Any = (
+            cast("dict[str, Any]", edge.output).get("score") if isinstance(edge.output, dict) else None
+        )
         if isinstance(judged, int | float):
             recorded.score("mahsm.judge", float(judged))
 
     @contextmanager
-    def edge(self, kind: str, name: str, config: RunnableConfig, state: Any) -> Generator[EdgeRecord, None, None]:
+    def edge(
+        self, kind: str, name: str, config: RunnableConfig, state: Any
+    ) -> Generator[EdgeRecord, None, None]:
         label = f"{kind}:{name.removeprefix(f'{kind}_')}"
         opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
         with opened as (recorded, child), added_up() as usage:
@@ -154,7 +166,10 @@ class BackendTracer:
         self, recorded: Recorded, run: Any, config: RunnableConfig
     ) -> Generator[tuple[Recorded, RunnableConfig], None, None]:
         child = config if run is None else patch_config(config, callbacks=run.get_child())
-        tokens = context.attach(trace.set_span_in_context(recorded.otel)), var_child_runnable_config.set(child)
+        tokens = (
+            context.attach(trace.set_span_in_context(recorded.otel)),
+            var_child_runnable_config.set(child),
+        )
         failure: BaseException | None = None
         try:
             yield recorded, child
@@ -196,7 +211,9 @@ class BackendTracer:
             context.detach(token)
 
     @contextmanager
-    def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> Generator["CallRecord", None, None]:
+    def call(
+        self, model: str, prompt: Any, options: Mapping[str, Any]
+    ) -> Generator["CallRecord", None, None]:
         from mahsm.tracing._dspy_spans import is_instrumented
 
         if is_instrumented():  # somebody else shows it
@@ -242,7 +259,9 @@ def _graph_run() -> Any:
 def _attributes(config: RunnableConfig) -> dict[str, Any]:
     """What the config's metadata says of a trace, as Langfuse's handler reads it."""
     metadata: Any = config.get("metadata") or {}
-    found = {name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")}
+    found = {
+        name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -254,7 +273,9 @@ def _is_inside(observation: Any) -> bool:
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and not 0."""
+    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and
+    not 0.
+    """
     if not (usage.calls or usage.cached):
         return {}
     found: dict[str, Any] = {

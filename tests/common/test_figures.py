@@ -1,4 +1,5 @@
-"""Figures that cannot be: no NaN, no infinity and no negative number stops a provider's bucket, or gets into a sum."""
+"""Figures that cannot be: no NaN, no infinity and no negative number stops a provider's bucket, or gets into
+a sum."""
 
 import asyncio
 import json
@@ -54,7 +55,9 @@ class TooMany(Exception):
 
 @pytest.mark.parametrize("tokens", [*NONE, None])
 def test_tokens_that_are_none_are_refused_before_they_are_waited_for(name: str, tokens: Any) -> None:
-    with pytest.raises(LimitError, match=r"limits.admit: tokens is .*; expected a number of tokens >= 0 and <= 1e\+12"):
+    with pytest.raises(
+        LimitError, match=r"limits.admit: tokens is .*; expected a number of tokens >= 0 and <= 1e\+12"
+    ):
         limits.admit(RateLimit(name, tpm=600), tokens=tokens)
     with limits.admit(name, tokens=np.int64(5)):
         pass
@@ -65,7 +68,9 @@ def test_tokens_that_are_none_are_refused_before_they_are_waited_for(name: str, 
 def test_reports_of_none_are_refused_and_count_nowhere(figure: str, value: Any) -> None:
     given: dict[str, Any] = {"input_tokens": 7, figure: value}
     with mahsm.budget(tokens=1000) as spent:
-        with pytest.raises(LimitError, match=rf"limits.report: {figure} is .*; expected a number of (tokens|US dollars) >= 0"):
+        with pytest.raises(
+            LimitError, match=rf"limits.report: {figure} is .*; expected a number of (tokens|US dollars) >= 0"
+        ):
             limits.report(**given)
         limits.report(input_tokens=7, usd=0.5)
     assert (spent.tokens, spent.usd, spent.answers) == (7, 0.5, 1)
@@ -106,16 +111,23 @@ def test_hedges_and_budgets_that_are_none_are_refused(value: Any) -> None:
         with pytest.raises(EdgeError, match=rf"Budget: {bound}=.*; expected a number > 0"):
             Budget(**{bound: value})
     for prices in ({"m": (value, 1.0)}, {"m": value}):
-        with pytest.raises(EdgeError, match=r"Budget: prices\['m'\]=.*; expected US dollars per million tokens"):
+        with pytest.raises(
+            EdgeError, match=r"Budget: prices\['m'\]=.*; expected US dollars per million tokens"
+        ):
             Budget(usd=1, prices=prices)
-        with pytest.raises(EdgeError, match=r"usage: prices\['m'\]=.*; expected US dollars per million"), mahsm.usage(prices):
+        with (
+            pytest.raises(EdgeError, match=r"usage: prices\['m'\]=.*; expected US dollars per million"),
+            mahsm.usage(prices),
+        ):
             pass
 
 
 @pytest.mark.parametrize("argument", ["timeout", "deadline"])
 @pytest.mark.parametrize("value", [NAN, INF, -1, "5", True, 1e300])
 def test_times_that_threads_cannot_wait_for_are_refused(argument: str, value: Any) -> None:
-    with pytest.raises(EdgeError, match=rf"{argument}=.*; expected seconds > 0, or None to wait as long as it takes"):
+    with pytest.raises(
+        EdgeError, match=rf"{argument}=.*; expected seconds > 0, or None to wait as long as it takes"
+    ):
         edge_of(**{argument: value})
 
 
@@ -131,7 +143,13 @@ def test_a_wait_that_grows_beyond_all_floats_is_the_cap() -> None:
 def test_an_answer_never_carries_what_is_no_figure(value: Any) -> None:
     answer = Answer("m", value, value, value)
     assert isinstance(answer.input_tokens, int)
-    for figure in (answer.input_tokens, answer.output_tokens, answer.tokens, answer.usd or 0, answer.priced((1, 1)).usd):
+    for figure in (
+        answer.input_tokens,
+        answer.output_tokens,
+        answer.tokens,
+        answer.usd or 0,
+        answer.priced((1, 1)).usd,
+    ):
         assert figure is not None
         assert 0 <= figure < INF
 
@@ -147,7 +165,9 @@ def test_figures_that_can_be_read_count() -> None:
 def answered(usage: Any, content: str) -> Reply:
     """An answer over HTTP with such a usage, or without any."""
     body: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 1, "model": "fake"}
-    body["choices"] = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]
+    body["choices"] = [
+        {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    ]
     return Reply(raw=json.dumps(body | ({} if usage is None else {"usage": usage})).encode())
 
 
@@ -181,7 +201,8 @@ class OwnLM(dspy.BaseLM):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("usage", USAGES, ids=str)
 def test_a_usage_that_is_none_leaves_bucket_and_budget_in_order(name: str, usage: Any, mode: str) -> None:
-    """The answer is there all the same; what nobody knows keeps its estimate, or a next estimate would be nothing."""
+    """The answer is there all the same; what nobody knows keeps its estimate, or a next estimate would be
+    nothing."""
     ask = edge_of(ASK, result="answer", rate_limit=RateLimit(name, tpm=6e6, tokens=50))
     with dspy.context(lm=OwnLM(usage)), mahsm.usage() as used:
         assert run_edge(ask, ["?"] * 3, mode) == ["yes"] * 3
@@ -265,7 +286,13 @@ def test_a_wait_beyond_the_cap_fails_the_item_with_its_429(name: str, asked: Any
 
     for more in ({}, {"rate_limit": RateLimit(name, rps=1e6, burst=10)}):
         tries.clear()
-        edge = edge_of(target, retry=Retry(attempts=3, retry_after_cap=0.05), max_concurrency=1, on_error="collect", **more)
+        edge = edge_of(
+            target,
+            retry=Retry(attempts=3, retry_after_cap=0.05),
+            max_concurrency=1,
+            on_error="collect",
+            **more,
+        )
         ys = run_edge(edge, [0, 1, 2], mode)
         assert ys.pop(tries[0])["type"].endswith("TooMany")
         assert sorted([*ys, tries[0]]) == sorted(tries) == [0, 1, 2]
@@ -319,10 +346,12 @@ def test_a_pause_is_said_once(name: str, caplog: pytest.LogCaptureFixture) -> No
     with pytest.raises(TooMany), limits.admit(limit, state={"key": "sk-secret"}):
         raise TooMany(3600)
     stats = limits.stats()[f"{name}/sk-secret"]
-    (said,) = [record for record in caplog.records if record.name == "mahsm.limits"]  # short ones are not worth a word
+    # Short ones are not worth a word.
+    (said,) = [record for record in caplog.records if record.name == "mahsm.limits"]
     assert said.levelno == logging.WARNING
     assert said.getMessage() == (
-        f"{name} asks to wait: it is not called for 600 s. It asked for 3600 s, and Retry(retry_after_cap=...) is the most."
+        f"{name} asks to wait: it is not called for 600 s. It asked for 3600 s, and "
+        "Retry(retry_after_cap=...) is the most."
     )
     assert stats.paused < 601
     assert "secret" not in caplog.text
@@ -388,7 +417,9 @@ figures = st.one_of(
 )
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "report", "usd", "refuse", "estimate", "timeout", "answer"]), figures, st.floats(0, 100)
+        st.sampled_from(["admit", "report", "usd", "refuse", "estimate", "timeout", "answer"]),
+        figures,
+        st.floats(0, 100),
     ),
     max_size=12,
 )
@@ -412,7 +443,8 @@ async def thrown(what: str, value: Any, pause: float) -> None:
         elif what == "usd":
             limits.report(usd=value)
         elif what == "answer":
-            mahsm._model_calls.meters.count_answer(Answer("m", value, value, value))  # as a client's usage is counted
+            # As a client's usage is counted.
+            mahsm._model_calls.meters.count_answer(Answer("m", value, value, value))
         elif what == "refuse":
             raise TooMany(value)
         elif what == "timeout":

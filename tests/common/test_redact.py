@@ -150,7 +150,9 @@ def test_random_text_stays_as_it_is(text: str) -> None:
 
 @given(
     before=st.lists(st.sampled_from(WORDS)),
-    secret=st.sampled_from([text for text, expected in SECRETS if expected is not None and "PLANTED" in text]),
+    secret=st.sampled_from(
+        [text for text, expected in SECRETS if expected is not None and "PLANTED" in text]
+    ),
     after=st.lists(st.sampled_from(WORDS)),
 )
 def test_secrets_in_ordinary_text_are_found(before: list[str], secret: str, after: list[str]) -> None:
@@ -158,7 +160,18 @@ def test_secrets_in_ordinary_text_are_found(before: list[str], secret: str, afte
 
 
 def test_long_texts_take_no_long_time() -> None:
-    evil = ["sk-", "bearer ", "://", "a:", "key_", "eyJ.", "a-", "api_key=", "authorization: ", "-----BEGIN PRIVATE KEY-----"]
+    evil = [
+        "sk-",
+        "bearer ",
+        "://",
+        "a:",
+        "key_",
+        "eyJ.",
+        "a-",
+        "api_key=",
+        "authorization: ",
+        "-----BEGIN PRIVATE KEY-----",
+    ]
     began = time.process_time()
     for part in evil:
         redacted(part * (100_000 // len(part)))
@@ -211,14 +224,21 @@ def failures(saver: Any, mode: str, config: Any) -> str:
     state = {"xs": ["https://me:PLANTED-item@host"]}
     edges = [
         vmap(fails, batch_key="xs", out_key="ys", on_error="collect", name="fails"),
-        parallel({"a": fails}, on_error="isolate", errors_key="errors", merge=lambda state, updates: {}, name="branches"),
+        parallel(
+            {"a": fails},
+            on_error="isolate",
+            errors_key="errors",
+            merge=lambda state, updates: {},
+            name="branches",
+        ),
     ]
     found = str(run(graph_of(*edges, checkpointer=saver), state, mode, {**thread(), **config}))
     assert found.count("Incorrect API key provided: sk-*** for https://***@x/?key=***, sent") == 2
     failed = run(edges[0], state, mode)["ys"]
     with pytest.raises(Exception, match="all 1 inputs failed") as refused:
         run(reduce_edge(input_key="xs", output_key="y", reducer=mean), {"xs": failed}, mode)
-    with pytest.raises(ConnectionError, match="sk-PLANTED-message"):  # what the target raised comes out as it is
+    # What the target raised comes out as it is.
+    with pytest.raises(ConnectionError, match="sk-PLANTED-message"):
         run(vmap(fails, batch_key="xs", out_key="ys", name="raises"), state, mode, config)
     return found.replace("https://me:PLANTED-item@host", "the item") + str(failed) + str(refused.value)
 
@@ -266,23 +286,42 @@ def test_options_that_are_shown() -> None:
         text: str
 
     assert shown_options(
-        {"temperature": 0.5, "max_tokens": None, "n": 2, "api_key": "x", "api_base": "y", "seed": [1], "stop": ["a", "b"]}
+        {
+            "temperature": 0.5,
+            "max_tokens": None,
+            "n": 2,
+            "api_key": "x",
+            "api_base": "y",
+            "seed": [1],
+            "stop": ["a", "b"],
+        }
     ) == {
         "n": 2,
         "stop": ["a", "b"],
         "temperature": 0.5,
     }
-    assert shown_options({"response_format": {"type": "json_object", "key": "x"}}) == {"response_format": "json_object"}
+    assert shown_options({"response_format": {"type": "json_object", "key": "x"}}) == {
+        "response_format": "json_object"
+    }
     assert shown_options({"response_format": Answer}) == {"response_format": "Answer"}
     assert shown_options({"response_format": 3, "tool_choice": {"name": "x"}}) == {}
-    assert shown_options({"response_format": {"type": "json_schema", "json_schema": {}}}) == {"response_format": "json_schema"}
-    assert shown_options({"reasoning_effort": "low", "tool_choice": "sk-PLANTED-0"}) == {"reasoning_effort": "low"}
+    assert shown_options({"response_format": {"type": "json_schema", "json_schema": {}}}) == {
+        "response_format": "json_schema"
+    }
+    assert shown_options({"reasoning_effort": "low", "tool_choice": "sk-PLANTED-0"}) == {
+        "reasoning_effort": "low"
+    }
 
 
 def test_options_whose_values_are_of_another_shape_are_not_shown() -> None:
     from mahsm.tracing._options import shown_options
 
-    assert shown_options({"temperature": "sk-PLANTED-0", "logprobs": {"key": 1}, "service_tier": "PLANTED", "n": [1]}) == {}
+    assert (
+        shown_options(
+            {"temperature": "sk-PLANTED-0", "logprobs": {"key": 1}, "service_tier": "PLANTED", "n": [1]}
+        )
+        == {}
+    )
     assert shown_options({"stop": ["[[ ## completed ## ]]", "x" * 32, "sk-PLANTED-0", 3]}) == {
         "stop": ["[[ ## completed ## ]]", "***", "***"]
     }

@@ -1,4 +1,5 @@
-"""A help desk as a graph, and a model that knows its rule only from an instruction or a demo: something to optimise.
+"""A help desk as a graph, and a model that knows its rule only from an instruction or a demo: something to
+optimise.
 
 `python -m tests.graph.desk program.json` prints the score of a saved program.
 """
@@ -58,7 +59,9 @@ def desk() -> Any:
     builder.add_node("reply", dspy_node(dspy.Predict(Reply), name="reply"))
     builder.add_node("thank", lambda state: {"reply": f"About your {state['topic']}: thank you."})
     connect(builder, START, labels, vote)
-    builder.add_conditional_edges("vote", lambda state: "thank" if state["topic"] == "praise" else "reply", ["thank", "reply"])
+    builder.add_conditional_edges(
+        "vote", lambda state: "thank" if state["topic"] == "praise" else "reply", ["thank", "reply"]
+    )
     connect(builder, "reply", END)
     connect(builder, "thank", END)
     return builder.compile()
@@ -68,7 +71,9 @@ def model(call: Call) -> dict[str, object]:
     """The model of every part: of the desk, and of the optimisers that write instructions."""
     if call.outputs == ["label"]:
         message = call.inputs["message"]
-        knows = RULE in call.instructions or any(kind_of(demo["message"]) == kind_of(message) for demo in call.demos)
+        knows = RULE in call.instructions or any(
+            kind_of(demo["message"]) == kind_of(message) for demo in call.demos
+        )
         lucky = zlib.crc32(f"{message} {call.repeats}".encode()) % 3 == 0
         return {"label": kind_of(message) if knows or lucky else KINDS[KINDS.index(kind_of(message)) - 1]}
     if call.outputs == ["reply"]:

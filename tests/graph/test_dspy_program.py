@@ -28,7 +28,10 @@ class Answer(dspy.Module):
     def __init__(self) -> None:
         super().__init__()
         self.plan = dspy.Predict(PlanIt)
-        self.steps = [dspy.ChainOfThought("question, so_far -> answer"), dspy.Predict("question, so_far -> answer")]
+        self.steps = [
+            dspy.ChainOfThought("question, so_far -> answer"),
+            dspy.Predict("question, so_far -> answer"),
+        ]
         self.ways = {"short": dspy.Predict("answer -> short")}
 
     def forward(self, question: str, shorten: bool = True) -> Any:
@@ -70,7 +73,9 @@ CALLS = ["self.plan", "self.steps[0]", "self.steps[1]", "self.steps[0]", "self.w
 
 def steps_of(graph: Any, inputs: Any, mode: str, config: Any = None) -> list[str]:
     async def collect() -> list[str]:
-        return [name async for update in graph.astream(inputs, config, stream_mode="updates") for name in update]
+        return [
+            name async for update in graph.astream(inputs, config, stream_mode="updates") for name in update
+        ]
 
     if mode == "async":
         return asyncio.run(collect())
@@ -143,7 +148,9 @@ def test_a_run_of_the_same_thread_begins_anew(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_it_stops_before_a_call(mode: str) -> None:
-    graph = dspy_program(Answer()).compile(checkpointer=InMemorySaver(), interrupt_before=["self.ways[short]"])
+    graph = dspy_program(Answer()).compile(
+        checkpointer=InMemorySaver(), interrupt_before=["self.ways[short]"]
+    )
     config = {"configurable": {"thread_id": "1"}}
     with dspy.context(lm=FakeLM(model)):
         run(graph, {"question": "why"}, mode, config)
@@ -232,7 +239,9 @@ def test_what_sub_modules_give_need_not_be_a_prediction(mode: str) -> None:
     with dspy.context(lm=FakeLM(model)):
         assert run(graph, {"text": "a b"}, mode) == {"answer": ["x", "x"], "demos": 0}
         only_known = run(dspy_program(Odd()).compile(), {"text": "a b"}, mode)
-        assert only_known == {"answer": ["x", "x"]}, "what no signature names is no key, unless outputs= says so"
+        assert only_known == {"answer": ["x", "x"]}, (
+            "what no signature names is no key, unless outputs= says so"
+        )
 
 
 class Changing(dspy.Module):
@@ -285,8 +294,16 @@ def test_missing_inputs() -> None:
     ("program", "options", "message"),
     [
         (len, {}, "got <built-in function len>; expected a dspy.Module"),
-        (dspy.Predict("a -> b"), {}, r"Predict has no sub-modules that could be nodes. Make it one node with dspy_node"),
-        (Odd(), {"outputs": "answer"}, r"outputs='answer' is one text; expected a list of fields, as outputs=\['answer'\]"),
+        (
+            dspy.Predict("a -> b"),
+            {},
+            r"Predict has no sub-modules that could be nodes. Make it one node with dspy_node",
+        ),
+        (
+            Odd(),
+            {"outputs": "answer"},
+            r"outputs='answer' is one text; expected a list of fields, as outputs=\['answer'\]",
+        ),
         (Odd(), {"outputs": []}, r"nothing says which fields its prediction has. Pass outputs=\[...\]"),
     ],
 )

@@ -1,4 +1,5 @@
-"""`dspy_program` does what `forward` does around its calls: contexts, models, copies, failures, DSPy's own modules."""
+"""`dspy_program` does what `forward` does around its calls: contexts, models, copies, failures, DSPy's own
+modules."""
 
 import asyncio
 import functools
@@ -196,7 +197,9 @@ class Handles(Program):
         return said + self.ask(question=said).answer
 
 
-@pytest.mark.parametrize("error", [OwnError("no", code=5), KeyError("k"), ValueError(["a"], 1), dspy.LMServerError("503")])
+@pytest.mark.parametrize(
+    "error", [OwnError("no", code=5), KeyError("k"), ValueError(["a"], 1), dspy.LMServerError("503")]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_failure_that_forward_handles_is_what_the_call_came_to(mode: str, error: Exception) -> None:
     program = Handles(error)
@@ -211,7 +214,10 @@ def test_a_failure_of_a_class_that_nobody_finds_cannot_be_replayed() -> None:
     class Hidden(Exception):
         pass
 
-    with dspy.context(lm=FakeLM(weak)), pytest.raises(GraphError, match=r"self.fails failed, and Hidden is an exception that"):
+    with (
+        dspy.context(lm=FakeLM(weak)),
+        pytest.raises(GraphError, match=r"self.fails failed, and Hidden is an exception that"),
+    ):
         dspy_program(Handles(Hidden()), outputs=["answer"]).compile().invoke({"question": "why"})
 
 
@@ -271,8 +277,14 @@ class InterruptsItself(Program):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (OwnModel, r"forward calls a language model itself, and not that of dspy.settings around it.*Call it in a module"),
-        (InterruptsItself, r"forward itself calls interrupt\(\), which would ask again after each call. Ask in a sub-module"),
+        (
+            OwnModel,
+            r"forward calls a language model itself, and not that of dspy.settings.*Call it in a module",
+        ),
+        (
+            InterruptsItself,
+            r"forward itself calls interrupt\(\), which would ask again after each call. Ask in a sub-module",
+        ),
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
@@ -339,7 +351,9 @@ def test_an_agent_is_a_graph_of_its_calls_and_tools(mode: str) -> None:
         react = dspy.ReAct("question -> answer", [look_up])
         plain = react(question="why")
         assert looked_up == ["q0", "q1"]
-        graph = dspy_program(react).compile(checkpointer=InMemorySaver(), interrupt_after=["self.tools[look_up]"])
+        graph = dspy_program(react).compile(
+            checkpointer=InMemorySaver(), interrupt_after=["self.tools[look_up]"]
+        )
         config: RunnableConfig = thread()
         given: Any = {"question": "why"}
         for _ in range(3):
@@ -365,7 +379,9 @@ def test_modules_that_try_again_are_graphs(make: Any) -> None:
     lm = FakeLM(answer)
     with dspy.context(lm=lm, trace=[]):
         graph = dspy_program(made(module=Inner())).compile(checkpointer=InMemorySaver())
-        assert graph.invoke({"question": "why"}, {**thread(), "recursion_limit": 60}) == {"answer": plain.answer}
+        assert graph.invoke({"question": "why"}, {**thread(), "recursion_limit": 60}) == {
+            "answer": plain.answer
+        }
         assert len(lm.calls) == calls
 
 
@@ -447,7 +463,9 @@ class TwoNames(Program):
         self.default = self.ask
 
     def asked(self, question: str) -> Any:
-        return str((self.default is self.ask, self.ask in [self.default], self.default(question=question).answer))
+        return str(
+            (self.default is self.ask, self.ask in [self.default], self.default(question=question).answer)
+        )
 
 
 @pytest.mark.parametrize("kind", [Consumes, TwoNames])
@@ -531,8 +549,14 @@ class Generator(dspy.Module):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Shuffles, r"makes calls at the same time, and in another order when it is run again: self.ask is called with"),
-        (TimesOut, r"self.waits was cancelled, perhaps by a timeout of forward's own.*Set the timeout in a sub-module"),
+        (
+            Shuffles,
+            r"makes calls at the same time, and in another order when it is run again: self.ask is called",
+        ),
+        (
+            TimesOut,
+            r"self.waits was cancelled, perhaps by a timeout of forward's own.*timeout in a sub-module",
+        ),
         (FansOut, r"self.ask is called in a thread that forward starts"),
         (Generates, r"self.generates gave a generator, which can be read once only. Give a list"),
     ],
@@ -555,7 +579,8 @@ class Called(Program):
 
 def test_a_call_of_its_own_is_refused() -> None:
     with pytest.raises(
-        GraphError, match=r"Called has a __call__ of its own, which a graph would not run. Move it into forward"
+        GraphError,
+        match=r"Called has a __call__ of its own, which a graph would not run. Move it into forward",
     ):
         dspy_program(Called())
 
@@ -575,8 +600,12 @@ def test_a_failure_that_would_be_another_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_answer_that_could_not_be_parsed_is_not_read_again(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dspy, "cache", Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir=""))
+def test_an_answer_that_could_not_be_parsed_is_not_read_again(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        dspy, "cache", Cache(enable_disk_cache=False, enable_memory_cache=True, disk_cache_dir="")
+    )
     said = ["Well.", {"answer": "fine"}]
     lm = FakeLM(lambda call: said[min(len(lm.calls), 2) - 1], cache=True)
     graph = dspy_program(Inner(), outputs=["answer"]).compile(checkpointer=InMemorySaver())

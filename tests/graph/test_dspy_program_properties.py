@@ -1,4 +1,5 @@
-"""Random programs: run plain, in the graph, and after a kill at each step, with equal results, calls, models and traces."""
+"""Random programs: run plain, in the graph, and after a kill at each step, with equal results, calls, models
+and traces."""
 
 import asyncio
 import copy
@@ -170,7 +171,9 @@ class Program(dspy.Module):
         return (yield found["several[1].predict"], {"q": text}).a
 
     def do_in_context(self, text: str, setting: str, inside: list[Step]) -> Any:
-        given: dict[str, Any] = {"adapter": dspy.JSONAdapter()} if setting == "json" else {"lm": MODELS[setting]}
+        given: dict[str, Any] = (
+            {"adapter": dspy.JSONAdapter()} if setting == "json" else {"lm": MODELS[setting]}
+        )
         with dspy.context(**given):
             return (yield from self.block(inside, text))
 
@@ -178,7 +181,9 @@ class Program(dspy.Module):
         with dspy.context(trace=[]):
             text = yield from self.block(inside, text)
             names = {id(predictor): name for name, predictor in self.named_predictors()}
-            return text + "".join(f"{names.get(id(step[0]), '?')[:3]}{len(step[2])}" for step in dspy.settings.trace)
+            return text + "".join(
+                f"{names.get(id(step[0]), '?')[:3]}{len(step[2])}" for step in dspy.settings.trace
+            )
 
     def do_try(self, text: str, inside: list[Step], instead: list[Step]) -> Any:
         try:
@@ -231,7 +236,11 @@ class ProgramAsync(Program):
 names = st.sampled_from(["strong", "third"])
 simple = st.one_of(
     st.tuples(st.just("call"), st.integers(0, 4)),
-    st.tuples(st.sampled_from(["by_hand", "completions", "tool", "made_here", "model_alone", "by_name", "note", "raise"])),
+    st.tuples(
+        st.sampled_from(
+            ["by_hand", "completions", "tool", "made_here", "model_alone", "by_name", "note", "raise"]
+        )
+    ),
     st.tuples(st.sampled_from(["with_model", "copy"]), names),
     st.tuples(st.just("set_model"), st.integers(0, 2), names),
 )
@@ -241,7 +250,13 @@ def without_models(steps: Any) -> Any:
     """A model that forward brings itself it may not call itself, only by a module."""
     if isinstance(steps, list):
         return [without_models(step) for step in steps]
-    return ("note",) if steps == ("model_alone",) else tuple(map(without_models, steps)) if isinstance(steps, tuple) else steps
+    return (
+        ("note",)
+        if steps == ("model_alone",)
+        else tuple(map(without_models, steps))
+        if isinstance(steps, tuple)
+        else steps
+    )
 
 
 def nested(steps: Any) -> Any:
@@ -270,7 +285,9 @@ class Outcome:
             except Exception as error:  # noqa: BLE001
                 self.result = type(error).__name__, str(error)
             names = {id(predictor): name for name, predictor in program.named_predictors()}
-            self.trace = [(names.get(id(step[0]), "?"), dict(step[1]), dict(step[2])) for step in dspy.settings.trace]
+            self.trace = [
+                (names.get(id(step[0]), "?"), dict(step[1]), dict(step[2])) for step in dspy.settings.trace
+            ]
         self.calls = list(calls)
         lms = {name: predictor.lm and predictor.lm.model for name, predictor in program.named_predictors()}
         self.program = program.log, program.count, lms
@@ -332,12 +349,19 @@ def test_a_kill_at_any_step_repeats_no_call(mode: str, steps: list[Step]) -> Non
 
 
 def killed_and_resumed(programs: list[Program], mode: str, after: int) -> Any:
-    """Run a graph of the one program, stop it after so many steps, and go on with a graph of the other one."""
+    """Run a graph of the one program, stop it after so many steps, and go on with a graph of the other
+    one."""
     saver = InMemorySaver()
-    first, second = (dspy_program(one, outputs=["a", "count"]).compile(checkpointer=saver) for one in programs)
+    first, second = (
+        dspy_program(one, outputs=["a", "count"]).compile(checkpointer=saver) for one in programs
+    )
     killed(first, mode, after)
     state = second.get_state(CONFIG)
-    return run(second, None, mode, CONFIG) if state.next else {name: state.values[name] for name in ("a", "count")}
+    return (
+        run(second, None, mode, CONFIG)
+        if state.next
+        else {name: state.values[name] for name in ("a", "count")}
+    )
 
 
 @settings(max_examples=30)
@@ -345,7 +369,9 @@ def killed_and_resumed(programs: list[Program], mode: str, after: int) -> Any:
 def test_a_graph_module_of_the_graph_does_the_same(steps: list[Step]) -> None:
     steps = [step for step in copy.deepcopy(steps) if step[0] != "set_model"]
     plain = plainly(Program(steps), "sync")
-    program = GraphModule(dspy_program(Program(steps), outputs=["a", "count"]).compile(), config={"recursion_limit": 200})
+    program = GraphModule(
+        dspy_program(Program(steps), outputs=["a", "count"]).compile(), config={"recursion_limit": 200}
+    )
 
     def go() -> Any:
         return dict(program(q="why").items())

@@ -91,7 +91,9 @@ def test_an_interrupt_where_items_share_a_task_says_what_to_do(mode: str) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interrupt_without_a_checkpointer_says_what_to_do(mode: str) -> None:
-    with pytest.raises(EdgeError, match=r"runs alone, without a checkpointer\. Use edge\.compile\(checkpointer="):
+    with pytest.raises(
+        EdgeError, match=r"runs alone, without a checkpointer\. Use edge\.compile\(checkpointer="
+    ):
         run(edge_of(ask), {"xs": ["a"]}, mode)
 
 
@@ -110,7 +112,9 @@ def test_state_of_the_subgraph_while_it_is_interrupted() -> None:
 def test_every_durability_of_langgraph_works(mode: str, durability: Any) -> None:
     import asyncio
 
-    graph = graph_of(edge_of(vmap(square, batch_key="item", out_key="ys"), result="ys"), checkpointer=InMemorySaver())
+    graph = graph_of(
+        edge_of(vmap(square, batch_key="item", out_key="ys"), result="ys"), checkpointer=InMemorySaver()
+    )
     if mode == "sync":
         state = graph.invoke({"xs": [[1, 2], [3]]}, thread(), durability=durability)
     else:
@@ -121,7 +125,9 @@ def test_every_durability_of_langgraph_works(mode: str, durability: Any) -> None
 def test_going_back_in_time_runs_the_edge_again() -> None:
     graph = graph_of(edge_of(), checkpointer=InMemorySaver())
     graph.invoke({"xs": [1, 2]}, thread())
-    before = next(snapshot for snapshot in graph.get_state_history(thread()) if snapshot.next == ("vmap_square",))
+    before = next(
+        snapshot for snapshot in graph.get_state_history(thread()) if snapshot.next == ("vmap_square",)
+    )
     fork = graph.update_state(before.config, {"xs": [5]})
     assert graph.invoke(None, fork)["ys"] == [25]
 
@@ -136,7 +142,14 @@ def test_custom_stream_shows_progress(size: int) -> None:
 
     graph = graph_of(edge_of(odd_fails, on_error="drop", name="edge"))
     events = list(graph.stream({"xs": list(range(size))}, stream_mode="custom"))
-    assert events[-1] == {"edge": "edge", "done": size, "total": size, "errors": size // 2, "tokens": 0, "usd": 0.0}
+    assert events[-1] == {
+        "edge": "edge",
+        "done": size,
+        "total": size,
+        "errors": size // 2,
+        "tokens": 0,
+        "usd": 0.0,
+    }
     assert events[0]["done"] == 1
     assert [event["done"] for event in events] == sorted(event["done"] for event in events)
 
@@ -155,7 +168,10 @@ def test_stream_of_subgraphs_shows_each_task() -> None:
 
 async def test_an_edge_streams_alone() -> None:
     assert list(edge_of().stream({"xs": [2]}, stream_mode="values"))[-1] == {"xs": [2], "ys": [4]}
-    assert [chunk async for chunk in edge_of().astream({"xs": [2]}, stream_mode="values")][-1] == {"xs": [2], "ys": [4]}
+    assert [chunk async for chunk in edge_of().astream({"xs": [2]}, stream_mode="values")][-1] == {
+        "xs": [2],
+        "ys": [4],
+    }
 
 
 # Drawings.
@@ -229,7 +245,10 @@ def test_connect_knows_no_keys_of_a_state_without_a_schema() -> None:
     ("steps", "message"),
     [
         (lambda: [START], r"got 1 steps; expected at least two"),
-        (lambda: [START, 7], r"step 1 is 7; expected a node name, an edge, a function or a Runnable.*builder\.add_node"),
+        (
+            lambda: [START, 7],
+            r"step 1 is 7; expected a node name, an edge, a function or a Runnable.*builder\.add_node",
+        ),
         (lambda: [(edge := edge_of()), "x", edge], r"stands twice, which would make a loop.*two names"),
         (lambda: [edge_of(), edge_of()], r"the graph has a node 'vmap_square' already.*Give .* a name="),
         (

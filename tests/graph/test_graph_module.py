@@ -49,7 +49,14 @@ def graph_of(node: Any, **options: Any) -> Any:
 
 
 def over_texts(target: Any, **options: Any) -> Any:
-    return vmap(target, batch_key="texts", out_key="out", item_to_state=lambda text: {"text": text}, name="edge", **options)
+    return vmap(
+        target,
+        batch_key="texts",
+        out_key="out",
+        item_to_state=lambda text: {"text": text},
+        name="edge",
+        **options,
+    )
 
 
 def edge_stream(edge: Any) -> Any:
@@ -59,7 +66,9 @@ def edge_stream(edge: Any) -> Any:
 def sends() -> Any:
     builder = StateGraph(State)
     builder.add_node("node", dspy_node(echo(), output_fields={"out": "extra"}))
-    builder.add_conditional_edges(START, lambda state: [Send("node", {"text": text}) for text in state["texts"][:1]], ["node"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("node", {"text": text}) for text in state["texts"][:1]], ["node"]
+    )
     builder.add_edge("node", END)
     return builder.compile()
 
@@ -88,7 +97,9 @@ def judged(**options: Any) -> Any:
         candidates: list[str] = dspy.InputField()
         best: int = dspy.OutputField()
 
-    return edge_stream(reduce_edge(input_key="texts", output_key="out", reducer=llm_judge_select(judge=Judge), name="pick"))
+    return edge_stream(
+        reduce_edge(input_key="texts", output_key="out", reducer=llm_judge_select(judge=Judge), name="pick")
+    )
 
 
 class Asks(Operator):
@@ -124,7 +135,10 @@ def subgraph() -> Any:
 GRAPHS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "node": (lambda: graph_of(dspy_node(echo())), ["node"]),
     "custom": (lambda: graph_of(dspy_node(TwoParts())), ["node'].first.predict", "node'].more[0]"]),
-    "lambda": (lambda: graph_of(RunnableLambda(dict) | dspy_node(echo(), name="in a sequence")), ["node/in a sequence"]),
+    "lambda": (
+        lambda: graph_of(RunnableLambda(dict) | dspy_node(echo(), name="in a sequence")),
+        ["node/in a sequence"],
+    ),
     "functional": (functional, ["run/Predict"]),
     "subgraph": (lambda: graph_of(subgraph()), ["node/inner"]),
     "sends": (sends, ["node"]),
@@ -136,7 +150,9 @@ GRAPHS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "vmap compiled alone": (lambda: over_texts(echo()).compile(), ["edge/Predict"]),
     "parallel": (
         lambda: edge_stream(
-            parallel({"a": dspy_node(echo(), output_fields=["out"]), "b": lambda state: {"extra": 1}}, name="both")
+            parallel(
+                {"a": dspy_node(echo(), output_fields=["out"]), "b": lambda state: {"extra": 1}}, name="both"
+            )
         ),
         ["both/a"],
     ),
@@ -153,7 +169,9 @@ GRAPHS: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["tree/vmap_Predict/Predict"],
     ),
     "operator": (
-        lambda: graph_of(operator_node(ChainOperator([Asks(echo()), op(lambda found: found)]), output_fields=["out"])),
+        lambda: graph_of(
+            operator_node(ChainOperator([Asks(echo()), op(lambda found: found)]), output_fields=["out"])
+        ),
         ["node/steps[0].ask"],
     ),
 }
@@ -206,10 +224,14 @@ def test_demos_land_in_the_copy_and_the_graph_is_untouched(kind: str, is_async: 
     assert demos_seen(lambda: run(copied)) == {1}
     assert demos_seen(lambda: run(program)) == {0}
     live = program.graph
-    assert demos_seen(lambda: asyncio.run(live.ainvoke(inputs_of(kind))) if is_async else live.invoke(inputs_of(kind))) == {0}
+    assert demos_seen(
+        lambda: asyncio.run(live.ainvoke(inputs_of(kind))) if is_async else live.invoke(inputs_of(kind))
+    ) == {0}
 
     copied.apply()
-    assert demos_seen(lambda: asyncio.run(live.ainvoke(inputs_of(kind))) if is_async else live.invoke(inputs_of(kind))) == {1}
+    assert demos_seen(
+        lambda: asyncio.run(live.ainvoke(inputs_of(kind))) if is_async else live.invoke(inputs_of(kind))
+    ) == {1}
     copied.predictors()[0].demos = []  # what is done to the program later is not done to the graph
     assert demos_seen(lambda: live.invoke(inputs_of(kind))) == {1}
 
@@ -250,7 +272,10 @@ def test_what_dspy_does_with_programs(tmp_path: Path) -> None:
     examples = [dspy.Example(text=str(number), answer="0 demos").with_inputs("text") for number in range(5)]
     assert [one.answer for one in program.batch(examples, disable_progress_bar=True)] == ["0 demos"] * 5
     metric = dspy.evaluate.answer_exact_match
-    assert dspy.Evaluate(devset=examples, metric=metric, num_threads=3, display_progress=False)(program).score == 100
+    assert (
+        dspy.Evaluate(devset=examples, metric=metric, num_threads=3, display_progress=False)(program).score
+        == 100
+    )
 
     program.predictors()[0].demos = [DEMO]
     program.set_lm(None)
@@ -266,8 +291,13 @@ def test_what_dspy_does_with_programs(tmp_path: Path) -> None:
 
 def test_a_program_is_not_pickled(tmp_path: Path) -> None:
     program = GraphModule(graph_of(dspy_node(echo())))
-    for refused in (partial(pickle.dumps, program), partial(program.save, tmp_path / "whole", save_program=True)):
-        with pytest.raises(GraphError, match=r"cannot be pickled. Save what was learned with program.save\('program.json'\)"):
+    for refused in (
+        partial(pickle.dumps, program),
+        partial(program.save, tmp_path / "whole", save_program=True),
+    ):
+        with pytest.raises(
+            GraphError, match=r"cannot be pickled. Save what was learned with program.save\('program.json'\)"
+        ):
             refused()
     assert not (tmp_path / "whole").exists()
 
@@ -277,7 +307,8 @@ def test_the_state_of_another_graph(tmp_path: Path) -> None:
     program.save(tmp_path / "program.json")
     other = GraphModule(edge_stream(over_texts(echo())))
     with pytest.raises(
-        GraphError, match=r"that it lacks: \"nodes\['edge/Predict'\]\"; that this graph lacks: \"nodes\['node'\]\""
+        GraphError,
+        match=r"that it lacks: \"nodes\['edge/Predict'\]\"; that this graph lacks: \"nodes\['node'\]\"",
     ):
         other.load(tmp_path / "program.json")
 
@@ -396,7 +427,8 @@ def test_config_and_context_reach_each_run() -> None:
 def test_a_program_in_a_node_of_another_graph() -> None:
     inner = GraphModule(graph_of(dspy_node(echo())), outputs=["out"])
     outer = GraphModule(
-        edge_stream(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")), outputs=["out"]
+        edge_stream(over_texts(dspy_node(inner, input_fields=["text"], name="inner"), result="out")),
+        outputs=["out"],
     )
     assert [name for name, _ in outer.named_predictors()] == ["nodes['edge/inner/node']"]
     outer.predictors()[0].demos = [DEMO]
@@ -414,7 +446,9 @@ def test_the_trace_has_items_in_their_order_whoever_is_quicker(is_async: bool) -
     builder.add_node("sent", dspy_node(echo(), output_fields={"out": "extra"}))
     edge = over_texts(echo())
     connect(builder, START, "first", edge)
-    builder.add_conditional_edges("edge", lambda state: [Send("sent", {"text": text}) for text in state["texts"][:1]], ["sent"])
+    builder.add_conditional_edges(
+        "edge", lambda state: [Send("sent", {"text": text}) for text in state["texts"][:1]], ["sent"]
+    )
     builder.add_edge("sent", END)
     program = GraphModule(builder.compile(), outputs=["out"])
     inputs = {"text": "4", "texts": ["0", "1", "2", "3"]}
@@ -497,7 +531,12 @@ def test_an_optimiser_sees_what_could_not_be_parsed_in_an_item() -> None:
     dataset = [dspy.Example(texts=["1", text, "2"]).with_inputs("texts") for text in ("good", "bad")]
     with dspy.context(lm=lm):
         data = bootstrap_trace_data(
-            program, dataset, metric=lambda *_: 1.0, raise_on_error=False, capture_failed_parses=True, num_threads=2
+            program,
+            dataset,
+            metric=lambda *_: 1.0,
+            raise_on_error=False,
+            capture_failed_parses=True,
+            num_threads=2,
         )
     good, bad = data
     assert [inputs["text"] for _, inputs, _ in good["trace"]] == ["1", "good", "2"]
@@ -526,7 +565,10 @@ def test_inputs_that_the_graph_does_not_take() -> None:
 
 def test_an_output_that_was_not_written() -> None:
     program = GraphModule(graph_of(dspy_node(echo())), outputs={"answer": "extra"})
-    with dspy.context(lm=FakeLM(model)), pytest.raises(MissingKeyError, match="did not write what 'answer' is read from"):
+    with (
+        dspy.context(lm=FakeLM(model)),
+        pytest.raises(MissingKeyError, match="did not write what 'answer' is read from"),
+    ):
         program(text="t")
 
 
@@ -542,9 +584,13 @@ def test_a_graph_without_modules() -> None:
 
 
 def test_outputs_that_the_graph_does_not_give() -> None:
-    with pytest.raises(GraphError, match="outputs names 'answer'; the graph gives 'extra', 'out', 'text', 'texts'"):
+    with pytest.raises(
+        GraphError, match="outputs names 'answer'; the graph gives 'extra', 'out', 'text', 'texts'"
+    ):
         GraphModule(graph_of(dspy_node(echo())), outputs=["answer"])
-    with pytest.raises(GraphError, match=r"outputs='out' is one text; expected a list of state keys, as outputs=\['out'\]"):
+    with pytest.raises(
+        GraphError, match=r"outputs='out' is one text; expected a list of state keys, as outputs=\['out'\]"
+    ):
         GraphModule(graph_of(dspy_node(echo())), outputs="out")
 
 
@@ -580,7 +626,9 @@ HIDING: dict[str, Callable[[], Any]] = {
     "method": lambda: WithMethod().node,
     "object": WithMethod,
     "operator": lambda: (lambda operator: lambda state: operator(state))(Asks(echo())),
-    "partial": lambda: partial(lambda state, predict: {"out": predict(text=state["text"]).out}, predict=echo()),
+    "partial": lambda: partial(
+        lambda state, predict: {"out": predict(text=state["text"]).out}, predict=echo()
+    ),
 }
 
 
@@ -590,7 +638,9 @@ def test_a_module_that_a_function_calls_by_itself(hiding: str) -> None:
     builder.add_node("hides", HIDING[hiding]())
     builder.add_node("shows", dspy_node(echo()))
     graph = connect(builder, START, "hides", "shows", END).compile()
-    with pytest.raises(GraphError, match=r"the node 'hides' calls Predict by itself.*dspy_node.*frozen=\['hides'\]"):
+    with pytest.raises(
+        GraphError, match=r"the node 'hides' calls Predict by itself.*dspy_node.*frozen=\['hides'\]"
+    ):
         GraphModule(graph)
     program = GraphModule(graph, frozen=["hides"])
     assert [name for name, _ in program.named_predictors()] == ["nodes['shows']"]
@@ -614,7 +664,9 @@ def test_a_function_that_decides_where_to_go() -> None:
     decide = dspy_node(echo(), name="decide")
     builder = StateGraph(State)
     builder.add_node("node", dspy_node(echo()))
-    builder.add_conditional_edges(START, lambda state: decide.invoke(state)["out"], {"0 demos": "node", "1 demos": END})
+    builder.add_conditional_edges(
+        START, lambda state: decide.invoke(state)["out"], {"0 demos": "node", "1 demos": END}
+    )
     builder.add_edge("node", END)
     program = GraphModule(builder.compile())
     assert [name for name, _ in program.named_predictors()] == ["nodes['node']", "nodes['__start__/decide']"]
@@ -633,7 +685,9 @@ def test_frozen_nodes_keep_the_graphs_modules() -> None:
     assert list(program.nodes) == ["a"]
     with pytest.raises(GraphError, match="frozen names 'c', which has no DSPy module; there are 'a', 'b'"):
         GraphModule(graph, frozen=["c"])
-    with pytest.raises(GraphError, match=r"frozen='a' is one text; expected a list of nodes, as frozen=\['a'\]"):
+    with pytest.raises(
+        GraphError, match=r"frozen='a' is one text; expected a list of nodes, as frozen=\['a'\]"
+    ):
         GraphModule(graph, frozen="a")
 
 

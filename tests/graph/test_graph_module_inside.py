@@ -69,14 +69,21 @@ class Reads(dspy.Module):
 WAYS: dict[str, tuple[Any, Any]] = {
     "node": (lambda desk: graph_of(dspy_node(desk, output_fields={"shouts": "found"})), ["A", "B"]),
     "target": (
-        lambda desk: graph_of(vmap(desk, batch_key="texts", out_key="found", item_to_state=lists, result="shouts")),
+        lambda desk: graph_of(
+            vmap(desk, batch_key="texts", out_key="found", item_to_state=lists, result="shouts")
+        ),
         [["A"], ["B"]],
     ),
     "branch": (
-        lambda desk: graph_of(parallel([Branch(dspy_node(desk, output_fields={"shouts": "found"}), name="desk")])),
+        lambda desk: graph_of(
+            parallel([Branch(dspy_node(desk, output_fields={"shouts": "found"}), name="desk")])
+        ),
         ["A", "B"],
     ),
-    "program": (lambda desk: graph_of(dspy_program(Reads(desk), outputs=["found"]).compile(name="reads")), ["A", "B"]),
+    "program": (
+        lambda desk: graph_of(dspy_program(Reads(desk), outputs=["found"]).compile(name="reads")),
+        ["A", "B"],
+    ),
     "module": (lambda desk: graph_of(dspy_node(Reads(desk))), ["A", "B"]),
 }
 INPUTS = {"words": ["a", "b"], "texts": [["a"], ["b"]]}
@@ -134,7 +141,9 @@ def test_to_any_depth_and_twice() -> None:
     builder = StateGraph(Words)
     builder.add_node("first", dspy_node(desk))
     builder.add_node("second", dspy_node(other, input_fields={"words": "shouts"}))
-    middle = GraphModule(connect(builder, START, "first", "second", END).compile(name="middle"), outputs=["shouts"])
+    middle = GraphModule(
+        connect(builder, START, "first", "second", END).compile(name="middle"), outputs=["shouts"]
+    )
     outer = GraphModule(graph_of(dspy_node(middle, name="outer")), outputs=["shouts"])
     assert list(outer.nodes) == ["outer/first/shout/Predict", "outer/second/shout/Predict"]
     outer.nodes["outer/second/shout/Predict"].demos = [dspy.Example(word="x", shout="X")]
@@ -186,7 +195,9 @@ class SeveralKwargs(Kwargs):
 def test_what_takes_any_inputs_is_told_which(mode: str) -> None:
     with dspy.context(lm=FakeLM(model)):
         assert run(dspy_node(Kwargs()), {"word": "a"}, mode) == {"shout": "A"}
-        assert run(dspy_node(Kwargs(), input_fields=["one", "two"]), {"one": "a", "two": "b"}, mode) == {"shout": "AB"}
+        assert run(dspy_node(Kwargs(), input_fields=["one", "two"]), {"one": "a", "two": "b"}, mode) == {
+            "shout": "AB"
+        }
         assert run(dspy_node(SeveralKwargs(), input_fields=["one"]), {"one": "a"}, mode) == {"shout": "A"}
         with pytest.raises(MissingKeyError, match="input_fields"):
             run(dspy_node(Kwargs()), {"one": "a"}, mode)
@@ -208,7 +219,9 @@ def test_it_remembers_nothing_of_a_graph_around(mode: str) -> None:
             raise ValueError("no")
         return {}
 
-    inner = connect(StateGraph(Words), START, shout(), note, fails, END).compile(name="desk", checkpointer=InMemorySaver())
+    inner = connect(StateGraph(Words), START, shout(), note, fails, END).compile(
+        name="desk", checkpointer=InMemorySaver()
+    )
     graph = graph_of(dspy_node(GraphModule(inner, outputs=["log"])), Words, checkpointer=InMemorySaver())
     with dspy.context(lm=FakeLM(model)):
         with pytest.raises(ValueError, match="no"):

@@ -1,4 +1,5 @@
-"""DSPy's optimisers on a graph with a vmap, a reduce and a router, from beginning to end and with a gain that is real."""
+"""DSPy's optimisers on a graph with a vmap, a reduce and a router, from beginning to end and with a gain that
+is real."""
 
 import logging
 import subprocess
@@ -37,7 +38,9 @@ def with_feedback(gold: Any, prediction: Any, trace: Any = None, name: Any = Non
 
 
 def bootstrapped(program: GraphModule, lm: Any) -> Any:
-    optimiser = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=8, max_labeled_demos=0, max_rounds=3)
+    optimiser = dspy.BootstrapFewShot(
+        metric=metric, max_bootstrapped_demos=8, max_labeled_demos=0, max_rounds=3
+    )
     return optimiser.compile(program, trainset=TRAIN)
 
 
@@ -53,7 +56,12 @@ def mipro(program: GraphModule, lm: Any) -> Any:
         verbose=False,
     )
     return optimiser.compile(
-        program, trainset=TRAIN[:15], valset=TRAIN[15:], num_trials=5, minibatch=False, program_aware_proposer=False
+        program,
+        trainset=TRAIN[:15],
+        valset=TRAIN[15:],
+        num_trials=5,
+        minibatch=False,
+        program_aware_proposer=False,
     )
 
 
@@ -63,12 +71,16 @@ def gepa(program: GraphModule, lm: Any) -> Any:
 
 
 def simba(program: GraphModule, lm: Any) -> Any:
-    optimiser = dspy.SIMBA(metric=metric, bsize=8, num_candidates=3, max_steps=2, max_demos=0, num_threads=4, prompt_model=lm)
+    optimiser = dspy.SIMBA(
+        metric=metric, bsize=8, num_candidates=3, max_steps=2, max_demos=0, num_threads=4, prompt_model=lm
+    )
     return optimiser.compile(program, trainset=TRAIN, seed=1)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("optimise", [bootstrapped, mipro, gepa, simba], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "optimise", [bootstrapped, mipro, gepa, simba], ids=lambda function: function.__name__
+)
 def test_an_optimiser_gains_and_what_it_learned_can_be_saved(optimise: Any, tmp_path: Path) -> None:
     graph = desk()
     program = GraphModule(graph, outputs=["reply"])
@@ -84,7 +96,10 @@ def test_an_optimiser_gains_and_what_it_learned_can_be_saved(optimise: Any, tmp_
 
     optimised.save(tmp_path / "program.json")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.graph.desk", str(tmp_path / "program.json")], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "tests.graph.desk", str(tmp_path / "program.json")],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert float(done.stdout) == after
 
@@ -150,27 +165,41 @@ def test_mipro_shows_its_model_the_graph() -> None:
     )
     with dspy.context(lm=lm):
         optimised = optimiser.compile(
-            GraphModule(desk(), outputs=["reply"]), trainset=TRAIN[:6], valset=TRAIN[6:12], num_trials=2, minibatch=False
+            GraphModule(desk(), outputs=["reply"]),
+            trainset=TRAIN[:6],
+            valset=TRAIN[6:12],
+            num_trials=2,
+            minibatch=False,
         )
     assert score(optimised, HELD_OUT) > 90
     described = [text for text in read if "class GraphModule" in text]
     assert described
-    for part in ("vote -> reply or thank", "<Edge 'labels': messages -> labels>", "labels/Predict: Predict(message -> label"):
+    for part in (
+        "vote -> reply or thank",
+        "<Edge 'labels': messages -> labels>",
+        "labels/Predict: Predict(message -> label",
+    ):
         assert all(part in text for text in described)
 
 
 def copro(program: GraphModule, lm: Any) -> Any:
     optimiser = dspy.COPRO(prompt_model=lm, metric=metric, breadth=3, depth=1)
-    return optimiser.compile(program, trainset=TRAIN[:9], eval_kwargs={"num_threads": 4, "display_progress": False})
+    return optimiser.compile(
+        program, trainset=TRAIN[:9], eval_kwargs={"num_threads": 4, "display_progress": False}
+    )
 
 
 def rules(program: GraphModule, lm: Any) -> Any:
-    optimiser = dspy.InferRules(metric=metric, num_candidates=2, num_rules=2, num_threads=4, teacher_settings={"lm": lm})
+    optimiser = dspy.InferRules(
+        metric=metric, num_candidates=2, num_rules=2, num_threads=4, teacher_settings={"lm": lm}
+    )
     return optimiser.compile(program, trainset=TRAIN[:10], valset=TRAIN[10:20])
 
 
 def ensemble(program: GraphModule, lm: Any) -> Any:
-    return dspy.Ensemble(reduce_fn=dspy.majority).compile([bootstrapped(program, lm), program, bootstrapped(program, lm)])
+    return dspy.Ensemble(reduce_fn=dspy.majority).compile(
+        [bootstrapped(program, lm), program, bootstrapped(program, lm)]
+    )
 
 
 @pytest.mark.parametrize("optimise", [copro, rules, ensemble], ids=lambda function: function.__name__)
@@ -191,10 +220,17 @@ def test_optuna_tries_demos() -> None:
 
     lm = FakeLM(model)
     optimiser = BootstrapFewShotWithOptuna(
-        metric=metric, max_bootstrapped_demos=8, max_labeled_demos=0, max_rounds=3, num_candidate_programs=2, num_threads=4
+        metric=metric,
+        max_bootstrapped_demos=8,
+        max_labeled_demos=0,
+        max_rounds=3,
+        num_candidate_programs=2,
+        num_threads=4,
     )
     with dspy.context(lm=lm):
-        optimised = optimiser.compile(GraphModule(desk(), outputs=["reply"]), max_demos=4, trainset=TRAIN, valset=TRAIN)
+        optimised = optimiser.compile(
+            GraphModule(desk(), outputs=["reply"]), max_demos=4, trainset=TRAIN, valset=TRAIN
+        )
     assert any(call.demos for call in lm.calls)
     assert optimised.nodes["labels/Predict"].demos
 

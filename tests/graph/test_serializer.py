@@ -56,7 +56,9 @@ VALUES: dict[str, Any] = {
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 def test_what_is_stored_comes_back(value: Any) -> None:
     serializer = DSPySerializer()
-    found = serializer.loads_typed(serializer.dumps_typed({"value": value, "send": Send("node", {"value": value})}))
+    found = serializer.loads_typed(
+        serializer.dumps_typed({"value": value, "send": Send("node", {"value": value})})
+    )
     assert found["value"] == value
     assert type(found["value"]) is type(value)
     assert found["send"] == Send("node", {"value": value})
@@ -72,7 +74,9 @@ def test_what_a_person_is_asked_comes_back() -> None:
 def test_what_examples_and_predictions_know_besides() -> None:
     serializer = DSPySerializer()
     many = dspy.Prediction.from_completions({"a": ["x", "y"]})
-    found = serializer.loads_typed(serializer.dumps_typed([VALUES["example"], many, dspy.Code["java"](code="x;")]))
+    found = serializer.loads_typed(
+        serializer.dumps_typed([VALUES["example"], many, dspy.Code["java"](code="x;")])
+    )
     assert found[0].inputs().toDict() == {"question": "a"}
     assert found[1].completions.a == ["x", "y"]
     assert (type(found[2]).language, found[2].code) == ("java", "x;")
@@ -84,7 +88,9 @@ def test_what_langgraph_stores_is_stored_as_it_does() -> None:
     plain = JsonPlusSerializer()
     for value in (None, b"x", {"a": (1, 2)}, AIMessage("x", id="1"), [Mood.GOOD]):
         assert DSPySerializer().dumps_typed(value) == plain.dumps_typed(value)
-        assert DSPySerializer().loads_typed(plain.dumps_typed(value)) == plain.loads_typed(plain.dumps_typed(value))
+        assert DSPySerializer().loads_typed(plain.dumps_typed(value)) == plain.loads_typed(
+            plain.dumps_typed(value)
+        )
 
 
 def test_a_class_that_is_not_there_any_more() -> None:
@@ -93,7 +99,9 @@ def test_a_class_that_is_not_there_any_more() -> None:
     kept = Report.__qualname__
     globals()["Gone"] = globals().pop("Report")
     try:
-        with pytest.raises(GraphError, match=rf"the run has recorded a {__name__}:{kept}, which is not there any more"):
+        with pytest.raises(
+            GraphError, match=rf"the run has recorded a {__name__}:{kept}, which is not there any more"
+        ):
             serializer.loads_typed(given)
     finally:
         globals()["Report"] = globals().pop("Gone")

@@ -1,4 +1,5 @@
-"""`dspy.streamify` of a `GraphModule`, over HTTP: parts of what each item's predictor says, and say whose they are."""
+"""`dspy.streamify` of a `GraphModule`, over HTTP: parts of what each item's predictor says, and say whose
+they are."""
 
 import asyncio
 import operator
@@ -50,13 +51,22 @@ class Blocks(dspy.Module):
 
 
 def over_words(target: Any, **options: Any) -> Any:
-    return vmap(target, batch_key="words", out_key="said", item_to_state=lambda word: {"word": word}, result="shout", **options)
+    return vmap(
+        target,
+        batch_key="words",
+        out_key="said",
+        item_to_state=lambda word: {"word": word},
+        result="shout",
+        **options,
+    )
 
 
 def sends() -> Any:
     builder = StateGraph(State)
     builder.add_node("ask", dspy_node(predict(), output_transform=lambda got: {"said": [got.shout]}))
-    builder.add_conditional_edges(START, lambda state: [Send("ask", {"word": word}) for word in state["words"]], ["ask"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("ask", {"word": word}) for word in state["words"]], ["ask"]
+    )
     return builder.compile()
 
 
@@ -120,7 +130,10 @@ async def test_each_item_is_heard_by_a_listener_of_its_own(kind: str, awaited: b
 
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_without_items_it_is_as_without_a_graph(awaited: bool) -> None:
-    options: dict[str, Any] = {"is_async_program": awaited, "include_final_prediction_in_output_stream": False}
+    options: dict[str, Any] = {
+        "is_async_program": awaited,
+        "include_final_prediction_in_output_stream": False,
+    }
 
     async def heard(program: Any) -> list[Any]:
         found = dspy.streamify(program, stream_listeners=[listener()], **options)(word="a")
@@ -157,7 +170,9 @@ async def test_messages_of_status(awaited: bool) -> None:
 async def test_an_error_comes_out_as_it_is(awaited: bool) -> None:
     program = GraphModule(GRAPHS["awaits"](), outputs=["said"])
     with pytest.raises(dspy.LMError):
-        await collected(program, {"words": ["a", "bad"]}, stream_listeners=[listener()], is_async_program=awaited)
+        await collected(
+            program, {"words": ["a", "bad"]}, stream_listeners=[listener()], is_async_program=awaited
+        )
 
 
 async def test_who_stops_to_listen_stops_the_run() -> None:
@@ -175,7 +190,8 @@ async def test_functions_that_call_modules_are_heard_too() -> None:
     predictor = predict()
     node = dspy_node(predict(), name="ask")
     program = GraphModule(
-        connect(StateGraph(State), START, node, over_words(ask, name="hidden"), END).compile(), frozen=["hidden"]
+        connect(StateGraph(State), START, node, over_words(ask, name="hidden"), END).compile(),
+        frozen=["hidden"],
     )
     prediction, parts = await collected(program, {"word": "x", "words": ["a", "b"]})
     assert prediction.said == [" ".join(["A"] * 20), " ".join(["B"] * 20)]

@@ -1,4 +1,5 @@
-"""Kill workers of all kinds over all savers, and print what it cost: `python -m tests.kills --kills 200 --seed 1`."""
+"""Kill workers of all kinds over all savers, and print what it cost:
+`python -m tests.kills --kills 200 --seed 1`."""
 
 import argparse
 import itertools
@@ -30,13 +31,17 @@ def main() -> None:
         database = stack.enter_context(postgres()) if programs() is not None else None
         savers = [saver for saver in SAVERS if database or saver.endswith("sqlite")]
         plans = list(itertools.product(KINDS, savers, (True, False), (0.0, 0.02)))
-        plans = [plan for plan in plans if options.kind in (None, plan[0]) and options.saver in (None, plan[1])]
+        plans = [
+            plan for plan in plans if options.kind in (None, plan[0]) and options.saver in (None, plan[1])
+        ]
         chance.shuffle(plans)
         killed = 0
         for number, (kind, saver, blocks, slow) in enumerate(itertools.cycle(plans)):
             if killed >= options.kills:
                 break
-            with plan_of(kind, saver, blocks=blocks, slow=slow, database=database, thread=str(number)) as plan:
+            with plan_of(
+                kind, saver, blocks=blocks, slow=slow, database=database, thread=str(number)
+            ) as plan:
                 allowed[plan.label] = plan.may_run_again
                 try:
                     toll = kill_and_resume(plan, EACH, chance)
@@ -47,7 +52,10 @@ def main() -> None:
                     failures.append(str(error))
                     print(f"FAILED {error}", flush=True)
             print(f"{killed} of {options.kills} kills", file=sys.stderr)
-    print(f"| {'worker':55} | kills | rows run again for each kill, at most | allowed |\n|{'-' * 57}|---|---|---|")
+    print(
+        f"| {'worker':55} | kills | rows run again for each kill, at most | allowed "
+        f"|\n|{'-' * 57}|---|---|---|"
+    )
     for label in sorted(again):
         print(f"| {label:55} | {len(again[label])} | {max(again[label], default=0)} | {allowed[label]} |")
     print(f"{killed} kills, {len(failures)} failures")

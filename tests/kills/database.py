@@ -15,7 +15,10 @@ WHERE = Path("/usr/lib/postgresql")
 
 def programs() -> Path | None:
     """The directory with `initdb` and `postgres`, or None if they are not installed."""
-    found = [*sorted(WHERE.glob("*/bin/postgres"), reverse=True), *(Path(path) for path in [shutil.which("postgres")] if path)]
+    found = [
+        *sorted(WHERE.glob("*/bin/postgres"), reverse=True),
+        *(Path(path) for path in [shutil.which("postgres")] if path),
+    ]
     return found[0].parent if found else None
 
 
@@ -45,12 +48,17 @@ def postgres() -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": directory, "user": user}
     server: subprocess.Popen[bytes] | None = None
     try:
-        subprocess.run([where / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"], check=True, **quiet)
+        subprocess.run(
+            [where / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"], check=True, **quiet
+        )
         options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={directory}", "-c", "fsync=off"]
         server = subprocess.Popen([where / "postgres", "-D", data, *options], **quiet)
         address = ["-h", directory, "-U", "postgres"]
         for _ in range(300):
-            if subprocess.run([where / "pg_isready", *address, "-t", "1"], check=False, **quiet).returncode == 0:
+            if (
+                subprocess.run([where / "pg_isready", *address, "-t", "1"], check=False, **quiet).returncode
+                == 0
+            ):
                 break
             try:
                 server.wait(0.1)

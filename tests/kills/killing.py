@@ -32,7 +32,9 @@ class Toll:
 
 
 @contextmanager
-def plan_of(kind: str, saver: str, *, blocks: bool, slow: float, database: str | None, thread: str) -> Iterator[Plan]:
+def plan_of(
+    kind: str, saver: str, *, blocks: bool, slow: float, database: str | None, thread: str
+) -> Iterator[Plan]:
     """A plan with a storage of its own."""
     with tempfile.TemporaryDirectory() as directory:
         address = f"{directory}/checkpoints" if saver.endswith("sqlite") else database
@@ -62,12 +64,12 @@ def kill_and_resume(plan: Plan, kills: int, chance: random.Random) -> Toll:
     notes = noted(plan)
     assert set(notes) == set(range(ITEMS)), f"{plan.label}: {ITEMS - len(set(notes))} items are lost"
     for begun, at in zip([0, *killed_at], killed_at, strict=False):
-        again = set(notes[begun:at]) & set(
-            notes[at:]
-        )  # what an earlier kill has cost, and nobody has run since, is not of this one
+        # What an earlier kill has cost, and nobody has run since, is not of this one.
+        again = set(notes[begun:at]) & set(notes[at:])
         toll.again.append(len(again))
         assert len(again) <= plan.may_run_again, (
-            f"{plan.label}: {len(again)} rows that had finished ran again after a kill; {plan.may_run_again} may"
+            f"{plan.label}: {len(again)} rows that had finished ran again after a kill; {plan.may_run_again} "
+            "may"
         )
     return toll
 

@@ -42,11 +42,13 @@ class Plan:
 
     @property
     def label(self) -> str:
-        return f"{self.kind}, {self.saver}, {'blocks' if self.blocks else 'awaits'}, {self.slow * 1000:g} ms a write"
+        waits = "blocks" if self.blocks else "awaits"
+        return f"{self.kind}, {self.saver}, {waits}, {self.slow * 1000:g} ms a write"
 
     @property
     def may_run_again(self) -> int:
-        """Finished rows that a kill may cost: for each open run of an edge as many as run at once, and two tasks of them."""
+        """Finished rows that a kill may cost: for each open run of an edge as many as run at once, and two
+        tasks of them."""
         return _OPEN.get(self.kind, 1) * (MAX_CONCURRENCY + 2 * _SIZES.get(self.kind, 4))
 
     def to_json(self) -> str:

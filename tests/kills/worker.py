@@ -76,19 +76,34 @@ def build(plan: Plan, saver: Any) -> Any:
                 name=level,
             )
     elif plan.kind == "parallel":
-        edge = parallel({name: edge_of(plan, call, "xs", name, item_to_state=HALVES[name]) for name in HALVES}, name="halves")
+        edge = parallel(
+            {name: edge_of(plan, call, "xs", name, item_to_state=HALVES[name]) for name in HALVES},
+            name="halves",
+        )
     elif plan.kind == "policies":
-        policies = {"retry": Retry(base=0.001), "rate_limit": RateLimit("kills", rps=5000), "budget": Budget(calls=10_000)}
+        policies = {
+            "retry": Retry(base=0.001),
+            "rate_limit": RateLimit("kills", rps=5000),
+            "budget": Budget(calls=10_000),
+        }
         edge = edge_of(plan, call, **policies)
     else:
         edge = edge_of(plan, call, chunk_size=1 if plan.kind == "one-by-one" else None)
     inner = connect(StateGraph(State), START, edge, END)
     if plan.kind != "subgraph":
         return inner.compile(checkpointer=saver)
-    return StateGraph(State).add_node("inner", inner.compile()).add_edge(START, "inner").compile(checkpointer=saver)
+    return (
+        StateGraph(State)
+        .add_node("inner", inner.compile())
+        .add_edge(START, "inner")
+        .compile(checkpointer=saver)
+    )
 
 
-HALVES: dict[str, Any] = {"left": lambda item: {"item": item}, "right": lambda item: {"item": item + ITEMS // 2}}
+HALVES: dict[str, Any] = {
+    "left": lambda item: {"item": item},
+    "right": lambda item: {"item": item + ITEMS // 2},
+}
 """The branches, and the items that each has."""
 
 

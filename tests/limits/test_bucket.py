@@ -16,7 +16,9 @@ from mahsm.limits._quota import Quota
 from tests import clock
 
 
-def bucket_of(rate: float | None = None, burst: float = 1, tokens: float | None = None, token_burst: float = 1) -> Bucket:
+def bucket_of(
+    rate: float | None = None, burst: float = 1, tokens: float | None = None, token_burst: float = 1
+) -> Bucket:
     return Bucket("test", Rates(rate, burst, tokens, token_burst), asyncio.get_running_loop())
 
 
@@ -58,7 +60,8 @@ def test_requests_and_tokens_are_let_through_together() -> None:
     async def main() -> list[float]:
         return await arrivals(bucket_of(rate=1, burst=2, tokens=10, token_burst=10), [10, 1, 1, 10])
 
-    # The second waits for tokens; the third for a request, which was full again by then; the fourth for its ten tokens.
+    # The second waits for tokens; the third for a request, which was full again by then; the fourth for its
+    # ten tokens.
     assert clock.run(main()) == pytest.approx([0, 0.1, 1.0, 2.0], abs=1e-6)
 
 
@@ -230,17 +233,21 @@ def test_no_window_holds_more_than_it_may(
             length = times[last] - begin
             if rate is not None:
                 assert last - first + 1 <= burst + rate * length + 1e-6
-            # One that the bucket cannot hold is let through by a full one; what is beyond is paid by those that come later.
+            # One that the bucket cannot hold is let through by a full one; what is beyond is paid by those
+            # that come later.
             before_last = sum(amounts[first:last])
             assert (
-                before_last + min(amounts[last], token_burst) <= max(token_burst, amounts[first]) + token_rate * length + 1e-6
+                before_last + min(amounts[last], token_burst)
+                <= max(token_burst, amounts[first]) + token_rate * length + 1e-6
             )
 
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_bucket_ends_as_it_began_whatever_is_cancelled(data: st.DataObject) -> None:
-    waits = data.draw(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 12), st.floats(0, 4) | st.none()), max_size=15))
+    waits = data.draw(
+        st.lists(st.tuples(st.floats(0, 3), st.integers(0, 12), st.floats(0, 4) | st.none()), max_size=15)
+    )
 
     async def main() -> None:
         bucket = bucket_of(rate=5, burst=3, tokens=10, token_burst=10)

@@ -51,7 +51,8 @@ async def test_a_cancelled_run_leaves_the_line(name: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_further_call_that_waits_in_line_can_be_stopped(name: str, mode: str) -> None:
-    """One item fails while another one waits for a token for its second call, which would take a thousand seconds."""
+    """One item fails while another one waits for a token for its second call, which would take a thousand
+    seconds."""
 
     class Twice(dspy.Module):
         def __init__(self) -> None:
@@ -68,7 +69,11 @@ def test_a_further_call_that_waits_in_line_can_be_stopped(name: str, mode: str) 
 
     second_waits = threading.Event()
     edge = edge_of(Twice(), rate_limit=RateLimit(name, rps=0.001, burst=2), max_concurrency=2)
-    with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()), pytest.raises(ValueError, match="over"):
+    with (
+        ModelServer({"answer": "yes"}) as server,
+        dspy.context(lm=server.lm()),
+        pytest.raises(ValueError, match="over"),
+    ):
         run_edge(edge, ["0", "1"], mode)
     assert limits.stats()[name].waiting == 0
 
@@ -114,7 +119,14 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     batch: Any = {"xs": list(range(24))}
     limited = edge
     if nested:
-        edge = vmap(edge, batch_key="rows", out_key="ys", item_to_state=lambda xs: {"xs": xs}, max_concurrency=2, name="outer")
+        edge = vmap(
+            edge,
+            batch_key="rows",
+            out_key="ys",
+            item_to_state=lambda xs: {"xs": xs},
+            max_concurrency=2,
+            name="outer",
+        )
         batch = {"rows": [[1, 2, 3, 4, 5, 6]] * 4}
 
     async def main() -> None:

@@ -47,7 +47,10 @@ def ask_edge(**options: Any) -> Any:
         ({"tpm": 5, "burst": 3}, r"burst=3 without a rate of requests; pass rps= or rpm="),
         ({"rps": 5, "token_burst": 3}, r"token_burst=3 without a rate of tokens; pass tpm="),
         ({"tpm": 5, "tokens": -1}, r"tokens=-1; expected a number > 0, or a function"),
-        ({"rps": 5, "retry": {"attemps": 3}}, r"unexpected keyword argument 'attemps'. Expected of attempts, base"),
+        (
+            {"rps": 5, "retry": {"attemps": 3}},
+            r"unexpected keyword argument 'attemps'. Expected of attempts, base",
+        ),
         ({"rps": 5, "retry": "often"}, r"retry='often'"),
         ({"rps": 5, "provider": ""}, r"provider=''; expected a name"),
     ],
@@ -61,13 +64,19 @@ def test_the_dict_of_the_arguments(name: str) -> None:
     edge = edge_of(rate_limit={"provider": name, "rps": 1000, "burst": 10, "retry": 2})
     assert run_edge(edge, [1, 2], "sync") == [1, 2]
     assert limits.stats()[name].admitted == 2
-    with pytest.raises(LimitError, match=r"rate_limit has 'rsp'; expected of 'provider', 'rps'.* Did you mean 'rps'\?"):
+    with pytest.raises(
+        LimitError, match=r"rate_limit has 'rsp'; expected of 'provider', 'rps'.* Did you mean 'rps'\?"
+    ):
         edge_of(rate_limit={"provider": name, "rsp": 5})
-    with pytest.raises(LimitError, match=r"rate_limit=5; expected RateLimit\('openai', rps=50\), a dict of that, or a name"):
+    with pytest.raises(
+        LimitError, match=r"rate_limit=5; expected RateLimit\('openai', rps=50\), a dict of that, or a name"
+    ):
         edge_of(rate_limit=5)
 
 
-@pytest.mark.parametrize("retry", [3, {"attempts": 3, "base": 0}, Retry(attempts=3, base=0), RetryPolicy(max_attempts=3)])
+@pytest.mark.parametrize(
+    "retry", [3, {"attempts": 3, "base": 0}, Retry(attempts=3, base=0), RetryPolicy(max_attempts=3)]
+)
 def test_a_limit_says_what_is_tried_again(name: str, retry: Any) -> None:
     assert RateLimit(name, rps=1, retry=retry).retry_policy.attempts == 3  # type: ignore[union-attr]
 
@@ -91,7 +100,9 @@ def test_the_edges_own_retry_comes_first(name: str) -> None:
 def test_two_limits_of_one_provider_contradict_each_other(name: str) -> None:
     edge_of(rate_limit=RateLimit(name, rps=50, burst=10))
     edge_of(rate_limit=RateLimit(name, rps=50, burst=10, retry=5))
-    with pytest.raises(LimitError, match=r"RateLimit\(rps=50, burst=10\) here, and RateLimit\(rps=60\) there.*limits.forget"):
+    with pytest.raises(
+        LimitError, match=r"RateLimit\(rps=50, burst=10\) here, and RateLimit\(rps=60\) there.*limits.forget"
+    ):
         edge_of(rate_limit=RateLimit(name, rps=60))
     limits.forget(name)
     edge_of(rate_limit=RateLimit(name, rps=60))
@@ -100,7 +111,8 @@ def test_two_limits_of_one_provider_contradict_each_other(name: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_name_of_a_provider(name: str, mode: str) -> None:
     with pytest.raises(
-        LimitError, match=rf"no limit is defined for {name!r}; there .*Pass RateLimit\({name!r}, rps=...\) once"
+        LimitError,
+        match=rf"no limit is defined for {name!r}; there .*Pass RateLimit\({name!r}, rps=...\) once",
     ):
         run_edge(edge_of(rate_limit=name), [1], mode)
     define(name, RateLimit(rps=1000))
@@ -108,11 +120,16 @@ def test_the_name_of_a_provider(name: str, mode: str) -> None:
 
 
 def test_tokens_of_a_plain_function_have_to_be_told(name: str) -> None:
-    with pytest.raises(LimitError, match=r"tpm=600, but lambda is a plain function.*Pass RateLimit\(..., tokens=1_000\)"):
+    with pytest.raises(
+        LimitError, match=r"tpm=600, but lambda is a plain function.*Pass RateLimit\(..., tokens=1_000\)"
+    ):
         edge_of(rate_limit=RateLimit(name, tpm=600))
     edge_of(rate_limit=RateLimit(name, tpm=600, tokens=10))
     edge_of(ASK, rate_limit=RateLimit(name, tpm=600))
-    edge_of(PromptTemplate.from_template("{item}") | FakeListChatModel(responses=["x"]), rate_limit=RateLimit(name, tpm=600))
+    edge_of(
+        PromptTemplate.from_template("{item}") | FakeListChatModel(responses=["x"]),
+        rate_limit=RateLimit(name, tpm=600),
+    )
     with pytest.raises(LimitError, match="plain function"):
         edge_of(RunnableLambda(lambda state: state), rate_limit=RateLimit(name, tpm=600))
 
@@ -139,14 +156,20 @@ def test_the_provider_is_that_of_the_language_model(mode: str) -> None:
         limits.forget("openai")
         own = dspy.Predict("item -> answer")
         own.lm = server.lm("openai/own")
-        assert run_edge(edge_of(own, result="answer", rate_limit=RateLimit(rps=1000)), [1, 2], mode) == ["yes", "yes"]
+        assert run_edge(edge_of(own, result="answer", rate_limit=RateLimit(rps=1000)), [1, 2], mode) == [
+            "yes",
+            "yes",
+        ]
         assert limits.stats()["openai"].admitted == 2
         limits.forget("openai")
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_provider_to_be_found(mode: str) -> None:
-    with pytest.raises(LimitError, match=r"RateLimit has no provider.*Pass RateLimit\('openai', ...\), or configure a dspy.LM"):
+    with pytest.raises(
+        LimitError,
+        match=r"RateLimit has no provider.*Pass RateLimit\('openai', ...\), or configure a dspy.LM",
+    ):
         run_edge(ask_edge(rate_limit=RateLimit(rps=1000)), [1], mode)
 
 
@@ -155,7 +178,10 @@ def test_several_providers() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = dspy.Predict("item -> answer"), dspy.Predict("item -> answer")
-            self.first.lm, self.second.lm = dspy.LM("openai/fake", api_key="x"), dspy.LM("anthropic/fake", api_key="x")
+            self.first.lm, self.second.lm = (
+                dspy.LM("openai/fake", api_key="x"),
+                dspy.LM("anthropic/fake", api_key="x"),
+            )
 
         def forward(self, item: str) -> Any:
             raise AssertionError
@@ -176,7 +202,9 @@ def test_keys_have_buckets_of_their_own(name: str, mode: str) -> None:
     by_parity = edge_of(rate_limit=RateLimit(name, rps=0.001, burst=2, key=lambda state: state["item"] % 2))
     assert run_edge(by_parity, [1, 2, 3, 4], mode) == [1, 2, 3, 4]
     limits.forget(name)
-    with pytest.raises(LimitError, match=r"key gave \[1\], which cannot be hashed; expected a text or a number"):
+    with pytest.raises(
+        LimitError, match=r"key gave \[1\], which cannot be hashed; expected a text or a number"
+    ):
         run_edge(edge_of(rate_limit=RateLimit(name, rps=5, key=lambda state: [1])), [1], mode)
     limits.forget(name)
     with pytest.raises(LimitError, match="key='model', but the state has only 'xs', 'item'"):
@@ -237,7 +265,9 @@ def test_an_edge_around_an_edge_of_the_same_provider_does_not_wait_twice(name: s
 def test_each_attempt_takes_from_the_bucket_again(name: str, mode: str) -> None:
     answers = [Reply.failed(503), {"answer": "yes"}]
     with ModelServer(answers) as server, dspy.context(lm=server.lm()):
-        assert run_edge(ask_edge(rate_limit=RateLimit(name, rps=1000), retry=Retry(base=0)), ["?"], mode) == ["yes"]
+        assert run_edge(ask_edge(rate_limit=RateLimit(name, rps=1000), retry=Retry(base=0)), ["?"], mode) == [
+            "yes"
+        ]
     assert limits.stats()[name].admitted == 2
 
 
@@ -265,7 +295,8 @@ def test_every_call_of_an_item_waits_in_line(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_slot_is_free_while_a_further_call_waits(name: str, mode: str) -> None:
-    """One item's second call waits for a token that another item's call brings back; there is one slot for both."""
+    """One item's second call waits for a token that another item's call brings back; there is one slot for
+    both."""
 
     class Twice(dspy.Module):
         def __init__(self) -> None:
@@ -275,7 +306,13 @@ def test_the_slot_is_free_while_a_further_call_waits(name: str, mode: str) -> No
         def forward(self, item: str) -> Any:
             return [self.ask(item=item) for _ in range(2)][-1]
 
-    edge = edge_of(Twice(), result="answer", rate_limit=RateLimit(name, rps=100, burst=1), max_concurrency=1, retry=Retry())
+    edge = edge_of(
+        Twice(),
+        result="answer",
+        rate_limit=RateLimit(name, rps=100, burst=1),
+        max_concurrency=1,
+        retry=Retry(),
+    )
     with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()):
         assert run_edge(edge, range(4), mode) == ["yes"] * 4
     assert server.most_at_once == 1
@@ -300,7 +337,12 @@ def test_a_429_pauses_the_bucket_for_everyone(name: str, mode: str) -> None:
 def test_langchain_and_openai_exceptions_pause_it_too(name: str, mode: str) -> None:
     with ModelServer([Reply.rate_limited(retry_after=0.05), "yes"]) as server:
         chain = RunnableLambda(lambda state: str(state["item"])) | chat_model(server.base_url)
-        edge = edge_of(chain, rate_limit=RateLimit(name, rps=1000), retry=Retry(base=0), result=lambda answer: answer.content)
+        edge = edge_of(
+            chain,
+            rate_limit=RateLimit(name, rps=1000),
+            retry=Retry(base=0),
+            result=lambda answer: answer.content,
+        )
         assert run_edge(edge, ["?"], mode) == ["yes"]
     assert limits.stats()[name].pauses == 1
 
@@ -328,7 +370,10 @@ def test_langchain_models_settle_it_too(name: str, mode: str) -> None:
 def test_a_cached_answer_takes_nothing(name: str, mode: str) -> None:
     ask = edge_of(ASK, result="answer", rate_limit=RateLimit(name, rps=1000, tpm=60_000))
     question = f"cached? {name} {mode} {os.getpid()}"
-    with ModelServer(Reply({"answer": "yes"}, usage=(70, 30))) as server, dspy.context(lm=server.lm(cache=True)):
+    with (
+        ModelServer(Reply({"answer": "yes"}, usage=(70, 30))) as server,
+        dspy.context(lm=server.lm(cache=True)),
+    ):
         assert run_edge(ask, [question], mode) == ["yes"]
         assert run_edge(ask, [question], mode) == ["yes"]
     stats = limits.stats()[name]

@@ -1,1 +1,2 @@
-"""State machines as LangGraph's users have them, each written twice: with `Send`, `gather` or a loop, and with edges."""
+"""State machines as LangGraph's users have them, each written twice: with `Send`, `gather` or a loop, and
+with edges."""

@@ -24,7 +24,9 @@ class Chat(FakeChatModel):
 
 def tool_calls(*tools: tuple[str, dict[str, Any]]) -> Reply:
     """An answer that calls tools, by names and arguments."""
-    return Reply(tool_calls=[ToolCall(name, args, f"{name}-{number}") for number, (name, args) in enumerate(tools)])
+    return Reply(
+        tool_calls=[ToolCall(name, args, f"{name}-{number}") for number, (name, args) in enumerate(tools)]
+    )
 
 
 def plain(value: Any) -> Any:

@@ -45,14 +45,19 @@ def by_send() -> Any:
 
     builder = StateGraph(Notes)
     builder.add_node("research", note)
-    builder.add_conditional_edges(START, lambda state: [Send("research", {"item": t}) for t in state["topics"]], ["research"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("research", {"item": t}) for t in state["topics"]], ["research"]
+    )
     return builder.compile()
 
 
 researched = vmap(research, batch_key="topics", out_key="notes", max_concurrency=4, name="research")
 graded = vmap(grade, batch_key="notes", out_key="grades", name="grade")
 best = reduce_edge(
-    input_key="grades", output_key="best", reducer=lambda grades, state: state["notes"][grades.index(max(grades))], name="best"
+    input_key="grades",
+    output_key="best",
+    reducer=lambda grades, state: state["notes"][grades.index(max(grades))],
+    name="best",
 )
 
 sent = by_send()

@@ -32,7 +32,9 @@ def answer(messages: list[BaseMessage]) -> Any:
     """Asks for the weather of the last city that a person has named, and then tells it."""
     last = messages[-1]
     return (
-        f"I see {last.text} and bring a coat" if isinstance(last, ToolMessage) else tool_calls(("weather", {"city": last.text}))
+        f"I see {last.text} and bring a coat"
+        if isinstance(last, ToolMessage)
+        else tool_calls(("weather", {"city": last.text}))
     )
 
 
@@ -68,15 +70,24 @@ def test_agents_say_and_ask_the_same(mode: str) -> None:
     assert plain(run(by_edge(create_agent(models[1], [weather], name="agent")), GIVEN, mode)) == sent
     assert [text for _, _, text, _ in sent["messages"]][-1] == "I see rain in Jena and bring a coat"
     assert len(sent["messages"]) == 1 + 2 * 4
-    assert sorted(models[0].asked) == sorted(models[1].asked) == ["Jena", "Kiel", "rain in Jena", "rain in Kiel"]
+    assert (
+        sorted(models[0].asked) == sorted(models[1].asked) == ["Jena", "Kiel", "rain in Jena", "rain in Kiel"]
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_each_agent_streams_its_messages_in_a_namespace_of_its_own(mode: str) -> None:
     seen: list[Any] = []
-    for graph in (by_send(create_agent(Chat(answer), [weather])), by_edge(create_agent(Chat(answer), [weather]))):
+    for graph in (
+        by_send(create_agent(Chat(answer), [weather])),
+        by_edge(create_agent(Chat(answer), [weather])),
+    ):
         options = {"stream_mode": "messages", "subgraphs": True}
-        chunks = list(graph.stream(GIVEN, **options)) if mode == "sync" else [c async for c in graph.astream(GIVEN, **options)]
+        chunks = (
+            list(graph.stream(GIVEN, **options))
+            if mode == "sync"
+            else [c async for c in graph.astream(GIVEN, **options)]
+        )
         said: dict[Any, list[str]] = {}
         for namespace, (message, metadata) in chunks:
             if metadata.get("langgraph_node") in ("model", "tools"):
@@ -103,7 +114,12 @@ def test_a_person_approves_the_calls_of_each_agent(mode: str) -> None:
         yes: Any = {"decisions": [{"type": "approve"}]}
         first = run(graph, Command(resume={asked["Jena"]: no}), mode, thread())
         assert [one.id for one in first["__interrupt__"]] == [asked["Kiel"]]
-        ends.append((plain(run(graph, Command(resume={asked["Kiel"]: yes}), mode, thread())["messages"]), sorted(model.asked)))
+        ends.append(
+            (
+                plain(run(graph, Command(resume={asked["Kiel"]: yes}), mode, thread())["messages"]),
+                sorted(model.asked),
+            )
+        )
     assert ends[0] == ends[1]
     texts = [text for _, _, text, _ in ends[0][0]]
     assert "I see rain in Kiel and bring a coat" in texts
@@ -148,7 +164,11 @@ def greet(greeting: str, state: dict[str, Any]) -> str:
     return f"{greeting} {state['item']}"
 
 
-CHAIN = ChatPromptTemplate.from_template("hello {item}") | Chat(lambda messages: messages[-1].text) | StrOutputParser()
+CHAIN = (
+    ChatPromptTemplate.from_template("hello {item}")
+    | Chat(lambda messages: messages[-1].text)
+    | StrOutputParser()
+)
 
 
 class Greeted(TypedDict):
@@ -172,15 +192,27 @@ def test_chains_partials_methods_and_objects_are_targets(mode: str, target: Any)
 @pytest.mark.parametrize("mode", MODES)
 def test_messages_as_the_key_of_a_fan_out_and_of_branches(mode: str) -> None:
     """Two edges that write messages in the same step, one of them several branches."""
-    say = vmap(lambda state: AIMessage(state["item"], id=state["item"]), batch_key="cities", out_key="messages", name="say")
+    say = vmap(
+        lambda state: AIMessage(state["item"], id=state["item"]),
+        batch_key="cities",
+        out_key="messages",
+        name="say",
+    )
     both = parallel(
-        {name: lambda state, name=name: {"messages": [AIMessage(name, id=name)]} for name in ("left", "right")}, name="both"
+        {
+            name: lambda state, name=name: {"messages": [AIMessage(name, id=name)]}
+            for name in ("left", "right")
+        },
+        name="both",
     )
     builder = StateGraph(Cities)
     connect(builder, START, say, END)
     connect(builder, START, both, END)
     texts = [
-        text for _, _, text, _ in plain(run(builder.compile(checkpointer=InMemorySaver()), GIVEN, mode, thread()))["messages"]
+        text
+        for _, _, text, _ in plain(run(builder.compile(checkpointer=InMemorySaver()), GIVEN, mode, thread()))[
+            "messages"
+        ]
     ]
     assert texts[0] == "What to wear?"
     assert sorted(texts[1:]) == ["Jena", "Kiel", "left", "right"]

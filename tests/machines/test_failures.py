@@ -36,7 +36,9 @@ async def fails_later(state: dict[str, Any]) -> int:
     return fails(state)
 
 
-def with_node(node: Any, after: Any = None, state: type[Any] = State, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+def with_node(
+    node: Any, after: Any = None, state: type[Any] = State, **options: Any
+) -> StateGraph[Any, Any, Any, Any]:
     builder = StateGraph(state)
     builder.add_node("fan", node, **options)
     builder.add_node("after", after or (lambda state: {"log": ["after"]}))
@@ -69,7 +71,10 @@ def test_an_error_handler_gets_the_error_itself(
         builder.add_node("beside", lambda state: {"log": ["beside"]})
         builder.add_edge(START, "beside")
     graph = builder.compile(checkpointer=InMemorySaver() if saved else None)
-    given, options = {"xs": [1, 2, 3]}, {"stream_mode": ["custom", "messages", "updates", "values"], "subgraphs": True}
+    given, options = (
+        {"xs": [1, 2, 3]},
+        {"stream_mode": ["custom", "messages", "updates", "values"], "subgraphs": True},
+    )
 
     async def read() -> Any:
         return [chunk async for chunk in graph.astream(given, thread(), **options)]
@@ -79,7 +84,11 @@ def test_an_error_handler_gets_the_error_itself(
     else:
         chunks = list(graph.stream(given, thread(), **options)) if mode == "sync" else asyncio.run(read())
         state = [chunk for namespace, kind, chunk in chunks if kind == "values" and not namespace][-1]
-    assert sorted(state["log"]) == ["after", *(["beside"] if where == "beside" else []), "fan: ValueError('three')"]
+    assert sorted(state["log"]) == [
+        "after",
+        *(["beside"] if where == "beside" else []),
+        "fan: ValueError('three')",
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -188,9 +197,15 @@ def test_a_graph_that_goes_round_and_round_is_one_failed_item(mode: str) -> None
     builder = StateGraph(Steps)
     builder.add_node("step", lambda state: {"count": state.get("count", 0) + 1})
     builder.add_edge(START, "step")
-    builder.add_conditional_edges("step", lambda state: END if state["count"] >= state["item"] else "step", ["step", END])
-    edge = vmap(builder.compile(name="steps"), batch_key="xs", out_key="ys", result="count", on_error="collect")
-    first, error, third = run(with_node(edge).compile(), {"xs": [2, 99, 4]}, mode, {"recursion_limit": 10})["ys"]
+    builder.add_conditional_edges(
+        "step", lambda state: END if state["count"] >= state["item"] else "step", ["step", END]
+    )
+    edge = vmap(
+        builder.compile(name="steps"), batch_key="xs", out_key="ys", result="count", on_error="collect"
+    )
+    first, error, third = run(with_node(edge).compile(), {"xs": [2, 99, 4]}, mode, {"recursion_limit": 10})[
+        "ys"
+    ]
     assert (first, third) == (2, 4)
     assert error["type"] == "langgraph.errors.GraphRecursionError"
 
@@ -203,7 +218,9 @@ def test_the_rest_of_a_fan_out_and_of_branches_goes_on(mode: str) -> None:
     """One branch that fails ends all of them in LangGraph."""
     native = StateGraph(State)
     native.add_node("one", lambda state: {"ys": [fails(state)]})
-    native.add_conditional_edges(START, lambda state: [Send("one", {"item": x}) for x in state["xs"]], ["one"])
+    native.add_conditional_edges(
+        START, lambda state: [Send("one", {"item": x}) for x in state["xs"]], ["one"]
+    )
     with pytest.raises(ValueError, match="three"):
         run(native.compile(), {"xs": [1, 3]}, mode)
 
@@ -239,7 +256,9 @@ class Late:
 def by_send(late: Late) -> StateGraph[Any, Any, Any, Any]:
     builder = StateGraph(State)
     builder.add_node("fan", lambda state: {"ys": [late(state)]})
-    builder.add_conditional_edges(START, lambda state: [Send("fan", {"item": x}) for x in state["xs"]], ["fan"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("fan", {"item": x}) for x in state["xs"]], ["fan"]
+    )
     return builder
 
 
@@ -270,7 +289,8 @@ def test_another_batch_after_a_failure_has_no_stale_results(mode: str, changed: 
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 def test_blocking_items_run_all_at_once_if_they_may(mode: str, saved: bool) -> None:
-    """LangGraph's pool of threads has only some. Here each item waits for all others, so that fewer would never end."""
+    """LangGraph's pool of threads has only some. Here each item waits for all others, so that fewer would
+    never end."""
     barrier = threading.Barrier(40)
 
     def meet(state: dict[str, Any]) -> int:
@@ -285,7 +305,9 @@ def test_blocking_items_run_all_at_once_if_they_may(mode: str, saved: bool) -> N
 @pytest.mark.parametrize("mode", MODES)
 def test_branches_of_unequal_length_are_joined_once(mode: str) -> None:
     """By plain edges the node after them runs once for each length."""
-    steps: dict[str, Any] = {name: lambda state, name=name: {"log": [name]} for name in ("a", "b", "c", "join")}
+    steps: dict[str, Any] = {
+        name: lambda state, name=name: {"log": [name]} for name in ("a", "b", "c", "join")
+    }
     native = StateGraph(State)
     for name, step in steps.items():
         native.add_node(name, step)

@@ -61,21 +61,29 @@ def by_send(clerk: Clerk) -> Any:
     builder = StateGraph(Letters)
     builder.add_node("letter", clerk.letter())
     builder.add_node("post", clerk.post)
-    builder.add_conditional_edges(START, lambda state: [Send("letter", {"name": name}) for name in state["names"]], ["letter"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("letter", {"name": name}) for name in state["names"]], ["letter"]
+    )
     builder.add_edge("letter", "post")
     return builder.compile(checkpointer=InMemorySaver())
 
 
 def by_edge(clerk: Clerk) -> Any:
     edge = vmap(
-        clerk.letter(), batch_key="names", out_key=["letters"], item_to_state=lambda name: {"name": name}, name="letter"
+        clerk.letter(),
+        batch_key="names",
+        out_key=["letters"],
+        item_to_state=lambda name: {"name": name},
+        name="letter",
     )
     return connect(StateGraph(Letters), START, edge, clerk.post, END).compile(checkpointer=InMemorySaver())
 
 
 GIVEN = {"names": ["Ann", "Bo", "Cy"]}
 BUILDERS = [by_send, by_edge]
-ONCE = Counter({f"{step} {name}": 1 for step in ("draft", "reviewed") for name in GIVEN["names"]} | {"post": 1})
+ONCE = Counter(
+    {f"{step} {name}": 1 for step in ("draft", "reviewed") for name in GIVEN["names"]} | {"post": 1}
+)
 POSTED = "Dear Ann: yes to Ann; Dear Bo: yes to Bo; Dear Cy: yes to Cy"
 
 
@@ -84,7 +92,11 @@ def begun(build: Any, mode: str) -> tuple[Clerk, Any, dict[str, str]]:
     clerk = Clerk()
     graph = build(clerk)
     asked = run(graph, GIVEN, mode, thread())["__interrupt__"]
-    return clerk, graph, {question.value.removeprefix("Send 'Dear ").removesuffix("'?"): question.id for question in asked}
+    return (
+        clerk,
+        graph,
+        {question.value.removeprefix("Send 'Dear ").removesuffix("'?"): question.id for question in asked},
+    )
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -155,7 +167,9 @@ def test_the_state_of_a_waiting_item_is_changed(mode: str, build: Any) -> None:
     state = run(graph, Command(resume={ids["Ann"]: "a", ids["Cy"]: "c"}), mode, thread())
     [question] = state["__interrupt__"]
     assert question.value == "Send 'Dearest Bo'?"
-    assert run(graph, Command(resume="b"), mode, thread())["posted"] == "Dear Ann: a; Dearest Bo: b; Dear Cy: c"
+    assert (
+        run(graph, Command(resume="b"), mode, thread())["posted"] == "Dear Ann: a; Dearest Bo: b; Dear Cy: c"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -168,7 +182,9 @@ def test_several_questions_of_one_item_and_of_the_node_after(mode: str) -> None:
     def post(state: Letters) -> dict[str, Any]:
         return {"posted": f"{'; '.join(state['letters'])} {interrupt('post?')}"}
 
-    edge = vmap(ask, batch_key="names", out_key=["letters"], result=lambda texts: {"letters": texts}, name="letter")
+    edge = vmap(
+        ask, batch_key="names", out_key=["letters"], result=lambda texts: {"letters": texts}, name="letter"
+    )
     graph = connect(StateGraph(Letters), START, edge, post, END).compile(checkpointer=InMemorySaver())
     asked: list[list[str]] = []
     state = run(graph, {"names": ["Ann", "Bo"]}, mode, thread())
@@ -184,7 +200,9 @@ def test_several_questions_of_one_item_and_of_the_node_after(mode: str) -> None:
 def test_many_items_of_a_function_say_how_they_may_ask(mode: str) -> None:
     edge = vmap(lambda state: interrupt(state["item"]), batch_key="names", out_key="letters", name="letter")
     graph = connect(StateGraph(Letters), START, edge, END).compile(checkpointer=InMemorySaver())
-    with pytest.raises(EdgeError, match=r"called interrupt\(\), but \d+ items share a task.*Pass chunk_size=1"):
+    with pytest.raises(
+        EdgeError, match=r"called interrupt\(\), but \d+ items share a task.*Pass chunk_size=1"
+    ):
         run(graph, {"names": [str(number) for number in range(300)]}, mode, thread())
 
 

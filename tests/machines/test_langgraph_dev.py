@@ -18,7 +18,9 @@ from langgraph_sdk import get_client
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("langgraph_api") is None, reason="no langgraph-cli[inmem]; it is in the extra dev-server"),
+    pytest.mark.skipif(
+        find_spec("langgraph_api") is None, reason="no langgraph-cli[inmem]; it is in the extra dev-server"
+    ),
 ]
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,7 +43,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "langgraph_cli", "dev", "--no-browser", "--no-reload", "--n-jobs-per-worker", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "langgraph_cli",
+        "dev",
+        "--no-browser",
+        "--no-reload",
+        "--n-jobs-per-worker",
+        "4",
+    ]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     url, log = f"http://127.0.0.1:{port}", place / "log"
     with log.open("wb") as written:
@@ -79,7 +90,9 @@ async def client(server: tuple[str, Path]) -> AsyncIterator[Any]:
     async with get_client(url=url) as client:
         yield client
     said = log.read_bytes()[before:].decode().splitlines()
-    assert not [line for line in said if "blocking" in line.lower() or "error" in line.lower() or "Traceback" in line]
+    assert not [
+        line for line in said if "blocking" in line.lower() or "error" in line.lower() or "Traceback" in line
+    ]
 
 
 GIVEN = {"topics": ["sea", "skies"]}
@@ -104,14 +117,18 @@ async def test_a_graph_is_drawn_with_what_is_in_its_edges(client: Any) -> None:
 
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("graph", ["review", "alone"])
-async def test_what_is_streamed_without_subgraphs_is_that_of_a_send(client: Any, graph: str, saved: bool) -> None:
+async def test_what_is_streamed_without_subgraphs_is_that_of_a_send(
+    client: Any, graph: str, saved: bool
+) -> None:
     seen: list[Any] = []
     for name in ("sent", graph):
         thread = (await client.threads.create())["thread_id"] if saved else None
         modes = ["values", "updates", "custom", "messages-tuple"]
         parts = [part async for part in client.runs.stream(thread, name, input=GIVEN, stream_mode=modes)]
         tokens = Counter(part.data[0]["content"] for part in parts if part.event == "messages")
-        wrote = sorted(part.data["about"] for part in parts if part.event == "custom" and "about" in part.data)
+        wrote = sorted(
+            part.data["about"] for part in parts if part.event == "custom" and "about" in part.data
+        )
         values = [part.data for part in parts if part.event == "values"][-1]
         seen.append((tokens, wrote, values["notes"]))
     assert seen[0] == seen[1]
@@ -124,7 +141,9 @@ async def test_what_is_streamed_without_subgraphs_is_that_of_a_send(client: Any,
 
 
 async def test_tokens_say_their_edge_and_item(client: Any) -> None:
-    parts = [part async for part in client.runs.stream(None, "review", input=GIVEN, stream_mode="messages-tuple")]
+    parts = [
+        part async for part in client.runs.stream(None, "review", input=GIVEN, stream_mode="messages-tuple")
+    ]
     said = [part.data[1] for part in parts if part.event == "messages"]
     assert {one["langgraph_node"] for one in said} == {one["mahsm_edge"] for one in said} == {"research"}
     assert {(*one["mahsm_item"],) for one in said} == {(0,), (1,)}
@@ -132,7 +151,11 @@ async def test_tokens_say_their_edge_and_item(client: Any) -> None:
 
 async def test_subgraphs_are_streamed_on_demand(client: Any) -> None:
     parts = client.runs.stream(None, "review", input=GIVEN, stream_mode="updates", stream_subgraphs=True)
-    inside = {part.event.partition("|")[2].partition(":")[0] async for part in parts if part.event.startswith("updates|")}
+    inside = {
+        part.event.partition("|")[2].partition(":")[0]
+        async for part in parts
+        if part.event.startswith("updates|")
+    }
     assert inside == {"research", "grade", "best"}
 
 
@@ -158,7 +181,13 @@ async def test_history_and_a_fork(client: Any) -> None:
     thread = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread, "review", input=GIVEN)
     history = await client.threads.get_history(thread)
-    assert [snapshot["next"] for snapshot in history] == [[], ["best"], ["grade"], ["research"], ["__start__"]]
+    assert [snapshot["next"] for snapshot in history] == [
+        [],
+        ["best"],
+        ["grade"],
+        ["research"],
+        ["__start__"],
+    ]
     graded = next(snapshot for snapshot in history if snapshot["next"] == ["grade"])
     await client.threads.update_state(thread, {"notes": ["by hand", "hand"]}, checkpoint=graded["checkpoint"])
     state = await client.runs.wait(thread, "review", input=None)

@@ -37,7 +37,9 @@ class OverPostgres:
     def __call__(self, given: Any, **config: Any) -> Any:
         """Run the graph."""
         given_config = self.config | config
-        return self._with(lambda graph: graph.invoke(given, given_config), lambda graph: graph.ainvoke(given, given_config))
+        return self._with(
+            lambda graph: graph.invoke(given, given_config), lambda graph: graph.ainvoke(given, given_config)
+        )
 
     def history(self) -> list[Any]:
         async def read(graph: Any) -> list[Any]:
@@ -65,12 +67,16 @@ class OverPostgres:
 def by_send(node: Any) -> StateGraph[Any, Any, Any, Any]:
     builder = StateGraph(State)
     builder.add_node("one", node)
-    builder.add_conditional_edges(START, lambda state: [Send("one", {"item": x}) for x in state["xs"]], ["one"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("one", {"item": x}) for x in state["xs"]], ["one"]
+    )
     return builder
 
 
 def by_edge(node: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
-    return connect(StateGraph(State), START, vmap(node, batch_key="xs", out_key=["ys"], name="one", **options), END)
+    return connect(
+        StateGraph(State), START, vmap(node, batch_key="xs", out_key=["ys"], name="one", **options), END
+    )
 
 
 BUILDERS = [by_send, by_edge]
@@ -145,5 +151,7 @@ def test_thousands_of_items(database: str, mode: str) -> None:
 def test_the_example_runs_over_postgres(database: str) -> None:
     example = Path(__file__).parents[2] / "examples" / "postgres.py"
     environment = {**os.environ, "DATABASE_URL": database}
-    done = subprocess.run([sys.executable, example], env=environment, capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, example], env=environment, capture_output=True, text=True, check=True, timeout=100
+    )
     assert done.stdout.splitlines()[-1] == "['page 1', 'page 2', 'page 3', 'page 4'] [1, 2, 3, 4]"

@@ -1,4 +1,5 @@
-"""Retrieval that grades what it found, and a plan that is carried out: by a loop in a node, and with `vmap`."""
+"""Retrieval that grades what it found, and a plan that is carried out: by a loop in a node, and with
+`vmap`."""
 
 import operator
 from collections.abc import Callable
@@ -40,7 +41,11 @@ LIBRARY = [
 
 def answer(messages: list[BaseMessage]) -> Any:
     text = messages[-1].text
-    return tool_calls(("Grade", {"relevant": "wind" in text})) if text.startswith("grade") else f"answer from {text}"
+    return (
+        tool_calls(("Grade", {"relevant": "wind" in text}))
+        if text.startswith("grade")
+        else f"answer from {text}"
+    )
 
 
 class Machine:
@@ -50,13 +55,21 @@ class Machine:
         self.grader = prompt | self.model.with_structured_output(Grade)
 
     def retrieve(self, state: Rag) -> dict[str, Any]:
-        return {"documents": [document for document in LIBRARY if state["question"] in (document.page_content, "all")]}
+        return {
+            "documents": [
+                document for document in LIBRARY if state["question"] in (document.page_content, "all")
+            ]
+        }
 
     def look_up(self, state: Rag) -> dict[str, Any]:
         return {"documents": [*state["documents"], Document("web page")]}
 
     def generate(self, state: Rag) -> dict[str, Any]:
-        return {"answer": self.model.invoke(", ".join(document.page_content for document in state["documents"])).text}
+        return {
+            "answer": self.model.invoke(
+                ", ".join(document.page_content for document in state["documents"])
+            ).text
+        }
 
     def grade_in_a_loop(self, state: Rag) -> dict[str, Any]:
         kept = [
@@ -110,7 +123,11 @@ def test_graded_documents_are_the_same_and_are_saved(mode: str, question: str) -
         machine = Machine()
         graph = wire(machine).compile(checkpointer=InMemorySaver())
         state = run(graph, {"question": question}, mode, thread())
-        saved = [snapshot.values.get("documents") for snapshot in graph.get_state_history(thread()) if not snapshot.next]
+        saved = [
+            snapshot.values.get("documents")
+            for snapshot in graph.get_state_history(thread())
+            if not snapshot.next
+        ]
         ends.append((state, saved, sorted(machine.model.asked)))
     assert ends[0] == ends[1]
     state, saved, asked = ends[0]
@@ -143,7 +160,9 @@ def wired(execute: Any) -> StateGraph[Any, Any, Any, Any]:
     builder.add_node("execute", execute)
     for start, end in [(START, "plan"), ("plan", "execute"), ("execute", "replan")]:
         builder.add_edge(start, end)
-    builder.add_conditional_edges("replan", lambda state: END if state.get("response") else "execute", ["execute", END])
+    builder.add_conditional_edges(
+        "replan", lambda state: END if state.get("response") else "execute", ["execute", END]
+    )
     return builder
 
 

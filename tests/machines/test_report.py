@@ -1,4 +1,5 @@
-"""A report in sections: a plan that a person accepts, sections researched by one `Send` each, then written by another."""
+"""A report in sections: a plan that a person accepts, sections researched by one `Send` each, then written by
+another."""
 
 import operator
 from collections import Counter
@@ -114,7 +115,11 @@ def by_send(work: Work) -> StateGraph[Any, Any, Any, Any]:
         return Command(goto=[Send("section", {"section": one}) for one in state["sections"] if one.research])
 
     def rest(state: Report) -> list[Send]:
-        return [Send("write", {"section": one, "context": state["context"]}) for one in state["sections"] if not one.research]
+        return [
+            Send("write", {"section": one, "context": state["context"]})
+            for one in state["sections"]
+            if not one.research
+        ]
 
     builder = StateGraph(Report)
     builder.add_node("plan", work.plan)
@@ -123,7 +128,13 @@ def by_send(work: Work) -> StateGraph[Any, Any, Any, Any]:
     builder.add_node("gathered", work.gathered)
     builder.add_node("write", work.write)
     builder.add_node("compile", work.compile)
-    for start, end in [(START, "plan"), ("plan", "feedback"), ("section", "gathered"), ("write", "compile"), ("compile", END)]:
+    for start, end in [
+        (START, "plan"),
+        ("plan", "feedback"),
+        ("section", "gathered"),
+        ("write", "compile"),
+        ("compile", END),
+    ]:
         builder.add_edge(start, end)
     builder.add_conditional_edges("gathered", rest, ["write"])
     return builder
@@ -187,7 +198,9 @@ async def test_both_make_the_same_report(saver: str, tmp_path: Path) -> None:
     asks, state, done = ends[0]
     assert asks[1] == "Is this the plan? Intro, Wind, Sun, End, Tide"
     assert state["sources"] == "[Wind page 1][Sun page 1][Tide page 1]"
-    assert state["report"].startswith("Intro on (Wind by Wind page 1 + Sun by Sun page 1 + Tide by Tide page 1)\nWind by")
+    assert state["report"].startswith(
+        "Intro on (Wind by Wind page 1 + Sun by Sun page 1 + Tide by Tide page 1)\nWind by"
+    )
     assert done["plan"] == 2
     assert done["search Wind"] == done["grade Tide"] == 2
 
@@ -199,7 +212,10 @@ async def test_a_section_that_fails_is_done_again_from_where_it_was(saver: str, 
         work = Work("Intro", "Wind*", "Sun*")
         work.breaks = "Sun"
         async with saver_of(saver, tmp_path) as checkpointer:
-            graph, config = build(work).compile(checkpointer=checkpointer), thread(build.__name__, max_concurrency=1)
+            graph, config = (
+                build(work).compile(checkpointer=checkpointer),
+                thread(build.__name__, max_concurrency=1),
+            )
             await graph.ainvoke(GIVEN, config)
             with pytest.raises(ConnectionError, match="Sun"):
                 await graph.ainvoke(Command(resume=True), config)

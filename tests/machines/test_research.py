@@ -1,4 +1,5 @@
-"""A deep-research team: a supervisor that hands topics to researchers, who call tools; by `gather` and with `vmap`."""
+"""A deep-research team: a supervisor that hands topics to researchers, who call tools; by `gather` and with
+`vmap`."""
 
 import asyncio
 import operator
@@ -100,12 +101,16 @@ class Machine:
     def research(self) -> Any:
         async def researcher(state: Research) -> Command[Literal["tools", "compress"]]:
             said = await self.model.bind_tools([search]).ainvoke(state["researcher_messages"])
-            return Command(goto="tools" if said.tool_calls else "compress", update={"researcher_messages": [said]})
+            return Command(
+                goto="tools" if said.tool_calls else "compress", update={"researcher_messages": [said]}
+            )
 
         async def tools(state: Research, config: RunnableConfig) -> Command[Literal["researcher"]]:
             asked = state["researcher_messages"][-1].tool_calls
             pages = await self.search_all(asked, config)
-            told = [ToolMessage(page, tool_call_id=call["id"]) for page, call in zip(pages, asked, strict=True)]
+            told = [
+                ToolMessage(page, tool_call_id=call["id"]) for page, call in zip(pages, asked, strict=True)
+            ]
             return Command(goto="researcher", update={"researcher_messages": told, "raw_notes": pages})
 
         async def compress(state: Research) -> dict[str, Any]:
@@ -121,7 +126,8 @@ class Machine:
         async def supervisor(state: Team) -> Command[Literal["supervisor_tools"]]:
             said = await self.model.ainvoke(state["supervisor_messages"])
             return Command(
-                goto="supervisor_tools", update={"supervisor_messages": [said], "rounds": state.get("rounds", 0) + 1}
+                goto="supervisor_tools",
+                update={"supervisor_messages": [said], "rounds": state.get("rounds", 0) + 1},
             )
 
         async def supervisor_tools(state: Team, config: RunnableConfig) -> Any:
@@ -129,7 +135,10 @@ class Machine:
             if not asked or state["rounds"] > config["configurable"].get("rounds", 9):
                 return Command(goto=END)
             found = await self.research_all([call["args"]["topic"] for call in asked], config)
-            told = [ToolMessage(one["finding"], tool_call_id=call["id"]) for one, call in zip(found, asked, strict=True)]
+            told = [
+                ToolMessage(one["finding"], tool_call_id=call["id"])
+                for one, call in zip(found, asked, strict=True)
+            ]
             notes = [note for one in found for note in one["raw_notes"]]
             return Command(goto="supervisor", update={"supervisor_messages": told, "raw_notes": notes})
 
@@ -141,7 +150,9 @@ class Machine:
 
     def graph(self, **options: Any) -> Any:
         async def scope(state: Report) -> dict[str, Any]:
-            brief = await self.model.with_structured_output(Brief).ainvoke(f"scope {state['messages'][-1].text}")
+            brief = await self.model.with_structured_output(Brief).ainvoke(
+                f"scope {state['messages'][-1].text}"
+            )
             return {"brief": brief.question, "supervisor_messages": [HumanMessage(f"lead {brief.question}")]}
 
         async def write(state: Report) -> dict[str, Any]:
@@ -184,7 +195,11 @@ class Edges(Machine):
 
         self.searches = vmap(page, batch_key="calls", out_key="pages", name="searches")
         self.researchers = vmap(
-            self.researcher, batch_key="topics", out_key="found", item_to_state=given_to_researcher, name="researchers"
+            self.researcher,
+            batch_key="topics",
+            out_key="found",
+            item_to_state=given_to_researcher,
+            name="researchers",
         )
 
     async def search_all(self, found: list[Any], config: RunnableConfig) -> list[str]:
@@ -208,14 +223,17 @@ async def test_both_make_the_same_report(saved: bool) -> None:
         states.append(plain(await graph.ainvoke(GIVEN, thread())))
     assert states[0] == states[1]
     assert len(states[0]["raw_notes"]) == 6
-    assert states[0]["report"].startswith("summary of page on wind cost; page on wind yield; page on sun cost")
+    assert states[0]["report"].startswith(
+        "summary of page on wind cost; page on wind yield; page on sun cost"
+    )
     assert Counter(models[0].asked) == Counter(models[1].asked)
     assert len(models[0].asked) == 1 + 3 + 3 * 3 + 1
 
 
 async def test_the_setup_in_the_config_reaches_every_level() -> None:
     states = [
-        plain(await machine(Chat(answer)).graph().ainvoke(GIVEN, {"configurable": {"rounds": 1}})) for machine in MACHINES
+        plain(await machine(Chat(answer)).graph().ainvoke(GIVEN, {"configurable": {"rounds": 1}}))
+        for machine in MACHINES
     ]
     assert states[0] == states[1]
     assert len(states[0]["raw_notes"]) == 4, "one round"

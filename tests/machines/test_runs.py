@@ -61,11 +61,16 @@ EXPERIMENTAL = pytest.mark.filterwarnings("ignore:The v3 streaming protocol on P
 # Streams.
 
 
-@pytest.mark.parametrize(("mode", "node"), [("sync", research), ("async", research), ("async", research_later)])
+@pytest.mark.parametrize(
+    ("mode", "node"), [("sync", research), ("async", research), ("async", research_later)]
+)
 def test_a_stream_of_typed_parts(mode: str, node: Any) -> None:
     seen: list[Any] = []
     for build in BUILDERS:
-        graph, options = build(node), {"stream_mode": ["messages", "custom", "values", "updates"], "version": "v2"}
+        graph, options = (
+            build(node),
+            {"stream_mode": ["messages", "custom", "values", "updates"], "version": "v2"},
+        )
 
         async def read(graph: Any = graph, options: Any = options) -> Any:
             return [part async for part in graph.astream(GIVEN, **options)]
@@ -73,7 +78,9 @@ def test_a_stream_of_typed_parts(mode: str, node: Any) -> None:
         parts = list(graph.stream(GIVEN, **options)) if mode == "sync" else asyncio.run(read())
         assert {(*part["ns"],) for part in parts} == {()}
         tokens = Counter(part["data"][0].text for part in parts if part["type"] == "messages")
-        wrote = Counter(str(part["data"]) for part in parts if part["type"] == "custom" and "about" in part["data"])
+        wrote = Counter(
+            str(part["data"]) for part in parts if part["type"] == "custom" and "about" in part["data"]
+        )
         assert [part["data"] for part in parts if part["type"] == "values"][-1] == END_STATE
         seen.append((tokens, wrote))
     assert seen[0] == seen[1]
@@ -95,7 +102,13 @@ def test_a_stream_of_projections() -> None:
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_items_write_and_the_progress_are_projected(mode: str, nested: bool) -> None:
-    edge = vmap(research, batch_key="topics", out_key="notes", result=lambda update: update["notes"][0], name="research")
+    edge = vmap(
+        research,
+        batch_key="topics",
+        out_key="notes",
+        result=lambda update: update["notes"][0],
+        name="research",
+    )
     if nested:
         edge = vmap(edge, sample=1, out_key="notes", result=lambda update: "", name="outer")
     graph = connect(StateGraph(State), START, edge, END).compile(transformers=[CustomTransformer])

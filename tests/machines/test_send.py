@@ -57,7 +57,9 @@ class Poet:
         builder.add_node("write", self.write)
         builder.add_edge(START, "think")
         builder.add_edge("think", "write")
-        builder.add_conditional_edges("write", lambda state: END if state["lines"] == 4 else "write", ["write", END])
+        builder.add_conditional_edges(
+            "write", lambda state: END if state["lines"] == 4 else "write", ["write", END]
+        )
         return builder.compile(name="poet")
 
 
@@ -69,7 +71,9 @@ def by_send(poet: Poet) -> StateGraph[Any, Any, Any, Any]:
     builder = StateGraph(Poems)
     builder.add_node("poet", poet.graph())
     builder.add_node("bind", bind)
-    builder.add_conditional_edges(START, lambda state: [Send("poet", {"topic": topic}) for topic in state["topics"]], ["poet"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("poet", {"topic": topic}) for topic in state["topics"]], ["poet"]
+    )
     builder.add_edge("poet", "bind")
     return builder
 
@@ -160,7 +164,9 @@ async def test_the_subgraphs_updates_are_the_same(mode: str) -> None:
 async def test_each_stream_mode_shows_every_item(mode: str, stream_mode: Any) -> None:
     graph = by_edge(Poet()).compile(checkpointer=InMemorySaver())
     chunks = await stream_of(graph, mode, stream_mode)
-    inside = {namespace for namespace, *_ in chunks if any(part.startswith("poet:") for part in namespace[1:])}
+    inside = {
+        namespace for namespace, *_ in chunks if any(part.startswith("poet:") for part in namespace[1:])
+    }
     assert len(inside) == 2, "a namespace for each item"
     assert graph.get_state(thread()).values["bound"] == "Prologue, A:lalala, B:lalala"
 

@@ -53,7 +53,9 @@ class LengthsOut(TypedDict):
 PAGES = [Page(title="one", words=3), Page(title="two", words=5)]
 
 
-def by_send(node: Callable[..., Any], state: type[Any] = DictLibrary, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+def by_send(
+    node: Callable[..., Any], state: type[Any] = DictLibrary, **options: Any
+) -> StateGraph[Any, Any, Any, Any]:
     """A graph that sends each page to the node, which gives a value."""
     builder = StateGraph(state, **options)
     builder.add_node("measure", node)
@@ -66,15 +68,22 @@ def by_send(node: Callable[..., Any], state: type[Any] = DictLibrary, **options:
     return builder
 
 
-def by_edge(node: Callable[..., Any], state: type[Any] = DictLibrary, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+def by_edge(
+    node: Callable[..., Any], state: type[Any] = DictLibrary, **options: Any
+) -> StateGraph[Any, Any, Any, Any]:
     edge = vmap(node, batch_key="pages", out_key=["lengths"], name="measure")
     return connect(StateGraph(state, **options), START, edge, END)
 
 
-def both(node: Callable[..., Any], mode: str, config: Any = None, compiled: Any = None, **options: Any) -> list[Any]:
+def both(
+    node: Callable[..., Any], mode: str, config: Any = None, compiled: Any = None, **options: Any
+) -> list[Any]:
     """The ends of both graphs."""
     compiled = compiled or {}
-    return [run(build(node, **options).compile(**compiled), {"pages": PAGES}, mode, config) for build in (by_send, by_edge)]
+    return [
+        run(build(node, **options).compile(**compiled), {"pages": PAGES}, mode, config)
+        for build in (by_send, by_edge)
+    ]
 
 
 def measure(state: Any) -> dict[str, Any]:
@@ -119,7 +128,9 @@ def test_the_context_of_the_run(node: Any) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_tags_metadata_and_limits_of_the_config(mode: str) -> None:
     def look(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        metadata = {key: value for key, value in config.get("metadata", {}).items() if key in ("user", "team")}
+        metadata = {
+            key: value for key, value in config.get("metadata", {}).items() if key in ("user", "team")
+        }
         free = {key: value for key, value in config["configurable"].items() if key in ("tone", "thread_id")}
         return {"lengths": [(config.get("tags"), metadata, config["recursion_limit"], free)]}
 

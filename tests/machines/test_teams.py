@@ -43,16 +43,24 @@ def by_send(team: Any) -> Any:
 
     builder = StateGraph(Tasks)
     builder.add_node("team", RunnableLambda(ask, ask_later))
-    builder.add_conditional_edges(START, lambda state: [Send("team", given_to_team(task)) for task in state["tasks"]], ["team"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("team", given_to_team(task)) for task in state["tasks"]], ["team"]
+    )
     return builder.compile(checkpointer=InMemorySaver())
 
 
 def by_edge(team: Any) -> Any:
-    edge = vmap(team, batch_key="tasks", out_key="results", item_to_state=given_to_team, result=last_text, name="team")
+    edge = vmap(
+        team, batch_key="tasks", out_key="results", item_to_state=given_to_team, result=last_text, name="team"
+    )
     return connect(StateGraph(Tasks), START, edge, END).compile(checkpointer=InMemorySaver())
 
 
-GIVEN = {"tasks": ["add 2 3", "add 4 5"], "messages": [HumanMessage("a secret of the parent")], "results": ["-"]}
+GIVEN = {
+    "tasks": ["add 2 3", "add 4 5"],
+    "messages": [HumanMessage("a secret of the parent")],
+    "results": ["-"],
+}
 
 
 # A supervisor.
@@ -70,7 +78,8 @@ def lead(messages: list[BaseMessage]) -> Any:
 
 
 def supervised(expert: Any, model: Chat, **options: Any) -> Any:
-    with warnings.catch_warnings(action="ignore", category=LangGraphDeprecatedSinceV10):  # of what it makes its agents by
+    # Of what it makes its agents by.
+    with warnings.catch_warnings(action="ignore", category=LangGraphDeprecatedSinceV10):
         return create_supervisor([expert], model=model, **options).compile(name="team")
 
 
@@ -144,7 +153,11 @@ def agent_that_is_an_edge() -> Any:
         return AIMessage(f"{state['item'] * 2}", name="expert")
 
     return vmap(
-        say, batch=edge_stream, out_key=["messages"], result=lambda message: {"messages": [message]}, name="expert"
+        say,
+        batch=edge_stream,
+        out_key=["messages"],
+        result=lambda message: {"messages": [message]},
+        name="expert",
     ).compile(MessagesState)
 
 
@@ -190,7 +203,12 @@ def test_a_swarm_for_each_item_begins_with_its_own_agent(mode: str) -> None:
 def test_a_parents_active_agent_is_inherited_if_asked_for(mode: str, inherit: Any, begins: int) -> None:
     models = Chat(lambda messages: tool_calls(("transfer_to_back", {}))), Chat(expert)
     edge = vmap(
-        swarm(models), batch_key="tasks", out_key="results", item_to_state=given_to_team, result=last_text, inherit=inherit
+        swarm(models),
+        batch_key="tasks",
+        out_key="results",
+        item_to_state=given_to_team,
+        result=last_text,
+        inherit=inherit,
     )
     graph = connect(StateGraph(Shop), START, edge, END).compile()
     assert run(graph, {"tasks": ["add 1 1"], "active_agent": "back"}, mode)["results"] == ["2"]

@@ -1,7 +1,7 @@
 """Run many examples, and say how many were right: `python -m tests.model --examples 20000 --seed 1 --jobs 2`.
 
-Each few hundred have a process of their own, so that one that hangs costs no others. `--case "Case(size=3)"` runs one;
-`--where "case.saver == 'sqlite'"` runs only those that an expression holds for.
+Each few hundred have a process of their own, so that one that hangs costs no others. `--case "Case(size=3)"`
+runs one; `--where "case.saver == 'sqlite'"` runs only those that an expression holds for.
 """
 
 import argparse
@@ -51,7 +51,12 @@ def child(kind: str, examples: int, number: int, where: str) -> None:
             judge(drawn)
         except BaseException as error:  # noqa: BLE001  it is counted
             where = "".join(traceback.format_exception(error)[-25:])
-            print(json.dumps({"case": repr(drawn), "error": f"{type(error).__name__}: {error}", "where": where}), flush=True)
+            print(
+                json.dumps(
+                    {"case": repr(drawn), "error": f"{type(error).__name__}: {error}", "where": where}
+                ),
+                flush=True,
+            )
         ended += 1
         if watchdog.hung:
             print(json.dumps({"ended": ended}), flush=True)
@@ -63,14 +68,26 @@ def child(kind: str, examples: int, number: int, where: str) -> None:
 
 
 def run_child(kind: str, examples: int, number: int, where: str) -> tuple[int, list[dict[str, str]]]:
-    command = [sys.executable, "-m", "tests.model", "--child", kind, "--examples", str(examples), "--seed", str(number)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.model",
+        "--child",
+        kind,
+        "--examples",
+        str(examples),
+        "--seed",
+        str(number),
+    ]
     command += ["--where", where]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     failures = [line for line in lines if "case" in line]
     counts = [line["ended"] for line in lines if "ended" in line]
     if not counts:
-        failures.append({"case": f"seed {number}", "error": f"the process has ended with {done.returncode}", "where": ""})
+        failures.append(
+            {"case": f"seed {number}", "error": f"the process has ended with {done.returncode}", "where": ""}
+        )
     return sum(counts), failures
 
 
@@ -81,7 +98,9 @@ def run_many(kind: str, options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         while ended < options.examples:
             sizes = [min(EACH, options.examples - ended)] * options.jobs
-            for count, failures in pool.map(lambda size: run_child(kind, size, next(numbers), options.where), sizes):
+            for count, failures in pool.map(
+                lambda size: run_child(kind, size, next(numbers), options.where), sizes
+            ):
                 ended += count
                 failed += len(failures)
                 for failure in failures:

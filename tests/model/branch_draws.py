@@ -52,7 +52,9 @@ def _with_trouble(draw: Any, case: BranchCase, numbers: st.SearchStrategy[int]) 
     if special == "fails":
         ends = case.on_error == "raise" and case.saver is not None
         often = st.integers(1, 2) if ends else st.sampled_from([1, 2, ALWAYS])
-        return replace(case, fails=tuple((branch, draw(often)) for branch in sorted(draw(st.sets(numbers, max_size=2)))))
+        return replace(
+            case, fails=tuple((branch, draw(often)) for branch in sorted(draw(st.sets(numbers, max_size=2))))
+        )
     if special == "asks" and case.saver is not None:
         asks = draw(st.sets(numbers, min_size=1, max_size=3)) - set(case.edges)
         return replace(case, asks=tuple(sorted(asks)))
@@ -60,5 +62,8 @@ def _with_trouble(draw: Any, case: BranchCase, numbers: st.SearchStrategy[int]) 
     kind = draw(st.sampled_from(kinds))
     at = draw(numbers) if kind == "base" else draw(st.integers(1, 2 * case.size))
     return replace(
-        case, fault=Fault(kind, at, draw(st.sampled_from(list(BASES))) if kind == "base" else "", draw(st.booleans()))
+        case,
+        fault=Fault(
+            kind, at, draw(st.sampled_from(list(BASES))) if kind == "base" else "", draw(st.booleans())
+        ),
     )

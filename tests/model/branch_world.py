@@ -43,7 +43,11 @@ class BranchWorld:
             for counter in self.called_since:
                 counter[place] += 1
             fault, number = self._fault, sum(self.calls.values())
-            if fault is None or fault.kind == "stop" or fault.at != (place[1] if fault.kind == "base" else number):
+            if (
+                fault is None
+                or fault.kind == "stop"
+                or fault.at != (place[1] if fault.kind == "base" else number)
+            ):
                 return
             self._fault = None
         if fault.kind == "base":
@@ -125,15 +129,29 @@ def branch_graph(world: BranchWorld, saver: Any) -> Any:
     """The graph around the edge."""
     case = world.case
     keys: dict[str, Any] = {f"b{branch}": Any for branch in range(case.size)}
-    keys |= {"xs": Any, "rows": Any, "errors": Any, "merged": Any, "ys": Any, "log": Annotated[list[int], operator.add]}
+    keys |= {
+        "xs": Any,
+        "rows": Any,
+        "errors": Any,
+        "merged": Any,
+        "ys": Any,
+        "log": Annotated[list[int], operator.add],
+    }
     schema: Any = TypedDict("Branches", keys, total=False)  # type: ignore[misc]
     edge = world.edge()
     if case.rows is not None:
-        edge = vmap(edge, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, name="rows_of")
+        edge = vmap(
+            edge, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, name="rows_of"
+        )
     inner = connect(StateGraph(schema), START, edge, END)
     if case.nesting == "flat":
         return inner.compile(checkpointer=saver)
-    return StateGraph(schema).add_node("inner", inner.compile()).add_edge(START, "inner").compile(checkpointer=saver)
+    return (
+        StateGraph(schema)
+        .add_node("inner", inner.compile())
+        .add_edge(START, "inner")
+        .compile(checkpointer=saver)
+    )
 
 
 def branch_input(case: BranchCase) -> dict[str, Any]:

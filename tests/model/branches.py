@@ -67,7 +67,8 @@ class BranchCase(Short):
 
     @property
     def is_logged(self) -> bool:
-        """Whether branches also write a key that the parent's state reduces, which is known where `connect` wires the edge."""
+        """Whether branches also write a key that the parent's state reduces, which is known where `connect`
+        wires the edge."""
         return not self.merged and self.rows is None
 
     def tries(self, branch: int) -> int:

@@ -56,7 +56,9 @@ def edge_of(case: Case, world: World, means: Means) -> Edge:
         timeout=case.timeout,
         deadline=case.deadline,
         retry=None if case.attempts is None else Retry(attempts=case.attempts, base=0, share=None),
-        rate_limit=None if case.rate is None else RateLimit(means.provider, rps=case.rate[0], burst=case.rate[1]),
+        rate_limit=None
+        if case.rate is None
+        else RateLimit(means.provider, rps=case.rate[0], burst=case.rate[1]),
         hedge=None if case.hedge is None else Hedge(percentile=0.9, after=case.hedge),
         adaptive=case.adaptive,
         budget=None if case.budget is None else Budget(calls=case.budget),
@@ -95,7 +97,9 @@ def around(case: Case, world: World, means: Means) -> Any:
     if case.nesting in OVER_ROWS:
         return _over_rows(case, edge)
     if case.nesting == "parallel":
-        return parallel({"edge": edge, "side": world.side}, max_concurrency=case.outer_concurrency, name="both")
+        return parallel(
+            {"edge": edge, "side": world.side}, max_concurrency=case.outer_concurrency, name="both"
+        )
     return edge
 
 

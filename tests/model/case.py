@@ -19,7 +19,11 @@ class Short:
     """A dataclass whose repr leaves defaults out."""
 
     def __repr__(self) -> str:
-        shown = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
+        shown = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -28,8 +32,9 @@ class Fault(Short):
     """What goes wrong in the first run, besides items that fail.
 
     Attributes:
-        kind: `"base"`: the target raises `error` for item `at`, once. `"stop"`: the saver raises at its write number `at`
-            and, unless `once`, at all later ones. `"cancel"`: the task of the run is cancelled at call number `at`.
+        kind: `"base"`: the target raises `error` for item `at`, once. `"stop"`: the saver raises at its write
+            number `at` and, unless `once`, at all later ones. `"cancel"`: the task of the run is cancelled at
+            call number `at`.
     """
 
     kind: str
@@ -109,7 +114,9 @@ class Case(Short):
     @property
     def bound(self) -> int:
         """How many calls there may be at any moment."""
-        around = [self.outer_concurrency] if self.nesting in (*OVER_ROWS, "parallel") else [self.max_concurrency]
+        around = (
+            [self.outer_concurrency] if self.nesting in (*OVER_ROWS, "parallel") else [self.max_concurrency]
+        )
         return min([*around, *([self.config_bound] if self.config_bound else [])])
 
     @property

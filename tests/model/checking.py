@@ -55,7 +55,8 @@ def _check(case: Case) -> None:
 def _check_tokens(case: Case, world: World, provider: str, runs: list[Ended]) -> None:
     """What the bucket let through and did not get back are the calls that were made.
 
-    Where calls are broken off, one that was let through may be cancelled in the moment before the target sees it.
+    Where calls are broken off, one that was let through may be cancelled in the moment before the target sees
+    it.
     """
     found = limits.stats().get(provider)
     if found is None:
@@ -69,7 +70,13 @@ def _check_tokens(case: Case, world: World, provider: str, runs: list[Ended]) ->
 
 def _check_cached(case: Case, world: World, means: Means, runs: list[Ended]) -> None:
     """A further run calls nothing that has succeeded."""
-    if means.cache is None or case.resume or runs[-1].error is not None or not case.size or case.saver is not None:
+    if (
+        means.cache is None
+        or case.resume
+        or runs[-1].error is not None
+        or not case.size
+        or case.saver is not None
+    ):
         return
     if case.nesting not in ("alone", "flat", "subgraph"):
         return
@@ -77,7 +84,11 @@ def _check_cached(case: Case, world: World, means: Means, runs: list[Ended]) -> 
     world.gone = False
     edge_of(case, world, means).invoke(input_of(case))
     failed = {items[index] for items in case.batches for index, *_ in plain(case, items).failures}
-    again = {item for item, calls in (world.calls - before).items() if item in finished and item not in failed and calls}
+    again = {
+        item
+        for item, calls in (world.calls - before).items()
+        if item in finished and item not in failed and calls
+    }
     assert not again, f"items {again} were called, though the cache has them"
 
 
@@ -91,7 +102,9 @@ def _check_branches(case: BranchCase) -> None:
     before = handles()
     with tempfile.TemporaryDirectory() as directory:
         world = BranchWorld(case)
-        runs = play(case, world, lambda _, saver: branch_graph(world, saver), branch_input(case), Path(directory))
+        runs = play(
+            case, world, lambda _, saver: branch_graph(world, saver), branch_input(case), Path(directory)
+        )
         judge_branches(case, world, runs)
     check_full_speed(min(8, case.size), is_async=case.is_async, blocks=bool(case.blocks), rate_limit=None)
     check_clean("", before)

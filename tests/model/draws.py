@@ -55,7 +55,9 @@ def cases(draw: Any, mode: str | None = None) -> Case:
     if case.saver:
         case = replace(case, durability=draw(st.sampled_from(["async", "async", "sync", "exit"])))
         case = replace(case, slow=draw(st.sampled_from([0.0, 0.0, 0.001, 0.003])) if case.size <= 60 else 0.0)
-    special = draw(st.sampled_from(["fails", "fails", "fault", "fault", "resume", "ends", "ends", "sample", "hangs"]))
+    special = draw(
+        st.sampled_from(["fails", "fails", "fault", "fault", "resume", "ends", "ends", "sample", "hangs"])
+    )
     case = {
         "fails": _failing,
         "fault": _faulty,
@@ -72,7 +74,9 @@ def cases(draw: Any, mode: str | None = None) -> Case:
 
 
 def _some_items(draw: Any, case: Case, most: int = 4) -> list[int]:
-    return draw(st.lists(st.integers(0, max(0, case.size - 1)), max_size=most, unique=True)) if case.size else []
+    return (
+        draw(st.lists(st.integers(0, max(0, case.size - 1)), max_size=most, unique=True)) if case.size else []
+    )
 
 
 def _failing(draw: Any, case: Case) -> Case:
@@ -97,7 +101,9 @@ def _faulty(draw: Any, case: Case) -> Case:
     at = draw(st.integers(0 if kind == "base" else 1, max(1, case.size)))
     if kind == "stop":
         at = draw(st.integers(1, 12)) if draw(st.booleans()) else at
-    fault = Fault(kind, at, draw(st.sampled_from(list(BASES))) if kind == "base" else "", once=draw(st.booleans()))
+    fault = Fault(
+        kind, at, draw(st.sampled_from(list(BASES))) if kind == "base" else "", once=draw(st.booleans())
+    )
     fails = () if case.on_error == "raise" else tuple((item, ALWAYS) for item in _some_items(draw, case))
     return replace(case, fault=fault, fails=fails)
 
@@ -107,7 +113,9 @@ def _with_other_settings(draw: Any, case: Case) -> Case:
     if case.nesting == "alone":
         case = replace(case, nesting="flat")
     case = replace(case, on_error="raise", hedge=None, preserve_order=True, size=max(1, case.size))
-    case = replace(case, saver=case.saver or "memory", fails=tuple((item, 1) for item in _some_items(draw, case) or [0]))
+    case = replace(
+        case, saver=case.saver or "memory", fails=tuple((item, 1) for item in _some_items(draw, case) or [0])
+    )
     changed = {
         "max_concurrency": bounds,
         "chunk_size": st.sampled_from([None, 1, 2, 7, 16]),
@@ -122,7 +130,11 @@ def _with_other_settings(draw: Any, case: Case) -> Case:
 def _ending(draw: Any, case: Case) -> Case:
     """A budget or a decision ends the run before all items are called."""
     often = st.just(ALWAYS)
-    fails = () if case.on_error == "raise" and case.saver else tuple((item, draw(often)) for item in _some_items(draw, case))
+    fails = (
+        ()
+        if case.on_error == "raise" and case.saver
+        else tuple((item, draw(often)) for item in _some_items(draw, case))
+    )
     if draw(st.booleans()):
         return replace(case, fails=fails, budget=draw(st.integers(1, case.size + 3)))
     return replace(case, fails=fails, stop_after=draw(st.integers(1, case.size + 3)))
@@ -135,6 +147,14 @@ def _sampled(draw: Any, case: Case) -> Case:
 
 
 def _hanging(draw: Any, case: Case) -> Case:
-    """An item never answers; what else there is waits for nothing while it is called, so no timeout can hit it."""
-    case = replace(case, hangs=draw(st.integers(0, max(0, case.size - 1))), blocks=False, attempts=None, work=0.0, hedge=None)
+    """An item never answers; what else there is waits for nothing while it is called, so no timeout can hit
+    it."""
+    case = replace(
+        case,
+        hangs=draw(st.integers(0, max(0, case.size - 1))),
+        blocks=False,
+        attempts=None,
+        work=0.0,
+        hedge=None,
+    )
     return replace(case, timeout=0.2) if draw(st.booleans()) else replace(case, deadline=0.3)

@@ -51,19 +51,28 @@ def _errors(case: Case, expected: list[Expected]) -> tuple[type[BaseException], 
     """What may come out of the last run."""
     found: list[type[BaseException]] = []
     if case.on_error == "raise":
-        found += [{"Flaky": Flaky, "TimeoutError": TimeoutError}[place.kind] for row in expected for place in row.failures]
+        found += [
+            {"Flaky": Flaky, "TimeoutError": TimeoutError}[place.kind]
+            for row in expected
+            for place in row.failures
+        ]
         if case.hedge is not None and case.fails:
             found.append(Flaky)
         if case.budget is not None and any(not _is_whole(case, row) for row in expected):
             found.append(BudgetExceeded)
         if case.hangs is not None and case.deadline is not None:
             found.append(TimeoutError)
-    if case.min_success is not None and len(expected[0].failures) > failures_allowed(case, len(expected[0].places)):
+    if case.min_success is not None and len(expected[0].failures) > failures_allowed(
+        case, len(expected[0].places)
+    ):
         found.append(TooFewSucceeded)
     if case.resume:
         found.append(EdgeError)
     if case.fault is not None and case.saver is None:
-        found.append({"base": BASES.get(case.fault.error), "cancel": asyncio.CancelledError}[case.fault.kind] or Stopped)
+        found.append(
+            {"base": BASES.get(case.fault.error), "cancel": asyncio.CancelledError}[case.fault.kind]
+            or Stopped
+        )
     return tuple(found)
 
 
@@ -100,7 +109,13 @@ def _judge_calls(case: Case, world: World, runs: list[Ended], expected: list[Exp
 
 def _judge_what_was_saved(case: Case, world: World, expected: list[Expected]) -> None:
     """After an error no task of LangGraph that had finished runs again."""
-    if case.saver is None or case.durability == "exit" or case.chunk_size is None or case.resume or case.fault is not None:
+    if (
+        case.saver is None
+        or case.durability == "exit"
+        or case.chunk_size is None
+        or case.resume
+        or case.fault is not None
+    ):
         return
     if case.hedge is not None and case.mode in ("invoke", "stream"):
         return  # in threads, a second call may begin while the first is on its way out of the target
@@ -125,7 +140,8 @@ def _shape(entry: Any) -> Any:
 def _judge_entries(case: Case, got: list[Any], row: Expected) -> None:
     if case.resume:
         return _judge_entries_of_another_edge(case, got, row)
-    if case.on_error == "raise":  # a run that came to its end had no failure, or has been resumed until there was none
+    # A run that came to its end had no failure, or has been resumed until there was none.
+    if case.on_error == "raise":
         row = replace(row, places=row.values)
     if not _is_whole(case, row):
         return _judge_part(case, got, row)
@@ -140,7 +156,8 @@ def _judge_part(case: Case, got: list[Any], row: Expected) -> None:
     """Nothing is wrong, and as much is there as must be."""
     values = Counter(entry for entry in got if not isinstance(entry, Failed))
     right = Counter(place for place in row.places if not isinstance(place, Failed))
-    # an item that is not tried often enough any more has failed, and one that is not reached holds another error
+    # an item that is not tried often enough any more has failed, and one that is not reached holds another
+    # error
     assert values <= right, f"{values - right} are in the result, and ought not to be"
     if case.stop_after is not None:
         least = min(case.stop_after, right.total())
@@ -149,7 +166,9 @@ def _judge_part(case: Case, got: list[Any], row: Expected) -> None:
         assert len(got) == len(row.places), f"{len(got)} entries of {len(row.places)}"
         if case.preserve_order:
             for index, (entry, place) in enumerate(zip(got, row.places, strict=True)):
-                assert entry.index == index if isinstance(entry, Failed) else entry == place, f"{entry} at place {index}"
+                assert entry.index == index if isinstance(entry, Failed) else entry == place, (
+                    f"{entry} at place {index}"
+                )
     if case.preserve_order and case.on_error != "collect":
         rest = iter(row.places)
         assert all(entry in rest for entry in got), f"{got} is not in the order of {row.places}"
@@ -164,7 +183,11 @@ def _judge_entries_of_another_edge(case: Case, got: list[Any], row: Expected) ->
     known = [item for items in case.batches for item in items] if case.cache else row.items
     for index, entry in enumerate(got):
         item = row.items[index]
-        same = {other for other in known if any(each.key(other) == each.key(item) for each in (case, case.resumed))}
+        same = {
+            other
+            for other in known
+            if any(each.key(other) == each.key(item) for each in (case, case.resumed))
+        }
         if isinstance(entry, Failed):
             assert entry.index == index, f"{entry} at place {index}"
             assert not same.isdisjoint(dict(case.fails)), f"{entry} has never failed"

@@ -26,7 +26,11 @@ _reported: set[threading.Thread] = set()
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mahsm-item") and thread not in _reported]
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("mahsm-item") and thread not in _reported
+    ]
 
 
 def wait_for_threads() -> None:
@@ -46,7 +50,9 @@ CLOSING = "closing"
 async def tasks_left() -> None:
     """Check that no task of the running loop but this one is left."""
     deadline = time.monotonic() + PATIENCE
-    while left := [task for task in asyncio.all_tasks() - {asyncio.current_task()} if task.get_name() != CLOSING]:
+    while left := [
+        task for task in asyncio.all_tasks() - {asyncio.current_task()} if task.get_name() != CLOSING
+    ]:
         assert time.monotonic() < deadline, f"left behind: {left}"
         await asyncio.sleep(0.001)
 
@@ -64,9 +70,12 @@ def background_tasks() -> int:
 
 
 def warm_up() -> None:
-    """Begin what lives as long as the process, with its threads and handles: the loops of async targets and of limits."""
+    """Begin what lives as long as the process, with its threads and handles: the loops of async targets and
+    of limits."""
     limits.forget("warm-up")
-    vmap(_count, batch_key="xs", out_key="ys", rate_limit={"provider": "warm-up", "rps": 1000}).invoke({"xs": [0]})
+    vmap(_count, batch_key="xs", out_key="ys", rate_limit={"provider": "warm-up", "rps": 1000}).invoke(
+        {"xs": [0]}
+    )
     limits.forget("warm-up")
 
 
@@ -83,7 +92,10 @@ def check_clean(provider: str, handles_before: int) -> None:
     assert found is None or found.waiting == 0, f"somebody still waits in line: {found}"
     if handles() > handles_before:
         gc.collect()
-        _until(lambda: handles() <= handles_before, lambda: f"{handles()} files are open, {handles_before} were before")
+        _until(
+            lambda: handles() <= handles_before,
+            lambda: f"{handles()} files are open, {handles_before} were before",
+        )
 
 
 class _Meeting:
@@ -112,6 +124,8 @@ def check_full_speed(parties: int, *, is_async: bool, blocks: bool, rate_limit: 
     """Check that the next run calls as many at once as it may."""
     meeting = _Meeting(parties)
     target = meeting.blocking if blocks else meeting.waiting
-    edge = vmap(target, batch_key="xs", out_key="ys", max_concurrency=parties, rate_limit=rate_limit, name="next")
+    edge = vmap(
+        target, batch_key="xs", out_key="ys", max_concurrency=parties, rate_limit=rate_limit, name="next"
+    )
     state = {"xs": list(range(parties))}
     assert (asyncio.run(edge.ainvoke(state)) if is_async else edge.invoke(state)) == {"ys": [1] * parties}

@@ -86,7 +86,12 @@ class Player:
             try:
                 if self.mode == "ainvoke":
                     return Ended(await graph.ainvoke(given, self.config, **self._options))
-                states = [state async for state in graph.astream(given, self.config, stream_mode="values", **self._options)]
+                states = [
+                    state
+                    async for state in graph.astream(
+                        given, self.config, stream_mode="values", **self._options
+                    )
+                ]
                 return _ended(states)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  it is judged, whatever it is
                 return Ended(error=error)
@@ -96,7 +101,8 @@ class Player:
 
 
 def run_to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, but for a `SystemExit` in a task: it ends the loop wherever it is raised, also while tasks are cancelled.
+    """`asyncio.run`, but for a `SystemExit` in a task: it ends the loop wherever it is raised, also while
+    tasks are cancelled.
 
     `asyncio.run` gives up then, and what its tasks hold stays open, whoever wrote them.
     """
@@ -108,7 +114,9 @@ def run_to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:
             for task in tasks:
                 task.cancel()
             with suppress(SystemExit, KeyboardInterrupt):
-                _, left = loop.run_until_complete(loop.create_task(asyncio.wait(tasks, timeout=PATIENCE), name=CLOSING))
+                _, left = loop.run_until_complete(
+                    loop.create_task(asyncio.wait(tasks, timeout=PATIENCE), name=CLOSING)
+                )
                 assert not left, f"cancelled, and still there: {left}"
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
@@ -134,7 +142,9 @@ def play(case: Any, world: Any, build: Callable[[Any, Any], Any], given: Any, di
     runs: list[Ended] = []
     while len(runs) < MOST_RUNS:
         now = case if not runs else case.resumed
-        player = Player(case.mode, storage, lambda saver, now=now: build(now, saver), config, case.durability, set_cancel)
+        player = Player(
+            case.mode, storage, lambda saver, now=now: build(now, saver), config, case.durability, set_cancel
+        )
         stop = case.fault if case.fault is not None and case.fault.kind == "stop" and not runs else None
         fuse = Fuse(stop.at if stop else None, once=stop is not None and stop.once, slow=case.slow)
         world.gone = False
@@ -142,7 +152,9 @@ def play(case: Any, world: Any, build: Callable[[Any, Any], Any], given: Any, di
         world.gone = True
         error, questions = runs[-1].error, runs[-1].questions
         if questions:
-            given = Command(resume={question.id: ANSWER for question in questions[: None if case.answers_all else 1]})
+            given = Command(
+                resume={question.id: ANSWER for question in questions[: None if case.answers_all else 1]}
+            )
         elif error is None or not case.saver or not is_resumable(error):
             return runs
         elif not isinstance(given, dict):

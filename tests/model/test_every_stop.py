@@ -1,4 +1,5 @@
-"""A saver stops at its n-th write, for every n: what is resumed over the same storage gives what it would have given."""
+"""A saver stops at its n-th write, for every n: what is resumed over the same storage gives what it would
+have given."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +44,11 @@ def _blocking(state: dict[str, Any]) -> int:
 def _branches(**options: Any) -> Edge:
     return parallel(
         [
-            Branch(lambda state: {"c": state["a"] + state["b"], "log": ["c"]}, name="to_c", after=["to_a", "to_b"]),
+            Branch(
+                lambda state: {"c": state["a"] + state["b"], "log": ["c"]},
+                name="to_c",
+                after=["to_a", "to_b"],
+            ),
             Branch(lambda _: {"a": "a", "log": ["a"]}, name="to_a"),
             Branch(lambda state: {"b": state["a"] + "b", "log": ["b"]}, name="to_b", after="to_a"),
         ],
@@ -54,17 +59,28 @@ def _branches(**options: Any) -> Edge:
 
 def _rows(**options: Any) -> Edge:
     inner = vmap(_double, batch_key="row", out_key="ys", **options)
-    return vmap(inner, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, result="ys", name="rows_of")
+    return vmap(
+        inner,
+        batch_key="rows",
+        out_key="ys",
+        item_to_state=lambda row: {"row": row},
+        result="ys",
+        name="rows_of",
+    )
 
 
 def _subgraph() -> Any:
-    return connect(StateGraph(State), START, vmap(_double, batch_key="xs", out_key="ys", chunk_size=1), END).compile()
+    return connect(
+        StateGraph(State), START, vmap(_double, batch_key="xs", out_key="ys", chunk_size=1), END
+    ).compile()
 
 
 def _branch_rows() -> Edge:
     edge = vmap(_double, batch_key="xs", out_key="ys", chunk_size=2)
     branches = {"edge": edge, "beside": lambda state: {"a": len(state["xs"])}}
-    return vmap(parallel(branches, name="both"), batch_key="rows", out_key="ys", item_to_state=lambda xs: {"xs": xs})
+    return vmap(
+        parallel(branches, name="both"), batch_key="rows", out_key="ys", item_to_state=lambda xs: {"xs": xs}
+    )
 
 
 def _reduced() -> list[Any]:
@@ -79,7 +95,10 @@ BRANCHES = {"a": "a", "b": "ab", "c": "aab", "log": ["a", "b", "c"]}
 EDGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "default": (lambda: [vmap(_double, batch_key="xs", out_key="ys")], DOUBLED),
     "chunks": (lambda: [vmap(_blocking, batch_key="xs", out_key="ys", chunk_size=2)], DOUBLED),
-    "one-by-one": (lambda: [vmap(_double, batch_key="xs", out_key="ys", chunk_size=1, max_concurrency=2)], DOUBLED),
+    "one-by-one": (
+        lambda: [vmap(_double, batch_key="xs", out_key="ys", chunk_size=1, max_concurrency=2)],
+        DOUBLED,
+    ),
     "wave": (lambda: [_branches(scheduler="wave")], BRANCHES),
     "eager": (lambda: [_branches(scheduler="wave", eager=True)], BRANCHES),
     "sequential": (lambda: [_branches(scheduler="sequential")], BRANCHES),
@@ -93,7 +112,9 @@ EDGES: dict[str, tuple[Any, dict[str, Any]]] = {
 def graph_of(name: str, saver: Any) -> Any:
     steps = EDGES[name][0]()
     if name == "subgraph":
-        return StateGraph(State).add_node("inner", steps[0]).add_edge(START, "inner").compile(checkpointer=saver)
+        return (
+            StateGraph(State).add_node("inner", steps[0]).add_edge(START, "inner").compile(checkpointer=saver)
+        )
     return connect(StateGraph(State), START, *steps, END).compile(checkpointer=saver)
 
 
@@ -137,11 +158,15 @@ def stop_and_resume(name: str, mode: str, durability: str, directory: Path, at: 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("durability", "once"), [("sync", False), ("async", False), ("async", True)], ids=["sync", "async", "async-once"]
+    ("durability", "once"),
+    [("sync", False), ("async", False), ("async", True)],
+    ids=["sync", "async", "async-once"],
 )
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", EDGES)
-def test_whatever_write_is_the_last(name: str, mode: str, durability: str, once: bool, tmp_path: Path) -> None:
+def test_whatever_write_is_the_last(
+    name: str, mode: str, durability: str, once: bool, tmp_path: Path
+) -> None:
     directory = tmp_path
     blown = [True]
     while blown[-1]:

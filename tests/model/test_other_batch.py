@@ -1,4 +1,5 @@
-"""A run is resumed with another batch or sample: what comes is right for one of the two, or an error says what differs."""
+"""A run is resumed with another batch or sample: what comes is right for one of the two, or an error says
+what differs."""
 
 import asyncio
 from typing import Any, TypedDict
@@ -46,7 +47,14 @@ def graph_of(edge: Any, saver: Any) -> Any:
 
 def rows_of(target: Target, batch: list[int], chunk_size: int | None) -> Any:
     inner = vmap(target.call, batch_key="row", out_key="ys", chunk_size=chunk_size, name="inner")
-    return vmap(inner, batch_key="rows", out_key="ys", item_to_state=lambda _: {"row": batch}, result="ys", name="outer")
+    return vmap(
+        inner,
+        batch_key="rows",
+        out_key="ys",
+        item_to_state=lambda _: {"row": batch},
+        result="ys",
+        name="outer",
+    )
 
 
 OLD = list(range(20))
@@ -81,7 +89,9 @@ def test_another_sample(mode: str, sample: int) -> None:
     with pytest.raises(ConnectionError, match="no network"):
         run(graph_of(vmap(target.call, sample=20, out_key="ys", name="edge"), saver), {"rows": [0]}, mode)
     try:
-        found = run(graph_of(vmap(target.call, sample=sample, out_key="ys", name="edge"), saver), None, mode)["ys"]
+        found = run(graph_of(vmap(target.call, sample=sample, out_key="ys", name="edge"), saver), None, mode)[
+            "ys"
+        ]
     except EdgeError:
         return
     assert found in ([item * 2 for item in range(count)] for count in (20, sample))

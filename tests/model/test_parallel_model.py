@@ -1,4 +1,5 @@
-"""Whatever is drawn, `parallel` gives what its branches give one after the other, and leaves nothing behind."""
+"""Whatever is drawn, `parallel` gives what its branches give one after the other, and leaves nothing
+behind."""
 
 import pytest
 from hypothesis import given

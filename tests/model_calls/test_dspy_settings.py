@@ -48,7 +48,9 @@ def test_a_model_that_is_configured_inside(block: Any) -> None:
         assert (answer(), dspy.settings.lm("?")[0]) == ("new", "new")
         with dspy.context(lm=model("context")):
             assert answer() == "context"
-        assert [call.answer for call in dspy.Parallel()([(dspy.Predict("question -> answer"), {"question": "?"})])] == ["new"]
+        assert [
+            call.answer for call in dspy.Parallel()([(dspy.Predict("question -> answer"), {"question": "?"})])
+        ] == ["new"]
     assert answer() == "new"
 
 

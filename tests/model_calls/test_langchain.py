@@ -1,4 +1,5 @@
-"""Agents, chains and functions that call LangChain's models several times: under limits, budgets and retries of an edge."""
+"""Agents, chains and functions that call LangChain's models several times: under limits, budgets and retries
+of an edge."""
 
 import asyncio
 import time
@@ -44,7 +45,9 @@ def message_of(item: str) -> dict[str, Any]:
 
 
 def edge_of(target: Any, **options: Any) -> Any:
-    return vmap(target, **{"batch_key": "xs", "out_key": "ys", "item_to_state": message_of, "name": "edge", **options})
+    return vmap(
+        target, **{"batch_key": "xs", "out_key": "ys", "item_to_state": message_of, "name": "edge", **options}
+    )
 
 
 def run_edge(edge: Any, items: Iterable[str], mode: str) -> Any:
@@ -206,7 +209,11 @@ def test_a_tool_node_as_a_target(name: str, mode: str) -> None:
         return str(helper.invoke(word).content)
 
     call = {"name": "ask", "args": {"word": "x"}, "type": "tool_call"}
-    state = {"messages": [{"role": "assistant", "content": "", "tool_calls": [{**call, "id": "1"}, {**call, "id": "2"}]}]}
+    state = {
+        "messages": [
+            {"role": "assistant", "content": "", "tool_calls": [{**call, "id": "1"}, {**call, "id": "2"}]}
+        ]
+    }
     graph = StateGraph(Chat).add_node("tools", ToolNode([ask])).add_edge(START, "tools").compile()
     edge = edge_of(graph, item_to_state=lambda _: state, result=last, rate_limit=RateLimit(name, rps=10_000))
     assert run_edge(edge, "ab", mode) == ["yes"] * 2
@@ -214,7 +221,9 @@ def test_a_tool_node_as_a_target(name: str, mode: str) -> None:
 
 
 async def test_tokens_that_are_streamed_count_once(name: str) -> None:
-    edge = edge_of(create_agent(FakeChatModel(asks_once), tools=[look_up]), rate_limit=RateLimit(name, rps=10_000))
+    edge = edge_of(
+        create_agent(FakeChatModel(asks_once), tools=[look_up]), rate_limit=RateLimit(name, rps=10_000)
+    )
     graph = edge.compile()
     parts = [part async for part in graph.astream({"xs": ["a", "b"]}, stream_mode="messages", subgraphs=True)]
     assert len(parts) > 4
@@ -237,9 +246,12 @@ def waiting(name: str) -> int:
 @pytest.mark.parametrize("target", MODES)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_slot_is_free_while_a_further_call_waits(name: str, mode: str, target: str) -> None:
-    """There is one slot, and one token for each item: both make their first call, and the second of these ends the run."""
+    """There is one slot, and one token for each item: both make their first call, and the second of these
+    ends the run."""
     model = FakeChatModel(["yes", Reply.failed(400)])
-    edge = edge_of(twice(model, target), rate_limit=RateLimit(name, rps=0.001, burst=1, key="item"), max_concurrency=1)
+    edge = edge_of(
+        twice(model, target), rate_limit=RateLimit(name, rps=0.001, burst=1, key="item"), max_concurrency=1
+    )
     with pytest.raises(StatusError):
         run_edge(edge, "ab", mode)
     assert sorted(call.text for call in model.calls) == ["a", "b"]
@@ -251,7 +263,8 @@ def test_the_slot_is_free_while_a_further_call_waits(name: str, mode: str, targe
 def test_a_call_that_waits_is_stopped_quietly(
     name: str, mode: str, kind: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One item fails when others wait for a token for their second call, which would take a thousand seconds."""
+    """One item fails when others wait for a token for their second call, which would take a thousand
+    seconds."""
 
     def fail(word: str) -> str:
         """Fail when all others wait."""
@@ -259,14 +272,18 @@ def test_a_call_that_waits_is_stopped_quietly(
             time.sleep(0.001)
         raise ValueError("over")
 
-    model = FakeChatModel(lambda call: ToolCall("fail" if call.text == "d" else "look_up", {"word": call.text}))
+    model = FakeChatModel(
+        lambda call: ToolCall("fail" if call.text == "d" else "look_up", {"word": call.text})
+    )
     targets = {
         "sync": lambda state: fail("d") if state["item"] == "d" else blocking(model, state),
         "async": partial(fails_or, partial(asyncio.to_thread, fail, "d"), partial(awaiting, model)),
         "agent": create_agent(model, tools=[look_up, fail]),
     }
     with pytest.raises(ValueError, match="over"):
-        run_edge(edge_of(targets[kind], rate_limit=RateLimit(name, rps=0.001, burst=1, key="item")), "abcd", mode)
+        run_edge(
+            edge_of(targets[kind], rate_limit=RateLimit(name, rps=0.001, burst=1, key="item")), "abcd", mode
+        )
     assert sorted(call.text for call in model.calls) == list("abcd" if kind == "agent" else "abc")
     assert sum(waiting(f"{name}/{item}") for item in "abc") == 0
     assert [record.getMessage() for record in caplog.records if record.levelname != "DEBUG"] == []
@@ -292,7 +309,9 @@ async def test_a_cancelled_run_leaves_the_line(name: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_timeout_ends_the_wait(name: str, mode: str) -> None:
     model = FakeChatModel("yes")
-    edge = edge_of(twice(model, mode), rate_limit=RateLimit(name, rps=0.001, burst=1), timeout=0.05, on_error="collect")
+    edge = edge_of(
+        twice(model, mode), rate_limit=RateLimit(name, rps=0.001, burst=1), timeout=0.05, on_error="collect"
+    )
     assert [entry["type"] for entry in run_edge(edge, "a", mode)] == ["TimeoutError"]
     deadline = time.monotonic() + 10
     while waiting(name) and time.monotonic() < deadline:  # a thread hears of it a little later
@@ -304,7 +323,8 @@ def test_a_timeout_ends_the_wait(name: str, mode: str) -> None:
 @pytest.mark.parametrize("kind", ["dspy", "langchain"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_blocking_call_on_an_event_loop_lends_no_slot(name: str, mode: str, kind: str) -> None:
-    """What else waits for the slot runs on that loop, which the call blocks: it would get the slot, and never give it back."""
+    """What else waits for the slot runs on that loop, which the call blocks: it would get the slot, and never
+    give it back."""
     model, ask = FakeChatModel("yes"), dspy.Predict("item -> answer")
 
     async def target(state: dict[str, Any]) -> Any:
@@ -313,7 +333,9 @@ def test_a_blocking_call_on_an_event_loop_lends_no_slot(name: str, mode: str, ki
             ask(item=state["item"]) if kind == "dspy" else model.invoke(state["item"])
         return "done"
 
-    edge = edge_of(target, rate_limit=RateLimit(name, rps=200, burst=2), retry=Retry(attempts=2), max_concurrency=1)
+    edge = edge_of(
+        target, rate_limit=RateLimit(name, rps=200, burst=2), retry=Retry(attempts=2), max_concurrency=1
+    )
     with dspy.context(lm=FakeLM({"answer": "yes"})):
         assert run_edge(edge, "abcd", mode) == ["done"] * 4
     assert limits.stats()[name].admitted == 8
@@ -324,7 +346,9 @@ def test_a_blocking_call_on_an_event_loop_lends_no_slot(name: str, mode: str, ki
 
 @pytest.mark.parametrize("target", MODES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_models_own_limiter_of_the_same_provider_waits_no_second_time(name: str, mode: str, target: str) -> None:
+def test_a_models_own_limiter_of_the_same_provider_waits_no_second_time(
+    name: str, mode: str, target: str
+) -> None:
     limiter = limits.langchain(RateLimit(name, rps=10_000))
     agent = create_agent(FakeChatModel(asks_once, rate_limiter=limiter), tools=[look_up])
     run_edge(edge_of(agent, rate_limit=name), "abc", mode)
@@ -375,7 +399,9 @@ def test_an_answer_from_langchains_cache_gives_its_request_back(name: str, mode:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_call_settles_its_own_tokens(name: str, mode: str) -> None:
-    model = FakeChatModel(lambda call: Reply("done", usage=(300, 20)) if call.role == "tool" else asks_usage(call))
+    model = FakeChatModel(
+        lambda call: Reply("done", usage=(300, 20)) if call.role == "tool" else asks_usage(call)
+    )
     agent = create_agent(model, tools=[look_up])
     run_edge(edge_of(agent, rate_limit=RateLimit(name, tpm=6_000_000)), "abc", mode)
     assert limits.stats()[name].settled_tokens == 3 * (110 + 320)
@@ -400,15 +426,22 @@ async def test_a_call_that_is_cancelled_keeps_its_estimate(name: str) -> None:
     edge = edge_of(target, rate_limit=RateLimit(name, tpm=6_000_000, tokens=50))
     assert (await edge.ainvoke({"xs": ["a"]}))["ys"] == ["done"]
     stats = limits.stats()[name]
-    assert (stats.admitted, stats.settled_tokens) == (1, 100), "an estimate counts twice before one has been settled"
+    assert (stats.admitted, stats.settled_tokens) == (1, 100), (
+        "an estimate counts twice before one has been settled"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_429_inside_of_an_agent_pauses_the_bucket(name: str, mode: str) -> None:
     refused = Reply.rate_limited(0.01)
-    model = FakeChatModel(lambda call: refused if call.role == "tool" and not call.repeats else asks_once(call))
+    model = FakeChatModel(
+        lambda call: refused if call.role == "tool" and not call.repeats else asks_once(call)
+    )
     edge = edge_of(
-        create_agent(model, tools=[look_up]), result=last, rate_limit=RateLimit(name, rps=10_000), retry=Retry(base=0)
+        create_agent(model, tools=[look_up]),
+        result=last,
+        rate_limit=RateLimit(name, rps=10_000),
+        retry=Retry(base=0),
     )
     assert run_edge(edge, "a", mode) == ["found A"]
     stats = limits.stats()[name]
@@ -429,7 +462,9 @@ def test_clients_do_not_try_again_where_an_edge_does(kind: str, mode: str) -> No
             "function": RunnableLambda(lambda state: model.invoke("?"), lambda state: model.ainvoke("?")),
             "made inside": lambda state: init_chat_model("openai:gpt-4o-mini", **options).invoke("?"),
         }[kind]
-        assert is_item_error(run_edge(edge_of(target, retry=Retry(attempts=2, base=0), on_error="collect"), "a", mode)[0])
+        assert is_item_error(
+            run_edge(edge_of(target, retry=Retry(attempts=2, base=0), on_error="collect"), "a", mode)[0]
+        )
         assert len(server.calls) == 2
         assert is_item_error(run_edge(edge_of(target, on_error="collect"), "a", mode)[0])
         assert len(server.calls) == 4, "an edge that does not retry leaves that to the client"
@@ -442,7 +477,11 @@ def test_prices_of_langchains_models_come_from_the_table(mode: str) -> None:
     asked = [ToolCall("look_up", {"word": "x"})]
 
     def answer(call: Call) -> Reply:
-        return Reply("done", usage=(300, 20)) if call.role == "tool" else Reply(tool_calls=asked, usage=(100, 10))
+        return (
+            Reply("done", usage=(300, 20))
+            if call.role == "tool"
+            else Reply(tool_calls=asked, usage=(100, 10))
+        )
 
     with ModelServer(answer) as server, mahsm.usage() as used:
         agent = create_agent(chat_model(server.base_url), tools=[look_up])
@@ -457,7 +496,9 @@ def test_prices_of_langchains_models_come_from_the_table(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_budget_in_dollars_holds_agents_back(mode: str) -> None:
     model = FakeChatModel(Reply("yes", usage=(1_000_000, 0)), model="openai/gpt-4o-mini")
-    edge = edge_of(create_agent(model, tools=[]), budget=Budget(usd=0.3), on_error="collect", max_concurrency=1)
+    edge = edge_of(
+        create_agent(model, tools=[]), budget=Budget(usd=0.3), on_error="collect", max_concurrency=1
+    )
     entries = run_edge(edge, "abcd", mode)
     assert [is_item_error(entry) for entry in entries] == [False, False, True, True]
     assert "0.3 of 0.3 USD are spent" in entries[-1]["message"]

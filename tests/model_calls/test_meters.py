@@ -8,7 +8,15 @@ from langchain_core.runnables import RunnableLambda
 from mahsm import budget, vmap
 from mahsm._common.answer import Answer
 from mahsm._model_calls.dspy import observed_lm
-from mahsm._model_calls.meters import AttemptCounter, Meter, count_answer, count_attempt, count_call, is_metered, metered
+from mahsm._model_calls.meters import (
+    AttemptCounter,
+    Meter,
+    count_answer,
+    count_attempt,
+    count_call,
+    is_metered,
+    metered,
+)
 from mahsm._model_calls.observe import observed
 from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, run_edge

@@ -13,9 +13,15 @@ from mahsm._model_calls.langchain import answer_of
 from mahsm._model_calls.prices import price_of
 
 
-def usage(tokens: tuple[int, int], inputs: dict[str, Any] | None = None, outputs: dict[str, Any] | None = None) -> Any:
+def usage(
+    tokens: tuple[int, int], inputs: dict[str, Any] | None = None, outputs: dict[str, Any] | None = None
+) -> Any:
     details = {"input_token_details": inputs, "output_token_details": outputs}
-    return {"input_tokens": tokens[0], "output_tokens": tokens[1], **{key: value for key, value in details.items() if value}}
+    return {
+        "input_tokens": tokens[0],
+        "output_tokens": tokens[1],
+        **{key: value for key, value in details.items() if value},
+    }
 
 
 @pytest.mark.parametrize("tokens", [1_000, 300_000])
@@ -27,7 +33,9 @@ def test_they_are_dspys(model: str, tokens: int, cached: int, reasoning: int) ->
     message = lm15.Message.assistant([lm15.TextPart("x")])
     response = lm15.Response(id=None, model=model, message=message, finish_reason="stop", usage=used)
     theirs, _ = estimate_cost(response, provider="openai", requested_model=model)
-    ours = price_of("openai", (model,), usage((tokens, 100), {"cache_read": cached}, {"reasoning": reasoning}))
+    ours = price_of(
+        "openai", (model,), usage((tokens, 100), {"cache_read": cached}, {"reasoning": reasoning})
+    )
     assert theirs is not None
     assert ours == pytest.approx(theirs)
 
@@ -82,9 +90,19 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         ("a", "unknown", usage((10, 1)), None),
         ("google_vertexai", "vertex", usage((10, 1)), 33),
         ("a", "plain", usage((10, 1), {"cache_read": 4}, {"reasoning": 1}), 12),
-        ("a", "all", usage((10, 10), {"cache_read": 4, "cache_creation": 2}, {"reasoning": 3}), 4 + 0.4 + 2.5 + 14 + 9),
+        (
+            "a",
+            "all",
+            usage((10, 10), {"cache_read": 4, "cache_creation": 2}, {"reasoning": 3}),
+            4 + 0.4 + 2.5 + 14 + 9,
+        ),
         ("a", "all", usage((10, 10), {"audio": 1}, {"audio": 1}), 9 + 7 + 18 + 5),
-        ("a", "all", usage((10, 0), {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}), 5 + 2.5 + 6),
+        (
+            "a",
+            "all",
+            usage((10, 0), {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}),
+            5 + 2.5 + 6,
+        ),
         ("a", "plain", usage((10, 0), {"ephemeral_1h_input_tokens": 3}), None),
         ("a", "all", usage((10, 1), {"flex_cache_read": 4, "flex": 6}, {"flex": 1}), 3 + 0.2 + 1),
         ("a", "plain", usage((10, 1), {"flex": 10}, {"flex": 1}), None),
@@ -114,7 +132,9 @@ def test_what_a_message_says_of_its_model() -> None:
     assert (told.model, told.usd) == ("gpt-4o-mini", pytest.approx(1.5e-6))
     message.response_metadata = {"model_name": "gpt-4o-mini-of-mine", "model_provider": "mine"}
     told = answer_of(message, fresh=True, asked=asked)
-    assert (told.model, told.usd) == ("gpt-4o-mini-of-mine", pytest.approx(1.5e-6)), "as DSPy does it: by what was asked for"
+    assert (told.model, told.usd) == ("gpt-4o-mini-of-mine", pytest.approx(1.5e-6)), (
+        "as DSPy does it: by what was asked for"
+    )
     assert answer_of(message, fresh=True, asked={}).usd is None
     message.response_metadata = {"model": "gpt-4o-mini", "model_provider": "openai"}
     assert answer_of(message, fresh=True, asked={}).usd == pytest.approx(1.5e-6)

@@ -62,7 +62,9 @@ def test_by_node_by_model_and_by_edge_run(mode: str) -> None:
     builder = StateGraph(State)
     builder.add_node("first", ask())
     edge = over_questions(ask(name="ask"), name="all", result="answer")
-    judge = reduce_edge(input_key="answers", output_key="best", reducer=llm_judge_select(judge=Judge), name="pick")
+    judge = reduce_edge(
+        input_key="answers", output_key="best", reducer=llm_judge_select(judge=Judge), name="pick"
+    )
     connect(builder, START, "first", edge, judge, END)
     graph = builder.compile()
     with mahsm.usage() as used, dspy.context(lm=FakeLM(said, price=(1.0, 1.0))):
@@ -70,7 +72,11 @@ def test_by_node_by_model_and_by_edge_run(mode: str) -> None:
     assert figures(used) == (6, 0, 0, 60, 6)
     assert used.tokens == 66
     assert used.usd == pytest.approx(66e-6)
-    assert {name: one.calls for name, one in used.by_node.items()} == {"first": 1, "all/ask": 3, "pick/reduce/Predict": 2}
+    assert {name: one.calls for name, one in used.by_node.items()} == {
+        "first": 1,
+        "all/ask": 3,
+        "pick/reduce/Predict": 2,
+    }
     assert {name: figures(one) for name, one in used.by_model.items()} == {"fake/model": (6, 0, 0, 60, 6)}
     assert [(one.edge, one.usage.calls) for one in used.runs] == [("all", 3), ("pick", 2), ("judge", 2)]
 
@@ -95,11 +101,16 @@ def test_edges_in_edges_and_sends(mode: str) -> None:
         ("inner", 1),
         ("inner", 2),
     ]
-    assert {name: one.calls for name, one in used.by_node.items()} == {"outer/both/a/ask": 3, "outer/both/b": 2}
+    assert {name: one.calls for name, one in used.by_node.items()} == {
+        "outer/both/a/ask": 3,
+        "outer/both/b": 2,
+    }
 
     builder = StateGraph(State)
     builder.add_node("sent", dspy_node(dspy.Predict("question -> answer"), output_fields=[]))
-    builder.add_conditional_edges(START, lambda state: [Send("sent", {"question": q}) for q in state["questions"]], ["sent"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("sent", {"question": q}) for q in state["questions"]], ["sent"]
+    )
     with mahsm.usage() as used, dspy.context(lm=FakeLM(said)):
         run(builder.compile(), {"questions": ["a", "b", "c"]}, mode)
     assert {name: one.calls for name, one in used.by_node.items()} == {"sent": 3}
@@ -132,7 +143,11 @@ def test_cache_hits_take_nothing() -> None:
 
 
 def test_prices_that_the_caller_knows() -> None:
-    with ModelServer(SMALL) as server, mahsm.usage({"fake": (2.0, 3.0)}) as used, dspy.context(lm=server.lm()):
+    with (
+        ModelServer(SMALL) as server,
+        mahsm.usage({"fake": (2.0, 3.0)}) as used,
+        dspy.context(lm=server.lm()),
+    ):
         over_questions(ask()).invoke({"questions": ["a"]})
         with mahsm.usage() as inner:
             ask().invoke({"question": "b"})
@@ -143,7 +158,9 @@ def test_prices_that_the_caller_knows() -> None:
 @pytest.mark.parametrize("price", [0.5, (1.0,), (1.0, -1.0)])
 def test_prices_that_are_none(price: Any) -> None:
     with (
-        pytest.raises(EdgeError, match=r"usage: prices\['m'\]=.*expected US dollars per million tokens in and out"),
+        pytest.raises(
+            EdgeError, match=r"usage: prices\['m'\]=.*expected US dollars per million tokens in and out"
+        ),
         mahsm.usage({"m": price}),
     ):
         pass
@@ -169,7 +186,9 @@ def test_blocks_nest_and_runs_side_by_side_do_not_mix() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_langchain_models(mode: str) -> None:
     with ModelServer([Reply("yes", usage=(7, 2)), Reply("no", usage=(7, 2)), Reply.failed(400)]) as server:
-        model = ChatOpenAI(model="gpt-x", base_url=server.base_url, api_key="k", max_retries=0, cache=InMemoryCache())
+        model = ChatOpenAI(
+            model="gpt-x", base_url=server.base_url, api_key="k", max_retries=0, cache=InMemoryCache()
+        )
 
         def node(state: State) -> State:
             return {"answer": str(model.invoke(state["question"]).content)}
@@ -203,7 +222,9 @@ def test_threads_of_dspy_are_seen() -> None:
             self.ask = dspy.Predict("question -> answer")
 
         def forward(self, question: str) -> Any:
-            dspy.Parallel(num_threads=4, disable_progress_bar=True)([(self.ask, {"question": str(n)}) for n in range(8)])
+            dspy.Parallel(num_threads=4, disable_progress_bar=True)(
+                [(self.ask, {"question": str(n)}) for n in range(8)]
+            )
             return dspy.Prediction(answer="x")
 
     with mahsm.usage() as used, dspy.context(lm=FakeLM(SMALL, latency=0.001)):
@@ -247,7 +268,9 @@ def test_a_language_model_that_a_function_calls_itself(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_models_of_operators(mode: str) -> None:
     lm = FakeLM(SMALL)
-    grade = operator_node(ModelOperator(lm, "Grade {question}", answer=str), output_fields="answer", name="grade")
+    grade = operator_node(
+        ModelOperator(lm, "Grade {question}", answer=str), output_fields="answer", name="grade"
+    )
     tell = operator_node(ModelOperator(lm, "Tell {question}"), output_fields="best", name="tell")
     builder = StateGraph(State)
     builder.add_node("grade", grade)
@@ -297,7 +320,9 @@ def test_progress_events_carry_tokens_and_cost(mode: str) -> None:
         if mode == "async":
 
             async def collect() -> list[Any]:
-                return [event async for event in graph.astream({"questions": ["a", "b"]}, stream_mode="custom")]
+                return [
+                    event async for event in graph.astream({"questions": ["a", "b"]}, stream_mode="custom")
+                ]
 
             events = asyncio.run(collect())
         else:

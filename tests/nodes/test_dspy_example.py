@@ -32,7 +32,10 @@ def lm() -> FakeLM:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_module_gets_the_inputs_of_each_example(mode: str) -> None:
     with dspy.context(lm=lm()):
-        assert run_edge(edge_of(dspy.Predict("question -> answer"), result="answer"), DEVSET, mode) == ["4", "6"]
+        assert run_edge(edge_of(dspy.Predict("question -> answer"), result="answer"), DEVSET, mode) == [
+            "4",
+            "6",
+        ]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -56,7 +59,9 @@ def test_where_no_inputs_are_named_all_fields_are_keys(kind: Any) -> None:
 
 
 def test_a_field_named_item_is_the_item() -> None:
-    assert run_edge(edge_of(lambda state: state["item"]), [dspy.Example(item=7).with_inputs("item")], "sync") == [7]
+    assert run_edge(
+        edge_of(lambda state: state["item"]), [dspy.Example(item=7).with_inputs("item")], "sync"
+    ) == [7]
 
 
 def test_item_to_state_counts_first() -> None:

@@ -55,7 +55,9 @@ def model(call: Call) -> Any:
         said |= {"next_thought": "t", "next_tool_name": "finish" if done else "look_up"}
         said["next_tool_args"] = "{}" if done else '{"city": "Rome"}'
     if "generated_code" in said:
-        said["generated_code"] = "```python\nanswer = str(6 * 7)\nprint(answer)\nSUBMIT({'answer': answer})\n```"
+        said["generated_code"] = (
+            "```python\nanswer = str(6 * 7)\nprint(answer)\nSUBMIT({'answer': answer})\n```"
+        )
     if "code" in said:
         said["code"] = "```python\nSUBMIT(answer='42')\n```"
     return said
@@ -76,7 +78,9 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "MultiChainComparison": (lambda: dspy.MultiChainComparison("question -> answer", M=3), CHAIN),
     "BestOfN": (
-        lambda: dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=lambda *_: 1.0, threshold=1.0),
+        lambda: dspy.BestOfN(
+            dspy.Predict("question -> answer"), N=2, reward_fn=lambda *_: 1.0, threshold=1.0
+        ),
         {},
     ),
     "Refine": (
@@ -108,7 +112,9 @@ def test_a_parallel_by_itself(mode: str) -> None:
     ask = dspy.Predict("question -> answer")
     node = dspy_node(
         dspy.Parallel(num_threads=2, disable_progress_bar=True),
-        input_transform=lambda state: {"exec_pairs": [(ask, {"question": one}) for one in state["questions"]]},
+        input_transform=lambda state: {
+            "exec_pairs": [(ask, {"question": one}) for one in state["questions"]]
+        },
         output_transform=lambda prediction: {"answers": [one.answer for one in prediction.results]},
     )
     with dspy.context(lm=FakeLM(lambda call: {"answer": call.inputs["question"].upper()})):
@@ -165,10 +171,14 @@ def said(call: Call) -> dict[str, object]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_input_transform_gives_inputs_and_the_rest_is_read(mode: str) -> None:
-    node = ask(input_fields={"question": "q"}, input_transform=lambda state: {"hint": ", ".join(state["docs"])})
+    node = ask(
+        input_fields={"question": "q"}, input_transform=lambda state: {"hint": ", ".join(state["docs"])}
+    )
     with dspy.context(lm=FakeLM(said)):
         assert run(node, {"q": "why", "docs": ["a", "b"]}, mode)["answer"] == "why/a, b"
-    with pytest.raises(MissingKeyError, match=r"Its module needs 'question'.*input_transform does not give it, either"):
+    with pytest.raises(
+        MissingKeyError, match=r"Its module needs 'question'.*input_transform does not give it, either"
+    ):
         run(node, {"docs": []}, mode)
 
 
@@ -180,12 +190,16 @@ def test_an_input_transform_alone() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_output_transform_gives_the_outputs(mode: str) -> None:
-    node = ask(output_transform=lambda prediction: {"short": prediction.answer[:3], "all": prediction}, prefix="x_")
+    node = ask(
+        output_transform=lambda prediction: {"short": prediction.answer[:3], "all": prediction}, prefix="x_"
+    )
     with dspy.context(lm=FakeLM(said)):
         update = run(node, {"question": "why", "hint": "h"}, mode)
     assert update == {"x_short": "why", "x_all": {"reasoning": "since", "answer": "why/h"}}
     assert node.writes == frozenset()
-    named = ask(output_transform=lambda prediction: {"short": prediction.answer[:3]}, output_fields={"short": "s"})
+    named = ask(
+        output_transform=lambda prediction: {"short": prediction.answer[:3]}, output_fields={"short": "s"}
+    )
     with dspy.context(lm=FakeLM(said)):
         assert named.invoke({"question": "why", "hint": "h"}) == {"s": "why"}
 
@@ -202,7 +216,10 @@ def test_a_prefix_stands_before_all_keys() -> None:
     ("options", "message"),
     [
         ({"prefix": ""}, "prefix=''; expected a text, as prefix='draft_'"),
-        ({"prefix": "a_", "output_fields": {"answer": "b"}}, "prefix='a_' with output_fields=.*which spells out all keys"),
+        (
+            {"prefix": "a_", "output_fields": {"answer": "b"}},
+            "prefix='a_' with output_fields=.*which spells out all keys",
+        ),
         ({"input_transform": 3}, "input_transform=3; expected a function from the state to a dict of inputs"),
         ({"output_transform": {}}, "output_transform={}; expected a function from the prediction to a dict"),
         ({"stream": "answer"}, "stream='answer'; expected True, or a list of output fields"),
@@ -212,14 +229,19 @@ def test_a_prefix_stands_before_all_keys() -> None:
 def test_bad_arguments_are_refused_when_built(options: dict[str, Any], message: str) -> None:
     with pytest.raises(NodeError, match=message):
         ask(**options)
-    with pytest.raises(NodeError, match="stream=True, but no predictor of Predict has an output that is a text"):
+    with pytest.raises(
+        NodeError, match="stream=True, but no predictor of Predict has an output that is a text"
+    ):
         dspy_node(dspy.Predict("a -> b: int"), stream=True)
 
 
 @pytest.mark.parametrize("argument", ["input_transform", "output_transform"])
 def test_a_transform_that_gives_no_dict(argument: str) -> None:
     node = ask(**{argument: lambda _: ["answer"]})
-    with dspy.context(lm=FakeLM(said)), pytest.raises(NodeError, match=rf"{argument} returned \['answer'\]; expected a dict"):
+    with (
+        dspy.context(lm=FakeLM(said)),
+        pytest.raises(NodeError, match=rf"{argument} returned \['answer'\]; expected a dict"),
+    ):
         node.invoke({"question": "why", "hint": "h"})
 
 
@@ -250,11 +272,18 @@ def test_side_by_side_they_do_not_collide_silently(mode: str) -> None:
         with pytest.raises(InvalidUpdateError, match=r"reasoning|answer"):
             run(builder.compile(), {"question": "why", "hint": "h"}, mode)
         edge = parallel({"a": ask(prefix="a_"), "b": ask(prefix="b_")})
-        assert set(run(edge, {"question": "why", "hint": "h"}, mode)) == {"a_reasoning", "a_answer", "b_reasoning", "b_answer"}
+        assert set(run(edge, {"question": "why", "hint": "h"}, mode)) == {
+            "a_reasoning",
+            "a_answer",
+            "b_reasoning",
+            "b_answer",
+        }
 
 
 def test_outputs_that_a_transform_hides_collide_when_run() -> None:
-    hidden = {name: ask(output_transform=lambda prediction: {"answer": prediction.answer}) for name in ("a", "b")}
+    hidden = {
+        name: ask(output_transform=lambda prediction: {"answer": prediction.answer}) for name in ("a", "b")
+    }
     with dspy.context(lm=FakeLM(said)), pytest.raises(EdgeError, match="'answer'"):
         parallel(hidden).invoke({"question": "why", "hint": "h"})
 
@@ -273,7 +302,11 @@ def test_a_context_around_the_graph_reaches_its_modules(mode: str) -> None:
     builder = StateGraph(State)
     builder.add_node("one", dspy_node(Custom()))
     edge = vmap(
-        CustomAsync(), batch_key="questions", out_key="answers", result="answer", item_to_state=lambda q: {"question": q}
+        CustomAsync(),
+        batch_key="questions",
+        out_key="answers",
+        result="answer",
+        item_to_state=lambda q: {"question": q},
     )
     connect(builder, START, "one", edge, END)
     seen: list[Any] = []

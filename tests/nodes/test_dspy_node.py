@@ -50,7 +50,9 @@ MODULES = {
     "chain of thought": lambda: dspy.ChainOfThought("doc -> summary"),
     "own": Summarize,
     "own async": SummarizeAsync,
-    "best of n": lambda: dspy.BestOfN(dspy.Predict("doc -> summary"), N=1, reward_fn=lambda *_: 1.0, threshold=1.0),
+    "best of n": lambda: dspy.BestOfN(
+        dspy.Predict("doc -> summary"), N=1, reward_fn=lambda *_: 1.0, threshold=1.0
+    ),
 }
 
 
@@ -69,7 +71,11 @@ def test_in_a_graph_and_in_an_edge(mode: str, server: ModelServer) -> None:
     builder.add_node("read", dspy_node(Summarize(), output_fields=["summary"]))
     builder.add_edge(START, "read")
     each = vmap(
-        dspy_node(SummarizeAsync()), batch_key="docs", out_key="ys", item_to_state=lambda d: {"doc": d}, result="summary"
+        dspy_node(SummarizeAsync()),
+        batch_key="docs",
+        out_key="ys",
+        item_to_state=lambda d: {"doc": d},
+        result="summary",
     )
     graph = connect(builder, "read", each, END).compile()
     state = run(graph, {"doc": "a", "docs": ["b", "c"]}, mode)
@@ -105,7 +111,9 @@ def test_holds_the_module_itself(server: ModelServer) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_missing_input_is_an_error_and_the_model_is_not_called(mode: str, server: ModelServer) -> None:
-    with pytest.raises(MissingKeyError, match=r"no key 'doc'; it has 'text'\. Its module needs 'doc'.*input_fields="):
+    with pytest.raises(
+        MissingKeyError, match=r"no key 'doc'; it has 'text'\. Its module needs 'doc'.*input_fields="
+    ):
         run(dspy_node(Summarize()), {"text": "x"}, mode)
     assert server.calls == []
 
@@ -126,7 +134,9 @@ def test_typed_outputs_stay_typed() -> None:
         people: list[Person] = dspy.OutputField()
 
     with ModelServer({"people": [{"name": "A", "role": "author"}]}) as server, dspy.context(lm=server.lm()):
-        assert dspy_node(dspy.Predict(Extract)).invoke({"doc": "x"}) == {"people": [Person(name="A", role="author")]}
+        assert dspy_node(dspy.Predict(Extract)).invoke({"doc": "x"}) == {
+            "people": [Person(name="A", role="author")]
+        }
 
 
 def test_nested_predictions_become_dicts() -> None:
@@ -136,7 +146,12 @@ def test_nested_predictions_become_dicts() -> None:
             return dspy.Prediction(parts=[inner, inner], pair=(inner,), by={"x": inner}, plain=[1, 2])
 
     update = dspy_node(Nested()).invoke({"doc": "x"})
-    assert update == {"parts": [{"a": 1}, {"a": 1}], "pair": ({"a": 1},), "by": {"x": {"a": 1}}, "plain": [1, 2]}
+    assert update == {
+        "parts": [{"a": 1}, {"a": 1}],
+        "pair": ({"a": 1},),
+        "by": {"x": {"a": 1}},
+        "plain": [1, 2],
+    }
     assert type(update["parts"][0]) is dict
 
 
@@ -184,7 +199,10 @@ def test_inputs_that_cannot_be_told_must_be_named() -> None:
     ("make", "message"),
     [
         (lambda: dspy_node(3), r"got 3; expected a dspy\.Module"),
-        (lambda: dspy_node(Summarize(), input_fields="doc"), r"input_fields='doc' is one text; expected .*\['doc'\]"),
+        (
+            lambda: dspy_node(Summarize(), input_fields="doc"),
+            r"input_fields='doc' is one text; expected .*\['doc'\]",
+        ),
         (lambda: dspy_node(Summarize(), output_fields=[1]), r"output_fields has 1; expected names of fields"),
         (lambda: dspy_node(Summarize(), input_fields=["length"]), r"lacks \['doc'\], which the module needs"),
     ],
@@ -205,14 +223,20 @@ def test_a_module_that_says_it_gives_no_fields_is_refused_before_it_is_called(gi
             return doc
 
     Plain.forward.__annotations__["return"] = given
-    with pytest.raises(NodeError, match=r"forward of Plain is annotated to return .*; expected a dspy.Prediction or a dict"):
+    with pytest.raises(
+        NodeError, match=r"forward of Plain is annotated to return .*; expected a dspy.Prediction or a dict"
+    ):
         vmap(Plain(), batch_key="docs", out_key="out")
     with pytest.raises(NodeError, match=r"output_transform=lambda value: \{'name': value\}"):
         dspy_node(Plain())
-    assert dspy_node(Plain(), output_transform=lambda text: {"summary": text}).invoke({"doc": "x"}) == {"summary": "x"}
+    assert dspy_node(Plain(), output_transform=lambda text: {"summary": text}).invoke({"doc": "x"}) == {
+        "summary": "x"
+    }
 
 
-@pytest.mark.parametrize("given", [Any, object, dspy.Prediction, dict[str, str], Shape, dspy.Prediction | None, "Unknown"])
+@pytest.mark.parametrize(
+    "given", [Any, object, dspy.Prediction, dict[str, str], Shape, dspy.Prediction | None, "Unknown"]
+)
 def test_a_module_that_may_give_fields_is_taken(given: Any) -> None:
     class Fine(dspy.Module):
         def forward(self, doc: str) -> Any:

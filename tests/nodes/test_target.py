@@ -110,14 +110,23 @@ def test_a_function_that_gives_an_awaitable_under_a_timeout(mode: str, timeout: 
 @pytest.mark.parametrize("mode", MODES)
 def test_functions_get_what_langgraph_injects(mode: str, asynchronous: bool) -> None:
     def look(
-        state: dict[str, Any], *, config: RunnableConfig, runtime: Runtime[Any], store: BaseStore, writer: StreamWriter
+        state: dict[str, Any],
+        *,
+        config: RunnableConfig,
+        runtime: Runtime[Any],
+        store: BaseStore,
+        writer: StreamWriter,
     ) -> Any:
         writer({"seen": state["item"]})
         store.put(("items",), str(state["item"]), {"x": state["item"]})
         return [config["configurable"]["thread_id"], runtime.context["who"], runtime.store is store]
 
     async def look_async(
-        state: dict[str, Any], config: RunnableConfig, runtime: Runtime[Any], store: BaseStore, writer: StreamWriter
+        state: dict[str, Any],
+        config: RunnableConfig,
+        runtime: Runtime[Any],
+        store: BaseStore,
+        writer: StreamWriter,
     ) -> Any:
         return look(state, config=config, runtime=runtime, store=store, writer=writer)
 
@@ -126,7 +135,10 @@ def test_functions_get_what_langgraph_injects(mode: str, asynchronous: bool) -> 
     config: Any = {"configurable": {"thread_id": "t"}}
 
     async def chunks() -> list[Any]:
-        return [chunk async for chunk in graph.astream({"xs": [1]}, config, context={"who": "me"}, stream_mode=modes)]
+        return [
+            chunk
+            async for chunk in graph.astream({"xs": [1]}, config, context={"who": "me"}, stream_mode=modes)
+        ]
 
     import asyncio
 
@@ -151,7 +163,12 @@ async def test_langgraphs_own_accessors_work_in_items() -> None:
     def target(state: dict[str, Any]) -> None:
         get_stream_writer()({"item": state["item"]})
 
-    events = [event async for event in graph_of(edge_of(target)).astream({"xs": [5]}, stream_mode="custom", subgraphs=True)]
+    events = [
+        event
+        async for event in graph_of(edge_of(target)).astream(
+            {"xs": [5]}, stream_mode="custom", subgraphs=True
+        )
+    ]
     assert {"item": 5} in [event for _, event in events]
 
 
@@ -205,7 +222,10 @@ def test_a_command_that_goes_somewhere_is_an_error() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_dspy_module_over_http(mode: str) -> None:
     edge = edge_of(dspy.Predict("item -> length: int"), result="length")
-    with ModelServer(lambda call: {"length": len(call.field("item"))}) as server, dspy.context(lm=server.lm()):
+    with (
+        ModelServer(lambda call: {"length": len(call.field("item"))}) as server,
+        dspy.context(lm=server.lm()),
+    ):
         assert run_edge(edge, ["a", "bbb"], mode) == [1, 3]
     assert len(server.calls) == 2
 
@@ -216,7 +236,10 @@ def test_a_dspy_module_over_http(mode: str) -> None:
         (3, r"the target is 3; expected a function of the state"),
         (Adder, r"the target is <class '.*Adder'>; expected .* not a class: make an instance"),
         (lambda: 1, r"cannot be called with a state: too many positional arguments"),
-        (lambda state, docs: 1, r"cannot be called with a state: missing a required argument: 'docs'.*functools\.partial"),
+        (
+            lambda state, docs: 1,
+            r"cannot be called with a state: missing a required argument: 'docs'.*functools\.partial",
+        ),
         (StateGraph(DictState), r"is a StateGraph that is not compiled\. Pass graph\.compile"),
     ],
 )
@@ -252,7 +275,9 @@ class Yields:
     ids=["sync", "async", "object", "async method", "partial"],
 )
 def test_generators_are_refused_when_built(target: Any, build: Any) -> None:
-    with pytest.raises(NodeError, match=r"is a generator function, whose call gives a generator and no value\. Return what"):
+    with pytest.raises(
+        NodeError, match=r"is a generator function, whose call gives a generator and no value\. Return what"
+    ):
         build(target)
 
 
@@ -275,7 +300,9 @@ def model() -> GenericFakeChatModel:
 )
 @pytest.mark.parametrize("options", [{}, {"retry": Retry()}], ids=["plain", "retry"])
 def test_a_bare_model_is_refused_when_built(target: Any, options: Any) -> None:
-    with pytest.raises(NodeError, match=r"the language model \w+, which takes messages or a text\. Pass prompt \| model"):
+    with pytest.raises(
+        NodeError, match=r"the language model \w+, which takes messages or a text\. Pass prompt \| model"
+    ):
         edge_of(target, **options)
 
 
@@ -307,20 +334,32 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         r"on_error='colect'; expected one of 'raise', 'collect', 'drop'\. Did you mean 'collect'",
     ),
     "on_error far off": ({"on_error": "x"}, r"expected one of 'raise', 'collect', 'drop'\.$"),
-    "item_to_state": ({"item_to_state": "doc"}, r"item_to_state='doc' cannot be called; expected a function from an item"),
+    "item_to_state": (
+        {"item_to_state": "doc"},
+        r"item_to_state='doc' cannot be called; expected a function from an item",
+    ),
     "timeout": ({"timeout": 0}, r"timeout=0; expected seconds > 0"),
     "timeout text": ({"timeout": "1"}, r"timeout='1'; expected seconds > 0"),
     "result": ({"result": 3}, r"result=3 cannot be called; expected a key of the target's update"),
     "chunk_size": ({"chunk_size": 0}, r"chunk_size=0; expected a whole number >= 1"),
     "name": ({"name": "a:b"}, r"name='a:b'; expected a node name"),
-    "errors_key alone": ({"errors_key": "errors"}, r"errors_key='errors' has no effect with on_error='raise'"),
+    "errors_key alone": (
+        {"errors_key": "errors"},
+        r"errors_key='errors' has no effect with on_error='raise'",
+    ),
     "errors_key odd": ({"errors_key": 1, "on_error": "drop"}, r"errors_key=1; expected the name"),
     "errors_key twice": ({"errors_key": "ys", "on_error": "drop"}, r"errors_key and out_key are both 'ys'"),
     "min_success alone": ({"min_success": 1}, r"min_success=1 has no effect with on_error='raise'"),
-    "min_success": ({"min_success": 1.5, "on_error": "drop"}, r"min_success=1\.5; expected a count >= 1, or a share"),
+    "min_success": (
+        {"min_success": 1.5, "on_error": "drop"},
+        r"min_success=1\.5; expected a count >= 1, or a share",
+    ),
     "preserve_order": ({"preserve_order": "yes"}, r"preserve_order='yes'; expected True or False"),
     "progress": ({"progress": 1}, r"progress=1; expected True or False"),
-    "adaptive": ({"adaptive": "yes", "retry": Retry()}, r"adaptive='yes'; expected True, or the fewest and the most"),
+    "adaptive": (
+        {"adaptive": "yes", "retry": Retry()},
+        r"adaptive='yes'; expected True, or the fewest and the most",
+    ),
     "min_success bool": ({"min_success": True, "on_error": "drop"}, r"min_success=True; expected"),
 }
 

@@ -66,7 +66,9 @@ def text_of(events: list[Any], field: str) -> str:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("sync_only", [False, True], ids=["awaitable", "sync only"])
 def test_custom_events_for_each_token(mode: str, sync_only: bool, lm: dspy.LM) -> None:
-    node = dspy_node(TwoSteps() if sync_only else dspy.ChainOfThought("question -> answer"), stream=["answer"], name="ask")
+    node = dspy_node(
+        TwoSteps() if sync_only else dspy.ChainOfThought("question -> answer"), stream=["answer"], name="ask"
+    )
     with dspy.context(lm=lm):
         events = streamed(graph_of(node), {"question": "rain?"}, mode, "custom")
     final = "final.predict" if sync_only else "predict"
@@ -75,7 +77,9 @@ def test_custom_events_for_each_token(mode: str, sync_only: bool, lm: dspy.LM) -
     assert len(tokens) > 2
     assert {(event["node"], event["field"], event["item"]) for event in tokens} == {("ask", "answer", ())}
     assert [event["last"] for event in tokens] == [False] * (len(tokens) - 1) + [True]
-    assert {event["predictor"] for event in events} == ({"draft", "final.predict"} if sync_only else {"predict"})
+    assert {event["predictor"] for event in events} == (
+        {"draft", "final.predict"} if sync_only else {"predict"}
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -99,7 +103,11 @@ def test_tokens_from_inside_an_edge(mode: str, stream_mode: str) -> None:
     inner = parallel({"a": node, "b": lambda state: {"reasoning": "r"}})
     builder = StateGraph(State)
     edge = vmap(
-        inner, batch_key="questions", out_key="answers", item_to_state=lambda question: {"question": question}, name="all"
+        inner,
+        batch_key="questions",
+        out_key="answers",
+        item_to_state=lambda question: {"question": question},
+        name="all",
     )
     connect(builder, START, edge, END)
     lm = FakeLM(lambda call: {"answer": f"it is {call.inputs['question']}"})
@@ -113,7 +121,9 @@ def test_tokens_from_inside_an_edge(mode: str, stream_mode: str) -> None:
         assert sorted(texts.values()) == ["it is x", "it is y"]
     else:
         tokens = [event for event in events if "token" in event]
-        texts = [text_of([event for event in tokens if event["item"] == (item, 0)], "answer") for item in (0, 1)]
+        texts = [
+            text_of([event for event in tokens if event["item"] == (item, 0)], "answer") for item in (0, 1)
+        ]
         assert texts == ["it is x", "it is y"]
 
 
@@ -131,10 +141,14 @@ def test_a_cached_answer_comes_as_one_token(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_update_is_the_same_and_alone_it_streams_to_nobody(mode: str, lm: dspy.LM) -> None:
-    plain, streaming = (dspy_node(dspy.ChainOfThought("question -> answer"), stream=stream) for stream in (False, True))
+    plain, streaming = (
+        dspy_node(dspy.ChainOfThought("question -> answer"), stream=stream) for stream in (False, True)
+    )
     with dspy.context(lm=lm):
         if mode == "async":
-            assert asyncio.run(streaming.ainvoke({"question": "q"})) == asyncio.run(plain.ainvoke({"question": "q"}))
+            assert asyncio.run(streaming.ainvoke({"question": "q"})) == asyncio.run(
+                plain.ainvoke({"question": "q"})
+            )
         else:
             assert streaming.invoke({"question": "q"}) == plain.invoke({"question": "q"})
 
@@ -144,7 +158,10 @@ def test_what_is_no_prediction_is_refused_as_without_streaming() -> None:
         def forward(self, question: str) -> Any:
             return [self.draft(question=question).answer]
 
-    with dspy.context(lm=FakeLM(said)), pytest.raises(NodeError, match=r"expected a dspy\.Prediction or a dict"):
+    with (
+        dspy.context(lm=FakeLM(said)),
+        pytest.raises(NodeError, match=r"expected a dspy\.Prediction or a dict"),
+    ):
         dspy_node(Lists(), input_fields=["question"], stream=True).invoke({"question": "q"})
 
 

@@ -94,7 +94,12 @@ GRAPHS: dict[str, Any] = {
 
 
 def edge_in_graph() -> Any:
-    one = vmap(sizes(), batch=lambda state: [state["word"]], out_key="sizes", item_to_state=lambda word: {"word": word})
+    one = vmap(
+        sizes(),
+        batch=lambda state: [state["word"]],
+        out_key="sizes",
+        item_to_state=lambda word: {"word": word},
+    )
     return connect(StateGraph(State), START, one, END).compile(name="one")
 
 

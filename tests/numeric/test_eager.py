@@ -29,8 +29,14 @@ def masked(x: Any, mask: Any) -> Any:
 
 STEPS: dict[str, tuple[Step, dict[str, Any]]] = {
     "softmax": (Step("softmax", softmax, ["x"], ("y",), single=True), {"x": [1.0, 2.0, 3.0]}),
-    "containers": (Step("cosine", cosine, ["x", "by"], ("y",), single=True), {"x": np.arange(3), "by": {"k": 2.0, "on": True}}),
-    "by name": (Step("minus", lambda a, b: a - b, {"b": "x", "a": "z"}, ("y",), single=True), {"x": 1, "z": 3}),
+    "containers": (
+        Step("cosine", cosine, ["x", "by"], ("y",), single=True),
+        {"x": np.arange(3), "by": {"k": 2.0, "on": True}},
+    ),
+    "by name": (
+        Step("minus", lambda a, b: a - b, {"b": "x", "a": "z"}, ("y",), single=True),
+        {"x": 1, "z": 3},
+    ),
     "two keys": (Step("pair", lambda x: (x.min(), x.max()), ["x"], ("y", "z"), single=False), {"x": [1, 2]}),
     "ragged": (
         Step("masked", masked, ["x"], ("y",), single=True, ragged=frozenset("x"), takes_mask=True),

@@ -28,7 +28,9 @@ def scanned(xp: Any, x: Any) -> Any:
 def while_looped(xp: Any, x: Any) -> Any:
     if xp is np:
         return x * 8
-    return jax.lax.while_loop(lambda state: state[0] < 3, lambda state: (state[0] + 1, state[1] * 2), (0, x))[1]
+    return jax.lax.while_loop(lambda state: state[0] < 3, lambda state: (state[0] + 1, state[1] * 2), (0, x))[
+        1
+    ]
 
 
 def branched(xp: Any, x: Any) -> Any:
@@ -79,16 +81,24 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
 def test_integers_do_not_overflow(work: Callable[[Any, Any], Any]) -> None:
     edge = jit_edge(lambda x: work(jnp, x), in_keys=["x"], out_key="y")
     expected = work(np, np.array(BIG))
-    np.testing.assert_allclose(edge.invoke({"x": BIG})["y"], expected, rtol=1e-7 if expected.dtype.kind == "f" else 0)
+    np.testing.assert_allclose(
+        edge.invoke({"x": BIG})["y"], expected, rtol=1e-7 if expected.dtype.kind == "f" else 0
+    )
     over = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}, result="y")
-    for x, y in zip([BIG, BIG[::-1], [1, 2, 3, 4]], over.invoke({"xs": [BIG, BIG[::-1], [1, 2, 3, 4]]})["ys"], strict=True):
-        np.testing.assert_allclose(y, work(np, np.array(x)), rtol=1e-7 if np.asarray(y).dtype.kind == "f" else 0)
+    for x, y in zip(
+        [BIG, BIG[::-1], [1, 2, 3, 4]], over.invoke({"xs": [BIG, BIG[::-1], [1, 2, 3, 4]]})["ys"], strict=True
+    ):
+        np.testing.assert_allclose(
+            y, work(np, np.array(x)), rtol=1e-7 if np.asarray(y).dtype.kind == "f" else 0
+        )
 
 
 def test_a_call_inside_is_computed_in_64_bits() -> None:
     calls = (jax.jit, jax.checkpoint, jax.vmap, lambda fn: lambda x: jax.nn.relu(fn(x)))
     for call in calls:
-        edge = jit_edge(lambda x, call=call: call(lambda each: each * 4)(x), in_keys=["x"], out_key="y", name="call")
+        edge = jit_edge(
+            lambda x, call=call: call(lambda each: each * 4)(x), in_keys=["x"], out_key="y", name="call"
+        )
         assert edge.invoke({"x": [2**30]})["y"].tolist() == [2**32]
 
 
@@ -103,31 +113,47 @@ def test_sums_of_unsigned_numbers_do_not_overflow_and_their_other_arithmetic_wra
 
 def test_random_numbers_are_those_of_jax() -> None:
     def draw(key: Any) -> Any:
-        return jax.random.normal(key, (3,)), jax.random.randint(key, (3,), 0, 10), jax.random.permutation(key, 5)
+        return (
+            jax.random.normal(key, (3,)),
+            jax.random.randint(key, (3,), 0, 10),
+            jax.random.permutation(key, 5),
+        )
 
-    edge = jit_edge(lambda x, key: (draw(key), x * 2), in_keys=["x"], out_key=["drawn", "y"], seed_key="seed", name="draw")
+    edge = jit_edge(
+        lambda x, key: (draw(key), x * 2), in_keys=["x"], out_key=["drawn", "y"], seed_key="seed", name="draw"
+    )
     found = edge.invoke({"x": 1, "seed": 3})["drawn"]
-    plain = jit_edge(lambda x, key: (draw(key), x), in_keys=["x"], out_key=["drawn", "y"], seed_key="seed", name="draw")
+    plain = jit_edge(
+        lambda x, key: (draw(key), x), in_keys=["x"], out_key=["drawn", "y"], seed_key="seed", name="draw"
+    )
     expected = plain.invoke({"x": 1.0, "seed": 3})["drawn"]
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_floats_stay_as_they_are_and_so_do_integers_that_are_only_looked_at() -> None:
-    edge = jit_edge(lambda x, k: (x * k, jnp.zeros(2), jax.lax.top_k(x, 2)[1], k[:1]), in_keys=["x", "k"], out_key=list("abcd"))
+    edge = jit_edge(
+        lambda x, k: (x * k, jnp.zeros(2), jax.lax.top_k(x, 2)[1], k[:1]),
+        in_keys=["x", "k"],
+        out_key=list("abcd"),
+    )
     found = edge.invoke({"x": [1.0, 2.0], "k": [3, 4]})
     assert [found[key].dtype.name for key in "abcd"] == ["float32", "float32", "int32", "int32"]
 
 
 def test_what_a_function_sees_is_32_bits() -> None:
     seen: list[Any] = []
-    jit_edge(lambda x: (seen.append((x.sum().dtype.name, x.dtype.name)), x.sum())[1], in_keys=["x"], out_key="y").invoke(
-        {"x": [1, 2]}
-    )
+    jit_edge(
+        lambda x: (seen.append((x.sum().dtype.name, x.dtype.name)), x.sum())[1], in_keys=["x"], out_key="y"
+    ).invoke({"x": [1, 2]})
     assert set(seen) == {("int32", "int32")}
 
 
 def test_bits_are_those_of_32() -> None:
-    edge = jit_edge(lambda x: jax.lax.shift_right_logical(x * 2, 1) + jax.lax.population_count(x), in_keys=["x"], out_key="y")
+    edge = jit_edge(
+        lambda x: jax.lax.shift_right_logical(x * 2, 1) + jax.lax.population_count(x),
+        in_keys=["x"],
+        out_key="y",
+    )
     assert edge.invoke({"x": -1})["y"] == 2**31 - 1 + 32
 
 
@@ -154,4 +180,6 @@ def test_arrays_of_jax_with_64_bits_come_out_and_go_in() -> None:
     first = jit_edge(lambda x: x * 4, in_keys=["x"], out_key="y", output="jax")
     large, small = (first.invoke({"x": x})["y"] for x in ([2**30], [2**20]))
     assert large.tolist() == [2**32]
-    assert jit_edge(lambda y: y + 1, in_keys=["y"], out_key="z").invoke({"y": small})["z"].tolist() == [2**22 + 1]
+    assert jit_edge(lambda y: y + 1, in_keys=["y"], out_key="z").invoke({"y": small})["z"].tolist() == [
+        2**22 + 1
+    ]

@@ -31,7 +31,12 @@ def test_two_hundred_lengths_take_few_compilations() -> None:
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 16, 17])
 def test_outputs_are_cut_to_the_length(length: int) -> None:
     edge = ragged(
-        lambda xs, mask: {"same": xs + 1, "outer": xs[:, None] * xs, "sum": jnp.where(mask, xs, 0).sum(), "fixed": jnp.ones(8)}
+        lambda xs, mask: {
+            "same": xs + 1,
+            "outer": xs[:, None] * xs,
+            "sum": jnp.where(mask, xs, 0).sum(),
+            "fixed": jnp.ones(8),
+        }
     )
     found = edge.invoke({"xs": np.arange(length) * 1.0})["ys"]
     assert found["same"].tolist() == [number + 1.0 for number in range(length)]
@@ -48,7 +53,9 @@ def test_lists_of_rows() -> None:
 def test_several_ragged_keys_have_one_mask() -> None:
     edge = ragged(lambda xs, zs, mask: jnp.where(mask, xs * zs, 0).sum(), "xs", "zs")
     assert edge.invoke({"xs": [1.0, 2.0], "zs": [3, 4]})["ys"] == 11.0
-    with pytest.raises(StateError, match="the ragged keys differ in length: 'xs' has 2, 'zs' has 3; expected one length"):
+    with pytest.raises(
+        StateError, match="the ragged keys differ in length: 'xs' has 2, 'zs' has 3; expected one length"
+    ):
         edge.invoke({"xs": [1.0, 2.0], "zs": [3, 4, 5]})
 
 
@@ -65,7 +72,9 @@ LEAKS: dict[str, Any] = {
 def test_a_result_that_depends_on_the_padding_is_an_error(fn: Any) -> None:
     edge = ragged(fn)
     for _ in range(2):  # it does not pass for right the second time
-        with pytest.raises(JitError, match=r"the result changes with the padding of the ragged keys. Use mask in every sum"):
+        with pytest.raises(
+            JitError, match=r"the result changes with the padding of the ragged keys. Use mask in every sum"
+        ):
             edge.invoke({"xs": np.linspace(1.0, 2.0, 21)})
 
 
@@ -89,7 +98,8 @@ def test_correct_ways_to_use_the_mask_pass() -> None:
 
 def test_an_output_of_a_length_that_nobody_can_cut() -> None:
     with pytest.raises(
-        JitError, match=r"axis 0 of an output of shape \(9,\) depends on the padding, but is not the padded axis"
+        JitError,
+        match=r"axis 0 of an output of shape \(9,\) depends on the padding, but is not the padded axis",
     ):
         ragged(lambda xs, mask: jnp.concatenate([xs, jnp.ones(1)])).invoke({"xs": [1.0]})
 
@@ -103,7 +113,9 @@ def test_draws_in_a_ragged_edge() -> None:
 
 @pytest.mark.parametrize("value", [1.0, "text", {"a": [1.0]}, np.float32(1), [[1], [2, 3]]], ids=repr)
 def test_what_has_no_first_axis(value: Any) -> None:
-    with pytest.raises(StateError, match=r"state\['xs'\] is .*expected an array or a list of numbers or of equal rows"):
+    with pytest.raises(
+        StateError, match=r"state\['xs'\] is .*expected an array or a list of numbers or of equal rows"
+    ):
         ragged(mean).invoke({"xs": value})
 
 

@@ -29,16 +29,18 @@ def test_one_warning_names_the_static_key_that_keeps_changing() -> None:
     edge = scaled(static_keys=["k"])
     (message,) = messages(edge, [{"x": 1.0, "k": k} for k in range(40)])
     assert message == (
-        "jit_lambda: compiled 17 times in 17 calls. What is static of state['k'] keeps changing: 17 in the last 17 "
-        "compilations, such as static 16. Pass numbers or arrays, which are dynamic, and leave 'k' out of static_keys."
+        "jit_lambda: compiled 17 times in 17 calls. What is static of state['k'] keeps changing: 17 in the "
+        "last 17 compilations, such as static 16. Pass numbers or arrays, which are dynamic, and leave 'k' "
+        "out of static_keys."
     )
 
 
 def test_one_warning_names_the_key_whose_shape_keeps_changing() -> None:
     (message,) = messages(scaled(), [{"x": np.ones(size), "k": 2.0} for size in range(1, 30)])
     assert message == (
-        "jit_lambda: compiled 17 times in 17 calls. The shape of state['x'] keeps changing: 17 in the last 17 compilations, "
-        "such as float32[17]. Pass arrays of one shape and dtype, or ragged=['x'], which pads the first axis to few lengths."
+        "jit_lambda: compiled 17 times in 17 calls. The shape of state['x'] keeps changing: 17 in the last "
+        "17 compilations, such as float32[17]. Pass arrays of one shape and dtype, or ragged=['x'], which "
+        "pads the first axis to few lengths."
     )
 
 

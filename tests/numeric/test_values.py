@@ -49,7 +49,9 @@ class Options:
 def seen(*values: Any, **options: Any) -> tuple[list[Any], int]:
     """What a function gets for each of the values, and how often it was compiled for them."""
     got: list[Any] = []
-    edge = jit_edge(lambda value: (got.append(value), jnp.zeros(()))[1], in_keys=["value"], out_key="y", **options)
+    edge = jit_edge(
+        lambda value: (got.append(value), jnp.zeros(()))[1], in_keys=["value"], out_key="y", **options
+    )
     for value in values:
         edge.invoke({"value": value})
     return got, edge.stats.compiles
@@ -107,7 +109,19 @@ def test_static_values_have_a_compilation_each(values: list[Any]) -> None:
 
 def test_one_true_and_a_float_never_share_a_trace() -> None:
     edge = jit_edge(lambda k: jnp.zeros(()) + len(repr(k)), in_keys=["k"], out_key="y", static_keys=["k"])
-    values = [1, True, 1.0, (1,), (True,), (1.0,), [1], {"a": 1}, {"a": True}, {"a": (1, (1,))}, {"a": (1, (True,))}]
+    values = [
+        1,
+        True,
+        1.0,
+        (1,),
+        (True,),
+        (1.0,),
+        [1],
+        {"a": 1},
+        {"a": True},
+        {"a": (1, (1,))},
+        {"a": (1, (True,))},
+    ]
     values += [Options(1), Options(True), {1}, {True}, frozenset([1])]
     assert [edge.invoke({"k": value})["y"] for value in values] == [len(repr(value)) for value in values]
     assert edge.stats.compiles == len(values)
@@ -115,13 +129,23 @@ def test_one_true_and_a_float_never_share_a_trace() -> None:
 
 def test_static_floats_that_are_equal_and_differ() -> None:
     edge = jit_edge(lambda k: jnp.asarray(np.copysign(1.0, k)), in_keys=["k"], out_key="y", static_keys=["k"])
-    assert [edge.invoke({"k": value})["y"] for value in (0.0, -0.0, float("nan"), float("nan"))] == [1.0, -1.0, 1.0, 1.0]
+    assert [edge.invoke({"k": value})["y"] for value in (0.0, -0.0, float("nan"), float("nan"))] == [
+        1.0,
+        -1.0,
+        1.0,
+        1.0,
+    ]
     assert edge.stats.compiles == 3
 
 
 def test_a_static_array() -> None:
     edge = jit_edge(lambda k: jnp.zeros(()) + k.sum(), in_keys=["k"], out_key="y", static_keys=["k"])
-    assert [edge.invoke({"k": np.array(value)})["y"] for value in ([1, 2], [1, 2], [1, 3], [1.0, 2.0])] == [3, 3, 4, 3]
+    assert [edge.invoke({"k": np.array(value)})["y"] for value in ([1, 2], [1, 2], [1, 3], [1.0, 2.0])] == [
+        3,
+        3,
+        4,
+        3,
+    ]
     assert edge.stats.compiles == 3
 
 
@@ -148,7 +172,12 @@ def test_numbers_of_python_are_weak() -> None:
 
 
 def test_containers_are_taken_apart() -> None:
-    value = {"weights": [1.0, 2.0], "label": "a", "deep": {"on": True, "k": 3, "rows": [[1], [2, 3]]}, "no": None}
+    value = {
+        "weights": [1.0, 2.0],
+        "label": "a",
+        "deep": {"on": True, "k": 3, "rows": [[1], [2, 3]]},
+        "no": None,
+    }
     got, compiles = seen(value, {**value, "weights": [5.0, 6.0]}, {**value, "label": "b"})
     assert compiles == 2
     assert got[0]["weights"].shape == (2,)
@@ -209,7 +238,13 @@ def test_lists_of_texts_and_of_mixed_values() -> None:
 
 def test_modules_and_named_tuples_are_taken_apart() -> None:
     edge = jit_edge(lambda value: value.by * value.times, in_keys=["value"], out_key="y")
-    modules = [Scale(np.float32(2.0), 1), Scale(np.float32(3.0), 1), Scale(2.0, 1), Scale(2.0, True), Scale(2.0, 2)]
+    modules = [
+        Scale(np.float32(2.0), 1),
+        Scale(np.float32(3.0), 1),
+        Scale(2.0, 1),
+        Scale(2.0, True),
+        Scale(2.0, 2),
+    ]
     assert [edge.invoke({"value": module})["y"] for module in modules] == [2.0, 3.0, 2.0, 2.0, 4.0]
     assert edge.stats.compiles == 4  # arrays of one shape; a number; True is not 1; 2
     got, compiles = seen(Point(1.0, "a"), Point(2.0, "a"))
@@ -315,12 +350,16 @@ def test_jax_arrays_of_64_bits_are_narrowed_or_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [[-1, 2**63], [1.5, 2**63], [[1.0], [2**64]], (-1, 2**63), [1j, 2**63], [0.5, -(2**63) - 1]], ids=repr
+    "value",
+    [[-1, 2**63], [1.5, 2**63], [[1.0], [2**64]], (-1, 2**63), [1j, 2**63], [0.5, -(2**63) - 1]],
+    ids=repr,
 )
 @pytest.mark.parametrize("x64", [False, True])
 def test_ints_beyond_63_bits_do_not_become_floats_in_a_list(value: Any, x64: bool) -> None:
     edge = jit_edge(lambda value: value, in_keys=["value"], out_key="y", x64=x64)
-    with pytest.raises(StateError, match=rf"state\['value'\].*\[\d\] is -?\d+, which does not fit int{64 if x64 else 32}"):
+    with pytest.raises(
+        StateError, match=rf"state\['value'\].*\[\d\] is -?\d+, which does not fit int{64 if x64 else 32}"
+    ):
         edge.invoke({"value": value})
 
 
@@ -339,14 +378,21 @@ LARGEST = np.finfo(np.longdouble).max
 
 
 @pytest.mark.skipif(bool(np.finfo(np.float64).max == LARGEST), reason="long doubles are doubles here")
-@pytest.mark.parametrize("value", [LARGEST, np.array([1, LARGEST]), [LARGEST], np.clongdouble(LARGEST)], ids=str)
+@pytest.mark.parametrize(
+    "value", [LARGEST, np.array([1, LARGEST]), [LARGEST], np.clongdouble(LARGEST)], ids=str
+)
 def test_long_doubles_do_not_become_infinite(value: Any) -> None:
     for x64, bits in ((False, 32), (True, 64)):
         edge = jit_edge(lambda value: value, in_keys=["value"], out_key="y", x64=x64)
         kind = f"complex{2 * bits}" if np.iscomplexobj(value) else f"float{bits}"
-        with pytest.raises(StateError, match=rf"state\['value'\] holds 1\.\d+e\+4932, which does not fit {kind}"):
+        with pytest.raises(
+            StateError, match=rf"state\['value'\] holds 1\.\d+e\+4932, which does not fit {kind}"
+        ):
             edge.invoke({"value": value})
-        assert edge.invoke({"value": np.array([1.5, np.inf], np.longdouble)})["y"].tolist() == [1.5, float("inf")]
+        assert edge.invoke({"value": np.array([1.5, np.inf], np.longdouble)})["y"].tolist() == [
+            1.5,
+            float("inf"),
+        ]
         assert edge.invoke({"value": np.array(1.5, np.longdouble)})["y"] == 1.5
 
 
@@ -377,10 +423,14 @@ def test_subclasses_of_numbers_are_numbers(values: list[Any]) -> None:
 def test_parts_are_shown_in_errors() -> None:
     edge = jit_edge(lambda *values: values[0].item(), in_keys=list("abcde"), out_key="y")
     state = {"a": 1.0, "b": "text", "c": {"k": [1, None]}, "d": [[1], [1, 2]], "e": Point(1.0, 2.0)}
-    with pytest.raises(TypeError, match=r"a dynamic, b static 'text', c \{'k': \[.*\]\}, d \[dynamic, dynamic\], e PyTreeDef"):
+    with pytest.raises(
+        TypeError, match=r"a dynamic, b static 'text', c \{'k': \[.*\]\}, d \[dynamic, dynamic\], e PyTreeDef"
+    ):
         edge.invoke(state)
 
 
 def test_a_module_whose_static_field_cannot_be_hashed() -> None:
-    with pytest.raises(StateError, match=r"state\['value'\] is PyTreeDef.*with a static field that cannot be hashed"):
+    with pytest.raises(
+        StateError, match=r"state\['value'\] is PyTreeDef.*with a static field that cannot be hashed"
+    ):
         seen(Scale(1.0, bytearray()))  # type: ignore[arg-type]

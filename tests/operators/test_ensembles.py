@@ -133,7 +133,9 @@ def graph(operator: Operator, x: Any) -> Any:
 
 def edge(operator: Operator, x: Any) -> Any:
     target = operator_node(operator, input_fields="item", output_fields="y")
-    return vmap(target, batch_key="xs", out_key="ys", result="y", max_concurrency=1).invoke({"xs": [x]})["ys"][0]
+    return vmap(target, batch_key="xs", out_key="ys", result="y", max_concurrency=1).invoke({"xs": [x]})[
+        "ys"
+    ][0]
 
 
 def edge_awaited(operator: Operator, x: Any) -> Any:
@@ -310,7 +312,9 @@ def test_edges_inside_of_members_share_the_slot_of_their_item() -> None:
             return {"y": x}
 
     def member(state: Any) -> Any:
-        return vmap(inner, batch_key="items", out_key="ys", max_concurrency=8).invoke({"items": [1, 2, 3]})["ys"]
+        return vmap(inner, batch_key="items", out_key="ys", max_concurrency=8).invoke({"items": [1, 2, 3]})[
+            "ys"
+        ]
 
     outer = vmap(EnsembleOperator([op(member)] * 4), batch_key="xs", out_key="ys", max_concurrency=2)
     found = outer.invoke({"xs": [1, 2, 3, 4]})["ys"]

@@ -67,14 +67,18 @@ def test_functions_of_several_arguments(adder: Any, way: Any) -> None:
 @pytest.mark.parametrize("adder", ADDERS)
 def test_functions_of_several_arguments_are_nodes_and_targets(adder: Any) -> None:
     assert operator_node(adder, output_fields="sum").invoke({"x": 1, "y": 4}) == {"sum": 5}
-    edge = vmap(adder, batch_key="pairs", out_key="sums", item_to_state=lambda pair: {"x": pair[0], "y": pair[1]})
+    edge = vmap(
+        adder, batch_key="pairs", out_key="sums", item_to_state=lambda pair: {"x": pair[0], "y": pair[1]}
+    )
     assert edge.invoke({"pairs": [(1, 2), (3, 4)]})["sums"] == [3, 7]
 
 
 def test_a_node_of_a_function_knows_what_it_reads() -> None:
     assert operator_node(add, output_fields="sum").reads == {"x", "y"}
     assert operator_node(with_more, output_fields="sum").invoke({"x": 1, "y": 2, "times": 3}) == {"sum": 9}
-    assert operator_node(with_more, input_fields={"x": "a", "y": "b"}, output_fields="c").invoke({"a": 1, "b": 2}) == {"c": 3}
+    assert operator_node(with_more, input_fields={"x": "a", "y": "b"}, output_fields="c").invoke(
+        {"a": 1, "b": 2}
+    ) == {"c": 3}
 
 
 def test_functions_of_one_argument_by_name() -> None:
@@ -82,7 +86,13 @@ def test_functions_of_one_argument_by_name() -> None:
     def power(base: float, exponent: int = 2) -> float:
         return base**exponent
 
-    assert (power(3), power(base=3), power(3, 3), power(base=3, exponent=3), power(3, exponent=1)) == (9, 9, 27, 27, 3)
+    assert (power(3), power(base=3), power(3, 3), power(base=3, exponent=3), power(3, exponent=1)) == (
+        9,
+        9,
+        27,
+        27,
+        3,
+    )
     assert op(lambda state: state["x"] + state["y"])(x=1, y=4) == 5
     assert op(divmod)(7, 2) == (3, 1)
 
@@ -95,7 +105,9 @@ class Sums(Operator):
 @pytest.mark.parametrize("way", WAYS)
 def test_fields_of_the_input_of_any_operator_by_name(way: Any) -> None:
     assert way(Sums(), x=1, y=4) == 5
-    with pytest.raises(TypeError, match="Sums was called without an input; expected one, or its fields by name"):
+    with pytest.raises(
+        TypeError, match="Sums was called without an input; expected one, or its fields by name"
+    ):
         way(Sums())
 
 
@@ -113,9 +125,13 @@ def test_arguments_that_do_not_fit(arguments: Any, options: Any, message: str) -
 
 
 def test_an_argument_that_is_missing() -> None:
-    with pytest.raises(SpecError, match=r"add: the input is {'x': 1}; expected add with x, y\. y: Field required"):
+    with pytest.raises(
+        SpecError, match=r"add: the input is {'x': 1}; expected add with x, y\. y: Field required"
+    ):
         add(x=1)
-    with pytest.raises(MissingKeyError, match=r"<lambda>: the input has no key 'y'; it has 'x'\. It is a parameter"):
+    with pytest.raises(
+        MissingKeyError, match=r"<lambda>: the input has no key 'y'; it has 'x'\. It is a parameter"
+    ):
         op(input_spec=None)(lambda x, y: x + y)({"x": 1})
 
 
@@ -128,7 +144,12 @@ def test_modules_of_several_arguments() -> None:
 
     bilinear = op(Bilinear(jnp.eye(2)))
     left, right = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
-    assert bilinear(left=left, right=right) == bilinear({"left": left, "right": right}) == bilinear(left, right) == 11.0
+    assert (
+        bilinear(left=left, right=right)
+        == bilinear({"left": left, "right": right})
+        == bilinear(left, right)
+        == 11.0
+    )
     linear = op(eqx.nn.Linear(2, 1, key=jax.random.key(0)))
     assert linear(x=left) == linear(left)
     assert (bilinear.name, linear.title()) == ("Bilinear", "Linear")
@@ -164,7 +185,9 @@ def test_specs_are_read_from_annotations(way: Any) -> None:
     for each in (answer, answer_later):
         assert way(each, {"text": "a"}) == way(each, text="a") == way(each, Question(text="a")) == Answer("A")
         assert (operator_node(each).reads, operator_node(each).writes) == ({"text"}, {"text"})
-        with pytest.raises(SpecError, match=r"answer\w*: the input is {'texts': 'a'}; expected Question with text\. text: "):
+        with pytest.raises(
+            SpecError, match=r"answer\w*: the input is {'texts': 'a'}; expected Question with text\. text: "
+        ):
             way(each, {"texts": "a"})
 
 
@@ -173,7 +196,9 @@ def test_errors_name_the_function() -> None:
     def halve(number: int) -> int:
         return number / 2  # type: ignore[return-value]
 
-    with pytest.raises(SpecError, match=r"halve: the input is 'x'; expected int\. input: Input should be a valid integer"):
+    with pytest.raises(
+        SpecError, match=r"halve: the input is 'x'; expected int\. input: Input should be a valid integer"
+    ):
         halve("x")
     with pytest.raises(SpecError, match=r"halve: the output is 1\.5; expected int"):
         halve(3)
@@ -343,7 +368,10 @@ def test_shapes_in_specs_are_checked(spec: Any) -> None:
     assert count(fits) == count(spec(**fits)) == 3
     for change, message in {
         "rows": (jnp.ones(3), r"rows.*Float\[Array, 'n d'\]|rows: Input should be an instance of Float"),
-        "labels": (jnp.zeros(4, int), r"labels is int32\[4\]; expected .*Int\[.*'n'\].*, where rows is float32\[3, 2\]"),
+        "labels": (
+            jnp.zeros(4, int),
+            r"labels is int32\[4\]; expected .*Int\[.*'n'\].*, where rows is float32\[3, 2\]",
+        ),
     }.items():
         value, expected = message
         with pytest.raises(SpecError, match=rf"(?s)count: the input is .*({expected})"):
@@ -363,7 +391,9 @@ def test_a_name_of_a_size_is_one_size_in_the_input_and_the_output(is_async: bool
 
     made = first_later if is_async else first
     assert way(made, np.ones((2, 4))).shape == (4,)
-    with pytest.raises(SpecError, match=r"the output is .*It is float32\[3\]; expected Float\[Array, 'd'\], where it is"):
+    with pytest.raises(
+        SpecError, match=r"the output is .*It is float32\[3\]; expected Float\[Array, 'd'\], where it is"
+    ):
         way(made, jnp.ones((3, 4)))
 
 
@@ -374,7 +404,9 @@ def test_sizes_of_one_call_do_not_bind_those_of_another() -> None:
 
     for size in (2, 3):
         assert total(jnp.ones(size), jnp.ones(size)) == size
-    with pytest.raises(SpecError, match=r"total: .*y is float32\[3\]; expected Float\[Array, 'n'\], where x is float32\[2\]"):
+    with pytest.raises(
+        SpecError, match=r"total: .*y is float32\[3\]; expected Float\[Array, 'n'\], where x is float32\[2\]"
+    ):
         total(jnp.ones(2), jnp.ones(3))
 
 

@@ -66,11 +66,15 @@ def test_a_signature() -> None:
         judge = ModelOperator(server.lm(), signature="question, answer -> good: bool, why")
         assert judge({"question": "?", "answer": "!"}) == {"good": True, "why": "It is."}
     with ModelServer({"answer": '{"good": false, "why": "No."}'}) as server:
-        assert ModelOperator(server.lm(), "Judge {text}", answer=Verdict)("x") == Verdict(good=False, why="No.")
+        assert ModelOperator(server.lm(), "Judge {text}", answer=Verdict)("x") == Verdict(
+            good=False, why="No."
+        )
 
 
 def test_a_missing_variable() -> None:
-    with pytest.raises(MissingKeyError, match=r"the input has no key 'name'; it has 'text'. Its prompt needs 'name'"):
+    with pytest.raises(
+        MissingKeyError, match=r"the input has no key 'name'; it has 'text'. Its prompt needs 'name'"
+    ):
         ModelOperator("openai/m", "{text} {name}")({"text": "a"})
 
 
@@ -136,19 +140,24 @@ def test_chains_and_ensembles_of_each_other() -> None:
     async def later(x: Any) -> Any:
         return x + 1
 
-    both = ChainOperator([EnsembleOperator([op(lambda x: x * 2), ChainOperator([op(later), op(later)])]), op(sum)])
+    both = ChainOperator(
+        [EnsembleOperator([op(lambda x: x * 2), ChainOperator([op(later), op(later)])]), op(sum)]
+    )
     assert both(10) == asyncio.run(both.acall(10)) == 32
 
 
 def test_numeric_ensembles_can_be_traced() -> None:
-    ensemble = EnsembleOperator([op(lambda x: x * 2), op(lambda x: x + 1)], combine=lambda found: jnp.stack(found).mean(axis=0))
+    ensemble = EnsembleOperator(
+        [op(lambda x: x * 2), op(lambda x: x + 1)], combine=lambda found: jnp.stack(found).mean(axis=0)
+    )
     assert jax.jit(lambda x: ChainOperator([ensemble, ensemble])(x))(jnp.array(1.0)) == 3.5
     assert jax.grad(ensemble)(1.0) == 1.5
 
 
 @pytest.mark.parametrize("kind", [EnsembleOperator, ChainOperator])
 @pytest.mark.parametrize(
-    ("value", "message"), [([], "expected a list of at least one operator"), ([len], "Make one of a function with"), (3, "=3;")]
+    ("value", "message"),
+    [([], "expected a list of at least one operator"), ([len], "Make one of a function with"), (3, "=3;")],
 )
 def test_what_are_no_operators(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
@@ -173,7 +182,10 @@ def test_a_router_takes_the_route_with_the_highest_score() -> None:
 
 def test_a_router_over_models() -> None:
     with ModelServer(lambda call: "short" if "Briefly" in call.text else "long") as server:
-        models = {"cheap": ModelOperator(server.lm(), "Briefly: {q}"), "good": ModelOperator(server.lm(), "At length: {q}")}
+        models = {
+            "cheap": ModelOperator(server.lm(), "Briefly: {q}"),
+            "good": ModelOperator(server.lm(), "At length: {q}"),
+        }
         router = RouterOperator(models, 1, weights=[[-1.0], [1.0]])
         assert [router({"features": [x], "q": "?"}) for x in (-1.0, 1.0)] == ["short", "long"]
 
@@ -237,14 +249,22 @@ class Explore(HybridOperator):
 
 
 def explore(lm: Any) -> Explore:
-    return Explore({"a": ModelOperator(lm, "A {q}"), "b": ModelOperator(lm, "B {q}")}, bias=jnp.array([0.0, 1.0]))
+    return Explore(
+        {"a": ModelOperator(lm, "A {q}"), "b": ModelOperator(lm, "B {q}")}, bias=jnp.array([0.0, 1.0])
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_hybrid_computes_for_all_items_at_once_and_calls_for_each(mode: str) -> None:
     with ModelServer(lambda call: call.text.split()[-2]) as server:
         node = operator_node(explore(server.lm()))
-        edge = vmap(node, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x, "q": f"q{x}"}, max_concurrency=64)
+        edge = vmap(
+            node,
+            batch_key="xs",
+            out_key="ys",
+            item_to_state=lambda x: {"x": x, "q": f"q{x}"},
+            max_concurrency=64,
+        )
         ys = run(edge, {"xs": [float(number) for number in range(-10, 10)], "seed": 3}, mode)["ys"]
         assert node._program.stats.calls == 1
         assert len(server.calls) == 20
@@ -297,11 +317,14 @@ def test_one_seed_draws_the_same_everywhere() -> None:
         assert len({y["y"] for y in many}) == 3
 
 
-@pytest.mark.parametrize("way", [lambda draws, state: draws(state), lambda draws, state: operator_node(draws).invoke(state)])
+@pytest.mark.parametrize(
+    "way", [lambda draws, state: draws(state), lambda draws, state: operator_node(draws).invoke(state)]
+)
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, "1", None])
 def test_a_seed_that_is_none_is_refused_alone_and_in_a_node(seed: Any, way: Any) -> None:
     with pytest.raises(
-        StateError, match=r"Draws: state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1"
+        StateError,
+        match=r"Draws: state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1",
     ):
         way(Draws(), {"seed": seed})
     with pytest.raises(StateError, match=r"expected a seed"):
@@ -321,7 +344,8 @@ class Divides(HybridOperator):
 
 
 @pytest.mark.parametrize(
-    "way", [lambda divides, state: divides(state), lambda divides, state: operator_node(divides).invoke(state)]
+    "way",
+    [lambda divides, state: divides(state), lambda divides, state: operator_node(divides).invoke(state)],
 )
 def test_numbers_that_are_equal_do_not_share_a_compilation_of_a_hybrid(way: Any) -> None:
     weights = jnp.array([2])
@@ -386,9 +410,12 @@ def test_failures_of_a_hybrid_are_those_of_items() -> None:
     ys = edge.invoke({"xs": [1.0, 0.0, 2.0]})["ys"]
     assert [is_item_error(y) for y in ys] == [False, True, False]
     with pytest.raises(StateError, match="of type object"):
-        vmap(Grow(by=jnp.array(2.0)), batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x, "on": True}).invoke(
-            {"xs": [object()]}
-        )
+        vmap(
+            Grow(by=jnp.array(2.0)),
+            batch_key="xs",
+            out_key="ys",
+            item_to_state=lambda x: {"x": x, "on": True},
+        ).invoke({"xs": [object()]})
 
 
 def test_a_hybrid_with_specs() -> None:
@@ -410,7 +437,9 @@ def test_what_is_no_hybrid() -> None:
         def forward(self, input: Any, computed: Any, /) -> Any:
             return computed
 
-    with pytest.raises(TypeError, match=r"Made has no compute; expected a method compute\(self, ...\) that JAX can trace"):
+    with pytest.raises(
+        TypeError, match=r"Made has no compute; expected a method compute\(self, ...\) that JAX can trace"
+    ):
         Made()
 
 

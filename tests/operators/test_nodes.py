@@ -17,7 +17,15 @@ from pydantic import BaseModel
 
 from mahsm import Branch, RateLimit, connect, dspy_node, limits, operator_node, parallel, reduce_edge, vmap
 from mahsm.errors import BudgetExceeded, MissingKeyError, NodeError, SpecError
-from mahsm.operators import ChainOperator, EnsembleOperator, ModelOperator, Operator, RouterOperator, as_dspy, op
+from mahsm.operators import (
+    ChainOperator,
+    EnsembleOperator,
+    ModelOperator,
+    Operator,
+    RouterOperator,
+    as_dspy,
+    op,
+)
 from mahsm.policies import Budget, Retry
 from mahsm.testing import ModelServer, Reply
 from tests.helpers import MODES, run, thread
@@ -77,20 +85,28 @@ def test_a_node_shows_the_signatures_of_its_call_and_of_its_class() -> None:
 
 
 def test_fields_are_mapped_both_ways() -> None:
-    node = operator_node(Ask(), input_fields={"text": "question"}, output_fields={"said": "answer"}, name="asks")
+    node = operator_node(
+        Ask(), input_fields={"text": "question"}, output_fields={"said": "answer"}, name="asks"
+    )
     assert node.invoke({"question": "a", "text": "other"}) == {"answer": "A"}
     assert (node.reads, node.writes) == ({"question"}, {"answer"})
-    assert operator_node(Ask(), input_fields=["text"], output_fields=["said"]).invoke({"text": "a"}) == {"said": "A"}
+    assert operator_node(Ask(), input_fields=["text"], output_fields=["said"]).invoke({"text": "a"}) == {
+        "said": "A"
+    }
 
 
 def test_bare_values_and_whole_states() -> None:
-    assert operator_node(op(str.upper), input_fields="text", output_fields="said").invoke({"text": "a"}) == {"said": "A"}
+    assert operator_node(op(str.upper), input_fields="text", output_fields="said").invoke({"text": "a"}) == {
+        "said": "A"
+    }
     assert operator_node(op(lambda _: Question(text="a"))).invoke({}) == {"text": "a", "hops": 1}
     assert operator_node(op(lambda state: {"n": len(state)})).invoke({"a": 1, "b": 2}) == {"n": 2}
 
 
 def test_arrays_of_jax_become_numpys() -> None:
-    node = operator_node(op(lambda _: {"a": jnp.ones(2), "b": [jnp.array(1)], "c": {"d": (jnp.array(True), "x")}}))
+    node = operator_node(
+        op(lambda _: {"a": jnp.ones(2), "b": [jnp.array(1)], "c": {"d": (jnp.array(True), "x")}})
+    )
     found = node.invoke({})
     assert type(found["a"]) is np.ndarray
     assert (found["b"], found["c"]) == ([1], {"d": (True, "x")})
@@ -100,7 +116,12 @@ def test_arrays_of_jax_become_numpys() -> None:
     ("make", "state", "error", "message"),
     [
         (lambda: operator_node(len), {}, NodeError, "got <built-in function len>; expected an Operator"),
-        (lambda: operator_node(op(len), input_fields=3), {}, NodeError, "input_fields=3; expected a name, a list of names"),
+        (
+            lambda: operator_node(op(len), input_fields=3),
+            {},
+            NodeError,
+            "input_fields=3; expected a name, a list of names",
+        ),
         (lambda: operator_node(op(len), output_fields=[""]), {}, NodeError, r"output_fields=\[''\]"),
         (
             lambda: operator_node(op(len), input_fields="x", output_fields="n"),
@@ -110,8 +131,18 @@ def test_arrays_of_jax_become_numpys() -> None:
         ),
         (lambda: operator_node(Ask(), input_fields=["text"]), {}, MissingKeyError, "state has no key 'text'"),
         (lambda: operator_node(Ask()), {"hops": 1}, SpecError, "text: Field required"),
-        (lambda: operator_node(op(lambda _: 3)), {}, NodeError, "gave 3; expected a dict or a model. Pass output_fields='key'"),
-        (lambda: operator_node(Ask(), output_fields=["nope"]), {"text": "a"}, NodeError, "the output has no key 'nope'"),
+        (
+            lambda: operator_node(op(lambda _: 3)),
+            {},
+            NodeError,
+            "gave 3; expected a dict or a model. Pass output_fields='key'",
+        ),
+        (
+            lambda: operator_node(Ask(), output_fields=["nope"]),
+            {"text": "a"},
+            NodeError,
+            "the output has no key 'nope'",
+        ),
     ],
 )
 def test_errors_of_nodes(make: Any, state: Any, error: Any, message: str) -> None:
@@ -125,9 +156,14 @@ def test_errors_of_nodes(make: Any, state: Any, error: Any, message: str) -> Non
 @pytest.mark.parametrize("kind", [Ask, AskLater])
 @pytest.mark.parametrize("mode", MODES)
 def test_operators_are_targets_of_every_edge(kind: Any, mode: str) -> None:
-    asked = vmap(kind(), batch_key="texts", out_key="answers", item_to_state=lambda text: {"text": text}, result="said")
+    asked = vmap(
+        kind(), batch_key="texts", out_key="answers", item_to_state=lambda text: {"text": text}, result="said"
+    )
     both = parallel(
-        [Branch(kind(), name="a"), Branch(op(lambda state: {"n": len(state["said"])}), name="n", reads=["said"])],
+        [
+            Branch(kind(), name="a"),
+            Branch(op(lambda state: {"n": len(state["said"])}), name="n", reads=["said"]),
+        ],
         scheduler="wave",
     )
     best = reduce_edge(input_key="answers", output_key="best", reducer=op(max))
@@ -160,9 +196,17 @@ def test_models_of_operators_count_in_edges(mode: str, name: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_smart_router_in_a_graph(mode: str) -> None:
     with ModelServer(lambda call: "cheap" if "Briefly" in call.text else "good") as server:
-        routes = {"cheap": ModelOperator(server.lm(), "Briefly: {q}"), "good": ModelOperator(server.lm(), "Well: {q}")}
+        routes = {
+            "cheap": ModelOperator(server.lm(), "Briefly: {q}"),
+            "good": ModelOperator(server.lm(), "Well: {q}"),
+        }
         router = RouterOperator(routes, 1, weights=[[-1.0], [1.0]])
-        edge = vmap(router, batch_key="qs", out_key="answers", item_to_state=lambda q: {"q": q, "features": [len(q) - 3.0]})
+        edge = vmap(
+            router,
+            batch_key="qs",
+            out_key="answers",
+            item_to_state=lambda q: {"q": q, "features": [len(q) - 3.0]},
+        )
         assert run(edge, {"qs": ["why", "a", "why not both?"]}, mode)["answers"] == ["cheap", "cheap", "good"]
 
 
@@ -196,9 +240,9 @@ def test_a_dspy_module_in_a_field() -> None:
     with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()):
         operator = WithModule(dspy.Predict("question -> answer"), jnp.array(2.0))
         assert operator({"question": "?"}) == {"answer": "yes", "weight": 2.0}
-        assert vmap(operator, batch_key="qs", out_key="ys", item_to_state=lambda q: {"question": q}).invoke({"qs": ["a"]})[
-            "ys"
-        ] == [{"answer": "yes", "weight": 2.0}]
+        assert vmap(operator, batch_key="qs", out_key="ys", item_to_state=lambda q: {"question": q}).invoke(
+            {"qs": ["a"]}
+        )["ys"] == [{"answer": "yes", "weight": 2.0}]
         assert len(jax.tree.leaves(operator)) == 1
 
 
@@ -242,14 +286,19 @@ def test_demos_of_an_optimiser_land_in_the_operator(tmp_path: Any) -> None:
         return {"answer": "15" if known or "7 + 8" in call.text else "unknown"}
 
     with ModelServer(answers) as server, dspy.context(lm=server.lm()):
-        operator = ChainOperator([WithModule(dspy.Predict("question -> answer"), jnp.array(2.0)), op(lambda found: found)])
+        operator = ChainOperator(
+            [WithModule(dspy.Predict("question -> answer"), jnp.array(2.0)), op(lambda found: found)]
+        )
         module = as_dspy(operator, input_fields=["question"], output_fields=["answer"])
         optimiser = dspy.BootstrapFewShot(
             metric=lambda example, found, trace=None: example.answer == found.answer, max_bootstrapped_demos=1
         )
         example = dspy.Example(question="7 + 8", answer="15").with_inputs("question")
         compiled = optimiser.compile(module, trainset=[example])
-        assert [len(predictor.demos) for predictor in (module.predictors()[0], compiled.predictors()[0])] == [0, 1]
+        assert [len(predictor.demos) for predictor in (module.predictors()[0], compiled.predictors()[0])] == [
+            0,
+            1,
+        ]
         assert module(question="What is 8 + 7?").answer == "unknown"
         assert compiled(question="What is 8 + 7?").answer == "15"
         compiled.save(tmp_path / "program.json")

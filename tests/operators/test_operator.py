@@ -173,12 +173,21 @@ def test_annotations_that_are_texts_are_looked_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [jnp.ones(2), np.ones(2), [jnp.ones(2)], {"a": (1, np.ones(1))}, Scale(jnp.ones(2)), (Scale(jnp.ones(2)),)]
+    "value",
+    [
+        jnp.ones(2),
+        np.ones(2),
+        [jnp.ones(2)],
+        {"a": (1, np.ones(1))},
+        Scale(jnp.ones(2)),
+        (Scale(jnp.ones(2)),),
+    ],
 )
 def test_an_array_in_a_static_field_is_an_error_that_names_it(value: Any) -> None:
     made = operator_with(str)
     with pytest.raises(
-        TypeError, match=r"Made\.field got .*holds an array, but its annotation makes it static. Annotate it as "
+        TypeError,
+        match=r"Made\.field got .*holds an array, but its annotation makes it static. Annotate it as ",
     ):
         made(value)
     with pytest.raises(TypeError, match=r"Made\.field got"):
@@ -197,7 +206,9 @@ def test_an_array_in_a_static_field_is_an_error_that_names_it(value: Any) -> Non
 def test_an_array_among_configuration_is_an_error_that_shows_the_annotation(
     value: Any, annotation: str, annotation_before: Any
 ) -> None:
-    with pytest.raises(TypeError, match=rf"Made\.field got .*Annotate it as {annotation}, as Any if it holds more"):
+    with pytest.raises(
+        TypeError, match=rf"Made\.field got .*Annotate it as {annotation}, as Any if it holds more"
+    ):
         operator_with(annotation_before)(value)
 
 
@@ -332,7 +343,9 @@ def test_an_operator_without_forward_holds_data() -> None:
     ],
 )
 def test_an_operator_without_forward_cannot_be_called(use: Any, error: Any) -> None:
-    with pytest.raises(error, match=r"Configuration has no forward, so it only holds data; expected an operator that can be"):
+    with pytest.raises(
+        error, match=r"Configuration has no forward, so it only holds data; expected an operator that can be"
+    ):
         use(Configuration("a", {}))
 
 
@@ -411,7 +424,11 @@ def test_specs_of_types() -> None:
     assert Made(jax.Array)(jnp.ones(1)).shape == (1,)
     assert Made(list[jax.Array])([jnp.ones(1)])[0].shape == (1,)
     assert Made(Weights)({"values": 3}) == Weights(3)  # type: ignore[arg-type]
-    for spec, message in ((jax.Array, "instance of .*Array"), (Weights, "must be a mapping"), (list[jax.Array], "valid list")):
+    for spec, message in (
+        (jax.Array, "instance of .*Array"),
+        (Weights, "must be a mapping"),
+        (list[jax.Array], "valid list"),
+    ):
         with pytest.raises(SpecError, match=rf"the input is 3; expected .*{message}"):
             Made(spec)(3)
 
@@ -442,19 +459,27 @@ def test_a_model_field_makes_bindings() -> None:
 
     assert Made("openai/a").models == ModelBinding("openai/a", temperature=0.5)
     assert Made(["openai/a"]).models == [ModelBinding("openai/a", temperature=0.5)]
-    assert Made({"x": "openai/a", "y": ("openai/b",)}).models["y"] == (ModelBinding("openai/b", temperature=0.5),)
+    assert Made({"x": "openai/a", "y": ("openai/b",)}).models["y"] == (
+        ModelBinding("openai/b", temperature=0.5),
+    )
     assert Made(ModelBinding("openai/a", temperature=0.1)).models == ModelBinding("openai/a", temperature=0.5)
     assert Made(dspy.LM("openai/a", temperature=0.1)).models.lm.kwargs["temperature"] == 0.5
     assert jax.tree.leaves(Made("openai/a")) == []
     for wrong in (3, "", None):
-        with pytest.raises(TypeError, match=r"the model is .*; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM"):
+        with pytest.raises(
+            TypeError, match=r"the model is .*; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM"
+        ):
             Made(wrong)
 
 
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        ("Hi", ValueError, r"the prompt 'Hi' has no variable \{name\}, \{city\}; expected \{name\}, \{city\}"),
+        (
+            "Hi",
+            ValueError,
+            r"the prompt 'Hi' has no variable \{name\}, \{city\}; expected \{name\}, \{city\}",
+        ),
         ("{name} of {city} in {land}", ValueError, r"has an unknown variable \{land\}"),
         ("{name", ValueError, "expected '}'"),
         (3, TypeError, r"the prompt is 3; expected a text with \{name\}, \{city\}"),
@@ -469,7 +494,11 @@ def test_a_prompt_that_lacks_variables_is_refused_when_built(value: Any, error: 
 
 def test_a_parameter_becomes_an_array() -> None:
     made = operator_with(Any, field=param(2.0))
-    assert (made().field.dtype, made().field.weak_type, made([1, 2]).field.shape) == (jnp.float32, False, (2,))
+    assert (made().field.dtype, made().field.weak_type, made([1, 2]).field.shape) == (
+        jnp.float32,
+        False,
+        (2,),
+    )
     assert operator_with(Any, field=param(1, dtype=jnp.int32))().field.dtype == jnp.int32
     with pytest.raises(TypeError, match="field"):
         operator_with(Any, field=param())()
@@ -516,8 +545,13 @@ def test_a_binding_needs_no_credentials_until_it_is_called(monkeypatch: pytest.M
 
 
 def test_secrets_are_not_shown() -> None:
-    shown = repr(ModelBinding("openai/m", api_key="hunter2", max_tokens=5, extra_headers={"Authorization": "hunter3"}))
-    assert shown == "ModelBinding('openai/m', api_key='...', max_tokens=5, extra_headers={'Authorization': '...'})"
+    shown = repr(
+        ModelBinding("openai/m", api_key="hunter2", max_tokens=5, extra_headers={"Authorization": "hunter3"})
+    )
+    assert (
+        shown
+        == "ModelBinding('openai/m', api_key='...', max_tokens=5, extra_headers={'Authorization': '...'})"
+    )
 
 
 class Local(dspy.BaseLM):
@@ -565,12 +599,16 @@ def test_a_language_model_of_another_class_equals_itself_only() -> None:
 def test_language_models_with_other_options_differ(options: Any) -> None:
     one = {"temperature": 1.0, "api_key": "a"}
     assert ModelBinding.of(dspy.LM("openai/a", **one)) == ModelBinding.of(dspy.LM("openai/a", **one))
-    assert ModelBinding.of(dspy.LM("openai/a", **one)) != ModelBinding.of(dspy.LM("openai/a", **{**one, **options}))
+    assert ModelBinding.of(dspy.LM("openai/a", **one)) != ModelBinding.of(
+        dspy.LM("openai/a", **{**one, **options})
+    )
     assert ModelBinding("openai/a", **one) != ModelBinding("openai/a", **{**one, **options})
 
 
 def test_the_order_of_options_does_not_matter() -> None:
-    assert ModelBinding("openai/a", temperature=1.0, max_tokens=5) == ModelBinding("openai/a", max_tokens=5, temperature=1.0)
+    assert ModelBinding("openai/a", temperature=1.0, max_tokens=5) == ModelBinding(
+        "openai/a", max_tokens=5, temperature=1.0
+    )
     assert ModelBinding("openai/a", odd=bytearray()) != ModelBinding("openai/a", odd=bytearray())
 
 
@@ -605,7 +643,8 @@ def test_a_binding_is_pickled_as_the_same_model_without_its_key(binding: Any) ->
 def test_a_language_model_that_does_not_say_what_is_kept_is_not_pickled() -> None:
     for lm in (Local("/a"), dspy.utils.DummyLM([{"answer": "a"}])):
         with pytest.raises(
-            TypeError, match=r"of class \w+, cannot be pickled.*Define dump_state and the class method load_state"
+            TypeError,
+            match=r"of class \w+, cannot be pickled.*Define dump_state and the class method load_state",
         ):
             pickle.dumps(ModelBinding.of(lm))
     again = pickle.loads(pickle.dumps(ModelBinding.of(Kept("/a"))))
@@ -621,11 +660,15 @@ def test_options_hold_for_a_binding_that_has_been_called() -> None:
     assert ModelBinding.of(of_lm) is of_lm
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap, eqx.filter_jit, partial(jax.vmap, in_axes=0)])
+@pytest.mark.parametrize(
+    "transform", [jax.jit, jax.grad, jax.vmap, eqx.filter_jit, partial(jax.vmap, in_axes=0)]
+)
 def test_a_binding_refuses_to_run_while_jax_traces(transform: Any) -> None:
     binding = ModelBinding("openai/m")
     argument = jnp.ones(2) if "vmap" in str(transform) else jnp.ones(())
-    with pytest.raises(JitError, match="the model 'openai/m' is called while JAX traces or transforms a function"):
+    with pytest.raises(
+        JitError, match="the model 'openai/m' is called while JAX traces or transforms a function"
+    ):
         transform(lambda x: x * len(binding("Well?")))(argument)
 
 
@@ -669,7 +712,9 @@ def test_op_makes_operators_of_functions_and_modules() -> None:
     assert len(jax.tree.leaves(linear)) == 2
     assert op(double) is double
     for wrong in (3, Question):
-        with pytest.raises(TypeError, match="expected a function of at least one input, or a module of Equinox"):
+        with pytest.raises(
+            TypeError, match="expected a function of at least one input, or a module of Equinox"
+        ):
             op(wrong)  # type: ignore[call-overload]
 
 

@@ -87,7 +87,11 @@ class ModuleRef(Operator):
 
 def mixed(anything: Any = None) -> Mixed:
     return Mixed(
-        weights=jnp.arange(2.0), members=[Scale("m")], named={"n": Scale("n")}, other=op(lambda x: x * 1.0), anything=anything
+        weights=jnp.arange(2.0),
+        members=[Scale("m")],
+        named={"n": Scale("n")},
+        other=op(lambda x: x * 1.0),
+        anything=anything,
     )
 
 
@@ -95,7 +99,10 @@ OPERATORS: dict[str, tuple[Any, int]] = {
     "plain": (Scale("a"), 1),
     "mixed": (mixed(), 3),
     "mixed with a function among the leaves": (mixed([len, "text", jnp.ones(1)]), 4),
-    "nested": (Mixed(weights=jnp.ones(1), members=[mixed(), Scale("m")], named={"n": mixed()}, other=mixed()), 11),
+    "nested": (
+        Mixed(weights=jnp.ones(1), members=[mixed(), Scale("m")], named={"n": mixed()}, other=mixed()),
+        11,
+    ),
     "chain": (ChainOperator([Scale("a"), op(lambda x: x + 1)]), 1),
     "ensemble": (EnsembleOperator([Scale("a"), Scale("b")], combine=sum), 2),
     "module": (op(eqx.nn.MLP("scalar", "scalar", 4, 1, key=jax.random.key(0))), 4),
@@ -113,7 +120,9 @@ def test_partition_and_combine(operator: Any, arrays: int) -> None:
     assert again(3.0) == pytest.approx(operator(3.0))
     assert jax.tree.structure(again) == jax.tree.structure(operator)
     assert jax.jit(lambda numeric, x: combine(numeric, rest)(x))(numeric, 3.0) == pytest.approx(operator(3.0))
-    assert jax.jit(lambda numeric, rest, x: combine(numeric, rest)(x))(numeric, rest, 3.0) == pytest.approx(operator(3.0))
+    assert jax.jit(lambda numeric, rest, x: combine(numeric, rest)(x))(numeric, rest, 3.0) == pytest.approx(
+        operator(3.0)
+    )
     assert partition(operator)[1] == rest
     assert hash(partition(operator)[1]) == hash(rest)
 
@@ -123,8 +132,13 @@ def test_gradients_are_those_of_the_arrays(operator: Any, arrays: int) -> None:
     gradients = eqx.filter_grad(lambda operator, x: jnp.sum(operator(x)))(operator, 3.0)
     leaves = jax.tree.leaves(gradients)
     assert len(leaves) == arrays
-    assert all(leaf.shape == value.shape for leaf, value in zip(leaves, jax.tree.leaves(partition(operator)[0]), strict=True))
-    step = jax.tree.map(lambda x, g: x - 0.1 * g, *(eqx.filter(each, eqx.is_array) for each in (operator, gradients)))
+    assert all(
+        leaf.shape == value.shape
+        for leaf, value in zip(leaves, jax.tree.leaves(partition(operator)[0]), strict=True)
+    )
+    step = jax.tree.map(
+        lambda x, g: x - 0.1 * g, *(eqx.filter(each, eqx.is_array) for each in (operator, gradients))
+    )
     assert eqx.combine(step, operator)(3.0) != operator(3.0)
 
 
@@ -134,13 +148,21 @@ def test_equinoxs_transformations(operator: Any, arrays: int) -> None:
     assert eqx.filter_jit(operator)(3.0) == pytest.approx(expected)
     xs = jnp.array([3.0, 4.0])
     assert eqx.filter_vmap(operator)(xs)[0] == pytest.approx(expected)
-    assert eqx.filter_vmap(lambda operator, x: operator(x), in_axes=(None, 0))(operator, xs)[0] == pytest.approx(expected)
-    place, last = [(place, leaf) for place, leaf in enumerate(jax.tree.leaves(operator)) if eqx.is_array(leaf)][-1]
+    assert eqx.filter_vmap(lambda operator, x: operator(x), in_axes=(None, 0))(operator, xs)[
+        0
+    ] == pytest.approx(expected)
+    place, last = [
+        (place, leaf) for place, leaf in enumerate(jax.tree.leaves(operator)) if eqx.is_array(leaf)
+    ][-1]
     changed = eqx.tree_at(lambda tree: jax.tree.leaves(tree)[place], operator, last * 5 + 1)
     assert changed(3.0) != pytest.approx(expected)
 
 
-BARE = {name: value for name, value in OPERATORS.items() if name not in ("module", "mixed with a function among the leaves")}
+BARE = {
+    name: value
+    for name, value in OPERATORS.items()
+    if name not in ("module", "mixed with a function among the leaves")
+}
 
 
 @pytest.mark.parametrize(("operator", "arrays"), BARE.values(), ids=BARE)
@@ -157,32 +179,44 @@ def test_jaxs_own_transformations(operator: Any, arrays: int) -> None:
     updates, _ = optax.adam(0.1).update(gradients, state, operator)
     assert optax.apply_updates(operator, updates)(3.0) != pytest.approx(expected)
     stacked = jax.tree.map(lambda x: jnp.stack([x, x * 2]), operator)
-    assert jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))(stacked, 3.0)[0] == pytest.approx(expected)
+    assert jax.vmap(lambda operator, x: operator(x), in_axes=(0, None))(stacked, 3.0)[0] == pytest.approx(
+        expected
+    )
 
 
 def test_static_fields_stay_in_gradients() -> None:
     gradients = jax.grad(lambda operator: operator(3.0))(mixed())
-    assert (gradients.labels, gradients.prompt, gradients.model) == (("a", "b"), "{x}", ModelBinding("openai/a"))
+    assert (gradients.labels, gradients.prompt, gradients.model) == (
+        ("a", "b"),
+        "{x}",
+        ModelBinding("openai/a"),
+    )
     assert gradients.other.function is not None
 
 
 def test_gradients_reach_the_routers_weights_and_nothing_else() -> None:
     models = {name: ModelOperator(f"openai/{name}", "{q}") for name in ("cheap", "good")}
     router = RouterOperator(models, 2, weights=np.ones((2, 2)))
-    system = ChainOperator([op(lambda x: x), EnsembleOperator([router, ModelOperator("openai/judge", signature="a -> b")])])
+    system = ChainOperator(
+        [op(lambda x: x), EnsembleOperator([router, ModelOperator("openai/judge", signature="a -> b")])]
+    )
 
     def loss(system: Any, x: Any) -> Any:
         return -jax.nn.log_softmax(system.steps[1].members[0].scores(x))[1]
 
     gradients = jax.jit(jax.grad(loss))(system, jnp.array([1.0, 2.0]))
-    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+    found = {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    }
     assert sorted(found) == [".steps[1].members[0].bias", ".steps[1].members[0].weights"]
     assert all(bool((leaf != 0).any()) for leaf in found.values())
     learned = parameters(system)
     assert len(jax.tree.leaves(learned)) == 2
     optimiser = optax.sgd(1.0)
     updates, _ = optimiser.update(gradients, optimiser.init(learned), learned)
-    assert loss(eqx.apply_updates(system, updates), jnp.array([1.0, 2.0])) < loss(system, jnp.array([1.0, 2.0]))
+    assert loss(eqx.apply_updates(system, updates), jnp.array([1.0, 2.0])) < loss(
+        system, jnp.array([1.0, 2.0])
+    )
 
 
 def test_a_router_learns() -> None:
@@ -213,7 +247,9 @@ def test_an_operator_as_the_function_of_a_jit_edge() -> None:
     edge.replace(eqx.tree_at(lambda tree: tree.weights, operator, jnp.ones(2) * 10))
     assert edge.invoke({"x": 3.0})["y"] == pytest.approx(92.0)
     assert edge.stats.compiles == 1
-    ys = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}, result="y").invoke({"xs": [3.0, 4.0]})["ys"]
+    ys = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}, result="y").invoke(
+        {"xs": [3.0, 4.0]}
+    )["ys"]
     assert ys == pytest.approx([92.0, 96.0])
 
 
@@ -255,7 +291,12 @@ def test_arrays_of_all_kinds_come_back(path: Path) -> None:
     like = jax.tree.map(lambda leaf: leaf, saved)
     like = like.update_params(
         weights=jnp.zeros((2, 3)),
-        extra={**extra, "bfloat16": jnp.zeros(3, jnp.bfloat16), "key": jax.random.key(0), "numpy": np.zeros(3)},
+        extra={
+            **extra,
+            "bfloat16": jnp.zeros(3, jnp.bfloat16),
+            "key": jax.random.key(0),
+            "numpy": np.zeros(3),
+        },
     )
     found = load(path, like)
     assert found.weights.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
@@ -280,8 +321,14 @@ def test_the_first_line_says_what_the_arrays_belong_to(path: Path) -> None:
 @pytest.mark.parametrize(
     ("like", "message"),
     [
-        (labelled("b", "a"), r"its labels has \['.labels', \['a', 'b'\]\], and the operator has \['.labels', \['b', 'a'\]\]"),
-        (Labelled(("a", "b"), jnp.zeros((3, 2))), r"its arrays has \['.weights', 'float32', \[2, 3\]\], and the operator has"),
+        (
+            labelled("b", "a"),
+            r"its labels has \['.labels', \['a', 'b'\]\], and the operator has \['.labels', \['b', 'a'\]\]",
+        ),
+        (
+            Labelled(("a", "b"), jnp.zeros((3, 2))),
+            r"its arrays has \['.weights', 'float32', \[2, 3\]\], and the operator has",
+        ),
         (Labelled(("a", "b"), jnp.zeros((2, 3), jnp.int32), jnp.ones(1)), "its arrays has"),
         (labelled(extra=jnp.ones(1)), "its arrays has None, and the operator has|its arrays has"),
         (Scale("a"), r"its class is .*Labelled, and the operator's is .*Scale"),
@@ -297,11 +344,14 @@ def test_what_is_no_file_of_an_operator(path: Path) -> None:
     for content in (b"", b"text\nmore", b"[1]\n", b"3\n", b"{}\n"):
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"operator is no file of an operator; expected one that mahsm\.operators\.save wrote"
+            ValueError,
+            match=r"operator is no file of an operator; expected one that mahsm\.operators\.save wrote",
         ):
             load(path, labelled())
     path.write_bytes(b'{"format": 1, "mahsm": "0.7.0"}\n')
-    with pytest.raises(ValueError, match=r"has format 1, of mahsm 0\.7\.0; expected 2\. Load it with that version"):
+    with pytest.raises(
+        ValueError, match=r"has format 1, of mahsm 0\.7\.0; expected 2\. Load it with that version"
+    ):
         load(path, labelled())
     path.write_bytes(b'{"format": 2, "class": "a"}\n')
     with pytest.raises(ValueError, match=r"is damaged: its first line lacks 'arrays'"):
@@ -325,7 +375,8 @@ def test_a_file_stays_as_it_was_if_it_cannot_be_replaced(path: Path, monkeypatch
     save(path, labelled())
     before = path.read_bytes()
     with pytest.raises(
-        TypeError, match=r"the label <object object at .*> cannot be saved; expected a text, a number or an enum"
+        TypeError,
+        match=r"the label <object object at .*> cannot be saved; expected a text, a number or an enum",
     ):
         save(path, labelled(object()))  # type: ignore[arg-type]
     assert path.read_bytes() == before
@@ -355,7 +406,9 @@ def test_a_replaced_file_keeps_its_mode_and_its_links(path: Path) -> None:
 def test_a_file_that_is_cut_off(path: Path, cut: int) -> None:
     save(path, labelled())
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(ValueError, match=r"is damaged: it has \d+ bytes of arrays; expected \d+\. Save the operator again"):
+    with pytest.raises(
+        ValueError, match=r"is damaged: it has \d+ bytes of arrays; expected \d+\. Save the operator again"
+    ):
         load(path, labelled())
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match="is no file of an operator"):
@@ -377,7 +430,9 @@ if __name__ == "__main__":
 """
 
 
-def test_what_a_script_has_trained_is_loaded_where_the_script_is_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_script_has_trained_is_loaded_where_the_script_is_imported(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = path.with_name("trains_a_router.py")
     script.write_text(SCRIPT)
     subprocess.run([sys.executable, str(script), str(path)], check=True, cwd=Path(__file__).parents[2])
@@ -422,7 +477,9 @@ def test_numbers_that_are_equal_do_not_share_a_compilation_of_the_rest(wrap: Any
     for number in NUMBERS * 2:
         sign, product = scaled(*partition([wrap(number), jnp.array([2])]))
         assert (sign, product.dtype) == (jnp.copysign(1.0, number), (jnp.array([2]) * number).dtype)
-    assert [(type(number), str(number)) for number in traces] == [(type(number), str(number)) for number in NUMBERS]
+    assert [(type(number), str(number)) for number in traces] == [
+        (type(number), str(number)) for number in NUMBERS
+    ]
 
 
 def test_equal_rests_share_a_compilation() -> None:

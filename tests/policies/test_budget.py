@@ -42,7 +42,10 @@ def fine(ys: list[Any]) -> int:
         ({"tokens": -1}, r"tokens=-1"),
         ({"seconds": float("inf")}, r"seconds=inf"),
         ({"calls": True}, r"calls=True"),
-        ({"usd": 1, "prices": {"gpt": (1,)}}, r"prices\['gpt'\]=\(1,\); expected US dollars per million tokens"),
+        (
+            {"usd": 1, "prices": {"gpt": (1,)}},
+            r"prices\['gpt'\]=\(1,\); expected US dollars per million tokens",
+        ),
         ({"usd": 1, "prices": {"gpt": (1, -1)}}, r"prices\['gpt'\]=\(1, -1\)"),
     ],
 )
@@ -96,7 +99,9 @@ def test_seconds(mode: str) -> None:
     """What waits in line when time is up does not wait any longer; what runs finishes."""
     limits.forget("budget-seconds")
     limit = RateLimit("budget-seconds", rps=0.001, burst=3)
-    edge = edge_of(lambda state: state["item"], rate_limit=limit, budget=Budget(seconds=0.3), on_error="collect")
+    edge = edge_of(
+        lambda state: state["item"], rate_limit=limit, budget=Budget(seconds=0.3), on_error="collect"
+    )
     ys = run_edge(edge, range(20), mode)
     assert fine(ys) == 3
     assert "0.3 s are over" in ys[-1]["message"]
@@ -140,9 +145,21 @@ def test_budgets_nest_and_count_upwards(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_nested_edges_count_their_own_calls(mode: str) -> None:
-    inner = vmap(lambda state: state["item"], batch_key="items", out_key="ys", on_error="drop", name="inner", max_concurrency=1)
+    inner = vmap(
+        lambda state: state["item"],
+        batch_key="items",
+        out_key="ys",
+        on_error="drop",
+        name="inner",
+        max_concurrency=1,
+    )
     outer = edge_of(
-        inner, item_to_state=lambda x: {"items": x}, budget=Budget(calls=4), on_error="drop", max_concurrency=1, result="ys"
+        inner,
+        item_to_state=lambda x: {"items": x},
+        budget=Budget(calls=4),
+        on_error="drop",
+        max_concurrency=1,
+        result="ys",
     )
     assert run_edge(outer, [[1, 2, 3], [4, 5, 6], [7]], mode) == [[1, 2, 3], [4]]
 
@@ -204,7 +221,9 @@ def test_a_price_that_nobody_knows_ends_the_budget(mode: str) -> None:
 def test_no_further_attempt_when_it_is_spent(mode: str) -> None:
     """The item fails with its own error."""
     with ModelServer(Reply.failed(503)) as server, dspy.context(lm=server.lm()):
-        edge = edge_of(budget=Budget(calls=3), retry=Retry(attempts=10, base=0), on_error="collect", max_concurrency=1)
+        edge = edge_of(
+            budget=Budget(calls=3), retry=Retry(attempts=10, base=0), on_error="collect", max_concurrency=1
+        )
         ys = run_edge(edge, ["?"], mode)
     assert len(server.calls) == 3
     assert ys[0]["type"].endswith("LMServerError")
@@ -221,7 +240,11 @@ def test_an_item_that_waits_for_its_next_attempt_fails_with_its_own_error(mode: 
         return state["item"]
 
     edge = edge_of(
-        target, retry=Retry(base=3600, cap=3600, jitter=False), budget=Budget(calls=4), on_error="collect", max_concurrency=1
+        target,
+        retry=Retry(base=3600, cap=3600, jitter=False),
+        budget=Budget(calls=4),
+        on_error="collect",
+        max_concurrency=1,
     )
     ys = run_edge(edge, range(9), mode)
     assert (ys[0]["message"], ys[0]["attempts"]) == ("try again in an hour", 1)
@@ -261,7 +284,9 @@ def test_usage_that_is_reported_by_hand(mode: str) -> None:
         return state["item"]
 
     edge = edge_of(call, on_error="drop", max_concurrency=1)
-    assert run_edge(edge_of(call, on_error="drop", max_concurrency=1, budget=Budget(usd=1)), range(5), mode) == [0, 1]
+    assert run_edge(
+        edge_of(call, on_error="drop", max_concurrency=1, budget=Budget(usd=1)), range(5), mode
+    ) == [0, 1]
     with budget(tokens=300) as spent:
         assert run_edge(edge, range(5), mode) == [0, 1, 2]
     assert (spent.calls, spent.tokens, spent.usd) == (3, 300, 1.5)
@@ -282,7 +307,8 @@ def test_concurrent_budgets_do_not_mix() -> None:
 
 
 def test_the_last_call_goes_to_one_of_those_who_want_it() -> None:
-    """Eight threads begin attempts in two budgets at once; the inner one has five calls, the outer one has three left."""
+    """Eight threads begin attempts in two budgets at once; the inner one has five calls, the outer one has
+    three left."""
     with budget(calls=7) as outer:
         with budget(calls=4) as before:
             for _ in range(4):
@@ -326,17 +352,25 @@ async def asks_later(state: Any) -> Any:
     return await ASKED.ainvoke({"item": state["item"]})
 
 
-GRAPHS: dict[str, Any] = {"graph": ASKED, "function": lambda state: ASKED.invoke({"item": state["item"]}), "later": asks_later}
+GRAPHS: dict[str, Any] = {
+    "graph": ASKED,
+    "function": lambda state: ASKED.invoke({"item": state["item"]}),
+    "later": asks_later,
+}
 
 
 @pytest.mark.parametrize("where", ["edge", "block"])
-@pytest.mark.parametrize("options", [{}, {"retry": Retry()}, {"rate_limit": RateLimit("graph-budget", rps=1000)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"retry": Retry()}, {"rate_limit": RateLimit("graph-budget", rps=1000)}], ids=str
+)
 @pytest.mark.parametrize("target", GRAPHS.values(), ids=GRAPHS)
 @pytest.mark.parametrize("mode", MODES)
 def test_calls_of_graphs_in_items_count(mode: str, target: Any, options: Any, where: str) -> None:
     """An item that has begun makes all its calls, and no item begins when they are spent."""
     given = options | ({"budget": Budget(calls=3)} if where == "edge" else {})
-    edge = vmap(target, batch_key="xs", out_key="ys", max_concurrency=1, on_error="drop", result="answers", **given)
+    edge = vmap(
+        target, batch_key="xs", out_key="ys", max_concurrency=1, on_error="drop", result="answers", **given
+    )
     with budget(calls=3 if where == "block" else 1000) as spent:
         assert len(run(edge, {"xs": ["a"] * 10}, mode)["ys"]) == 2
     assert spent.calls == 4
@@ -346,7 +380,9 @@ def test_calls_of_graphs_in_items_count(mode: str, target: Any, options: Any, wh
 @pytest.mark.parametrize("mode", MODES)
 def test_calls_of_graphs_in_branches_count(mode: str) -> None:
     def branch(number: int) -> Branch:
-        return Branch(lambda state: {f"answers{number}": ASKED.invoke(state)["answers"]}, name=f"branch{number}")
+        return Branch(
+            lambda state: {f"answers{number}": ASKED.invoke(state)["answers"]}, name=f"branch{number}"
+        )
 
     branches = [branch(number) for number in range(4)]
     edge = parallel(branches, on_error="isolate", errors_key="errors", max_concurrency=1)

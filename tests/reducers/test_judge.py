@@ -62,7 +62,10 @@ def test_a_tournament(count: int) -> None:
 
 def test_a_tie_in_a_tournament_goes_to_the_first() -> None:
     with ModelServer({"reason": "", "better": "second"}) as server, dspy.context(lm=server.lm()):
-        assert llm_judge_select(["a", "b", "c"], mode="tournament", with_reason=True) == {"value": "a", "reason": ""}
+        assert llm_judge_select(["a", "b", "c"], mode="tournament", with_reason=True) == {
+            "value": "a",
+            "reason": "",
+        }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -77,7 +80,9 @@ def test_a_judge_of_ones_own_sees_the_state(mode: str) -> None:
 
 def test_a_signature_is_a_judge_too() -> None:
     with ModelServer({"best": 2}) as server, dspy.context(lm=server.lm()):
-        assert llm_judge_select(["a", object], judge="candidates: list[str] -> best: int", swap=False) is object
+        assert (
+            llm_judge_select(["a", object], judge="candidates: list[str] -> best: int", swap=False) is object
+        )
 
 
 def test_one_candidate_needs_no_judge() -> None:
@@ -93,7 +98,8 @@ def test_what_is_refused() -> None:
         ModelServer({"reason": "", "best": 7}) as server,
         dspy.context(lm=server.lm()),
         pytest.raises(
-            ReducerError, match=r"the judge gave best=7; expected one of 1, 2. A judge of your own has to give 'best'"
+            ReducerError,
+            match=r"the judge gave best=7; expected one of 1, 2. A judge of your own has to give 'best'",
         ),
     ):
         llm_judge_select(["a", "b"])

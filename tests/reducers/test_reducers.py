@@ -26,7 +26,9 @@ def test_majority_vote_gives_the_item_that_has_the_winning_key() -> None:
     assert majority_vote(rows, key="answer", normalize=True, give="item") is rows[1], "the first that has it"
     assert majority_vote(key="answer", normalize=True)(rows) == "4."
     assert majority_vote(["a", "b", "b"], give="item") == "b"
-    edge = reduce_edge(input_key="rows", output_key="row", reducer=majority_vote(key="answer", normalize=True, give="item"))
+    edge = reduce_edge(
+        input_key="rows", output_key="row", reducer=majority_vote(key="answer", normalize=True, give="item")
+    )
     assert edge.invoke({"rows": rows}) == {"row": rows[1]}
 
 
@@ -45,7 +47,11 @@ def test_votes_that_should_give_something_else(vote: Any) -> None:
 def test_a_vote_that_stops_a_vmap_gives_the_item_too() -> None:
     vote = majority_vote(key="answer", give="item")
     edge = vmap(
-        lambda state: {"answer": 4, "i": state["item"]}, batch_key="xs", out_key="ys", stop_when=vote, max_concurrency=1
+        lambda state: {"answer": 4, "i": state["item"]},
+        batch_key="xs",
+        out_key="ys",
+        stop_when=vote,
+        max_concurrency=1,
     )
     update = edge.invoke({"xs": [0, 1, 2, 3, 4]})
     assert len(update["ys"]) == 3
@@ -90,13 +96,22 @@ def test_concat() -> None:
 
 BAD: dict[str, tuple[Any, str]] = {
     "no votes": (lambda: majority_vote([]), r"majority_vote: there are no values to choose from"),
-    "no candidates": (lambda: score_and_select([], score_key="score"), r"score_and_select: there are no values"),
+    "no candidates": (
+        lambda: score_and_select([], score_key="score"),
+        r"score_and_select: there are no values",
+    ),
     "no numbers": (lambda: mean([]), r"mean: there are no values"),
-    "lacks the key": (lambda: mean(ROWS, key="cost"), r"mean: value 0 has no key 'cost'; it has 'id', 'score'"),
+    "lacks the key": (
+        lambda: mean(ROWS, key="cost"),
+        r"mean: value 0 has no key 'cost'; it has 'id', 'score'",
+    ),
     "no dict": (lambda: mean([1], key="score"), r"mean: value 0 is 1; expected a dict with the key 'score'"),
     "nan": (lambda: top_k([1, float("nan")], k=1), r"top_k: the score of value 1 is nan; expected a number"),
     "no number": (lambda: mean(["x"]), r"mean: the score of value 0 is 'x'; expected a number"),
-    "mode": (lambda: score_and_select(ROWS, score_key="score", mode="best"), r"mode='best'; expected 'max' or 'min'"),  # type: ignore[call-overload]
+    "mode": (
+        lambda: score_and_select(ROWS, score_key="score", mode="best"),
+        r"mode='best'; expected 'max' or 'min'",
+    ),  # type: ignore[call-overload]
     "k": (lambda: top_k(k=0), r"top_k: k=0; expected a whole number >= 1"),
     "mixed": (lambda: concat(["a", [1]]), r"concat: found 'a'; expected all texts, or all lists"),
     "numbers": (lambda: concat([1]), r"concat: found 1; expected all texts, or all lists"),

@@ -16,7 +16,16 @@ from mahsm import RateLimit, limits, reduce_edge, vmap
 from mahsm.edges._reduce.streaming import streamed
 from mahsm.errors import ReducerError
 from mahsm.policies._item_error import item_error
-from mahsm.reducers import Reducer, first, majority_vote, median, normalized, rank_fusion, tree_reduce, weighted_vote
+from mahsm.reducers import (
+    Reducer,
+    first,
+    majority_vote,
+    median,
+    normalized,
+    rank_fusion,
+    tree_reduce,
+    weighted_vote,
+)
 from mahsm.testing import ModelServer
 from tests.helpers import MODES, Gauge, run
 
@@ -110,7 +119,9 @@ def test_rankings_that_are_none(rankings: Any, message: str) -> None:
 )
 def test_fusion_keeps_every_entry_once_in_order_of_its_score(rankings: list[list[int]], k: int) -> None:
     fused = rank_fusion(rankings, k=k)
-    scores = [sum(1 / (k + ranking.index(entry) + 1) for ranking in rankings if entry in ranking) for entry in fused]
+    scores = [
+        sum(1 / (k + ranking.index(entry) + 1) for ranking in rankings if entry in ranking) for entry in fused
+    ]
     assert sorted(fused) == sorted({entry for ranking in rankings for entry in ranking})
     assert all(one >= other - 1e-12 for one, other in pairwise(scores))
 
@@ -139,7 +150,9 @@ def test_a_reducer_of_ones_own(mode: str) -> None:
     assert isinstance(Longest(), Reducer)
     assert reduced(Longest(), ["a", "abcde", "abcdefg"], mode) == "abcde", "decided before the last"
     assert reduce_edge(input_key="a", output_key="b", reducer=Longest()).name == "reduce_Longest"
-    edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", stop_when=Longest(), max_concurrency=1)
+    edge = vmap(
+        lambda state: state["item"], batch_key="xs", out_key="ys", stop_when=Longest(), max_concurrency=1
+    )
     assert run(edge, {"xs": ["a", "abcde", "b"]}, mode)["ys"] == ["a", "abcde"]
 
 
@@ -180,7 +193,9 @@ def test_a_default_when_there_is_nothing(mode: str) -> None:
     assert reduced(majority_vote, [], mode, default="none") == "none"
     assert reduced(majority_vote, [FAILED, FAILED], mode, default=None) is None
     assert reduced(majority_vote, [FAILED, "a"], mode, default=None) == "a"
-    with pytest.raises(ReducerError, match=r"all 1 inputs failed; first: item 0: ValueError: broken.*pass default= to go on"):
+    with pytest.raises(
+        ReducerError, match=r"all 1 inputs failed; first: item 0: ValueError: broken.*pass default= to go on"
+    ):
         reduced(majority_vote, [FAILED], mode)
 
 
@@ -232,7 +247,12 @@ def test_a_tree_in_an_edge_sees_the_state_and_keeps_limits(mode: str) -> None:
             return {"summary": f"{state['question']}({' '.join(state['docs'])})"}
 
     reducer = tree_reduce(
-        merge=merge, arity=2, input_key="docs", result="summary", max_concurrency=2, rate_limit=RateLimit("tree", rps=5000)
+        merge=merge,
+        arity=2,
+        input_key="docs",
+        result="summary",
+        max_concurrency=2,
+        rate_limit=RateLimit("tree", rps=5000),
     )
     assert reduced(reducer, ["a", "b", "c"], mode) == "?(?(a b) ?(c))"
     assert gauge.most <= 2
@@ -241,8 +261,13 @@ def test_a_tree_in_an_edge_sees_the_state_and_keeps_limits(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_dspy_module_merges(mode: str) -> None:
-    reducer = tree_reduce(merge=dspy.Predict("docs: list[str] -> summary"), arity=3, input_key="docs", result="summary")
-    with ModelServer(lambda call: {"summary": f"<{len(call.field('docs'))}>"}) as server, dspy.context(lm=server.lm()):
+    reducer = tree_reduce(
+        merge=dspy.Predict("docs: list[str] -> summary"), arity=3, input_key="docs", result="summary"
+    )
+    with (
+        ModelServer(lambda call: {"summary": f"<{len(call.field('docs'))}>"}) as server,
+        dspy.context(lm=server.lm()),
+    ):
         assert reduced(reducer, list("abcdefg"), mode).startswith("<")
     assert len(server.calls) == 4, "seven values in three calls, and one for what came of them"
 
@@ -271,7 +296,9 @@ async def test_a_cancelled_tree_calls_nothing_more() -> None:
             loop.call_soon_threadsafe(ended.set)
         return 0
 
-    edge = reduce_edge(input_key="xs", output_key="x", reducer=tree_reduce(merge=merge, arity=2, max_concurrency=1))
+    edge = reduce_edge(
+        input_key="xs", output_key="x", reducer=tree_reduce(merge=merge, arity=2, max_concurrency=1)
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(edge.ainvoke({"xs": list(range(64))}))
         assert await asyncio.to_thread(begun.wait, 10)
@@ -284,7 +311,9 @@ async def test_a_cancelled_tree_calls_nothing_more() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tree_inside_an_item_lends_its_slot(mode: str) -> None:
     reduce = reduce_edge(
-        input_key="item", output_key="sum", reducer=tree_reduce(merge=lambda state: sum(state["items"]), arity=2)
+        input_key="item",
+        output_key="sum",
+        reducer=tree_reduce(merge=lambda state: sum(state["items"]), arity=2),
     )
     edge = vmap(reduce, batch_key="rows", out_key="sums", result="sum", max_concurrency=1)
     assert run(edge, {"rows": [[1, 2, 3], [4], [5, 6]]}, mode)["sums"] == [6, 4, 11]

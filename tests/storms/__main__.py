@@ -1,4 +1,5 @@
-"""One storm here, as `python -m tests.storms cancels 500`; or all of them at full strength, each in its own process."""
+"""One storm here, as `python -m tests.storms cancels 500`; or all of them at full strength, each in its own
+process."""
 
 import faulthandler
 import logging
@@ -18,7 +19,9 @@ def main() -> None:
     failed = 0
     for name, storm in STORMS.items():
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "tests.storms", name, str(storm.full)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.storms", name, str(storm.full)], capture_output=True, text=True
+        )
         failed += done.returncode != 0
         found = done.stdout.strip() if done.returncode == 0 else f"FAILED\n{done.stderr[-3000:]}"
         print(f"{name:12} {time.monotonic() - began:6.1f} s  {found}", flush=True)

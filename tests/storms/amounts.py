@@ -19,7 +19,10 @@ def _counts() -> tuple[int, int, int]:
 def growth(times: int) -> str:
     """Runs in a row, after which there is no more than before."""
     warm_up()
-    edges: list[Any] = [*kinds().values(), parallel({"a": lambda _: {"a": 1}, "b": lambda _: {"b": 2}}, name="both")]
+    edges: list[Any] = [
+        *kinds().values(),
+        parallel({"a": lambda _: {"a": 1}, "b": lambda _: {"b": 2}}, name="both"),
+    ]
 
     def run(count: int) -> None:
         for number in range(count):

@@ -15,7 +15,8 @@ RATE, BURST, CALLS = 200, 5, 100
 
 
 def _limited_run() -> None:
-    """Check that a run with a limit, a deadline and a retry is right, and that the limit is kept by the monotonic clock."""
+    """Check that a run with a limit, a deadline and a retry is right, and that the limit is kept by the
+    monotonic clock."""
     calls = 0
     tried: set[int] = set()
 
@@ -39,7 +40,9 @@ def _limited_run() -> None:
     began = time.monotonic()
     assert edge.invoke({"xs": list(range(CALLS))}) == {"ys": list(range(CALLS))}
     seconds = time.monotonic() - began
-    assert BURST + RATE * seconds * 1.05 >= calls, f"{calls} calls in {seconds:.3f} s, and the burst is {BURST}"
+    assert BURST + RATE * seconds * 1.05 >= calls, (
+        f"{calls} calls in {seconds:.3f} s, and the burst is {BURST}"
+    )
     assert seconds < 60, f"{calls} calls took {seconds:.0f} s"
 
 
@@ -70,7 +73,9 @@ def jumps(times: int) -> str:
 def stops(seconds: int) -> str:
     """A process is stopped for seconds, and goes on."""
     worker = subprocess.Popen(
-        [sys.executable, "-c", "from tests.storms.clocks import stopped_run; stopped_run()"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", "from tests.storms.clocks import stopped_run; stopped_run()"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert worker.stdout is not None
     assert worker.stdout.readline() == "begun\n"

@@ -25,7 +25,14 @@ async def waiting(state: dict[str, Any]) -> int:
 
 def _rows(target: Any) -> Edge:
     inner = vmap(target, batch_key="row", out_key="ys", max_concurrency=4)
-    outer = vmap(inner, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, result="ys", max_concurrency=2)
+    outer = vmap(
+        inner,
+        batch_key="rows",
+        out_key="ys",
+        item_to_state=lambda row: {"row": row},
+        result="ys",
+        max_concurrency=2,
+    )
     return vmap(
         outer,
         batch_key="xs",

@@ -43,7 +43,8 @@ def cancels(times: int) -> str:
 def interrupts(times: int) -> str:
     """Ctrl-C comes in the main thread."""
     chance, sent, interrupted = random.Random(2), 0, 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a shell began in the background ignores it
+    # A process that a shell began in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for edge in kinds().values():
         check_alive(edge)
         for _ in range(max(1, times // 6)):

@@ -18,7 +18,9 @@ def work(count: int) -> list[int]:
     limit = RateLimit(**LIMIT)
     done: list[int] = []
     for target in (blocking, waiting):
-        done += vmap(target, batch_key="xs", out_key="ys", rate_limit=limit).invoke({"xs": list(range(count))})["ys"]
+        done += vmap(target, batch_key="xs", out_key="ys", rate_limit=limit).invoke(
+            {"xs": list(range(count))}
+        )["ys"]
     return done
 
 
@@ -38,7 +40,9 @@ def _work_in_a_fork() -> NoReturn:
 
 def forks(times: int) -> str:
     """Forks, while another thread is in the line of a limit."""
-    assert work(10) == EXPECTED, "and everything is imported: a fork in the middle of an import cannot import any more"
+    assert work(10) == EXPECTED, (
+        "and everything is imported: a fork in the middle of an import cannot import any more"
+    )
     over = threading.Event()
 
     def busy() -> None:
@@ -53,7 +57,9 @@ def forks(times: int) -> str:
             if child == 0:
                 _work_in_a_fork()
             _, status = os.waitpid(child, 0)
-            assert os.waitstatus_to_exitcode(status) == 0, f"a fork ended with {os.waitstatus_to_exitcode(status)}"
+            assert os.waitstatus_to_exitcode(status) == 0, (
+                f"a fork ended with {os.waitstatus_to_exitcode(status)}"
+            )
     finally:
         over.set()
         thread.join()

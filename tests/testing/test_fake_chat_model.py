@@ -62,7 +62,13 @@ def test_an_agent_calls_its_tools(mode: str) -> None:
     state = run(agent, {"messages": [("user", "?")]}, mode)
     assert state["messages"][-1].content == "3 and 70"
     assert [call.tools for call in model.calls] == [["add"], ["add"]]
-    assert [message["role"] for message in model.calls[1].messages] == ["system", "user", "assistant", "tool", "tool"]
+    assert [message["role"] for message in model.calls[1].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+    ]
     assert model.calls[1].messages[2]["tool_calls"][1]["id"] == "mine"
     assert model.calls[0].body["tools"][0]["function"]["description"] == "Add two numbers."
 
@@ -94,7 +100,11 @@ def test_an_answer_in_a_form(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_copies_have_the_same_provider(mode: str) -> None:
     model = FakeChatModel(["1", "2", "3", "4"])
-    others = [copy.deepcopy(model), model.model_copy(update={"latency": 0.001}), model.with_config(tags=["x"])]
+    others = [
+        copy.deepcopy(model),
+        model.model_copy(update={"latency": 0.001}),
+        model.with_config(tags=["x"]),
+    ]
     assert [run(one, "?", mode).content for one in [model, *others]] == ["1", "2", "3", "4"]
     assert [call.repeats for call in model.calls] == [0, 1, 2, 3]
     assert model.most_at_once == 1

@@ -42,7 +42,10 @@ def test_what_a_call_says_of_a_dspy_prompt(adapter: dspy.Adapter, real: bool) ->
 
     predict = dspy.Predict(Mood)
     predict.demos = [DEMO]
-    with ModelServer(answer) as server, dspy.context(lm=server.lm() if real else FakeLM(answer), adapter=adapter):
+    with (
+        ModelServer(answer) as server,
+        dspy.context(lm=server.lm() if real else FakeLM(answer), adapter=adapter),
+    ):
         assert predict(text="a\n\nb", lines=["one", "two"]).toDict() == {"mood": "glad", "score": 3}
     (call,) = seen
     assert call.instructions == "Name the mood.\n\nBe brief."

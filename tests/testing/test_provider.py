@@ -19,7 +19,9 @@ def judge_of(**options: Any) -> _Judge:
 
 
 def post(judge: _Judge) -> httpx.Response:
-    return httpx.post(f"{judge.server.base_url}/chat/completions", json={"model": "m", "messages": [{"content": "x" * 400}]})
+    return httpx.post(
+        f"{judge.server.base_url}/chat/completions", json={"model": "m", "messages": [{"content": "x" * 400}]}
+    )
 
 
 def test_a_provider_refuses_what_is_beyond_its_rate() -> None:
@@ -58,7 +60,9 @@ def test_a_provider_fails_and_refuses_its_shares() -> None:
     assert judge.report()["tokens"] == 0
 
 
-def test_a_provider_talks_over_its_pipes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_talks_over_its_pipes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = {name: value for name, value in asdict(Provider()).items() if name != "base_url"}
     monkeypatch.setattr("sys.stdin", io.StringIO("report\n"))
     judge_process(json.dumps(options))

@@ -57,7 +57,7 @@ def test_a_function_sees_the_call() -> None:
 
 
 def test_a_field_of_several_paragraphs() -> None:
-    text = "[[ ## doc ## ]]\none\n\ntwo\n\n[[ ## question ## ]]\nwhy?\n\nRespond with the corresponding output fields"
+    text = "[[ ## doc ## ]]\none\n\ntwo\n\n[[ ## question ## ]]\nwhy?\n\nRespond with the output fields"
     call = Call("fake", [{"role": "user", "content": text}], {}, 0.0)
     assert (call.field("doc"), call.field("question")) == ("one\n\ntwo", "why?")
     assert Call("fake", [], {}, 0.0).text == ""
@@ -118,7 +118,9 @@ def test_structured_output_of_langchain(method: Any) -> None:
 
     answer: Any = ToolCall("Grade", {"ok": True}) if method == "function_calling" else {"ok": True}
     with ModelServer(answer) as server:
-        grade: Any = chat_model(server.base_url).with_structured_output(Grade, method=method).invoke("answer in JSON")
+        grade: Any = (
+            chat_model(server.base_url).with_structured_output(Grade, method=method).invoke("answer in JSON")
+        )
     assert grade.ok
 
 
@@ -129,7 +131,9 @@ def test_most_at_once_and_latency() -> None:
         both.wait(10)
         return {"answer": "x"}
 
-    edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", result="answer", max_concurrency=2)
+    edge = vmap(
+        dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", result="answer", max_concurrency=2
+    )
     with ModelServer(together, latency=0.001) as server, dspy.context(lm=server.lm()):
         assert edge.invoke({"xs": ["a", "b", "c", "d"]})["ys"] == ["x"] * 4
     assert server.most_at_once == 2
@@ -140,7 +144,10 @@ def test_other_paths_are_not_found() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
         connection.request("POST", "/v1/embeddings", body="{}")
         response = connection.getresponse()
-        assert (response.status, "only knows" in json.loads(response.read())["error"]["message"]) == (404, True)
+        assert (response.status, "only knows" in json.loads(response.read())["error"]["message"]) == (
+            404,
+            True,
+        )
         connection.close()
 
 
@@ -152,7 +159,10 @@ def test_a_client_that_is_gone_is_not_an_error_of_the_server(capfd: pytest.Captu
 
 # Calls of tools.
 
-SEARCH = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+SEARCH = {
+    "type": "function",
+    "function": {"name": "search", "parameters": {"type": "object", "properties": {}}},
+}
 PARALLEL = [ToolCall("search", {"q": "a b", "n": 2}), ToolCall("search", id="mine")]
 
 
@@ -160,7 +170,9 @@ def completion(server: ModelServer, **body: Any) -> Any:
     """What the server sends to a client without any library, as JSON, or as the chunks of a stream."""
     messages = body.pop("messages", [{"role": "user", "content": "?"}])
     url = f"{server.base_url}/chat/completions"
-    answer = httpx.post(url, json={"model": "fake", "messages": messages, **body}, headers={"Connection": "close"})
+    answer = httpx.post(
+        url, json={"model": "fake", "messages": messages, **body}, headers={"Connection": "close"}
+    )
     if not body.get("stream"):
         return answer.json()
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
@@ -191,7 +203,11 @@ def test_calls_and_a_text_in_one_answer() -> None:
 
 
 def test_the_last_message_may_be_of_a_tool_or_have_parts() -> None:
-    tool = {"role": "tool", "tool_call_id": "call_0", "content": [{"type": "text", "text": "so"}, {"type": "image_url"}]}
+    tool = {
+        "role": "tool",
+        "tool_call_id": "call_0",
+        "content": [{"type": "text", "text": "so"}, {"type": "image_url"}],
+    }
     call = Call("fake", [{"role": "assistant", "content": None}, tool], {}, 0.0)
     assert (call.role, call.text, call.tools) == ("tool", "so", [])
     assert Call("fake", [], {}, 0.0).role == ""
@@ -208,15 +224,22 @@ def test_a_stream_of_tool_calls(usage: bool) -> None:
     assert not any("usage" in chunk for chunk in chunks)
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == "let me"
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["tool_calls"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + [
+        "tool_calls"
+    ]
     pieces = [piece for delta in deltas for piece in delta.get("tool_calls", ())]
-    assert [(piece["index"], piece["id"], piece["function"]["name"]) for piece in pieces if "id" in piece] == [
+    assert [
+        (piece["index"], piece["id"], piece["function"]["name"]) for piece in pieces if "id" in piece
+    ] == [
         (0, "call_0", "search"),
         (1, "mine", "search"),
     ]
     assert len(pieces) > 4, "arguments come in pieces"
     for index, args in enumerate([{"q": "a b", "n": 2}, {}]):
-        assert json.loads("".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == index)) == args
+        assert (
+            json.loads("".join(piece["function"]["arguments"] for piece in pieces if piece["index"] == index))
+            == args
+        )
 
 
 def test_an_answer_that_is_none_is_said() -> None:
@@ -235,7 +258,10 @@ def test_an_openai_client_of_langchain_gets_them(mode: str) -> None:
         assert streamed(model, mode).content == "done"
     with ModelServer(lambda call: PARALLEL) as server:
         whole = streamed(chat_model(server.base_url, stream_usage=True).bind_tools([SEARCH]), mode)
-    assert [(call["id"], call["args"]) for call in whole.tool_calls] == [("call_0", {"q": "a b", "n": 2}), ("mine", {})]
+    assert [(call["id"], call["args"]) for call in whole.tool_calls] == [
+        ("call_0", {"q": "a b", "n": 2}),
+        ("mine", {}),
+    ]
     assert whole.usage_metadata["total_tokens"] > 0
 
 
@@ -256,9 +282,13 @@ def test_a_client_of_dspy_gets_them(kind: str) -> None:
     with ModelServer(answers) as server:
         lm: Any = server.lm() if kind == "server" else FakeLM(answers)
         for _ in answers:
-            response = lm(lm15.Request(model=lm.model, messages=tuple(said), tools=(lm15.FunctionTool("look_up"),)))
+            response = lm(
+                lm15.Request(model=lm.model, messages=tuple(said), tools=(lm15.FunctionTool("look_up"),))
+            )
             asked = [part for part in response.message.parts if isinstance(part, lm15.ToolCallPart)]
-            results = [lm15.ToolResultPart(part.id, (lm15.TextPart(part.input["word"].upper()),)) for part in asked]
+            results = [
+                lm15.ToolResultPart(part.id, (lm15.TextPart(part.input["word"].upper()),)) for part in asked
+            ]
             said += [response.message, *(lm15.Message("tool", (result,)) for result in results)]
         calls = server.calls if kind == "server" else lm.calls
     assert [(call.role, call.text, call.tools) for call in calls] == [
@@ -274,7 +304,8 @@ def test_a_client_of_dspy_gets_them(kind: str) -> None:
 
 
 def test_names_come_when_they_are_first_used() -> None:
-    code = "import sys, mahsm.testing as t; print(t.ToolCall.__name__, 'langchain_core' in sys.modules, 'dspy' in sys.modules)"
+    heavy = "'langchain_core' in sys.modules, 'dspy' in sys.modules"
+    code = f"import sys, mahsm.testing as t; print(t.ToolCall.__name__, {heavy})"
     assert in_new_process(code) == "ToolCall False False"
     with pytest.raises(AttributeError, match="has no attribute 'FakeModel'"):
         _ = mahsm.testing.FakeModel

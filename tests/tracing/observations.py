@@ -1,4 +1,5 @@
-"""Traces over the wire: what arrives at a server on loopback, as Langfuse's ingestion makes observations of it."""
+"""Traces over the wire: what arrives at a server on loopback, as Langfuse's ingestion makes observations of
+it."""
 
 import itertools
 from collections.abc import Iterator
@@ -64,10 +65,21 @@ class Observed:
 
         def make(row: dict[str, Any]) -> Observation:
             if row["id"] not in made:
-                ours = {key.removeprefix("mahsm."): value for key, value in row["metadata"].items() if key.startswith("mahsm.")}
-                stands_beside = row["parentObservationId"] == row["traceId"][16:]  # the first one of its trace
-                parent = None if row["isRootObservation"] or stands_beside else make(rows[row["parentObservationId"]])
-                made[row["id"]] = Observation(row["name"], row["type"], row["level"], row["statusMessage"], ours, parent, row)
+                ours = {
+                    key.removeprefix("mahsm."): value
+                    for key, value in row["metadata"].items()
+                    if key.startswith("mahsm.")
+                }
+                # The first one of its trace.
+                stands_beside = row["parentObservationId"] == row["traceId"][16:]
+                parent = (
+                    None
+                    if row["isRootObservation"] or stands_beside
+                    else make(rows[row["parentObservationId"]])
+                )
+                made[row["id"]] = Observation(
+                    row["name"], row["type"], row["level"], row["statusMessage"], ours, parent, row
+                )
             return made[row["id"]]
 
         return [make(row) for row in rows.values()]

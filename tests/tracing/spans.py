@@ -45,7 +45,8 @@ class Recording:
 def tree(spans: list[Any]) -> list[str]:
     children: dict[Any, list[Any]] = {}
     for span in spans:
-        root = span.parent is None or span.parent.span_id == span.context.trace_id & (2**64 - 1)  # beside the first one
+        # Beside the first one.
+        root = span.parent is None or span.parent.span_id == span.context.trace_id & (2**64 - 1)
         children.setdefault(None if root else span.parent.span_id, []).append(span)
     known = {span.context.span_id for span in spans}
     assert set(children) - {None} <= known, "orphans"
@@ -63,7 +64,11 @@ def tree(spans: list[Any]) -> list[str]:
 def facts(span: Any) -> dict[str, Any]:
     """What mahsm says of a span; Langfuse sends each value as JSON, so that numbers stay numbers."""
     prefix = "langfuse.observation.metadata.mahsm."
-    return {name.removeprefix(prefix): json.loads(value) for name, value in span.attributes.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): json.loads(value)
+        for name, value in span.attributes.items()
+        if name.startswith(prefix)
+    }
 
 
 @contextmanager

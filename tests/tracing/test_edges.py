@@ -66,7 +66,14 @@ def square(state: Any) -> int:
     return state["item"] ** 2
 
 
-PASSING = [passes, passes_later, passes_to_a_chain, passes_to_a_chain_later, passes_to_a_graph, passes_to_a_graph_later]
+PASSING = [
+    passes,
+    passes_later,
+    passes_to_a_chain,
+    passes_to_a_chain_later,
+    passes_to_a_graph,
+    passes_to_a_graph_later,
+]
 HOW: list[dict[str, Any]] = [
     {},
     {"chunk_size": 1},
@@ -93,15 +100,24 @@ def test_what_an_item_calls_with_its_config_stands_in_the_item(mode: str, target
 def test_that_holds_however_the_item_is_tried(mode: str, target: Any, options: Any) -> None:
     edge = vmap(target, batch_key="xs", out_key="ys", name="fan", **options)
     with observed() as seen:
-        run(graph_of(edge, checkpointer=InMemorySaver()), {"xs": list(range(20))}, mode, thread() | seen.config(True))
+        run(
+            graph_of(edge, checkpointer=InMemorySaver()),
+            {"xs": list(range(20))},
+            mode,
+            thread() | seen.config(True),
+        )
         items = [each.item for each in seen.typed("GENERATION")]
-        assert sorted(set(items) if "hedge" in options else items) == list(range(20)), "a slow item may have a second call"
+        assert sorted(set(items) if "hedge" in options else items) == list(range(20)), (
+            "a slow item may have a second call"
+        )
 
 
 @pytest.mark.parametrize("target", PASSING)
 @pytest.mark.parametrize("mode", MODES)
 def test_what_a_branch_calls_with_its_config_stands_in_the_branch(mode: str, target: Any) -> None:
-    edge = parallel({"one": target, "two": target}, name="both", merge=lambda state, updates: {"ys": len(updates)})
+    edge = parallel(
+        {"one": target, "two": target}, name="both", merge=lambda state, updates: {"ys": len(updates)}
+    )
     with observed() as seen:
         run(graph_of(edge), {"xs": 1}, mode, seen.config(True))
         assert sorted(each.item for each in seen.typed("GENERATION")) == [0, 1]
@@ -136,7 +152,10 @@ def test_nested_edges_whose_config_is_handed_on(mode: str, handed_on: bool, targ
 
 
 def counts(facts: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: facts.get(name) for name in names or ("fan_out", "begun", "finished", "errors", "fan_in", "concurrency")}
+    return {
+        name: facts.get(name)
+        for name in names or ("fan_out", "begun", "finished", "errors", "fan_in", "concurrency")
+    }
 
 
 def odd_fails(state: Any) -> Any:
@@ -160,7 +179,14 @@ def test_a_run_that_an_item_ends_says_how_many_failed(mode: str, handler: bool, 
             run(graph_of(edge), {"xs": [0, 2, 4, 1, 6, 8]}, mode, seen.config(handler))
         span = seen.one("vmap:fan")
         assert span.level == "ERROR"
-        assert counts(span.facts) == {"fan_out": 6, "begun": 4, "finished": 4, "errors": 1, "fan_in": 3, "concurrency": 1}
+        assert counts(span.facts) == {
+            "fan_out": 6,
+            "begun": 4,
+            "finished": 4,
+            "errors": 1,
+            "fan_in": 3,
+            "concurrency": 1,
+        }
         assert seen.scores == [("mahsm.error_rate", 0.25)]
 
 
@@ -171,17 +197,27 @@ def test_a_run_of_which_nothing_is_left_has_an_error_rate_of_one(mode: str, coun
     with observed(scores=True) as seen:
         with pytest.raises(ValueError, match="odd"):
             run(edge, {"xs": [1] * count}, mode)
-        assert counts(seen.one("vmap:fan").facts, "fan_out", "begun", "errors") == {"fan_out": count, "begun": 1, "errors": 1}
+        assert counts(seen.one("vmap:fan").facts, "fan_out", "begun", "errors") == {
+            "fan_out": count,
+            "begun": 1,
+            "errors": 1,
+        }
         assert seen.scores == [("mahsm.error_rate", 1.0)]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_that_too_few_items_survive_says_how_many_failed(mode: str) -> None:
-    edge = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", min_success=5)
+    edge = vmap(
+        odd_fails, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", min_success=5
+    )
     with observed() as seen:
         with pytest.raises(Exception, match="min_success"):
             run(edge, {"xs": [0, 1, 3, 2, 4, 6]}, mode)
-        assert counts(seen.one("vmap:fan").facts, "begun", "finished", "errors") == {"begun": 3, "finished": 3, "errors": 2}
+        assert counts(seen.one("vmap:fan").facts, "begun", "finished", "errors") == {
+            "begun": 3,
+            "finished": 3,
+            "errors": 2,
+        }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -195,7 +231,14 @@ def test_a_failed_branch_is_counted(mode: str) -> None:
         with pytest.raises(ZeroDivisionError):
             run(graph_of(edge), {"xs": 1}, mode)
         facts = seen.one("parallel:three").facts
-        assert counts(facts) == {"fan_out": 3, "begun": 2, "finished": 2, "errors": 1, "fan_in": 1, "concurrency": 3}
+        assert counts(facts) == {
+            "fan_out": 3,
+            "begun": 2,
+            "finished": 2,
+            "errors": 1,
+            "fan_in": 1,
+            "concurrency": 3,
+        }
         assert seen.scores == [("mahsm.error_rate", 0.5)]
 
 
@@ -227,17 +270,35 @@ def test_a_compiled_fan_out_counts_as_others_do(on_error: Any) -> None:
     with observed() as seen, pytest.raises(ZeroDivisionError) if on_error == "raise" else nullcontext():
         edge.invoke({"xs": [1, 2, 0]})
     facts = seen.one("vmap:fan").facts
-    assert counts(facts, "fan_out", "begun", "finished", "errors") == {"fan_out": 3, "begun": 2, "finished": 3, "errors": 1}
+    assert counts(facts, "fan_out", "begun", "finished", "errors") == {
+        "fan_out": 3,
+        "begun": 2,
+        "finished": 3,
+        "errors": 1,
+    }
     assert facts["fan_in"] == (3 if on_error == "collect" else 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_items_count_as_often_as_there_are(mode: str) -> None:
-    edge = vmap(odd_fails, batch_key="xs", out_key="ys", name="fan", dedupe_key=lambda x: x, on_error="drop", max_concurrency=1)
+    edge = vmap(
+        odd_fails,
+        batch_key="xs",
+        out_key="ys",
+        name="fan",
+        dedupe_key=lambda x: x,
+        on_error="drop",
+        max_concurrency=1,
+    )
     with observed() as seen:
         assert run(edge, {"xs": [1, 1, 2, 2, 2]}, mode)["ys"] == [2, 2, 2]
         facts = seen.one("vmap:fan").facts
-        assert counts(facts, "begun", "finished", "errors", "fan_in") == {"begun": 2, "finished": 5, "errors": 2, "fan_in": 3}
+        assert counts(facts, "begun", "finished", "errors", "fan_in") == {
+            "begun": 2,
+            "finished": 5,
+            "errors": 2,
+            "fan_in": 3,
+        }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -272,7 +333,9 @@ def test_a_run_that_is_resumed_counts_what_was_done_before(mode: str) -> None:
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_that_an_option_ends_says_which(mode: str, options: Any, ended: str | None) -> None:
-    edge = vmap(square, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", **options)
+    edge = vmap(
+        square, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", **options
+    )
     with observed() as seen:
         ys = run(edge, {"xs": [1, 2, 3, 4, 5]}, mode)["ys"]
         facts = seen.one("vmap:fan").facts
@@ -285,7 +348,9 @@ def test_a_run_that_a_deadline_ends_says_so(mode: str) -> None:
     async def waits(state: Any) -> Any:
         await asyncio.Event().wait()
 
-    edge = vmap(waits, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", deadline=0.05)
+    edge = vmap(
+        waits, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, on_error="drop", deadline=0.05
+    )
     with observed() as seen:
         assert run(edge, {"xs": [1, 2, 3]}, mode)["ys"] == []
         facts = seen.one("vmap:fan").facts
@@ -297,12 +362,17 @@ def test_a_run_that_a_deadline_ends_says_so(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_items_from_a_cache_are_counted(mode: str) -> None:
-    edge = vmap(square, batch_key="xs", out_key="ys", name="fan", cache=InMemoryCache(), dedupe_key=lambda x: x)
+    edge = vmap(
+        square, batch_key="xs", out_key="ys", name="fan", cache=InMemoryCache(), dedupe_key=lambda x: x
+    )
     with observed() as seen:
         run(edge, {"xs": [1, 2]}, mode)
         run(edge, {"xs": [2, 2, 3]}, mode)
         found = [counts(span.facts, "begun", "finished", "cached_items") for span in seen.named("vmap:fan")]
-    assert found == [{"begun": 2, "finished": 2, "cached_items": 0}, {"begun": 1, "finished": 3, "cached_items": 2}]
+    assert found == [
+        {"begun": 2, "finished": 2, "cached_items": 0},
+        {"begun": 1, "finished": 3, "cached_items": 2},
+    ]
 
 
 class Straggler:
@@ -323,11 +393,15 @@ class Straggler:
 def test_hedged_calls_are_counted(mode: str) -> None:
     with observed() as seen:
         straggler = Straggler()
-        edge = vmap(straggler, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2)
+        edge = vmap(
+            straggler, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2
+        )
         assert run(edge, {"xs": list(range(20))}, mode)["ys"] == list(range(20))
         facts = seen.one("vmap:fan").facts
         assert (facts["begun"], facts["finished"]) == (20, 20)
-        assert 1 <= len(straggler.calls) - 20 <= facts["hedges"] < 20, "one may be called off before it has done anything"
+        assert 1 <= len(straggler.calls) - 20 <= facts["hedges"] < 20, (
+            "one may be called off before it has done anything"
+        )
 
 
 @pytest.mark.parametrize("retry", [None, Retry(attempts=3, base=0)])
@@ -335,7 +409,9 @@ def test_hedged_calls_are_counted(mode: str) -> None:
 def test_refused_attempts_are_counted(mode: str, retry: Any) -> None:
     replies = [Reply.rate_limited(retry_after=0), Reply.rate_limited(retry_after=0), {"y": "v"}]
     with ModelServer(replies) as server, observed() as seen, dspy.context(lm=server.lm()):
-        edge = vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry, on_error="drop")
+        edge = vmap(
+            dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry, on_error="drop"
+        )
         run(edge, {"xs": [1]}, mode)
         found = counts(seen.one("vmap:fan").facts, "retries", "rate_limited", "begun", "errors")
     again = retry is not None
@@ -370,13 +446,22 @@ def test_calls_are_calls_of_models(mode: str, handler: bool, target: Any, calls:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_calls_of_branches_nested_edges_and_judges_are_those_of_usage(mode: str) -> None:
-    inner = vmap(asks_for_one, batch_key="xs", out_key="ys", name="inner", budget=Budget(calls=100), retry=Retry(base=0))
+    inner = vmap(
+        asks_for_one,
+        batch_key="xs",
+        out_key="ys",
+        name="inner",
+        budget=Budget(calls=100),
+        retry=Retry(base=0),
+    )
     both = parallel({"left": inner, "right": lambda state: {"a": square({"item": 2})}}, name="both")
     best = reduce_edge(input_key="xs", output_key="best", reducer=llm_judge_select(), name="best")
     with observed() as seen, dspy.context(lm=answering()), usage() as used:
         run(both, {"xs": [0, 1, 2]}, mode)
         run(best, {"xs": ["a", "b"]}, mode)
-        found = {each.name.partition(":")[2]: each.facts["calls"] for each in seen.all if "calls" in each.facts}
+        found = {
+            each.name.partition(":")[2]: each.facts["calls"] for each in seen.all if "calls" in each.facts
+        }
         assert found == {run.edge: run.usage.calls for run in used.runs}
         assert found | {"judge": 2} == {"inner": 1, "both": 1, "best": 2, "judge": 2}
 
@@ -388,16 +473,32 @@ def test_calls_of_langchains_models_are_counted(mode: str, handler: bool) -> Non
     with observed() as seen, usage() as used:
         run(graph_of(edge), {"xs": [1, 2, 3]}, mode, seen.config(handler))
         facts = seen.one("vmap:fan").facts
-        assert (facts["calls"], facts["unpriced"], "cost_usd" in facts) == (used.calls, used.unpriced, False) == (3, 3, False)
+        assert (
+            (facts["calls"], facts["unpriced"], "cost_usd" in facts)
+            == (used.calls, used.unpriced, False)
+            == (3, 3, False)
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_failed_calls_are_calls(mode: str) -> None:
-    with ModelServer([Reply.failed(503), {"y": "v"}]) as server, observed() as seen, dspy.context(lm=server.lm()):
+    with (
+        ModelServer([Reply.failed(503), {"y": "v"}]) as server,
+        observed() as seen,
+        dspy.context(lm=server.lm()),
+    ):
         retry = Retry(attempts=2, base=0)
-        run(vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry), {"xs": [1]}, mode)
+        run(
+            vmap(dspy.Predict("item -> y"), batch_key="xs", out_key="ys", name="fan", retry=retry),
+            {"xs": [1]},
+            mode,
+        )
         facts = seen.one("vmap:fan").facts
-        assert counts(facts, "calls", "failed_calls", "retries") == {"calls": 2, "failed_calls": 1, "retries": 1}
+        assert counts(facts, "calls", "failed_calls", "retries") == {
+            "calls": 2,
+            "failed_calls": 1,
+            "retries": 1,
+        }
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,4 +1,5 @@
-"""The recommended setup, over the wire: what a graph's trace says with Langfuse's handler is what it says without it."""
+"""The recommended setup, over the wire: what a graph's trace says with Langfuse's handler is what it says
+without it."""
 
 import asyncio
 import contextlib
@@ -77,7 +78,9 @@ def test_types_are_the_same_with_and_without_the_handler(mode: str, handler: boo
             "judge:best": "EVALUATOR",
             "reduce:count": "CHAIN",
         }
-        assert {each.type for each in seen.named("Predict") if each.path[1] == "ask"} == {"CHAIN"}, "a module of DSPy's"
+        assert {each.type for each in seen.named("Predict") if each.path[1] == "ask"} == {"CHAIN"}, (
+            "a module of DSPy's"
+        )
         assert len(seen.typed("EVALUATOR")) == 1
 
 
@@ -87,7 +90,10 @@ def test_a_handler_of_ones_own_shows_the_same_types(mode: str) -> None:
     with observed() as seen, dspy.context(lm=answering()):
         own = CallbackHandler(public_key=seen.public_key)
         run(
-            graph_of(vmap(double, batch_key="xs", out_key="ys"), judge, state=State), {"xs": [1, 2]}, mode, {"callbacks": [own]}
+            graph_of(vmap(double, batch_key="xs", out_key="ys"), judge, state=State),
+            {"xs": [1, 2]},
+            mode,
+            {"callbacks": [own]},
         )
         assert (seen.one("judge:best").type, seen.named("double")[0].type) == ("EVALUATOR", "SPAN")
 
@@ -114,7 +120,12 @@ def test_tools_and_retrievers_of_langchain_are_of_their_type(mode: str) -> None:
         return add_one.invoke({"x": len(Finds().invoke("a", config))}, config)
 
     with observed() as seen:
-        run(graph_of(vmap(asks, batch_key="xs", out_key="ys", name="fan")), {"xs": [1]}, mode, seen.config(True))
+        run(
+            graph_of(vmap(asks, batch_key="xs", out_key="ys", name="fan")),
+            {"xs": [1]},
+            mode,
+            seen.config(True),
+        )
         assert (seen.one("Finds").type, seen.one("add_one").type) == ("RETRIEVER", "TOOL")
         assert seen.one("add_one").path[1:3] == ["asks", "vmap:fan"]
 
@@ -180,7 +191,9 @@ def test_an_edge_that_fails_alone_with_a_handler_is_sent_once(mode: str, handler
     edge = vmap(raising(ValueError("boom")), batch_key="xs", out_key="ys", name="fan")
     with observed() as seen:
         config = (
-            {"callbacks": [CallbackHandler(public_key=seen.public_key)]} if handler == "own" else seen.config(bool(handler))
+            {"callbacks": [CallbackHandler(public_key=seen.public_key)]}
+            if handler == "own"
+            else seen.config(bool(handler))
         )
         with pytest.raises(ValueError, match="boom"):
             run(edge, {"xs": [1]}, mode, config)
@@ -232,16 +245,20 @@ def test_an_interrupt_with_the_handler_is_no_error(mode: str) -> None:
     def asks(state: Any) -> Any:
         return interrupt(state["item"])
 
-    graph = graph_of(vmap(asks, batch_key="xs", out_key="ys", name="fan", chunk_size=1), checkpointer=InMemorySaver())
+    graph = graph_of(
+        vmap(asks, batch_key="xs", out_key="ys", name="fan", chunk_size=1), checkpointer=InMemorySaver()
+    )
     with observed() as seen:
         config = thread() | seen.config(True)
         run(graph, {"xs": [1]}, mode, config)
         assert run(graph, Command(resume="yes"), mode, config)["ys"] == ["yes"]
         assert failed(seen) == {}
         stopped, resumed = seen.named("fan")
-        assert (str(stopped.status)[:11], stopped.level, resumed.status) == ("(Interrupt(", "DEFAULT", None), (
-            "as Langfuse shows it"
-        )
+        assert (str(stopped.status)[:11], stopped.level, resumed.status) == (
+            "(Interrupt(",
+            "DEFAULT",
+            None,
+        ), "as Langfuse shows it"
 
 
 # Sizes.
@@ -260,7 +277,12 @@ def test_states_are_cut_in_spans_of_langgraph(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_small_states_are_shown_as_they_are(mode: str) -> None:
     with observed() as seen:
-        run(graph_of(vmap(double, batch_key="xs", out_key="ys", name="fan")), {"xs": list(range(300))}, mode, seen.config(True))
+        run(
+            graph_of(vmap(double, batch_key="xs", out_key="ys", name="fan")),
+            {"xs": list(range(300))},
+            mode,
+            seen.config(True),
+        )
         assert seen.one("LangGraph").row["input"] == f'{{"xs": {list(range(300))}}}'
         assert "(300 entries)" in seen.one("vmap:fan").row["input"]
 
@@ -277,7 +299,9 @@ def test_states_that_are_large_in_other_ways_are_cut() -> None:
 def test_what_short_cuts_is_cut_by_a_handler_of_ones_own() -> None:
     with observed(mask=tracing.short) as seen:
         own = CallbackHandler(public_key=seen.public_key)
-        graph_of(vmap(double, batch_key="xs", out_key="ys")).invoke({"xs": ["x" * 20_000] * 30}, {"callbacks": [own]})
+        graph_of(vmap(double, batch_key="xs", out_key="ys")).invoke(
+            {"xs": ["x" * 20_000] * 30}, {"callbacks": [own]}
+        )
         assert max(len(str(each.row["input"])) for each in seen.all) < 60_000
 
 

@@ -1,4 +1,5 @@
-"""What is read of Langfuse besides its public names: a test for each, so that a new version of it breaks one that says what."""
+"""What is read of Langfuse besides its public names: a test for each, so that a new version of it breaks one
+that says what."""
 
 import itertools
 import re
@@ -102,7 +103,10 @@ class Other:
     ],
 )
 def test_a_version_that_lacks_one_is_told(read: Any, name: str) -> None:
-    with pytest.raises(RuntimeError, match=rf"reads '{name}' of Langfuse's Other, which langfuse .* does not have\. Install a"):
+    with pytest.raises(
+        RuntimeError,
+        match=rf"reads '{name}' of Langfuse's Other, which langfuse .* does not have\. Install a",
+    ):
         read(Other())
 
 

@@ -56,7 +56,9 @@ def provider() -> Iterator[Provider]:
 
 def stopped(seen: Observed) -> dict[str, str]:
     """Why each kind of span was stopped, of which there is one at most for each way down."""
-    return {" ".join(reversed(each.path)): each.facts["stopped"] for each in seen.all if "stopped" in each.facts}
+    return {
+        " ".join(reversed(each.path)): each.facts["stopped"] for each in seen.all if "stopped" in each.facts
+    }
 
 
 def errors(seen: Observed) -> list[tuple[str, str | None]]:
@@ -79,20 +81,27 @@ def test_calls_that_stop_when_ends(mode: str, handler: bool, chunk_size: Any, pr
     edge = vmap(provider.ask, batch_key="xs", out_key="ys", name="fan", stop_when=bool, chunk_size=chunk_size)
     with observed() as seen:
         assert run(graph_of(edge), {"xs": ["slow", "quick"]}, mode, seen.config(handler))["ys"] == ["v"]
-        assert (stopped(seen), errors(seen)) == (inside(f"{top(handler, 'fan')}vmap:fan ask", "stop_when"), [])
+        assert (stopped(seen), errors(seen)) == (
+            inside(f"{top(handler, 'fan')}vmap:fan ask", "stop_when"),
+            [],
+        )
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1])
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_calls_of_items_beside_one_that_fails(mode: str, handler: bool, chunk_size: Any, provider: Provider) -> None:
+def test_calls_of_items_beside_one_that_fails(
+    mode: str, handler: bool, chunk_size: Any, provider: Provider
+) -> None:
     edge = vmap(provider.ask, batch_key="xs", out_key="ys", name="fan", chunk_size=chunk_size)
     with observed(scores=True) as seen:
         with pytest.raises(ValueError, match="bad"):
             run(graph_of(edge), {"xs": ["slow", "bad"]}, mode, seen.config(handler))
         assert stopped(seen) == inside(f"{top(handler, 'fan')}vmap:fan ask", "error")
         around = ["LangGraph", "ask", "fan", "vmap:fan"] if handler else ["ask", "vmap:fan"]
-        assert errors(seen) == [(name, "ValueError: bad") for name in around], "the item that failed, and what is around it"
+        assert errors(seen) == [(name, "ValueError: bad") for name in around], (
+            "the item that failed, and what is around it"
+        )
         assert dict(seen.scores)["mahsm.error_rate"] == 1.0
 
 
@@ -121,7 +130,11 @@ def test_edges_inside_of_a_stopped_item(mode: str, handler: bool, provider: Prov
         with pytest.raises(ValueError, match="bad"):
             run(graph_of(edge), {"xs": [["slow"], ["bad"]]}, mode, seen.config(handler))
         item = f"{top(handler, 'outer')}vmap:outer inner"
-        assert stopped(seen) == {item: "error", f"{item} vmap:inner": "error", **inside(f"{item} vmap:inner ask", "error")}
+        assert stopped(seen) == {
+            item: "error",
+            f"{item} vmap:inner": "error",
+            **inside(f"{item} vmap:inner ask", "error"),
+        }
         assert {status for _, status in errors(seen)} == {"ValueError: bad"}
 
 
@@ -150,7 +163,8 @@ def test_graphs_inside_of_a_stopped_item(stop: str, provider: Provider) -> None:
 
 
 class Straggler:
-    """The first call of item 15 takes an hour; or blocks, until its second one has been answered, and calls a model then."""
+    """The first call of item 15 takes an hour; or blocks, until its second one has been answered, and calls a
+    model then."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -162,7 +176,9 @@ class Straggler:
         return item == 15 and self.calls.count(15) == 1
 
     async def ask(self, state: Any) -> Any:
-        return (await dspy.Predict("item -> y").acall(item="slow" if self.is_slow(state["item"]) else "quick")).y
+        return (
+            await dspy.Predict("item -> y").acall(item="slow" if self.is_slow(state["item"]) else "quick")
+        ).y
 
     def ask_blocking(self, state: Any) -> Any:
         if not self.is_slow(state["item"]):
@@ -177,17 +193,28 @@ class Straggler:
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_call_that_a_hedge_has_outrun(mode: str, handler: bool, provider: Provider) -> None:
-    edge = vmap(Straggler().ask, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2)
+    edge = vmap(
+        Straggler().ask, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2
+    )
     with observed() as seen:
         assert run(graph_of(edge), {"xs": list(range(20))}, mode, seen.config(handler))["ys"] == ["v"] * 20
         assert (set(stopped(seen).values()), errors(seen)) == ({"hedge"}, [])
-        assert all("ask" in way and way.endswith(("Predict", "model")) for way in stopped(seen)), "the item has its answer"
+        assert all("ask" in way and way.endswith(("Predict", "model")) for way in stopped(seen)), (
+            "the item has its answer"
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_blocking_call_that_a_hedge_has_outrun_calls_no_model(mode: str, provider: Provider) -> None:
     straggler = Straggler()
-    edge = vmap(straggler.ask_blocking, batch_key="xs", out_key="ys", name="fan", hedge=Hedge(after=5), max_concurrency=2)
+    edge = vmap(
+        straggler.ask_blocking,
+        batch_key="xs",
+        out_key="ys",
+        name="fan",
+        hedge=Hedge(after=5),
+        max_concurrency=2,
+    )
     with observed() as seen:
         assert run(edge, {"xs": list(range(20))}, mode)["ys"] == list(range(20))
         straggler.is_over.set()
@@ -248,9 +275,13 @@ def test_what_is_cancelled_in_a_target_is_its_own_failure(provider: Provider) ->
 @pytest.mark.parametrize("option", ["timeout", "deadline"])
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_calls_whose_time_is_up_have_failed(mode: str, handler: bool, option: Any, provider: Provider) -> None:
+def test_calls_whose_time_is_up_have_failed(
+    mode: str, handler: bool, option: Any, provider: Provider
+) -> None:
     for seconds in (0.05, 0.5, 5.0, 50.0):  # on a busy machine the time may be up before the call has begun
-        edge = vmap(provider.ask, batch_key="xs", out_key="ys", name="fan", on_error="drop", **{option: seconds})
+        edge = vmap(
+            provider.ask, batch_key="xs", out_key="ys", name="fan", on_error="drop", **{option: seconds}
+        )
         with observed() as seen:
             assert run(graph_of(edge), {"xs": ["slow"]}, mode, seen.config(handler))["ys"] == []
             found = errors(seen)
@@ -296,10 +327,15 @@ def test_a_blocking_call_that_took_too_long_calls_no_model(mode: str, provider: 
 def test_items_that_a_budget_keeps_from_beginning() -> None:
     async def ask(state: Any) -> Any:
         for _ in range(100):
-            await asyncio.sleep(0)  # meanwhile the others, of which there may be several with retries, stand in line
+            # Meanwhile the others, of which there may be several with retries, stand in line.
+            await asyncio.sleep(0)
         return state["item"]
 
-    options: dict[str, Any] = {"budget": Budget(calls=1), "retry": Retry(attempts=2, base=0), "on_error": "drop"}
+    options: dict[str, Any] = {
+        "budget": Budget(calls=1),
+        "retry": Retry(attempts=2, base=0),
+        "on_error": "drop",
+    }
     edge = vmap(ask, batch_key="xs", out_key="ys", name="fan", max_concurrency=1, **options)
     with observed() as seen:
         assert run(edge, {"xs": [1, 2, 3]}, "async")["ys"] == [1]

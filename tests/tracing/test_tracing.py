@@ -74,7 +74,13 @@ def test_one_span_for_an_edge_run_with_its_items_below(mode: str, handler: bool,
         assert recording.traces == 1
         assert span.attributes["langfuse.observation.type"] == "chain"
         found = facts(span)
-        assert (found["fan_out"], found["fan_in"], found["errors"], found["retries"], found["concurrency"]) == (3, 3, 0, 0, 3)
+        assert (
+            found["fan_out"],
+            found["fan_in"],
+            found["errors"],
+            found["retries"],
+            found["concurrency"],
+        ) == (3, 3, 0, 0, 3)
         assert found["run_ms_p50"] <= found["run_ms_p95"] <= found["run_ms_max"]
         assert "wait_ms_max" in found
         assert lines[0] == ("LangGraph" if handler else "vmap:squares")
@@ -84,7 +90,9 @@ def test_one_span_for_an_edge_run_with_its_items_below(mode: str, handler: bool,
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_edges_in_edges_in_branches(mode: str, handler: bool) -> None:
-    inner = vmap(square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x})
+    inner = vmap(
+        square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x}
+    )
     outer = vmap(inner, batch_key="xs", out_key="ys", name="outer", item_to_state=lambda row: {"row": row})
     both = parallel({"left": outer, "right": lambda state: {"bias": 1}}, name="both")
     with recorded() as recording:
@@ -93,7 +101,11 @@ def test_edges_in_edges_in_branches(mode: str, handler: bool) -> None:
         found = below(lines, "parallel:both")
         assert sorted(line.strip() for line in found if not line.startswith(" ")) == ["left", "right"]
         assert below(found, "left")[0] == "vmap:outer"
-        assert Counter(line.strip() for line in below(found, "vmap:outer")) == {"inner": 2, "vmap:inner": 2, "square_later": 3}
+        assert Counter(line.strip() for line in below(found, "vmap:outer")) == {
+            "inner": 2,
+            "vmap:inner": 2,
+            "square_later": 3,
+        }
         assert recording.traces == 1
         assert facts(recording.named("parallel:both")[0])["scheduler"] == "parallel"
 
@@ -114,7 +126,9 @@ def test_dspy_modules_are_generations_below_their_items(mode: str, handler: bool
             usage = json.loads(span.attributes["langfuse.observation.usage_details"])
             assert usage["total"] == usage["input"] + usage["output"] > 0
         (span,) = recording.named("vmap:asks")
-        total = sum(json.loads(each.attributes["langfuse.observation.usage_details"])["total"] for each in generations)
+        total = sum(
+            json.loads(each.attributes["langfuse.observation.usage_details"])["total"] for each in generations
+        )
         assert facts(span)["input_tokens"] + facts(span)["output_tokens"] == total
         assert facts(span)["calls"] == 2
 
@@ -143,12 +157,20 @@ class Many(dspy.Module):
 
     def forward(self, question: str) -> Any:
         parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
-        return dspy.Prediction(answers=parallel([(self.ask, {"question": f"{question}{number}"}) for number in range(2)]))
+        return dspy.Prediction(
+            answers=parallel([(self.ask, {"question": f"{question}{number}"}) for number in range(2)])
+        )
 
 
 def test_threads_of_dspy_are_in_the_trace_of_who_starts_them() -> None:
     one = lambda question: {"question": question}  # noqa: E731
-    edge = vmap(dspy_node(Many(), name="many"), batch_key="questions", out_key="answers", item_to_state=one, name="all")
+    edge = vmap(
+        dspy_node(Many(), name="many"),
+        batch_key="questions",
+        out_key="answers",
+        item_to_state=one,
+        name="all",
+    )
     program = GraphModule(edge.compile(), outputs=["answers"])
     examples = [dspy.Example(questions=["a"]).with_inputs("questions")] * 2
     with recorded() as recording, dspy.context(lm=FakeLM({"answer": "x"})):
@@ -188,12 +210,18 @@ def test_failures_and_retries(mode: str) -> None:
             raise ConnectionError("down")
         return state["item"]
 
-    edge = vmap(flaky, batch_key="xs", out_key="ys", name="flaky", retry=Retry(attempts=2, base=0), on_error="drop")
+    edge = vmap(
+        flaky, batch_key="xs", out_key="ys", name="flaky", retry=Retry(attempts=2, base=0), on_error="drop"
+    )
     with recorded() as recording:
         assert run(edge, {"xs": [1, 2, 3]}, mode)["ys"] == [1, 2]
         found = facts(recording.named("vmap:flaky")[0])
         assert (found["errors"], found["retries"], found["fan_in"]) == (1, 3, 2)
-        failed = [span for span in recording.named("flaky") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        failed = [
+            span
+            for span in recording.named("flaky")
+            if span.attributes.get("langfuse.observation.level") == "ERROR"
+        ]
         assert [facts(span)["index"] for span in failed] == [2]
         assert failed[0].attributes["langfuse.observation.status_message"] == "ConnectionError: down"
         with pytest.raises(ConnectionError):
@@ -221,11 +249,18 @@ def test_an_interrupt_is_no_error(mode: str, handler: bool) -> None:
 def test_reducers_and_numeric_edges(mode: str) -> None:
     total = reduce_edge(input_key="xs", output_key="total", reducer=sum, name="total")
     scale = jit_edge(lambda xs: xs * 2, in_keys=["xs"], out_key="ys", name="scale")
-    over = vmap(jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y"), batch_key="xs", out_key="ys", name="all")
+    over = vmap(
+        jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y"),
+        batch_key="xs",
+        out_key="ys",
+        name="all",
+    )
     with recorded() as recording:
         for edge in (total, scale, over):
             run(edge, {"xs": [1.0, 2.0]}, mode)
-        reduced, scaled, mapped = (recording.named(name)[0] for name in ("reduce:total", "jit:scale", "vmap:all"))
+        reduced, scaled, mapped = (
+            recording.named(name)[0] for name in ("reduce:total", "jit:scale", "vmap:all")
+        )
     assert (facts(reduced)["fan_in"], facts(reduced)["reducer"]) == (2, "sum")
     assert facts(scaled)["jit_compiles"] == 1
     assert (facts(mapped)["fan_out"], facts(mapped)["fan_in"]) == (2, 2)
@@ -247,7 +282,11 @@ def test_of_many_items_some_have_spans() -> None:
         assert len(sampled) == 63
         assert sampled[:2] == [0, 32]
         assert [each["index"] for each in shown if each.get("slowest")] == [3]
-        failed = [span for span in recording.named("odd") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        failed = [
+            span
+            for span in recording.named("odd")
+            if span.attributes.get("langfuse.observation.level") == "ERROR"
+        ]
         assert [facts(span)["index"] for span in failed] == [1001]
         assert facts(recording.named("vmap:odd")[0])["fan_out"] == 2000
 
@@ -313,7 +352,9 @@ def test_steps_are_named_and_typed_as_with_langfuse() -> None:
 
 
 def test_observe_of_what_is_no_function() -> None:
-    with pytest.raises(TypeError, match=r"tracing.observe got 'ranking'; expected a function. A name is passed as name="):
+    with pytest.raises(
+        TypeError, match=r"tracing.observe got 'ranking'; expected a function. A name is passed as name="
+    ):
         tracing.observe("ranking")  # type: ignore[type-var]
 
 
@@ -336,7 +377,9 @@ def test_any_backend_of_opentelemetry() -> None:
     tracing.use_otel(provider)
     try:
         with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm()):
-            vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", name="asks").invoke({"xs": ["a"]})
+            vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", name="asks").invoke(
+                {"xs": ["a"]}
+            )
         tracing.flush()
     finally:
         tracing.off()
@@ -356,7 +399,9 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PUBLIC", "SECRET"):
         monkeypatch.delenv(f"LANGFUSE_{name}_KEY", raising=False)
     setup._say.cache_clear()
-    with pytest.warns(UserWarning, match=r"nothing is traced, since Langfuse's public and secret key is missing"):
+    with pytest.warns(
+        UserWarning, match=r"nothing is traced, since Langfuse's public and secret key is missing"
+    ):
         assert tracing.init() is None
     assert tracing.init() is None, "it is said once"
     for wrong, name in ((tracing.use, "use"), (tracing.use_otel, "use_otel")):
@@ -380,7 +425,9 @@ def test_sends_and_subgraphs(mode: str, handler: bool) -> None:
     edge = vmap(inner.compile(name="inner"), batch_key="xs", out_key="ys", name="graphs")
     builder = StateGraph(Topics)
     builder.add_node("each", lambda state: {"answers": [edge.invoke({"xs": [state["item"]]})["ys"][0]["ys"]]})
-    builder.add_conditional_edges(START, lambda state: [Send("each", {"item": x}) for x in state["xs"]], ["each"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("each", {"item": x}) for x in state["xs"]], ["each"]
+    )
     with ModelServer({"answer": "y"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
         found = run(builder.compile(), {"xs": ["a", "b"]}, mode, config_of(recording, handler))
         assert found["answers"] == ["y", "y"]
@@ -402,11 +449,15 @@ def test_streams_nest_as_well(handler: bool, stream_mode: Any) -> None:
 
     async def all_of(recording: Any) -> None:
         config = config_of(recording, handler)
-        async for _ in graph_of(edge).astream({"xs": [1, 2]}, config, stream_mode=stream_mode, subgraphs=True):
+        async for _ in graph_of(edge).astream(
+            {"xs": [1, 2]}, config, stream_mode=stream_mode, subgraphs=True
+        ):
             pass
 
     with recorded() as recording:
-        for _ in graph_of(edge).stream({"xs": [1, 2]}, config_of(recording, handler), stream_mode=stream_mode):
+        for _ in graph_of(edge).stream(
+            {"xs": [1, 2]}, config_of(recording, handler), stream_mode=stream_mode
+        ):
             pass
         asyncio.run(all_of(recording))
         assert recording.traces == 2
@@ -474,15 +525,18 @@ class Unwilling:
 def test_nothing_is_serialised_when_nothing_records() -> None:
     with recorded(tracing_enabled=False):
         value = Unwilling()
-        assert vmap(lambda state: state["item"], batch_key="xs", out_key="ys").invoke({"xs": [value]})["ys"] == [value]
+        assert vmap(lambda state: state["item"], batch_key="xs", out_key="ys").invoke({"xs": [value]})[
+            "ys"
+        ] == [value]
 
 
 def test_ours_steps_back_where_dspy_is_instrumented() -> None:
+    # It wraps DSPy's classes, which is not undone in full.
     command = [
         sys.executable,
         "-m",
         "tests.tracing.instrumented_worker",
-    ]  # it wraps DSPy's classes, which is not undone in full
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert (done.returncode, done.stdout) == (0, "['vmap:asks', '  Predict']\nTrue\n"), done.stderr
 
@@ -498,7 +552,9 @@ def test_a_tool_of_dspy_has_a_span() -> None:
         {"reasoning": "so", "answer": "a bucket"},
     ]
     with ModelServer(replies) as server, recorded() as recording, dspy.context(lm=server.lm()):
-        vmap(dspy.ReAct("item -> answer", tools=[look_up]), batch_key="xs", out_key="ys").invoke({"xs": ["it"]})
+        vmap(dspy.ReAct("item -> answer", tools=[look_up]), batch_key="xs", out_key="ys").invoke(
+            {"xs": ["it"]}
+        )
         (tool, *_) = recording.named("look_up")
         assert tool.attributes["langfuse.observation.type"] == "tool"
         assert len(recording.named("fake")) == 3
@@ -508,7 +564,9 @@ def test_a_tool_of_dspy_has_a_span() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_what_a_reducer_calls_stands_below_it(mode: str) -> None:
     leaf = RunnableLambda(lambda values: sum(values), name="leaf")
-    inner = vmap(square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x})
+    inner = vmap(
+        square_later, batch_key="row", out_key="squares", name="inner", item_to_state=lambda x: {"item": x}
+    )
 
     def total(values: Any) -> Any:
         return leaf.invoke(inner.invoke({"row": values})["squares"])
@@ -516,14 +574,23 @@ def test_what_a_reducer_calls_stands_below_it(mode: str) -> None:
     edge = reduce_edge(input_key="xs", output_key="ys", reducer=total, name="total")
     with recorded() as recording:
         assert run(graph_of(edge), {"xs": [1, 2]}, mode, config_of(recording, True))["ys"] == 5
-        assert below(recording.tree(), "reduce:total") == ["vmap:inner", "  square_later", "  square_later", "leaf"]
+        assert below(recording.tree(), "reduce:total") == [
+            "vmap:inner",
+            "  square_later",
+            "  square_later",
+            "leaf",
+        ]
         assert facts(recording.named("reduce:total")[0])["decision"] == 5
 
 
 def test_a_judge_is_an_evaluator() -> None:
     judge = llm_judge_select(criteria="The shortest.")
     edge = reduce_edge(input_key="xs", output_key="best", reducer=judge, name="best")
-    with ModelServer({"reason": "short", "best": "1"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
+    with (
+        ModelServer({"reason": "short", "best": "1"}) as server,
+        recorded() as recording,
+        dspy.context(lm=server.lm()),
+    ):
         assert edge.invoke({"xs": ["a", "bb"]})["best"] == "a"
         (span,) = recording.named("judge:best")
         assert span.attributes["langfuse.observation.type"] == "evaluator"
@@ -602,7 +669,11 @@ def test_what_traces_show_of_values() -> None:
 
 
 def test_a_call_that_fails() -> None:
-    with ModelServer(Reply.failed(500)) as server, recorded() as recording, dspy.context(lm=server.lm(num_retries=0)):
+    with (
+        ModelServer(Reply.failed(500)) as server,
+        recorded() as recording,
+        dspy.context(lm=server.lm(num_retries=0)),
+    ):
         edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", on_error="drop")
         assert edge.invoke({"xs": ["a"]})["ys"] == []
         (call,) = {span.context.span_id: span for span in recording.named("fake")}.values()
@@ -626,7 +697,9 @@ def test_failures_scores_and_attributes_in_any_backend() -> None:
         with recorded() as recording:
             handler = recording.handler
             tracing.use_otel(provider, scores=True)
-            graph_of(vmap(square, batch_key="xs", out_key="ys", name="adopted")).invoke({"xs": [1]}, {"callbacks": [handler]})
+            graph_of(vmap(square, batch_key="xs", out_key="ys", name="adopted")).invoke(
+                {"xs": [1]}, {"callbacks": [handler]}
+            )
             (adopted,) = recording.named("vmap:adopted")
             assert facts(adopted)["fan_out"] == 1, "the handler's client has the whole run"
             assert Counter(line.strip() for line in recording.tree())["square"] == 1
@@ -643,7 +716,9 @@ def test_a_value_that_cannot_be_shown_breaks_nothing(mode: str) -> None:
         edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="same")
         assert run(edge, {"xs": [value, b"abc"]}, mode)["ys"] == [value, b"abc"]
         (span,) = recording.named("vmap:same")
-    assert "Unwilling, which cannot be shown: AssertionError" in span.attributes["langfuse.observation.output"]
+    assert (
+        "Unwilling, which cannot be shown: AssertionError" in span.attributes["langfuse.observation.output"]
+    )
     assert cut([b"abc"]) == ["bytes[3]"]
 
 
@@ -656,13 +731,23 @@ def test_steps_and_operators_stand_below_their_nodes(mode: str) -> None:
     with ModelServer("yes") as server, recorded() as recording:
         builder = StateGraph(Topics)
         builder.add_node("steps", steps if mode == "async" else lambda state: asyncio.run(steps(state)))
-        builder.add_node("ask", operator_node(ModelOperator(server.lm(), "{xs}"), input_fields="xs", output_fields="ys"))
+        builder.add_node(
+            "ask", operator_node(ModelOperator(server.lm(), "{xs}"), input_fields="xs", output_fields="ys")
+        )
         builder.add_edge(START, "steps")
         builder.add_edge("steps", "ask")
         builder.add_edge("ask", END)
         with tracing.span("around"):
             run(builder.compile(), {"xs": "?"}, mode, config_of(recording, True))
-        expected = ["around", "  LangGraph", "    steps", "      outer", "        inner", "    ask", "      fake"]
+        expected = [
+            "around",
+            "  LangGraph",
+            "    steps",
+            "      outer",
+            "        inner",
+            "    ask",
+            "      fake",
+        ]
         assert recording.tree() == expected
 
 
@@ -675,5 +760,9 @@ def test_parts_of_many_that_were_stopped_are_no_errors() -> None:
     with recorded() as recording:
         with pytest.raises(ValueError, match="odd"):
             vmap(odd, batch_key="xs", out_key="ys").invoke({"xs": list(range(1000))})
-        failed = [span for span in recording.named("odd") if span.attributes.get("langfuse.observation.level") == "ERROR"]
+        failed = [
+            span
+            for span in recording.named("odd")
+            if span.attributes.get("langfuse.observation.level") == "ERROR"
+        ]
         assert [facts(span)["index"] for span in failed] == [40]

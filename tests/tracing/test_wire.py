@@ -1,4 +1,5 @@
-"""Traces over the wire: what arrives at a server, and what one that is slow, refuses or is absent does to a graph."""
+"""Traces over the wire: what arrives at a server, and what one that is slow, refuses or is absent does to a
+graph."""
 
 import asyncio
 import itertools
@@ -51,7 +52,8 @@ def test_everything_of_ten_thousand_items_in_sixteen_threads_arrives() -> None:
         tracing.flush()
         names = Counter(span.name for span in server.spans)
         errors = sum(
-            span.status.code == 2 or any(a.value.string_value == "ERROR" for a in span.attributes) for span in server.spans
+            span.status.code == 2 or any(a.value.string_value == "ERROR" for a in span.attributes)
+            for span in server.spans
         )
     assert names["vmap:odd_ones"] == 16
     assert errors >= 16 * 7, "each failed item has a span"
@@ -106,7 +108,10 @@ def test_the_sum_over_generations_is_what_the_server_counted(mode: str) -> None:
     with ModelServer({"answer": "yes"}) as server, recorded() as recording, dspy.context(lm=server.lm()):
         edge = vmap(dspy.Predict("item -> answer"), batch_key="xs", out_key="ys", max_concurrency=200)
         run(edge, {"xs": [f"{'word ' * (number % 17)}{number}" for number in range(200)]}, mode)
-        details = [json.loads(span.attributes["langfuse.observation.usage_details"]) for span in recording.named("fake")]
+        details = [
+            json.loads(span.attributes["langfuse.observation.usage_details"])
+            for span in recording.named("fake")
+        ]
         assert len(details) == len(server.calls) == 200
         counted = [tokens_of(call, Reply({"answer": "yes"})) for call in server.calls]
         assert (sum(each["input"] for each in details), sum(each["output"] for each in details)) == (
@@ -123,7 +128,9 @@ def test_cached_calls_take_nothing() -> None:
         with dspy.context(lm=server.lm(cache=True)):
             edge.invoke({"xs": [f"cached {time.time_ns()}"] * 3})
         assert len(server.calls) == 1
-        totals = sorted(span.attributes["langfuse.observation.usage_details"] for span in recording.named("fake"))
+        totals = sorted(
+            span.attributes["langfuse.observation.usage_details"] for span in recording.named("fake")
+        )
         assert totals[:2] == ['{"input": 0, "output": 0, "total": 0}'] * 2
 
 
@@ -191,7 +198,9 @@ def test_modules_count_among_the_nine_thousand() -> None:
             return dspy.Prediction(y=x + 1)
 
     inner = vmap(Adds(), batch_key="row", out_key="ys", item_to_state=lambda x: {"x": x})
-    outer = vmap(inner, batch_key="xs", out_key="out", item_to_state=lambda row: {"row": row}, max_concurrency=4)
+    outer = vmap(
+        inner, batch_key="xs", out_key="out", item_to_state=lambda row: {"row": row}, max_concurrency=4
+    )
     with recorded() as recording:
         outer.invoke({"xs": [list(range(250))] * 24})
         assert 9_000 <= len(recording.spans) <= 9_050

@@ -38,7 +38,8 @@ def wait_until(condition: Any) -> None:
 
 
 class Late:
-    """The first call of the last item goes on until a second one waits for tokens, and then ends as it is told to."""
+    """The first call of the last item goes on until a second one waits for tokens, and then ends as it is
+    told to."""
 
     def __init__(self, provider: str, error: Exception | None) -> None:
         self.provider = provider
@@ -120,7 +121,9 @@ class Stuck:
 @pytest.mark.usefixtures("no_threads_left")
 @pytest.mark.parametrize("options", [{"hedge": Hedge(after=10)}, {"timeout": 0.3, "on_error": "drop"}])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_call_that_was_left_behind_calls_no_model_and_takes_no_tokens(mode: str, options: Any, name: str) -> None:
+def test_a_call_that_was_left_behind_calls_no_model_and_takes_no_tokens(
+    mode: str, options: Any, name: str
+) -> None:
     lm = FakeLM({"answer": "late"})
     limit = RateLimit(name, rps=1000, burst=1000)
 
@@ -165,8 +168,16 @@ def test_calls_that_hang_are_bounded(mode: str, policy: Any) -> None:
         release.wait(60)
 
     try:
-        edge = edge_of(target, timeout=0.01, max_concurrency=8, on_error=policy, retry=Retry(base=0, share=None, attempts=1000))
-        with pytest.raises(TooManyHanging, match=r"edge: \d+ blocking calls .* at most 32 may. Give the client a timeout"):
+        edge = edge_of(
+            target,
+            timeout=0.01,
+            max_concurrency=8,
+            on_error=policy,
+            retry=Retry(base=0, share=None, attempts=1000),
+        )
+        with pytest.raises(
+            TooManyHanging, match=r"edge: \d+ blocking calls .* at most 32 may. Give the client a timeout"
+        ):
             run_edge(edge, range(1000), mode)
         assert 24 < len(calls) <= 32
     finally:
@@ -265,6 +276,8 @@ def test_a_call_that_ends_after_its_race_stops_nothing_else() -> None:
         return state["item"]
 
     for _ in range(60):
-        edge = edge_of(target, hedge=Hedge(percentile=0.9, after=1), retry=Retry(attempts=2, base=0, share=None))
+        edge = edge_of(
+            target, hedge=Hedge(percentile=0.9, after=1), retry=Retry(attempts=2, base=0, share=None)
+        )
         with pytest.raises(ConnectionError, match="down"):
             run_edge(edge, range(20), "sync")

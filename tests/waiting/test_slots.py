@@ -94,7 +94,9 @@ async def test_several_slots_of_a_cancelled_waiter_all_come_back() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(limit=st.integers(1, 4), steps=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("arc")), max_size=40))
+@given(
+    limit=st.integers(1, 4), steps=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("arc")), max_size=40)
+)
 def test_slots_end_as_they_began(limit: int, steps: list[tuple[int, str]]) -> None:
     """Acquire, release and cancel in any order: never more holders than slots, and none is lost."""
 

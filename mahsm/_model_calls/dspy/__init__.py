@@ -1,4 +1,5 @@
-"""DSPy's calls: language models and adapters that report what they do, in place of the user's and otherwise the same.
+"""DSPy's calls: language models and adapters that report what they do, in place of the user's and otherwise
+the same.
 
 - `settings`  DSPy's settings in a block in which its calls are seen
 - `models`, `adapters`  what stands in these for the user's language models and adapters

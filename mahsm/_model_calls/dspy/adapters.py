@@ -39,7 +39,8 @@ def _adapter_class(kind: type[Any]) -> type[Any]:
             "_mahsm": True,
         },
     )
-    for name in ("format", "parse"):  # DSPy wraps these once more in every subclass, and callbacks would come twice
+    # DSPy wraps these once more in every subclass, and callbacks would come twice.
+    for name in ("format", "parse"):
         if name in vars(made):
             delattr(made, name)
     return made

@@ -23,7 +23,11 @@ def answer_of(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
 def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
     """A kind of tokens, of which DSPy has a dict and LiteLLM an object; None if nobody says."""
     details: Any = usage.get(f"{side}_tokens_details")
-    return cast("dict[str, Any]", details).get(name) if isinstance(details, dict) else getattr(details, name, None)
+    return (
+        cast("dict[str, Any]", details).get(name)
+        if isinstance(details, dict)
+        else getattr(details, name, None)
+    )
 
 
 def unparsed_in(error: BaseException | None) -> frozenset[str]:

@@ -18,11 +18,15 @@ def is_observed() -> bool:
 
 
 def restored_context() -> AbstractContextManager[None]:
-    """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its settings."""
+    """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its
+    settings.
+    """
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None:
         bars.shield()
-    around = None if dspy is None or observing.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
+    around = (
+        None if dspy is None or observing.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
+    )
     return nullcontext() if around is None else around.here()
 
 
@@ -35,7 +39,8 @@ class Around:
     def __init__(self) -> None:
         self._context = copy_context()
         self.is_over = False
-        """The block has ended; views of it may live on in copies of DSPy's settings, and count nothing any more."""
+        """The block has ended; views of it may live on in copies of DSPy's settings, and count nothing any
+        more."""
 
     def here(self) -> AbstractContextManager[None]:
         """A block that has the context, wherever it runs."""
@@ -44,7 +49,11 @@ class Around:
     @contextmanager
     def _restored(self) -> Generator[None, None, None]:
         present = copy_context()
-        tokens = [(variable, variable.set(value)) for variable, value in self._context.items() if variable not in present]
+        tokens = [
+            (variable, variable.set(value))
+            for variable, value in self._context.items()
+            if variable not in present
+        ]
         try:
             yield
         finally:

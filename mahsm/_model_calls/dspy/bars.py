@@ -1,9 +1,9 @@
 """Progress bars that DSPy shows from several threads.
 
-tqdm keeps its bars in a set of weak references, which changes under tqdm's lock. `dspy.Parallel` and `dspy.Evaluate` empty it
-without the lock whenever they begin. In another thread a bar that was being made is then gone from the set when tqdm removes
-it, as it does with every bar that is switched off: a `KeyError` comes out of the user's code. Or the set changes while tqdm
-goes through it: a `RuntimeError`.
+tqdm keeps its bars in a set of weak references, which changes under tqdm's lock. `dspy.Parallel` and
+`dspy.Evaluate` empty it without the lock whenever they begin. In another thread a bar that was being made is
+then gone from the set when tqdm removes it, as it does with every bar that is switched off: a `KeyError`
+comes out of the user's code. Or the set changes while tqdm goes through it: a `RuntimeError`.
 """
 
 import sys

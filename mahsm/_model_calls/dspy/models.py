@@ -20,7 +20,9 @@ _FAR = 1_000_000
 seen_here: ContextVar[tuple[calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
 """The call that is being made here, and whether DSPy's history is off."""
 
-blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar("mahsm_blocking_calls", default=lambda make: make())
+blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar(
+    "mahsm_blocking_calls", default=lambda make: make()
+)
 """How blocking calls of language models are made here."""
 
 
@@ -55,7 +57,11 @@ class _ObservedLM:
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
             make = partial(self._made, prompt, messages, kwargs)
-            return make() if (keeper := calls.keeper.get()) is None else keeper.call(make, (prompt, messages, kwargs))
+            return (
+                make()
+                if (keeper := calls.keeper.get()) is None
+                else keeper.call(make, (prompt, messages, kwargs))
+            )
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
@@ -92,7 +98,8 @@ class _ObservedLM:
             drawn = self._rolled_out(kwargs, number)
 
     def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The options of the call; of a sample, with a rollout id of its own, and a temperature at which answers differ.
+        """The options of the call; of a sample, with a rollout id of its own, and a temperature at which
+        answers differ.
 
         As `dspy.BestOfN` does it, which may be what calls: its own rollout ids stay apart.
         """
@@ -104,7 +111,9 @@ class _ObservedLM:
         return {**kwargs, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
 
     def _rolled_out(self, kwargs: dict[str, Any], number: int) -> dict[str, Any]:
-        """The options of the call with another rollout id, after so many answers from the cache that were of no use."""
+        """The options of the call with another rollout id, after so many answers from the cache that were of
+        no use.
+        """
         drawn = self._drawn(kwargs)
         options = {**self.__dict__["kwargs"], **drawn}
         rollout = (options.get("rollout_id") or 0) + _FAR * number
@@ -118,14 +127,18 @@ class _ObservedLM:
         with _settings(disable_history=True) if here is not None and here[1] else nullcontext():
             super().update_history(entry)  # type: ignore[misc]  # it may add a price
         if here is not None:
-            here[0].answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
+            here[0].answer = answer_of(
+                entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"])
+            )
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
     """Whether it comes from the cache, and an attempt before could not be parsed from it."""
     if answer is None or not answer.cached or not (unparsed := calls.unparsed.get()):
         return False
-    return any((one.get("text") if isinstance(one, dict) else one) in unparsed for one in cast("list[Any]", outputs))
+    return any(
+        (one.get("text") if isinstance(one, dict) else one) in unparsed for one in cast("list[Any]", outputs)
+    )
 
 
 def _characters(prompt: Any, messages: Any) -> int:
@@ -134,7 +147,9 @@ def _characters(prompt: Any, messages: Any) -> int:
 
 @contextmanager
 def _reported(seen: calls.SeenCall) -> Generator[None, None, None]:
-    """The block makes the call. DSPy says in its history what it took; where that is off, it is on for this entry only."""
+    """The block makes the call. DSPy says in its history what it took; where that is off, it is on for this
+    entry only.
+    """
     off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
     token = seen_here.set((seen, off))
     try:

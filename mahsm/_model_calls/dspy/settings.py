@@ -18,8 +18,9 @@ from mahsm._model_calls.dspy.models import observed_lm, seen_here
 def observed_settings() -> Generator[None, None, None]:
     """A block in which every call of a language model is seen; what `dspy.configure` sets in it holds in it.
 
-    Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them hand it to the
-    adapter. What is called in neither way is seen by its entry in DSPy's history, once it has ended.
+    Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them
+    hand it to the adapter. What is called in neither way is seen by its entry in DSPy's history, once it has
+    ended.
     """
     overrides, around = _overrides(), Around()
     tokens = observing.set(True), overrides.set(_ObservedSettings(overrides.get(), around))
@@ -43,7 +44,9 @@ class _ObservedSettings(Mapping[str, Any]):
 
     def __init__(self, present: Any, around: "Around") -> None:
         self._present = present
-        self._configured: dict[str, Any] = cast("Any", sys.modules["dspy.dsp.utils.settings"]).main_thread_config
+        self._configured: dict[str, Any] = cast(
+            "Any", sys.modules["dspy.dsp.utils.settings"]
+        ).main_thread_config
         self._around = around
         self._tracer = _spans.tracer()
         self._views: dict[str, tuple[Any, Any]] = {}

@@ -28,8 +28,8 @@ INSTALL = "pip install 'mahsm[jax]'"
 class JitEdge(Edge):
     """A numeric function between state keys, compiled. Made by `jit_edge` and `fuse`.
 
-    It computes at once where it is called: its subgraph is what drawings show, and is not run, since a step of LangGraph
-    takes fifty times as long as a small function.
+    It computes at once where it is called: its subgraph is what drawings show, and is not run, since a step
+    of LangGraph takes fifty times as long as a small function.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -37,7 +37,9 @@ class JitEdge(Edge):
             self._run,
             self._run_async,
             name=spec.name,
-            graph=drawn_steps(spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False),
+            graph=drawn_steps(
+                spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False
+            ),
             reads=[*spec.reads, *spec.seeds],
             writes=spec.keep,
             children={},
@@ -48,8 +50,8 @@ class JitEdge(Edge):
         if not has_jax():
             _check_without_jax(spec)
             warnings.warn(
-                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called with NumPy's arrays. "
-                f"{INSTALL} to compile it.",
+                f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called "
+                f"with NumPy's arrays. {INSTALL} to compile it.",
                 stacklevel=3,
             )
 
@@ -78,11 +80,15 @@ class JitEdge(Edge):
             return await asyncio.to_thread(lambda: self._computed(self.program, state, config))
         return self._computed(program, state, config)
 
-    def _computed(self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None) -> Any:
+    def _computed(
+        self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None
+    ) -> Any:
         tracer = _spans.tracer()
         if tracer is None:
             return program.timed(state)
-        with tracer.edge("jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}) as span:
+        with tracer.edge(
+            "jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}
+        ) as span:
             before = program.stats
             update = program.timed(state)
             span.note(program.stats.facts(before))
@@ -149,10 +155,13 @@ class JitEdge(Edge):
         names = [each.name for each in self.spec.steps]
         if step is None and len(names) > 1:
             raise EdgeError(
-                f"{self.name}: replace has to know which of its edges is meant; pass step= one of {', '.join(names)}."
+                f"{self.name}: replace has to know which of its edges is meant; pass step= one of "
+                f"{', '.join(names)}."
             )
         if step is not None and step not in names:
-            raise EdgeError(f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}.")
+            raise EdgeError(
+                f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}."
+            )
         self.program.replace(0 if step is None else names.index(step), module)
 
 
@@ -189,10 +198,14 @@ class _JitState(TypedDict):
 
 
 def drawn_steps(name: str, spec: JitSpec, labels: tuple[str, str], *, many: bool) -> Compiled:
-    """A graph of the steps, which is drawn and not run; with what goes in and comes out, of one state or of many."""
+    """A graph of the steps, which is drawn and not run; with what goes in and comes out, of one state or of
+    many.
+    """
 
     def node(_: Any, config: RunnableConfig) -> Any:
-        raise EdgeError(f"{name}: this subgraph is for drawings; invoke the edge, or the graph that holds it.")
+        raise EdgeError(
+            f"{name}: this subgraph is for drawings; invoke the edge, or the graph that holds it."
+        )
 
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_JitState)
     names = [step.name for step in spec.steps]

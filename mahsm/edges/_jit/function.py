@@ -29,29 +29,33 @@ def jit_edge(
 ) -> JitEdge:
     """Compute on keys of the state, compiled by JAX.
 
-    Arrays, floats, ints and lists of numbers are dynamic: one compilation serves all values of a shape. Booleans, texts, None
-    and enums are static: each value gets a compilation of its own. Dicts, and modules of Equinox, are taken apart leaf by
-    leaf. Anything else is an error that names the key.
+    Arrays, floats, ints and lists of numbers are dynamic: one compilation serves all values of a shape.
+    Booleans, texts, None and enums are static: each value gets a compilation of its own. Dicts, and modules
+    of Equinox, are taken apart leaf by leaf. Anything else is an error that names the key.
 
     Without JAX, `fn` is called with read-only arrays of NumPy, and a warning says so when the edge is built.
 
     Args:
-        fn: A function of the keys' values that JAX can trace; or a module of Equinox, whose arrays then stay where they are
-            computed with.
+        fn: A function of the keys' values that JAX can trace; or a module of Equinox, whose arrays then stay
+            where they are computed with.
         in_keys: State keys of its arguments, in their order; or `{parameter: state key}`.
         out_key: State key that gets the result; or several, and `fn` returns a tuple of as many, or a dict.
         device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
             `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
-        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the mesh's first axis. Or
-            "batch", if no state key is called so: in a `vmap`, the items are spread, and the rest is on all devices.
+        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the
+            mesh's first axis. Or "batch", if no state key is called so: in a `vmap`, the items are spread,
+            and the rest is on all devices.
         static_keys: State keys to make a compilation for each value of; their values need be hashable.
-        ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also gets `mask=`, a
-            boolean array that says which rows are none of the padding. Outputs are cut to the length again.
-        seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for `jax.random` made
-            of the seed, of the edge's name and of the item's place in a `vmap`; alone, it draws as for the first item.
-        x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an error.
-        output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`, lists and numbers;
-            or `"jax"`, which no checkpointer can store.
+        ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also
+            gets `mask=`, a boolean array that says which rows are none of the padding. Outputs are cut to the
+            length again.
+        seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for
+            `jax.random` made of the seed, of the edge's name and of the item's place in a `vmap`; alone, it
+            draws as for the first item.
+        x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an
+            error.
+        output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`,
+            lists and numbers; or `"jax"`, which no checkpointer can store.
         name: Node name; by default `jit_` and the function's.
 
     Returns:
@@ -61,8 +65,8 @@ def jit_edge(
         EdgeError: at once, for arguments that cannot work; when run, for a device that is not there.
         ImportError: at once, for what needs JAX if it is not installed.
         StateError: when run, for values that cannot be computed with, and numbers that do not fit.
-        JitError: when run, for a function that JAX cannot trace, or that draws random numbers of its own, or whose result
-            depends on the padding.
+        JitError: when run, for a function that JAX cannot trace, or that draws random numbers of its own, or
+            whose result depends on the padding.
 
     Example:
         >>> from mahsm import jit_edge
@@ -99,7 +103,16 @@ def jit_edge(
         seed_key=seed_key,
     )
     return JitEdge(
-        JitSpec(name=made, steps=(step,), keep=out_keys, static_keys=static, device=device, shard=shard, x64=x64, output=output)
+        JitSpec(
+            name=made,
+            steps=(step,),
+            keep=out_keys,
+            static_keys=static,
+            device=device,
+            shard=shard,
+            x64=x64,
+            output=output,
+        )
     )
 
 
@@ -107,18 +120,26 @@ def _check_function(edge: str, fn: Any) -> None:
     if not callable(fn) or isinstance(fn, type | Runnable):
         hint = " Make an instance of it." if isinstance(fn, type) else ""
         raise EdgeError(
-            f"{edge}: fn={shown(cast('Any', fn))}; expected a function of numbers and arrays, or a module of Equinox.{hint}"
+            f"{edge}: fn={shown(cast('Any', fn))}; expected a function of numbers and arrays, or a module of "
+            f"Equinox.{hint}"
         )
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
-        raise EdgeError(f"{edge}: fn={shown(fn)} is async; expected a function that only computes. Await in a node before.")
+        raise EdgeError(
+            f"{edge}: fn={shown(fn)} is async; expected a function that only computes. Await in "
+            "a node before."
+        )
 
 
 def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
     if isinstance(in_keys, str):
-        raise EdgeError(f"{edge}: in_keys={in_keys!r} is one text; expected a list of state keys, as in_keys=[{in_keys!r}].")
+        raise EdgeError(
+            f"{edge}: in_keys={in_keys!r} is one text; expected a list of state keys, as "
+            f"in_keys=[{in_keys!r}]."
+        )
     if not isinstance(in_keys, Mapping | Sequence) or not in_keys:
         raise EdgeError(
-            f"{edge}: in_keys={shown(cast('Any', in_keys))}; expected state keys, as ['x', 'y'], or {{'parameter': 'key'}}."
+            f"{edge}: in_keys={shown(cast('Any', in_keys))}; expected state keys, as ['x', 'y'], or "
+            "{'parameter': 'key'}."
         )
     if isinstance(in_keys, Mapping):
         pairs = cast("Mapping[str, str]", in_keys)
@@ -134,21 +155,30 @@ def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
 
 def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
     keys = (
-        (out_key,) if isinstance(out_key, str) or not isinstance(out_key, Sequence) else tuple(cast("Sequence[str]", out_key))
+        (out_key,)
+        if isinstance(out_key, str) or not isinstance(out_key, Sequence)
+        else tuple(cast("Sequence[str]", out_key))
     )
     for key in keys:
         check.key(edge, "out_key", key)
     if not keys or len(set(keys)) < len(keys):
-        raise EdgeError(f"{edge}: out_key={shown(cast('Any', out_key))}; expected a state key, or several that differ.")
+        raise EdgeError(
+            f"{edge}: out_key={shown(cast('Any', out_key))}; expected a state key, or several that differ."
+        )
     return keys
 
 
 def _some_of(edge: str, argument: str, given: Any, keys: Sequence[str]) -> frozenset[str]:
     if isinstance(given, str):
-        raise EdgeError(f"{edge}: {argument}={given!r} is one text; expected a list, as {argument}=[{given!r}].")
+        raise EdgeError(
+            f"{edge}: {argument}={given!r} is one text; expected a list, as {argument}=[{given!r}]."
+        )
     for key in given:
         if key not in keys:
-            raise EdgeError(f"{edge}: {argument} has {shown(key)}; expected some of in_keys, {', '.join(map(repr, keys))}.")
+            raise EdgeError(
+                f"{edge}: {argument} has {shown(key)}; expected some of in_keys, "
+                f"{', '.join(map(repr, keys))}."
+            )
     return frozenset(given)
 
 
@@ -172,6 +202,10 @@ def _check_call(edge: str, fn: Any, arguments: Any, *, takes_mask: bool, takes_k
             hint = " With ragged= it also gets mask=, which rows are none of the padding, and has to use it."
         elif "key" in str(error):
             hint = (
-                " Pass seed_key= and it gets key=, for jax.random." if not takes_key else " With seed_key= it also gets key=."
+                " Pass seed_key= and it gets key=, for jax.random."
+                if not takes_key
+                else " With seed_key= it also gets key=."
             )
-        raise EdgeError(f"{edge}: fn{signature} cannot be called with {' and '.join(wanted)}: {error}.{hint}") from None
+        raise EdgeError(
+            f"{edge}: fn{signature} cannot be called with {' and '.join(wanted)}: {error}.{hint}"
+        ) from None

@@ -11,8 +11,9 @@ from mahsm.errors import EdgeError
 def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = None) -> JitEdge:
     """Make one edge of several that run one after the other: one compiled computation, and one node.
 
-    What lies between two of them never leaves the device, and is not in the state, unless `keep` names it. A graph is never
-    fused without being asked, since its checkpoints, streamed updates and spans between the edges would be missing.
+    What lies between two of them never leaves the device, and is not in the state, unless `keep` names it. A
+    graph is never fused without being asked, since its checkpoints, streamed updates and spans between the
+    edges would be missing.
 
     Args:
         *edges: Edges made by `jit_edge` or `fuse`, in the order in which they run.
@@ -23,13 +24,13 @@ def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = 
         An edge that reads what the edges read, less what those before them write, and writes `keep`.
 
     Raises:
-        EdgeError: for edges that cannot be one computation: on different devices, of different precision, or with a key that
-            is static or ragged in one and computed by one before.
+        EdgeError: for edges that cannot be one computation: on different devices, of different precision, or
+            with a key that is static or ragged in one and computed by one before.
 
     Example:
         >>> from mahsm import fuse, jit_edge
         >>> double = jit_edge(lambda x: x * 2, in_keys=["x"], out_key="doubled", name="double")
-        >>> total = jit_edge(lambda doubled: doubled.sum(), in_keys=["doubled"], out_key="total", name="total")
+        >>> total = jit_edge(lambda doubled: doubled.sum(), in_keys=["doubled"], out_key="total")
         >>> fuse(double, total).invoke({"x": [1.0, 2.0]})
         {'total': 6.0}
     """
@@ -70,8 +71,9 @@ def _check_alike(edge: str, specs: Sequence[JitSpec]) -> None:
         for argument in ("device", "x64"):
             if getattr(spec, argument) != getattr(first, argument):
                 raise EdgeError(
-                    f"{edge}: {first.name} has {argument}={shown(getattr(first, argument))}, and {spec.name} has "
-                    f"{shown(getattr(spec, argument))}; expected the same, since they become one computation."
+                    f"{edge}: {first.name} has {argument}={shown(getattr(first, argument))}, and {spec.name} "
+                    f"has {shown(getattr(spec, argument))}; expected the same, since they become one "
+                    "computation."
                 )
     shards = {spec.shard for spec in specs if spec.shard is not None}
     if len(shards) > 1:
@@ -82,15 +84,22 @@ def _check_names(edge: str, steps: Sequence[Step]) -> None:
     names = [step.name for step in steps]
     for name in names:
         if names.count(name) > 1:
-            raise EdgeError(f"{edge}: two edges are named {name!r}; expected a name for each. Pass name= to jit_edge.")
+            raise EdgeError(
+                f"{edge}: two edges are named {name!r}; expected a name for each. Pass name= to jit_edge."
+            )
 
 
 def _kept(edge: str, keep: Sequence[str], written: set[str]) -> tuple[str, ...]:
     if isinstance(keep, str):
-        raise EdgeError(f"{edge}: keep={keep!r} is one text; expected a list of state keys, as keep=[{keep!r}].")
+        raise EdgeError(
+            f"{edge}: keep={keep!r} is one text; expected a list of state keys, as keep=[{keep!r}]."
+        )
     for key in keep:
         if key not in written:
-            raise EdgeError(f"{edge}: keep has {key!r}; expected some of what the edges write, {', '.join(sorted(written))}.")
+            raise EdgeError(
+                f"{edge}: keep has {key!r}; expected some of what the edges write, "
+                f"{', '.join(sorted(written))}."
+            )
     if not keep:
         raise EdgeError(f"{edge}: keep is empty; expected at least one key that the edges write.")
     return tuple(keep)
@@ -103,15 +112,16 @@ def _static(edge: str, specs: Sequence[JitSpec]) -> frozenset[str]:
     for spec in specs:
         for key in sorted(spec.static_keys & written):
             raise EdgeError(
-                f"{edge}: {key!r} is static in {spec.name}, but an edge before computes it; expected a key of the state. Leave "
-                f"{spec.name} out of the fusion."
+                f"{edge}: {key!r} is static in {spec.name}, but an edge before computes it; expected a key "
+                f"of the state. Leave {spec.name} out of the fusion."
             )
         static |= spec.static_keys
         dynamic |= set(spec.reads) - spec.static_keys - written
         written |= set(spec.keep)
     if both := static & dynamic:
         raise EdgeError(
-            f"{edge}: {sorted(both)[0]!r} is static in one of the edges and dynamic in another; expected one of them."
+            f"{edge}: {sorted(both)[0]!r} is static in one of the edges and dynamic in another; expected one "
+            "of them."
         )
     return frozenset(static)
 
@@ -122,8 +132,8 @@ def _check_ragged(edge: str, steps: Sequence[Step]) -> None:
     for step in steps:
         for key in sorted(step.ragged & written - varies):
             raise EdgeError(
-                f"{edge}: {key!r} is ragged in {step.name}, but the edge that computes it has no ragged key, so nobody knows "
-                f"its padding. Leave {step.name} out of the fusion."
+                f"{edge}: {key!r} is ragged in {step.name}, but the edge that computes it has no ragged key, "
+                f"so nobody knows its padding. Leave {step.name} out of the fusion."
             )
         written |= set(step.out_keys)
         if step.ragged:
@@ -135,6 +145,7 @@ def _check_hidden(edge: str, specs: Sequence[JitSpec]) -> None:
     for spec in specs:
         for key in sorted(hidden & set(spec.reads)):
             raise EdgeError(
-                f"{edge}: {spec.name} reads {key!r}, which an edge before computes and does not keep. Pass keep= to that one."
+                f"{edge}: {spec.name} reads {key!r}, which an edge before computes and does not keep. Pass "
+                "keep= to that one."
             )
         hidden = (hidden | {key for step in spec.steps for key in step.out_keys}) - set(spec.keep)

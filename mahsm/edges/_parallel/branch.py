@@ -19,20 +19,22 @@ from mahsm.policies import Hedge, Retry
 class Branch:
     """A branch of `parallel`, with what it depends on and how it is tried.
 
-    DSPy nodes, edges, and functions whose parameter or result is annotated with a TypedDict, a dataclass or a pydantic model
-    say themselves what they read and write.
+    DSPy nodes, edges, and functions whose parameter or result is annotated with a TypedDict, a dataclass or a
+    pydantic model say themselves what they read and write.
 
     Args:
         target: What to call with the state: whatever a `vmap` takes.
-        name: Node name; by default the target's, or `branch_` and its place from 0 for a graph without a name. Such a graph
-            takes the branch's name.
+        name: Node name; by default the target's, or `branch_` and its place from 0 for a graph without a
+            name. Such a graph takes the branch's name.
         reads: State keys that it reads. With `scheduler="wave"` it runs after those who write them.
         writes: State keys that it writes.
         after: Names of branches that it runs after, whatever they write.
-        inherit: What of the state its target sees besides the keys that it `reads`: all (True), nothing (False), or these keys.
+        inherit: What of the state its target sees besides the keys that it `reads`: all (True), nothing
+            (False), or these keys.
         retry: Try it again: a `Retry`, or LangGraph's `RetryPolicy`.
         timeout: Seconds that one attempt may take, > 0.
-        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a provider that has one.
+        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
+            provider that has one.
 
     Example:
         >>> from mahsm import Branch, parallel
@@ -98,14 +100,17 @@ def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[
     """Check branches, and make their targets ready.
 
     Raises:
-        EdgeError: for what cannot be a list of branches, a name that is taken or cannot be one, and wrong arguments.
+        EdgeError: for what cannot be a list of branches, a name that is taken or cannot be one, and wrong
+            arguments.
     """
     if isinstance(branches, Mapping):
         named = list(branches.items())
     elif isinstance(branches, Sequence) and not isinstance(branches, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         named = [(None, branch) for branch in branches]
     else:
-        raise EdgeError(f"{edge}: branches={shown(branches)}; expected a list of targets, or {{name: target}}.")
+        raise EdgeError(
+            f"{edge}: branches={shown(branches)}; expected a list of targets, or {{name: target}}."
+        )
     if not named:
         raise EdgeError(f"{edge}: there are no branches; expected at least one.")
     specs: list[BranchSpec] = []
@@ -113,15 +118,21 @@ def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[
     for name, given in named:
         branch = given if isinstance(given, Branch) else Branch(given)
         if name is not None and branch.name not in (None, name):
-            raise EdgeError(f"{edge}: the branch {name!r} is named {branch.name!r} too; expected one name. Leave name= out.")
+            raise EdgeError(
+                f"{edge}: the branch {name!r} is named {branch.name!r} too; expected one name. "
+                "Leave name= out."
+            )
         specs.append(_spec(edge, len(specs), name or branch.name, branch, taken, deadline))
         taken.add(specs[-1].name)
     return specs
 
 
-def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set[str], deadline: float | None) -> BranchSpec:
+def _spec(
+    edge: str, position: int, name: str | None, branch: Branch, taken: set[str], deadline: float | None
+) -> BranchSpec:
     target = as_target(
-        branch.target if branch.retry is None else single_try(branch.target), reader=f"{edge}, branch {position}"
+        branch.target if branch.retry is None else single_try(branch.target),
+        reader=f"{edge}, branch {position}",
     ).named(name or f"branch_{position}")
     label = f"{edge}, branch {name or target.name!r}"
     if name is not None:
@@ -134,8 +145,8 @@ def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set
     needs, promises = _keys(label, "reads", branch.reads), _keys(label, "writes", branch.writes)
     if target.item is not None:
         raise NodeError(
-            f"{label}: the target {target.name} takes one {target.item}, and a branch is called with the state. Let it take "
-            "the state, as lambda state: f(state['key'])."
+            f"{label}: the target {target.name} takes one {target.item}, and a branch is called with the "
+            "state. Let it take the state, as lambda state: f(state['key'])."
         )
     if isinstance(branch.target, Edge):
         needs, promises = needs or branch.target.reads, promises or branch.target.writes
@@ -144,7 +155,8 @@ def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set
     inherited = check.inherit(label, branch.inherit, default=True)
     if inherited is False and not reads:
         raise EdgeError(
-            f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave inherit out."
+            f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave "
+            "inherit out."
         )
     return BranchSpec(
         position=position,
@@ -165,7 +177,10 @@ def _spec(edge: str, position: int, name: str | None, branch: Branch, taken: set
 
 def _keys(label: str, argument: str, keys: Sequence[str] | None) -> frozenset[str]:
     if isinstance(keys, str):
-        raise EdgeError(f"{label}: {argument}={keys!r} is one text; expected a list of state keys, as {argument}=[{keys!r}].")
+        raise EdgeError(
+            f"{label}: {argument}={keys!r} is one text; expected a list of state keys, as "
+            f"{argument}=[{keys!r}]."
+        )
     for key in keys or ():
         check.key(label, argument, key)
     return frozenset(keys or ())

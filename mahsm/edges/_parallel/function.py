@@ -34,36 +34,39 @@ def parallel(
 ) -> Edge:
     """Run several targets on one state, and merge what they give into one update.
 
-    Each branch is a node of the subgraph, so LangGraph saves it when it ends: after a crash, an error or an interrupt it is
-    not run again.
+    Each branch is a node of the subgraph, so LangGraph saves it when it ends: after a crash, an error or an
+    interrupt it is not run again.
 
-    Different keys merge. A key that the parent's state reduces gets each branch's value, in the order of the branches, if
-    the edge is wired with `connect`. For any other key that two branches write, the one that depends on the other counts;
-    if neither does, that is an error, unless `merge` says what comes of it.
+    Different keys merge. A key that the parent's state reduces gets each branch's value, in the order of the
+    branches, if the edge is wired with `connect`. For any other key that two branches write, the one that
+    depends on the other counts; if neither does, that is an error, unless `merge` says what comes of it.
 
     Args:
         branches: Targets and `Branch`es: a list, or `{name: target}`. A target is whatever a `vmap` takes.
-        merge: From the parent's state and the branches' updates by name to the edge's update; it may be async.
-        scheduler: `"parallel"`: all at once, on the same state. `"sequential"`: one after the other; each sees the updates
-            before it. `"wave"`: as soon as those that a branch depends on are done, wave by wave; each wave sees the
-            updates of those before it. What a branch depends on is in `Branch`.
+        merge: From the parent's state and the branches' updates by name to the edge's update; it may be
+            async.
+        scheduler: `"parallel"`: all at once, on the same state. `"sequential"`: one after the other; each
+            sees the updates before it. `"wave"`: as soon as those that a branch depends on are done, wave by
+            wave; each wave sees the updates of those before it. What a branch depends on is in `Branch`.
         wave_size: How many branches a wave has at most, >= 1.
-        eager: With `"wave"`: begin a branch when its own dependencies are done, without waiting for its wave. It then sees
-            their updates only.
+        eager: With `"wave"`: begin a branch when its own dependencies are done, without waiting for its wave.
+            It then sees their updates only.
         max_concurrency: Branches at once, >= 1, those of edges inside included; by default all.
-        on_error: `"raise"` cancels the rest and raises the first error as it is; `"isolate"` keeps the updates of the
-            others, and skips what depends on a branch that failed.
+        on_error: `"raise"` cancels the rest and raises the first error as it is; `"isolate"` keeps the
+            updates of the others, and skips what depends on a branch that failed.
         errors_key: State key that gets the `ItemError`s of branches that failed or were skipped.
-        timeout: Seconds for all of it, > 0: what runs then is over with a `TimeoutError`, and what has not begun too.
+        timeout: Seconds for all of it, > 0: what runs then is over with a `TimeoutError`, and what has not
+            begun too.
         name: Node name; by default `parallel_` and the branches' names.
 
     Returns:
         An edge that writes what its branches write.
 
     Raises:
-        EdgeError: at once, for arguments that cannot work: unknown names, branches that wait for each other; when run, for
-            two branches that wrote one key.
-        NodeError: at once, for a target that cannot be called with a state; when run, for a result that is no update.
+        EdgeError: at once, for arguments that cannot work: unknown names, branches that wait for each other;
+            when run, for two branches that wrote one key.
+        NodeError: at once, for a target that cannot be called with a state; when run, for a result that is no
+            update.
         MissingKeyError: when run, for a key that a branch reads, and nobody writes.
 
     Example:
@@ -79,7 +82,9 @@ def parallel(
     check.choice(edge, "scheduler", scheduler, get_args(Scheduler))
     check.flag(edge, "eager", eager)
     check.choice(edge, "on_error", on_error, get_args(OnBranchError))
-    check.function(edge, "merge", merge, "a function (state, updates), from the updates by branch to one update")
+    check.function(
+        edge, "merge", merge, "a function (state, updates), from the updates by branch to one update"
+    )
     check.seconds(edge, "timeout", timeout)
     for argument, value, hint in (
         ("max_concurrency", max_concurrency, "Leave it out to run all at once."),
@@ -114,7 +119,9 @@ def parallel(
 def _edge(spec: ParallelSpec) -> Edge:
     written = {key for branch in spec.branches for key in branch.writes}
     reads = {key for branch in spec.branches for key in branch.needs} - written
-    writes = {key for branch in spec.branches for key in branch.promises} if spec.merge is None else set[str]()
+    writes = (
+        {key for branch in spec.branches for key in branch.promises} if spec.merge is None else set[str]()
+    )
     if spec.errors_key is not None:
         writes.add(spec.errors_key)
     lowered = ParallelLowering(spec)
@@ -138,11 +145,14 @@ def _edge(spec: ParallelSpec) -> Edge:
 def _check_several(spec: ParallelSpec, reducers: Mapping[str, StateReducer]) -> None:
     for branch in spec.branches:
         edge = branch.target.source
-        reduced = sorted(edge.writes & reducers.keys()) if isinstance(edge, Edge) and edge.has_several_keys else []
+        reduced = (
+            sorted(edge.writes & reducers.keys()) if isinstance(edge, Edge) and edge.has_several_keys else []
+        )
         if reduced:
             raise EdgeError(
-                f"{spec.name}: the branch {branch.name!r} is an edge with several keys, and gives lists, of which the state's "
-                f"reducer of {reduced[0]!r} would take one as one value. Let the edge be a node of the graph, beside this one."
+                f"{spec.name}: the branch {branch.name!r} is an edge with several keys, and gives lists, of "
+                f"which the state's reducer of {reduced[0]!r} would take one as one value. Let the edge be a "
+                "node of the graph, beside this one."
             )
 
 
@@ -150,17 +160,23 @@ def _check_combination(
     edge: str, scheduler: str, wave_size: int | None, eager: bool, on_error: str, errors_key: str | None
 ) -> None:
     if wave_size is not None and scheduler != "wave":
-        raise EdgeError(f"{edge}: wave_size={wave_size}, but scheduler={scheduler!r} has no waves. Pass scheduler='wave'.")
+        raise EdgeError(
+            f"{edge}: wave_size={wave_size}, but scheduler={scheduler!r} has no waves. Pass scheduler='wave'."
+        )
     if eager and scheduler != "wave":
-        raise EdgeError(f"{edge}: eager=True, but scheduler={scheduler!r} has no waves to run ahead of. Pass scheduler='wave'.")
+        raise EdgeError(
+            f"{edge}: eager=True, but scheduler={scheduler!r} has no waves to run ahead of. Pass "
+            "scheduler='wave'."
+        )
     if eager and wave_size is not None:
         raise EdgeError(
-            f"{edge}: wave_size={wave_size} with eager=True, which waits for no wave. Pass max_concurrency instead."
+            f"{edge}: wave_size={wave_size} with eager=True, which waits for no wave. Pass max_concurrency "
+            "instead."
         )
     if errors_key is not None and on_error == "raise":
         raise EdgeError(
-            f"{edge}: errors_key={errors_key!r} has no effect with on_error='raise', where the first error ends the run. "
-            "Pass on_error='isolate'."
+            f"{edge}: errors_key={errors_key!r} has no effect with on_error='raise', where the first error "
+            "ends the run. Pass on_error='isolate'."
         )
 
 
@@ -168,4 +184,6 @@ def _check_merge(edge: str, merge: Callable[..., Any]) -> None:
     try:
         inspect.signature(merge).bind({}, {})
     except (TypeError, ValueError) as error:
-        raise EdgeError(f"{edge}: merge={shown(merge)} cannot be called with (state, updates): {error}.") from None
+        raise EdgeError(
+            f"{edge}: merge={shown(merge)} cannot be called with (state, updates): {error}."
+        ) from None

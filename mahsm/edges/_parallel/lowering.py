@@ -33,8 +33,9 @@ class _ParallelState(TypedDict):
 class ParallelLowering(Lowering[ParallelRun]):
     """The subgraph of one `parallel`, with a node for each branch.
 
-    All nodes begin in one step, so that no step's end holds up a branch that could begin; who waits for whom is the run's
-    concern. LangGraph saves each as it ends, and after an interruption the run learns from the checkpoint what they gave.
+    All nodes begin in one step, so that no step's end holds up a branch that could begin; who waits for whom
+    is the run's concern. LangGraph saves each as it ends, and after an interruption the run learns from the
+    checkpoint what they gave.
     """
 
     def __init__(self, spec: ParallelSpec) -> None:
@@ -79,8 +80,9 @@ class ParallelLowering(Lowering[ParallelRun]):
         for branch in self.spec.branches:
             for key in sorted(branch.needs - written - state.keys()):
                 raise MissingKeyError(
-                    f"{self.spec.name}: the branch {branch.name!r} reads {key!r}, which no branch is known to write, and "
-                    f"{missing(state, key)} Write it before, or name who writes it with Branch(writes=[{key!r}])."
+                    f"{self.spec.name}: the branch {branch.name!r} reads {key!r}, which no branch is known "
+                    f"to write, and {missing(state, key)} Write it before, or name who writes it with "
+                    f"Branch(writes=[{key!r}])."
                 )
 
     def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
@@ -98,7 +100,9 @@ class ParallelLowering(Lowering[ParallelRun]):
         return run.saved and any(self.spec.plan.waits_for.values())
 
     def _shown(self, run: ParallelRun, node: str, done: list[Outcome]) -> State:
-        shown = {one["branch"]: {"error": one["error"]} if one["error"] else one["update"] or {} for one in done}
+        shown = {
+            one["branch"]: {"error": one["error"]} if one["error"] else one["update"] or {} for one in done
+        }
         return shown.get(node, {}) if node else shown
 
     def _update(self, run: ParallelRun, done: list[Any]) -> Update:
@@ -134,13 +138,18 @@ class ParallelLowering(Lowering[ParallelRun]):
 
 
 def _arrows(spec: ParallelSpec) -> list[Arrow]:
-    """What a drawing shows: on what branches depend, and by which keys; dotted, what only is in the wave before."""
+    """What a drawing shows: on what branches depend, and by which keys; dotted, what only is in the wave
+    before.
+    """
     by_name = {branch.name: branch for branch in spec.branches}
     between: list[Arrow] = []
     for before, layer in pairwise([[], *spec.plan.layers]):
         for name in layer:
             needs = before if spec.scheduler == "sequential" else spec.plan.direct(name)
-            between += [arrow(need, name, ", ".join(sorted(by_name[need].writes & by_name[name].reads))) for need in needs]
+            between += [
+                arrow(need, name, ", ".join(sorted(by_name[need].writes & by_name[name].reads)))
+                for need in needs
+            ]
             if spec.scheduler == "wave" and spec.plan.ancestors[name].isdisjoint(before):
                 between += [arrow(other, name, many=True) for other in before]
     begun, over = {edge.target for edge in between}, {edge.source for edge in between}
@@ -150,5 +159,12 @@ def _arrows(spec: ParallelSpec) -> list[Arrow]:
 
 
 def _outcomes(snapshot: Any) -> list[Outcome]:
-    """What the finished tasks of a step that is not over have handed in; nothing, if that step has not begun."""
-    return [outcome for task in snapshot.tasks if task.result is not None for outcome in task.result.get("done", ())]
+    """What the finished tasks of a step that is not over have handed in; nothing, if that step has not
+    begun.
+    """
+    return [
+        outcome
+        for task in snapshot.tasks
+        if task.result is not None
+        for outcome in task.result.get("done", ())
+    ]

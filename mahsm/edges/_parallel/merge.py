@@ -23,7 +23,9 @@ def branch_update(branch: str, update: Update) -> State:
     try:
         return as_dict(update)
     except StateError:
-        raise NodeError(f"the branch {branch!r} returned {shown(update)}; expected a dict of state keys.") from None
+        raise NodeError(
+            f"the branch {branch!r} returned {shown(update)}; expected a dict of state keys."
+        ) from None
 
 
 class Merger:
@@ -35,7 +37,9 @@ class Merger:
         reducers: Of the keys that the parent's state reduces.
     """
 
-    def __init__(self, edge: str, before: Mapping[str, frozenset[str]], reducers: Mapping[str, StateReducer]) -> None:
+    def __init__(
+        self, edge: str, before: Mapping[str, frozenset[str]], reducers: Mapping[str, StateReducer]
+    ) -> None:
         self._edge = edge
         self._before = before
         self._reducers = reducers
@@ -51,7 +55,9 @@ class Merger:
         return merged
 
     def update(self, state: State, updates: Named) -> Update:
-        """One update for the parent: a key that it reduces gets the value of each branch, any other the last one."""
+        """One update for the parent: a key that it reduces gets the value of each branch, any other the last
+        one.
+        """
         self._check(updates)
         pairs = [(key, value) for _, update in updates for key, value in update.items()]
         reduced = [pair for pair in pairs if pair[0] in self._reducers]
@@ -65,9 +71,10 @@ class Merger:
                 other = writers.setdefault(key, name)
                 if other != name and other not in self._before[name]:
                     raise EdgeError(
-                        f"{self._edge}: the branches {other!r} and {name!r} both wrote {key!r}, and nothing says which counts. "
-                        "If the state schema reduces the key, let the edge know: wire it with connect(builder, ...), or add "
-                        "edge.within(builder) as the node. If not, let the branches write different keys, order them with "
-                        "after= and scheduler='wave', or pass merge=lambda state, updates: {...}."
+                        f"{self._edge}: the branches {other!r} and {name!r} both wrote {key!r}, and nothing "
+                        "says which counts. If the state schema reduces the key, let the edge know: wire it "
+                        "with connect(builder, ...), or add edge.within(builder) as the node. If not, let "
+                        "the branches write different keys, order them with after= and scheduler='wave', or "
+                        "pass merge=lambda state, updates: {...}."
                     )
                 writers[key] = name

@@ -36,8 +36,8 @@ class Outcome(TypedDict):
 class ParallelRun(EdgeRun):
     """What the branches of one run share.
 
-    All of them begin at once, as tasks of LangGraph; each then waits in here for those that it depends on. So LangGraph
-    saves each one when it ends, and a slow one holds up nobody who does not need it.
+    All of them begin at once, as tasks of LangGraph; each then waits in here for those that it depends on. So
+    LangGraph saves each one when it ends, and a slow one holds up nobody who does not need it.
 
     Args:
         spec: The specification.
@@ -46,7 +46,9 @@ class ParallelRun(EdgeRun):
         shared: The slots of the graph run.
     """
 
-    def __init__(self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> None:
+    def __init__(
+        self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]
+    ) -> None:
         slots = spec.max_concurrency or len(spec.branches)
         super().__init__(spec.name, state, config, shared, slots=slots, unsaved=slots + 2)
         self.spec = spec
@@ -55,7 +57,8 @@ class ParallelRun(EdgeRun):
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
         self._attempts = {
-            branch.name: AttemptRunner(branch, self.not_begun, self.left, self.end_late) for branch in spec.branches
+            branch.name: AttemptRunner(branch, self.not_begun, self.left, self.end_late)
+            for branch in spec.branches
         }
 
     @property
@@ -80,7 +83,9 @@ class ParallelRun(EdgeRun):
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
                     may_be_left = branch.timeout is not None or branch.deadline is not None
-                    call = context.run(partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left))
+                    call = context.run(
+                        partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left)
+                    )
                     found: list[Outcome] = []
                     async with tasks.task_group() as group:
                         group.create_task(self._run_async(branch, item, call, found), context=context)
@@ -120,7 +125,8 @@ class ParallelRun(EdgeRun):
             except asyncio.CancelledError as error:
                 if tasks.is_cancelled_here():
                     raise
-                found.append(self._failed(branch, error, item))  # something it awaited was cancelled, the run was not
+                # Something it awaited was cancelled, the run was not.
+                found.append(self._failed(branch, error, item))
             except BaseException as error:  # noqa: BLE001  the policy decides
                 found.append(self._ended_with(branch, error, item))
 
@@ -133,8 +139,8 @@ class ParallelRun(EdgeRun):
             return self._ended_with(branch, error, item)
 
     def _before(self, branch: BranchSpec) -> Iterable[str]:
-        """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome of a branch may
-        have been saved, and that of one before it lost.
+        """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome
+        of a branch may have been saved, and that of one before it lost.
         """
         return dict.fromkeys([*self.spec.plan.waits_for[branch.name], *self.spec.plan.sees[branch.name]])
 
@@ -184,7 +190,11 @@ class ParallelRun(EdgeRun):
 
     def _state_of(self, branch: BranchSpec) -> tuple[State, Mapping[str, Any]]:
         state = self.spec.merger.over(self.state, self.updates(self.spec.plan.sees[branch.name]))
-        seen = state if branch.seen is None else {key: value for key, value in state.items() if key in branch.seen}
+        seen = (
+            state
+            if branch.seen is None
+            else {key: value for key, value in state.items() if key in branch.seen}
+        )
         return seen, {key: state[key] for key in branch.reads if key in state} or seen
 
     def updates(self, names: Sequence[str]) -> list[tuple[str, State]]:
@@ -193,7 +203,9 @@ class ParallelRun(EdgeRun):
         return [(name, update) for name, update in found if update is not None]
 
     def _succeeded(self, branch: BranchSpec, update: Any) -> Outcome:
-        return Outcome(branch=branch.name, update=branch_update(branch.name, plain_update(update)), error=None)
+        return Outcome(
+            branch=branch.name, update=branch_update(branch.name, plain_update(update)), error=None
+        )
 
     def _ended_with(self, branch: BranchSpec, error: BaseException, item: Item) -> Outcome:
         if isinstance(error, GraphBubbleUp):
@@ -221,7 +233,9 @@ class ParallelRun(EdgeRun):
         return Outcome(branch=branch.name, update=None, error=self._item_error(branch, error, attempts))
 
     def _item_error(self, branch: BranchSpec, error: BaseException, attempts: int) -> ItemError:
-        return item_error(error, edge=self.spec.name, index=branch.position, item=branch.name, attempts=attempts)
+        return item_error(
+            error, edge=self.spec.name, index=branch.position, item=branch.name, attempts=attempts
+        )
 
     def _keep(self, outcome: Outcome) -> None:
         self.outcomes[outcome["branch"]] = outcome

@@ -31,8 +31,14 @@ class ParallelSpec:
 
     @cached
     def merger(self) -> Merger:
-        """Merges updates; with a `merge` of the user's, those that branches see are laid over each other as they come."""
-        before = self.plan.before if self.merge is None else dict.fromkeys(self.plan.before, frozenset(self.plan.before))
+        """Merges updates; with a `merge` of the user's, those that branches see are laid over each other as
+        they come.
+        """
+        before = (
+            self.plan.before
+            if self.merge is None
+            else dict.fromkeys(self.plan.before, frozenset(self.plan.before))
+        )
         return Merger(self.name, before, self.reducers)
 
     def needs(self, name: str) -> frozenset[str]:

@@ -41,7 +41,9 @@ class Plan:
         return sorted(found, key=self.order.index) if len(found) > 1 else found
 
 
-def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_size: int | None, *, eager: bool) -> Plan:
+def plan(
+    edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_size: int | None, *, eager: bool
+) -> Plan:
     """Order branches.
 
     Raises:
@@ -50,19 +52,34 @@ def plan(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler, wave_s
     names = [branch.name for branch in branches]
     needs = _needs(edge, branches, scheduler)
     order = _sorted(edge, names, needs)
-    layers = [[name] for name in order] if scheduler == "sequential" else _split(_layers(order, names, needs), wave_size)
+    layers = (
+        [[name] for name in order]
+        if scheduler == "sequential"
+        else _split(_layers(order, names, needs), wave_size)
+    )
     ancestors: dict[str, frozenset[str]] = {}
     for name in order:
         ancestors[name] = frozenset(needs[name]).union(*(ancestors[other] for other in needs[name]))
     if eager:
-        sees = {name: [other for other in order if other in found] if (found := ancestors[name]) else [] for name in names}
+        sees = {
+            name: [other for other in order if other in found] if (found := ancestors[name]) else []
+            for name in names
+        }
         return Plan(layers, needs, needs, sees, ancestors, ancestors, order)
     earlier: list[str] = []
     waits_for: dict[str, Sequence[str]] = {}
     for layer in layers:
         waits_for |= dict.fromkeys(layer, tuple(earlier))
         earlier += layer
-    return Plan(layers, needs, waits_for, waits_for, {name: frozenset(waits_for[name]) for name in names}, ancestors, earlier)
+    return Plan(
+        layers,
+        needs,
+        waits_for,
+        waits_for,
+        {name: frozenset(waits_for[name]) for name in names},
+        ancestors,
+        earlier,
+    )
 
 
 def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> dict[str, list[str]]:
@@ -79,21 +96,28 @@ def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> d
                 close = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 there = ", ".join(map(repr, names))
-                raise EdgeError(f"{edge}: the branch {branch.name!r} runs after {name!r}, but there are only {there}.{hint}")
+                raise EdgeError(
+                    f"{edge}: the branch {branch.name!r} runs after {name!r}, but there are only "
+                    f"{there}.{hint}"
+                )
         if branch.after and scheduler == "parallel":
             raise EdgeError(
-                f"{edge}: the branch {branch.name!r} runs after {', '.join(map(repr, branch.after))}, but scheduler='parallel' "
-                "runs all at once. Pass scheduler='wave' or 'sequential'."
+                f"{edge}: the branch {branch.name!r} runs after {', '.join(map(repr, branch.after))}, but "
+                "scheduler='parallel' runs all at once. Pass scheduler='wave' or 'sequential'."
             )
         before = set(branch.after)
         if scheduler != "parallel":
-            before |= {other.name for key in branch.reads for other in writers.get(key, ()) if _feeds(other, branch)}
+            before |= {
+                other.name for key in branch.reads for other in writers.get(key, ()) if _feeds(other, branch)
+            }
         needs[branch.name] = sorted(before, key=names.__getitem__)
     return needs
 
 
 def _feeds(writer: BranchSpec, reader: BranchSpec) -> bool:
-    """Whether one writes what the other reads. Of two that both read and write a key, the first in the list goes first."""
+    """Whether one writes what the other reads. Of two that both read and write a key, the first in the list
+    goes first.
+    """
     keys = writer.writes & reader.reads
     both = keys & writer.reads & reader.writes
     return writer is not reader and bool(keys - both or (both and writer.position < reader.position))
@@ -117,7 +141,9 @@ def _sorted(edge: str, names: Sequence[str], needs: Mapping[str, Sequence[str]])
                 heapq.heappush(ready, place[other])
     if len(order) < len(names):
         left = [name for name in names if missing[name]]
-        raise EdgeError(f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them.")
+        raise EdgeError(
+            f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them."
+        )
     return order
 
 
@@ -129,7 +155,9 @@ def _cycle(left: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]
     return path[path.index(path[-1]) :][::-1]
 
 
-def _layers(order: Sequence[str], names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
+def _layers(
+    order: Sequence[str], names: Sequence[str], needs: Mapping[str, Sequence[str]]
+) -> list[list[str]]:
     depth: dict[str, int] = {}
     for name in order:
         depth[name] = max((depth[need] + 1 for need in needs[name]), default=0)

@@ -24,7 +24,15 @@ from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
 from mahsm.edges._shared.items import Item, current_item
 from mahsm.edges._shared.run import needs_no_tasks
-from mahsm.edges._shared.streams import HeardRun, as_of_node, as_of_task, heard_run, heard_run_async, unheard, writer_of
+from mahsm.edges._shared.streams import (
+    HeardRun,
+    as_of_node,
+    as_of_task,
+    heard_run,
+    heard_run_async,
+    unheard,
+    writer_of,
+)
 from mahsm.errors import EdgeError, ReducerError
 from mahsm.nodes._internal import Node, node_name
 from mahsm.policies import ItemError, Penalize, is_item_error
@@ -100,7 +108,10 @@ class Reduce:
         builder.add_edge(START, self.reducer_name)
         builder.add_edge(self.reducer_name, END)
         node = self.reducer_name
-        arrows = [arrow(START, node, f"each of {self.input_key}", many=True), arrow(node, END, self.output_key)]
+        arrows = [
+            arrow(START, node, f"each of {self.input_key}", many=True),
+            arrow(node, END, self.output_key),
+        ]
         return drawn_as(DrawnGraph, builder.compile(name=self.name), arrows=arrows)
 
     def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
@@ -151,11 +162,21 @@ class Reduce:
             span = None
             if tracer is not None:
                 kind = "judge" if self.judges else "reduce"
-                span = stack.enter_context(tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)}))
+                span = stack.enter_context(
+                    tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)})
+                )
                 stack.enter_context(observed())
-            inputs = batch(read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key")
+            inputs = batch(
+                read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key"
+            )
             if span is not None:
-                span.note({"fan_in": len(inputs), "errors": sum(map(is_item_error, inputs)), "reducer": self.reducer_name})
+                span.note(
+                    {
+                        "fan_in": len(inputs),
+                        "errors": sum(map(is_item_error, inputs)),
+                        "reducer": self.reducer_name,
+                    }
+                )
             call = self._call(values, inputs)
             config = span.config if span else config
             stack.callback(_current_call.reset, _current_call.set((config, call)))
@@ -175,20 +196,22 @@ class Reduce:
             return [self.errors.value if is_item_error(value) else value for value in inputs]
         if self.errors == "raise":
             raise ReducerError(
-                f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; {_causes(failed)}. Pass "
-                "errors='drop' or errors=penalize(value) to go on without them."
+                f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; "
+                f"{_causes(failed)}. Pass errors='drop' or errors=penalize(value) to go on without them."
             )
         if len(failed) == len(inputs) and self.default is _NO_DEFAULT:
             raise ReducerError(
-                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to reduce; pass default= "
-                "to go on."
+                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to "
+                "reduce; pass default= to go on."
             )
         return [value for value in inputs if not is_item_error(value)]
 
 
 @contextmanager
 def _edges_inside_stop() -> Generator[None, None, None]:
-    """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around sees to that."""
+    """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around
+    sees to that.
+    """
     if current_item.get() is not None:
         yield
         return
@@ -204,7 +227,9 @@ def _edges_inside_stop() -> Generator[None, None, None]:
 
 
 @check.arguments(
-    **dict.fromkeys(("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."),
+    **dict.fromkeys(
+        ("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."
+    ),
     budget="A budget goes around the run: with budget(...).",
 )
 def reduce_edge(
@@ -221,13 +246,13 @@ def reduce_edge(
     Args:
         input_key: State key of the list, such as the `out_key` of a `vmap`.
         output_key: State key that gets the value.
-        reducer: A function from the list to the value, sync or async; if it takes a second argument, that is the state, as a
-            dict. Or an object with `init`, `add`, `decided` and `result`, which takes the values one by one until it is
-            decided. `mahsm.reducers` has the usual ones.
-        errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises, `penalize(value)` puts
-            `value` in their place.
-        default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by default that is for
-            the reducer to say, or an error.
+        reducer: A function from the list to the value, sync or async; if it takes a second argument, that is
+            the state, as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
+            values one by one until it is decided. `mahsm.reducers` has the usual ones.
+        errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
+            `penalize(value)` puts `value` in their place.
+        default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by
+            default that is for the reducer to say, or an error.
         name: Node name; by default `reduce_` and the reducer's name.
 
     Returns:
@@ -235,7 +260,8 @@ def reduce_edge(
 
     Raises:
         EdgeError: at once, for arguments that cannot work.
-        ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer cannot decide.
+        ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer
+            cannot decide.
         StateError: when run, for a list that is missing or is none.
 
     Example:
@@ -249,7 +275,12 @@ def reduce_edge(
     for argument, value in {"input_key": input_key, "output_key": output_key}.items():
         check.key(edge, argument, value)
     if not isinstance(reducer, Reducer):
-        check.function(edge, "reducer", reducer, "a function from a list to a value, such as mahsm.reducers.majority_vote")
+        check.function(
+            edge,
+            "reducer",
+            reducer,
+            "a function from a list to a value, such as mahsm.reducers.majority_vote",
+        )
     if not isinstance(errors, Penalize):
         check.choice(edge, "errors", errors, ("drop", "raise"))
     if name is not None:
@@ -268,7 +299,15 @@ def reduce_edge(
     )
     graph = spec.lower()
     sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
-    return Edge(sync, async_, name=spec.name, graph=graph, reads=[input_key], writes=[output_key], children={"": reducer})
+    return Edge(
+        sync,
+        async_,
+        name=spec.name,
+        graph=graph,
+        reads=[input_key],
+        writes=[output_key],
+        children={"": reducer},
+    )
 
 
 def _name(reducer: Any) -> str:
@@ -297,7 +336,9 @@ def _takes_state(edge: str, reducer: Callable[..., Any]) -> bool:
             return takes_state
         except TypeError:
             continue
-    raise EdgeError(f"{edge}: reducer {shown(reducer)} takes {signature}; expected (values) or (values, state).")
+    raise EdgeError(
+        f"{edge}: reducer {shown(reducer)} takes {signature}; expected (values) or (values, state)."
+    )
 
 
 def _causes(failed: Sequence[ItemError]) -> str:

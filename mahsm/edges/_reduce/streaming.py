@@ -25,7 +25,8 @@ class Reducer(Protocol):
         >>> from mahsm import reduce_edge, vmap
         >>> reduce_edge(input_key="xs", output_key="total", reducer=Total()).invoke({"xs": [1, 2, 3]})
         {'total': 6}
-        >>> edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", stop_when=Total(), max_concurrency=1)
+        >>> same = lambda state: state["item"]
+        >>> edge = vmap(same, batch_key="xs", out_key="ys", stop_when=Total(), max_concurrency=1)
         >>> edge.invoke({"xs": [6, 6, 6]})
         {'ys': [6, 6]}
     """
@@ -48,8 +49,8 @@ class Reducer(Protocol):
 
 
 StopWhen: TypeAlias = Callable[[list[Any]], object] | Reducer
-"""A reducer that can be decided early, as `majority_vote`; or a function of the entries so far, in the order in which they
-came, that says whether they are enough."""
+"""A reducer that can be decided early, as `majority_vote`; or a function of the entries so far, in the order
+in which they came, that says whether they are enough."""
 
 _streams: dict[Any, Callable[..., Reducer]] = {}
 

@@ -3,9 +3,11 @@
 - `edge`         what all edges are: a node that LangGraph can look into; `drawing`: how it is drawn
 - `lowering`     how an edge becomes a LangGraph subgraph, and how that is run
 - `run`          one run of an edge; `break_off`: how it ends at an error
-- `attempts`     what an attempt waits for, and what its end says about the next ones; `hedging`: two calls for one item
-- `items`        the slots that an item holds and lends; `adaptive`: how many there are; `graph_limit`: those of LangGraph
-- `streams`      what streams, events and tracers hear of an edge and its items; `finished`: items as they finish
+- `attempts`     what an attempt waits for, and what follows from its end; `hedging`: two calls for one item
+- `items`        the slots that an item holds and lends
+- `adaptive`     how many slots there are, if that is found out; `graph_limit`: those of LangGraph
+- `streams`      what streams, events and tracers hear of an edge and its items
+- `finished`     items as they finish
 - `saving`       what has been saved holds back new calls
 - `writes`       what is written to keys that the parent's state reduces
 """

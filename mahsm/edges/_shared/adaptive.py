@@ -8,19 +8,21 @@ _FIRST = 8
 """Calls at once to begin with."""
 
 _CUT = 0.9
-"""What is kept after a 429. Additive increase and multiplicative decrease, as TCP's (Chiu and Jain, 1989); with this factor
-the concurrency swings between 90 and 100 % of what the provider takes."""
+"""What is kept after a 429. Additive increase and multiplicative decrease, as TCP's (Chiu and Jain, 1989);
+with this factor the concurrency swings between 90 and 100 % of what the provider takes."""
 
 _KNOWN, _QUICKER = 0.95, 4
-"""Below this share of the level at which the last 429 came, slots grow so many times as fast: it has been taken before."""
+"""Below this share of the level at which the last 429 came, slots grow so many times as fast: it has been
+taken before."""
 
 
 class Adaptive:
     """Grows and cuts the slots of one edge run.
 
-    Until the first 429, every success adds one while all slots are in use, which doubles them in the time of a call; after
-    it, the slots grow by one in the time of a call, or by four well below where it came. A 429 cuts them, but only one per
-    round: calls that had begun before the last cut say nothing about what came of it.
+    Until the first 429, every success adds one while all slots are in use, which doubles them in the time of
+    a call; after it, the slots grow by one in the time of a call, or by four well below where it came. A 429
+    cuts them, but only one per round: calls that had begun before the last cut say nothing about what came of
+    it.
 
     Args:
         slots: The slots, which are resized.

@@ -1,4 +1,6 @@
-"""Attempts of items: what each waits for, what it is called with, and what its end says about the next ones."""
+"""Attempts of items: what each waits for, what it is called with, and what its end says about the next
+ones.
+"""
 
 import asyncio
 import time
@@ -53,16 +55,17 @@ class Tried(Protocol):
 class AttemptRunner:
     """How one edge run tries its items.
 
-    An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a slot would be
-    used later than the provider's limit allows for. If there is none, it gives the tokens back, waits for a slot, and needs
-    tokens at once.
+    An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a
+    slot would be used later than the provider's limit allows for. If there is none, it gives the tokens back,
+    waits for a slot, and needs tokens at once.
 
     Args:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
         not_begun: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
-        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little later.
+        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little
+            later.
     """
 
     def __init__(
@@ -85,7 +88,9 @@ class AttemptRunner:
         self._adaptive = adaptive
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
-        self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered())
+        self._unwatched = not (
+            limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered()
+        )
         self._timings = span.timings if (span := _spans.current_edge.get()) else None
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
 
@@ -107,15 +112,21 @@ class AttemptRunner:
                 return await call(state_of()[0])
             finally:
                 item.give()
-        attempt = partial(self._hedged_async if self._durations else self._attempt_async, item, state_of, call)
+        attempt = partial(
+            self._hedged_async if self._durations else self._attempt_async, item, state_of, call
+        )
         if self._spec.retry is None:
             return await attempt()
-        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=partial(self._pause_async, item))(attempt)
+        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=partial(self._pause_async, item))(
+            attempt
+        )
 
     async def _hedged_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
         assert self._durations is not None
         with _second(item) as second:
-            return await race_async(item, second, lambda one: self._attempt_async(one, state_of, call), self._durations)
+            return await race_async(
+                item, second, lambda one: self._attempt_async(one, state_of, call), self._durations
+            )
 
     def run(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         """The blocking twin of `run_async`."""
@@ -127,7 +138,9 @@ class AttemptRunner:
     def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
         assert self._durations is not None
         with _second(item) as second:
-            return race(item, second, lambda one: self._attempt(one, state_of, call), self._durations, self._left)
+            return race(
+                item, second, lambda one: self._attempt(one, state_of, call), self._durations, self._left
+            )
 
     def _retrying(self, item: Item) -> dict[str, Any]:
         retry = self._spec.retry
@@ -142,7 +155,12 @@ class AttemptRunner:
 
         def again(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            if error is None or isinstance(error, GraphBubbleUp | Closed) or ends_all(error) or not retry.retries(error):
+            if (
+                error is None
+                or isinstance(error, GraphBubbleUp | Closed)
+                or ends_all(error)
+                or not retry.retries(error)
+            ):
                 return False
             if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
                 return False
@@ -155,7 +173,9 @@ class AttemptRunner:
         def wait(state: tenacity.RetryCallState) -> float:
             return retry.wait(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
-        stop: Any = tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
+        stop: Any = (
+            tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
+        )
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
 
     def _refused(self, retry: Retry, error: BaseException) -> bool:
@@ -230,7 +250,10 @@ class AttemptRunner:
                 await item.take_async()
             self._check_may_go_on(item)
             return None
-        admission, on_stop = self._limited.admission(state, adds, lent, item.running.on_stop), self.not_begun.on_stop
+        admission, on_stop = (
+            self._limited.admission(state, adds, lent, item.running.on_stop),
+            self.not_begun.on_stop,
+        )
         while True:
             with self._timed("limited_seconds"):
                 taken = await admission.take_async(on_stop)
@@ -251,7 +274,10 @@ class AttemptRunner:
             item.take()
             self._check_may_go_on(item)
             return None
-        admission, on_stop = self._limited.admission(state, adds, lent, item.running.on_stop), self.not_begun.on_stop
+        admission, on_stop = (
+            self._limited.admission(state, adds, lent, item.running.on_stop),
+            self.not_begun.on_stop,
+        )
         while True:
             with self._timed("limited_seconds"):
                 taken = admission.take(on_stop)

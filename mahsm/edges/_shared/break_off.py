@@ -1,8 +1,9 @@
 """How an edge run breaks off: one of its tasks raises the error, after all others have ended.
 
-LangGraph shuts down when the first task raises. What another task hands in at that moment is lost, with an error in the log
-("cannot schedule new futures after shutdown"). So a task whose part has failed raises last, and those that it stops end with
-an interrupt of no questions: LangGraph takes them for not done, and writes nothing.
+LangGraph shuts down when the first task raises. What another task hands in at that moment is lost, with an
+error in the log ("cannot schedule new futures after shutdown"). So a task whose part has failed raises last,
+and those that it stops end with an interrupt of no questions: LangGraph takes them for not done, and writes
+nothing.
 """
 
 import threading

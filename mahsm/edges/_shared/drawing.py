@@ -1,12 +1,15 @@
-"""How an edge is drawn: what `get_graph` shows of its subgraph, here and in the drawing of a graph that holds it.
+"""How an edge is drawn: what `get_graph` shows of its subgraph, here and in the drawing of a graph that holds
+it.
 
-LangGraph draws a graph level by level. It asks each subgraph for its drawing, takes away the first and the last node where it
-can, and puts the rest in the place of the node that holds it, under ids such as `fan:inside:first`. langchain-core writes
-Mermaid text of that, a box for each level. It leaves out a level that has no arrow of its own, with all that is below, and
-refuses two levels of one name. So an edge's drawing keeps its start and end, which gives every level below an arrow, and
-a level is called by its path, as in `usage().by_node`.
+LangGraph draws a graph level by level. It asks each subgraph for its drawing, takes away the first and the
+last node where it can, and puts the rest in the place of the node that holds it, under ids such as
+`fan:inside:first`. langchain-core writes Mermaid text of that, a box for each level. It leaves out a level
+that has no arrow of its own, with all that is below, and refuses two levels of one name. So an edge's drawing
+keeps its start and end, which gives every level below an arrow, and a level is called by its path, as in
+`usage().by_node`.
 
-The subgraph that runs is another matter: a node that were only drawn would cost a step, and change what is saved and streamed.
+The subgraph that runs is another matter: a node that were only drawn would cost a step, and change what is
+saved and streamed.
 """
 
 import asyncio
@@ -91,17 +94,23 @@ def drawn_as(kind: type[DrawnT], graph: Compiled, **more: Any) -> DrawnT:
 
 
 def arrow(source: str, target: str, label: str = "", *, many: bool = False) -> Arrow:
-    """An arrow between two nodes; with `many` dotted, as LangGraph's conditional ones are, since items go along it."""
+    """An arrow between two nodes; with `many` dotted, as LangGraph's conditional ones are, since items go
+    along it.
+    """
     return Arrow(source, target, label if _PLAIN.fullmatch(label) else None, many)
 
 
 def _with_insides(graph: Any, config: RunnableConfig | None, xray: int | bool, path: str) -> Graph:
-    """The drawing of a graph in which what its nodes hold is drawn, too; a graph on another machine is only a node."""
+    """The drawing of a graph in which what its nodes hold is drawn, too; a graph on another machine is only a
+    node.
+    """
     drawn: Graph = graph.get_graph(config)
     if not xray:
         return drawn
     held = {name: inside for name, inside in _local_graphs(graph) if name in drawn.nodes}
-    neighbours = {name for edge in drawn.edges if {edge.source, edge.target} <= held.keys() for name in edge[:2]}
+    neighbours = {
+        name for edge in drawn.edges if {edge.source, edge.target} <= held.keys() for name in edge[:2]
+    }
     for name, inside in held.items():
         level = f"{path}/{name}"
         inner = _with_insides(inside, config, _deeper(xray), level)
@@ -133,7 +142,9 @@ def _put(drawn: Graph, name: str, inner: Graph, level: str, *, trim: bool) -> No
 
 
 def _trimmed(inner: Graph) -> tuple[str, list[str]]:
-    """Take start and end away where one arrow leads from and to them, if the level keeps an arrow; where it begins and ends."""
+    """Take start and end away where one arrow leads from and to them, if the level keeps an arrow; where it
+    begins and ends.
+    """
     first, last = START, _ends(inner)
     begins = [edge for edge in inner.edges if edge.source == START]
     finishes = [edge for edge in inner.edges if edge.target == END]

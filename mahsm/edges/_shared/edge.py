@@ -24,9 +24,10 @@ StateReducer: TypeAlias = Callable[[Any, Any], Any]
 class Edge(Node):
     """A special edge: wiring with a policy, compiled into a LangGraph subgraph.
 
-    Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into `connect`; it runs
-    alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of it. It takes the parent's state and
-    returns only its update. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
+    Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into
+    `connect`; it runs alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of
+    it. It takes the parent's state and returns only its update. Like a function, it is its own copy:
+    `copy.deepcopy(edge)` is the edge.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.
@@ -78,7 +79,9 @@ class Edge(Node):
         return await super().ainvoke(input, self._called(config), **kwargs)
 
     def _called(self, config: RunnableConfig | None) -> RunnableConfig:
-        """The config; LangGraph calls a node with one, and a function that has none calls a run with a name of its own."""
+        """The config; LangGraph calls a node with one, and a function that has none calls a run with a name
+        of its own.
+        """
         return {"run_name": self.name} if config is None else config
 
     @property
@@ -93,15 +96,23 @@ class Edge(Node):
         return self._within({})
 
     def within(self, builder: "StateGraph[Any, Any, Any, Any]") -> "Edge":
-        """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect` does it."""
+        """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect`
+        does it.
+        """
         channels = cast("dict[str, Any]", builder.channels)
         reducers: dict[str, StateReducer] = {
-            key: channel.operator for key, channel in channels.items() if isinstance(channel, BinaryOperatorAggregate)
+            key: channel.operator
+            for key, channel in channels.items()
+            if isinstance(channel, BinaryOperatorAggregate)
         }
         if self._within is None:
             return self
         if self._items is not None:  # a vmap asks which keys take several values, and calls no reducer
-            reducers |= {key: _by_channel for key, channel in channels.items() if isinstance(channel, Topic | DeltaChannel)}
+            reducers |= {
+                key: _by_channel
+                for key, channel in channels.items()
+                if isinstance(channel, Topic | DeltaChannel)
+            }
         edge = self._within(reducers)
         edge.origin = self.origin
         return edge
@@ -110,9 +121,10 @@ class Edge(Node):
         """Make a graph that has this edge as its only node.
 
         Args:
-            state_schema: Schema of its state. By default the state is a plain dict: whatever keys go in come out again,
-                with the edge's update laid over them.
-            **options: What `StateGraph.compile` takes: `checkpointer`, `store`, `cache`, `interrupt_before`...
+            state_schema: Schema of its state. By default the state is a plain dict: whatever keys go in come
+                out again, with the edge's update laid over them.
+            **options: What `StateGraph.compile` takes: `checkpointer`, `store`, `cache`,
+                `interrupt_before`...
 
         Example:
             >>> from langgraph.checkpoint.memory import InMemorySaver
@@ -143,14 +155,17 @@ class Edge(Node):
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`...
 
-        With the config of a node, and none of these, it gives its update: so LangGraph streams a node that is an edge.
+        With the config of a node, and none of these, it gives its update: so LangGraph streams a node that is
+        an edge.
         """
         if not kwargs and _is_node(config):
             yield self.invoke(input, config)
         else:
             yield from self.compile().stream(input, config, **kwargs)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
         """The asynchronous twin of `stream`."""
         if not kwargs and _is_node(config):
             yield await self.ainvoke(input, config)
@@ -158,7 +173,9 @@ class Edge(Node):
         async for chunk in self.compile().astream(input, config, **kwargs):
             yield chunk
 
-    async def as_completed(self, state: Any, config: RunnableConfig | None = None) -> AsyncIterator[tuple[int, Any]]:
+    async def as_completed(
+        self, state: Any, config: RunnableConfig | None = None
+    ) -> AsyncIterator[tuple[int, Any]]:
         """Run a `vmap` alone, and iterate over its items as they finish.
 
         Args:
@@ -166,8 +183,8 @@ class Edge(Node):
             config: The config of the run.
 
         Yields:
-            The index of an item, from 0, and its entry; or its `ItemError`, with `on_error="collect"` or `"drop"`. Leaving the
-            loop cancels what still runs.
+            The index of an item, from 0, and its entry; or its `ItemError`, with `on_error="collect"` or
+            `"drop"`. Leaving the loop cancels what still runs.
 
         Raises:
             EdgeError: for an edge that has no items.
@@ -175,7 +192,8 @@ class Edge(Node):
         Example:
             >>> import asyncio
             >>> from mahsm import vmap
-            >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled", max_concurrency=1)
+            >>> double = lambda state: state["item"] * 2
+            >>> edge = vmap(double, batch_key="xs", out_key="doubled", max_concurrency=1)
             >>> async def main():
             ...     return [(index, value) async for index, value in edge.as_completed({"xs": [1, 2, 3]})]
             >>> asyncio.run(main())
@@ -184,7 +202,9 @@ class Edge(Node):
         if self._items is None:
             raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
         edge = self._lists if config is None and self.has_several_keys else self  # which `ainvoke` runs
-        async with aclosing(finished_items(edge._items, lambda: edge.ainvoke(state, self._called(config)))) as items:
+        async with aclosing(
+            finished_items(edge._items, lambda: edge.ainvoke(state, self._called(config)))
+        ) as items:
             async for finished in items:
                 yield finished
 
@@ -214,7 +234,9 @@ class Edge(Node):
         return await self.graph.aget_graph(config, xray=xray)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        """What a notebook shows: the drawing, where Mermaid is rendered, and the text elsewhere. No network is used."""
+        """What a notebook shows: the drawing, where Mermaid is rendered, and the text elsewhere. No network
+        is used.
+        """
         shown = {"text/plain": repr(self)}
         try:
             shown["text/vnd.mermaid"] = self.get_graph(xray=True).draw_mermaid()
@@ -232,5 +254,7 @@ def _by_channel(value: Any, _: Any) -> Any:
 
 
 def _is_node(config: RunnableConfig | None) -> bool:
-    """Whether LangGraph streams a node that is an edge, which it does for `astream_events`; it wants an update then."""
+    """Whether LangGraph streams a node that is an edge, which it does for `astream_events`; it wants an
+    update then.
+    """
     return config is not None and TASK in config.get("configurable", {})

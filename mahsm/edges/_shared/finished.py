@@ -43,8 +43,12 @@ def listener(edge: object) -> Finished | None:
     return found[edge]
 
 
-async def finished_items(edge: object, run: Callable[[], Awaitable[Any]]) -> AsyncGenerator[tuple[int, Any], None]:
-    """The items of a run of an edge, from whatever thread they come, in a task that is cancelled when nobody asks any more."""
+async def finished_items(
+    edge: object, run: Callable[[], Awaitable[Any]]
+) -> AsyncGenerator[tuple[int, Any], None]:
+    """The items of a run of an edge, from whatever thread they come, in a task that is cancelled when nobody
+    asks any more.
+    """
     queue: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 

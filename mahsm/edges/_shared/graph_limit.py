@@ -12,8 +12,9 @@ from mahsm._waiting import Slots
 
 _lock = threading.Lock()
 _runs: dict[tuple[int, int], tuple[Slots, list[object]]] = {}
-"""The bound of each graph run that edges are in now, and its users. Keyed by the run's control, which LangGraph shares among
-all nodes and subgraphs of a run and which can be neither marked nor weakly referenced."""
+"""The bound of each graph run that edges are in now, and its users. Keyed by the run's control, which
+LangGraph shares among all nodes and subgraphs of a run and which can be neither marked nor weakly
+referenced."""
 
 
 def ambient_runtime() -> Runtime[Any] | None:
@@ -25,7 +26,8 @@ def ambient_runtime() -> Runtime[Any] | None:
 
 
 def _limit(config: RunnableConfig) -> int | None:
-    """The bound: at the top of the config, where LangGraph reads it, or under `configurable`, where its guide has it.
+    """The bound: at the top of the config, where LangGraph reads it, or under `configurable`, where its guide
+    has it.
 
     Under `configurable` everybody's keys stand, so what is no bound there is somebody's own.
     """
@@ -43,7 +45,8 @@ def graph_limit(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, No
         yield ()
         return
     runtime = ambient_runtime()
-    run: object = (runtime and runtime.control) or config  # an edge that runs alone has no graph run around it
+    # An edge that runs alone has no graph run around it.
+    run: object = (runtime and runtime.control) or config
     key = (id(run), limit)
     with _lock:
         slots, users = _runs.setdefault(key, (Slots(limit), []))

@@ -60,18 +60,27 @@ class _Racers:
             self.ended.put_nowait((item, error))
 
 
-async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations) -> Update:
+async def race_async(
+    first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations
+) -> Update:
     """Await `attempt(first)`, and `attempt(second)` too if the first takes long.
 
-    The first answer wins. If there is none, or the first call fails before the second one has begun, its error comes out.
+    The first answer wins. If there is none, or the first call fails before the second one has begun, its
+    error comes out.
     """
     racers, errors = _Racers(attempt), dict[Item, BaseException]()
     try:
         async with tasks.task_group() as group:
             racers.begin(group, first)
-            while len(errors) < racers.count and not racers.answers and (first not in errors or second.began is not None):
+            while (
+                len(errors) < racers.count
+                and not racers.answers
+                and (first not in errors or second.began is not None)
+            ):
                 try:
-                    async with asyncio.timeout(_seconds_left(first, durations) if racers.count == 1 else None):
+                    async with asyncio.timeout(
+                        _seconds_left(first, durations) if racers.count == 1 else None
+                    ):
                         item, error = await racers.ended.get()
                 except TimeoutError:
                     if racers.ended.empty() and _is_late(first, durations):
@@ -88,10 +97,15 @@ async def race_async(first: Item, second: Item, attempt: Callable[[Item], Awaita
     raise errors[first]
 
 
-def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind) -> Update:
-    """The blocking twin of `race_async`: each call has a thread of its own, and one that nobody needs is left behind."""
+def race(
+    first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind
+) -> Update:
+    """The blocking twin of `race_async`: each call has a thread of its own, and one that nobody needs is left
+    behind.
+    """
     calls = {item: OwnCall(left) for item in (first, second)}
-    insides = {item: item.running for item in (first, second)}  # a late end must not stop what the item is inside of afterwards
+    # A late end must not stop what the item is inside of afterwards.
+    insides = {item: item.running for item in (first, second)}
     racers: dict[Future[Update], Item] = {}
 
     def begin(item: Item) -> None:
@@ -127,7 +141,9 @@ def race(first: Item, second: Item, attempt: Callable[[Item], Update], durations
 
 
 def _winner(racers: Iterable[Future[Update]], second: Item) -> Update:
-    """The first answer; the first call's error if there is none, or if the second one has not begun when that comes."""
+    """The first answer; the first call's error if there is none, or if the second one has not begun when that
+    comes.
+    """
     first, running = next(iter(racers)), set(racers)
     while running:
         done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -35,8 +35,8 @@ class Item:
         failure: Why it is tried again, if it is.
         is_hedge: Whether it is the second call of an item that takes long.
         unparsed: Answers that attempts of it could not be parsed from.
-        is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and there is a next
-            one.
+        is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and
+            there is a next one.
         writer: The stream of its task, which only those see who stream subgraphs.
         over: Is told how a call of its target has ended, while it still holds its slots.
     """
@@ -109,7 +109,9 @@ class Item:
         return self.chain if self._unsaved is None or self.is_unsaved else (self._unsaved, *self.chain)
 
     def has_nothing(self) -> None:
-        """The attempt gave nothing that could be lost: there is going to be another one, or it was interrupted."""
+        """The attempt gave nothing that could be lost: there is going to be another one, or it was
+        interrupted.
+        """
         if self._unsaved is not None and self.is_unsaved:
             self.is_unsaved = False
             self._unsaved.release()
@@ -141,7 +143,8 @@ current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default
 
 
 class lent:
-    """`with lent():` lends the slots of the current item, if there is one, to the edge that runs in the block.
+    """`with lent():` lends the slots of the current item, if there is one, to the edge that runs in the
+    block.
 
     They are taken back at its end; not, though, when the block is left because the item is being stopped.
     """
@@ -158,7 +161,9 @@ class lent:
     async def __aenter__(self) -> None:
         self.__enter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         if (item := self._to_take_back(kind)) is not None:
             await item.take_async()
 

@@ -27,15 +27,17 @@ from mahsm.policies._internal import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
 
-edge_runs: "ContextVar[Mapping[Lowering[Any], EdgeRun]]" = ContextVar("mahsm_runs", default=MappingProxyType({}))
+edge_runs: "ContextVar[Mapping[Lowering[Any], EdgeRun]]" = ContextVar(
+    "mahsm_runs", default=MappingProxyType({})
+)
 """The run of each edge that is running here, from the outside in."""
 
 
 class Lowering(ABC, Generic[RunT]):
     """The subgraph of one edge, and how it is run.
 
-    State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so that no
-    checkpoint repeats them.
+    State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so
+    that no checkpoint repeats them.
 
     Args:
         name: The edge's name.
@@ -80,11 +82,15 @@ class Lowering(ABC, Generic[RunT]):
             shown = {node: self._shown_update(run, node, update) for node, update in updates.items()}
             return {node: update for node, update in shown.items() if update} or None
         if mode == "values" and "done" in payload:
-            return self._shown(run, "", payload["done"]) | {key: payload[key] for key in payload if key != "done"}
+            return self._shown(run, "", payload["done"]) | {
+                key: payload[key] for key in payload if key != "done"
+            }
         return payload
 
     def _prepare(self, run: RunT, config: RunnableConfig) -> None:
-        """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been done before."""
+        """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been
+        done before.
+        """
 
     async def _prepare_async(self, run: RunT, config: RunnableConfig) -> None:
         """The awaitable twin of `_prepare`."""
@@ -117,7 +123,8 @@ class Lowering(ABC, Generic[RunT]):
         with heard_run(self.name, config, values) as heard, self._session(values, heard) as run:
             if run.is_empty:
                 return self._update(run, [])
-            try:  # a task that stopped because another one failed ends with Closed, and LangGraph may raise that
+            # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
+            try:
                 with run.confined() if tasks.awaited.get() else lent():
                     try:
                         self._prepare(run, run.config)
@@ -169,7 +176,8 @@ class Lowering(ABC, Generic[RunT]):
         run = edge_runs.get().get(self)
         if run is None:
             raise EdgeError(
-                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds the edge."
+                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds "
+                "the edge."
             )
         return cast("RunT", run)
 
@@ -182,7 +190,11 @@ class Lowering(ABC, Generic[RunT]):
             if self.budget is not None:
                 stack.enter_context(Spending(self.budget, self.name).running())
             tracer = _spans.tracer()
-            span = None if tracer is None else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
+            span = (
+                None
+                if tracer is None
+                else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
+            )
             stack.enter_context(edge_run(self.name))
             stack.enter_context(observed(retries=not self.retries))
             config = span.config if span else config
@@ -193,7 +205,9 @@ class Lowering(ABC, Generic[RunT]):
                 stack.callback(lambda: span.note(run.facts()))
             stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
             if edge_stream.get() is None:
-                place = StreamTarget(run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item)
+                place = StreamTarget(
+                    run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item
+                )
                 stack.callback(edge_stream.reset, edge_stream.set(place))
             outer = current_item.get()
             if outer is not None:
@@ -209,10 +223,12 @@ class Lowering(ABC, Generic[RunT]):
             raise Closed(run.break_off.reason)
         if "__interrupt__" in state:
             raise EdgeError(
-                f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a checkpointer. Use "
-                "edge.compile(checkpointer=...), or compile the graph that holds the edge with one."
+                f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a "
+                "checkpointer. Use edge.compile(checkpointer=...), or compile the graph that holds the edge "
+                "with one."
             )
-        return state.get("done", [])  # nothing, if the tasks of a resumed run belong to a node that there is not any more
+        # Nothing, if the tasks of a resumed run belong to a node that there is not any more.
+        return state.get("done", [])
 
 
 def _item() -> tuple[int, ...]:

@@ -15,7 +15,16 @@ from langgraph.runtime import get_runtime
 
 from mahsm._common import AsyncCall, State, SyncCall, Update, cached
 from mahsm._spans import NOTHING, EdgeSpan
-from mahsm._waiting import Closed, LeftBehind, Slots, StopCallbacks, may_be_stopped, release_all, tasks, try_acquire_all
+from mahsm._waiting import (
+    Closed,
+    LeftBehind,
+    Slots,
+    StopCallbacks,
+    may_be_stopped,
+    release_all,
+    tasks,
+    try_acquire_all,
+)
 from mahsm.edges._shared.attempts import deadline_is_over
 from mahsm.edges._shared.break_off import BreakOff
 from mahsm.edges._shared.graph_limit import ambient_runtime
@@ -42,11 +51,11 @@ from mahsm.nodes._internal import Target
 class EdgeRun(ABC):
     """One run of an edge; its parts may run in several threads.
 
-    While a target is called it holds `chain`: a slot of this run, one of each edge run around it, and one of the whole
-    graph run if its config has a `max_concurrency`.
+    While a target is called it holds `chain`: a slot of this run, one of each edge run around it, and one of
+    the whole graph run if its config has a `max_concurrency`.
 
-    A run can be over before all its parts are, in two ways. It is *stopped* when an error goes out. It is *ended* when
-    nothing new is to begin, and what has been reached counts.
+    A run can be over before all its parts are, in two ways. It is *stopped* when an error goes out. It is
+    *ended* when nothing new is to begin, and what has been reached counts.
 
     Args:
         name: The edge's name.
@@ -58,7 +67,14 @@ class EdgeRun(ABC):
     """
 
     def __init__(
-        self, name: str, state: State, config: RunnableConfig, shared: Sequence[Slots], *, slots: int, unsaved: int
+        self,
+        name: str,
+        state: State,
+        config: RunnableConfig,
+        shared: Sequence[Slots],
+        *,
+        slots: int,
+        unsaved: int,
     ) -> None:
         outer = current_item.get()
         runtime = ambient_runtime()
@@ -81,12 +97,13 @@ class EdgeRun(ABC):
         self.call_slots = Slots(slots)
         self.left = LeftBehind(slots)
         """Calls that the run does not wait for any more."""
-        self._host_limits: dict[str, Any] = {key: value for key, value in config.items() if key in _HOST_LIMITS}
+        self._host_limits: dict[str, Any] = {
+            key: value for key, value in config.items() if key in _HOST_LIMITS
+        }
         self._order = outer.order if outer else ()
         # Always from the inside out, so that no two runs wait for each other's slots.
-        self._chain = tuple(
-            dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *shared])
-        )  # always from the inside out
+        # Always from the inside out.
+        self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *shared]))
         self.running = StopCallbacks()
         """What runs inside: edges and awaited calls."""
         self.not_begun = StopCallbacks()
@@ -109,10 +126,11 @@ class EdgeRun(ABC):
 
     @contextmanager
     def confined(self) -> Generator[None, None, None]:
-        """The block runs on the slots that the item around has, and on those that are free now; none is lent or waited for.
+        """The block runs on the slots that the item around has, and on those that are free now; none is lent
+        or waited for.
 
-        That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on that loop, and
-        might get a slot that is lent, could neither use it nor give it back.
+        That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on
+        that loop, and might get a slot that is lent, could neither use it nor give it back.
         """
         outer = current_item.get()
         if outer is None:
@@ -122,7 +140,11 @@ class EdgeRun(ABC):
         while len(chains) + 1 < self.call_slots.limit and try_acquire_all(outer.chain):
             chains.append(outer.chain)
         around = Slots(1 + len(chains))
-        self._chain = (self.call_slots, around, *(slots for slots in self._chain[1:] if slots not in outer.chain))
+        self._chain = (
+            self.call_slots,
+            around,
+            *(slots for slots in self._chain[1:] if slots not in outer.chain),
+        )
         try:
             yield
         finally:
@@ -134,25 +156,33 @@ class EdgeRun(ABC):
     def _is_heard(self, target: Target) -> bool:
         """Whether somebody listens to calls of a target.
 
-        Where traces make a run of each item, that is told already; so it matters only who streams messages, and to a target
-        that takes the config, which is then its item's.
+        Where traces make a run of each item, that is told already; so it matters only who streams messages,
+        and to a target that takes the config, which is then its item's.
         """
         handlers = handlers_of(self.config)
-        return bool(handlers) and (self.span is None or "config" in target.injected or any(map(streams_messages, handlers)))
+        return bool(handlers) and (
+            self.span is None or "config" in target.injected or any(map(streams_messages, handlers))
+        )
 
     def bind(self, target: Target, label: str) -> tuple[Any, Any]:
-        """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this label."""
+        """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this
+        label.
+        """
         if not self._is_heard(target):
             return _filled(target)
         heard = self._heard(label, partial(_filled, target))
         return heard.sync if target.sync else None, heard.async_ if target.async_ else None
 
     def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
-        """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled, if it may be."""
+        """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled,
+        if it may be.
+        """
 
         def bound() -> tuple[SyncCall | None, AsyncCall]:
             sync, async_ = _filled(target)
-            return sync, async_ or partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
+            return sync, async_ or partial(
+                self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left
+            )
 
         return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
 
@@ -165,15 +195,18 @@ class EdgeRun(ABC):
         return await update if inspect.isawaitable(update) else update
 
     def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:
-        """The task's config with the user's bounds and checkpointer in place of those that the subgraph runs with.
+        """The task's config with the user's bounds and checkpointer in place of those that the subgraph runs
+        with.
 
-        Without a checkpointer in a task that several items share: graphs that these call would save their checkpoints in one
-        and the same place, and after a resume one item would get the state of another.
+        Without a checkpointer in a task that several items share: graphs that these call would save their
+        checkpoints in one and the same place, and after a resume one item would get the state of another.
         """
         if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
             self._item_writer = runtime.stream_writer
         own = {key: value for key, value in config.items() if key not in _HOST_LIMITS}
-        given = as_of_node(cast("RunnableConfig", own | self._host_limits), self.config, self.name, self.writer)
+        given = as_of_node(
+            cast("RunnableConfig", own | self._host_limits), self.config, self.name, self.writer
+        )
         if shared or self.saving is not None:
             given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
         return given
@@ -185,7 +218,9 @@ class EdgeRun(ABC):
         """What its span says of it."""
 
     def facts_of(self, total: int, *, finished: int, failed: int) -> dict[str, Any]:
-        """What its span says of so many items or branches, of which so many have an outcome, and so many of these an error."""
+        """What its span says of so many items or branches, of which so many have an outcome, and so many of
+        these an error.
+        """
         found: dict[str, Any] = {"fan_out": total, "finished": finished, "errors": failed}
         if self.span is not None:
             found |= self.span.timings.counts()
@@ -212,7 +247,9 @@ class EdgeRun(ABC):
         return update
 
     def subgraph(self, config: RunnableConfig, show: Show) -> AbstractContextManager[RunnableConfig]:
-        """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of its tasks."""
+        """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of
+        its tasks.
+        """
         shown = translated(config, show)
         return unheard(shown if self.saving is None else self.saving.watched(shown))
 
@@ -279,7 +316,9 @@ class EdgeRun(ABC):
                 raise
 
     def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
-        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told to."""
+        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told
+        to.
+        """
         loop, stack = asyncio.get_running_loop(), ExitStack()
         for stops in (self._cancelled_at_stop, self._cancelled_at_end):
             stack.enter_context(stops.on_stop(lambda _: loop.call_soon_threadsafe(task.cancel)))
@@ -287,9 +326,11 @@ class EdgeRun(ABC):
 
     @contextmanager
     def cancelled_on_stop(self, item: Item) -> Generator[None, None, None]:
-        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or ended and told to.
+        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or
+        ended and told to.
 
-        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would lose that.
+        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would
+        lose that.
         """
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         tasks.awaited.set(True)
@@ -305,7 +346,9 @@ class EdgeRun(ABC):
             yield
 
     def fail(self, error: BaseException) -> NoReturn:
-        """A task has ended with an error: raise it, after all others have ended; or let another one raise its own."""
+        """A task has ended with an error: raise it, after all others have ended; or let another one raise its
+        own.
+        """
         error = self._mine(error)
         self.break_off.wait()
         if self.saving is not None:
@@ -313,7 +356,9 @@ class EdgeRun(ABC):
         raise error
 
     async def fail_async(self, error: BaseException) -> NoReturn:
-        """The awaitable twin of `fail`; an exception that ends the event loop waits for nothing, since nothing goes on."""
+        """The awaitable twin of `fail`; an exception that ends the event loop waits for nothing, since
+        nothing goes on.
+        """
         error = self._mine(error)
         if isinstance(error.reason if isinstance(error, Closed) else error, Exception):
             await self.break_off.wait_async()
@@ -322,7 +367,8 @@ class EdgeRun(ABC):
         raise error
 
     def _mine(self, error: BaseException) -> BaseException:
-        if self.break_off.reason is None:  # nobody has stopped the run: something around it has called off a wait
+        # Nobody has stopped the run: something around it has called off a wait.
+        if self.break_off.reason is None:
             error = error.reason if isinstance(error, Closed) else error
             self.stop(error)
         if not self.break_off.is_mine(error, from_outside=self.stopped_from_outside):
@@ -341,7 +387,9 @@ def _filled(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
 
 
 def needs_no_tasks(config: RunnableConfig) -> bool:
-    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody looks inside."""
+    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody
+    looks inside.
+    """
     return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
 
 

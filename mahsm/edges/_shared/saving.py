@@ -1,9 +1,9 @@
 """What of an edge run has been saved: results that are not hold back new calls.
 
-LangGraph's loop hands writes to the checkpointer in the background and goes on. With a slow checkpointer they pile up, and a
-process that is killed then loses what had finished long before. So an edge run watches the checkpointer that its subgraph
-uses: a call counts as *not saved* from its beginning to when the checkpointer has returned from writing what came of it, and
-only so many may be.
+LangGraph's loop hands writes to the checkpointer in the background and goes on. With a slow checkpointer they
+pile up, and a process that is killed then loses what had finished long before. So an edge run watches the
+checkpointer that its subgraph uses: a call counts as *not saved* from its beginning to when the checkpointer
+has returned from writing what came of it, and only so many may be.
 """
 
 import asyncio
@@ -35,7 +35,9 @@ def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
 
 
 def ends_all(error: BaseException) -> bool:
-    """Whether an error goes out of every edge, and no policy decides on it: nothing can be saved, or called, any more."""
+    """Whether an error goes out of every edge, and no policy decides on it: nothing can be saved, or called,
+    any more.
+    """
     return getattr(error, _MARK, False) or isinstance(error, TooManyHanging)
 
 
@@ -51,7 +53,9 @@ class Saving:
         failed: Called with its error if the checkpointer fails.
     """
 
-    def __init__(self, saver: BaseCheckpointSaver[Any], limit: int, failed: Callable[[BaseException], object]) -> None:
+    def __init__(
+        self, saver: BaseCheckpointSaver[Any], limit: int, failed: Callable[[BaseException], object]
+    ) -> None:
         self.saver = saver
         self.unsaved = Slots(limit)
         """One is held by each call that is not saved."""
@@ -70,7 +74,8 @@ class Saving:
     def hand_in(self, written: object, calls: int) -> None:
         """A task returns what came of so many calls, and LangGraph is going to write it."""
         with self._lock:
-            self._handed_in[id(written)] = written, calls  # which is also kept from being forgotten, and its id given again
+            # Which is also kept from being forgotten, and its id given again.
+            self._handed_in[id(written)] = written, calls
 
     def wait(self) -> None:
         """Wait until all that was handed in has been written, blocking this thread."""
@@ -106,10 +111,14 @@ class Saving:
 
     def has_written(self, writes: Any) -> None:
         """The writes of a task have been written."""
-        self._count([one for _, value in writes if isinstance(value, list) for one in cast("list[Any]", value)])
+        self._count(
+            [one for _, value in writes if isinstance(value, list) for one in cast("list[Any]", value)]
+        )
 
     def broke(self, error: BaseException) -> None:
-        """The checkpointer has failed, or writing was cancelled with the run: nothing more is going to be saved."""
+        """The checkpointer has failed, or writing was cancelled with the run: nothing more is going to be
+        saved.
+        """
         with self._lock:
             self._is_broken = True
             turns, self._turns = self._turns, []
@@ -194,5 +203,6 @@ def with_saver(config: RunnableConfig, saver: BaseCheckpointSaver[Any] | None) -
     own: dict[str, Any] = config.get("configurable", {})
     if SAVER not in own:
         return config
-    durability = {} if saver is not None or _DURABILITY not in own else {_DURABILITY: "async"}  # "sync" needs a checkpointer
+    # "sync" needs a checkpointer.
+    durability = {} if saver is not None or _DURABILITY not in own else {_DURABILITY: "async"}
     return cast("RunnableConfig", {**config, "configurable": {**own, SAVER: saver, **durability}})

@@ -1,7 +1,9 @@
-"""What of an edge is heard by those who listen to LangChain's runs: LangGraph's streams, tracers, `astream_events`.
+"""What of an edge is heard by those who listen to LangChain's runs: LangGraph's streams, tracers,
+`astream_events`.
 
-They hear of the edge, and of each item or branch as of a node that a `Send` called: it stands below the edge, and says in
-its metadata that it belongs to the edge's node. Of the tasks of the edge's own subgraph they hear nothing.
+They hear of the edge, and of each item or branch as of a node that a `Send` called: it stands below the edge,
+and says in its metadata that it belongs to the edge's node. Of the tasks of the edge's own subgraph they hear
+nothing.
 """
 
 import inspect
@@ -33,7 +35,8 @@ from mahsm.edges._shared.items import Writer, current_item
 from mahsm.nodes._internal import EDGE, ITEM
 
 Show: TypeAlias = Callable[[str, Any], Any]
-"""From a stream mode and what LangGraph says of an edge's subgraph in it to what a user is shown; None for nothing."""
+"""From a stream mode and what LangGraph says of an edge's subgraph in it to what a user is shown; None for
+nothing."""
 
 STREAM = "__pregel_stream"
 """Where LangGraph keeps the stream of a run in its config, for subgraphs, if these are streamed."""
@@ -66,7 +69,9 @@ class HeardRun:
 
 @contextmanager
 def heard_run(name: str, config: RunnableConfig, state: State) -> Generator[HeardRun, None, None]:
-    """A block that is an edge run: a run of its own, unless the node of a graph is one already, or somebody traces."""
+    """A block that is an edge run: a run of its own, unless the node of a graph is one already, or somebody
+    traces.
+    """
     if _is_run(config):
         yield HeardRun(config)
         return
@@ -125,11 +130,15 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
         elif (payload := show(chunk[1], chunk[2])) is not None:
             stream((*chunk[:2], payload, *chunk[3:]))
 
-    return cast("RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}})
+    return cast(
+        "RunnableConfig", {**config, "configurable": {**own, STREAM: StreamProtocol(write, stream.modes)}}
+    )
 
 
 def is_seen_inside(config: RunnableConfig) -> bool:
-    """Whether somebody streams subgraphs, or LangSmith's tracer is there, and the tasks of an edge's own subgraph are seen."""
+    """Whether somebody streams subgraphs, or LangSmith's tracer is there, and the tasks of an edge's own
+    subgraph are seen.
+    """
     return STREAM in config.get("configurable", {}) or any(map(_is_langsmith, handlers_of(config)))
 
 
@@ -140,8 +149,11 @@ def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:
     return cast("RunnableConfig", {**config, "configurable": {**own, "checkpoint_ns": namespace}})
 
 
-def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None) -> RunnableConfig:
-    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had called it.
+def as_of_node(
+    config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None
+) -> RunnableConfig:
+    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had
+    called it.
 
     Args:
         config: The task's own.
@@ -158,7 +170,8 @@ def as_of_node(config: RunnableConfig, node: RunnableConfig, edge: str, writer: 
 
 
 def writer_of(node: RunnableConfig) -> Writer | None:
-    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient namespace.
+    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient
+    namespace.
 
     What is written in a graph that an item runs has that graph's namespace, as under a `Send`.
     """
@@ -186,7 +199,9 @@ def _depth_of(config: RunnableConfig) -> int:
 
 
 def is_inside_item(config: RunnableConfig) -> bool:
-    """Whether what runs with this config was called by an item, with no graph between, whose node would have a namespace."""
+    """Whether what runs with this config was called by an item, with no graph between, whose node would have
+    a namespace.
+    """
     metadata = config.get("metadata", {})
     here = config.get("configurable", {}).get("checkpoint_ns", "")
     return EDGE in metadata and metadata.get("langgraph_checkpoint_ns") != here
@@ -198,11 +213,13 @@ class Heard:
     Args:
         name: What the run of a call is named.
         bind: Gives the two sides of the target for the config that holds here.
-        makes_runs: Whether each call becomes a run; else somebody else makes runs of items, and only who streams messages hears
-            of what each gives.
+        makes_runs: Whether each call becomes a run; else somebody else makes runs of items, and only who
+            streams messages hears of what each gives.
     """
 
-    def __init__(self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, makes_runs: bool) -> None:
+    def __init__(
+        self, name: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]], *, makes_runs: bool
+    ) -> None:
         self._name = name
         self._bind = bind
         self._makes_runs = makes_runs
@@ -210,7 +227,11 @@ class Heard:
     def sync(self, state: State) -> Update:
         """Call the blocking side; the run of a call that is left behind ends then."""
         config = _of_item()
-        run = _EndsOnce(get_callback_manager_for_config(self._listeners(config)).on_chain_start(None, state, name=self._name))
+        run = _EndsOnce(
+            get_callback_manager_for_config(self._listeners(config)).on_chain_start(
+                None, state, name=self._name
+            )
+        )
         child = self._inside(run, config)
         with left_behind.on_stop(run.on_chain_error), _ending(run), set_config_context(child) as context:
             update = context.run(self._call_sync, state)
@@ -231,7 +252,9 @@ class Heard:
         return update
 
     def _listeners(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with those who hear of a call: of those that the node has, since LangGraph asks for no others."""
+        """The config with those who hear of a call: of those that the node has, since LangGraph asks for no
+        others.
+        """
         manager = cast("CallbackManager", config.get("callbacks")).copy()
         hears = None if self._makes_runs else streams_messages
         manager.handlers = _Listeners(one for one in manager.handlers if hears is None or hears(one))
@@ -307,7 +330,9 @@ class _EndsOnce:
 
 
 class _Listeners(list[BaseCallbackHandler]):
-    """The handlers of a manager to which none are added: LangChain adds those of the context, as of `collect_runs`."""
+    """The handlers of a manager to which none are added: LangChain adds those of the context, as of
+    `collect_runs`.
+    """
 
     def append(self, handler: BaseCallbackHandler, /) -> None:
         """Leave it out."""
@@ -329,7 +354,9 @@ def _is_langsmith(handler: BaseCallbackHandler) -> bool:
 
 
 def _silent(tracer: Any) -> BaseCallbackHandler:
-    """Takes the place that LangChain would give LangSmith's tracer, where the environment switches that on; hears nothing."""
+    """Takes the place that LangChain would give LangSmith's tracer, where the environment switches that on;
+    hears nothing.
+    """
     return _silent_type(cast("type[Any]", type(tracer)))(client=tracer.client)
 
 

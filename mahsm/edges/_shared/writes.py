@@ -1,8 +1,9 @@
 """What an edge writes to the parent's state: where several values of one key say the same as one, it is one.
 
-LangGraph shows a node's update as a dict of keys; but as a list of dicts, if the node writes a key several times. So does an
-edge, of which each item or branch writes. Of reducers that are known, and of plain values, it is the same to reduce the values
-one after the other, or all of them put together; and then an edge writes as one node would.
+LangGraph shows a node's update as a dict of keys; but as a list of dicts, if the node writes a key several
+times. So does an edge, of which each item or branch writes. Of reducers that are known, and of plain values,
+it is the same to reduce the values one after the other, or all of them put together; and then an edge writes
+as one node would.
 """
 
 import operator
@@ -21,8 +22,11 @@ Join = Callable[[list[Any]], Any]
 """Puts the values together that are written to a key."""
 
 
-def update_of(writes: Sequence[tuple[str, Any]], reducers: Mapping[str, StateReducer], state: State) -> State | Command[Any]:
-    """These writes as an update of the parent's state: a dict, unless some key has to be written several times.
+def update_of(
+    writes: Sequence[tuple[str, Any]], reducers: Mapping[str, StateReducer], state: State
+) -> State | Command[Any]:
+    """These writes as an update of the parent's state: a dict, unless some key has to be written several
+    times.
 
     Args:
         writes: Keys and values, in order.
@@ -42,7 +46,9 @@ def update_of(writes: Sequence[tuple[str, Any]], reducers: Mapping[str, StateRed
 
 
 def _join(reducer: StateReducer | None, before: object, values: list[Any]) -> Join | None:
-    """What joins values, if the reducer makes the same of what comes out: that is known where all are of the state's type."""
+    """What joins values, if the reducer makes the same of what comes out: that is known where all are of the
+    state's type.
+    """
     kind = type(before)
     if any(type(value) is not kind for value in values):
         return None

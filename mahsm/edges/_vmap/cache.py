@@ -29,8 +29,8 @@ def equal_places(items: Sequence[Any], key: DedupeKey, edge: str) -> dict[int, l
             groups.setdefault(key(item), []).append(place)
         except TypeError:
             raise StateError(
-                f"{edge}: dedupe_key gave {shown(key(item))} for item {place}, which cannot be hashed. Return a text, a "
-                "number, or a tuple of these."
+                f"{edge}: dedupe_key gave {shown(key(item))} for item {place}, which cannot be hashed. "
+                "Return a text, a number, or a tuple of these."
             ) from None
     return {places[0]: places for places in groups.values()}
 
@@ -38,7 +38,8 @@ def equal_places(items: Sequence[Any], key: DedupeKey, edge: str) -> dict[int, l
 class _Access:
     """Reading a cache, or writing it, in one run. When it has failed once, it is over.
 
-    The first access goes alone: a locked database lets each one wait for seconds before it fails, one after the other.
+    The first access goes alone: a locked database lets each one wait for seconds before it fails, one after
+    the other.
     """
 
     def __init__(self) -> None:
@@ -71,8 +72,9 @@ class _Access:
 class Stored:
     """What a LangGraph cache holds of an edge, for one run.
 
-    A cache spares calls, and is never a reason to lose one. What cannot be a key, or cannot be kept, is called as if there
-    were no cache. If the cache fails, it is not read, or not written, any more in this run. The first such event is logged.
+    A cache spares calls, and is never a reason to lose one. What cannot be a key, or cannot be kept, is
+    called as if there were no cache. If the cache fails, it is not read, or not written, any more in this
+    run. The first such event is logged.
 
     Args:
         cache: The cache.
@@ -108,7 +110,11 @@ class Stored:
         if not keys:
             return {}
         try:
-            return _by_place(keys, await self._cache.aget(list(keys.values()))) if await self._reads.begin_async() else {}
+            return (
+                _by_place(keys, await self._cache.aget(list(keys.values())))
+                if await self._reads.begin_async()
+                else {}
+            )
         except Exception as error:  # noqa: BLE001  without a cache, the items are called
             return self._unread(error)
         finally:
@@ -147,7 +153,8 @@ class Stored:
     def _full_key(self, item: Any) -> FullKey | None:
         try:
             told_apart_by = self._key(item)
-        except Exception:  # noqa: BLE001  it is a user's function, and the item fails with that when it is its turn
+        except Exception:  # noqa: BLE001
+            # It is a user's function, and the item fails with that when it is its turn.
             return None
         try:
             return self._namespace, cache_key(told_apart_by)
@@ -164,17 +171,27 @@ class Stored:
         try:
             self._cache.serde.dumps_typed(update)
         except Exception as refused:  # noqa: BLE001  the serialiser may raise what it likes
-            self._warn("the cache cannot keep an item's update", refused, "The run goes on, and the update counts")
+            self._warn(
+                "the cache cannot keep an item's update", refused, "The run goes on, and the update counts"
+            )
         else:
             self._writes.works = False
             self._warn("the cache cannot be written", error, "The run goes on without writing it")
 
     def _warn(self, what: str, error: Exception, consequence: str) -> None:
-        """Log the first event of the run. The error's message may hold an address with a password, so only its type."""
+        """Log the first event of the run. The error's message may hold an address with a password, so only
+        its type.
+        """
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
-            _log.warning("%s: %s (%s). %s; this is said once in a run.", self._edge, what, type(error).__name__, consequence)
+            _log.warning(
+                "%s: %s (%s). %s; this is said once in a run.",
+                self._edge,
+                what,
+                type(error).__name__,
+                consequence,
+            )
 
 
 def _by_place(keys: Mapping[int, FullKey], found: Mapping[FullKey, Any]) -> dict[int, Any]:

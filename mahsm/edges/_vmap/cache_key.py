@@ -1,8 +1,8 @@
 """Keys of caches: equal values have equal keys, in every process.
 
-A pickle does not do: it depends on the order of a dict's keys, on which parts are one object, and on the seed of hashes. So a
-value is encoded part by part, each with its type, and a container as the hash of its parts. What is encoded once is not
-encoded again, so a value with many shared parts takes no longer than it is large.
+A pickle does not do: it depends on the order of a dict's keys, on which parts are one object, and on the seed
+of hashes. So a value is encoded part by part, each with its type, and a container as the hash of its parts.
+What is encoded once is not encoded again, so a value with many shared parts takes no longer than it is large.
 """
 
 import dataclasses
@@ -36,10 +36,10 @@ _PROTOCOL = 4  # of 5, large arrays come as buffers beside the pickle
 def cache_key(value: object) -> str:
     """Return a hash of a value that is the same for equal ones.
 
-    Equal are dicts whatever the order of their keys, sets by their elements, and lists and tuples with equal parts, since
-    LangGraph's checkpoints make lists of tuples. `1`, `1.0` and `True` differ. Arrays are told apart by dtype, shape and
-    contents; dataclasses, pydantic models and messages by type and fields; enums by type and name; all else by what pickle
-    would take of it.
+    Equal are dicts whatever the order of their keys, sets by their elements, and lists and tuples with equal
+    parts, since LangGraph's checkpoints make lists of tuples. `1`, `1.0` and `True` differ. Arrays are told
+    apart by dtype, shape and contents; dataclasses, pydantic models and messages by type and fields; enums by
+    type and name; all else by what pickle would take of it.
 
     Raises:
         Exception: whatever pickle raises for what cannot be pickled, such as a lock.
@@ -76,7 +76,8 @@ class _Encoder:
         if kind in (set, frozenset):
             return self._set(b"s", value)
         if isinstance(value, Enum):
-            return self._sequence(b"e", (_name(kind), value._value_ if value._name_ is None else value._name_))  # pyright: ignore[reportUnnecessaryComparison]
+            is_unnamed = value._name_ is None  # pyright: ignore[reportUnnecessaryComparison]
+            return self._sequence(b"e", (_name(kind), value._value_ if is_unnamed else value._name_))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._fields(b"D", kind, (field.name for field in dataclasses.fields(value)), value)
         if isinstance(value, BaseModel):
@@ -87,8 +88,11 @@ class _Encoder:
     def _subclass(self, kind: type[Any], value: Any) -> bytes | None:
         if issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields"):
             return self._fields(b"N", cast("type", kind), value._fields, value)
-        if issubclass(kind, set | frozenset):  # pickle keeps their elements in an order that changes with the process
-            return self._set(b"S", value) + self.encode([_name(cast("type", kind)), getattr(value, "__dict__", None)])
+        # Pickle keeps their elements in an order that changes with the process.
+        if issubclass(kind, set | frozenset):
+            return self._set(b"S", value) + self.encode(
+                [_name(cast("type", kind)), getattr(value, "__dict__", None)]
+            )
         return None
 
     def _sequence(self, tag: bytes, parts: Iterable[Any]) -> bytes:
@@ -101,7 +105,11 @@ class _Encoder:
         return tag + b"".join(sorted(map(self.encode, elements)))
 
     def _fields(self, tag: bytes, kind: type, names: Iterable[str], value: Any) -> bytes:
-        return tag + self.encode(_name(kind)) + self._mapping(b"", {name: getattr(value, name, None) for name in names})
+        return (
+            tag
+            + self.encode(_name(kind))
+            + self._mapping(b"", {name: getattr(value, name, None) for name in names})
+        )
 
     def _array(self, value: Any) -> bytes | None:
         numpy: Any = sys.modules.get("numpy")

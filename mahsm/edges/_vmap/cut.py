@@ -1,7 +1,8 @@
 """What a batch is cut into: what the tasks of a `vmap` are sent, and what they hand in.
 
-Both are stored in checkpoints, and outlive the process, the settings and the version of the code that wrote them. So a task
-is sent places in the batch and nothing that only the present settings could explain, and says of which batch they are.
+Both are stored in checkpoints, and outlive the process, the settings and the version of the code that wrote
+them. So a task is sent places in the batch and nothing that only the present settings could explain, and says
+of which batch they are.
 """
 
 import hashlib
@@ -24,13 +25,14 @@ Span: TypeAlias = list[int]
 class Assignment(TypedDict):
     """What a task is sent.
 
-    One with `place` runs this item. One with `spans` runs all items in them, and others, with neither, hand in what these
-    gave, part by part.
+    One with `place` runs this item. One with `spans` runs all items in them, and others, with neither, hand
+    in what these gave, part by part.
     """
 
     batch: Batch
     run: str
-    """Which run of the edge has sent it: the one that hands in and the one that runs the items have to be of the same."""
+    """Which run of the edge has sent it: the one that hands in and the one that runs the items have to be of
+    the same."""
     wave: int
     """The first place of its wave."""
     place: NotRequired[int]
@@ -64,7 +66,8 @@ def is_record(value: Any) -> bool:
 def batch_id(items: Sequence[Any], *, digest: bool) -> Batch:
     """What tells a batch from others: how many items it has and, with `digest`, what they are.
 
-    Of the items, what is no plain value counts as nothing: it might look otherwise after it has been in a checkpoint.
+    Of the items, what is no plain value counts as nothing: it might look otherwise after it has been in a
+    checkpoint.
     """
     return [len(items), _digest(items) if digest else ""]
 
@@ -81,8 +84,8 @@ def check_batch(edge: str, began_with: Batch, now: Batch) -> None:
     if began_with[0] == now[0]:
         difference = f"other items: {now[0]} then and now, but not the same"
     raise EdgeError(
-        f"{edge}: this run began with a batch of {difference}. Resume it with the state, sample= and item_to_state= that it "
-        "began with, or begin a new run under another thread_id."
+        f"{edge}: this run began with a batch of {difference}. Resume it with the state, sample= and "
+        "item_to_state= that it began with, or begin a new run under another thread_id."
     )
 
 
@@ -102,7 +105,11 @@ def _digest(items: Sequence[Any]) -> str:
     step = 256 if items and isinstance(items[0], int | float) else 1  # no copy of more than one large item
     for start in range(0, len(items), step):
         try:
-            found.update(json.dumps(items[start : start + step], default=_nothing, skipkeys=True, sort_keys=True).encode())
+            found.update(
+                json.dumps(
+                    items[start : start + step], default=_nothing, skipkeys=True, sort_keys=True
+                ).encode()
+            )
         except (TypeError, ValueError, RecursionError):  # keys of several types; a value inside of itself
             found.update(b"?")
     return found.hexdigest()

@@ -32,8 +32,9 @@ from mahsm.nodes._internal import Node
 from mahsm.policies import Budget
 
 _WAVE = (256, 1024)
-"""Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task whenever one
-ends, and without an event loop each is a thread; waves that are too short make the fast wait for the slow."""
+"""Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task
+whenever one ends, and without an event loop each is a thread; waves that are too short make the fast wait for
+the slow."""
 
 
 class _VmapState(TypedDict):
@@ -45,8 +46,9 @@ class _VmapState(TypedDict):
 class VmapLowering(Lowering[VmapRun]):
     """The subgraph of one `vmap`, with one node.
 
-    Its tasks are `Send`s. Either each item is a task; or one task, the lead, runs the items, and others hand in what these
-    gave, part by part. A finished task is a pending write of the checkpoint, so that is what a killed process keeps.
+    Its tasks are `Send`s. Either each item is a task; or one task, the lead, runs the items, and others hand
+    in what these gave, part by part. A finished task is a pending write of the checkpoint, so that is what a
+    killed process keeps.
     """
 
     def __init__(self, spec: VmapSpec) -> None:
@@ -62,7 +64,9 @@ class VmapLowering(Lowering[VmapRun]):
             if "place" in order:
                 return self._next(run, order, run_one(run, order["place"], config))
             items = wave(run, order["wave"])
-            return self._next(run, order, items.lead(_places(run, order), config) if "spans" in order else items.take_part())
+            return self._next(
+                run, order, items.lead(_places(run, order), config) if "spans" in order else items.take_part()
+            )
 
         async def task_async(given: Any, config: RunnableConfig) -> Any:
             run, order = self.running(), self._assignment(given)
@@ -89,7 +93,8 @@ class VmapLowering(Lowering[VmapRun]):
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=arrows)
 
     def _assignment(self, given: Any) -> Assignment | None:
-        """What the task was sent; None if it was called with the state, to find out what there is still to do.
+        """What the task was sent; None if it was called with the state, to find out what there is still to
+        do.
 
         Raises:
             EdgeError: if what is resumed was begun with another batch, or by another version of the code.
@@ -133,9 +138,11 @@ class VmapLowering(Lowering[VmapRun]):
         return "place" not in order and order["run"] != run.id
 
     def _onwards(self, run: VmapRun, state: Any, order: Assignment | None) -> Command[Any]:
-        """A wave broke off: what is left of its tasks calls the node with the state, which goes on with what is missing.
+        """A wave broke off: what is left of its tasks calls the node with the state, which goes on with what
+        is missing.
 
-        Any of them may be left alone, since a checkpointer may write what tasks gave in another order than they gave it.
+        Any of them may be left alone, since a checkpointer may write what tasks gave in another order than
+        they gave it.
         """
         if order is not None:
             return Command(goto=self.spec.target.name)
@@ -192,19 +199,27 @@ class VmapLowering(Lowering[VmapRun]):
                     self._concurrency = run.adaptive.limit
 
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
-        """The subgraph's config: all tasks begin at once, since LangGraph saves nothing while a task waits to begin."""
+        """The subgraph's config: all tasks begin at once, since LangGraph saves nothing while a task waits to
+        begin.
+        """
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
     def _ran(self, run: VmapRun) -> dict[str, Any]:
         if not run.direct:
             return super()._ran(run)
-        return _state(wave(run, run.firsts[0]).lead(run.firsts, as_of_task(run.config, self.spec.target.name)))
+        return _state(
+            wave(run, run.firsts[0]).lead(run.firsts, as_of_task(run.config, self.spec.target.name))
+        )
 
     async def _ran_async(self, run: VmapRun) -> dict[str, Any]:
         if not run.direct:
             return await super()._ran_async(run)
-        return _state(await wave(run, run.firsts[0]).lead_async(run.firsts, as_of_task(run.config, self.spec.target.name)))
+        return _state(
+            await wave(run, run.firsts[0]).lead_async(
+                run.firsts, as_of_task(run.config, self.spec.target.name)
+            )
+        )
 
     def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
         items: dict[int, Any] = {}
@@ -243,6 +258,6 @@ def _places(run: VmapRun, order: Assignment) -> Sequence[int]:
 
 def _other_version(edge: str) -> EdgeError:
     return EdgeError(
-        f"{edge}: what this run has saved was written by another version of mahsm, which cut batches otherwise. Resume it with "
-        "that version, or begin a new run under another thread_id."
+        f"{edge}: what this run has saved was written by another version of mahsm, which cut batches "
+        "otherwise. Resume it with that version, or begin a new run under another thread_id."
     )

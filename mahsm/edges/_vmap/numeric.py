@@ -46,14 +46,16 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None)
     for argument, unset in _ONLY_PER_ITEM.items():
         if (value := getattr(spec, argument)) != unset:
             raise EdgeError(
-                f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one computation. Leave it "
-                f"out, or call the items one by one: vmap({target.name}.invoke, ...)."
+                f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one "
+                f"computation. Leave it out, or call the items one by one: vmap({target.name}.invoke, ...)."
             )
     if not isinstance(spec.out_key, str) or spec.progress == "items":
-        argument, value = ("progress", spec.progress) if isinstance(spec.out_key, str) else ("out_key", spec.out_key)
+        argument, value = (
+            ("progress", spec.progress) if isinstance(spec.out_key, str) else ("out_key", spec.out_key)
+        )
         raise EdgeError(
-            f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which gives one value of "
-            "each. Name one out_key, and let progress be True or False."
+            f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which "
+            "gives one value of each. Name one out_key, and let progress be True or False."
         )
     lowered = _JitVmap(spec, target, spec.out_key, batch_size)
     inherited = () if isinstance(spec.inherit, bool) else spec.inherit
@@ -104,14 +106,21 @@ class _JitVmap:
         entries = self._entries(places, found.outcomes, failed, len(items))
         progress.end(errors=len(failed))
         if span is not None:
-            counts = {"fan_out": len(items), "begun": len(overlays), "finished": len(items), "errors": len(failed)}
+            counts = {
+                "fan_out": len(items),
+                "begun": len(overlays),
+                "finished": len(items),
+                "errors": len(failed),
+            }
             span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
         return self._update(items, entries, failed)
 
     def _computed(self, values: State, overlays: list[Overlay]) -> BatchResult:
         if not overlays:
             return BatchResult([], {})
-        return self._target.program.batch(self._spec.inherited(values), overlays, self._batch_size, self._output)
+        return self._target.program.batch(
+            self._spec.inherited(values), overlays, self._batch_size, self._output
+        )
 
     @property
     def _output(self) -> str | None:
@@ -119,10 +128,14 @@ class _JitVmap:
         result = self._spec.result
         return result if isinstance(result, str) and result in self._target.writes else None
 
-    def _entries(self, places: Sequence[int], outcomes: list[Any], failed: dict[int, Exception], total: int) -> list[Any]:
+    def _entries(
+        self, places: Sequence[int], outcomes: list[Any], failed: dict[int, Exception], total: int
+    ) -> list[Any]:
         """What of each item is kept; what fails there is added to what has failed."""
         if failed:
-            outcomes = [outcome for place, outcome in zip(places, outcomes, strict=True) if place not in failed]
+            outcomes = [
+                outcome for place, outcome in zip(places, outcomes, strict=True) if place not in failed
+            ]
             places = [place for place in places if place not in failed]
         if self._spec.result is not None and self._output is None:
             kept, outcomes, refused = _each(self._spec.entry, outcomes)
@@ -139,9 +152,9 @@ class _JitVmap:
         target = self._target.spec
         if not target.seeds and not any(key in overlay for key in target.reads):
             raise EdgeError(
-                f"{self._spec.name}: {target.name} reads {', '.join(map(repr, target.reads))}, and the items have "
-                f"{', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass item_to_state= with a "
-                "key that it reads."
+                f"{self._spec.name}: {target.name} reads {', '.join(map(repr, target.reads))}, and the items "
+                f"have {', '.join(map(repr, overlay)) or 'no keys'}, so all results would be the same. Pass "
+                "item_to_state= with a key that it reads."
             )
 
     def _update(self, items: list[Any], entries: list[Any], failed: dict[int, Exception]) -> State:
@@ -150,7 +163,9 @@ class _JitVmap:
             add_note(error, f"{spec.name}, item {index} of {len(items)}")
             if spec.on_error == "raise":
                 raise error
-            entries[index] = errors[index] = item_error(error, edge=spec.name, index=index, item=items[index], attempts=1)
+            entries[index] = errors[index] = item_error(
+                error, edge=spec.name, index=index, item=items[index], attempts=1
+            )
         if len(failed) > spec.failures_allowed(len(items)):
             raise spec.too_few(len(failed), len(items)) from failed[min(failed)]
         if errors and spec.on_error == "drop":
@@ -161,13 +176,18 @@ class _JitVmap:
         return update
 
 
-def _each(function: Callable[[Any], Any], values: Sequence[Any]) -> tuple[Sequence[int], list[Any], dict[int, Exception]]:
-    """The function of each value: the places of those that it takes, what it gives for them, and why the others failed."""
+def _each(
+    function: Callable[[Any], Any], values: Sequence[Any]
+) -> tuple[Sequence[int], list[Any], dict[int, Exception]]:
+    """The function of each value: the places of those that it takes, what it gives for them, and why the
+    others failed.
+    """
     done, failed = list[Any](), dict[int, Exception]()
     left = iter(values)
     while len(done) + len(failed) < len(values):
         try:
-            done.extend(function(value) for value in left)  # not map: it takes a StopIteration of the function for its own end
+            # Not map: it takes a StopIteration of the function for its own end.
+            done.extend(function(value) for value in left)
         except Exception as error:  # noqa: BLE001  the policy decides, and the next value is called for
             failed[len(done) + len(failed)] = error
     places = range(len(values))

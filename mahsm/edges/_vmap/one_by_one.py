@@ -1,4 +1,5 @@
-"""An item of a `vmap` that is a task of LangGraph: it can be asked by `interrupt()`, and holds a graph of its own.
+"""An item of a `vmap` that is a task of LangGraph: it can be asked by `interrupt()`, and holds a graph of its
+own.
 
 The side for event loops and the side for threads differ in how they wait, and in nothing else.
 """

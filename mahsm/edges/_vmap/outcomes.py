@@ -62,8 +62,9 @@ class Outcomes:
                         self.failed[place] = {**self.failed[known], "index": place}
         if lost:
             raise EdgeError(
-                f"{self.run.spec.name}: of {self.run.total} items, {lost} have no outcome. Was the run begun with another "
-                "target or dedupe_key? Resume it with what it began with, or begin a new run under another thread_id."
+                f"{self.run.spec.name}: of {self.run.total} items, {lost} have no outcome. Was the run begun "
+                "with another target or dedupe_key? Resume it with what it began with, or begin a new run "
+                "under another thread_id."
             )
 
     def entries(self) -> list[Any]:
@@ -71,5 +72,9 @@ class Outcomes:
         spec = self.run.spec
         every = range(self.run.total)
         order = every if spec.preserve_order else sorted(every, key=self.ranks.__getitem__)
-        keep = [place for place in order if self.ranks[place] and (spec.on_error == "collect" or place not in self.failed)]
+        keep = [
+            place
+            for place in order
+            if self.ranks[place] and (spec.on_error == "collect" or place not in self.failed)
+        ]
         return [self.failed.get(place, self.values[place]) for place in keep]

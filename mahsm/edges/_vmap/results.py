@@ -15,7 +15,9 @@ class Sink(Protocol):
     """Where results go."""
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
-        """The item at this place gave a value, or failed; `called` if it counts as a call that is not saved."""
+        """The item at this place gave a value, or failed; `called` if it counts as a call that is not
+        saved.
+        """
         ...
 
     def skip(self, place: int) -> None:
@@ -78,8 +80,8 @@ class _Taker:
 class Results:
     """Collects results in parts of `size`, in the order in which they come, for tasks that wait for one each.
 
-    Which task hands in which result does not matter. So no result has to wait for a slow item beside it, and when the run
-    breaks off, whatever has come can still be handed in.
+    Which task hands in which result does not matter. So no result has to wait for a slow item beside it, and
+    when the run breaks off, whatever has come can still be handed in.
 
     Args:
         size: Results in a part, >= 1.
@@ -147,7 +149,9 @@ class Results:
         return taker
 
     def close(self) -> ResultPart:
-        """Nothing comes any more: what is left goes to the first who waits, or else is given back; all others get nothing."""
+        """Nothing comes any more: what is left goes to the first who waits, or else is given back; all others
+        get nothing.
+        """
         with self._lock:
             self._is_closed = True
             takers, self._takers = self._takers, deque()

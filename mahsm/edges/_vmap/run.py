@@ -40,18 +40,21 @@ from mahsm.policies._internal import item_error
 T = TypeVar("T")
 
 _PARTS = (128, 64)
-"""Parts that the results of a batch are saved in: of up to 1,024 items, and of more. More lose less in a crash, fewer cost
-less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at most 8 of few results, and 1/64 of many."""
+"""Parts that the results of a batch are saved in: of up to 1,024 items, and of more. More lose less in a
+crash, fewer cost less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at most 8 of
+few results, and 1/64 of many."""
 
 _TASKS_UNSAVED = 16
-"""Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each of them."""
+"""Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each
+of them."""
 
 
 class VmapRun(EdgeRun):
-    """What the items of one run share. An item is known by its place in the batch; of equal ones, by the first place.
+    """What the items of one run share. An item is known by its place in the batch; of equal ones, by the
+    first place.
 
-    Two bounds hold at once: an item that has begun and not ended is *open*, and while its target is called it holds slots.
-    An item with an edge inside stays open but lends its slots.
+    Two bounds hold at once: an item that has begun and not ended is *open*, and while its target is called it
+    holds slots. An item with an edge inside stays open but lends its slots.
 
     Args:
         spec: The specification.
@@ -94,7 +97,9 @@ class VmapRun(EdgeRun):
         most = spec.max_concurrency
         super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
-        self.direct = count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+        self.direct = (
+            count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+        )
         if self.direct:
             self._item_writer = to_nobody
         self.id = uuid.uuid4().hex[:12]
@@ -105,7 +110,8 @@ class VmapRun(EdgeRun):
         if spec.progress == "items" and self.writer is not None:
             self._finished.append(self._tell_item)
         self.begun_slots = Slots(self.most_open)
-        self._ranks = itertools.count(time.time_ns())  # on resume they go on where the process before had to stop
+        # On resume they go on where the process before had to stop.
+        self._ranks = itertools.count(time.time_ns())
         self._has_result = bytearray(self.total)
         self._finished_items = 0
         self._failures = 0
@@ -115,7 +121,9 @@ class VmapRun(EdgeRun):
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
         self._attempts = AttemptRunner(spec, self.not_begun, self.left, self.end_late, self.adaptive)
-        self._stored = Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
+        self._stored = (
+            Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
+        )
         self._sample = calls.sample.get()
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
 
@@ -159,11 +167,15 @@ class VmapRun(EdgeRun):
         for record in records:
             for place in (*record["places"], *record["skipped"]):
                 has_result[place] = True
-        return [place for place in self.firsts if not any(has_result[equal] for equal in self.equal_to(place))]
+        return [
+            place for place in self.firsts if not any(has_result[equal] for equal in self.equal_to(place))
+        ]
 
     def unknown(self, places: Sequence[int]) -> Sequence[int]:
         """Those of these items that have no result of this run, such as of a wave that went on meanwhile."""
-        return [place for place in places if not self._has_result[place]] if True in self._has_result else places
+        return (
+            [place for place in places if not self._has_result[place]] if True in self._has_result else places
+        )
 
     def once(self, place: int, make: Callable[[], T]) -> T:
         """What was made for this place, or else is made now."""
@@ -189,7 +201,9 @@ class VmapRun(EdgeRun):
         item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(await self._attempts.run_async(item, partial(self._state_of, place), call))
+                update = plain_update(
+                    await self._attempts.run_async(item, partial(self._state_of, place), call)
+                )
             if self._stored is not None:
                 await self._store_async(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
@@ -229,7 +243,9 @@ class VmapRun(EdgeRun):
             item.has_nothing()
             self._check_bubble(place, sink)
             raise error
-        elif isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and not tasks.is_cancelled_here()):
+        elif isinstance(error, Exception) or (
+            isinstance(error, asyncio.CancelledError) and not tasks.is_cancelled_here()
+        ):
             self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
         elif isinstance(error, asyncio.CancelledError):
             raise error
@@ -244,7 +260,8 @@ class VmapRun(EdgeRun):
         return {**self._inherited, **overlay}, overlay
 
     def check_first(self) -> None:
-        """Look whether the first item reaches the target, if that is a graph: such a mistake is no failed item.
+        """Look whether the first item reaches the target, if that is a graph: such a mistake is no failed
+        item.
 
         Raises:
             EdgeError: if it has none of the graph's keys, of which LangGraph would say nothing.
@@ -257,20 +274,24 @@ class VmapRun(EdgeRun):
         overlay = self._overlays.get(self.firsts[0], {})
         if overlay and keys.isdisjoint(overlay):
             raise EdgeError(
-                f"{self.name}: an item has {', '.join(map(repr, overlay))}, and none of it is in the input of the graph "
-                f"{self.spec.target.name!r}, which has {', '.join(map(repr, sorted(keys)))}. Pass item_to_state= with a key "
-                "that it has."
+                f"{self.name}: an item has {', '.join(map(repr, overlay))}, and none of it is in the input "
+                f"of the graph {self.spec.target.name!r}, which has {', '.join(map(repr, sorted(keys)))}. "
+                "Pass item_to_state= with a key that it has."
             )
 
     def compute_for_all(self) -> None:
-        """Let the target compute what it can compute for all items at once, and lay that over the state of each."""
+        """Let the target compute what it can compute for all items at once, and lay that over the state of
+        each.
+        """
         if self.spec.target.batched is None:
             return
         found: dict[int, Overlay] = {}
         for place in self.firsts:
             with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
                 found[place] = self.spec.overlay(self.batch[place])
-        self._overlays = dict(zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True))
+        self._overlays = dict(
+            zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True)
+        )
 
     def _succeeded(self, place: int, update: Update, sink: Sink, *, called: bool = False) -> None:
         entry = self.spec.entry(update)
@@ -284,7 +305,9 @@ class VmapRun(EdgeRun):
         if any(decides(entry) for _ in self.equal_to(place)):
             self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
-    def _failed(self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False) -> None:
+    def _failed(
+        self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False
+    ) -> None:
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.on_error == "raise" or ends_all(error):
@@ -302,7 +325,9 @@ class VmapRun(EdgeRun):
             raise reason
 
     def _not_begun(self, item: Item, place: int, sink: Sink) -> None:
-        """The item's wait was cut short: if the run was ended, what stood in its way last time is its error."""
+        """The item's wait was cut short: if the run was ended, what stood in its way last time is its
+        error.
+        """
         if not self._ended:
             raise Closed(self.not_begun.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
@@ -326,7 +351,9 @@ class VmapRun(EdgeRun):
             elif reason is not None:
                 self._failed(place, type(reason)(*reason.args), sink, attempts=0)
             else:  # its task was cancelled, though the run was not
-                self._failed(place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1)
+                self._failed(
+                    place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1
+                )
 
     def _count(self, place: int, *, failed: bool) -> int:
         """An item has an outcome; how many have failed now. Who has not failed counts for traces alone."""
@@ -369,7 +396,9 @@ class VmapRun(EdgeRun):
         """The awaitable twin of `uncached`."""
         if self._stored is None or not places:
             return places
-        return self._take(await self._stored.get_async({place: self.batch[place] for place in places}), places, sink)
+        return self._take(
+            await self._stored.get_async({place: self.batch[place] for place in places}), places, sink
+        )
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
@@ -383,8 +412,9 @@ class VmapRun(EdgeRun):
     def _check_bubble(self, place: int, sink: Sink) -> None:
         if isinstance(sink, Results) and not (self.direct and self._may_ask):
             error = EdgeError(
-                f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items share a task, and "
-                "LangGraph cannot tell their answers apart. Pass chunk_size=1, so that each item is a task of its own."
+                f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items "
+                "share a task, and LangGraph cannot tell their answers apart. Pass chunk_size=1, so that "
+                "each item is a task of its own."
             )
             self.stop(error)
             raise error
@@ -392,7 +422,9 @@ class VmapRun(EdgeRun):
     def facts(self) -> dict[str, Any]:
         found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
         found["fan_in"] = self._finished_items - (self._failures if self.spec.on_error != "collect" else 0)
-        found["concurrency"] = self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        found["concurrency"] = (
+            self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        )
         if self.spec.hedge is not None and self.span is not None:
             found["hedges"] = len(self.span.timings.hedges)
         if self._stored is not None:
@@ -401,7 +433,9 @@ class VmapRun(EdgeRun):
 
     @property
     def most_open(self) -> int:
-        """Items that may be open: more than may be called at once where some wait for something else than a slot."""
+        """Items that may be open: more than may be called at once where some wait for something else than a
+        slot.
+        """
         most = self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
         keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
         return max(most, _WAITING_FOR_KEYS) if keyed else most
@@ -424,8 +458,9 @@ class VmapRun(EdgeRun):
 
 
 _WAITING = 4
-"""Open items for each that may be called at once, with retries: when three of four wait for their next attempt, all slots are
-still in use."""
+"""Open items for each that may be called at once, with retries: when three of four wait for their next
+attempt, all slots are still in use."""
 
 _WAITING_FOR_KEYS = 256
-"""Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones wait for them."""
+"""Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones
+wait for them."""

@@ -72,7 +72,9 @@ class VmapSpec:
             return batch_of(self.batch(state), self.name, "batch(state)")
         if self.batch_key is None:
             return list(range(self.sample or 0))
-        return batch(read(state, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key")
+        return batch(
+            read(state, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key"
+        )
 
     def inherited(self, state: State) -> State:
         """What of the parent's state a target sees."""
@@ -86,7 +88,9 @@ class VmapSpec:
             return item_keys(item)
         overlay = self.item_to_state(item)
         if not isinstance(overlay, _MAPPINGS):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise StateError(f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys.")
+            raise StateError(
+                f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys."
+            )
         return overlay
 
     def item_key(self, item: Any) -> Any:
@@ -94,12 +98,15 @@ class VmapSpec:
         return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of none."""
+        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of
+        none.
+        """
         found = self._result(update)
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
-        """What an item writes of the keys; nothing, if it gave nothing, or is a graph, whose state has keys of its own.
+        """What an item writes of the keys; nothing, if it gave nothing, or is a graph, whose state has keys
+        of its own.
 
         Raises:
             MissingKeyError: if what it gave would be lost.
@@ -114,8 +121,8 @@ class VmapSpec:
         keys = ", ".join(map(repr, self.out_keys))
         given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these keys, or None "
-            "where there is nothing to write."
+            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these "
+            "keys, or None where there is nothing to write."
         )
 
     def _result(self, update: Update) -> Any:
@@ -135,8 +142,9 @@ class VmapSpec:
     def update(self, entries: list[Any], state: State, *, as_writes: bool) -> State | Command[Any]:
         """What the edge gives back of its entries.
 
-        Of several keys, each value that an item has written goes through the parent's reducer; a key without one gets the
-        list. With `as_writes` each is written as by a `Send`, where nobody knows what the parent reduces.
+        Of several keys, each value that an item has written goes through the parent's reducer; a key without
+        one gets the list. With `as_writes` each is written as by a `Send`, where nobody knows what the parent
+        reduces.
         """
         if isinstance(self.out_key, str):
             return {self.out_key: entries}
@@ -156,11 +164,13 @@ class VmapSpec:
         """How many items may fail; negative if even without a failure too few could succeed."""
         if self.min_success is None:
             return total
-        return total - (math.ceil(self.min_success * total) if isinstance(self.min_success, float) else self.min_success)
+        return total - (
+            math.ceil(self.min_success * total) if isinstance(self.min_success, float) else self.min_success
+        )
 
     def too_few(self, failures: int, total: int) -> TooFewSucceeded:
         """The error that says that `min_success` cannot be reached."""
         return TooFewSucceeded(
-            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot be reached. Lower "
-            "it to go on with what there is."
+            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot "
+            "be reached. Lower it to go on with what there is."
         )

@@ -1,7 +1,8 @@
 """Items of a `vmap` that share a task: the lead runs them, and others hand in what they gave.
 
-Were a task a range of items, it could hand in nothing before its slowest item has ended, and a run that breaks off would lose
-what had ended in the ranges that are open. The lead hands in nothing itself unless nobody else is left.
+Were a task a range of items, it could hand in nothing before its slowest item has ended, and a run that
+breaks off would lose what had ended in the ranges that are open. The lead hands in nothing itself unless
+nobody else is left.
 """
 
 import asyncio
@@ -32,10 +33,13 @@ class Together:
         self._run = run
         self._results = Results(run.size if run.saved else run.total + 1, run.hand_in)
 
-    # The lead: the side for event loops and the side for threads differ in how they wait, and in nothing else.
+    # The lead: the side for event loops and the side for threads differ in how they wait, and in nothing
+    # else.
 
     async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
-        """Run the items at these places as tasks of the running event loop; what nobody else hands in is given back."""
+        """Run the items at these places as tasks of the running event loop; what nobody else hands in is
+        given back.
+        """
         run = self._run
         with run.break_off.running():
             try:
@@ -62,7 +66,9 @@ class Together:
                         with run.quiet_end():
                             opened = await run.begun_slots.acquire_async((todo[0],), len(todo))
                             for place in todo[:opened]:
-                                group.create_task(run.run_item_async(place, call, results), context=context.copy())
+                                group.create_task(
+                                    run.run_item_async(place, call, results), context=context.copy()
+                                )
                             todo = todo[opened:]
 
     def lead(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
@@ -104,7 +110,9 @@ class Together:
         return part
 
     def _broken(self, error: BaseException) -> BaseException:
-        """The run breaks off; what has come is handed in, and the error is to be raised when that is saved."""
+        """The run breaks off; what has come is handed in, and the error is to be raised when that is
+        saved.
+        """
         self._run.stop(error)
         self._results.close()
         reason = self._run.break_off.reason or error

@@ -1,4 +1,5 @@
-"""Runs edges on four devices of the CPU, which JAX makes only in a new process; says whether results are equal."""
+"""Runs edges on four devices of the CPU, which JAX makes only in a new process; says whether results are
+equal."""
 
 import os
 
@@ -47,14 +48,17 @@ for name, mesh in MESHES.items():
     options = {"device": mesh, "out_key": "y"}
     edge = jit_edge(score, in_keys=["docs", "query"], shard="docs", **options)
     same(edge.invoke(state), expected)
-    spread = jit_edge(lambda docs: docs * 1, in_keys=["docs"], shard="docs", output="jax", **options).invoke(state)["y"]
+    spread = jit_edge(lambda docs: docs * 1, in_keys=["docs"], shard="docs", output="jax", **options).invoke(
+        state
+    )["y"]
     assert len(spread.sharding.device_set) == 4, spread.sharding
     assert len({str(shard.index) for shard in spread.addressable_shards}) == (2 if name == "two axes" else 4)
     resident = jit_edge(Corpus(docs), in_keys=["query"], shard="docs", **options)
     same(resident.invoke(state), expected)
     resident.replace(Corpus(docs * 2))
     same(
-        resident.invoke(state)["y"]["all"], jit_edge(Corpus(docs * 2), in_keys=["query"], out_key="y").invoke(state)["y"]["all"]
+        resident.invoke(state)["y"]["all"],
+        jit_edge(Corpus(docs * 2), in_keys=["query"], out_key="y").invoke(state)["y"]["all"],
     )
     assert resident.stats.compiles == 1
     queries = rng.normal(size=(10, 16)).astype(np.float32)
@@ -62,7 +66,12 @@ for name, mesh in MESHES.items():
     for target in (edge, resident):
         found = vmap(target, **over).invoke({"docs": docs, "queries": queries})["ys"]
         for query_, one in zip(queries, found, strict=True):
-            same(one, jit_edge(score, in_keys=["docs", "query"], out_key="y").invoke({"docs": docs, "query": query_}))
+            same(
+                one,
+                jit_edge(score, in_keys=["docs", "query"], out_key="y").invoke(
+                    {"docs": docs, "query": query_}
+                ),
+            )
     ragged = jit_edge(
         lambda docs, query, mask: jnp.where(mask, docs @ query, 0).sum(),
         in_keys=["docs", "query"],
@@ -71,8 +80,15 @@ for name, mesh in MESHES.items():
         **options,
     )
     for length in (1, 5, 9, 63):
-        same(ragged.invoke({"docs": docs[:length], "query": query})["y"], float((docs[:length] @ query).sum()))
-    fused = fuse(edge, jit_edge(lambda y: y["best"].sum(), in_keys=["y"], out_key="sum", device=mesh, shard="docs", name="sum"))
+        same(
+            ragged.invoke({"docs": docs[:length], "query": query})["y"], float((docs[:length] @ query).sum())
+        )
+    fused = fuse(
+        edge,
+        jit_edge(
+            lambda y: y["best"].sum(), in_keys=["y"], out_key="sum", device=mesh, shard="docs", name="sum"
+        ),
+    )
     same(fused.invoke(state)["sum"], float(expected["y"]["best"].sum()))
     batch = {"device": mesh, "shard": "batch"}
     spread = jit_edge(lambda query: query * 1, in_keys=["query"], out_key="y", output="jax", **batch)
@@ -82,11 +98,18 @@ for name, mesh in MESHES.items():
         target = jit_edge(score, in_keys=["docs", "query"], out_key="y", **batch)
         found = vmap(target, **over, batch_size=size).invoke({"docs": docs, "queries": queries})["ys"]
         for query_, one in zip(queries, found, strict=True):
-            same(one, jit_edge(score, in_keys=["docs", "query"], out_key="y").invoke({"docs": docs, "query": query_}))
+            same(
+                one,
+                jit_edge(score, in_keys=["docs", "query"], out_key="y").invoke(
+                    {"docs": docs, "query": query_}
+                ),
+            )
         same(target.invoke(state), expected)
     (compiled,) = spread.program._compiled.values()
     rows = compiled.run([], [np.ones((8, 16), np.float32)])["y"]
-    assert len({str(shard.index) for shard in rows.addressable_shards}) == (2 if name == "two axes" else 4), rows.sharding
+    assert len({str(shard.index) for shard in rows.addressable_shards}) == (2 if name == "two axes" else 4), (
+        rows.sharding
+    )
 
 mesh = MESHES["one axis"]
 uneven = jit_edge(score, in_keys=["docs", "query"], out_key="y", device=mesh, shard="docs")
@@ -97,4 +120,8 @@ with pytest.raises(EdgeError, match="JAX has cpu:0, cpu:1, cpu:2, cpu:3"):
 items = jit_edge(lambda x: x, in_keys=["x"], out_key="y", device=mesh, shard="x")
 with pytest.raises(EdgeError, match="expected one that all items share"):
     vmap(items, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}).invoke({"xs": docs})
-print(jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:2", output="jax").invoke({"x": 1.0})["y"].devices())
+print(
+    jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:2", output="jax")
+    .invoke({"x": 1.0})["y"]
+    .devices()
+)

@@ -59,9 +59,24 @@ def test_what_was_long_gets_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_small_values() -> None:
     large = [1.0] * 1001
-    for value in (1.0, None, "text", np.ones(10_000), [1.0] * 1000, {"a": [1, 2], "b": (3, "c")}, jnp.ones(10)):
+    for value in (
+        1.0,
+        None,
+        "text",
+        np.ones(10_000),
+        [1.0] * 1000,
+        {"a": [1, 2], "b": (3, "c")},
+        jnp.ones(10),
+    ):
         assert is_small(value), value
-    for value in (large, [large], {"a": large}, np.ones(2_000_000), [[1.0] * 40] * 40, [np.ones(100_000)] * 20):
+    for value in (
+        large,
+        [large],
+        {"a": large},
+        np.ones(2_000_000),
+        [[1.0] * 40] * 40,
+        [np.ones(100_000)] * 20,
+    ):
         assert not is_small(value)
 
 
@@ -84,7 +99,10 @@ def test_with_jax_arrays_as_output_a_later_change_of_the_input_changes_nothing()
     over = vmap(edge, batch_key="ws", out_key="ys", item_to_state=lambda w: {"w": w}, result="y")
     memory = np.empty(4 * 1000 + 64, np.uint8)
     x = memory[-memory.ctypes.data % 64 :][:4000].view(np.float32)
-    for run in (lambda: edge.invoke({"x": x, "w": slow})["y"], lambda: over.invoke({"x": x, "ws": [slow]})["ys"][0]):
+    for run in (
+        lambda: edge.invoke({"x": x, "w": slow})["y"],
+        lambda: over.invoke({"x": x, "ws": [slow]})["ys"][0],
+    ):
         for _ in range(2):
             x[:] = 1.0
             y = run()
@@ -104,7 +122,10 @@ def test_outputs_of_a_far_device_are_fetched_together() -> None:
         assert type(one) is type(two)
     assert not far.invoke(state)["y"]["a"].flags.writeable
     over = {"batch_key": "xs", "out_key": "ys", "item_to_state": lambda x: {"x": x}}
-    jax.tree.map(np.testing.assert_array_equal, *(vmap(edge, **over).invoke({"xs": [[1.0, 2.0]] * 3}) for edge in (near, far)))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(vmap(edge, **over).invoke({"xs": [[1.0, 2.0]] * 3}) for edge in (near, far)),
+    )
     keys = jit_edge(lambda x: jax.random.key(0), in_keys=["x"], out_key="y")
     keys.program.is_far = True  # type: ignore[union-attr]
     with pytest.raises(JitError, match="expected arrays of numbers or booleans"):

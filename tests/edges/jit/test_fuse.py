@@ -61,7 +61,13 @@ def test_fused_edges_can_be_fused_and_mapped() -> None:
 
 
 def test_it_is_drawn_with_its_steps() -> None:
-    assert [*fuse(DOUBLE, ADD, SUM).graph.get_graph().nodes] == ["__start__", "to_b", "to_c", "to_d", "__end__"]
+    assert [*fuse(DOUBLE, ADD, SUM).graph.get_graph().nodes] == [
+        "__start__",
+        "to_b",
+        "to_c",
+        "to_d",
+        "__end__",
+    ]
 
 
 def test_static_keys_and_modules() -> None:
@@ -71,19 +77,25 @@ def test_static_keys_and_modules() -> None:
     assert fused.invoke({"a": [1.0, 3.0, 2.0], "k": 2})["c"].tolist() == [6.0, 4.0]
     fused.replace(Scale(jnp.array(10.0)), step="scale")
     assert fused.invoke({"a": [1.0, 3.0, 2.0], "k": 1})["c"].tolist() == [30.0]
-    with pytest.raises(EdgeError, match="has to know which of its edges is meant; pass step= one of scale, to_c"):
+    with pytest.raises(
+        EdgeError, match="has to know which of its edges is meant; pass step= one of scale, to_c"
+    ):
         fused.replace(Scale(jnp.array(1.0)))
 
 
 def test_ragged_keys_stay_ragged_in_between() -> None:
     scores = step(lambda docs, mask: docs * 2, "docs", "scores", ragged=["docs"])
-    best = step(lambda scores, mask: jnp.where(mask, scores, -jnp.inf).max(), "scores", "best", ragged=["scores"])
+    best = step(
+        lambda scores, mask: jnp.where(mask, scores, -jnp.inf).max(), "scores", "best", ragged=["scores"]
+    )
     fused = fuse(scores, best, keep=["scores", "best"])
     for length in (3, 5, 20):
         found = fused.invoke({"docs": -np.arange(1.0, length + 1)})
         assert (found["best"], found["scores"].shape) == (-2.0, (length,))
     careless = fuse(scores, step(lambda scores: scores.max(), "scores", "best"))
-    with pytest.raises(JitError, match="In a fused edge, whatever reads what an edge with ragged= wrote needs ragged= too"):
+    with pytest.raises(
+        JitError, match="In a fused edge, whatever reads what an edge with ragged= wrote needs ragged= too"
+    ):
         careless.invoke({"docs": [-1.0, -2.0]})
 
 
@@ -114,15 +126,27 @@ READS_B = step(lambda b: b, "b", "f")
         ([], {}, "got 0 edges; expected at least two, as fuse"),
         ([DOUBLE], {}, "got 1 edges"),
         ([DOUBLE, abs], {}, "got <built-in function abs>; expected edges made by jit_edge"),
-        ([DOUBLE, DOUBLE], {}, "two edges are named 'to_b'; expected a name for each. Pass name= to jit_edge"),
+        (
+            [DOUBLE, DOUBLE],
+            {},
+            "two edges are named 'to_b'; expected a name for each. Pass name= to jit_edge",
+        ),
         ([DOUBLE, ON_CPU], {}, "to_b has device=None, and to_c has 'cpu'; expected the same"),
         ([DOUBLE, IN_64], {}, "to_b has x64=False, and to_c has True"),
         ([DOUBLE, STATIC_B], {}, "'b' is static in to_c, but an edge before computes it"),
         ([ADD, STATIC_X], {}, "'x' is static in one of the edges and dynamic in another"),
         ([DOUBLE, RAGGED_B], {}, "'b' is ragged in to_c, but the edge that computes it has no ragged key"),
         ([SHARD_A, SHARD_B], {}, "the edges shard a, b; expected one key"),
-        ([fuse(DOUBLE, ADD), READS_B], {}, "to_f reads 'b', which an edge before computes and does not keep. Pass keep="),
-        ([DOUBLE, ADD], {"keep": "b"}, r"keep='b' is one text; expected a list of state keys, as keep=\['b'\]"),
+        (
+            [fuse(DOUBLE, ADD), READS_B],
+            {},
+            "to_f reads 'b', which an edge before computes and does not keep. Pass keep=",
+        ),
+        (
+            [DOUBLE, ADD],
+            {"keep": "b"},
+            r"keep='b' is one text; expected a list of state keys, as keep=\['b'\]",
+        ),
         ([DOUBLE, ADD], {"keep": ["a"]}, "keep has 'a'; expected some of what the edges write, b, c"),
         ([DOUBLE, ADD], {"keep": []}, "keep is empty; expected at least one key"),
         ([DOUBLE, ADD], {"name": "a|b"}, "name='a|b'; expected a node name"),
@@ -134,5 +158,7 @@ def test_what_cannot_be_fused(edges: Any, options: Any, message: str) -> None:
 
 
 def test_a_long_name_is_counted() -> None:
-    edges = [jit_edge(lambda x: x, in_keys=["x"], out_key="x", name=f"a_long_name_{number}") for number in range(5)]
+    edges = [
+        jit_edge(lambda x: x, in_keys=["x"], out_key="x", name=f"a_long_name_{number}") for number in range(5)
+    ]
     assert fuse(*edges).name == "fused_5"

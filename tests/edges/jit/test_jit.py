@@ -44,7 +44,9 @@ def double(**options: Any) -> Any:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 def test_in_a_graph_with_a_checkpointer(mode: str, state: type[Any]) -> None:
-    graph = graph_of(double(), state=state, checkpointer=InMemorySaver(serde=JsonPlusSerializer(pickle_fallback=False)))
+    graph = graph_of(
+        double(), state=state, checkpointer=InMemorySaver(serde=JsonPlusSerializer(pickle_fallback=False))
+    )
     found = run(graph, {"xs": [1.0, 2.0]}, mode, thread())
     assert found["ys"].tolist() == [2.0, 4.0]
     assert graph.get_state(thread()).values["ys"].tolist() == [2.0, 4.0]
@@ -71,14 +73,20 @@ def test_several_arguments_by_place_and_by_name() -> None:
 def test_several_out_keys() -> None:
     state = {"x": [1.0, 3.0]}
     pair = jit_edge(lambda x: (x.min(), x.max()), in_keys=["x"], out_key=["low", "high"])
-    named = jit_edge(lambda x: {"high": x.max(), "low": x.min(), "more": x}, in_keys=["x"], out_key=["low", "high"])
+    named = jit_edge(
+        lambda x: {"high": x.max(), "low": x.min(), "more": x}, in_keys=["x"], out_key=["low", "high"]
+    )
     assert pair.invoke(state) == named.invoke(state) == {"low": 1.0, "high": 3.0}
-    with pytest.raises(TypeError, match="returned a tuple of 3; expected 2 values, for the keys 'low', 'high'"):
+    with pytest.raises(
+        TypeError, match="returned a tuple of 3; expected 2 values, for the keys 'low', 'high'"
+    ):
         jit_edge(lambda x: (x, x, x), in_keys=["x"], out_key=["low", "high"]).invoke(state)
 
 
 def test_as_a_branch_and_in_other_edges() -> None:
-    branches = parallel([double(name="a"), jit_edge(lambda xs: xs.sum(), in_keys=["xs"], out_key="total", name="b")])
+    branches = parallel(
+        [double(name="a"), jit_edge(lambda xs: xs.sum(), in_keys=["xs"], out_key="total", name="b")]
+    )
     found = branches.invoke({"xs": [1.0, 2.0]})
     assert (found["ys"].tolist(), found["total"]) == ([2.0, 4.0], 3.0)
 
@@ -92,11 +100,21 @@ def test_a_missing_key_names_those_there_are() -> None:
 
 
 def outputs(value: Any, output: str = "numpy") -> Any:
-    return jit_edge(lambda x: value(x), in_keys=["x"], out_key="y", output=output).invoke({"x": np.arange(3.0)})["y"]  # type: ignore[arg-type]
+    return jit_edge(lambda x: value(x), in_keys=["x"], out_key="y", output=output).invoke(
+        {"x": np.arange(3.0)}
+    )["y"]  # type: ignore[arg-type]
 
 
 def test_outputs_that_a_checkpointer_can_store() -> None:
-    found = outputs(lambda x: {"array": x, "number": x.sum(), "whole": x.argmax(), "yes": x[0] > -1, "pair": (x[0], [x, None])})
+    found = outputs(
+        lambda x: {
+            "array": x,
+            "number": x.sum(),
+            "whole": x.argmax(),
+            "yes": x[0] > -1,
+            "pair": (x[0], [x, None]),
+        }
+    )
     assert type(found["array"]) is np.ndarray
     assert [type(found[key]) for key in ("number", "whole", "yes")] == [float, int, bool]
     serializer = JsonPlusSerializer(pickle_fallback=False)
@@ -235,7 +253,9 @@ def test_a_module_that_does_not_fit_is_refused(module: Any, message: str) -> Non
 
 def test_a_step_that_is_not_there() -> None:
     with pytest.raises(EdgeError, match="step='other'; expected one of 'jit_Scale'"):
-        jit_edge(Scale(jnp.array(2.0)), in_keys=["x"], out_key="y").replace(Scale(jnp.array(1.0)), step="other")
+        jit_edge(Scale(jnp.array(2.0)), in_keys=["x"], out_key="y").replace(
+            Scale(jnp.array(1.0)), step="other"
+        )
 
 
 # 64 bits.
@@ -284,13 +304,17 @@ def test_a_module_in_64_bits() -> None:
 
 def test_a_device_by_name_and_as_it_is() -> None:
     for device in ("cpu", "cpu:0", jax.devices("cpu")[0]):
-        assert double(device=device, output="jax").invoke({"xs": 1.0})["ys"].devices() == {jax.devices("cpu")[0]}
+        assert double(device=device, output="jax").invoke({"xs": 1.0})["ys"].devices() == {
+            jax.devices("cpu")[0]
+        }
 
 
 @pytest.mark.parametrize("device", ["quantum", "cpu:7", "cuda:1"])
 def test_a_device_that_is_not_there_lists_those_that_are(device: str) -> None:
     edge = double(device=device)
-    with pytest.raises(EdgeError, match=rf"device={device!r} is not there; JAX has .*cpu:0.*Pass one of these"):
+    with pytest.raises(
+        EdgeError, match=rf"device={device!r} is not there; JAX has .*cpu:0.*Pass one of these"
+    ):
         edge.invoke({"xs": 1.0})
 
 
@@ -300,7 +324,10 @@ def test_a_device_that_is_not_there_lists_those_that_are(device: str) -> None:
         ({"device": "GPU!"}, r"device='GPU!'; expected a platform and perhaps a number"),
         ({"device": 3}, r"device=3; expected the name of a platform, a jax.Device or a jax.sharding.Mesh"),
         ({"shard": "xs"}, r"shard='xs' spreads a key over devices; pass them as device=jax.sharding.Mesh"),
-        ({"device": jax.make_mesh((1,), ("d",))}, "device is a mesh of devices; say with shard= which key's first axis"),
+        (
+            {"device": jax.make_mesh((1,), ("d",))},
+            "device is a mesh of devices; say with shard= which key's first axis",
+        ),
     ],
 )
 def test_devices_that_cannot_be_are_refused_at_once(options: Any, message: str) -> None:
@@ -329,7 +356,8 @@ def test_devices_that_cannot_be_are_refused_at_once(options: Any, message: str) 
 def test_a_function_that_cannot_be_traced_says_what_to_change(fn: Any, message: str) -> None:
     edge = jit_edge(fn, in_keys=["x", "k"], out_key="y", name="broken")
     with pytest.raises(
-        JitError, match=rf"(?s)broken: the function cannot be compiled.*{message}.*Its keys: x dynamic, k dynamic"
+        JitError,
+        match=rf"(?s)broken: the function cannot be compiled.*{message}.*Its keys: x dynamic, k dynamic",
     ):
         edge.invoke({"x": np.arange(3.0), "k": 2})
 
@@ -369,7 +397,9 @@ def test_randomness_of_the_function_itself_is_found(fn: Any) -> None:
 def test_what_stays_equal_is_not_taken_for_randomness() -> None:
     table = np.arange(3.0)
     edge = jit_edge(
-        lambda x: x + table + jnp.linspace(0, 1, 3) + jax.random.normal(jax.random.key(0), (3,)), in_keys=["x"], out_key="y"
+        lambda x: x + table + jnp.linspace(0, 1, 3) + jax.random.normal(jax.random.key(0), (3,)),
+        in_keys=["x"],
+        out_key="y",
     )
     assert edge.invoke({"x": np.zeros(3)})["y"].shape == (3,)
 
@@ -377,7 +407,11 @@ def test_what_stays_equal_is_not_taken_for_randomness() -> None:
 def test_draws_come_from_a_seed() -> None:
     def noisy(name: str) -> Any:
         return jit_edge(
-            lambda x, *, key: x + jax.random.normal(key, (3,)), in_keys=["x"], out_key="y", seed_key="seed", name=name
+            lambda x, *, key: x + jax.random.normal(key, (3,)),
+            in_keys=["x"],
+            out_key="y",
+            seed_key="seed",
+            name=name,
         )
 
     first, other = noisy("first"), noisy("other")
@@ -391,7 +425,9 @@ def test_draws_come_from_a_seed() -> None:
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, None, "1"])
 def test_what_is_no_seed(seed: Any) -> None:
     edge = jit_edge(lambda x, *, key: x, in_keys=["x"], out_key="y", seed_key="seed")
-    with pytest.raises(StateError, match=r"state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1"):
+    with pytest.raises(
+        StateError, match=r"state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1"
+    ):
         edge.invoke({"x": 0.0, "seed": seed})
 
 
@@ -410,8 +446,15 @@ def test_calls_of_models_are_refused() -> None:
             with dspy.context(lm=lm):
                 return x * len(predict(question="?").answer)
 
-        for fn in (ask, lambda x: x * len(model.invoke("?").text), lambda x: x * len(dspy.settings.lm("?")[0])):
-            with dspy.context(lm=lm), pytest.raises(JitError, match=r"calls a model while it is compiled.*node before"):
+        for fn in (
+            ask,
+            lambda x: x * len(model.invoke("?").text),
+            lambda x: x * len(dspy.settings.lm("?")[0]),
+        ):
+            with (
+                dspy.context(lm=lm),
+                pytest.raises(JitError, match=r"calls a model while it is compiled.*node before"),
+            ):
                 jit_edge(fn, in_keys=["x"], out_key="y").invoke({"x": 1.0})
         assert server.calls == []
 
@@ -443,7 +486,10 @@ async def coroutine(x: Any) -> Any:
         ({"static_keys": "x"}, r"static_keys='x' is one text; expected a list"),
         ({"static_keys": ["z"]}, r"static_keys has 'z'; expected some of in_keys, 'x'"),
         ({"ragged": ["z"]}, r"ragged has 'z'; expected some of in_keys"),
-        ({"ragged": ["x"]}, r"fn\(x\) cannot be called with in_keys=\('x',\) and mask=.*which rows are none of the padding"),
+        (
+            {"ragged": ["x"]},
+            r"fn\(x\) cannot be called with in_keys=\('x',\) and mask=.*which rows are none of the padding",
+        ),
         ({"ragged": ["x"], "static_keys": ["x"]}, r"'x' is in static_keys and in ragged"),
         ({"fn": lambda x, key: x}, r"missing a required argument: 'key'. Pass seed_key= and it gets key="),
         ({"seed_key": "seed"}, r"cannot be called with .* and key=.*With seed_key= it also gets key="),
@@ -461,7 +507,12 @@ def test_wrong_arguments_are_refused_at_once(arguments: Any, message: str) -> No
 def test_building_does_not_start_jax() -> None:
     edge = "jit_edge(abs, in_keys=['x'], out_key='y', device='gpu')"
     code = f"import sys; from mahsm import jit_edge; {edge}; print('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        == "False"
+    )
 
 
 def test_what_a_function_closes_over_may_be_a_random_key() -> None:
@@ -484,7 +535,8 @@ def test_without_jax_a_warning_says_so_and_what_needs_it_is_refused(monkeypatch:
     """That it really works without JAX is tested where JAX is not installed."""
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.warns(
-        UserWarning, match="double: JAX is not installed, so this edge is not compiled.*pip install 'mahsm.jax.'"
+        UserWarning,
+        match="double: JAX is not installed, so this edge is not compiled.*pip install 'mahsm.jax.'",
     ):
         edge = double(name="double")
     assert edge.invoke({"xs": [1.0, 2.0]})["ys"].tolist() == [2.0, 4.0]

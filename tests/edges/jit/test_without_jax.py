@@ -26,7 +26,9 @@ def run_without_jax(packages: Path, *arguments: str) -> str:
     """Run Python with these packages only (`-S` leaves out the environment's own)."""
     environment = {**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "PYTHONWARNINGS": "error"}
     command = [sys.executable, "-S", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=110, cwd=ROOT, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

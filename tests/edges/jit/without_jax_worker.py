@@ -73,7 +73,9 @@ found = vmap(made(lambda x: x * 2, "x"), **over, on_error="collect").invoke({"xs
 assert mahsm.is_item_error(found[1])
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    fused = fuse(made(lambda x: x + 1, "x", name="a"), jit_edge(lambda y: y * 2, in_keys=["y"], out_key="z", name="b"))
+    fused = fuse(
+        made(lambda x: x + 1, "x", name="a"), jit_edge(lambda y: y * 2, in_keys=["y"], out_key="z", name="b")
+    )
     fused.replace(lambda y: y * 100, step="b")
 assert fused.invoke({"x": 1.0}) == {"z": 200.0}
 
@@ -84,7 +86,11 @@ for argument, options in {"device=": {"device": "cpu"}, "output='jax'": {"output
         f"{argument} needs JAX, which is not installed: pip install 'mahsm[jax]'",
         lambda options=options: jit_edge(lambda x: x, in_keys=["x"], out_key="y", **options),
     )
-refused(ImportError, "seed_key= needs JAX", lambda: jit_edge(lambda x, *, key: x, in_keys=["x"], out_key="y", seed_key="seed"))
+refused(
+    ImportError,
+    "seed_key= needs JAX",
+    lambda: jit_edge(lambda x, *, key: x, in_keys=["x"], out_key="y", seed_key="seed"),
+)
 refused(
     ImportError,
     "mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'",

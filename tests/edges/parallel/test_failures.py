@@ -100,8 +100,14 @@ def test_timeout_of_all(mode: str) -> None:
     async def slow(_: Any) -> None:
         await asyncio.sleep(3600)
 
-    branches = {"quick": lambda state: {"a": 1}, "slow": slow, "never": Branch(lambda state: {"b": 1}, after="slow")}
-    edge = parallel(branches, scheduler="wave", timeout=0.1, on_error="isolate", errors_key="errors", name="edge")
+    branches = {
+        "quick": lambda state: {"a": 1},
+        "slow": slow,
+        "never": Branch(lambda state: {"b": 1}, after="slow"),
+    }
+    edge = parallel(
+        branches, scheduler="wave", timeout=0.1, on_error="isolate", errors_key="errors", name="edge"
+    )
     update = run(edge, {}, mode)
     assert update["a"] == 1
     assert next(error["type"].split(".")[-1] for error in update["errors"]) == "TimeoutError"
@@ -119,9 +125,16 @@ def test_no_branch_begins_after_the_timeout_of_all_before_the_run_has_heard_of_i
         begun.append("waits")
         await asyncio.Event().wait()
 
-    branches = {"waits": waits, "next": lambda state: begun.append("next"), "last": lambda state: begun.append("last")}
-    edge = parallel(branches, scheduler="sequential", timeout=0.5, on_error="isolate", errors_key="errors", name="edge")
-    tasks.limits_loop().call_soon_threadsafe(release.wait)  # where time is kept: it is busy, and comes too late
+    branches = {
+        "waits": waits,
+        "next": lambda state: begun.append("next"),
+        "last": lambda state: begun.append("last"),
+    }
+    edge = parallel(
+        branches, scheduler="sequential", timeout=0.5, on_error="isolate", errors_key="errors", name="edge"
+    )
+    # Where time is kept: it is busy, and comes too late.
+    tasks.limits_loop().call_soon_threadsafe(release.wait)
     try:
         update = run(edge, {}, mode)
     finally:
@@ -135,7 +148,9 @@ def test_a_budget_stops_branches_that_have_not_begun(mode: str) -> None:
     edge = parallel([writes(key, 1) for key in "abcd"], scheduler="sequential")
     with budget(calls=2), pytest.raises(BudgetExceeded):
         run(edge, {}, mode)
-    isolated = parallel([writes(key, 1) for key in "abcd"], scheduler="sequential", on_error="isolate", errors_key="errors")
+    isolated = parallel(
+        [writes(key, 1) for key in "abcd"], scheduler="sequential", on_error="isolate", errors_key="errors"
+    )
     with budget(calls=2):
         update = run(isolated, {}, mode)
     assert (update["a"], update["b"], len(update["errors"])) == (1, 1, 2)
@@ -146,7 +161,11 @@ def test_a_target_that_cancels_itself_has_failed(mode: str) -> None:
     async def gives_up(_: Any) -> None:
         raise asyncio.CancelledError
 
-    update = run(parallel({"gives_up": gives_up, "a": writes("a", 1)}, on_error="isolate", errors_key="errors"), {}, mode)
+    update = run(
+        parallel({"gives_up": gives_up, "a": writes("a", 1)}, on_error="isolate", errors_key="errors"),
+        {},
+        mode,
+    )
     assert (update["a"], update["errors"][0]["type"].split(".")[-1]) == (1, "CancelledError")
 
 
@@ -220,7 +239,9 @@ def test_finished_branches_do_not_run_again(mode: str, options: Any) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_interrupt_needs_a_checkpointer(mode: str) -> None:
-    with pytest.raises(EdgeError, match=r"called interrupt\(\), but the edge runs alone, without a checkpointer"):
+    with pytest.raises(
+        EdgeError, match=r"called interrupt\(\), but the edge runs alone, without a checkpointer"
+    ):
         run(parallel([lambda state: interrupt("?")]), {}, mode)
 
 
@@ -252,7 +273,8 @@ class Forgets(InMemorySaver):
 @pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str, options: Any) -> None:
-    """The one after it was saved, and the next one sees both: it has to wait, and not only for its neighbour."""
+    """The one after it was saved, and the next one sees both: it has to wait, and not only for its
+    neighbour."""
     calls: list[str] = []
     down = [True]
 

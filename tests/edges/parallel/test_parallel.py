@@ -30,7 +30,10 @@ SCHEDULERS: list[dict[str, Any]] = [*WAVES, {"scheduler": "sequential"}, {"sched
 @pytest.mark.parametrize("options", SCHEDULERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_different_keys_merge(mode: str, options: Any) -> None:
-    edge = parallel({"a": lambda state: {"a": state["text"] + "1"}, "b": lambda state: {"b": state["text"] + "2"}}, **options)
+    edge = parallel(
+        {"a": lambda state: {"a": state["text"] + "1"}, "b": lambda state: {"b": state["text"] + "2"}},
+        **options,
+    )
     assert run(edge, {"text": "x"}, mode) == {"a": "x1", "b": "x2"}
 
 
@@ -67,9 +70,16 @@ def test_targets_of_every_kind(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_parallel_in_vmap_in_parallel(mode: str) -> None:
-    both = parallel({"plus": lambda state: {"plus": state["item"] + 1}, "times": lambda state: {"times": state["item"] * 2}})
+    both = parallel(
+        {
+            "plus": lambda state: {"plus": state["item"] + 1},
+            "times": lambda state: {"times": state["item"] * 2},
+        }
+    )
     each = vmap(both, batch_key="xs", out_key="pairs")
-    assert run(parallel([each]), {"xs": [1, 2]}, mode) == {"pairs": [{"plus": 2, "times": 2}, {"plus": 3, "times": 4}]}
+    assert run(parallel([each]), {"xs": [1, 2]}, mode) == {
+        "pairs": [{"plus": 2, "times": 2}, {"plus": 3, "times": 4}]
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -86,7 +96,7 @@ def test_results_that_are_no_update(mode: str) -> None:
 def test_two_writers_of_one_key_are_named(mode: str) -> None:
     with pytest.raises(
         EdgeError,
-        match=r"the branches 'x' and 'y' both wrote 'a', and nothing says which counts\..*not, let the branches write",
+        match=r"the branches 'x' and 'y' both wrote 'a', and nothing says which counts\..*the branches write",
     ):
         run(parallel({"x": lambda state: {"a": 1}, "y": lambda state: {"a": 2}}), {}, mode)
 
@@ -99,7 +109,9 @@ def test_a_reduced_key_of_an_edge_that_does_not_know_its_parent() -> None:
         builder.add_node("both", node(builder))
         return connect(builder, START, "both", END).compile()
 
-    with pytest.raises(EdgeError, match=r"wire it with connect\(builder, ...\), or add edge\.within\(builder\) as the node"):
+    with pytest.raises(
+        EdgeError, match=r"wire it with connect\(builder, ...\), or add edge\.within\(builder\) as the node"
+    ):
         graph(lambda builder: edge).invoke({})
     assert graph(edge.within).invoke({})["log"] == ["x", "y"], "as the error says"
 
@@ -117,7 +129,9 @@ def test_merge_resolves_it(mode: str, waits: bool) -> None:
         await asyncio.sleep(0)
         return merge(state, updates)
 
-    edge = parallel({"x": lambda state: {"a": 1}, "y": lambda state: {"a": 2}}, merge=merge_later if waits else merge)
+    edge = parallel(
+        {"x": lambda state: {"a": 1}, "y": lambda state: {"a": 2}}, merge=merge_later if waits else merge
+    )
     assert run(edge, {"base": 10}, mode) == {"a": 13}
     assert seen == {"x": {"a": 1}, "y": {"a": 2}}
 
@@ -147,7 +161,9 @@ def test_later_waves_see_reduced_keys_as_the_parent_would(mode: str, options: An
     def counts(state: Any) -> Any:
         return {"b": list(state["log"]), "log": ["b"]}
 
-    edge = parallel([Branch(lambda state: {"log": ["a"]}, name="a"), Branch(counts, name="b", after="a")], **options)
+    edge = parallel(
+        [Branch(lambda state: {"log": ["a"]}, name="a"), Branch(counts, name="b", after="a")], **options
+    )
     state = run(graph_of(edge, state=State), {"log": ["before"]}, mode)
     assert state["b"] == ["before", "a"]
     assert state["log"] == ["before", "a", "b"]
@@ -159,7 +175,9 @@ def test_of_two_that_depend_on_each_other_the_later_one_counts(mode: str, option
     edge = parallel(
         {
             "draft": Branch(lambda state: {"a": "draft"}, writes=["a"]),
-            "revise": Branch(lambda state: {"a": state["a"] + ", revised"}, reads=["a"], writes=["a"], after="draft"),
+            "revise": Branch(
+                lambda state: {"a": state["a"] + ", revised"}, reads=["a"], writes=["a"], after="draft"
+            ),
         },
         **options,
     )
@@ -173,7 +191,13 @@ def test_of_two_that_depend_on_each_other_the_later_one_counts(mode: str, option
 @pytest.mark.parametrize("mode", MODES)
 def test_a_branch_runs_after_those_who_write_what_it_reads(mode: str, options: Any) -> None:
     edge = parallel(
-        [writes("d", None, "b", "c"), writes("c", None, "a"), writes("b", None, "a"), writes("a", None, "text")], **options
+        [
+            writes("d", None, "b", "c"),
+            writes("c", None, "a"),
+            writes("b", None, "a"),
+            writes("a", None, "text"),
+        ],
+        **options,
     )
     assert run(edge, {"text": "."}, mode)["d"] == "dba.ca."
 
@@ -186,7 +210,9 @@ def test_a_parallel_branch_sees_the_state_before(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_in_sequence_each_sees_the_updates_before_it(mode: str) -> None:
-    edge = parallel([lambda state: {"a": state["a"] + 1}, lambda state: {"a": state["a"] * 10}], scheduler="sequential")
+    edge = parallel(
+        [lambda state: {"a": state["a"] + 1}, lambda state: {"a": state["a"] * 10}], scheduler="sequential"
+    )
     assert run(edge, {"a": 1}, mode) == {"a": 20}
 
 
@@ -241,18 +267,26 @@ def test_an_eager_branch_does_not_wait_for_its_wave(mode: str) -> None:
         return {"d": state["b"]}
 
     edge = parallel(
-        [Branch(slow, name="slow"), writes("b", 2), Branch(last, name="last", reads=["b"])], scheduler="wave", eager=True
+        [Branch(slow, name="slow"), writes("b", 2), Branch(last, name="last", reads=["b"])],
+        scheduler="wave",
+        eager=True,
     )
     assert run(edge, {}, mode) == {"a": 1, "b": 2, "d": 2}
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(1, 8), most=st.integers(1, 4), mode=st.sampled_from(MODES))
-def test_any_order_of_branches_gives_the_same_state(data: st.DataObject, count: int, most: int, mode: str) -> None:
+def test_any_order_of_branches_gives_the_same_state(
+    data: st.DataObject, count: int, most: int, mode: str
+) -> None:
     """A random acyclic graph, by what branches read and by `after`, in a random order of the list."""
-    needs = {place: data.draw(st.sets(st.integers(0, place - 1)) if place else st.just(set[int]())) for place in range(count)}
+    needs = {
+        place: data.draw(st.sets(st.integers(0, place - 1)) if place else st.just(set[int]()))
+        for place in range(count)
+    }
     by_key = {
-        place: data.draw(st.sets(st.sampled_from(sorted(needs[place])))) if needs[place] else set[int]() for place in needs
+        place: data.draw(st.sets(st.sampled_from(sorted(needs[place])))) if needs[place] else set[int]()
+        for place in needs
     }
     order = data.draw(st.permutations(range(count)))
     results: list[Any] = []
@@ -263,10 +297,14 @@ def test_any_order_of_branches_gives_the_same_state(data: st.DataObject, count: 
         def branch(place: int, ended: set[int] = ended, gauge: Gauge = gauge) -> Branch:
             async def target(state: dict[str, Any]) -> dict[str, str]:
                 with gauge.inside():
-                    assert needs[place] <= ended, "no branch begins before those that it depends on have ended"
+                    assert needs[place] <= ended, (
+                        "no branch begins before those that it depends on have ended"
+                    )
                     await asyncio.sleep(0)
                     ended.add(place)
-                    return {f"k{place}": f"{place}({','.join(state[f'k{read}'] for read in sorted(by_key[place]))})"}
+                    return {
+                        f"k{place}": f"{place}({','.join(state[f'k{one}'] for one in sorted(by_key[place]))})"
+                    }
 
             return Branch(
                 target,
@@ -276,7 +314,9 @@ def test_any_order_of_branches_gives_the_same_state(data: st.DataObject, count: 
                 after=[f"b{other}" for other in sorted(needs[place] - by_key[place])],
             )
 
-        results.append(run(parallel([branch(place) for place in order], max_concurrency=most, **options), {"x": 1}, mode))
+        results.append(
+            run(parallel([branch(place) for place in order], max_concurrency=most, **options), {"x": 1}, mode)
+        )
         assert gauge.most <= most
     assert results[0] == results[1] == results[2]
 
@@ -304,10 +344,18 @@ def test_any_order_of_branches_gives_the_same_state(data: st.DataObject, count: 
         ([fails], {"max_concurrency": 0}, r"max_concurrency=0; expected a whole number >= 1"),
         ([fails], {"errors_key": "errors"}, r"errors_key='errors' has no effect with on_error='raise'"),
         ([fails], {"merge": lambda updates: updates}, r"merge=.* cannot be called with \(state, updates\)"),
-        ([fails], {"merge": "first"}, r"merge='first' cannot be called; expected a function \(state, updates\)"),
+        (
+            [fails],
+            {"merge": "first"},
+            r"merge='first' cannot be called; expected a function \(state, updates\)",
+        ),
         ([fails], {"timeout": -1}, r"timeout=-1; expected seconds > 0"),
         ([Branch(fails, timeout=0)], {}, r"branch 'fails': timeout=0; expected seconds > 0"),
-        ([Branch(fails, reads="a")], {}, r"reads='a' is one text; expected a list of state keys, as reads=\['a'\]"),
+        (
+            [Branch(fails, reads="a")],
+            {},
+            r"reads='a' is one text; expected a list of state keys, as reads=\['a'\]",
+        ),
         ([Branch(fails, after="a")], {}, r"runs after 'a', but there are only 'fails'"),
         (
             [Branch(fails, name="x"), Branch(fails, name="y", after="x")],
@@ -330,7 +378,12 @@ def test_arguments_that_cannot_work(branches: Any, options: Any, message: str) -
 
 
 def test_a_cycle_is_named() -> None:
-    branches = {"a": Branch(fails, after="c"), "b": Branch(fails, after="a"), "c": Branch(fails, after="b"), "d": fails}
+    branches = {
+        "a": Branch(fails, after="c"),
+        "b": Branch(fails, after="a"),
+        "c": Branch(fails, after="b"),
+        "d": fails,
+    }
     with pytest.raises(EdgeError, match=r"branches wait for each other: a -> b -> c -> a. Take out one"):
         parallel(branches, scheduler="wave")
 
@@ -339,7 +392,8 @@ def test_a_cycle_is_named() -> None:
 def test_a_key_that_nobody_writes(mode: str) -> None:
     edge = parallel([writes("b", None, "a")], scheduler="wave")
     with pytest.raises(
-        MissingKeyError, match=r"the branch 'b' reads 'a', which no branch is known to write, and state has no key 'a'"
+        MissingKeyError,
+        match=r"the branch 'b' reads 'a', which no branch is known to write, and state has no key 'a'",
     ):
         run(edge, {"text": "x"}, mode)
     with pytest.raises(EdgeError, match=r"uses 'z', but the state schema BranchState"):

@@ -35,8 +35,13 @@ def test_branches_that_are_ready_go_in_the_order_of_the_list() -> None:
 
 def test_a_cycle_among_many_is_named() -> None:
     after = {"a": ["c"], "b": ["a"], "c": ["b"], "d": []}
-    with pytest.raises(EdgeError, match=r"branches wait for each other: c -> a -> b -> c|a -> b -> c -> a|b -> c -> a -> b"):
-        parallel([Branch(lambda state: {}, name=name, after=needs) for name, needs in after.items()], scheduler="wave")
+    with pytest.raises(
+        EdgeError, match=r"branches wait for each other: c -> a -> b -> c|a -> b -> c -> a|b -> c -> a -> b"
+    ):
+        parallel(
+            [Branch(lambda state: {}, name=name, after=needs) for name, needs in after.items()],
+            scheduler="wave",
+        )
 
 
 def test_who_feeds_whom_is_asked_of_those_that_share_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +49,10 @@ def test_who_feeds_whom_is_asked_of_those_that_share_a_key(monkeypatch: pytest.M
     feeds = waves._feeds
     monkeypatch.setattr(waves, "_feeds", lambda one, two: (asked.append(one), feeds(one, two))[1])
     parallel(
-        [Branch(lambda state: {}, name=f"b{at}", reads=[f"k{at}"], writes=[f"k{at + 1}"]) for at in range(100)],
+        [
+            Branch(lambda state: {}, name=f"b{at}", reads=[f"k{at}"], writes=[f"k{at + 1}"])
+            for at in range(100)
+        ],
         scheduler="wave",
     )
     assert len(asked) == 99

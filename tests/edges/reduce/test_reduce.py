@@ -100,13 +100,18 @@ def test_errors_penalized() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_errors_raised_with_the_first_causes(mode: str) -> None:
     edge = edge_of(errors="raise")
-    with pytest.raises(ReducerError, match=r"1 of 2 inputs failed.*first: item 1: ConnectionError: reset\. Pass errors='drop'"):
+    with pytest.raises(
+        ReducerError,
+        match=r"1 of 2 inputs failed.*first: item 1: ConnectionError: reset\. Pass errors='drop'",
+    ):
         run(edge, {"xs": [1, failed(1)]}, mode)
     assert run(edge, {"xs": [1, 2]}, mode) == {"ys": 3}
 
 
 def test_all_inputs_failed() -> None:
-    with pytest.raises(ReducerError, match=r"all 2 inputs failed; first: item 0: ConnectionError: reset; item 1"):
+    with pytest.raises(
+        ReducerError, match=r"all 2 inputs failed; first: item 0: ConnectionError: reset; item 1"
+    ):
         edge_of().invoke({"xs": [failed(0), failed(1)]})
 
 
@@ -116,7 +121,9 @@ def test_the_reducers_own_error_comes_out() -> None:
 
 
 def test_input_that_is_missing_or_no_list() -> None:
-    with pytest.raises(MissingKeyError, match=r"reduce_sum: state has no key 'xs'; it has 'zs'\. Pass input_key='zs'"):
+    with pytest.raises(
+        MissingKeyError, match=r"reduce_sum: state has no key 'xs'; it has 'zs'\. Pass input_key='zs'"
+    ):
         edge_of().invoke({"zs": [1]})
     with pytest.raises(StateError, match="expected a list of items"):
         edge_of().invoke({"xs": "abc"})
@@ -128,7 +135,10 @@ def test_after_a_vmap() -> None:
 
     each = vmap(odd_fails, batch_key="xs", out_key="ys", on_error="collect")
     total = reduce_edge(input_key="ys", output_key="bias", reducer=sum)
-    assert connect(StateGraph(DictState), START, each, total, END).compile().invoke({"xs": [0, 1, 2]})["bias"] == 20
+    assert (
+        connect(StateGraph(DictState), START, each, total, END).compile().invoke({"xs": [0, 1, 2]})["bias"]
+        == 20
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_it_settles_at_what_the_provider_takes(mode: str) -> None:
                 seen.append(gauge.now)
             if gauge.now > 20:
                 raise TooMany
-            await until(lambda: gauge.now >= 18, seconds=0.3)  # a busy machine is slow to begin what may begin
+            # A busy machine is slow to begin what may begin.
+            await until(lambda: gauge.now >= 18, seconds=0.3)
             await asyncio.sleep(random.uniform(0.005, 0.015))
             return state["item"]
 
@@ -123,13 +124,16 @@ def test_the_next_run_begins_where_the_last_one_ended(mode: str) -> None:
 @pytest.mark.parametrize("adaptive", [(0, 5), (5, 2), (1, 9), (1.0, 5), "yes", (1, 2, 3), [1, 2]])
 def test_bounds_that_are_none(adaptive: Any) -> None:
     with pytest.raises(
-        EdgeError, match=r"expected True, or the fewest and the most items at once, with 1 <= .* max_concurrency=8"
+        EdgeError,
+        match=r"expected True, or the fewest and the most items at once, with 1 <= .* max_concurrency=8",
     ):
         edge_of(str.upper, adaptive=adaptive, retry=Retry())
 
 
 def test_it_needs_retries() -> None:
-    with pytest.raises(EdgeError, match=r"adaptive=True finds its bound by 429s, and those items would be lost. Pass retry="):
+    with pytest.raises(
+        EdgeError, match=r"adaptive=True finds its bound by 429s, and those items would be lost. Pass retry="
+    ):
         edge_of(lambda state: None, adaptive=True)
 
 
@@ -230,13 +234,17 @@ def test_the_second_call_waits_for_tokens_and_a_slot(mode: str) -> None:
             return await straggler.later(state)
 
     limit = RateLimit("hedge-test", rps=2000, burst=100)
-    edge = edge_of(target, hedge=Hedge(after=10), max_concurrency=4, rate_limit=limit, budget=Budget(calls=1000))
+    edge = edge_of(
+        target, hedge=Hedge(after=10), max_concurrency=4, rate_limit=limit, budget=Budget(calls=1000)
+    )
     assert run_edge(edge, range(40), mode) == list(range(40))
     assert gauge.most <= 4
     assert limits.stats()["hedge-test"].admitted == len(straggler.calls)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"percentile": 1}, "percentile=1"), ({"after": 0}, "after=0")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"percentile": 1}, "percentile=1"), ({"after": 0}, "after=0")]
+)
 def test_hedges_that_are_none(arguments: Any, message: str) -> None:
     with pytest.raises(EdgeError, match=message):
         Hedge(**arguments)
@@ -261,7 +269,10 @@ def test_a_provider_that_is_down_does_not_get_a_storm(mode: str) -> None:
     limits.forget("down")
     retry = Retry(attempts=5, base=0, cap=0)
     edge = edge_of(
-        ASK, rate_limit=RateLimit("down", rps=10_000, burst=1000, retry=retry), on_error="collect", max_concurrency=16
+        ASK,
+        rate_limit=RateLimit("down", rps=10_000, burst=1000, retry=retry),
+        on_error="collect",
+        max_concurrency=16,
     )
     with ModelServer(Reply.failed(503)) as server, dspy.context(lm=server.lm()):
         run_edge(edge, range(150), mode)
@@ -276,7 +287,10 @@ def test_a_provider_that_is_down_does_not_get_a_storm(mode: str) -> None:
 def test_a_provider_that_fails_sometimes_is_tried_until_it_answers(mode: str) -> None:
     limits.forget("openai")
     edge = edge_of(ASK, retry=Retry(attempts=30, base=0), max_concurrency=16, result="answer")
-    with Provider(failures=0.2, refusals=0.1, answer={"answer": "yes"}) as provider, dspy.context(lm=provider.lm()):
+    with (
+        Provider(failures=0.2, refusals=0.1, answer={"answer": "yes"}) as provider,
+        dspy.context(lm=provider.lm()),
+    ):
         assert run_edge(edge, range(300), mode) == ["yes"] * 300
         assert provider.report().calls <= 1.6 * 300
 
@@ -287,7 +301,10 @@ def test_a_note_says_why_an_item_is_not_tried_again() -> None:
 
     with pytest.raises(ConnectionError) as caught:
         run_edge(edge_of(fails, retry=Retry(attempts=1000, base=0)), [1], "sync")
-    assert "mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may" in caught.value.__notes__
+    assert (
+        "mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may"
+        in caught.value.__notes__
+    )
     assert "mahsm: edge, item 0 of 1, attempt 101" in caught.value.__notes__
 
 

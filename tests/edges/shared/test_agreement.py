@@ -1,4 +1,5 @@
-"""`usage()`, budgets and progress events say the same of calls and tokens: what the models themselves have counted."""
+"""`usage()`, budgets and progress events say the same of calls and tokens: what the models themselves have
+counted."""
 
 import asyncio
 import itertools
@@ -71,7 +72,11 @@ def answer_of(case: Case) -> Callable[[Call], Any]:
     def answer(call: Call) -> Reply:
         if call.repeats < case.fails:
             return Reply.failed(case.status)
-        return Reply({"answer": "x"}, usage=(len(call.text) % 7 + 1, 2), latency=0.02 if call.text.endswith("7") else 0.0)
+        return Reply(
+            {"answer": "x"},
+            usage=(len(call.text) % 7 + 1, 2),
+            latency=0.02 if call.text.endswith("7") else 0.0,
+        )
 
     return answer
 
@@ -175,11 +180,15 @@ def edge_of(case: Case, models: Models) -> Any:
         out_key="ys",
         name="edge",
         max_concurrency=3,
-        retry=Retry(base=0, attempts=case.attempts, share=None, on=lambda error: not isinstance(error, BudgetExceeded)),
+        retry=Retry(
+            base=0, attempts=case.attempts, share=None, on=lambda error: not isinstance(error, BudgetExceeded)
+        ),
         on_error="raise" if case.end == "raise" else "collect",
         dedupe_key=(lambda item: item) if case.deduped else None,
         hedge=Hedge(percentile=0.5, after=1) if case.hedged else None,
-        rate_limit=RateLimit("agreement", rps=10_000, burst=1000, tpm=1e9, tokens=1) if case.limited else None,
+        rate_limit=RateLimit("agreement", rps=10_000, burst=1000, tpm=1e9, tokens=1)
+        if case.limited
+        else None,
         stop_when=(lambda entries: len(entries) >= case.at) if case.end == "stop" else None,
         budget=Budget(calls=case.at) if case.end == "spent" else None,
     )
@@ -217,7 +226,9 @@ def streamed(case: Case, models: Models) -> list[Any]:
 def settle(models: Models) -> None:
     """Wait until nothing that the case has begun runs any more."""
     until = time.monotonic() + 30
-    while models.server.answering or any(thread.name.startswith("mahsm-item") for thread in threading.enumerate()):
+    while models.server.answering or any(
+        thread.name.startswith("mahsm-item") for thread in threading.enumerate()
+    ):
         assert time.monotonic() < until
         time.sleep(0.001)
 
@@ -296,7 +307,9 @@ def test_a_target_that_calls_no_model_is_a_call_of_budgets_only(mode: str) -> No
 def test_answers_that_do_not_say_what_they_took_are_counted(mode: str) -> None:
     model = FakeListChatModel(responses=["yes"])
     with mahsm.usage() as used, budget(tokens=100) as spent:
-        run_edge(vmap(lambda state: model.invoke(state["item"]), batch_key="xs", out_key="ys"), ["a", "b"], mode)
+        run_edge(
+            vmap(lambda state: model.invoke(state["item"]), batch_key="xs", out_key="ys"), ["a", "b"], mode
+        )
     assert (used.calls, used.unpriced) == (spent.calls, spent.unknown) == (2, 2)
     assert spent.answers == 2
 
@@ -320,7 +333,11 @@ def test_blocks_inside_of_a_target_count_what_is_called_in_them(mode: str, name:
         return state["item"]
 
     edge = vmap(target, batch_key="xs", out_key="ys", max_concurrency=1)
-    with dspy.context(lm=FakeLM({"answer": "yes"}, cache=True)), mahsm.usage() as used, budget(calls=100) as spent:
+    with (
+        dspy.context(lm=FakeLM({"answer": "yes"}, cache=True)),
+        mahsm.usage() as used,
+        budget(calls=100) as spent,
+    ):
         run_edge(edge, ["a", "b", "a"], mode)
     assert inside == [(1, 0), (1, 0), (0, 1)]
     assert (used.calls, used.cached) == (spent.calls, spent.cached) == (2, 1)
@@ -328,7 +345,9 @@ def test_blocks_inside_of_a_target_count_what_is_called_in_them(mode: str, name:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_edge_around_a_graph_inside_of_a_target_counts_once(mode: str) -> None:
-    inner = graph_of(vmap(lambda state: limits.report(input_tokens=1), batch_key="xs", out_key="ys", name="reports"))
+    inner = graph_of(
+        vmap(lambda state: limits.report(input_tokens=1), batch_key="xs", out_key="ys", name="reports")
+    )
     middle = vmap(inner, batch_key="rows", out_key="o", item_to_state=lambda xs: {"xs": xs}, name="middle")
 
     def target(state: dict[str, Any]) -> Any:

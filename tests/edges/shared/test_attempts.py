@@ -140,7 +140,9 @@ async def test_cancelled_while_it_waits() -> None:
         raise ConnectionError("down")
 
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(edge_of(target, retry=Retry(base=3600, cap=3600, jitter=False)).ainvoke({"xs": [1]}))
+        task = group.create_task(
+            edge_of(target, retry=Retry(base=3600, cap=3600, jitter=False)).ainvoke({"xs": [1]})
+        )
         await begun.wait()
         task.cancel()
     assert task.cancelled()
@@ -162,7 +164,9 @@ def test_an_interrupt_is_never_tried_again(mode: str) -> None:
         calls.append(state["item"])
         return interrupt("?")
 
-    graph = graph_of(edge_of(ask, chunk_size=1, retry=Retry(base=0, on=Exception)), checkpointer=InMemorySaver())
+    graph = graph_of(
+        edge_of(ask, chunk_size=1, retry=Retry(base=0, on=Exception)), checkpointer=InMemorySaver()
+    )
     assert "__interrupt__" in run(graph, {"xs": [1]}, mode, thread())
     assert run(graph, Command(resume="yes"), mode, thread())["ys"] == ["yes"]
     assert len(calls) == 2

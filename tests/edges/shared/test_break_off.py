@@ -40,14 +40,23 @@ class Work:
         return later if mode == "async" else lambda state: self.done(state["item"])
 
 
-@pytest.mark.parametrize(("chunk_size", "size", "bound"), [(None, 5, 1), (1, 5, 4), (None, 300, 4), (2, 40, 4), (1, 60, 8)])
+@pytest.mark.parametrize(
+    ("chunk_size", "size", "bound"), [(None, 5, 1), (1, 5, 4), (None, 300, 4), (2, 40, 4), (1, 60, 8)]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_items_that_had_finished_do_not_run_again(
-    mode: str, chunk_size: Any, size: int, bound: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    mode: str,
+    chunk_size: Any,
+    size: int,
+    bound: int,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     for number in range(RUNS):
         work = Work(random.Random(number).randrange(size))
-        edge = vmap(work.target(mode), batch_key="xs", out_key="ys", max_concurrency=bound, chunk_size=chunk_size)
+        edge = vmap(
+            work.target(mode), batch_key="xs", out_key="ys", max_concurrency=bound, chunk_size=chunk_size
+        )
         graph = graph_of(edge, checkpointer=InMemorySaver())
         with pytest.raises(ValueError, match="down"):
             ended(lambda graph=graph: run(graph, {"xs": list(range(size))}, mode, thread()))
@@ -66,7 +75,14 @@ def test_branches_that_had_finished_do_not_run_again(mode: str, caplog: pytest.L
         def branch(key: str, *after: str, work: Work = work) -> Branch:
             return Branch(lambda _: {"log": [work.done(key)]}, name=key, after=after)
 
-        tree = [branch("a"), branch("b"), branch("c", "a"), branch("d", "b"), branch("e", "c", "d"), branch("f", "a")]
+        tree = [
+            branch("a"),
+            branch("b"),
+            branch("c", "a"),
+            branch("d", "b"),
+            branch("e", "c", "d"),
+            branch("f", "a"),
+        ]
         edge = parallel(tree, scheduler="wave", eager=bool(number % 2), merge=lambda state, updates: {})
         graph = graph_of(edge, state=BranchState, checkpointer=InMemorySaver())
         with pytest.raises(ValueError, match="down"):
@@ -83,7 +99,12 @@ def test_rows_of_rows_that_had_finished_do_not_run_again(mode: str, caplog: pyte
         work = Work(7 + number)
         inner = vmap(work.target(mode), batch_key="row", out_key="ys", chunk_size=2, max_concurrency=3)
         outer = vmap(
-            inner, batch_key="xs", out_key="ys", item_to_state=lambda row: {"row": row}, result="ys", max_concurrency=2
+            inner,
+            batch_key="xs",
+            out_key="ys",
+            item_to_state=lambda row: {"row": row},
+            result="ys",
+            max_concurrency=2,
         )
         graph = graph_of(outer, checkpointer=InMemorySaver())
         rows = [list(range(lo, lo + 6)) for lo in range(0, 30, 6)]
@@ -111,7 +132,10 @@ def test_an_error_waits_for_what_else_has_begun(mode: str) -> None:
         assert failed.wait(10)
         return state["item"]
 
-    graph = graph_of(vmap(target, batch_key="xs", out_key="ys", max_concurrency=2, chunk_size=1), checkpointer=InMemorySaver())
+    graph = graph_of(
+        vmap(target, batch_key="xs", out_key="ys", max_concurrency=2, chunk_size=1),
+        checkpointer=InMemorySaver(),
+    )
     with pytest.raises(ValueError, match="down"):
         ended(lambda: run(graph, {"xs": [0, 1, 2]}, "sync", thread()))
     assert ended(lambda: run(graph, None, mode, thread()))["ys"] == [0, 1, 2]
@@ -130,7 +154,14 @@ def test_a_decision_counts_equal_items_as_often_as_there_are(mode: str) -> None:
             others.set()
         return "no"
 
-    edge = vmap(target, batch_key="xs", out_key="ys", dedupe_key=lambda x: x, stop_when=majority_vote, max_concurrency=3)
+    edge = vmap(
+        target,
+        batch_key="xs",
+        out_key="ys",
+        dedupe_key=lambda x: x,
+        stop_when=majority_vote,
+        max_concurrency=3,
+    )
     ys = ended(lambda: run_edge(edge, [1, 1, 1, 1, 2, 3], mode))
     assert ys.count("yes") == 4
     assert majority_vote(ys) == "yes"

@@ -39,7 +39,9 @@ def edge_of(target: Any, **options: Any) -> Any:
 @pytest.mark.parametrize("size", [10, 200])
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-def test_never_more_than_max_concurrency_and_all_of_it(mode: str, blocking: bool, size: int, bound: int) -> None:
+def test_never_more_than_max_concurrency_and_all_of_it(
+    mode: str, blocking: bool, size: int, bound: int
+) -> None:
     gauge = Gauge(together=bound)
     edge = edge_of(gauged(gauge, blocking), max_concurrency=bound)
     assert run_edge(edge, range(size), mode) == list(range(size))
@@ -55,7 +57,9 @@ def test_max_concurrency_that_makes_no_sense_is_refused_when_built(value: Any) -
 @pytest.mark.parametrize(("outer_bound", "inner_bound"), [(1, 1), (2, 1), (1, 2), (3, 3), (2, 8)])
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-def test_vmap_of_a_vmap_keeps_one_bound(mode: str, blocking: bool, outer_bound: int, inner_bound: int) -> None:
+def test_vmap_of_a_vmap_keeps_one_bound(
+    mode: str, blocking: bool, outer_bound: int, inner_bound: int
+) -> None:
     gauge = Gauge()
     inner = vmap(gauged(gauge, blocking), batch_key="row", out_key="ys", max_concurrency=inner_bound)
     outer = edge_of(inner, item_to_state=lambda row: {"row": row}, result="ys", max_concurrency=outer_bound)
@@ -69,7 +73,14 @@ def test_three_levels_at_one(mode: str) -> None:
     gauge = Gauge()
     edge = vmap(gauged(gauge, blocking=False), batch_key="a", out_key="y", max_concurrency=1)
     for key, below in (("b", "a"), ("xs", "b")):
-        edge = vmap(edge, batch_key=key, out_key="y", item_to_state=lambda x, k=below: {k: x}, result="y", max_concurrency=1)
+        edge = vmap(
+            edge,
+            batch_key=key,
+            out_key="y",
+            item_to_state=lambda x, k=below: {k: x},
+            result="y",
+            max_concurrency=1,
+        )
     assert run(edge, {"xs": [[[1, 2], [3]], [[4]]]}, mode) == {"y": [[[1, 2], [3]], [[4]]]}
     assert gauge.most == 1
 
@@ -141,7 +152,12 @@ def test_langgraphs_bound_is_an_upper_bound(mode: str, blocking: bool) -> None:
 
 def test_langgraph_takes_a_bound_of_0_for_none() -> None:
     gauge = Gauge(together=3)
-    run(graph_of(edge_of(gauged(gauge, blocking=False), max_concurrency=3)), {"xs": [1] * 9}, "async", {"max_concurrency": 0})
+    run(
+        graph_of(edge_of(gauged(gauge, blocking=False), max_concurrency=3)),
+        {"xs": [1] * 9},
+        "async",
+        {"max_concurrency": 0},
+    )
     assert gauge.most == 3
 
 
@@ -165,7 +181,9 @@ def test_a_bound_under_configurable_as_in_langgraphs_guide(mode: str) -> None:
     ],
     ids=str,
 )
-def test_the_bound_at_the_top_counts_first_and_other_values_under_configurable_are_no_bound(config: Any, bound: int) -> None:
+def test_the_bound_at_the_top_counts_first_and_other_values_under_configurable_are_no_bound(
+    config: Any, bound: int
+) -> None:
     gauge = Gauge(together=bound)
     edge = edge_of(gauged(gauge, blocking=False), max_concurrency=6)
     run(graph_of(edge), {"xs": list(range(30))}, "async", config)
@@ -198,7 +216,9 @@ def test_langgraphs_bound_is_not_multiplied_by_nesting(mode: str) -> None:
 def test_bounds_of_every_kind_together_do_not_deadlock(mode: str, blocking: bool) -> None:
     gauge = Gauge()
     inner = vmap(gauged(gauge, blocking), batch_key="row", out_key="ys", max_concurrency=2)
-    middle = vmap(inner, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, max_concurrency=3)
+    middle = vmap(
+        inner, batch_key="rows", out_key="ys", item_to_state=lambda row: {"row": row}, max_concurrency=3
+    )
 
     async def between(state: dict[str, Any]) -> Any:  # holds its slots before, between and after
         await asyncio.sleep(0.001)

@@ -1,4 +1,5 @@
-"""Drawings: an edge is drawn as what it is, with what it holds, wherever it stands; and the names that it is drawn with."""
+"""Drawings: an edge is drawn as what it is, with what it holds, wherever it stands; and the names that it is
+drawn with."""
 
 import itertools
 import operator
@@ -58,11 +59,15 @@ def best(name: str = "pick") -> Any:
 
 def arrows(drawn: Graph) -> set[str]:
     """Each arrow as a line, dotted or not, with its label."""
-    return {f"{one.source} {'..' if one.conditional else '--'}{one.data or ''}> {one.target}" for one in drawn.edges}
+    return {
+        f"{one.source} {'..' if one.conditional else '--'}{one.data or ''}> {one.target}"
+        for one in drawn.edges
+    }
 
 
 def read(text: str) -> tuple[dict[str, str], list[tuple[str, str]], dict[str, list[str]]]:
-    """The nodes with their labels, the arrows and the boxes of a Mermaid text, which has to declare whatever it uses."""
+    """The nodes with their labels, the arrows and the boxes of a Mermaid text, which has to declare whatever
+    it uses."""
     nodes: dict[str, str] = {}
     lines: list[tuple[str, str]] = []
     boxes: dict[str, list[str]] = {}
@@ -91,7 +96,8 @@ def read(text: str) -> tuple[dict[str, str], list[tuple[str, str]], dict[str, li
 
 
 def check(drawn: Graph) -> dict[str, list[str]]:
-    """See that the Mermaid text has all nodes and arrows of a drawing, and nothing else; its boxes, by the nodes' labels."""
+    """See that the Mermaid text has all nodes and arrows of a drawing, and nothing else; its boxes, by the
+    nodes' labels."""
     nodes, lines, boxes = read(drawn.draw_mermaid())
     assert Counter(nodes.values()) == Counter(node.name.rpartition(":")[2] for node in drawn.nodes.values())
     assert len(lines) == len(drawn.edges)
@@ -125,7 +131,10 @@ def test_a_reduce_edge_is_a_fan_in() -> None:
 
 
 def test_samples_and_keys_that_mermaid_cannot_show() -> None:
-    assert arrows(vmap(work, sample=3, out_key="y.s").get_graph()) == {"__start__ ..3 samples> work", "work ..> __end__"}
+    assert arrows(vmap(work, sample=3, out_key="y.s").get_graph()) == {
+        "__start__ ..3 samples> work",
+        "work ..> __end__",
+    }
 
 
 def test_numeric_edges_are_steps_between_keys() -> None:
@@ -133,7 +142,11 @@ def test_numeric_edges_are_steps_between_keys() -> None:
     total = jit_edge(lambda y: y.sum(), in_keys=["y"], out_key="z", name="total")
     steps = {"double --> total"}
     assert arrows(double.get_graph()) == {"__start__ --x, k> double", "double --y> __end__"}
-    assert arrows(fuse(double, total).get_graph()) == {"__start__ --x, k> double", *steps, "total --z> __end__"}
+    assert arrows(fuse(double, total).get_graph()) == {
+        "__start__ --x, k> double",
+        *steps,
+        "total --z> __end__",
+    }
     mapped = vmap(fuse(double, total), batch_key="rows", out_key="out", item_to_state=lambda row: {"x": row})
     assert arrows(mapped.get_graph()) == {"__start__ ..each of rows> double", *steps, "total ..out> __end__"}
     check(connect(StateGraph(dict), START, mapped, END).compile().get_graph(xray=True))
@@ -146,7 +159,13 @@ def branches(*names: str, **of: Any) -> list[Branch]:
 @pytest.mark.parametrize("options", WAVES)
 def test_branches_with_what_they_depend_on(options: Any) -> None:
     team = branches(
-        "plan", "check", "print", "aside", plan={"writes": ["a"]}, check={"reads": ["a"]}, print={"after": ["plan", "check"]}
+        "plan",
+        "check",
+        "print",
+        "aside",
+        plan={"writes": ["a"]},
+        check={"reads": ["a"]},
+        print={"after": ["plan", "check"]},
     )
     assert arrows(parallel(team, **options).get_graph()) == {
         "__start__ --> plan",
@@ -161,14 +180,18 @@ def test_branches_with_what_they_depend_on(options: Any) -> None:
 def test_branches_at_once_in_order_and_in_waves_by_size() -> None:
     at_once = parallel(branches("a", "b")).get_graph()
     assert arrows(at_once) == {"__start__ --> a", "__start__ --> b", "a --> __end__", "b --> __end__"}
-    in_order = parallel(branches("a", "b", "c", a={"writes": ["x"]}, c={"reads": ["x"]}), scheduler="sequential").get_graph()
+    in_order = parallel(
+        branches("a", "b", "c", a={"writes": ["x"]}, c={"reads": ["x"]}), scheduler="sequential"
+    ).get_graph()
     assert arrows(in_order) == {"__start__ --> a", "a --> b", "b --> c", "c --> __end__"}
     waves = parallel(branches("a", "b", "c"), scheduler="wave", wave_size=2).get_graph()
     assert arrows(waves) == {"__start__ --> a", "__start__ --> b", "a ..> c", "b ..> c", "c --> __end__"}
 
 
 def test_graphs_in_branches_that_follow_each_other() -> None:
-    team = parallel([Branch(graph("x"), name="a"), Branch(graph("x"), name="b", after="a")], scheduler="wave", name="team")
+    team = parallel(
+        [Branch(graph("x"), name="a"), Branch(graph("x"), name="b", after="a")], scheduler="wave", name="team"
+    )
     drawn = graph_of(team, state=State).get_graph(xray=True)
     assert "team:team/a:__end__ --> team:team/b:__start__" in arrows(drawn)
     inside = ["__start__", "x", "__end__"]
@@ -186,7 +209,11 @@ def test_as_deep_as_asked(xray: Any) -> None:
         "False": {},
         "1": {"fan": ["__start__", "sub", "__end__"]},
         "2": {"fan": ["__start__", "__end__"], "fan/sub": ["first", "inner"]},
-        "3": {"fan": ["__start__", "__end__"], "fan/sub": ["first"], "fan/sub/inner": ["__start__", "sub", "__end__"]},
+        "3": {
+            "fan": ["__start__", "__end__"],
+            "fan/sub": ["first"],
+            "fan/sub/inner": ["__start__", "sub", "__end__"],
+        },
     }
     everything = {
         "fan": ["__start__", "__end__"],
@@ -238,7 +265,8 @@ def test_in_a_graph_inside_of_the_parent() -> None:
 
 @pytest.mark.parametrize("held", [graph("deep", "more"), fan(graph("deep", "more"))])
 def test_langgraph_leaves_out_what_is_in_a_graph_of_one_node(held: Any) -> None:
-    """What the pages say of LangGraph's own drawings: with an edge it is as without. `Edge.compile` is drawn, see above."""
+    """What the pages say of LangGraph's own drawings: with an edge it is as without. `Edge.compile` is drawn,
+    see above."""
     drawn = graph("load", "part", part=graph("only", only=held)).get_graph(xray=True)
     assert {"deep", "more"} <= {node.name for node in drawn.nodes.values()}
     with pytest.raises(AssertionError, match="not declared"):
@@ -264,7 +292,9 @@ def test_a_graph_whose_nodes_say_where_to_go_on() -> None:
     builder.add_edge(START, "decide")
     drawn = graph_of(fan(builder.compile(name="sub")), state=State).get_graph(xray=True)
     check(drawn)
-    assert {"fan:fan/sub:decide ..> fan:fan/sub:again", "fan:fan/sub:decide ..> fan:fan/sub:stop"} <= arrows(drawn)
+    assert {"fan:fan/sub:decide ..> fan:fan/sub:again", "fan:fan/sub:decide ..> fan:fan/sub:stop"} <= arrows(
+        drawn
+    )
     endless = StateGraph(State)
     endless.add_node("to", lambda state: {})
     endless.add_node("fro", lambda state: {})
@@ -309,7 +339,11 @@ class Made:
             return edge if kind == "vmap" else edge.compile()
         if kind in ("parallel", "sequential"):
             return parallel([self.target(one) for one in inside], scheduler=kind, name=next(self.names))
-        return self.graph(inside if below_an_edge or len(inside) > 1 else [*inside, "work"], kind, below_an_edge=below_an_edge)
+        return self.graph(
+            inside if below_an_edge or len(inside) > 1 else [*inside, "work"],
+            kind,
+            below_an_edge=below_an_edge,
+        )
 
     def target(self, shape: Any) -> Any:
         made = self.of(shape, below_an_edge=True)
@@ -338,7 +372,9 @@ def test_nothing_is_lost_in_any_shape(inside: Any, kind: str) -> None:
     drawn = made.graph(inside, kind, below_an_edge=False).get_graph(xray=True)
     check(drawn)
     there = Counter(node.name.rpartition(":")[2] for node in drawn.nodes.values())
-    assert {name: count for name, count in there.items() if name not in (START, END)} == dict.fromkeys(made.leaves, 1)
+    assert {name: count for name, count in there.items() if name not in (START, END)} == dict.fromkeys(
+        made.leaves, 1
+    )
 
 
 # Other ways to draw, and to show.
@@ -350,7 +386,9 @@ async def test_awaited() -> None:
     assert arrows(await parent.aget_graph(xray=True)) == arrows(parent.get_graph(xray=True))
     assert arrows(await edge.aget_graph(xray=True)) == arrows(edge.get_graph(xray=True))
     alone = edge.compile()
-    assert arrows(await alone.aget_graph(xray=1)) == arrows(alone.get_graph(xray=1)) == arrows(edge.get_graph())
+    assert (
+        arrows(await alone.aget_graph(xray=1)) == arrows(alone.get_graph(xray=1)) == arrows(edge.get_graph())
+    )
 
 
 def test_in_letters() -> None:
@@ -399,7 +437,9 @@ def asks() -> CompiledStateGraph[Any, Any, Any, Any]:
 def test_a_graph_without_a_name_takes_that_of_its_edge(mode: str) -> None:
     edge = fan(asks(), "research")
     team = parallel(
-        {"left": asks(), "right": Branch(asks(), retry=mahsm.Retry())}, name="team", merge=lambda state, updates: {}
+        {"left": asks(), "right": Branch(asks(), retry=mahsm.Retry())},
+        name="team",
+        merge=lambda state, updates: {},
     )
     parent = graph_of(edge, team, state=State)
     with mahsm.usage() as used:
@@ -413,7 +453,9 @@ def test_a_graph_without_a_name_takes_that_of_its_edge(mode: str) -> None:
         run(parent, {"xs": [1, 2]}, mode, {"callbacks": [recording.handler]})
         names = Counter(line.strip() for line in recording.tree())
     assert names["LangGraph"] == 1, "the graph around"
-    assert (names["research"], names["left"], names["right"]) == (1 + 4, 2, 2), "the node, and items with their graphs"
+    assert (names["research"], names["left"], names["right"]) == (1 + 4, 2, 2), (
+        "the node, and items with their graphs"
+    )
     assert check(graph_of(edge, state=State).get_graph(xray=True)) == {
         "research": ["__start__", "__end__"],
         "research/research": ["__start__", "ask", "__end__"],

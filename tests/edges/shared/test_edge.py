@@ -22,7 +22,12 @@ EDGES: dict[str, tuple[Any, Any, Any]] = {
     "reduce": (reduce_edge(input_key="xs", output_key="ys", reducer=sum), {"xs": [1, 2]}, {"ys": 3}),
     "jit": (jit_edge(lambda xs: xs.sum(), in_keys=["xs"], out_key="ys"), {"xs": [1, 2]}, {"ys": 3}),
     "vmap of a jit": (
-        vmap(jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y"), batch_key="xs", out_key="ys", result="y"),
+        vmap(
+            jit_edge(lambda item: item * 2, in_keys=["item"], out_key="y"),
+            batch_key="xs",
+            out_key="ys",
+            result="y",
+        ),
         {"xs": [1, 2]},
         {"ys": [2, 4]},
     ),
@@ -70,7 +75,9 @@ def test_a_call_in_a_node_has_the_config_of_its_run(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 @pytest.mark.parametrize(("edge", "state", "update"), EDGES.values(), ids=EDGES.keys())
-def test_a_copy_runs_alone_and_in_another_graph(edge: Any, state: Any, update: Any, copied: Any, mode: str) -> None:
+def test_a_copy_runs_alone_and_in_another_graph(
+    edge: Any, state: Any, update: Any, copied: Any, mode: str
+) -> None:
     graph_of(edge)
     other = copied(edge)
     assert run(other, state, mode) == update
@@ -121,10 +128,19 @@ reduced = partial(reduce_edge, input_key="xs", output_key="ys", reducer=sum)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(over, max_concurency=3), r"vmap: max_concurency=3; there is no such .* Did you mean 'max_concurrency'\?"),
+        (
+            partial(over, max_concurency=3),
+            r"vmap: max_concurency=3; there is no such .* Did you mean 'max_concurrency'\?",
+        ),
         (partial(over, zzz=3), r"vmap: zzz=3; there is no such argument. It takes target, batch_key, "),
-        (partial(parallel, {}, retry=3), r"parallel: retry=3; .*: Branch\(target, name='draft', retry=Retry\(...\)\)"),
-        (partial(parallel, {}, budget=3), r"parallel: budget=3; .* A budget goes around the run: with budget\(...\)"),
+        (
+            partial(parallel, {}, retry=3),
+            r"parallel: retry=3; .*: Branch\(target, name='draft', retry=Retry\(...\)\)",
+        ),
+        (
+            partial(parallel, {}, budget=3),
+            r"parallel: budget=3; .* A budget goes around the run: with budget\(...\)",
+        ),
         (partial(reduced, rate_limit="a"), r"reduce_edge: rate_limit='a'; .* as llm_judge_select does"),
     ],
 )

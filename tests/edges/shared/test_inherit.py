@@ -55,7 +55,9 @@ def test_a_graph_gets_its_payload_and_no_more_as_by_a_send(mode: str) -> None:
 
 def sees(graph: Any, mode: str, state: Any, **options: Any) -> set[str]:
     """The keys that the target sees in its only item."""
-    edge = vmap(graph, batch_key="topics", out_key="seen", item_to_state=lambda topic: {"topic": topic}, **options)
+    edge = vmap(
+        graph, batch_key="topics", out_key="seen", item_to_state=lambda topic: {"topic": topic}, **options
+    )
     return set(run(edge, state, mode)["seen"][0]["keys"])
 
 
@@ -68,7 +70,9 @@ class Wide(TypedDict):
 
 def wide() -> Any:
     builder = StateGraph(Wide)
-    builder.add_node("look", lambda state: {"keys": sorted(key for key, value in state.items() if value and key != "keys")})
+    builder.add_node(
+        "look", lambda state: {"keys": sorted(key for key, value in state.items() if value and key != "keys")}
+    )
     builder.add_edge(START, "look")
     return builder.compile(name="wide")
 
@@ -105,7 +109,9 @@ def test_what_a_function_sees(mode: str, chunk_size: int, inherit: Any, keys: se
 @pytest.mark.parametrize("mode", MODES)
 def test_an_edge_is_no_graph_to_its_user(mode: str) -> None:
     inner = vmap(lambda state: state["bias"] + state["item"], batch_key="row", out_key="cells")
-    outer = vmap(inner, batch_key="rows", out_key="table", item_to_state=lambda row: {"row": row}, result="cells")
+    outer = vmap(
+        inner, batch_key="rows", out_key="table", item_to_state=lambda row: {"row": row}, result="cells"
+    )
     assert run(outer, {"rows": [[1], [2, 3]], "bias": 10}, mode) == {"table": [[11], [12, 13]]}
 
 
@@ -139,7 +145,9 @@ def test_what_a_branch_sees(mode: str, branch: Any, keys: set[str]) -> None:
 
 
 def test_a_branch_that_would_see_nothing() -> None:
-    with pytest.raises(EdgeError, match=r"branch 'look': inherit=False and no reads, so it would see nothing"):
+    with pytest.raises(
+        EdgeError, match=r"branch 'look': inherit=False and no reads, so it would see nothing"
+    ):
         parallel([Branch(lambda state: {}, name="look", inherit=False)])
 
 
@@ -150,12 +158,21 @@ def test_a_branch_that_would_see_nothing() -> None:
 @pytest.mark.parametrize("inherit", [None, True])
 @pytest.mark.parametrize("item_to_state", [None, lambda topic: {"topik": topic}])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_item_that_does_not_reach_the_graph(mode: str, item_to_state: Any, inherit: Any, on_error: Any) -> None:
-    edge = vmap(wide(), batch_key="topics", out_key="seen", item_to_state=item_to_state, inherit=inherit, on_error=on_error)
+def test_an_item_that_does_not_reach_the_graph(
+    mode: str, item_to_state: Any, inherit: Any, on_error: Any
+) -> None:
+    edge = vmap(
+        wide(),
+        batch_key="topics",
+        out_key="seen",
+        item_to_state=item_to_state,
+        inherit=inherit,
+        on_error=on_error,
+    )
     key = "item" if item_to_state is None else "topik"
     message = (
-        f"vmap_wide: an item has '{key}', and none of it is in the input of the graph 'wide', which has 'keys', 'other', "
-        r"'question', 'topic'. Pass item_to_state="
+        f"vmap_wide: an item has '{key}', and none of it is in the input of the graph 'wide', which has "
+        r"'keys', 'other', 'question', 'topic'. Pass item_to_state="
     )
     with pytest.raises(EdgeError, match=message):
         run(edge, WIDE, mode)
@@ -182,9 +199,9 @@ def test_a_graph_of_any_input_takes_any_item(mode: str) -> None:
     builder = StateGraph(dict)
     builder.add_node("look", lambda state: {"keys": [*state]})
     builder.add_edge(START, "look")
-    assert run(vmap(builder.compile(name="any"), batch_key="xs", out_key="ys"), {"xs": [1]}, mode)["ys"][0] == {
-        "keys": ["item"]
-    }
+    assert run(vmap(builder.compile(name="any"), batch_key="xs", out_key="ys"), {"xs": [1]}, mode)["ys"][
+        0
+    ] == {"keys": ["item"]}
 
 
 # Functions of an item.
@@ -259,14 +276,18 @@ def test_so_does_an_async_function_a_method_and_a_partial(mode: str) -> None:
             return factor * len(review)
 
     for target in (length, Rater().rate, partial(Rater().rate, factor=1)):
-        assert run(vmap(target, batch_key="xs", out_key="ys"), {"xs": ["good", "bad!!"]}, mode) == {"ys": [4, 5]}
+        assert run(vmap(target, batch_key="xs", out_key="ys"), {"xs": ["good", "bad!!"]}, mode) == {
+            "ys": [4, 5]
+        }
 
 
 class Quacks(Protocol):
     def quack(self) -> None: ...
 
 
-@pytest.mark.parametrize("annotation", [Any, object, dict, dict[str, Any], MessagesState, Parent, Quacks, T, dict | None, None])
+@pytest.mark.parametrize(
+    "annotation", [Any, object, dict, dict[str, Any], MessagesState, Parent, Quacks, T, dict | None, None]
+)
 def test_a_function_of_a_state_gets_the_state(annotation: Any) -> None:
     edge = vmap(takes(annotation), batch_key="xs", out_key="ys")
     assert edge.invoke({"xs": ["a"], "topic": "t"})["ys"] == [{"xs": ["a"], "topic": "t", "item": "a"}]
@@ -283,8 +304,12 @@ def test_a_function_of_an_item_needs_an_item() -> None:
     def rate(review: str) -> int:
         return len(review)
 
-    with pytest.raises(NodeError, match=r"the target rate takes one str, an item, but item_to_state= makes a state"):
+    with pytest.raises(
+        NodeError, match=r"the target rate takes one str, an item, but item_to_state= makes a state"
+    ):
         vmap(rate, batch_key="xs", out_key="ys", item_to_state=lambda review: {"review": review})
-    with pytest.raises(NodeError, match=r"the target rate takes one str, and a branch is called with the state"):
+    with pytest.raises(
+        NodeError, match=r"the target rate takes one str, and a branch is called with the state"
+    ):
         parallel([rate])
     assert vmap(takes(int), sample=3, out_key="ys").invoke({}) == {"ys": [0, 1, 2]}

@@ -1,4 +1,5 @@
-"""What used to wait for ever: blocking edges in few slots, blocking calls inside of awaited ones, and errors that end loops."""
+"""What used to wait for ever: blocking edges in few slots, blocking calls inside of awaited ones, and errors
+that end loops."""
 
 import asyncio
 import subprocess
@@ -81,14 +82,18 @@ def blocking_leaf(state: dict[str, Any]) -> int:
 @pytest.mark.parametrize("inside", [leaf, blocking_leaf])
 @pytest.mark.parametrize("how", ["edge", "graph", "thread"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_awaited_call_that_blocks_for_an_edge(mode: str, how: str, inside: Any, bound: int, config: Any) -> None:
+def test_an_awaited_call_that_blocks_for_an_edge(
+    mode: str, how: str, inside: Any, bound: int, config: Any
+) -> None:
     gauge = Gauge()
 
     async def gauged(state: dict[str, Any]) -> Any:
         with gauge.inside():
             return await inside(state) if inside is leaf else inside(state)
 
-    inner = edge_of(gauged if inside is leaf else lambda state: gauge_blocking(gauge, state), max_concurrency=3)
+    inner = edge_of(
+        gauged if inside is leaf else lambda state: gauge_blocking(gauge, state), max_concurrency=3
+    )
     graph = graph_of(inner)
 
     async def target(state: dict[str, Any]) -> Any:
@@ -129,7 +134,9 @@ class Unusual(BaseException):
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, Unusual])
 @pytest.mark.parametrize("blocks", [True, False])
 @pytest.mark.parametrize("shape", ["vmap", "alone", "parallel"])
-def test_other_exceptions_come_out_and_stop_the_rest(shape: str, blocks: bool, kind: type[BaseException]) -> None:
+def test_other_exceptions_come_out_and_stop_the_rest(
+    shape: str, blocks: bool, kind: type[BaseException]
+) -> None:
     """Under `invoke`; under `ainvoke` they end the event loop of the user, which is asyncio's way."""
     calls: list[int] = []
     third = threading.Event()
@@ -191,7 +198,9 @@ print(vmap(forks, batch_key="xs", out_key="ys", max_concurrency=1).invoke({"xs":
 
 def test_an_edge_in_a_child_process_that_was_forked_inside_of_an_item() -> None:
     """In a process of its own: other libraries warn of forks as soon as they are imported."""
-    found = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True
+    )
     assert found.stdout.split() == ["[0]"]
 
 
@@ -212,7 +221,8 @@ def test_a_node_that_blocks_for_an_edge_beside_others_under_ainvoke() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_retries_and_tokens_and_a_checkpointer(mode: str) -> None:
-    """An item that waits for tokens holds the right to be not saved; others hold slots, and must not wait for that right."""
+    """An item that waits for tokens holds the right to be not saved; others hold slots, and must not wait for
+    that right."""
 
     async def target(state: dict[str, Any]) -> int:
         for _ in range(state["item"] % 3):
@@ -236,12 +246,23 @@ def asks(state: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("shape", ["items", "rows", "branches"])
 def test_more_interrupts_than_may_be_not_saved(shape: str, mode: str) -> None:
     items = edge_of(asks, chunk_size=1, max_concurrency=2, result="a")
-    rows = vmap(items, batch_key="xs", out_key="ys", item_to_state=lambda x: {"xs": [x]}, max_concurrency=2, result="ys")
+    rows = vmap(
+        items,
+        batch_key="xs",
+        out_key="ys",
+        item_to_state=lambda x: {"xs": [x]},
+        max_concurrency=2,
+        result="ys",
+    )
     branches = parallel(
-        [Branch(asks, name=f"b{place}") for place in range(12)], max_concurrency=2, merge=lambda _, updates: updates["b3"]
+        [Branch(asks, name=f"b{place}") for place in range(12)],
+        max_concurrency=2,
+        merge=lambda _, updates: updates["b3"],
     )
     edge = {"items": items, "rows": rows, "branches": branches}[shape]
-    graph = graph_of(edge, state=BranchState if shape == "branches" else DictState, checkpointer=InMemorySaver())
+    graph = graph_of(
+        edge, state=BranchState if shape == "branches" else DictState, checkpointer=InMemorySaver()
+    )
     given: Any = {"text": ""} if shape == "branches" else {"xs": list(range(12))}
     questions = ended(lambda: run(graph, given, mode, thread()))["__interrupt__"]
     assert len(questions) == 12

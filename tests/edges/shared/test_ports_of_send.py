@@ -1,4 +1,5 @@
-"""What a graph of `Send`s needs to be written with edges: several keys, batches by a function, items as they finish."""
+"""What a graph of `Send`s needs to be written with edges: several keys, batches by a function, items as they
+finish."""
 
 import asyncio
 import operator
@@ -30,7 +31,9 @@ def write(state: dict[str, Any]) -> dict[str, Any]:
     section = state["section"]
     if section == "bad":
         raise ValueError("no")
-    return {"done": [section.upper()], "sources": f"[{section}]"} | ({"last": section} if section != "b" else {})
+    return {"done": [section.upper()], "sources": f"[{section}]"} | (
+        {"last": section} if section != "b" else {}
+    )
 
 
 def written(**options: Any) -> Any:
@@ -45,7 +48,9 @@ def written(**options: Any) -> Any:
 @pytest.mark.parametrize("mode", MODES)
 def test_each_key_goes_through_the_parents_reducer_as_by_a_send(mode: str, wired: str) -> None:
     sends = StateGraph(Report)
-    sends.add_node("write", lambda state: {key: value for key, value in write(state).items() if key != "last"})
+    sends.add_node(
+        "write", lambda state: {key: value for key, value in write(state).items() if key != "last"}
+    )
     sends.add_conditional_edges(
         START, lambda state: [Send("write", {"section": section}) for section in state["sections"]], ["write"]
     )
@@ -64,7 +69,9 @@ def test_each_key_goes_through_the_parents_reducer_as_by_a_send(mode: str, wired
 @pytest.mark.parametrize("mode", MODES)
 def test_a_key_without_a_reducer_gets_the_list(mode: str) -> None:
     edge = written(out_key=("done", "last"), on_error="drop", errors_key="failed")
-    state = run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a", "b", "bad", "c"]}, mode)
+    state = run(
+        connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a", "b", "bad", "c"]}, mode
+    )
     assert state["done"] == ["A", "B", "C"]
     assert state["last"] == ["a", "c"]
     assert [error["index"] for error in state["failed"]] == [2]
@@ -82,7 +89,11 @@ def test_alone_they_are_lists(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_single_key_in_a_list_is_reduced_item_by_item(mode: str) -> None:
-    state = run(connect(StateGraph(Report), START, written(out_key=["done"]), END).compile(), {"sections": ["a"]}, mode)
+    state = run(
+        connect(StateGraph(Report), START, written(out_key=["done"]), END).compile(),
+        {"sections": ["a"]},
+        mode,
+    )
     assert state["done"] == ["A"]
 
 
@@ -99,7 +110,10 @@ def test_a_resume_keeps_what_was_written(mode: str) -> None:
         return {"done": [state["item"]], "sources": state["item"]}
 
     edge = vmap(flaky, batch_key="sections", out_key=["done", "sources"], max_concurrency=1)
-    graph, config = connect(StateGraph(Report), START, edge, END).compile(checkpointer=InMemorySaver()), thread()
+    graph, config = (
+        connect(StateGraph(Report), START, edge, END).compile(checkpointer=InMemorySaver()),
+        thread(),
+    )
     with pytest.raises(ValueError, match="once"):
         run(graph, {"sections": ["a", "b", "c"]}, mode, config)
     assert run(graph, None, mode, config)["sources"] == "abc"
@@ -115,7 +129,9 @@ def test_an_item_may_write_nothing_as_by_a_send(mode: str, nothing: Any, wired: 
 
     sends, builder = StateGraph(Report), StateGraph(Report)
     sends.add_node("odd", odd)
-    sends.add_conditional_edges(START, lambda state: [Send("odd", {"item": x}) for x in state["sections"]], ["odd"])
+    sends.add_conditional_edges(
+        START, lambda state: [Send("odd", {"item": x}) for x in state["sections"]], ["odd"]
+    )
     edge = vmap(odd, batch_key="sections", out_key=["done", "sources"], name="odd")
     if wired == "connect":
         connect(builder, START, edge, END)
@@ -123,7 +139,9 @@ def test_an_item_may_write_nothing_as_by_a_send(mode: str, nothing: Any, wired: 
         builder.add_node("odd", edge)
         builder.add_edge(START, "odd")
     for sections in (["a", "b", "c"], ["b"], ["c"]):
-        assert run(builder.compile(), {"sections": sections}, mode) == run(sends.compile(), {"sections": sections}, mode)
+        assert run(builder.compile(), {"sections": sections}, mode) == run(
+            sends.compile(), {"sections": sections}, mode
+        )
     assert run(edge, {"sections": ["a", "b", "c"]}, mode) == {"done": [["a"], ["c"]], "sources": ["a", "c"]}
 
 
@@ -137,13 +155,17 @@ def test_so_may_a_graph(mode: str) -> None:
     own.add_node("odd", lambda state: {"done": [state["item"]]} if state["item"] == "a" else {})
     own.add_edge(START, "odd")
     edge = vmap(own.compile(), batch_key="sections", out_key=["done"])
-    assert run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a", "b"]}, mode)["done"] == ["a"]
+    assert run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a", "b"]}, mode)[
+        "done"
+    ] == ["a"]
 
 
 @pytest.mark.parametrize("given", [None, {"other": 1}])
 def test_an_error_says_how_an_item_may_lack_a_single_key(given: Any) -> None:
     target = lambda state: {"a": 1} if state["item"] else given  # noqa: E731
-    with pytest.raises(MissingKeyError, match=r"result='a', but .*result=lambda update: \(update or {}\).get\('a'\)"):
+    with pytest.raises(
+        MissingKeyError, match=r"result='a', but .*result=lambda update: \(update or {}\).get\('a'\)"
+    ):
         vmap(target, batch_key="xs", out_key="ys", result="a").invoke({"xs": [0, 1]})
     edge = vmap(target, batch_key="xs", out_key="ys", result=lambda update: (update or {}).get("a"))
     assert edge.invoke({"xs": [0, 1]}) == {"ys": [None, 1]}
@@ -153,7 +175,9 @@ def test_an_error_says_how_an_item_may_lack_a_single_key(given: Any) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any) -> None:
     edge = vmap(lambda state: given, batch_key="xs", out_key=["a", "b"], name="edge")
-    with pytest.raises(MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target gave .*one of these keys, or None"):
+    with pytest.raises(
+        MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target gave .*one of these keys, or None"
+    ):
         run(edge, {"xs": [1]}, mode)
 
 
@@ -174,7 +198,9 @@ def test_several_keys_are_checked(options: Any, message: str) -> None:
 
 
 def test_a_function_may_make_the_keys() -> None:
-    edge = vmap(lambda state: state["item"], batch_key="xs", out_key=["a", "b"], result=lambda x: {"a": x, "b": -x})
+    edge = vmap(
+        lambda state: state["item"], batch_key="xs", out_key=["a", "b"], result=lambda x: {"a": x, "b": -x}
+    )
     assert edge.invoke({"xs": [1, 2]}) == {"a": [1, 2], "b": [-1, -2]}
 
 
@@ -241,7 +267,9 @@ def test_one_source_of_items() -> None:
         return [1]
 
     for options in ({}, {"batch_key": "xs", "batch": len}, {"batch": len, "sample": 2}):
-        with pytest.raises(EdgeError, match="expected one of them: the state key of the items, a function that gives them"):
+        with pytest.raises(
+            EdgeError, match="expected one of them: the state key of the items, a function that gives them"
+        ):
             vmap(lambda state: 1, out_key="ys", **options)
     with pytest.raises(EdgeError, match="batch=3 cannot be called"):
         vmap(lambda state: 1, out_key="ys", batch=3)  # type: ignore[arg-type]
@@ -251,13 +279,21 @@ def test_one_source_of_items() -> None:
 
 def test_a_batch_by_a_function_of_a_jit_edge() -> None:
     edge = vmap(
-        jit_edge(lambda x: x * 2, in_keys=["item"], out_key="y"), batch=lambda state: [1.0, 2.0], out_key="ys", result="y"
+        jit_edge(lambda x: x * 2, in_keys=["item"], out_key="y"),
+        batch=lambda state: [1.0, 2.0],
+        out_key="ys",
+        result="y",
     )
     assert [float(y) for y in edge.invoke({})["ys"]] == [2.0, 4.0]
     with pytest.raises(EdgeError, match="one computation, which gives one value of each"):
         vmap(jit_edge(lambda x: x, in_keys=["item"], out_key="y"), batch_key="xs", out_key=["a", "b"])
     with pytest.raises(EdgeError, match="progress='items', but all items"):
-        vmap(jit_edge(lambda x: x, in_keys=["item"], out_key="y"), batch_key="xs", out_key="ys", progress="items")
+        vmap(
+            jit_edge(lambda x: x, in_keys=["item"], out_key="y"),
+            batch_key="xs",
+            out_key="ys",
+            progress="items",
+        )
 
 
 # Items as they finish.
@@ -275,7 +311,12 @@ def events_of(graph: Any, given: Any, mode: str) -> list[Any]:
 @pytest.mark.parametrize("mode", MODES)
 def test_events_of_items(mode: str, chunk_size: int) -> None:
     edge = written(
-        out_key="done", result="done", on_error="collect", progress="items", max_concurrency=1, chunk_size=chunk_size
+        out_key="done",
+        result="done",
+        on_error="collect",
+        progress="items",
+        max_concurrency=1,
+        chunk_size=chunk_size,
     )
     graph = connect(StateGraph(Report), START, edge, END).compile()
     first, second, third = events_of(graph, {"sections": ["a", "bad", "c"]}, mode)
@@ -289,10 +330,20 @@ def test_events_of_items(mode: str, chunk_size: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_events_of_equal_items_and_of_nested_edges(mode: str) -> None:
     inner = vmap(
-        lambda state: state["item"], batch_key="row", out_key="cells", progress="items", dedupe_key=abs, max_concurrency=1
+        lambda state: state["item"],
+        batch_key="row",
+        out_key="cells",
+        progress="items",
+        dedupe_key=abs,
+        max_concurrency=1,
     )
     outer = vmap(
-        inner, batch_key="rows", out_key="done", item_to_state=lambda row: {"row": row}, result="cells", max_concurrency=1
+        inner,
+        batch_key="rows",
+        out_key="done",
+        item_to_state=lambda row: {"row": row},
+        result="cells",
+        max_concurrency=1,
     )
     events = events_of(outer.compile(), {"rows": [[1, -1], [2]]}, mode)
     assert [(event["item"], event["value"]) for event in events] == [((0, 0), 1), ((0, 1), 1), ((1, 0), 2)]
@@ -469,11 +520,15 @@ def test_commands_and_sends_to_edges(mode: str) -> None:
 
     builder = StateGraph(Report)
     builder.add_node("write", written().within(builder))
-    builder.add_conditional_edges(START, lambda state: [Send("write", {"sections": [x]}) for x in state["sections"]], ["write"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("write", {"sections": [x]}) for x in state["sections"]], ["write"]
+    )
     assert run(builder.compile(), {"sections": ["a", "b"]}, mode)["sources"] == "[a][b]"
 
     edge = vmap(lambda state: Command(update=state["item"]), batch_key="sections", out_key="done")
-    assert run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a"]}, mode)["done"] == ["a"]
+    assert run(connect(StateGraph(Report), START, edge, END).compile(), {"sections": ["a"]}, mode)[
+        "done"
+    ] == ["a"]
 
 
 @pytest.mark.parametrize("mode", MODES)

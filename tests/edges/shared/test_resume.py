@@ -1,4 +1,5 @@
-"""A run that broke off is resumed with other settings, another batch, or other code: it goes on, or says what differs."""
+"""A run that broke off is resumed with other settings, another batch, or other code: it goes on, or says what
+differs."""
 
 import asyncio
 import random
@@ -71,14 +72,20 @@ def resumed(edge: Any, saver: InMemorySaver, mode: str) -> Any:
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
-def test_other_bounds_and_chunks(size: int, before: tuple[int, Any], after: tuple[int, Any], mode: str) -> None:
+def test_other_bounds_and_chunks(
+    size: int, before: tuple[int, Any], after: tuple[int, Any], mode: str
+) -> None:
     work = Work()
     target = work.target(mode)
-    saver = broken_off(edge_of(target, max_concurrency=before[0], chunk_size=before[1]), list(range(size)), mode)
+    saver = broken_off(
+        edge_of(target, max_concurrency=before[0], chunk_size=before[1]), list(range(size)), mode
+    )
     work.is_broken = False
     ys = resumed(edge_of(target, max_concurrency=after[0], chunk_size=after[1]), saver, mode)
     assert ys == [x * 2 for x in range(size)]
-    assert [x for x, count in work.calls.items() if count > 1] == [20], "nothing that had finished was called again"
+    assert [x for x, count in work.calls.items() if count > 1] == [20], (
+        "nothing that had finished was called again"
+    )
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, None])
@@ -87,7 +94,9 @@ def test_other_bounds_and_chunks(size: int, before: tuple[int, Any], after: tupl
     [(None, lambda x: x % 7), (lambda x: x % 7, None), (lambda x: x % 7, lambda x: x % 5)],
     ids=["added", "removed", "changed"],
 )
-def test_another_dedupe_key_goes_on_or_says_that_items_would_be_lost(before: Any, after: Any, chunk_size: Any) -> None:
+def test_another_dedupe_key_goes_on_or_says_that_items_would_be_lost(
+    before: Any, after: Any, chunk_size: Any
+) -> None:
     work = Work(fails=3)
     edge = edge_of(work, dedupe_key=before, chunk_size=chunk_size, max_concurrency=2)
     saver = broken_off(edge, list(range(40)), "sync")
@@ -113,7 +122,9 @@ def test_more_samples_are_refused(mode: str) -> None:
     saver = broken_off(vmap(work, sample=10, out_key="ys", name="edge"), [], mode)
     work.is_broken = False
     more = vmap(work, sample=20, out_key="ys", name="edge")
-    with pytest.raises(EdgeError, match=r"edge: this run began with a batch of 10 items, and now it has 20\. Resume it with"):
+    with pytest.raises(
+        EdgeError, match=r"edge: this run began with a batch of 10 items, and now it has 20\. Resume it with"
+    ):
         resumed(more, saver, mode)
     again = vmap(work, sample=10, out_key="ys", name="edge")
     assert resumed(again, saver, mode) == [x * 2 for x in range(10)], "nothing was lost meanwhile"
@@ -130,7 +141,9 @@ def test_another_batch_is_refused(mode: str, chunk_size: Any) -> None:
     saver = broken_off(outer, [0], mode)
     work.is_broken = False
     rows[0] = rows[0][::-1]
-    with pytest.raises(EdgeError, match=r"inner: this run began with a batch of other items: 300 then and now"):
+    with pytest.raises(
+        EdgeError, match=r"inner: this run began with a batch of other items: 300 then and now"
+    ):
         resumed(outer, saver, mode)
     rows[0] = rows[0][::-1]
     assert resumed(outer, saver, mode) == [[x * 2 for x in range(300)]]
@@ -172,7 +185,9 @@ def test_a_target_that_has_another_name_now_is_refused(mode: str, chunk_size: An
     target = work.target(mode)
     saver = broken_off(edge_of(target, chunk_size=chunk_size, max_concurrency=1), list(range(200)), mode)
     work.is_broken = False
-    with pytest.raises(EdgeError, match=r"edge: of 200 items, \d+ have no outcome. Was the run begun with another target"):
+    with pytest.raises(
+        EdgeError, match=r"edge: of 200 items, \d+ have no outcome. Was the run begun with another target"
+    ):
         resumed(edge_of(renamed, chunk_size=chunk_size), saver, mode)
     assert resumed(edge_of(target, chunk_size=chunk_size), saver, mode) == [x * 2 for x in range(200)]
     assert [x for x, count in work.calls.items() if count > 1] == [3], "nothing was lost meanwhile"
@@ -189,11 +204,17 @@ def begun_by_0_7(saver: InMemorySaver) -> None:
         lo, hi = span
         if lo == 4:
             raise ConnectionError("down")
-        return {"done": [{"lo": lo, "values": [x * 2 for x in range(lo, hi)], "errors": [], "ranks": [1] * (hi - lo)}]}
+        return {
+            "done": [
+                {"lo": lo, "values": [x * 2 for x in range(lo, hi)], "errors": [], "ranks": [1] * (hi - lo)}
+            ]
+        }
 
     inner = StateGraph(Ranges)
     inner.add_node("work", work)
-    inner.add_conditional_edges(START, lambda _: [Send("work", (lo, lo + 2)) for lo in range(0, 8, 2)], ["work"])
+    inner.add_conditional_edges(
+        START, lambda _: [Send("work", (lo, lo + 2)) for lo in range(0, 8, 2)], ["work"]
+    )
     compiled = inner.compile(name="edge")
 
     class State(TypedDict, total=False):
@@ -219,7 +240,9 @@ def test_what_another_version_has_begun_is_refused(chunk_size: Any) -> None:
     def work(state: dict[str, Any]) -> int:
         return state["item"] * 2
 
-    with pytest.raises(EdgeError, match=r"edge: what this run has saved was written by another version of mahsm"):
+    with pytest.raises(
+        EdgeError, match=r"edge: what this run has saved was written by another version of mahsm"
+    ):
         resumed(edge_of(work, chunk_size=chunk_size), saver, "sync")
 
 
@@ -232,7 +255,12 @@ def test_a_decision_counts_what_was_saved_before(mode: str, chunk_size: int) -> 
         work(state)
         return "yes"
 
-    options: dict[str, Any] = {"stop_when": majority_vote, "max_concurrency": 1, "chunk_size": chunk_size, "result": None}
+    options: dict[str, Any] = {
+        "stop_when": majority_vote,
+        "max_concurrency": 1,
+        "chunk_size": chunk_size,
+        "result": None,
+    }
     saver = broken_off(edge_of(vote, **options), list(range(21)), mode)
     work.is_broken = False
     ys = resumed(edge_of(vote, **options), saver, mode)
@@ -286,7 +314,9 @@ class Agent:
 @pytest.mark.parametrize("mode", MODES)
 def test_items_that_share_a_task_do_not_share_the_state_of_graphs_inside(mode: str, durability: Any) -> None:
     agent = Agent()
-    graph = graph_of(edge_of(agent.run if mode == "sync" else agent.run_async, chunk_size=16), checkpointer=InMemorySaver())
+    graph = graph_of(
+        edge_of(agent.run if mode == "sync" else agent.run_async, chunk_size=16), checkpointer=InMemorySaver()
+    )
 
     def go(state: Any) -> Any:
         if mode == "sync":

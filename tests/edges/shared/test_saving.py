@@ -15,7 +15,8 @@ from tests.watchdog import ended
 
 
 class ModuleRef(InMemorySaver):
-    """A checkpointer whose writes of tasks' results return when they are told to; it counts how many have begun."""
+    """A checkpointer whose writes of tasks' results return when they are told to; it counts how many have
+    begun."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +112,9 @@ def test_attempts_that_failed_do_not_count(mode: str) -> None:
 
     def held() -> Any:
         found: list[Any] = []
-        worker = threading.Thread(target=lambda: found.append(run(graph, {"xs": list(range(60))}, mode, thread())), daemon=True)
+        worker = threading.Thread(
+            target=lambda: found.append(run(graph, {"xs": list(range(60))}, mode, thread())), daemon=True
+        )
         worker.start()
         made = calls.until_still()
         saver.go_on.set()
@@ -204,7 +207,9 @@ def test_a_checkpointer_that_fails_inside_is_nobodys_failed_item(mode: str, kind
 def test_with_exit_durability_nothing_is_held_back() -> None:
     saver, calls = InMemorySaver(), Calls()
     graph = graph_of(vmap(calls, batch_key="xs", out_key="ys", max_concurrency=2), checkpointer=saver)
-    assert graph.invoke({"xs": list(range(300))}, thread(), durability="exit")["ys"] == [x * 2 for x in range(300)]
+    assert graph.invoke({"xs": list(range(300))}, thread(), durability="exit")["ys"] == [
+        x * 2 for x in range(300)
+    ]
 
 
 def test_langgraph_keeps_the_checkpointer_where_it_is_looked_for() -> None:
@@ -216,7 +221,9 @@ def test_langgraph_keeps_the_checkpointer_where_it_is_looked_for() -> None:
         found.append((config["configurable"].get(SAVER), saver_of(config)))
         return 1
 
-    graph_of(vmap(target, batch_key="xs", out_key="ys", chunk_size=1), checkpointer=saver).invoke({"xs": [1]}, thread())
+    graph_of(vmap(target, batch_key="xs", out_key="ys", chunk_size=1), checkpointer=saver).invoke(
+        {"xs": [1]}, thread()
+    )
     assert found == [(saver, saver)], "and what an item calls gets the user's own"
 
 

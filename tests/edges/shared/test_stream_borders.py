@@ -1,4 +1,5 @@
-"""Borders of streams, inherited state, ports from `Send` and `as_completed`, each beside what LangGraph itself does."""
+"""Borders of streams, inherited state, ports from `Send` and `as_completed`, each beside what LangGraph
+itself does."""
 
 import asyncio
 import gc
@@ -50,7 +51,9 @@ def graph_of(*steps: Any, state: Any = State, **options: Any) -> Any:
 def graph_of_sends(target: Any, **options: Any) -> Any:
     builder = StateGraph(State)
     builder.add_node("work", target)
-    builder.add_conditional_edges(START, lambda state: [Send("work", {"item": x}) for x in state["xs"]], ["work"])
+    builder.add_conditional_edges(
+        START, lambda state: [Send("work", {"item": x}) for x in state["xs"]], ["work"]
+    )
     return builder.compile(**options)
 
 
@@ -104,13 +107,17 @@ def test_several_keys_of_an_edge_in_a_graph_in_an_item(mode: str, called_by: str
     assert run(child, {"xs": [1, 2]}, mode)["text"] == "12"
     outer = vmap(child, batch_key="rows", out_key="out", item_to_state=lambda row: {"xs": row}, result="text")
     if called_by == "function":
-        outer = vmap(lambda state: child.invoke({"xs": state["item"]})["text"], batch_key="rows", out_key="out")
+        outer = vmap(
+            lambda state: child.invoke({"xs": state["item"]})["text"], batch_key="rows", out_key="out"
+        )
     assert run(outer, {"rows": [[1, 2]]}, mode) == {"out": ["12"]}
 
 
 def test_several_keys_of_a_branch_are_refused_where_their_lists_would_be_reduced() -> None:
     both = parallel([Branch(logs(), name="logs")], name="both")
-    with pytest.raises(EdgeError, match=r"both: the branch 'logs' is an edge with several keys.*Let the edge be a node"):
+    with pytest.raises(
+        EdgeError, match=r"both: the branch 'logs' is an edge with several keys.*Let the edge be a node"
+    ):
         graph_of(both)
     assert both.invoke({"xs": [1, 2]}) == {"log": [[1], [2]], "text": ["1", "2"]}
 
@@ -134,9 +141,15 @@ def test_several_keys_of_every_channel_that_takes_several_values(key: str) -> No
 
     sends = StateGraph(Channels)
     sends.add_node("work", target)
-    sends.add_conditional_edges(START, lambda state: [Send("work", {"item": x}) for x in state["xs"]], ["work"])
+    sends.add_conditional_edges(
+        START, lambda state: [Send("work", {"item": x}) for x in state["xs"]], ["work"]
+    )
     sent = sends.compile().invoke({"xs": [1, 2]})[key]
-    assert graph_of(work(target, out_key=[key]), state=Channels).invoke({"xs": [1, 2]})[key] == sent == [1, 9, 2, 9]
+    assert (
+        graph_of(work(target, out_key=[key]), state=Channels).invoke({"xs": [1, 2]})[key]
+        == sent
+        == [1, 9, 2, 9]
+    )
 
 
 class Pydantic(BaseModel):
@@ -229,7 +242,9 @@ def test_a_generic_dataclass_is_a_dataclass() -> None:
     def target(page: Generical[str]) -> Any:
         return page
 
-    assert work(target, item_to_state=lambda link: {"url": link}).invoke({"xs": ["a"]}) == {"out": [Generical("a")]}
+    assert work(target, item_to_state=lambda link: {"url": link}).invoke({"xs": ["a"]}) == {
+        "out": [Generical("a")]
+    }
 
 
 @pytest.mark.parametrize("annotation", [Pydantic | None, Pydantic | str])
@@ -296,7 +311,8 @@ class Unresolved(TypedDict):
 
 
 def test_connect_passes_over_a_schema_that_cannot_be_resolved() -> None:
-    """LangGraph does not look into what a function returns; `connect` must not fail on another function's annotation."""
+    """LangGraph does not look into what a function returns; `connect` must not fail on another function's
+    annotation."""
 
     def first(state: Any) -> Unresolved:
         return {"out": 1}  # pyright: ignore
@@ -349,9 +365,13 @@ def agent() -> Any:
     return builder.compile(name="agent")
 
 
-@pytest.mark.parametrize("target", [answer, RunnableLambda(answer), agent()], ids=["function", "runnable", "graph"])
+@pytest.mark.parametrize(
+    "target", [answer, RunnableLambda(answer), agent()], ids=["function", "runnable", "graph"]
+)
 def test_messages_that_items_write_to_several_keys_are_streamed(target: Any) -> None:
-    sent = [chunk.content for chunk, _ in graph_of_sends(target).stream({"xs": [1, 2]}, stream_mode="messages")]
+    sent = [
+        chunk.content for chunk, _ in graph_of_sends(target).stream({"xs": [1, 2]}, stream_mode="messages")
+    ]
     options: dict[str, Any] = (
         {} if hasattr(target, "func") or target is answer else {"item_to_state": lambda x: {"messages": []}}
     )
@@ -377,13 +397,19 @@ async def chunks_of(runnable: Any, given: Any, mode: str, *config: Any, **option
 
 @pytest.mark.parametrize("traced", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 2])
-@pytest.mark.parametrize("target", [message, message_later, RunnableLambda(message)], ids=["blocks", "awaits", "runnable"])
+@pytest.mark.parametrize(
+    "target", [message, message_later, RunnableLambda(message)], ids=["blocks", "awaits", "runnable"]
+)
 @pytest.mark.parametrize("mode", MODES)
-async def test_messages_that_items_give_say_which_item(mode: str, target: Any, chunk_size: int, traced: bool) -> None:
+async def test_messages_that_items_give_say_which_item(
+    mode: str, target: Any, chunk_size: int, traced: bool
+) -> None:
     graph = graph_of(work(target, out_key="messages", chunk_size=chunk_size))
     with recorded() if traced else nullcontext():
         chunks = await chunks_of(graph, {"xs": [1, 2]}, mode, stream_mode="messages")
-    found = sorted((chunk.content, metadata.get("mahsm_item"), metadata["mahsm_edge"]) for chunk, metadata in chunks)
+    found = sorted(
+        (chunk.content, metadata.get("mahsm_item"), metadata["mahsm_edge"]) for chunk, metadata in chunks
+    )
     assert found == [("1", (0,), "work"), ("2", (1,), "work")]
 
 
@@ -408,17 +434,22 @@ CONFIGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_chain_with_a_config_of_its_own_is_heard_as_in_a_node(config: Any) -> None:
-    """LangGraph calls a Runnable with the node's config, which is merged with its own; ambient config is replaced by that."""
+    """LangGraph calls a Runnable with the node's config, which is merged with its own; ambient config is
+    replaced by that."""
 
     def chain() -> Any:
         chain = (
-            ChatPromptTemplate.from_template("On {item}") | model() | RunnableLambda(lambda message: {"out": message.content})
+            ChatPromptTemplate.from_template("On {item}")
+            | model()
+            | RunnableLambda(lambda message: {"out": message.content})
         )
         return chain.with_config(**config)
 
     sent = list(graph_of_sends(chain()).stream({"xs": [1]}, stream_mode="messages"))
     chunks = list(graph_of(work(chain())).stream({"xs": [1]}, stream_mode="messages"))
-    assert [chunk.content for chunk, _ in chunks] == [chunk.content for chunk, _ in sent] == ["one", " ", "two"]
+    assert (
+        [chunk.content for chunk, _ in chunks] == [chunk.content for chunk, _ in sent] == ["one", " ", "two"]
+    )
     assert {metadata.get("mahsm_item") for _, metadata in chunks} == {(0,)}
 
 
@@ -447,10 +478,17 @@ async def streamed_in_a_node(runnable: Any, mode: str, **options: Any) -> tuple[
     found: list[list[Any]] = []
 
     def node(state: Any, config: RunnableConfig) -> None:
-        found.extend(list(runnable.stream({"xs": state["xs"]}, *given, **options)) for given in ([], [config]))
+        found.extend(
+            list(runnable.stream({"xs": state["xs"]}, *given, **options)) for given in ([], [config])
+        )
 
     async def node_later(state: Any, config: RunnableConfig) -> None:
-        found.extend([await chunks_of(runnable, {"xs": state["xs"]}, mode, *given, **options) for given in ([], [config])])
+        found.extend(
+            [
+                await chunks_of(runnable, {"xs": state["xs"]}, mode, *given, **options)
+                for given in ([], [config])
+            ]
+        )
 
     graph = graph_of(node if mode == "sync" else node_later)
     await asyncio.to_thread(graph.invoke, {"xs": [1]}) if mode == "sync" else await graph.ainvoke({"xs": [1]})
@@ -460,7 +498,9 @@ async def streamed_in_a_node(runnable: Any, mode: str, **options: Any) -> tuple[
 @pytest.mark.parametrize("stream_mode", ["updates", "values", ["updates", "custom"]])
 @pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_edge_streams_in_a_node_that_hands_on_its_config(mode: str, edge: Any, stream_mode: Any) -> None:
+async def test_an_edge_streams_in_a_node_that_hands_on_its_config(
+    mode: str, edge: Any, stream_mode: Any
+) -> None:
     without, given = await streamed_in_a_node(edge, mode, stream_mode=stream_mode)
     assert len(given) == len(without) > 0
     assert [without_times(chunk) for chunk in given] == [without_times(chunk) for chunk in without]
@@ -478,7 +518,8 @@ def hands_on(state: Any) -> Any:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_without_a_mode_the_config_of_a_node_gives_what_a_node_gives(mode: str) -> None:
-    """So LangGraph itself calls a node that is an edge. Of a graph it wants the values then, which are what a graph gives."""
+    """So LangGraph itself calls a node that is an edge. Of a graph it wants the values then, which are what a
+    graph gives."""
     assert (await streamed_in_a_node(EDGES["vmap"], mode))[1] == [{"ys": [1]}]
     graph = graph_of(hands_on)
     _, values = await streamed_in_a_node(graph, mode)
@@ -496,7 +537,12 @@ class Inner(TypedDict, total=False):
 
 
 def inner_graph() -> Any:
-    return StateGraph(Inner).add_node(writes_in_a_graph).add_edge(START, "writes_in_a_graph").compile(name="inner")
+    return (
+        StateGraph(Inner)
+        .add_node(writes_in_a_graph)
+        .add_edge(START, "writes_in_a_graph")
+        .compile(name="inner")
+    )
 
 
 def calls_a_graph(state: Any) -> Any:
@@ -511,9 +557,17 @@ WRITING: dict[str, Any] = {
     "graph": lambda: work(inner_graph(), out_key=["log"]),
     "function": lambda: work(calls_a_graph, out_key=["log"]),
     "many": lambda: work(calls_a_graph, out_key=["log"], chunk_size=2),
-    "branch": lambda: parallel({"one": partial(branch_with_a_graph, 1), "two": partial(branch_with_a_graph, 2)}),
+    "branch": lambda: parallel(
+        {"one": partial(branch_with_a_graph, 1), "two": partial(branch_with_a_graph, 2)}
+    ),
     "nested": lambda: work(
-        vmap(calls_a_graph, batch_key="ys", out_key=["log"], item_to_state=lambda item: {"item": item}, name="deeper"),
+        vmap(
+            calls_a_graph,
+            batch_key="ys",
+            out_key=["log"],
+            item_to_state=lambda item: {"item": item},
+            name="deeper",
+        ),
         out_key=["log"],
         item_to_state=lambda x: {"ys": [x]},
     ),
@@ -548,7 +602,9 @@ class Runs(BaseCallbackHandler):
         self.parents: dict[Any, Any] = {}
         self.ends: dict[Any, list[Any]] = {}
 
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
         self.names[run_id], self.parents[run_id], self.ends[run_id] = kwargs["name"], parent_run_id, []
 
     def on_chain_end(self, outputs: Any, *, run_id: Any, **kwargs: Any) -> None:
@@ -734,8 +790,12 @@ async def test_async_handlers_run_on_the_loop_of_the_graph(make: Any, target: An
 
 
 async def test_async_handlers_hear_of_spans_on_another_loop() -> None:
-    """What makes spans does not await; LangGraph's own runs, and those of a `Send`, are heard on the loop of the graph."""
-    for runnable, elsewhere in ((graph_of_sends(awaits), set[str]()), (graph_of(work(awaits)), {"vmap:work", "awaits"})):
+    """What makes spans does not await; LangGraph's own runs, and those of a `Send`, are heard on the loop of
+    the graph."""
+    for runnable, elsewhere in (
+        (graph_of_sends(awaits), set[str]()),
+        (graph_of(work(awaits)), {"vmap:work", "awaits"}),
+    ):
         loops = Loops()
         with recorded():
             await runnable.ainvoke({"xs": [1]}, {"callbacks": [loops]})
@@ -787,8 +847,12 @@ def test_an_item_that_timed_out_is_a_failed_run_when_the_edge_is_over(mode: str,
     try:
         run(graph_of(make(hangs)), {"xs": [1]}, mode, {"callbacks": [runs]})
         assert all(len(ends) == 1 for ends in runs.ends.values())
-        items = [ends[0] for run_id, ends in runs.ends.items() if runs.names.get(runs.parents[run_id]) == "work"]
-        assert {type(error) for error in items} == {TimeoutError if mode == "sync" else asyncio.CancelledError}
+        items = [
+            ends[0] for run_id, ends in runs.ends.items() if runs.names.get(runs.parents[run_id]) == "work"
+        ]
+        assert {type(error) for error in items} == {
+            TimeoutError if mode == "sync" else asyncio.CancelledError
+        }
         if mode == "sync":
             assert str(items[0]).startswith("took longer than 0.")
     finally:
@@ -813,10 +877,13 @@ async def test_an_awaited_item_that_timed_out_is_a_run_like_that_of_a_node() -> 
 
 
 def test_items_of_an_edge_in_a_node_function_are_called_by_the_edge() -> None:
-    """They are no outputs of the node: two edges in it could not be told apart, and LangGraph would stream their messages."""
+    """They are no outputs of the node: two edges in it could not be told apart, and LangGraph would stream
+    their messages."""
 
     def node(state: Any) -> Any:
-        vmap(lambda state: AIMessage("between"), batch_key="xs", out_key="ys", name="inner").invoke({"xs": state["xs"]})
+        vmap(lambda state: AIMessage("between"), batch_key="xs", out_key="ys", name="inner").invoke(
+            {"xs": state["xs"]}
+        )
         return {"out": 1}
 
     assert list(graph_of(node).stream({"xs": [1]}, stream_mode="messages")) == []
@@ -828,7 +895,9 @@ async def asks(state: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["vmap", "parallel"])
 @pytest.mark.parametrize("mode", MODES)
-async def test_tokens_of_a_function_that_returns_an_awaitable_are_those_of_its_item(mode: str, kind: str) -> None:
+async def test_tokens_of_a_function_that_returns_an_awaitable_are_those_of_its_item(
+    mode: str, kind: str
+) -> None:
     """As `lambda state: agent.ainvoke(...)`: what is awaited is as much of the item as what is called."""
 
     class Models(Runs):
@@ -836,11 +905,17 @@ async def test_tokens_of_a_function_that_returns_an_awaitable_are_those_of_its_i
             super().__init__()
             self.found: list[Any] = []
 
-        def on_chat_model_start(self, *args: Any, parent_run_id: Any = None, metadata: Any = None, **kwargs: Any) -> None:
+        def on_chat_model_start(
+            self, *args: Any, parent_run_id: Any = None, metadata: Any = None, **kwargs: Any
+        ) -> None:
             self.found.append((metadata.get("mahsm_item"), self.names[self.parents[parent_run_id]]))
 
     runs = Models()
-    edge = work(lambda state: asks(state)) if kind == "vmap" else parallel({"one": lambda state: asks(state)}, name="work")
+    edge = (
+        work(lambda state: asks(state))
+        if kind == "vmap"
+        else parallel({"one": lambda state: asks(state)}, name="work")
+    )
     config: Any = {"callbacks": [runs]}
     graph = graph_of(edge)
     if mode == "sync":
@@ -863,9 +938,13 @@ async def test_events_of_a_compiled_edge_are_its_runs() -> None:
 
 
 @pytest.mark.parametrize("config", [None, {}])
-@pytest.mark.parametrize("options", [{}, {"max_concurrency": 1}, {"on_error": "drop"}, {"chunk_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"max_concurrency": 1}, {"on_error": "drop"}, {"chunk_size": 2}], ids=str
+)
 @pytest.mark.parametrize("out_key", ["a", ["a"], ["a", "b"]], ids=str)
-async def test_items_that_write_several_keys_are_given_as_they_finish(out_key: Any, options: Any, config: Any) -> None:
+async def test_items_that_write_several_keys_are_given_as_they_finish(
+    out_key: Any, options: Any, config: Any
+) -> None:
     edge = work(lambda state: {"a": state["item"], "b": 2}, out_key=out_key, **options)
     items = [index async for index, _ in edge.as_completed({"xs": [1, 2, 3]}, config)]
     assert sorted(items) == [0, 1, 2]

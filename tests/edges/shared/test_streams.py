@@ -90,7 +90,9 @@ async def streamed(graph: Any, mode: str, **options: Any) -> list[Any]:
 @pytest.mark.parametrize("target", TARGETS, ids=["blocks", "awaits", "config", "chain"])
 @pytest.mark.parametrize("saver", [True, False], ids=["saved", "not-saved"])
 @pytest.mark.parametrize("mode", MODES)
-async def test_tokens_come_out_as_under_a_send(mode: str, saver: bool, target: Any, chunk_size: int | None) -> None:
+async def test_tokens_come_out_as_under_a_send(
+    mode: str, saver: bool, target: Any, chunk_size: int | None
+) -> None:
     graph = graph_of_edge(fan(target, chunk_size=chunk_size), checkpointer=InMemorySaver() if saver else None)
     sent = await streamed(graph_of_sends(), mode, stream_mode="messages")
     chunks = await streamed(graph, mode, stream_mode="messages")
@@ -114,20 +116,33 @@ async def test_tokens_of_branches_and_of_nested_edges(mode: str) -> None:
     both = parallel(
         [
             Branch(lambda state: {"left": research({"item": "x"})}, name="left"),
-            Branch(vmap(research_later, batch_key="topics", out_key="ys", name="inner"), name="right", writes=["ys"]),
+            Branch(
+                vmap(research_later, batch_key="topics", out_key="ys", name="inner"),
+                name="right",
+                writes=["ys"],
+            ),
         ],
         merge=lambda state, updates: {"left": updates["left"]["left"], "right": str(updates["right"]["ys"])},
         name="both",
     )
     chunks = await streamed(graph_of_edge(both), mode, stream_mode="messages")
-    found = Counter((metadata["langgraph_node"], metadata["mahsm_edge"], metadata["mahsm_item"]) for _, metadata in chunks)
-    assert found == {("both", "both", (0,)): CHUNKS, ("both", "inner", (1, 0)): CHUNKS, ("both", "inner", (1, 1)): CHUNKS}
+    found = Counter(
+        (metadata["langgraph_node"], metadata["mahsm_edge"], metadata["mahsm_item"]) for _, metadata in chunks
+    )
+    assert found == {
+        ("both", "both", (0,)): CHUNKS,
+        ("both", "inner", (1, 0)): CHUNKS,
+        ("both", "inner", (1, 1)): CHUNKS,
+    }
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_tokens_of_a_reducer(mode: str) -> None:
     edge = reduce_edge(
-        input_key="topics", output_key="left", reducer=lambda values: model().invoke(str(values)).content, name="merge"
+        input_key="topics",
+        output_key="left",
+        reducer=lambda values: model().invoke(str(values)).content,
+        name="merge",
     )
     chunks = await streamed(graph_of_edge(edge), mode, stream_mode="messages")
     assert [metadata["langgraph_node"] for _, metadata in chunks] == ["merge"] * CHUNKS
@@ -158,10 +173,19 @@ async def test_tokens_of_graphs_are_seen_with_subgraphs(mode: str) -> None:
     """As LangGraph has it for a graph in a node: without `subgraphs=True` its tokens are hidden."""
     edge = fan(agent(), item_to_state=lambda topic: {"messages": [topic]})
     whole = await streamed(graph_of_edge(edge), mode, stream_mode="messages")
-    assert not any(isinstance(message, AIMessageChunk) for message, _ in whole), "messages when they have ended, and no tokens"
-    assert Counter(metadata["mahsm_item"] for message, metadata in whole if message.type == "ai") == {(0,): 1, (1,): 1}
+    assert not any(isinstance(message, AIMessageChunk) for message, _ in whole), (
+        "messages when they have ended, and no tokens"
+    )
+    assert Counter(metadata["mahsm_item"] for message, metadata in whole if message.type == "ai") == {
+        (0,): 1,
+        (1,): 1,
+    }
     chunks = await streamed(graph_of_edge(edge), mode, stream_mode="messages", subgraphs=True)
-    tokens = [(namespace, metadata) for namespace, (_, metadata) in chunks if metadata.get("langgraph_node") == "model"]
+    tokens = [
+        (namespace, metadata)
+        for namespace, (_, metadata) in chunks
+        if metadata.get("langgraph_node") == "model"
+    ]
     assert len({namespace for namespace, _ in tokens}) == 2, "each item has a namespace of its own"
 
 
@@ -169,7 +193,10 @@ async def test_tokens_of_graphs_are_seen_with_subgraphs(mode: str) -> None:
 async def test_messages_that_items_give_come_when_each_has_ended(mode: str) -> None:
     edge = fan(lambda state: AIMessage(state["item"], id=state["item"]), max_concurrency=1)
     chunks = await streamed(graph_of_edge(edge), mode, stream_mode="messages")
-    assert [(chunk.content, metadata.get("mahsm_item")) for chunk, metadata in chunks] == [("a", (0,)), ("b", (1,))]
+    assert [(chunk.content, metadata.get("mahsm_item")) for chunk, metadata in chunks] == [
+        ("a", (0,)),
+        ("b", (1,)),
+    ]
 
 
 # The custom stream.
@@ -227,7 +254,9 @@ async def test_updates_of_subgraphs_show_items_by_index(mode: str) -> None:
             raise ValueError("no")
         return state["item"].upper()
 
-    chunks = await streamed(graph_of_edge(fan(shout, on_error="collect")), mode, stream_mode="updates", subgraphs=True)
+    chunks = await streamed(
+        graph_of_edge(fan(shout, on_error="collect")), mode, stream_mode="updates", subgraphs=True
+    )
     items: dict[int, Any] = {}
     for namespace, chunk in chunks:
         if namespace:
@@ -251,7 +280,12 @@ async def test_updates_of_branches_are_their_own(mode: str) -> None:
     def fails(state: Any) -> dict[str, Any]:
         raise ValueError("no")
 
-    both = parallel({"one": lambda state: {"left": "x"}, "two": fails}, on_error="isolate", name="both", errors_key="notes")
+    both = parallel(
+        {"one": lambda state: {"left": "x"}, "two": fails},
+        on_error="isolate",
+        name="both",
+        errors_key="notes",
+    )
     chunks = await streamed(graph_of_edge(both), mode, stream_mode="updates", subgraphs=True)
     shown = {name: update for namespace, chunk in chunks if namespace for name, update in chunk.items()}
     assert shown["one"] == {"left": "x"}
@@ -271,9 +305,16 @@ async def test_other_modes_work_as_well(mode: str, stream_mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_interrupts_are_shown_as_they_are(mode: str) -> None:
-    graph, config = graph_of_edge(fan(lambda state: interrupt(state["item"])), checkpointer=InMemorySaver()), thread()
+    graph, config = (
+        graph_of_edge(fan(lambda state: interrupt(state["item"])), checkpointer=InMemorySaver()),
+        thread(),
+    )
     chunks = list(graph.stream(INPUT, config, stream_mode="updates", subgraphs=True))
-    asked = [chunk["__interrupt__"][0].value for namespace, chunk in chunks if namespace and "__interrupt__" in chunk]
+    asked = [
+        chunk["__interrupt__"][0].value
+        for namespace, chunk in chunks
+        if namespace and "__interrupt__" in chunk
+    ]
     assert sorted(asked) == ["a", "b"]
     questions = {question.id: question.value.upper() for question in graph.get_state(config).interrupts}
     assert run(graph, Command(resume=questions), mode, config)["notes"] == ["A", "B"]
@@ -294,7 +335,9 @@ class Runs(BaseCallbackHandler):
         self.names[run_id] = name
         self.parents.append((self.names.get(parent_run_id, ""), name))
 
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any
+    ) -> None:
         self._begin(run_id, parent_run_id, kwargs["name"])
 
     def on_chat_model_start(
@@ -319,7 +362,13 @@ def test_a_run_tree_has_no_internal_tasks(mode: str, target: Any, chunk_size: in
     assert tree["", "LangGraph"] == tree["LangGraph", "research"] == 1
     assert tree["research", "research"] == 2
     assert sum(name == "model" for _, name in runs.parents) == 2
-    assert {name for _, name in runs.parents} <= {"LangGraph", "research", "model", "RunnableSequence", "ChatPromptTemplate"}
+    assert {name for _, name in runs.parents} <= {
+        "LangGraph",
+        "research",
+        "model",
+        "RunnableSequence",
+        "ChatPromptTemplate",
+    }
     assert sorted(runs.ended) == sorted(name for name in runs.names.values() if name != "model")
 
 
@@ -334,7 +383,12 @@ def test_a_run_tree_of_an_edge_alone(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_graphs_are_runs_already(mode: str) -> None:
     runs = Runs()
-    run(graph_of_edge(fan(agent(), item_to_state=lambda topic: {"messages": [topic]})), INPUT, mode, {"callbacks": [runs]})
+    run(
+        graph_of_edge(fan(agent(), item_to_state=lambda topic: {"messages": [topic]})),
+        INPUT,
+        mode,
+        {"callbacks": [runs]},
+    )
     assert Counter(runs.parents)["research", "agent"] == 2
 
 
@@ -356,12 +410,15 @@ async def test_events(version: Any) -> None:
     assert count["on_chain_start", "research"] == count["on_chain_end", "research"] == 3
     assert count["on_chat_model_stream", "GenericFakeChatModel"] == 2 * CHUNKS
     assert {name for _, name in count} == {"LangGraph", "research", "GenericFakeChatModel"}
-    items = {event["metadata"].get("mahsm_item") for event in events if event["event"] == "on_chat_model_stream"}
+    items = {
+        event["metadata"].get("mahsm_item") for event in events if event["event"] == "on_chat_model_stream"
+    }
     assert items == {(0,), (1,)}
 
 
 async def test_events_change_no_update() -> None:
-    """LangGraph streams its nodes then; an edge that streamed its whole state would write what it has read, too."""
+    """LangGraph streams its nodes then; an edge that streamed its whole state would write what it has read,
+    too."""
     graph = graph_of_edge(fan(research))
     events = [event async for event in graph.astream_events(INPUT | {"notes": ["old"]}, version="v2")]
     assert events[-1]["data"]["output"]["notes"] == ["old", "one two three", "one two three"]

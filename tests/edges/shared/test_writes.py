@@ -1,4 +1,5 @@
-"""What an edge writes to keys that the parent's state reduces: one value a key where that says the same, as one node writes."""
+"""What an edge writes to keys that the parent's state reduces: one value a key where that says the same, as
+one node writes."""
 
 import asyncio
 import operator
@@ -66,27 +67,44 @@ def test_the_update_of_a_vmap_is_one_dict(mode: str) -> None:
     keys = ["ys", "text", "seen", "messages"]
     graph = graph_of(vmap(write, batch_key="xs", out_key=keys, name="n"))
     for xs in (["a", "b", "c"], ["a"]):
-        update = {"ys": xs, "text": "".join(xs), "seen": set(xs), "messages": [HumanMessage(x, id=x) for x in xs]}
+        update = {
+            "ys": xs,
+            "text": "".join(xs),
+            "seen": set(xs),
+            "messages": [HumanMessage(x, id=x) for x in xs],
+        }
         assert updates(graph, {"xs": xs}, mode) == [{"n": update}]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_so_is_that_of_parallel(mode: str) -> None:
     branches = {"a": lambda _: {"ys": [1], "best": 1}, "b": lambda _: {"ys": [2], "xs": []}}
-    assert updates(graph_of(parallel(branches, name="n")), {"xs": []}, mode) == [{"n": {"xs": [], "ys": [1, 2], "best": 1}}]
+    assert updates(graph_of(parallel(branches, name="n")), {"xs": []}, mode) == [
+        {"n": {"xs": [], "ys": [1, 2], "best": 1}}
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_values_that_only_the_reducer_can_put_together_are_shown_one_by_one(mode: str) -> None:
-    graph = graph_of(vmap(lambda state: {"best": state["item"], "ys": [1]}, batch_key="xs", out_key=["ys", "best"], name="n"))
-    assert updates(graph, {"xs": [3, 5]}, mode) == [{"n": [{"ys": [1]}, {"best": 3}, {"ys": [1]}, {"best": 5}]}]
+    graph = graph_of(
+        vmap(
+            lambda state: {"best": state["item"], "ys": [1]}, batch_key="xs", out_key=["ys", "best"], name="n"
+        )
+    )
+    assert updates(graph, {"xs": [3, 5]}, mode) == [
+        {"n": [{"ys": [1]}, {"best": 3}, {"ys": [1]}, {"best": 5}]}
+    ]
     assert graph.invoke({"xs": [3, 5]})["best"] == 5
 
 
 async def test_events_show_a_plain_update() -> None:
     graph = graph_of(vmap(write, batch_key="xs", out_key=["ys"], name="n"))
     events = [event async for event in graph.astream_events({"xs": ["a", "b"]}, version="v2")]
-    ends = [event["data"]["output"] for event in events if event["event"] == "on_chain_end" and event["name"] == "n"]
+    ends = [
+        event["data"]["output"]
+        for event in events
+        if event["event"] == "on_chain_end" and event["name"] == "n"
+    ]
     assert {"ys": ["a", "b"]} in ends
 
 
@@ -97,14 +115,21 @@ def several(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 numbers = st.integers(0, 4)
 messages = st.lists(
     st.one_of(
-        st.builds(HumanMessage, st.just("hi"), id=st.sampled_from("abcd")), st.builds(AIMessage, st.just("ho"), id=st.just("e"))
+        st.builds(HumanMessage, st.just("hi"), id=st.sampled_from("abcd")),
+        st.builds(AIMessage, st.just("ho"), id=st.just("e")),
     ),
     max_size=3,
 )
 REDUCED = st.one_of(
     *(
         st.tuples(st.just(operator.add), several(values))
-        for values in (st.lists(numbers), st.tuples(numbers), st.text(max_size=2), numbers, st.floats(allow_nan=False))
+        for values in (
+            st.lists(numbers),
+            st.tuples(numbers),
+            st.text(max_size=2),
+            numbers,
+            st.floats(allow_nan=False),
+        )
     ),
     *(
         st.tuples(st.just(operator.or_), several(values))
@@ -141,6 +166,8 @@ def test_a_reducer_makes_the_same_of_what_is_written(given: tuple[Any, list[Any]
     ],
 )
 def test_what_may_not_be_the_same_is_written_one_by_one(reducer: Any, before: Any, values: list[Any]) -> None:
-    update = update_of([("key", value) for value in values], {"key": reducer} if reducer else {}, {"key": before})
+    update = update_of(
+        [("key", value) for value in values], {"key": reducer} if reducer else {}, {"key": before}
+    )
     assert isinstance(update, Command)
     assert update.update == [("key", value) for value in values]

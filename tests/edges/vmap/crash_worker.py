@@ -2,7 +2,8 @@
 
     python crash_worker.py async|sync DIRECTORY KIND [max_concurrency of the config]
 
-KIND is plain, nested, chunk1, or wave, for branches instead of items. A directory that has a checkpoint already is resumed.
+KIND is plain, nested, chunk1, or wave, for branches instead of items. A directory that has a checkpoint
+already is resumed.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from mahsm import Branch, connect, parallel, vmap
 
 ITEMS = 1000
 NO_FSYNC = "PRAGMA synchronous=OFF"
-"""A process that is killed loses nothing that the system has; a disk that stalls would be measured here, and not the edge."""
+"""A process that is killed loses nothing that the system has; a disk that stalls would be measured here, and
+not the edge."""
 LATENCY = 0.012  # seconds; 8 at a time finish about 650 items a second
 
 
@@ -87,7 +89,9 @@ def waves(notes: Notes, mode: str) -> StateGraph[Any, Any, Any, Any]:
         names = sorted({f"b{need}" for need in needs})
         return Branch(work_async if mode == "async" else work, name=f"b{number}", after=names)
 
-    edge = parallel([branch(number) for number in range(100)], scheduler="wave", eager=mode == "async", max_concurrency=4)
+    edge = parallel(
+        [branch(number) for number in range(100)], scheduler="wave", eager=mode == "async", max_concurrency=4
+    )
     return connect(StateGraph(Tree), START, edge, END)
 
 
@@ -97,7 +101,9 @@ class Tree(TypedDict):
 
 
 def batch(kind: str) -> list[Any]:
-    return [list(range(lo, lo + 100)) for lo in range(0, ITEMS, 100)] if kind == "nested" else list(range(ITEMS))
+    return (
+        [list(range(lo, lo + 100)) for lo in range(0, ITEMS, 100)] if kind == "nested" else list(range(ITEMS))
+    )
 
 
 async def run_async(directory: Path, kind: str, config: Any) -> Any:

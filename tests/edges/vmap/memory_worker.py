@@ -1,4 +1,5 @@
-"""Prints how much memory a batch takes in slices, besides what goes in and what comes out, as a multiple of a slice."""
+"""Prints how much memory a batch takes in slices, besides what goes in and what comes out, as a multiple of a
+slice."""
 
 import resource
 

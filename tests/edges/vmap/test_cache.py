@@ -134,13 +134,53 @@ EQUAL: list[tuple[Any, Any]] = [
 ]
 
 DIFFERENT: list[Any] = [
-    *(None, True, 1, 1.0, 1j, "1", b"1", Text("1"), Decimal(1), np.int64(1), np.float32(1), np.float64(1), -1, 10**5000),
+    *(
+        None,
+        True,
+        1,
+        1.0,
+        1j,
+        "1",
+        b"1",
+        Text("1"),
+        Decimal(1),
+        np.int64(1),
+        np.float32(1),
+        np.float64(1),
+        -1,
+        10**5000,
+    ),
     *(0.0, -0.0, float("nan"), float("inf"), "", b"", [], {}, set(), "\ud800"),
     *([1], [[1]], [1, 1], [1, 2], [2, 1], ["12"], ["1", "2"], {1}, {1: 1}, {"1": 1}, {1: "1"}, [(1, 1)]),
-    *(np.array(1), np.array([1]), np.array([[1]]), np.array([1.0]), np.array([2]), np.zeros(2, [("a", "i4")])),
+    *(
+        np.array(1),
+        np.array([1]),
+        np.array([[1]]),
+        np.array([1.0]),
+        np.array([2]),
+        np.zeros(2, [("a", "i4")]),
+    ),
     *(Color.RED, Color.BLUE, Named.RED, Bits.A, Bits.B, Bits.A | Bits.B, Color, int, len),
-    *(Point(1, 2), Point(2, 1), Other(1, 2), Model(x=1, y=2), Model(x=2, y=1), Loose(x=1), Loose(x=1, y=2), Pair(1, 2), Point),
-    *(Plain(x=1), Plain(x=2), Words(["a"]), HumanMessage("hi"), AIMessage("hi"), AIMessage("hi", id="1"), Path("a")),
+    *(
+        Point(1, 2),
+        Point(2, 1),
+        Other(1, 2),
+        Model(x=1, y=2),
+        Model(x=2, y=1),
+        Loose(x=1),
+        Loose(x=1, y=2),
+        Pair(1, 2),
+        Point,
+    ),
+    *(
+        Plain(x=1),
+        Plain(x=2),
+        Words(["a"]),
+        HumanMessage("hi"),
+        AIMessage("hi"),
+        AIMessage("hi", id="1"),
+        Path("a"),
+    ),
     *(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1), UUID(int=1), range(3), dspy.Example(a=1)),
 ]
 
@@ -157,19 +197,41 @@ def test_different_values_have_different_keys() -> None:
 
 
 IN_CHECKPOINTS: list[Any] = [
-    *(None, True, 1, 1.0, "1", b"1", -0.0, [1, (2,)], {"a": (1, {"b": [2]})}, {1, 2}, Decimal(1), Path("a"), UUID(int=1)),
-    *(datetime(2024, 1, 1, tzinfo=UTC), np.arange(6).reshape(2, 3), HumanMessage("hi"), AIMessage(["hi", {"type": "x"}])),
+    *(
+        None,
+        True,
+        1,
+        1.0,
+        "1",
+        b"1",
+        -0.0,
+        [1, (2,)],
+        {"a": (1, {"b": [2]})},
+        {1, 2},
+        Decimal(1),
+        Path("a"),
+        UUID(int=1),
+    ),
+    *(
+        datetime(2024, 1, 1, tzinfo=UTC),
+        np.arange(6).reshape(2, 3),
+        HumanMessage("hi"),
+        AIMessage(["hi", {"type": "x"}]),
+    ),
 ]
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=3) | st.integers(), parts, max_size=4),
+    lambda parts: (
+        st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=3) | st.integers(), parts, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
 def rebuilt(value: Any, chance: random.Random) -> Any:
-    """An equal value, whose dicts are in another order, whose lists may be tuples, and that shares no part."""
+    """An equal value, whose dicts are in another order, whose lists may be tuples, and that shares no
+    part."""
     if isinstance(value, dict):
         keys = chance.sample(list(value), len(value))
         return {rebuilt(key, chance): rebuilt(value[key], chance) for key in keys}
@@ -194,7 +256,9 @@ def test_keys_are_those_of_the_values(one: Any, other: Any, chance: random.Rando
 @pytest.mark.parametrize("value", IN_CHECKPOINTS, ids=range(len(IN_CHECKPOINTS)))
 def test_a_value_from_a_checkpoint_has_the_same_key(value: Any) -> None:
     serde = JsonPlusSerializer()
-    assert cache_key(serde.loads_typed(serde.dumps_typed({"item": (value, value)}))) == cache_key({"item": (value, value)})
+    assert cache_key(serde.loads_typed(serde.dumps_typed({"item": (value, value)}))) == cache_key(
+        {"item": (value, value)}
+    )
 
 
 def test_other_processes_have_the_same_keys() -> None:
@@ -218,7 +282,11 @@ print(cache_key([sets, {key: 1 for key in set("abcdefgh")}]))
     keys: set[str] = set()
     for seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        keys.add(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
+        keys.add(
+            subprocess.run(
+                [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
+            ).stdout
+        )
     assert len(keys) == 1
 
 
@@ -260,12 +328,15 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("on_error", ["raise", "collect"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_item_that_cannot_be_a_key_is_called(cache: Any, mode: str, on_error: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_item_that_cannot_be_a_key_is_called(
+    cache: Any, mode: str, on_error: str, caplog: pytest.LogCaptureFixture
+) -> None:
     counted = Counted(result="done")
     edge = edge_of(counted, cache, on_error=on_error)
     assert run_edge(edge, [1, threading.Lock(), 2, threading.Lock()], mode) == ["done"] * 4
     assert said(caplog) == [
-        "edge: an item cannot be a key of the cache (TypeError). It is called without the cache; this is said once in a run."
+        "edge: an item cannot be a key of the cache (TypeError). It is called without the cache; this is "
+        "said once in a run."
     ]
     assert run_edge(edge, [1, 2], mode) == ["done"] * 2
     assert len(counted.calls) == 4, "the others are kept"
@@ -277,7 +348,9 @@ class Unknown:
 
 @pytest.mark.parametrize("on_error", ["raise", "collect"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_update_that_cannot_be_kept_counts(cache: Any, mode: str, on_error: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_update_that_cannot_be_kept_counts(
+    cache: Any, mode: str, on_error: str, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[int] = []
 
     def target(state: dict[str, Any]) -> Any:
@@ -290,7 +363,9 @@ def test_an_update_that_cannot_be_kept_counts(cache: Any, mode: str, on_error: s
         assert isinstance(ys.pop(1), Unknown)
         assert ys == [0, 2]
     assert sorted(calls) == [0, 1, 1, 2]
-    line = "edge: the cache cannot keep an item's update (TypeError). The run goes on, and the update counts; "
+    line = (
+        "edge: the cache cannot keep an item's update (TypeError). The run goes on, and the update counts; "
+    )
     assert said(caplog) == [line + "this is said once in a run."] * 2
 
 
@@ -333,7 +408,8 @@ def test_a_locked_database_loses_nothing(
     assert sorted(counted.calls) == list(range(100))
     assert sorted(tried) == ["get", "set"]
     assert said(caplog) == [
-        "edge: the cache cannot be read (OperationalError). The run goes on without reading it; this is said once in a run."
+        "edge: the cache cannot be read (OperationalError). The run goes on without reading it; this is said "
+        "once in a run."
     ]
     other.execute("ROLLBACK")
     for _ in range(2):
@@ -342,7 +418,9 @@ def test_a_locked_database_loses_nothing(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_database_that_can_be_read_and_not_written(locked: Any, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_that_can_be_read_and_not_written(
+    locked: Any, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     cache, other, _ = locked
     counted = Counted()
     edge = edge_of(counted, cache)
@@ -351,7 +429,8 @@ def test_a_database_that_can_be_read_and_not_written(locked: Any, mode: str, cap
     assert run_edge(edge, [1, 2, 3, 4], mode) == [1, 2, 3, 4]
     assert sorted(counted.calls) == [1, 2, 3, 4]
     assert said(caplog) == [
-        "edge: the cache cannot be written (OperationalError). The run goes on without writing it; this is said once in a run."
+        "edge: the cache cannot be written (OperationalError). The run goes on without writing it; this is "
+        "said once in a run."
     ]
 
 
@@ -406,7 +485,9 @@ def test_a_result_that_fails_on_what_is_kept_fails_its_item(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_item_without_a_state_fails_as_it_does_without_a_cache(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_item_without_a_state_fails_as_it_does_without_a_cache(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     edge = edge_of(Counted(), InMemoryCache(), item_to_state=lambda x: {"item": 6 // x}, on_error="collect")
     ys = run_edge(edge, [0, 2], mode)
     assert (ys[0]["type"], ys[1]) == ("ZeroDivisionError", 3)

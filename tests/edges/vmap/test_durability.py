@@ -16,7 +16,8 @@ BOUNDS = {
     "plain": MAX_CONCURRENCY + 2 * 8,  # 1,000 items are saved in 128 parts
     "nested": MAX_CONCURRENCY * (MAX_CONCURRENCY + 2),  # so many inner runs are open
 }
-"""Finished items that a kill may lose: as many as run at once, and two parts that are being saved, of each open edge run."""
+"""Finished items that a kill may lose: as many as run at once, and two parts that are being saved, of each
+open edge run."""
 
 
 def noted(directory: Path) -> list[int]:
@@ -40,7 +41,8 @@ def run_until(directory: Path, arguments: list[str], items: int) -> None:
 @pytest.mark.parametrize("kind", ["plain", "nested", "chunk1"])
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_kill_loses_few_finished_items(tmp_path: Path, mode: str, kind: str, bound: int | None) -> None:
-    """Of three kills one has to lose so few: where the machine stalls, LangGraph's writes come late, and that is not ours."""
+    """Of three kills one has to lose so few: where the machine stalls, LangGraph's writes come late, and that
+    is not ours."""
     again: list[int] = []
     for kill in range(3):
         directory = tmp_path / str(kill)
@@ -60,7 +62,8 @@ def test_kill_loses_few_finished_items(tmp_path: Path, mode: str, kind: str, bou
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_kill_in_the_middle_of_a_wave(tmp_path: Path, mode: str) -> None:
-    """A hundred branches in ten layers, eager under async; what had ended is not run again, but for what was being saved."""
+    """A hundred branches in ten layers, eager under async; what had ended is not run again, but for what was
+    being saved."""
     arguments = [mode, str(tmp_path), "wave"]
     run_until(tmp_path, arguments, items=37)
     finished = set(noted(tmp_path))
@@ -68,4 +71,6 @@ def test_kill_in_the_middle_of_a_wave(tmp_path: Path, mode: str) -> None:
 
     counts = Counter(noted(tmp_path))
     assert counts.keys() == set(range(100))
-    assert sum(counts[branch] - 1 for branch in finished) <= 4 + 2, "as many as run at once, and two that are being saved"
+    assert sum(counts[branch] - 1 for branch in finished) <= 4 + 2, (
+        "as many as run at once, and two that are being saved"
+    )

@@ -1,4 +1,5 @@
-"""Ending a `vmap` before all its items have been called: what is decided, too late, the same as another one, or known."""
+"""Ending a `vmap` before all its items have been called: what is decided, too late, the same as another one,
+or known."""
 
 import asyncio
 import itertools
@@ -119,7 +120,9 @@ def test_failures_do_not_vote(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_it_survives_a_resume(mode: str) -> None:
-    graph = graph_of(edge_of(stop_when=lambda entries: len(entries) >= 3, max_concurrency=1), checkpointer=InMemorySaver())
+    graph = graph_of(
+        edge_of(stop_when=lambda entries: len(entries) >= 3, max_concurrency=1), checkpointer=InMemorySaver()
+    )
     ys = run(graph, {"xs": list(range(9))}, mode, thread())["ys"]
     assert len(ys) == 3
     assert graph.get_state(thread()).values["ys"] == ys
@@ -132,7 +135,9 @@ def test_an_early_majority_is_the_majority(votes: list[str]) -> None:
     for place, vote in enumerate(votes):
         if add(vote):
             assert majority_vote(votes[: place + 1]) == majority_vote(votes)
-            assert majority_vote(votes[place + 1 :] + votes[: place + 1]) == majority_vote(votes), "no tie decides"
+            assert majority_vote(votes[place + 1 :] + votes[: place + 1]) == majority_vote(votes), (
+                "no tie decides"
+            )
             return
 
 
@@ -284,11 +289,17 @@ def test_a_failure_counts_for_all_that_equal_it(mode: str) -> None:
     assert [y if isinstance(y, str) else y["index"] for y in update["ys"]] == ["good", 1, "good", 3]
     assert [error["index"] for error in update["errors"]] == [1, 3]
     with pytest.raises(TooFewSucceeded, match="2 of 4 items failed"):
-        run_edge(edge_of(target, dedupe_key=str, on_error="drop", min_success=3), ["good", "bad", "good", "bad"], mode)
+        run_edge(
+            edge_of(target, dedupe_key=str, on_error="drop", min_success=3),
+            ["good", "bad", "good", "bad"],
+            mode,
+        )
 
 
 def test_keys_that_cannot_be_compared() -> None:
-    with pytest.raises(StateError, match=r"edge: dedupe_key gave \[1\] for item 0, which cannot be hashed. Return a text"):
+    with pytest.raises(
+        StateError, match=r"edge: dedupe_key gave \[1\] for item 0, which cannot be hashed. Return a text"
+    ):
         run_edge(edge_of(dedupe_key=lambda x: [x]), [1], "sync")
     with pytest.raises(EdgeError, match=r"dedupe_key='id' cannot be called; expected a function"):
         edge_of(dedupe_key="id")
@@ -326,7 +337,9 @@ def test_a_whole_batch_from_the_cache(mode: str) -> None:
     counted, cache = Counted(), InMemoryCache()
     edge = edge_of(counted, cache=cache, result=lambda update: update * 10)
     assert run_edge(edge, [1, 2], mode) == [10, 20]
-    again = edge_of(counted, cache=cache, result=lambda update: -update, stop_when=lambda entries: len(entries) == 2)
+    again = edge_of(
+        counted, cache=cache, result=lambda update: -update, stop_when=lambda entries: len(entries) == 2
+    )
     assert run_edge(again, [1, 2], mode) == [-1, -2], "the update is kept, and not the entry"
     assert len(counted.calls) == 2
 
@@ -364,7 +377,9 @@ def test_nothing_begins_when_a_deadline_has_cut_off_what_ran(mode: str, kind: st
         edge = vmap(hangs, batch_key="xs", out_key="ys", max_concurrency=1, deadline=0.01, on_error="drop")
     else:
         branches = {f"branch{number}": hangs for number in range(20)}
-        edge = parallel(branches, scheduler="sequential", timeout=0.01, on_error="isolate", errors_key="errors")
+        edge = parallel(
+            branches, scheduler="sequential", timeout=0.01, on_error="isolate", errors_key="errors"
+        )
     for _ in range(30):
         begun.clear()
         run(edge, {"xs": range(20)}, mode)

@@ -124,7 +124,9 @@ def test_min_success(mode: str, least: float, works: bool) -> None:
     if works:
         assert run_edge(edge, range(4), mode) == [0, 2]
         return
-    with pytest.raises(TooFewSucceeded, match=rf"of 4 items failed, and min_success={least} cannot be reached"):
+    with pytest.raises(
+        TooFewSucceeded, match=rf"of 4 items failed, and min_success={least} cannot be reached"
+    ):
         run_edge(edge, range(4), mode)
 
 
@@ -155,7 +157,8 @@ def test_an_error_stops_what_has_not_begun(mode: str) -> None:
     assert len(calls) <= 2
 
 
-# Checkpointers. The default serialiser logs a warning for types it does not know, so a logged warning fails the test.
+# Checkpointers. The default serialiser logs a warning for types it does not know, so a logged warning fails
+# the test.
 
 
 def collected_with(saver: Any) -> Any:
@@ -276,7 +279,9 @@ def test_a_timeout_of_the_targets_own_is_its_own(mode: str, blocking: bool) -> N
 
 
 @pytest.mark.parametrize("size", [4, 300])
-async def test_cancelling_the_run_cancels_its_items_and_leaves_nothing(size: int, no_threads_left: None) -> None:
+async def test_cancelling_the_run_cancels_its_items_and_leaves_nothing(
+    size: int, no_threads_left: None
+) -> None:
     begun = asyncio.Event()
     cancelled: list[int] = []
 
@@ -290,7 +295,9 @@ async def test_cancelling_the_run_cancels_its_items_and_leaves_nothing(size: int
 
     before = asyncio.all_tasks()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(graph_of(edge_of(stuck, max_concurrency=3)).ainvoke({"xs": list(range(size))}))
+        task = group.create_task(
+            graph_of(edge_of(stuck, max_concurrency=3)).ainvoke({"xs": list(range(size))})
+        )
         await begun.wait()
         await asyncio.sleep(0)
         task.cancel()
@@ -347,7 +354,8 @@ CTRL_C = """
 import signal, sys, threading, time
 from mahsm import vmap
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a shell began in the background ignores it
+# A process that a shell began in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 calls = 0
 
 def work(state):
@@ -360,7 +368,8 @@ def work(state):
 try:
     vmap(work, batch_key="xs", out_key="ys", max_concurrency=2).invoke({"xs": range(SIZE)})
 except KeyboardInterrupt:
-    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    left = [thread.name for thread in others if not thread.daemon]
     print("stopped", calls < SIZE, left, flush=True)
 """
 

@@ -82,18 +82,27 @@ def test_what_items_give_is_what_the_edge_gives_for_each() -> None:
         rng.normal(size=3).astype(np.float32),
         [[1.0], [2.0]],
     ]
-    items = [{"x": kinds[number % len(kinds)], "mode": ("sum", "each", None)[number % 3]} for number in range(100)]
+    items = [
+        {"x": kinds[number % len(kinds)], "mode": ("sum", "each", None)[number % 3]} for number in range(100)
+    ]
     found = items_of(items, target, {"by": 0.5}, result=None)
     for item, one in zip(items, found, strict=True):
         alone = target.invoke({**item, "by": 0.5})["y"]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), one["y"], alone)
         assert jax.tree.structure(one["y"]) == jax.tree.structure(alone)
-        assert [type(leaf) for leaf in jax.tree.leaves(one["y"])] == [type(leaf) for leaf in jax.tree.leaves(alone)]
+        assert [type(leaf) for leaf in jax.tree.leaves(one["y"])] == [
+            type(leaf) for leaf in jax.tree.leaves(alone)
+        ]
 
 
 numbers = st.floats(-100, 100, width=32)
 values = st.one_of(
-    numbers, st.integers(-100, 100), st.booleans(), st.lists(numbers, max_size=3), st.none(), st.sampled_from("ab")
+    numbers,
+    st.integers(-100, 100),
+    st.booleans(),
+    st.lists(numbers, max_size=3),
+    st.none(),
+    st.sampled_from("ab"),
 )
 
 
@@ -107,7 +116,9 @@ def test_any_mix_of_values_keeps_its_order(xs: list[Any]) -> None:
         np.testing.assert_allclose(y, target.invoke({"item": x})["y"], rtol=1e-6, atol=1e-5)
 
 
-PROPERTY = edge_of(lambda item: jnp.asarray(item) * 2.0 if isinstance(item, jax.Array) else jnp.zeros(1) + len(repr(item)))
+PROPERTY = edge_of(
+    lambda item: jnp.asarray(item) * 2.0 if isinstance(item, jax.Array) else jnp.zeros(1) + len(repr(item))
+)
 
 
 def test_several_out_keys_in_any_order() -> None:
@@ -119,7 +130,9 @@ def test_several_out_keys_in_any_order() -> None:
 
 def test_groups_by_static_values_and_shapes() -> None:
     target = edge_of(lambda x, mode: x * (2 if mode == "double" else 1), "x", "mode")
-    items = [{"x": np.ones(1 + number % 2), "mode": ("double", "same")[number // 2 % 2]} for number in range(40)]
+    items = [
+        {"x": np.ones(1 + number % 2), "mode": ("double", "same")[number // 2 % 2]} for number in range(40)
+    ]
     found = items_of(items, target)
     assert (target.stats.calls, target.stats.compiles) == (4, 4)
     assert [y.tolist() for y in found[:4]] == [[2.0], [2.0, 2.0], [1.0], [1.0, 1.0]]
@@ -127,7 +140,11 @@ def test_groups_by_static_values_and_shapes() -> None:
 
 def test_items_with_different_keys() -> None:
     target = edge_of(lambda x, by: x * by, "x", "by")
-    assert items_of([{"x": 1.0}, {"x": 1.0, "by": 5.0}, {"x": 2.0}], target, {"by": 10.0}) == [10.0, 5.0, 20.0]
+    assert items_of([{"x": 1.0}, {"x": 1.0, "by": 5.0}, {"x": 2.0}], target, {"by": 10.0}) == [
+        10.0,
+        5.0,
+        20.0,
+    ]
 
 
 def test_items_that_lack_a_key_fail_alone() -> None:
@@ -148,7 +165,9 @@ def test_static_keys_in_items() -> None:
 
 
 def test_ragged_items() -> None:
-    target = edge_of(lambda x, by, mask: {"sum": jnp.where(mask, x, 0).sum() * by, "x": x + by}, "x", "by", ragged=["x"])
+    target = edge_of(
+        lambda x, by, mask: {"sum": jnp.where(mask, x, 0).sum() * by, "x": x + by}, "x", "by", ragged=["x"]
+    )
     lengths = [3, 9, 0, 20, 5, 300]
     found = items_of([{"x": np.ones(length)} for length in lengths], target, {"by": 2.0})
     assert [y["sum"] for y in found] == [2.0 * length for length in lengths]
@@ -162,7 +181,9 @@ def test_ragged_items() -> None:
 
 
 def test_a_ragged_key_that_all_items_share() -> None:
-    target = edge_of(lambda q, docs, mask: jnp.where(mask, docs @ q, -jnp.inf).argmax(), "q", "docs", ragged=["docs"])
+    target = edge_of(
+        lambda q, docs, mask: jnp.where(mask, docs @ q, -jnp.inf).argmax(), "q", "docs", ragged=["docs"]
+    )
     docs = np.eye(5)
     assert items_of([{"q": row} for row in np.eye(5)[::-1]], target, {"docs": docs}) == [4, 3, 2, 1, 0]
 
@@ -212,7 +233,8 @@ def test_seeds_of_items() -> None:
 def test_a_random_key_that_all_items_would_share_is_refused() -> None:
     target = edge_of(lambda item, key: item + jax.random.normal(key), "item", "noise")
     with pytest.raises(
-        StateError, match=r"state\['noise'\] is a key for random numbers, which all items would share.*seed_key="
+        StateError,
+        match=r"state\['noise'\] is a key for random numbers, which all items would share.*seed_key=",
     ):
         over(target).invoke({"xs": [1.0, 2.0], "noise": jax.random.key(0)})
     keys = [{"item": 0.0, "noise": key} for key in jax.random.split(jax.random.key(0), 3)]
@@ -273,7 +295,13 @@ def test_what_fails_at_any_point_leaves_the_others_in_their_places(result: Any, 
     def state_of(item: Any) -> dict[str, Any]:
         return {"x": 1 / 0 if item == 4 else item}
 
-    edge = over(edge_of(lambda x: x, "x"), item_to_state=state_of, result=result, on_error="collect", errors_key="errors")
+    edge = over(
+        edge_of(lambda x: x, "x"),
+        item_to_state=state_of,
+        result=result,
+        on_error="collect",
+        errors_key="errors",
+    )
     found = edge.invoke({"xs": [1.0, object(), 2.0, 4, 3.0]})
     failed = [error["index"] for error in found["errors"]]
     assert failed == [place for place, entry in enumerate(entries) if entry == "error"]
@@ -288,7 +316,8 @@ def test_a_function_that_cannot_be_traced_says_what_to_change() -> None:
 
 def test_items_that_have_no_key_that_is_read() -> None:
     with pytest.raises(
-        EdgeError, match=r"reads 'x', and the items have 'item', so all results would be the same.*item_to_state="
+        EdgeError,
+        match=r"reads 'x', and the items have 'item', so all results would be the same.*item_to_state=",
     ):
         over(edge_of(lambda x: x, "x")).invoke({"xs": [1.0], "x": 2.0})
 
@@ -308,7 +337,8 @@ def test_items_that_have_no_key_that_is_read() -> None:
 )
 def test_what_holds_for_calls_is_refused(options: Any) -> None:
     with pytest.raises(
-        EdgeError, match=rf"{next(iter(options))}=.* has no effect, since all items of a jit_edge are one computation"
+        EdgeError,
+        match=rf"{next(iter(options))}=.* has no effect, since all items of a jit_edge are one computation",
     ):
         over(edge_of(lambda item: item), **options)
 
@@ -330,7 +360,10 @@ def test_other_outputs() -> None:
 
 
 def test_in_64_bits() -> None:
-    assert over(edge_of(lambda item: item * 2, x64=True)).invoke({"xs": [0.1, 2**40 + 0.0]})["ys"] == [0.2, 2.0**41]
+    assert over(edge_of(lambda item: item * 2, x64=True)).invoke({"xs": [0.1, 2**40 + 0.0]})["ys"] == [
+        0.2,
+        2.0**41,
+    ]
     assert over(edge_of(lambda item: item + 1, x64=True)).invoke({"xs": [2**40]})["ys"] == [2**40 + 1]
 
 

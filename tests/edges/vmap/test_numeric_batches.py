@@ -17,7 +17,10 @@ from tests.helpers import MODES, graph_of, run
 
 
 def over(target: Any, **options: Any) -> Any:
-    return vmap(target, **{"batch_key": "xs", "out_key": "ys", "result": "y", "item_to_state": lambda x: {"x": x}, **options})
+    return vmap(
+        target,
+        **{"batch_key": "xs", "out_key": "ys", "result": "y", "item_to_state": lambda x: {"x": x}, **options},
+    )
 
 
 def times(**options: Any) -> Any:
@@ -55,14 +58,18 @@ def test_padding_wastes_at_most_a_quarter() -> None:
 
 
 def test_draws_do_not_depend_on_the_slices() -> None:
-    noisy = jit_edge(lambda x, *, key: x + jax.random.normal(key), in_keys=["x"], out_key="y", seed_key="seed")
+    noisy = jit_edge(
+        lambda x, *, key: x + jax.random.normal(key), in_keys=["x"], out_key="y", seed_key="seed"
+    )
     state = {"xs": [0.0] * 10, "seed": 1}
     assert over(noisy, batch_size=3).invoke(state)["ys"] == over(noisy).invoke(state)["ys"]
 
 
 def test_items_of_several_shapes_and_those_that_fail_in_slices() -> None:
     xs: list[Any] = [[1.0], [1.0, 2.0], [3.0], object(), [4.0, 5.0], [6.0]]
-    edge = over(jit_edge(lambda x: jnp.sum(x) * 2, in_keys=["x"], out_key="y"), batch_size=2, on_error="collect")
+    edge = over(
+        jit_edge(lambda x: jnp.sum(x) * 2, in_keys=["x"], out_key="y"), batch_size=2, on_error="collect"
+    )
     ys = edge.invoke({"xs": xs})["ys"]
     assert [is_item_error(y) for y in ys] == [False, False, False, True, False, False]
     assert [y for y in ys if not is_item_error(y)] == [2.0, 6.0, 6.0, 18.0, 12.0]
@@ -94,18 +101,24 @@ class Pair(NamedTuple):
 
 def test_other_containers_of_jax_come_apart() -> None:
     edge = jit_edge(lambda x: {"pair": Pair(x, x * 2)}, in_keys=["x"], out_key="y", output="jax")
-    assert [y["pair"] for y in over(edge).invoke({"xs": [1.0, 2.0]})["ys"]] == [Pair(1.0, 2.0), Pair(2.0, 4.0)]
+    assert [y["pair"] for y in over(edge).invoke({"xs": [1.0, 2.0]})["ys"]] == [
+        Pair(1.0, 2.0),
+        Pair(2.0, 4.0),
+    ]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])
 def test_a_wrong_batch_size(value: Any) -> None:
-    with pytest.raises(EdgeError, match=r"batch_size=.*; expected a whole number >= 1. Leave it out to compute all"):
+    with pytest.raises(
+        EdgeError, match=r"batch_size=.*; expected a whole number >= 1. Leave it out to compute all"
+    ):
         over(times(), batch_size=value)
 
 
 def test_a_batch_size_is_of_a_jit_edge() -> None:
     with pytest.raises(
-        EdgeError, match=r"batch_size=8 is of a jit_edge, whose items are computed together; .*max_concurrency="
+        EdgeError,
+        match=r"batch_size=8 is of a jit_edge, whose items are computed together; .*max_concurrency=",
     ):
         vmap(lambda state: state, batch_key="xs", out_key="ys", batch_size=8)
 
@@ -119,7 +132,11 @@ def test_values_that_are_too_large_are_an_error_of_their_item() -> None:
 
 def test_a_slice_takes_little_more_memory_than_it_has() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.edges.vmap.memory_worker"], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-m", "tests.edges.vmap.memory_worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) <= 2.2

@@ -1,4 +1,5 @@
-"""What holds for every batch, bound, chunk size and set of failures: order kept, none lost, never too many at once."""
+"""What holds for every batch, bound, chunk size and set of failures: order kept, none lost, never too many at
+once."""
 
 import asyncio
 from typing import Any

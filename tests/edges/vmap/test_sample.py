@@ -1,4 +1,5 @@
-"""`vmap(sample=N)`: several answers to one input, each of them drawn and none of them copied out of a cache."""
+"""`vmap(sample=N)`: several answers to one input, each of them drawn and none of them copied out of a
+cache."""
 
 from typing import Any
 from uuid import uuid4
@@ -48,7 +49,13 @@ def test_each_sample_is_an_answer_of_its_own_and_stays(mode: str, question: str)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_items_of_a_batch_share_an_answer_of_the_cache(mode: str, question: str) -> None:
-    edge = vmap(ask(), batch_key="questions", out_key="answers", result="answer", item_to_state=lambda q: {"question": q})
+    edge = vmap(
+        ask(),
+        batch_key="questions",
+        out_key="answers",
+        result="answer",
+        item_to_state=lambda q: {"question": q},
+    )
     with dspy.context(lm=cached_lm()):
         run(edge, {"questions": [question]}, mode)
         assert run(edge, {"questions": [question] * 3}, mode)["answers"] == ["0"] * 3
@@ -93,8 +100,11 @@ def test_every_call_of_a_sample_is_drawn(mode: str, question: str) -> None:
 
     lm = cached_lm()
     with dspy.context(lm=lm):
-        found = run(vmap(Twice(), sample=3, out_key="found", result="answers"), {"question": question}, mode)["found"]
-    assert sorted(found) == [["0", "0"], ["1", "1"], ["2", "2"]]  # a question that is asked again has its answer
+        found = run(vmap(Twice(), sample=3, out_key="found", result="answers"), {"question": question}, mode)[
+            "found"
+        ]
+    # A question that is asked again has its answer.
+    assert sorted(found) == [["0", "0"], ["1", "1"], ["2", "2"]]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -105,11 +115,15 @@ def test_threads_of_dspy_draw_the_sample(mode: str, question: str) -> None:
             self.ask = ask()
 
         def forward(self, question: str) -> Any:
-            answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)([(self.ask, {"question": question})])
+            answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)(
+                [(self.ask, {"question": question})]
+            )
             return dspy.Prediction(answer=answers[0].answer)
 
     with dspy.context(lm=cached_lm()):
-        found = run(vmap(InThreads(), sample=3, out_key="found", result="answer"), {"question": question}, mode)["found"]
+        found = run(
+            vmap(InThreads(), sample=3, out_key="found", result="answer"), {"question": question}, mode
+        )["found"]
     assert sorted(found) == ["0", "1", "2"]
 
 
@@ -121,7 +135,11 @@ def test_votes_over_samples(question: str) -> None:
 
     votes = vmap(ask(), sample=5, out_key="answers", result="answer")
     graph = connect(
-        StateGraph(State), START, votes, reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote), END
+        StateGraph(State),
+        START,
+        votes,
+        reduce_edge(input_key="answers", output_key="answer", reducer=majority_vote),
+        END,
     ).compile()
     with dspy.context(lm=FakeLM(lambda call: {"answer": "yes" if call.repeats % 3 else "no"}, cache=True)):
         assert graph.invoke({"question": question})["answer"] == "yes"
@@ -131,7 +149,12 @@ def test_functions_get_the_number_and_the_state() -> None:
     edge = vmap(lambda state: (state["item"], state["x"]), sample=3, out_key="ys")
     assert edge.invoke({"x": 1}) == {"ys": [(0, 1), (1, 1), (2, 1)]}
     assert edge.reads == frozenset()
-    other = vmap(lambda state: state["seed"], sample=2, out_key="ys", item_to_state=lambda number: {"seed": 10 + number})
+    other = vmap(
+        lambda state: state["seed"],
+        sample=2,
+        out_key="ys",
+        item_to_state=lambda number: {"seed": 10 + number},
+    )
     assert other.invoke({}) == {"ys": [10, 11]}
 
 
@@ -151,5 +174,7 @@ def test_arguments_that_contradict_each_other(options: dict[str, Any], message: 
 
 
 def test_a_jit_edge_has_no_samples() -> None:
-    with pytest.raises(EdgeError, match="sample=3 has no effect, since all items of a jit_edge are one computation"):
+    with pytest.raises(
+        EdgeError, match="sample=3 has no effect, since all items of a jit_edge are one computation"
+    ):
         vmap(jit_edge(lambda x: x, in_keys=["x"], out_key="y"), sample=3, out_key="ys")

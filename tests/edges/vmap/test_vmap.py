@@ -54,7 +54,9 @@ def test_lays_the_item_over_the_parents_state(mode: str, state: Any) -> None:
 
 def test_messages_of_the_parent_are_neither_lost_nor_doubled() -> None:
     edge = edge_of(lambda s: f"{s['messages'][-1].content} {s['item']}")
-    result = graph_of(edge, state=MessagesState).invoke({"messages": [HumanMessage("read")], "xs": ["a", "b"]})
+    result = graph_of(edge, state=MessagesState).invoke(
+        {"messages": [HumanMessage("read")], "xs": ["a", "b"]}
+    )
     assert result["ys"] == ["read a", "read b"]
     assert [message.content for message in result["messages"]] == ["read"]
 
@@ -65,7 +67,9 @@ def test_result_takes_a_part_of_the_update(result: Any) -> None:
 
 
 def test_result_names_the_keys_there_are() -> None:
-    with pytest.raises(MissingKeyError, match=r"result='why', but the update has no key 'why'; it has 'y', 'z'"):
+    with pytest.raises(
+        MissingKeyError, match=r"result='why', but the update has no key 'why'; it has 'y', 'z'"
+    ):
         run_edge(edge_of(lambda _: {"y": 1, "z": 2}, result="why"), [1], "sync")
 
 
@@ -106,7 +110,12 @@ def test_completion_order_when_order_is_not_kept(mode: str) -> None:
         turns[item - 1].set()
         return item
 
-    assert run_edge(edge_of(backwards, preserve_order=False, result=give_turn), range(4), mode) == [3, 2, 1, 0]
+    assert run_edge(edge_of(backwards, preserve_order=False, result=give_turn), range(4), mode) == [
+        3,
+        2,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -116,7 +125,9 @@ def test_empty_batch_gives_an_empty_list_and_the_graph_goes_on(mode: str) -> Non
 
     builder = StateGraph(DictState)
     builder.add_node("after", lambda state: {"bias": len(state["ys"]) + 1})
-    graph = connect(builder, START, edge_of(never, on_error="drop", errors_key="errors"), "after", END).compile()
+    graph = connect(
+        builder, START, edge_of(never, on_error="drop", errors_key="errors"), "after", END
+    ).compile()
     assert run(graph, {"xs": []}, mode) == {"xs": [], "ys": [], "errors": [], "bias": 1}
 
 
@@ -155,7 +166,9 @@ def test_what_is_no_batch_is_an_error_that_says_what_to_do(batch: Any, message: 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_missing_key_lists_the_keys_there_are(mode: str) -> None:
-    with pytest.raises(MissingKeyError, match=r"no key 'docs'; it has 'question', 'files'\. Pass batch_key='files'") as caught:
+    with pytest.raises(
+        MissingKeyError, match=r"no key 'docs'; it has 'question', 'files'\. Pass batch_key='files'"
+    ) as caught:
         run(edge_of(batch_key="docs"), {"question": "?", "files": ["a"]}, mode)
     assert isinstance(caught.value, KeyError)
 
@@ -166,7 +179,9 @@ def test_missing_key_without_any_list() -> None:
 
 
 def test_state_that_is_none_of_the_known_kinds() -> None:
-    with pytest.raises(StateError, match=r"the state is 7, of type int; expected a dict, a dataclass or a pydantic model"):
+    with pytest.raises(
+        StateError, match=r"the state is 7, of type int; expected a dict, a dataclass or a pydantic model"
+    ):
         edge_of().invoke(7)
 
 
