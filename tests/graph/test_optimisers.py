@@ -77,7 +77,7 @@ def simba(program: GraphModule, lm: Any) -> Any:
     return optimiser.compile(program, trainset=TRAIN, seed=1)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "optimise", [bootstrapped, mipro, gepa, simba], ids=lambda function: function.__name__
 )

@@ -36,9 +36,9 @@ def _threads() -> list[threading.Thread]:
 def wait_for_threads() -> None:
     """Wait until every thread that items ran in has ended."""
     deadline = time.monotonic() + PATIENCE
-    for thread in _threads():
-        thread.join(timeout=max(0.0, deadline - time.monotonic()))
-    left = [thread for thread in _threads() if thread.is_alive()]
+    while (left := _threads()) and time.monotonic() < deadline:
+        if left[0].is_alive():  # else it has not started yet
+            left[0].join(timeout=max(0.0, deadline - time.monotonic()))
     _reported.update(left)
     assert not left, f"left behind: {left}"
 

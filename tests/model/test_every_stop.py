@@ -156,7 +156,7 @@ def stop_and_resume(name: str, mode: str, durability: str, directory: Path, at: 
     return fuse.blown
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("durability", "once"),
     [("sync", False), ("async", False), ("async", True)],

@@ -10,7 +10,7 @@ from tests.model.checking import check_branches
 from tests.model.profile import model
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @model(100)
 @given(case=branch_cases())
 def test_branches_are_a_sequence(case: BranchCase) -> None:

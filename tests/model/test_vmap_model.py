@@ -9,7 +9,7 @@ from tests.model.draws import cases
 from tests.model.profile import model
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", MODES)
 def test_vmap_is_a_loop(mode: str) -> None:
     @model(50)

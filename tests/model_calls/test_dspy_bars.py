@@ -25,7 +25,7 @@ def quick_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("quick_switches")
 @pytest.mark.parametrize("mode", MODES)
 def test_parallel_of_dspy_inside_of_items(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from tests.storms.storms import STORMS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", STORMS)
 def test_storm(name: str) -> None:
     command = [sys.executable, "-X", "dev", "-m", "tests.storms", name, str(STORMS[name].small)]

@@ -14,7 +14,7 @@ from mahsm import jit_edge, vmap
 from mahsm.errors import EdgeError
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_results_on_a_mesh_of_four_devices_are_equal() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.edges.jit.devices_worker"],

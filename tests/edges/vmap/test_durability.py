@@ -36,7 +36,7 @@ def run_until(directory: Path, arguments: list[str], items: int) -> None:
         process.wait()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("bound", [None, 4], ids=lambda bound: f"config-{bound}")
 @pytest.mark.parametrize("kind", ["plain", "nested", "chunk1"])
 @pytest.mark.parametrize("mode", ["async", "sync"])
