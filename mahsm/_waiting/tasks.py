@@ -5,7 +5,7 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.stops import stopped_by
 from mahsm._waiting.turns import OnStop, StopCallback
+from mahsm._waiting.ways import THREAD, Way, run_blocking
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def call(
         TimeoutError: when time is up.
     """
     if inspect.iscoroutinefunction(function) or timeout is None:
-        value = function()
+        value = _without_stop_iteration(function)
     else:
         own = OwnCall(left or LeftBehind(1))
         value = _result(in_own_thread(function, own), own, timeout)
@@ -184,6 +185,23 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     return future.result()
 
 
+async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
+    """Call a function of the user's, and wait for what it returns if that is awaitable."""
+    if way is THREAD:
+        return call(function)
+    value = function()
+    return await value if inspect.isawaitable(value) else cast("T", value)
+
+
+async def run_in(way: Way, context: contextvars.Context, core: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function in a context: as a task of its own, or in this thread."""
+    if way is THREAD:
+        return context.run(lambda: run_blocking(core()))
+    async with task_group() as group:
+        task = group.create_task(core(), context=context)
+    return task.result()
+
+
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where
     `left` counts it.
@@ -220,7 +238,19 @@ def _has_result(future: Future[Any]) -> bool:
 def _blocking(function: Callable[[], T]) -> T:
     """Call a function in a thread where it may block."""
     awaited.set(False)
-    return function()
+    return _without_stop_iteration(function)
+
+
+def _without_stop_iteration(function: Callable[[], T]) -> T:
+    """Call a function that may raise `StopIteration`, as `next` does.
+
+    No coroutine can raise that, and an asyncio future that is given one never ends. It comes out as a
+    `RuntimeError`, as it does out of a coroutine or a generator (PEP 479).
+    """
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the called function raised StopIteration") from error
 
 
 def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -> T:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mahsm import Budget, RateLimit, Retry, is_item_error, limits, vmap
+from mahsm._waiting import THREAD, run_blocking
 from mahsm.limits._registry import bucket, define
 from mahsm.policies import Hedge
 from mahsm.testing import ModelServer
@@ -157,7 +158,7 @@ def test_tokens_that_wait_for_a_slot_go_to_somebody_else(name: str, mode: str) -
 def test_a_fork_has_no_buckets() -> None:
     limits.forget("fork-test")
     define("fork-test", RateLimit(rps=1000))
-    assert bucket("fork-test").acquire() is not None
+    assert run_blocking(bucket("fork-test").acquire(THREAD)) is not None
     child = os.fork()
     if child == 0:
         try:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from mahsm._common import State, check, shown
+from mahsm._waiting import sides
 from mahsm.edges._parallel.branch import Branches, branch_specs
 from mahsm.edges._parallel.lowering import ParallelLowering
 from mahsm.edges._parallel.spec import OnBranchError, ParallelSpec
@@ -131,8 +132,7 @@ def _edge(spec: ParallelSpec) -> Edge:
         return _edge(replace(spec, reducers=reducers))
 
     return Edge(
-        lowered.run,
-        lowered.run_async,
+        *sides(lowered.run),
         name=spec.name,
         graph=lowered.graph,
         reads=sorted(reads),

@@ -1,6 +1,5 @@
 """How a `parallel` becomes a LangGraph subgraph, and how that subgraph is run."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -13,7 +12,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from mahsm._common import State, Update, missing
-from mahsm._waiting import Slots, tasks
+from mahsm._waiting import Slots, Way, sides, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.run import Outcome, ParallelRun
@@ -50,14 +49,11 @@ class ParallelLowering(Lowering[ParallelRun]):
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=_arrows(self.spec))
 
     def _node(self, branch: BranchSpec) -> Node:
-        def run(_: Any, config: RunnableConfig) -> Any:
-            return {"done": self.running().branch(branch, config)}
-
-        async def run_async(_: Any, config: RunnableConfig) -> Any:
-            return {"done": await self.running().branch_async(branch, config)}
+        async def run(_: Way, state: Any, config: RunnableConfig) -> Any:
+            return {"done": await self.running().branch(branch, config)}
 
         graph = branch.target.graph
-        return Node(run, run_async, name=branch.name, graphs=[graph] if graph else [])
+        return Node(*sides(run), name=branch.name, graphs=[graph] if graph else [])
 
     # One run.
 
@@ -71,9 +67,9 @@ class ParallelLowering(Lowering[ParallelRun]):
     def retries(self) -> bool:
         return any(branch.retry is not None for branch in self.spec.branches)
 
-    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
+    def _begin(self, way: Way, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
         self._check_reads(state)
-        return ParallelRun(self.spec, state, config, shared)
+        return ParallelRun(self.spec, way, state, config, shared)
 
     def _check_reads(self, state: State) -> None:
         written = {key for branch in self.spec.branches for key in branch.writes}
@@ -88,13 +84,11 @@ class ParallelLowering(Lowering[ParallelRun]):
     def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
         return {**config, "max_concurrency": 100 + len(self.spec.branches), "recursion_limit": 10}
 
-    def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
+    async def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
-            run.know(_outcomes(self.graph.get_state(config)))
-
-    async def _prepare_async(self, run: ParallelRun, config: RunnableConfig) -> None:
-        if self._has_a_past(run):
-            run.know(_outcomes(await self.graph.aget_state(config)))
+            graph = self.graph
+            past = await run.way.call(lambda: graph.get_state(config), lambda: graph.aget_state(config))
+            run.know(_outcomes(past))
 
     def _has_a_past(self, run: ParallelRun) -> bool:
         return run.saved and any(self.spec.plan.waits_for.values())
@@ -105,17 +99,10 @@ class ParallelLowering(Lowering[ParallelRun]):
         }
         return shown.get(node, {}) if node else shown
 
-    def _update(self, run: ParallelRun, done: list[Any]) -> Update:
-        merged = self._merged(run, done)
-        if callable(merged):
-            merged = branch_update("merge", tasks.call(merged))
-        return self._with_errors(run, merged)
-
     async def _finish(self, run: ParallelRun, done: list[Any]) -> Update:
         merged = self._merged(run, done)
         if callable(merged):
-            value = merged()
-            merged = branch_update("merge", await value if inspect.isawaitable(value) else value)
+            merged = branch_update("merge", await tasks.call_as(run.way, merged))
         return self._with_errors(run, merged)
 
     def _merged(self, run: ParallelRun, done: list[Outcome]) -> Update | Callable[[], Any]:

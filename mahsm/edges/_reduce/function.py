@@ -18,7 +18,7 @@ from mahsm import _spans
 from mahsm._common import State, as_dict, batch, check, read, shown
 from mahsm._model_calls import edge_run, observed
 from mahsm._spans import EdgeSpan
-from mahsm._waiting import StopCallbacks, tasks
+from mahsm._waiting import THREAD, StopCallbacks, Way, sides, tasks
 from mahsm.edges._reduce.streaming import Reducer
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
@@ -29,7 +29,6 @@ from mahsm.edges._shared.streams import (
     as_of_node,
     as_of_task,
     heard_run,
-    heard_run_async,
     unheard,
     writer_of,
 )
@@ -93,18 +92,13 @@ class Reduce:
     def lower(self) -> Compiled:
         """Make the subgraph."""
 
-        def reduce(_: Any, config: RunnableConfig) -> Any:
+        async def reduce(way: Way, _: Any, config: RunnableConfig) -> Any:
             node, call = _current_call.get()
             with self._as_of_node(config, node):
-                return {"value": tasks.call(call)}
-
-        async def reduce_async(_: Any, config: RunnableConfig) -> Any:
-            node, call = _current_call.get()
-            with self._as_of_node(config, node):
-                return {"value": await self._awaited(call)}
+                return {"value": await self._called(way, call)}
 
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_ReduceState)
-        builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
+        builder.add_node(self.reducer_name, Node(*sides(reduce), name=self.reducer_name))
         builder.add_edge(START, self.reducer_name)
         builder.add_edge(self.reducer_name, END)
         node = self.reducer_name
@@ -114,35 +108,25 @@ class Reduce:
         ]
         return drawn_as(DrawnGraph, builder.compile(name=self.name), arrows=arrows)
 
-    def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph, blocking."""
+    async def run(self, graph: Compiled, way: Way, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph."""
         values = as_dict(state)
-        with heard_run(self.name, config, values) as heard, self._session(values, heard) as inner:
-            return inner.shown({self.output_key: self._value(graph, inner)})
+        async with heard_run(way, self.name, config, values) as heard:
+            with self._session(values, heard) as inner, _edges_inside_stop(way):
+                return inner.shown({self.output_key: await self._value(way, graph, inner)})
 
-    async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph on the running event loop."""
-        values = as_dict(state)
-        async with heard_run_async(self.name, config, values) as heard:
-            with self._session(values, heard) as inner, _edges_inside_stop():
-                return inner.shown({self.output_key: await self._value_async(graph, inner)})
-
-    def _value(self, graph: Compiled, inner: _Inner) -> Any:
+    async def _value(self, way: Way, graph: Compiled, inner: _Inner) -> Any:
         if not inner.direct:
             with unheard(inner.config) as config:
-                return graph.invoke({}, config)["value"]
+                found = await way.call(lambda: graph.invoke({}, config), lambda: graph.ainvoke({}, config))
+                return found["value"]
         with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
-            return tasks.call(inner.call)
+            return await self._called(way, inner.call)
 
-    async def _value_async(self, graph: Compiled, inner: _Inner) -> Any:
-        if not inner.direct:
-            with unheard(inner.config) as config:
-                return (await graph.ainvoke({}, config))["value"]
-        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
-            return await self._awaited(inner.call)
-
-    async def _awaited(self, call: Callable[[], Any]) -> Any:
-        value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
+    async def _called(self, way: Way, call: Callable[[], Any]) -> Any:
+        if way is THREAD or inspect.iscoroutinefunction(self.reducer):
+            return await tasks.call_as(way, call)
+        value = await asyncio.to_thread(call)
         return await value if inspect.isawaitable(value) else value
 
     @contextmanager
@@ -208,11 +192,11 @@ class Reduce:
 
 
 @contextmanager
-def _edges_inside_stop() -> Generator[None, None, None]:
+def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
     """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around
     sees to that.
     """
-    if current_item.get() is not None:
+    if way is THREAD or current_item.get() is not None:
         yield
         return
     inside = StopCallbacks()
@@ -298,10 +282,8 @@ def reduce_edge(
         judges=bool(getattr(reducer, "judges", False)),
     )
     graph = spec.lower()
-    sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
     return Edge(
-        sync,
-        async_,
+        *sides(partial(spec.run, graph)),
         name=spec.name,
         graph=graph,
         reads=[input_key],

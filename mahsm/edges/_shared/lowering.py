@@ -14,12 +14,12 @@ from langgraph.errors import GraphBubbleUp
 from mahsm import _spans
 from mahsm._common import State, Update, as_dict, cached
 from mahsm._model_calls import edge_run, observed, restored_context
-from mahsm._waiting import Closed, Slots, tasks
+from mahsm._waiting import TASK, THREAD, Closed, Slots, Way, run_blocking, tasks
 from mahsm.edges._shared.edge import Compiled
 from mahsm.edges._shared.graph_limit import graph_limit
-from mahsm.edges._shared.items import current_item, lent
+from mahsm.edges._shared.items import current_item
 from mahsm.edges._shared.run import EdgeRun, to_nobody
-from mahsm.edges._shared.streams import HeardRun, heard_run, heard_run_async
+from mahsm.edges._shared.streams import HeardRun, heard_run
 from mahsm.errors import EdgeError
 from mahsm.nodes._internal import EDGE, StreamTarget, edge_stream
 from mahsm.policies import Budget, Spending
@@ -56,7 +56,7 @@ class Lowering(ABC, Generic[RunT]):
         """Make the subgraph."""
 
     @abstractmethod
-    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
+    def _begin(self, way: Way, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
         """A run over this state."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Lowering(ABC, Generic[RunT]):
         """The subgraph's config."""
 
     @abstractmethod
-    def _update(self, run: RunT, done: list[Any]) -> Update:
+    async def _finish(self, run: RunT, done: list[Any]) -> Update:
         """What the edge gives back, of what its tasks have handed in."""
 
     @abstractmethod
@@ -87,13 +87,10 @@ class Lowering(ABC, Generic[RunT]):
             }
         return payload
 
-    def _prepare(self, run: RunT, config: RunnableConfig) -> None:
+    async def _prepare(self, run: RunT, config: RunnableConfig) -> None:
         """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been
         done before.
         """
-
-    async def _prepare_async(self, run: RunT, config: RunnableConfig) -> None:
-        """The awaitable twin of `_prepare`."""
 
     # What holds around a run.
 
@@ -117,59 +114,44 @@ class Lowering(ABC, Generic[RunT]):
 
     # One run.
 
-    def run(self, state: Any, config: RunnableConfig) -> Update:
-        """Run the subgraph, blocking."""
+    async def run(self, way: Way, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph."""
         values = as_dict(state)
-        with heard_run(self.name, config, values) as heard, self._session(values, heard) as run:
-            if run.is_empty:
-                return self._update(run, [])
-            # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
-            try:
-                with run.confined() if tasks.awaited.get() else lent():
-                    try:
-                        self._prepare(run, run.config)
-                        state = tasks.call_with_stop(partial(self._ran, run), run.stop)
-                        return run.shown(self._update(run, self._done(run, state)))
-                    finally:
-                        run.close(wait=True)  # the threads may need slots that are lent
-            except (Closed, GraphBubbleUp) as error:
-                raise _reason(run, error) from _reason(run, error).__cause__
+        async with heard_run(way, self.name, config, values) as heard:
+            with self._session(way, values, heard) as run:
+                return await self._run(run)
 
-    async def run_async(self, state: Any, config: RunnableConfig) -> Update:
-        """Run the subgraph on the running event loop."""
-        values = as_dict(state)
-        async with heard_run_async(self.name, config, values) as heard:
-            with self._session(values, heard) as run:
-                return await self._run_async(run)
-
-    async def _run_async(self, run: RunT) -> Update:
+    async def _run(self, run: RunT) -> Update:
         if run.is_empty:
-            return self._update(run, [])
+            return await self._finish(run, [])
+        # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
         try:
-            async with lent():
-                await self._prepare_async(run, run.config)
-                state = await self._ran_async(run)
-                return run.shown(await self._finish(run, self._done(run, state)))
+            async with run.on_slots():
+                try:
+                    await self._prepare(run, run.config)
+                    return run.shown(await self._finish(run, self._done(run, await self._ran(run))))
+                finally:
+                    run.close(wait=run.way is THREAD)
         except (Closed, GraphBubbleUp) as error:
             raise _reason(run, error) from _reason(run, error).__cause__
         except BaseException as error:
             run.stop(error)  # edges inside blocking targets know of no cancellation
             raise
-        finally:
-            run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
 
-    def _ran(self, run: RunT) -> dict[str, Any]:
-        """The state of the subgraph when it has run."""
+    async def _ran(self, run: RunT) -> dict[str, Any]:
+        """The state of the subgraph when it has run.
+
+        Ctrl-C in the main thread stops the run, and then lets it end.
+        """
+        if run.way is TASK:
+            return await self._invoked(run)
+        return tasks.call_with_stop(lambda: run_blocking(self._invoked(run)), run.stop)
+
+    async def _invoked(self, run: RunT) -> dict[str, Any]:
         with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            return self.graph.invoke({}, inner)
-
-    async def _ran_async(self, run: RunT) -> dict[str, Any]:
-        """The awaitable twin of `_ran`."""
-        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            return await self.graph.ainvoke({}, inner)
-
-    async def _finish(self, run: RunT, done: list[Any]) -> Update:
-        return self._update(run, done)
+            return await run.way.call(
+                lambda: self.graph.invoke({}, inner), lambda: self.graph.ainvoke({}, inner)
+            )
 
     def running(self) -> RunT:
         """The run that a node of the subgraph is in."""
@@ -182,7 +164,7 @@ class Lowering(ABC, Generic[RunT]):
         return cast("RunT", run)
 
     @contextmanager
-    def _session(self, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
+    def _session(self, way: Way, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
         config = heard.config
         with ExitStack() as stack:
             stack.enter_context(restored_context())
@@ -198,7 +180,7 @@ class Lowering(ABC, Generic[RunT]):
             stack.enter_context(edge_run(self.name))
             stack.enter_context(observed(retries=not self.retries))
             config = span.config if span else config
-            run = self._begin(state, config, shared)
+            run = self._begin(way, state, config, shared)
             run.heard_as = heard
             if span is not None:
                 run.span = span

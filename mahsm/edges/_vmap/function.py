@@ -9,6 +9,7 @@ from langgraph.cache.base import BaseCache
 from langgraph.types import RetryPolicy
 
 from mahsm._common import Overlay, State, check, shown
+from mahsm._waiting import sides
 from mahsm.edges._jit import JitEdge
 from mahsm.edges._reduce import Reducer, StopWhen
 from mahsm.edges._shared.edge import Edge, StateReducer
@@ -227,8 +228,7 @@ def _edge(spec: VmapSpec) -> Edge:
 
     lowered, inherited = VmapLowering(spec), () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
-        lowered.run,
-        lowered.run_async,
+        *sides(lowered.run),
         name=spec.name,
         graph=lowered.graph,
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],

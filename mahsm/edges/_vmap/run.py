@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
+from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
-from mahsm._waiting import Closed, Decided, Slots, tasks
+from mahsm._waiting import Closed, Decided, Slots, Way, tasks
 from mahsm.edges._reduce import decider
 from mahsm.edges._shared.adaptive import Adaptive
-from mahsm.edges._shared.attempts import AttemptRunner
+from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import Finished, ItemEvent
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
@@ -58,6 +58,7 @@ class VmapRun(EdgeRun):
 
     Args:
         spec: The specification.
+        way: How it waits.
         state: The parent's state.
         batch: The batch.
         config: The config of the node that the edge is.
@@ -77,6 +78,7 @@ class VmapRun(EdgeRun):
     def __init__(
         self,
         spec: VmapSpec,
+        way: Way,
         state: State,
         batch: list[Any],
         config: RunnableConfig,
@@ -95,7 +97,7 @@ class VmapRun(EdgeRun):
         self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
         self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.max_concurrency
-        super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
+        super().__init__(spec.name, way, state, config, shared, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
         self.direct = (
             count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
@@ -120,7 +122,7 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = AttemptRunner(spec, self.not_begun, self.left, self.end_late, self.adaptive)
+        self._attempts = AttemptRunner(spec, way, self.not_begun, self.left, self.end_late, self.adaptive)
         self._stored = (
             Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
         )
@@ -191,49 +193,33 @@ class VmapRun(EdgeRun):
 
     # One item.
 
-    def call_of_target(self) -> AsyncCall:
+    def call_of_target(self) -> AnyCall:
         spec = self.spec
         may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
-        return self.bind_async(spec.target, self.label, may_be_left=may_be_left)
+        return self.bind(spec.target, self.label, may_be_left=may_be_left)
 
-    async def run_item_async(self, place: int, call: AsyncCall, sink: Sink, item: Item | None = None) -> None:
-        """Run an open item, which `call` awaits."""
+    async def run_item(self, place: int, call: AnyCall, sink: Sink, item: Item | None = None) -> None:
+        """Run an item that has begun, which `call` calls."""
         item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(
-                    await self._attempts.run_async(item, partial(self._state_of, place), call)
-                )
+                update = plain_update(await self._attempts.run(item, partial(self._state_of, place), call))
             if self._stored is not None:
-                await self._store_async(place, update)
+                await self._store(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
             self.begun_slots.release()
 
-    async def _store_async(self, place: int, update: Update) -> None:
+    async def _store(self, place: int, update: Update) -> None:
         """Put into the cache what an item gave, which counts also if the run is over meanwhile."""
         assert self._stored is not None
         try:
-            await self._stored.put_async(self.batch[place], update)
+            await self._stored.put(self.way, self.batch[place], update)
         except asyncio.CancelledError:
             if not tasks.is_cancelled_here():
                 raise
-
-    def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
-        """Run an open item, blocking."""
-        item = self.item(place)
-        try:
-            with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(self._attempts.run(item, partial(self._state_of, place), call))
-            if self._stored is not None:
-                self._stored.put(self.batch[place], update)
-            self._succeeded(place, update, sink, called=item.is_unsaved)
-        except BaseException as error:  # noqa: BLE001  the policy decides
-            self._did_not_succeed(error, item, place, sink)
-        finally:
-            self.begun_slots.release()
 
     def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
         """What becomes of an item that was called, or was to be."""
@@ -386,19 +372,12 @@ class VmapRun(EdgeRun):
         assert self.writer is not None
         self.writer(event)
 
-    def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """Take what a cache has found, if there is one; the items that are still to do."""
+    async def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
+        """Take what a cache has found, if there is one; return the items that are still to do."""
         if self._stored is None or not places:
             return places
-        return self._take(self._stored.get({place: self.batch[place] for place in places}), places, sink)
-
-    async def uncached_async(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """The awaitable twin of `uncached`."""
-        if self._stored is None or not places:
-            return places
-        return self._take(
-            await self._stored.get_async({place: self.batch[place] for place in places}), places, sink
-        )
+        found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
+        return self._take(found, places, sink)
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
