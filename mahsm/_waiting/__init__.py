@@ -1,5 +1,6 @@
 """How work begins, waits in line, and stops, in tasks and in threads.
 
+- `here`         what holds for code that waits here
 - `turns`        waiting until woken, from any thread
 - `ways`         the two ways to wait, as a task and as a thread, for code that is written once
 - `latch`        a one-shot gate
@@ -11,6 +12,8 @@
 
 from mahsm._waiting import left_behind as left_behind
 from mahsm._waiting import tasks as tasks
+from mahsm._waiting.here import here as here
+from mahsm._waiting.here import set_awaited as set_awaited
 from mahsm._waiting.latch import Latch as Latch
 from mahsm._waiting.left_behind import LeftBehind as LeftBehind
 from mahsm._waiting.left_behind import OwnCall as OwnCall
@@ -52,6 +55,7 @@ __all__ = [
     "Turn",
     "Way",
     "acquire_all",
+    "here",
     "is_cancelled_here",
     "left_behind",
     "may_be_stopped",
@@ -59,6 +63,7 @@ __all__ = [
     "reason_here",
     "release_all",
     "run_blocking",
+    "set_awaited",
     "sides",
     "tasks",
     "try_acquire_all",

@@ -8,9 +8,9 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
+from mahsm._waiting.here import here, set_awaited
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.stops import stopped_by
 from mahsm._waiting.turns import OnStop, StopCallback
@@ -71,12 +71,6 @@ _background = [_Background("mahsm-loop")]
 """For coroutines that synchronous code waits for. One for all, because async clients keep their connections
 per loop: a loop per call would close them under the client's feet. Another one for coroutines that are waited
 for by one on the first loop, which that blocks; and so on."""
-
-_depth: ContextVar[int] = ContextVar("mahsm_background_depth", default=0)
-"""How many of these loops are blocked, or may be, if a coroutine is waited for here."""
-
-awaited: ContextVar[bool] = ContextVar("mahsm_awaited", default=False)
-"""Whether this runs inside of a call that an event loop awaits, so that blocking may block the loop."""
 
 limits_loop = _Background("mahsm-limits").loop
 """The loop that rate limits and timers live on."""
@@ -237,7 +231,7 @@ def _has_result(future: Future[Any]) -> bool:
 
 def _blocking(function: Callable[[], T]) -> T:
     """Call a function in a thread where it may block."""
-    awaited.set(False)
+    set_awaited(False)
     return _without_stop_iteration(function)
 
 
@@ -254,7 +248,7 @@ def _without_stop_iteration(function: Callable[[], T]) -> T:
 
 
 def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -> T:
-    depth = _depth.get()
+    depth = here.get().depth
     if depth == len(_background):
         _background.append(_Background(f"mahsm-loop-{depth}"))
     loop = _background[depth].loop()
@@ -262,8 +256,7 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -
     tasks: list[asyncio.Task[T]] = []
 
     async def run() -> T:
-        _depth.set(depth + 1)
-        awaited.set(True)
+        here.set(here.get().waiting(depth + 1, awaited=True))
         async with deadline(timeout):
             return await awaitable
 

@@ -135,11 +135,9 @@ class BackendTracer:
         opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
         with opened as (recorded, child), added_up() as usage:
             edge = EdgeRecord(self, recorded, child)
-            token = _spans.current_edge.set(edge)
             try:
                 yield edge
             finally:
-                _spans.current_edge.reset(token)
                 edge.close()
                 used = _used(usage)
                 edge.note({**edge.timings.facts(), **used})

@@ -12,11 +12,12 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from mahsm import _spans
 from mahsm._common import as_dict
 from mahsm._numeric import JitSpec, JitStats
+from mahsm._waiting import THREAD
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
+from mahsm.edges._shared.session import is_looked_at, session
 from mahsm.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class JitEdge(Edge):
         """Compute, and give back the update."""
         program = self._program or self.program
         state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
-        if _spans.tracer() is None:
+        if not is_looked_at():
             return program(state)
         return self._computed(program, state, config)
 
@@ -83,16 +84,15 @@ class JitEdge(Edge):
     def _computed(
         self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None
     ) -> Any:
-        tracer = _spans.tracer()
-        if tracer is None:
+        if not is_looked_at():
             return program.timed(state)
-        with tracer.edge(
-            "jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}
-        ) as span:
+        options: Any = {"shown": {key: state.get(key) for key in self.reads}, "calls_models": False}
+        with session("jit", self.name, THREAD, state, ensure_config(config), **options) as around:
             before = program.stats
             update = program.timed(state)
-            span.note(program.stats.facts(before))
-            span.show(update)
+            if around.span is not None:
+                around.span.note(program.stats.facts(before))
+                around.span.show(update)
             return update
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:

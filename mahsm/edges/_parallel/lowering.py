@@ -1,6 +1,6 @@
 """How a `parallel` becomes a LangGraph subgraph, and how that subgraph is run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, cast
@@ -12,13 +12,14 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from mahsm._common import State, Update, missing
-from mahsm._waiting import Slots, Way, sides, tasks
+from mahsm._waiting import Way, sides, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.run import Outcome, ParallelRun
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
+from mahsm.edges._shared.session import Session
 from mahsm.errors import MissingKeyError
 from mahsm.nodes._internal import Node
 
@@ -67,9 +68,9 @@ class ParallelLowering(Lowering[ParallelRun]):
     def retries(self) -> bool:
         return any(branch.retry is not None for branch in self.spec.branches)
 
-    def _begin(self, way: Way, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
-        self._check_reads(state)
-        return ParallelRun(self.spec, way, state, config, shared)
+    def _begin(self, around: Session) -> ParallelRun:
+        self._check_reads(around.state)
+        return ParallelRun(self.spec, around)
 
     def _check_reads(self, state: State) -> None:
         written = {key for branch in self.spec.branches for key in branch.writes}

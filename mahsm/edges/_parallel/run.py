@@ -11,7 +11,7 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
 from mahsm._common import State, add_note
-from mahsm._waiting import TASK, Closed, Latch, Slots, Way, tasks
+from mahsm._waiting import TASK, Closed, Latch, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.spec import ParallelSpec
@@ -19,6 +19,7 @@ from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun
 from mahsm.edges._shared.saving import ends_all
+from mahsm.edges._shared.session import Session
 from mahsm.errors import BranchSkipped
 from mahsm.nodes._internal import plain_update
 from mahsm.policies import ItemError
@@ -41,29 +42,19 @@ class ParallelRun(EdgeRun):
 
     Args:
         spec: The specification.
-        way: How it waits.
-        state: The parent's state.
-        config: The config of the node that the edge is.
-        shared: The slots of the graph run.
+        around: Its session.
     """
 
-    def __init__(
-        self,
-        spec: ParallelSpec,
-        way: Way,
-        state: State,
-        config: RunnableConfig,
-        shared: Sequence[Slots],
-    ) -> None:
+    def __init__(self, spec: ParallelSpec, around: Session) -> None:
         slots = spec.max_concurrency or len(spec.branches)
-        super().__init__(spec.name, way, state, config, shared, slots=slots, unsaved=slots + 2)
+        super().__init__(spec.name, around, slots=slots, unsaved=slots + 2)
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
         self._attempts = {
-            branch.name: AttemptRunner(branch, way, self.not_begun, self.left, self.end_late)
+            branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
             for branch in spec.branches
         }
 

@@ -3,8 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -14,18 +13,16 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from mahsm import _spans
 from mahsm._common import State, as_dict, batch, check, read, shown
-from mahsm._model_calls import edge_run, observed
 from mahsm._spans import EdgeSpan
 from mahsm._waiting import THREAD, StopCallbacks, Way, sides, tasks
 from mahsm.edges._reduce.streaming import Reducer
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
-from mahsm.edges._shared.items import Item, current_item
+from mahsm.edges._shared.items import Item, current_item, enter_item
 from mahsm.edges._shared.run import needs_no_tasks
+from mahsm.edges._shared.session import Session, session
 from mahsm.edges._shared.streams import (
-    HeardRun,
     as_of_node,
     as_of_task,
     heard_run,
@@ -33,7 +30,7 @@ from mahsm.edges._shared.streams import (
     writer_of,
 )
 from mahsm.errors import EdgeError, ReducerError
-from mahsm.nodes._internal import Node, node_name
+from mahsm.nodes._internal import Node, node_name, position
 from mahsm.policies import ItemError, Penalize, is_item_error
 
 OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
@@ -45,34 +42,6 @@ class _ReduceState(TypedDict):
     """State of the subgraph: only what comes out of it."""
 
     value: Any
-
-
-_current_call: ContextVar[tuple[RunnableConfig, Callable[[], Any]]] = ContextVar("mahsm_reduce_call")
-
-
-@dataclass(frozen=True)
-class _Inner:
-    """What is around a reducer's call."""
-
-    config: RunnableConfig
-    call: Callable[[], Any]
-    span: EdgeSpan | None
-    heard: HeardRun
-
-    @property
-    def direct(self) -> bool:
-        """Whether there is no subgraph, since nothing is saved and nobody looks inside."""
-        return needs_no_tasks(self.config)
-
-    def shown(self, update: State) -> State:
-        """What came out, which its span shows."""
-        if self.span is not None:
-            self.span.show(update)
-            (value,) = update.values()
-            if isinstance(value, str | int | float):
-                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
-        self.heard.output = update
-        return update
 
 
 @dataclass(frozen=True)
@@ -93,7 +62,7 @@ class Reduce:
         """Make the subgraph."""
 
         async def reduce(way: Way, _: Any, config: RunnableConfig) -> Any:
-            node, call = _current_call.get()
+            node, call = position.get().reducing
             with self._as_of_node(config, node):
                 return {"value": await self._called(way, call)}
 
@@ -111,17 +80,31 @@ class Reduce:
     async def run(self, graph: Compiled, way: Way, state: Any, config: RunnableConfig) -> State:
         """Run the subgraph."""
         values = as_dict(state)
+        kind, shown_state = "judge" if self.judges else "reduce", {self.input_key: values.get(self.input_key)}
+        options: Any = {"shown": shown_state, "calls_models": False}
         async with heard_run(way, self.name, config, values) as heard:
-            with self._session(values, heard) as inner, _edges_inside_stop(way):
-                return inner.shown({self.output_key: await self._value(way, graph, inner)})
+            with (
+                session(kind, self.name, way, values, heard.config, **options) as around,
+                _edges_inside_stop(way),
+            ):
+                value = await self._value(graph, around, self._begun(around))
+                heard.output = update = {self.output_key: value}
+                if around.span is not None:
+                    _show(around.span, update, value)
+                return update
 
-    async def _value(self, way: Way, graph: Compiled, inner: _Inner) -> Any:
-        if not inner.direct:
-            with unheard(inner.config) as config:
+    async def _value(self, graph: Compiled, around: Session, call: Callable[[], Any]) -> Any:
+        way, node = around.way, around.config
+        if needs_no_tasks(node):
+            with self._as_of_node(as_of_task(node, self.reducer_name), node):
+                return await self._called(way, call)
+        token = position.set(position.get().calling((node, call)))
+        try:
+            with unheard(node) as config:
                 found = await way.call(lambda: graph.invoke({}, config), lambda: graph.ainvoke({}, config))
                 return found["value"]
-        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
-            return await self._called(way, inner.call)
+        finally:
+            position.reset(token)
 
     async def _called(self, way: Way, call: Callable[[], Any]) -> Any:
         if way is THREAD or inspect.iscoroutinefunction(self.reducer):
@@ -138,33 +121,14 @@ class Reduce:
         finally:
             var_child_runnable_config.reset(token)
 
-    @contextmanager
-    def _session(self, values: State, heard: HeardRun) -> Generator["_Inner", None, None]:
-        tracer, config = _spans.tracer(), heard.config
-        with ExitStack() as stack:
-            stack.enter_context(edge_run(self.name))
-            span = None
-            if tracer is not None:
-                kind = "judge" if self.judges else "reduce"
-                span = stack.enter_context(
-                    tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)})
-                )
-                stack.enter_context(observed())
-            inputs = batch(
-                read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key"
-            )
-            if span is not None:
-                span.note(
-                    {
-                        "fan_in": len(inputs),
-                        "errors": sum(map(is_item_error, inputs)),
-                        "reducer": self.reducer_name,
-                    }
-                )
-            call = self._call(values, inputs)
-            config = span.config if span else config
-            stack.callback(_current_call.reset, _current_call.set((config, call)))
-            yield _Inner(config, call, span, heard)
+    def _begun(self, around: Session) -> Callable[[], Any]:
+        """The reducer's call; its span says what it is given."""
+        key = self.input_key
+        inputs = batch(read(around.state, key, self.name, "input_key"), self.name, key, "input_key")
+        if around.span is not None:
+            failed = sum(map(is_item_error, inputs))
+            around.span.note({"fan_in": len(inputs), "errors": failed, "reducer": self.reducer_name})
+        return self._call(around.state, inputs)
 
     def _call(self, values: State, inputs: list[Any]) -> Callable[[], Any]:
         kept = self._without_errors(inputs)
@@ -191,23 +155,30 @@ class Reduce:
         return [value for value in inputs if not is_item_error(value)]
 
 
+def _show(span: EdgeSpan, update: State, value: Any) -> None:
+    """Show what came out; of a judge, and of a number, that is a decision."""
+    span.show(update)
+    if isinstance(value, str | int | float):
+        span.note({"decision": shown(value) if isinstance(value, str) else value})
+
+
 @contextmanager
 def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
     """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around
     sees to that.
     """
-    if way is THREAD or current_item.get() is not None:
+    if way is THREAD or current_item() is not None:
         yield
         return
     inside = StopCallbacks()
-    token = current_item.set(Item((), (), inside))
+    token = enter_item(Item((), (), inside))
     try:
         yield
     except BaseException as error:
         inside.stop(error)
         raise
     finally:
-        current_item.reset(token)
+        position.reset(token)
 
 
 @check.arguments(

@@ -2,6 +2,7 @@
 
 - `edge`         what all edges are: a node that LangGraph can look into; `drawing`: how it is drawn
 - `lowering`     how an edge becomes a LangGraph subgraph, and how that is run
+- `session`      what is around one run of any edge
 - `run`          one run of an edge; `break_off`: how it ends at an error
 - `attempts`     what an attempt waits for, and what follows from its end; `hedging`: two calls for one item
 - `items`        the slots that an item holds and lends

@@ -15,7 +15,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm import _spans
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
 from mahsm._model_calls import AttemptCounter, calls, gated, is_metered, metered, unparsed_in
-from mahsm._spans import Timings
+from mahsm._spans import EdgeSpan, Timings
 from mahsm._waiting import (
     TASK,
     THREAD,
@@ -75,6 +75,7 @@ class AttemptRunner:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
         way: How the run waits.
+        span: What traces show of the run, if they do.
         not_begun: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
         end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little
@@ -85,6 +86,7 @@ class AttemptRunner:
         self,
         spec: Tried,
         way: Way,
+        span: EdgeSpan | None,
         not_begun: StopCallbacks,
         left: LeftBehind,
         end: Callable[[float], object],
@@ -106,7 +108,7 @@ class AttemptRunner:
         self._unwatched = not (
             limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered()
         )
-        self._timings = span.timings if (span := _spans.current_edge.get()) else None
+        self._timings = None if span is None else span.timings
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
 
     def _provider(self) -> str | None:

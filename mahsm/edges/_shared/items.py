@@ -3,7 +3,7 @@
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Token
 from typing import Any, TypeAlias
 
 from mahsm._waiting import (
@@ -16,6 +16,7 @@ from mahsm._waiting import (
     release_all,
     try_acquire_all,
 )
+from mahsm.nodes._internal import Position, position
 
 Writer: TypeAlias = Callable[[Any], object]
 """Takes events of a stream."""
@@ -136,8 +137,15 @@ class Item:
 
 _counting = threading.Lock()  # one for all: edges begin and end rarely, items often
 
-current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default=None)
-"""The item whose target is being called here, if any."""
+
+def current_item() -> Item | None:
+    """Return the item whose target is being called here, if any."""
+    return position.get().item
+
+
+def enter_item(item: Item) -> Token[Position]:
+    """From now on, in this context, the target of an item is called."""
+    return position.set(position.get().at(item))
 
 
 @asynccontextmanager
@@ -146,7 +154,7 @@ async def lent(way: Way) -> AsyncGenerator[None, None]:
 
     They are taken back at its end; not, though, when the block is left because the item is being stopped.
     """
-    item = current_item.get()
+    item = current_item()
     if item is None:
         yield
         return

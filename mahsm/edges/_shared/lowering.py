@@ -1,36 +1,27 @@
 """How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _spans
 from mahsm._common import State, Update, as_dict, cached
-from mahsm._model_calls import edge_run, observed, restored_context
-from mahsm._waiting import TASK, THREAD, Closed, Slots, Way, run_blocking, tasks
+from mahsm._waiting import TASK, THREAD, Closed, Way, run_blocking, tasks
 from mahsm.edges._shared.edge import Compiled
-from mahsm.edges._shared.graph_limit import graph_limit
 from mahsm.edges._shared.items import current_item
 from mahsm.edges._shared.run import EdgeRun, to_nobody
-from mahsm.edges._shared.streams import HeardRun, heard_run
+from mahsm.edges._shared.session import Session, session
+from mahsm.edges._shared.streams import heard_run
 from mahsm.errors import EdgeError
-from mahsm.nodes._internal import EDGE, StreamTarget, edge_stream
-from mahsm.policies import Budget, Spending
+from mahsm.nodes._internal import EDGE, StreamTarget, position
+from mahsm.policies import Budget
 from mahsm.policies._internal import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
-
-edge_runs: "ContextVar[Mapping[Lowering[Any], EdgeRun]]" = ContextVar(
-    "mahsm_runs", default=MappingProxyType({})
-)
-"""The run of each edge that is running here, from the outside in."""
 
 
 class Lowering(ABC, Generic[RunT]):
@@ -56,8 +47,8 @@ class Lowering(ABC, Generic[RunT]):
         """Make the subgraph."""
 
     @abstractmethod
-    def _begin(self, way: Way, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
-        """A run over this state."""
+    def _begin(self, around: Session) -> RunT:
+        """A run in a session."""
 
     @abstractmethod
     def _inner(self, config: RunnableConfig, run: RunT) -> RunnableConfig:
@@ -118,7 +109,12 @@ class Lowering(ABC, Generic[RunT]):
         """Run the subgraph."""
         values = as_dict(state)
         async with heard_run(way, self.name, config, values) as heard:
-            with self._session(way, values, heard) as run:
+            options: Any = {"budget": self.budget, "retries": self.retries}
+            with (
+                session(self.kind, self.name, way, values, heard.config, **options) as around,
+                self._begun(around) as run,
+            ):
+                run.heard_as = heard
                 return await self._run(run)
 
     async def _run(self, run: RunT) -> Update:
@@ -155,7 +151,7 @@ class Lowering(ABC, Generic[RunT]):
 
     def running(self) -> RunT:
         """The run that a node of the subgraph is in."""
-        run = edge_runs.get().get(self)
+        run = position.get().runs.get(self)
         if run is None:
             raise EdgeError(
                 f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds "
@@ -164,36 +160,18 @@ class Lowering(ABC, Generic[RunT]):
         return cast("RunT", run)
 
     @contextmanager
-    def _session(self, way: Way, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
-        config = heard.config
+    def _begun(self, around: Session) -> Generator[RunT, None, None]:
+        """A block in which a run has begun, and can be stopped by what is around it."""
+        run, now = self._begin(around), position.get()
+        stream = now.stream or StreamTarget(
+            run.writer or to_nobody, {**run.config.get("metadata", {}), EDGE: self.name}, _item
+        )
         with ExitStack() as stack:
-            stack.enter_context(restored_context())
-            shared = stack.enter_context(graph_limit(config))
-            if self.budget is not None:
-                stack.enter_context(Spending(self.budget, self.name).running())
-            tracer = _spans.tracer()
-            span = (
-                None
-                if tracer is None
-                else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
-            )
-            stack.enter_context(edge_run(self.name))
-            stack.enter_context(observed(retries=not self.retries))
-            config = span.config if span else config
-            run = self._begin(way, state, config, shared)
-            run.heard_as = heard
-            if span is not None:
-                run.span = span
+            if (span := run.span) is not None:
                 stack.callback(lambda: span.note(run.facts()))
-            stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
-            if edge_stream.get() is None:
-                place = StreamTarget(
-                    run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item
-                )
-                stack.callback(edge_stream.reset, edge_stream.set(place))
-            outer = current_item.get()
-            if outer is not None:
-                stack.enter_context(outer.running.on_stop(run.stop_from_outside))
+            stack.callback(position.reset, position.set(now.inside(self, run, stream)))
+            if now.item is not None:
+                stack.enter_context(now.item.running.on_stop(run.stop_from_outside))
             for spending in spendings():
                 stack.enter_context(spending.on_stop(run.end))
             if self.deadline is not None:
@@ -214,7 +192,7 @@ class Lowering(ABC, Generic[RunT]):
 
 
 def _item() -> tuple[int, ...]:
-    item = current_item.get()
+    item = current_item()
     return item.order if item is not None else ()
 
 

@@ -20,24 +20,26 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
 
 from mahsm._common import AsyncCall, State, SyncCall, Update, cached
-from mahsm._spans import NOTHING, EdgeSpan
+from mahsm._spans import NOTHING
 from mahsm._waiting import (
     THREAD,
     Closed,
     LeftBehind,
     Slots,
     StopCallbacks,
-    Way,
+    here,
     may_be_stopped,
     release_all,
+    set_awaited,
     tasks,
     try_acquire_all,
 )
 from mahsm.edges._shared.attempts import AnyCall, deadline_is_over
 from mahsm.edges._shared.break_off import BreakOff
 from mahsm.edges._shared.graph_limit import ambient_runtime
-from mahsm.edges._shared.items import Item, Writer, current_item, lent
+from mahsm.edges._shared.items import Item, Writer, current_item, enter_item, lent
 from mahsm.edges._shared.saving import Saving, saver_of, with_saver
+from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import (
     RUNTIME,
     Heard,
@@ -67,32 +69,20 @@ class EdgeRun(ABC):
 
     Args:
         name: The edge's name.
-        way: How it waits.
-        state: The parent's state.
-        config: The config of the node that the edge is; what is called gets its bounds, not ours.
-        shared: The slots of the graph run.
+        around: Its session; what is called gets the bounds of its config, not ours.
         slots: How many targets may be called at once.
         unsaved: How many calls may be not saved, where a checkpointer saves.
     """
 
-    def __init__(
-        self,
-        name: str,
-        way: Way,
-        state: State,
-        config: RunnableConfig,
-        shared: Sequence[Slots],
-        *,
-        slots: int,
-        unsaved: int,
-    ) -> None:
-        outer = current_item.get()
+    def __init__(self, name: str, around: Session, *, slots: int, unsaved: int) -> None:
+        config = around.config
+        outer = current_item()
         runtime = ambient_runtime()
         self.name = name
-        self.way = way
-        self.state = state
+        self.way = around.way
+        self.state = around.state
         self.config = config
-        self.span: EdgeSpan | None = None
+        self.span = around.span
         """What traces show of it, if anybody traces."""
         self.heard_as: HeardRun | None = None
         """What those who listen hear of it."""
@@ -114,7 +104,7 @@ class EdgeRun(ABC):
         self._order = outer.order if outer else ()
         # Always from the inside out, so that no two runs wait for each other's slots.
         # Always from the inside out.
-        self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *shared]))
+        self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *around.shared]))
         self.running = StopCallbacks()
         """What runs inside: edges and awaited calls."""
         self.not_begun = StopCallbacks()
@@ -130,14 +120,14 @@ class EdgeRun(ABC):
         """A part that is going to be called, in this context."""
         unsaved = None if self.saving is None else self.saving.unsaved
         item = Item((*self._order, index), self._chain, self.running, unsaved, self._item_writer)
-        current_item.set(item)
+        enter_item(item)
         if self.span is not None:
             may_be_stopped(lambda: self.running.reason)
         return item
 
     def on_slots(self) -> AbstractAsyncContextManager[None]:
         """A block in which the run has the slots that it needs: those of the item around are lent to it."""
-        return self._confined() if self.way is THREAD and tasks.awaited.get() else lent(self.way)
+        return self._confined() if self.way is THREAD and here.get().awaited else lent(self.way)
 
     @asynccontextmanager
     async def _confined(self) -> AsyncGenerator[None, None]:
@@ -147,7 +137,7 @@ class EdgeRun(ABC):
         That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on
         that loop, and might get a slot that is lent, could neither use it nor give it back.
         """
-        outer = current_item.get()
+        outer = current_item()
         if outer is None:
             yield
             return
@@ -347,7 +337,7 @@ class EdgeRun(ABC):
             yield
             return
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
-        tasks.awaited.set(True)
+        set_awaited(True)
 
         def stop() -> None:
             if not item.has_edges:

@@ -274,7 +274,7 @@ class Heard:
 
 def _of_item() -> RunnableConfig:
     """The config of the item that runs here."""
-    config, item = var_child_runnable_config.get() or RunnableConfig(), current_item.get()
+    config, item = var_child_runnable_config.get() or RunnableConfig(), current_item()
     return {**config, "metadata": {**config.get("metadata", {}), ITEM: item.order if item else ()}}
 
 

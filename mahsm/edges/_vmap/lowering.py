@@ -14,11 +14,11 @@ from typing_extensions import TypedDict
 
 from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
-from mahsm._waiting import Slots, Way, sides
+from mahsm._waiting import Way, sides
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
-from mahsm.edges._shared.finished import listener
 from mahsm.edges._shared.lowering import Lowering
-from mahsm.edges._shared.streams import HeardRun, as_of_task
+from mahsm.edges._shared.session import Session
+from mahsm.edges._shared.streams import as_of_task
 from mahsm.edges._vmap.cut import Assignment, Record, check_batch, is_record, spans_of
 from mahsm.edges._vmap.one_by_one import run_one
 from mahsm.edges._vmap.outcomes import Outcomes
@@ -27,7 +27,7 @@ from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
 from mahsm.errors import EdgeError
-from mahsm.nodes._internal import Node
+from mahsm.nodes._internal import Node, position
 from mahsm.policies import Budget
 
 _WAVE = (256, 1024)
@@ -161,12 +161,13 @@ class VmapLowering(Lowering[VmapRun]):
     def retries(self) -> bool:
         return self.spec.retry is not None
 
-    def _begin(self, way: Way, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
+    def _begin(self, around: Session) -> VmapRun:
         spec = self.spec
-        items = spec.items(state)
+        items = spec.items(around.state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
-        run = VmapRun(spec, way, state, items, config, shared, self._concurrency, listener(self))
+        finished = position.get().finished.get(self)
+        run = VmapRun(spec, around, items, self._concurrency, finished)
         run.check_first()
         return run
 
@@ -175,9 +176,9 @@ class VmapLowering(Lowering[VmapRun]):
             await run.way.call_blocking(run.compute_for_all)
 
     @contextmanager
-    def _session(self, way: Way, state: State, heard: HeardRun) -> Generator[VmapRun, None, None]:
+    def _begun(self, around: Session) -> Generator[VmapRun, None, None]:
         bars = show_progress() if self.spec.progress is True else nullcontext()
-        with bars, super()._session(way, state, heard) as run:
+        with bars, super()._begun(around) as run:
             try:
                 yield run
             finally:

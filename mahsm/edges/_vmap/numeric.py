@@ -1,6 +1,5 @@
 """`vmap` of a `jit_edge`: one computation for all items."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -12,9 +11,11 @@ from mahsm._common import Overlay, State, add_note, as_dict, shown
 from mahsm._numeric import BatchResult
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
+from mahsm._waiting import THREAD, Way, sides
 from mahsm.edges._jit import JitEdge, drawn_steps
 from mahsm.edges._shared.edge import Edge
 from mahsm.edges._shared.graph_limit import ambient_runtime
+from mahsm.edges._shared.session import is_looked_at, session
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
@@ -60,8 +61,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None)
     lowered = _JitVmap(spec, target, spec.out_key, batch_size)
     inherited = () if isinstance(spec.inherit, bool) else spec.inherit
     return Edge(
-        lowered.run,
-        lowered.run_async,
+        *sides(lowered.run),
         name=spec.name,
         graph=drawn_steps(spec.name, target.spec, (spec.items_label, spec.out_key), many=True),
         reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
@@ -77,19 +77,19 @@ class _JitVmap:
         self._out_key = out_key
         self._target = target
 
-    async def run_async(self, state: Any, config: RunnableConfig) -> State:
-        return await asyncio.to_thread(self.run, state, config)
+    async def run(self, way: Way, state: Any, config: RunnableConfig) -> State:
+        return await way.call_blocking(lambda: self._in_session(as_dict(state), config))
 
-    def run(self, state: Any, config: RunnableConfig) -> State:
-        tracer, values = _spans.tracer(), as_dict(state)
+    def _in_session(self, values: State, config: RunnableConfig) -> State:
         with show_progress() if self._spec.progress else nullcontext():
-            if tracer is None:
+            if not is_looked_at():
                 return self._run(values, self._spec.items(values))
-            with tracer.edge("vmap", self._spec.name, config, values) as span:
+            with session("vmap", self._spec.name, THREAD, values, config, calls_models=False) as around:
                 before, items = self._target.stats, self._spec.items(values)
-                update = self._run(values, items, span)
-                span.note(self._target.stats.facts(before))
-                span.show(update)
+                update = self._run(values, items, around.span)
+                if around.span is not None:
+                    around.span.note(self._target.stats.facts(before))
+                    around.span.show(update)
                 return update
 
     def _run(self, values: State, items: list[Any], span: _spans.Span | None = None) -> State:

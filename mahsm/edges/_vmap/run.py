@@ -12,20 +12,20 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
-from mahsm._waiting import Closed, Decided, Slots, Way, tasks
+from mahsm._waiting import Closed, Decided, Slots, tasks
 from mahsm.edges._reduce import decider
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
-from mahsm.edges._shared.finished import Finished, ItemEvent
+from mahsm.edges._shared.finished import ItemEvent
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
+from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
 from mahsm.edges._vmap.cut import Record, batch_id
@@ -33,7 +33,7 @@ from mahsm.edges._vmap.results import ResultPart, Results, Sink
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
-from mahsm.nodes._internal import is_substituted, plain_update
+from mahsm.nodes._internal import Finished, is_substituted, plain_update
 from mahsm.policies import ItemError, is_item_error
 from mahsm.policies._internal import item_error
 
@@ -58,11 +58,8 @@ class VmapRun(EdgeRun):
 
     Args:
         spec: The specification.
-        way: How it waits.
-        state: The parent's state.
+        around: Its session.
         batch: The batch.
-        config: The config of the node that the edge is.
-        shared: The slots of the graph run.
         concurrency: What the run before has found out, for an adaptive edge.
         finished: Who gets each item when it has finished.
 
@@ -78,29 +75,26 @@ class VmapRun(EdgeRun):
     def __init__(
         self,
         spec: VmapSpec,
-        way: Way,
-        state: State,
+        around: Session,
         batch: list[Any],
-        config: RunnableConfig,
-        shared: Sequence[Slots],
         concurrency: float | None = None,
         finished: Finished | None = None,
     ) -> None:
         self.spec = spec
-        self._inherited = spec.inherited(state)
+        self._inherited = spec.inherited(around.state)
         self.batch = batch
         self.total = len(batch)
         self._equal = None if spec.dedupe_key is None else equal_places(batch, spec.dedupe_key, spec.name)
         self.firsts: Sequence[int] = range(self.total) if self._equal is None else list(self._equal)
-        saved, count = is_saved(config), len(self.firsts)
+        saved, count = is_saved(around.config), len(self.firsts)
         few = spec.chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
         self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
         self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.max_concurrency
-        super().__init__(spec.name, way, state, config, shared, slots=most, unsaved=most + 2 * self.size)
+        super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
         self.direct = (
-            count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+            count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
         )
         if self.direct:
             self._item_writer = to_nobody
@@ -122,7 +116,9 @@ class VmapRun(EdgeRun):
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
         self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = AttemptRunner(spec, way, self.not_begun, self.left, self.end_late, self.adaptive)
+        self._attempts = AttemptRunner(
+            spec, self.way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
+        )
         self._stored = (
             Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
         )

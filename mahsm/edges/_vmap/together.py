@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphInterrupt
 
-from mahsm._waiting import TASK, Closed, run_blocking, tasks
+from mahsm._waiting import TASK, Closed, run_blocking, set_awaited, tasks
 from mahsm.edges._shared.attempts import AnyCall
 from mahsm.edges._vmap.results import ResultPart, Results
 from mahsm.edges._vmap.run import VmapRun
@@ -54,7 +54,7 @@ class Together:
         async def run_all() -> None:
             with set_config_context(run.item_config(config, shared=True)) as context:
                 call = context.run(run.call_of_target)
-                context.run(tasks.awaited.set, True)
+                context.run(set_awaited, True)
                 async with tasks.task_group() as items:
 
                     def begin(place: int) -> None:
