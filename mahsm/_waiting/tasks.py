@@ -187,13 +187,18 @@ async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
     return await value if inspect.isawaitable(value) else cast("T", value)
 
 
-async def run_in(way: Way, context: contextvars.Context, core: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine function in a context: as a task of its own, or in this thread."""
+async def run_in(
+    way: Way, context: contextvars.Context, core: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Run a coroutine function in a context: as a task of its own, or in this thread.
+
+    A task that is cancelled by itself, and not with the caller, ends without an error.
+    """
     if way is THREAD:
-        return context.run(lambda: run_blocking(core()))
+        context.run(lambda: run_blocking(core()))
+        return
     async with task_group() as group:
-        task = group.create_task(core(), context=context)
-    return task.result()
+        group.create_task(core(), context=context)
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:

@@ -12,6 +12,7 @@ another way.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mahsm._waiting.turns import TaskTurn, ThreadTurn, Turn
@@ -65,6 +66,7 @@ def sides(
 ) -> tuple[Callable[P, T], Callable[P, Coroutine[Any, Any, T]]]:
     """Return the blocking and the awaitable version of a coroutine function that is given its way."""
 
+    @wraps(core)
     def sync(*args: P.args, **kwargs: P.kwargs) -> T:
         return run_blocking(core(THREAD, *args, **kwargs))
 

@@ -98,7 +98,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     calls = itertools.count(1)
 
     async def target(state: dict[str, Any]) -> int:
-        runs.append(limited._sync.__self__.running())
+        runs.append(limited._sync.__wrapped__.__self__.running())
         number = next(calls)
         if number == cancel_at and not at_end:
             task.cancel()
@@ -143,7 +143,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     assert stats.waiting == 0
     for run_ in runs:
         assert all(slots.free == slots._limit for slots in run_._chain)
-        assert run_.open.free == run_.open._limit
+        assert run_.begun_slots.free == run_.begun_slots._limit
 
 
 @pytest.mark.parametrize("mode", MODES)

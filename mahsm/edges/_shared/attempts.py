@@ -127,6 +127,8 @@ class AttemptRunner:
             try:
                 self._check_may_go_on()
                 return await self._called(item, call, state_of()[0], None)
+            except futures.CancelledError as error:
+                raise _reason(item, error) from None
             finally:
                 item.give()
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
@@ -210,10 +212,8 @@ class AttemptRunner:
         except TimeoutError:
             self._check_deadline()
             raise
-        except futures.CancelledError:
-            if (reason := item.running.reason) is not None:
-                raise Closed(reason) from None
-            raise
+        except futures.CancelledError as error:
+            raise _reason(item, error) from None
         finally:
             item.give()
 
@@ -358,6 +358,14 @@ def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:
     """What the items get that the deadline of an edge has cut off."""
     return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
+
+
+def _reason(item: Item, error: futures.CancelledError) -> Exception:
+    """Why an awaitable target that a thread waited for was cancelled: because the run was stopped, or by
+    itself.
+    """
+    reason = item.running.reason
+    return error if reason is None else Closed(reason)
 
 
 @contextmanager
