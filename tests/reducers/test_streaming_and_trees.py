@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mahsm import RateLimit, limits, reduce_edge, vmap
-from mahsm.edges._reduce.streaming import streamed
+from mahsm.edges._shared.reducer import streamed
 from mahsm.errors import ReducerError
 from mahsm.policies._item_error import item_error
 from mahsm.reducers import (

@@ -82,7 +82,7 @@ class ParallelRun(EdgeRun):
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
-                    may_be_left = branch.timeout is not None or branch.deadline is not None
+                    may_be_left = branch.tries.timeout is not None or branch.ends.deadline is not None
                     call = context.run(
                         partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left)
                     )
@@ -226,7 +226,7 @@ class ParallelRun(EdgeRun):
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
-        if self.spec.on_error == "raise" or ends_all(error):
+        if self.spec.failures.on_error == "raise" or ends_all(error):
             self._failed_last.add(branch.name)
             self.stop(error)
             raise error
