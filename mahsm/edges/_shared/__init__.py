@@ -2,8 +2,8 @@
 
 - `edge`         what all edges are: a node that LangGraph can look into; `drawing`: how it is drawn
 - `constructor`  a function that makes an edge, and can be called again for a changed copy
-- `call_spec`    what is called and how, for items and branches: `tries`, how each attempt is made; `ends`, when
-  a run is over. `failures`: what becomes of those that fail
+- `call_spec`    what is called and how, for items and branches; `tries`: how each attempt is made
+- `ends`         when a run is over; `failures`: what becomes of items and branches that fail
 - `reducer`      reducers that take entries one by one, and may be decided early
 - `lowering`     how an edge becomes a LangGraph subgraph, and how that is run
 - `run`          one run of an edge; `break_off`: how it ends at an error
