@@ -26,8 +26,8 @@ class Edge(Node):
 
     Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into
     `connect`; it runs alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of
-    it. It takes the parent's state and returns only its update. Like a function, it is its own copy:
-    `copy.deepcopy(edge)` is the edge.
+    it. It takes the parent's state and returns only its update. `with_` makes copies in which some arguments
+    differ. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.

@@ -30,7 +30,7 @@ _WITH_EFFECT = {
     "preserve_order",
     "batch_size",
 }
-"""Options that may be given: those that hold for a computation, and two bounds that it keeps anyway."""
+"""Options that hold for a computation, or that it fulfils anyway. All others are refused."""
 
 
 def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
