@@ -59,7 +59,7 @@ class Limited:
         if provider is None:
             raise LimitError(
                 "RateLimit has no provider, and there is no DSPy language model to take it from. "
-                "AdmittedCall RateLimit('openai', ...), or configure a dspy.LM."
+                "Pass RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
         return cls(provider, given, _longest_pause(retry or given.retry_policy))

@@ -53,7 +53,7 @@ def defined(provider: str) -> RateLimit:
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
         raise LimitError(
-            f"no limit is defined for {provider!r}; {there}. AdmittedCall "
+            f"no limit is defined for {provider!r}; {there}. Pass "
             f"RateLimit({provider!r}, rps=...) once."
         )
     return limit

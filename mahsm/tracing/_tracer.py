@@ -27,7 +27,7 @@ from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
-"""Observations of a trace: Langfuse's dashboard shows up to 10,000. EdgeRecord runs are shown beyond this,
+"""Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this,
 nothing else is."""
 
 _TRACES = 1000
