@@ -82,9 +82,8 @@ class ParallelRun(EdgeRun):
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
-                    may_be_left = branch.tries.timeout is not None or branch.ends.deadline is not None
                     call = context.run(
-                        partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left)
+                        partial(self.bind_async, branch.target, branch.name, may_be_left=branch.may_be_left)
                     )
                     found: list[Outcome] = []
                     async with tasks.task_group() as group:

@@ -22,3 +22,9 @@ class CallSpec:
     target: Target
     tries: Tries
     ends: Ends
+
+    @property
+    def may_be_left(self) -> bool:
+        """Whether a call may be abandoned, and go on in its thread."""
+        tries = self.tries
+        return tries.timeout is not None or tries.hedge is not None or self.ends.deadline is not None

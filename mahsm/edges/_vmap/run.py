@@ -203,10 +203,7 @@ class VmapRun(EdgeRun):
 
     def call_of_target(self) -> AsyncCall:
         spec = self.spec
-        may_be_left = (
-            spec.tries.timeout is not None or spec.ends.deadline is not None or spec.tries.hedge is not None
-        )
-        return self.bind_async(spec.target, self.label, may_be_left=may_be_left)
+        return self.bind_async(spec.target, self.label, may_be_left=spec.may_be_left)
 
     async def run_item_async(self, place: int, call: AsyncCall, sink: Sink, item: Item | None = None) -> None:
         """Run an open item, which `call` awaits."""

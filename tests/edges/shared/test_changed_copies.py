@@ -48,7 +48,7 @@ def unnamed() -> Any:
 
 OPTIONS: dict[str, list[Any]] = {
     "target": [double, triple, negative, unnamed(), 3],
-    "batch_key": ["xs", "missing", 3],
+    "batch_key": ["xs", "more", "missing", 3],
     "batch": [lambda state: state["xs"][:2]],
     "sample": [None, 3, 0],
     "out_key": ["ys", ["ys", "zs"], ""],
@@ -60,7 +60,7 @@ OPTIONS: dict[str, list[Any]] = {
     "adaptive": [False, True, (1, 4), (4, 1)],
     "preserve_order": [True, False, 1],
     "chunk_size": [None, 1, 2, 0],
-    "batch_size": [None, 2],
+    "batch_size": [None, None, 2],
     "retry": [None, Retry(attempts=2, base=0), 3],
     "timeout": [None, 30.0, 0],
     "rate_limit": [None, {"provider": "copies", "rps": 1e6, "retry": Retry(attempts=3, base=0)}, "nobody", 3],
@@ -69,7 +69,7 @@ OPTIONS: dict[str, list[Any]] = {
     "budget": [None, Budget(usd=1.0), 1],
     "stop_when": [None, lambda entries: False, 1],
     "min_success": [None, 2, 0.5, 9, True],
-    "on_error": ["raise", "collect", "drop", "colect"],
+    "on_error": ["drop", "collect", "raise", "colect"],
     "errors_key": [None, "errors", "ys", 3],
     "dedupe_key": [None, lambda item: item % 2, 3],
     "cache": [None, InMemoryCache(), 3],
@@ -82,7 +82,7 @@ some = st.lists(st.sampled_from(list(OPTIONS)), max_size=5, unique=True).flatmap
 good = st.lists(st.sampled_from(list(OPTIONS)[:-1]), max_size=8, unique=True).flatmap(
     lambda names: st.fixed_dictionaries({name: st.sampled_from(OPTIONS[name][:2]) for name in names})
 )
-BASIS: dict[str, Any] = {"target": double, "batch_key": "xs", "out_key": "ys"}
+BASIS: dict[str, Any] = {"target": double, "batch_key": "xs", "out_key": "ys", "on_error": "drop"}
 
 
 def made(make: Any) -> Any:
@@ -97,7 +97,7 @@ def made(make: Any) -> Any:
 def outcome(edge: Edge, mode: str, *, ordered: bool) -> Any:
     """What comes of running it."""
     try:
-        update = run(edge, {"xs": [1, 2, 3, 4], "bias": 7}, mode)
+        update = run(edge, {"xs": [1, 2, 3, 4], "more": range(9), "bias": 7}, mode)
     except Exception as error:  # noqa: BLE001  it is compared
         return type(error), str(error)
     return {key: values if ordered else sorted(map(repr, values)) for key, values in update.items()}
