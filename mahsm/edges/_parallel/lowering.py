@@ -62,11 +62,11 @@ class ParallelLowering(Lowering[ParallelRun]):
 
     @property
     def deadline(self) -> float | None:
-        return self.spec.deadline
+        return self.spec.ends.deadline
 
     @property
     def retries(self) -> bool:
-        return any(branch.retry is not None for branch in self.spec.branches)
+        return any(branch.tries.retry is not None for branch in self.spec.branches)
 
     def _begin(self, around: Session) -> ParallelRun:
         self._check_reads(around.state)
@@ -115,10 +115,11 @@ class ParallelLowering(Lowering[ParallelRun]):
         return partial(self.spec.merge, run.state, updates)
 
     def _with_errors(self, run: ParallelRun, update: Any) -> Update:
-        if self.spec.errors_key is None:
+        key = self.spec.failures.errors_key
+        if key is None:
             return update
         errors = [run.outcomes[branch.name]["error"] for branch in self.spec.branches]
-        found: State = {self.spec.errors_key: [error for error in errors if error is not None]}
+        found: State = {key: [error for error in errors if error is not None]}
         if isinstance(update, Command):
             pairs = cast("list[tuple[str, Any]]", update.update)
             return Command(update=[*pairs, *found.items()])

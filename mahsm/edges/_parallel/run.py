@@ -79,8 +79,7 @@ class ParallelRun(EdgeRun):
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
-                    may_be_left = branch.timeout is not None or branch.deadline is not None
-                    bind = partial(self.bind, branch.target, branch.name, may_be_left=may_be_left)
+                    bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
                     call = context.run(bind)
                     found: list[Outcome] = []
                     await tasks.run_in(self.way, context, lambda: self._run(branch, item, call, found))
@@ -197,7 +196,7 @@ class ParallelRun(EdgeRun):
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
-        if self.spec.on_error == "raise" or ends_all(error):
+        if self.spec.failures.on_error == "raise" or ends_all(error):
             self._failed_last.add(branch.name)
             self.stop(error)
             raise error

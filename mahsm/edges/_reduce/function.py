@@ -16,10 +16,11 @@ from typing_extensions import TypedDict
 from mahsm._common import State, as_dict, batch, check, read, shown
 from mahsm._spans import EdgeSpan
 from mahsm._waiting import THREAD, StopCallbacks, Way, sides, tasks
-from mahsm.edges._reduce.streaming import Reducer
+from mahsm.edges._shared.constructor import constructor
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
 from mahsm.edges._shared.items import Item, current_item, enter_item
+from mahsm.edges._shared.reducer import Reducer
 from mahsm.edges._shared.run import needs_no_tasks
 from mahsm.edges._shared.session import Session, session
 from mahsm.edges._shared.streams import (
@@ -181,7 +182,7 @@ def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
         position.reset(token)
 
 
-@check.arguments(
+@constructor(
     **dict.fromkeys(
         ("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."
     ),
@@ -189,12 +190,14 @@ def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
 )
 def reduce_edge(
     *,
+    # what is reduced, and what comes out
     input_key: str,
     output_key: str,
     reducer: Callable[..., Any] | Reducer,
+    name: str | None = None,
+    # what becomes of failures, and of an empty list
     errors: OnErrors = "drop",
     default: Any = _NO_DEFAULT,
-    name: str | None = None,
 ) -> Edge:
     """Make one value of a list in the state.
 
@@ -204,20 +207,20 @@ def reduce_edge(
         reducer: A function from the list to the value, sync or async; if it takes a second argument, that is
             the state, as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
             values one by one until it is decided. `mahsm.reducers` has the usual ones.
+        name: Node name; by default `reduce_` and the reducer's name.
         errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
             `penalize(value)` puts `value` in their place.
         default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by
             default that is for the reducer to say, or an error.
-        name: Node name; by default `reduce_` and the reducer's name.
 
     Returns:
         An edge that reads `input_key` and writes `output_key`.
 
     Raises:
-        EdgeError: at once, for arguments that cannot work.
+        EdgeError: immediately, for arguments that cannot work.
         ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer
             cannot decide.
-        StateError: when run, for a list that is missing or is none.
+        StateError: when run, if the list is missing, or is no list.
 
     Example:
         >>> from mahsm import reduce_edge

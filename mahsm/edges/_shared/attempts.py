@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import tenacity
 from langgraph.errors import GraphBubbleUp
@@ -28,14 +28,14 @@ from mahsm._waiting import (
     tasks,
 )
 from mahsm.edges._shared.adaptive import Adaptive
+from mahsm.edges._shared.call_spec import CallSpec
 from mahsm.edges._shared.hedging import race, race_async
 from mahsm.edges._shared.items import Item, lent
 from mahsm.edges._shared.saving import ends_all
 from mahsm.errors import BudgetExceeded
-from mahsm.limits import RateLimit
 from mahsm.limits._internal import Admission, Limited
-from mahsm.nodes._internal import Target, provider_of
-from mahsm.policies import Hedge, Retry, is_rate_limited
+from mahsm.nodes._internal import provider_of
+from mahsm.policies import Retry, is_rate_limited
 from mahsm.policies._internal import Durations, begin_attempt, retry_budget, spendings
 
 AnyCall: TypeAlias = SyncCall | AsyncCall
@@ -43,25 +43,6 @@ AnyCall: TypeAlias = SyncCall | AsyncCall
 
 StateOf = Callable[[], tuple[State, Overlay]]
 """The state that the target is called with, and what of it is the item's own."""
-
-
-class Tried(Protocol):
-    """What says how something is tried."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def target(self) -> Target: ...
-    @property
-    def timeout(self) -> float | None: ...
-    @property
-    def retry(self) -> Retry | None: ...
-    @property
-    def rate_limit(self) -> RateLimit | str | None: ...
-    @property
-    def hedge(self) -> Hedge | None: ...
-    @property
-    def deadline(self) -> float | None: ...
 
 
 class AttemptRunner:
@@ -84,7 +65,7 @@ class AttemptRunner:
 
     def __init__(
         self,
-        spec: Tried,
+        spec: CallSpec,
         way: Way,
         span: EdgeSpan | None,
         not_begun: StopCallbacks,
@@ -93,23 +74,25 @@ class AttemptRunner:
         adaptive: Adaptive | None = None,
     ) -> None:
         limited = None
-        if spec.rate_limit is not None:
-            limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
+        if spec.tries.rate_limit is not None:
+            limited = Limited.of(
+                spec.tries.rate_limit, partial(provider_of, spec.target.module), spec.tries.retry
+            )
         self._way = way
         self.not_begun = not_begun
         self._left = left
         self._end = end
         self._spec = spec
         self._limited = limited
-        self._retries = retry_budget(None if spec.retry is None else self._provider())
+        self._retries = retry_budget(None if spec.tries.retry is None else self._provider())
         self._adaptive = adaptive
-        self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
-        self._durations = Durations(spec.hedge) if spec.hedge else None
+        self._deadline = None if spec.ends.deadline is None else time.monotonic() + spec.ends.deadline
+        self._durations = Durations(spec.tries.hedge) if spec.tries.hedge else None
         self._unwatched = not (
-            limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered()
+            limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or is_metered()
         )
         self._timings = None if span is None else span.timings
-        self._plain = self._unwatched and spec.timeout is None and self._timings is None
+        self._plain = self._unwatched and spec.tries.timeout is None and self._timings is None
 
     def _provider(self) -> str | None:
         if self._limited is not None:
@@ -132,7 +115,7 @@ class AttemptRunner:
             finally:
                 item.give()
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
-        if self._spec.retry is None:
+        if self._spec.tries.retry is None:
             return await attempt()
         return await tenacity.AsyncRetrying(**self._retrying(item))(attempt)
 
@@ -147,7 +130,7 @@ class AttemptRunner:
             return race(item, second, lambda one: run_blocking(attempt(one)), self._durations, self._left)
 
     def _retrying(self, item: Item) -> dict[str, Any]:
-        retry = self._spec.retry
+        retry = self._spec.tries.retry
         assert retry is not None
 
         def begin(state: tenacity.RetryCallState) -> None:
@@ -268,7 +251,7 @@ class AttemptRunner:
         """Look once more before the target is called, now that nothing is waited for any more."""
         try:
             if self._is_late():
-                self._end(self._spec.deadline or 0.0)
+                self._end(self._spec.ends.deadline or 0.0)
             self._check_may_go_on()
             self._left.check(self._spec.name)
         except BaseException:
@@ -310,7 +293,7 @@ class AttemptRunner:
             self._durations.add(seconds)
         if self._adaptive is not None:
             self._adaptive.succeeded()
-        if self._spec.retry is not None:
+        if self._spec.tries.retry is not None:
             self._retries.success()
 
     def _check_deadline(self) -> None:
@@ -318,8 +301,8 @@ class AttemptRunner:
         if self._is_late():
             if self._timings is not None:
                 self._timings.is_late = True
-            self._end(self._spec.deadline or 0.0)  # before the slot is free
-            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
+            self._end(self._spec.ends.deadline or 0.0)  # before the slot is free
+            raise deadline_is_over(self._spec.name, self._spec.ends.deadline or 0.0) from None
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -327,9 +310,9 @@ class AttemptRunner:
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""
         if self._deadline is None:
-            return self._spec.timeout
+            return self._spec.tries.timeout
         left = max(0.0, self._deadline - time.monotonic())
-        return left if self._spec.timeout is None else min(left, self._spec.timeout)
+        return left if self._spec.tries.timeout is None else min(left, self._spec.tries.timeout)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class VmapLowering(Lowering[VmapRun]):
         builder.add_node(node, Node(*sides(task), name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
         arrows = [
-            arrow(START, node, self.spec.items_label, many=True),
+            arrow(START, node, self.spec.batch.label, many=True),
             arrow(node, END, ", ".join(self.spec.out_keys), many=True),
         ]
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=arrows)
@@ -143,7 +143,7 @@ class VmapLowering(Lowering[VmapRun]):
     @property
     def _tasks_at_a_time(self) -> int:
         fewest, most = _WAVE
-        return min(most, max(fewest, 32 * self.spec.max_concurrency))
+        return min(most, max(fewest, 32 * self.spec.concurrency.max_concurrency))
 
     # One run.
 
@@ -151,15 +151,15 @@ class VmapLowering(Lowering[VmapRun]):
 
     @property
     def budget(self) -> Budget | None:
-        return self.spec.budget
+        return self.spec.ends.budget
 
     @property
     def deadline(self) -> float | None:
-        return self.spec.deadline
+        return self.spec.ends.deadline
 
     @property
     def retries(self) -> bool:
-        return self.spec.retry is not None
+        return self.spec.tries.retry is not None
 
     def _begin(self, around: Session) -> VmapRun:
         spec = self.spec
@@ -213,12 +213,13 @@ class VmapLowering(Lowering[VmapRun]):
         run.progress.end(errors=len(outcomes.failed))
         run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
         update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
-        if self.spec.errors_key is None:
+        key = self.spec.failures.errors_key
+        if key is None:
             return update
         errors = [outcomes.failed[place] for place in sorted(outcomes.failed)]
         if isinstance(update, Command):
-            return Command(update=[*cast("list[Any]", update.update), (self.spec.errors_key, errors)])
-        return update | {self.spec.errors_key: errors}
+            return Command(update=[*cast("list[Any]", update.update), (key, errors)])
+        return update | {key: errors}
 
 
 def _state(part: ResultPart) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._waiting import Closed, Decided, Slots, tasks
-from mahsm.edges._reduce import decider
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
 from mahsm.edges._shared.items import Item
+from mahsm.edges._shared.reducer import decider
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.session import Session
@@ -84,17 +84,20 @@ class VmapRun(EdgeRun):
         self._inherited = spec.inherited(around.state)
         self.batch = batch
         self.total = len(batch)
-        self._equal = None if spec.dedupe_key is None else equal_places(batch, spec.dedupe_key, spec.name)
+        self._equal = (
+            None if spec.batch.dedupe_key is None else equal_places(batch, spec.batch.dedupe_key, spec.name)
+        )
         self.firsts: Sequence[int] = range(self.total) if self._equal is None else list(self._equal)
         saved, count = is_saved(around.config), len(self.firsts)
-        few = spec.chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
-        self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
-        self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
-        most = spec.max_concurrency
+        chunk_size = spec.concurrency.chunk_size
+        few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
+        self.alone = chunk_size == 1 or spec.target.graph is not None or few
+        self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
+        most = spec.concurrency.max_concurrency
         super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
         self.direct = (
-            count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
+            count > 0 and chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
         )
         if self.direct:
             self._item_writer = to_nobody
@@ -115,15 +118,18 @@ class VmapRun(EdgeRun):
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
-        self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
+        bounds = spec.concurrency.bounds
+        self.adaptive = Adaptive(self.call_slots, *bounds, concurrency) if bounds else None
         self._attempts = AttemptRunner(
             spec, self.way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
         )
         self._stored = (
-            Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
+            Stored(spec.batch.cache, spec.name, spec.item_key)
+            if spec.batch.cache and not is_substituted()
+            else None
         )
         self._sample = calls.sample.get()
-        self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
+        self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
 
     @property
     def label(self) -> str:
@@ -140,8 +146,8 @@ class VmapRun(EdgeRun):
         return self.firsts[bisect_left(self.firsts, place) :]
 
     def item(self, index: int) -> Item:
-        if self.spec.sample is not None:
-            drawn = calls.Sample(index, self.spec.sample)
+        if self.spec.batch.sample is not None:
+            drawn = calls.Sample(index, self.spec.batch.sample)
             calls.sample.set(drawn.nested_in(self._sample))
         return super().item(index)
 
@@ -191,8 +197,7 @@ class VmapRun(EdgeRun):
 
     def call_of_target(self) -> AnyCall:
         spec = self.spec
-        may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
-        return self.bind(spec.target, self.label, may_be_left=may_be_left)
+        return self.bind(spec.target, self.label, may_be_left=spec.may_be_left)
 
     async def run_item(self, place: int, call: AnyCall, sink: Sink, item: Item | None = None) -> None:
         """Run an item that has begun, which `call` calls."""
@@ -292,7 +297,7 @@ class VmapRun(EdgeRun):
     ) -> None:
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
-        if spec.on_error == "raise" or ends_all(error):
+        if spec.failures.on_error == "raise" or ends_all(error):
             self._count(place, failed=True)
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
@@ -396,11 +401,13 @@ class VmapRun(EdgeRun):
 
     def facts(self) -> dict[str, Any]:
         found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
-        found["fan_in"] = self._finished_items - (self._failures if self.spec.on_error != "collect" else 0)
-        found["concurrency"] = (
-            self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        found["fan_in"] = self._finished_items - (
+            self._failures if self.spec.failures.on_error != "collect" else 0
         )
-        if self.spec.hedge is not None and self.span is not None:
+        found["concurrency"] = (
+            self.spec.concurrency.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        )
+        if self.spec.tries.hedge is not None and self.span is not None:
             found["hedges"] = len(self.span.timings.hedges)
         if self._stored is not None:
             found["cached_items"] = self._cached_items
@@ -411,8 +418,10 @@ class VmapRun(EdgeRun):
         """Items that may be open: more than may be called at once where some wait for something else than a
         slot.
         """
-        most = self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
-        keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
+        most = self.spec.concurrency.max_concurrency * (_WAITING if self.spec.tries.retry else 1)
+        keyed = (
+            isinstance(self.spec.tries.rate_limit, RateLimit) and self.spec.tries.rate_limit.key is not None
+        )
         return max(most, _WAITING_FOR_KEYS) if keyed else most
 
     @property
