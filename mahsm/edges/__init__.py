@@ -1,8 +1,8 @@
 """The special edges, a folder each.
 
 - `_vmap`, `_parallel`, `_reduce`, `_jit`  the four edges
-- `_shared`    what all edges are, and how an edge run begins, tries, saves, shows and ends
-- `_internal`  what the packages above use
+- `_shared`    the `Edge` class, and what the runs of all edges share
+- `_internal`  exports for the packages above
 """
 
 from mahsm.edges._jit import JitEdge as JitEdge

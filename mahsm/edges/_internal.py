@@ -1,4 +1,4 @@
-"""What of edges the graphs, reducers and traces use."""
+"""Exports of `mahsm.edges` for graphs, reducers and traces."""
 
 from mahsm.edges._shared.items import current_item as current_item
 from mahsm.edges._shared.reducer import Reducer as Reducer

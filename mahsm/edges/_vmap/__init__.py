@@ -1,12 +1,13 @@
 """`vmap`: a fan-out over a list in the state.
 
-- `function`    its arguments; `spec`: what they mean for an item; `options`: the types of some
-- `batch`       what the target is called for; `concurrency`: how many items at a time
-- `lowering`    how it becomes a LangGraph subgraph; `run`: one run of that
-- `one_by_one`  an item that is a task of LangGraph; `together`: items that share one
-- `cut`         what is stored of a batch; `results`: what tasks hand in; `outcomes`: what comes of both
-- `cache`       items that need not be called; `cache_key`: keys of caches
-- `numeric`     for a `jit_edge`: all items in one computation
+- `function`    `vmap` and its arguments; `spec`: the checked arguments; `options`: the types of some
+- `batch`       where the items come from; `concurrency`: how many items run at a time
+- `lowering`    compiles the edge into a LangGraph subgraph; `run`: one run of it
+- `one_by_one`  an item that is a LangGraph task of its own; `together`: items that share a task
+- `cut`         the stored form of a batch; `results`: results on their way to the tasks that hand them in
+- `outcomes`    the outcomes of all items, put together
+- `cache`       items that need no call; `cache_key`: keys of caches
+- `numeric`     `vmap` of a `jit_edge`: all items in one computation
 """
 
 from mahsm.edges._vmap.function import vmap as vmap

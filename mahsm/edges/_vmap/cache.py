@@ -1,4 +1,4 @@
-"""Items that need not be called: what equals another one of the batch, and what a cache holds."""
+"""Items that need no call: those equal to another item of the batch, and those in a cache."""
 
 import logging
 import threading
@@ -18,10 +18,10 @@ DedupeKey = Callable[[Any], Hashable]
 
 
 def equal_places(items: Sequence[Any], key: DedupeKey, edge: str) -> dict[int, list[int]]:
-    """The places of items with equal keys, by the first of them, in the order of the batch.
+    """Group the places of items with equal keys, under the first of them, in the order of the batch.
 
     Raises:
-        StateError: for a key that cannot be compared.
+        StateError: for a key that is not hashable.
     """
     groups: dict[Hashable, list[int]] = {}
     for place, item in enumerate(items):
@@ -29,17 +29,17 @@ def equal_places(items: Sequence[Any], key: DedupeKey, edge: str) -> dict[int, l
             groups.setdefault(key(item), []).append(place)
         except TypeError:
             raise StateError(
-                f"{edge}: dedupe_key gave {shown(key(item))} for item {place}, which cannot be hashed. "
-                "Return a text, a number, or a tuple of these."
+                f"{edge}: dedupe_key returned {shown(key(item))} for item {place}, which is not hashable. "
+                "Return a string, a number, or a tuple of these."
             ) from None
     return {places[0]: places for places in groups.values()}
 
 
 class _Access:
-    """Reading a cache, or writing it, in one run. When it has failed once, it is over.
+    """Access to a cache in one run, for reads or for writes; given up after the first failure.
 
-    The first access goes alone: a locked database lets each one wait for seconds before it fails, one after
-    the other.
+    The first access goes alone, and the others wait for its end. A locked database makes each access wait for
+    seconds before it fails, one after the other, so only one of them may find that out.
     """
 
     def __init__(self) -> None:
@@ -61,16 +61,16 @@ class _Access:
 
 
 class Stored:
-    """What a LangGraph cache holds of an edge, for one run.
+    """The entries that a LangGraph cache holds for an edge, for one run.
 
-    A cache spares calls, and is never a reason to lose one. What cannot be a key, or cannot be kept, is
-    called as if there were no cache. If the cache fails, it is not read, or not written, any more in this
-    run. The first such event is logged.
+    A cache saves calls and must never lose one. An item that cannot be a key, or whose update cannot be
+    stored, is called as if there were no cache. After a failed read the run reads the cache no more, after a
+    failed write it writes no more. The first such event of a run is logged.
 
     Args:
         cache: The cache.
-        edge: The edge's name, the namespace.
-        key: What tells items apart.
+        edge: The edge's name, which is the namespace.
+        key: Maps an item to the value by which items are told apart.
     """
 
     def __init__(self, cache: BaseCache[Any], edge: str, key: Callable[[Any], Any]) -> None:
@@ -84,7 +84,7 @@ class Stored:
         self._warned = False
 
     async def get(self, way: Way, items: Mapping[int, Any]) -> dict[int, Any]:
-        """The updates that are there, by the items' places."""
+        """Return the cached updates, by the items' places."""
         keys = self._keys(items)
         if not keys:
             return {}
@@ -100,7 +100,7 @@ class Stored:
             self._reads.end()
 
     async def put(self, way: Way, item: Any, update: Any) -> None:
-        """Keep an update, if that can be done."""
+        """Store an update, if that is possible."""
         key = self._full_key(item)
         if key is None:
             return
@@ -121,7 +121,7 @@ class Stored:
         try:
             told_apart_by = self._key(item)
         except Exception:  # noqa: BLE001
-            # It is a user's function, and the item fails with that when it is its turn.
+            # The key comes from a function of the user's. The item fails with its error when it is called.
             return None
         try:
             return self._namespace, cache_key(told_apart_by)
@@ -139,21 +139,22 @@ class Stored:
             self._cache.serde.dumps_typed(update)
         except Exception as refused:  # noqa: BLE001  the serialiser may raise what it likes
             self._warn(
-                "the cache cannot keep an item's update", refused, "The run goes on, and the update counts"
+                "the cache cannot store an item's update", refused, "The run goes on, and the update counts"
             )
         else:
             self._writes.works = False
             self._warn("the cache cannot be written", error, "The run goes on without writing it")
 
     def _warn(self, what: str, error: Exception, consequence: str) -> None:
-        """Log the first event of the run. The error's message may hold an address with a password, so only
-        its type.
+        """Log the first event of the run.
+
+        Of the error only its type is logged, since its message may hold an address with a password.
         """
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
             _log.warning(
-                "%s: %s (%s). %s; this is said once in a run.",
+                "%s: %s (%s). %s; this is logged once in a run.",
                 self._edge,
                 what,
                 type(error).__name__,
@@ -162,5 +163,6 @@ class Stored:
 
 
 def _by_place(keys: Mapping[int, FullKey], found: Mapping[FullKey, Any]) -> dict[int, Any]:
-    updates = {key[1]: update for key, update in found.items()}  # SqliteCache splits a namespace at commas
+    # The namespace is left out of the comparison, since SqliteCache splits it at commas.
+    updates = {key[1]: update for key, update in found.items()}
     return {place: updates[key[1]] for place, key in keys.items() if key[1] in updates}

@@ -1,8 +1,8 @@
 """Keys of caches: equal values have equal keys, in every process.
 
-A pickle does not do: it depends on the order of a dict's keys, on which parts are one object, and on the seed
-of hashes. So a value is encoded part by part, each with its type, and a container as the hash of its parts.
-What is encoded once is not encoded again, so a value with many shared parts takes no longer than it is large.
+A pickle cannot be the key: it depends on the order of a dict's keys, on which parts are the same object, and
+on the hash seed. So a value is encoded part by part, each with its type, and a container as the hash of its
+parts. Each object is encoded once, so the time grows with the size of a value, however many parts it shares.
 """
 
 import dataclasses
@@ -30,23 +30,25 @@ _LEAVES: dict[type, Callable[[Any], bytes]] = {
 }
 _SEQUENCES = (list, tuple)
 _MAPPINGS = (dict, OrderedDict, defaultdict, Counter, MappingProxyType)
-_PROTOCOL = 4  # of 5, large arrays come as buffers beside the pickle
+# Not 5, with which large arrays come as buffers beside the pickle.
+_PROTOCOL = 4
 
 
 def cache_key(value: object) -> str:
-    """Return a hash of a value that is the same for equal ones.
+    """Return a hash that is the same for equal values.
 
-    Equal are dicts whatever the order of their keys, sets by their elements, and lists and tuples with equal
-    parts, since LangGraph's checkpoints make lists of tuples. `1`, `1.0` and `True` differ. Arrays are told
-    apart by dtype, shape and contents; dataclasses, pydantic models and messages by type and fields; enums by
-    type and name; all else by what pickle would take of it.
+    Dicts are equal whatever the order of their keys, sets if their elements are equal, and a list equals a
+    tuple with equal parts, since LangGraph's checkpoints turn tuples into lists. `1`, `1.0` and `True`
+    differ. Arrays are compared by dtype, shape and contents; dataclasses, pydantic models and messages by
+    type and fields; enums by type and name; any other object by the state that pickle would store.
 
     Raises:
-        Exception: whatever pickle raises for what cannot be pickled, such as a lock.
+        Exception: whatever pickle raises for an object that cannot be pickled, such as a lock.
     """
     try:
         encoded = _Encoder().encode(value)
-    except RecursionError:  # it contains itself, which pickle can do
+    except RecursionError:
+        # The value contains itself, which pickle can encode.
         encoded = pickle.dumps(value, _PROTOCOL)
     return hashlib.sha256(b"mahsm 1 " + encoded).hexdigest()
 
@@ -55,7 +57,8 @@ class _Encoder:
     """Encodes one value."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, bytes]] = {}  # with the object, or its id could come again
+        # By id. Each object is kept, since its id could otherwise be given to another one.
+        self._known: dict[int, tuple[Any, bytes]] = {}
 
     def encode(self, value: Any) -> bytes:
         leaf = _LEAVES.get(cast("type[Any]", type(value)))
@@ -88,7 +91,7 @@ class _Encoder:
     def _subclass(self, kind: type[Any], value: Any) -> bytes | None:
         if issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields"):
             return self._fields(b"N", cast("type", kind), value._fields, value)
-        # Pickle keeps their elements in an order that changes with the process.
+        # Pickle stores the elements of these in an order that differs between processes.
         if issubclass(kind, set | frozenset):
             return self._set(b"S", value) + self.encode(
                 [_name(cast("type", kind)), getattr(value, "__dict__", None)]
@@ -120,7 +123,7 @@ class _Encoder:
         return self._sequence(b"a", (type(value).__name__, value.dtype.str, value.shape, value.tobytes()))
 
     def _reduced(self, value: Any) -> bytes:
-        """Encode what pickle would take of an object."""
+        """Encode the state that pickle would store of an object."""
         if isinstance(value, type | FunctionType):
             return b"g" + pickle.dumps(value, _PROTOCOL)
         reduce = dispatch_table.get(cast("type[Any]", type(value)))

@@ -1,4 +1,4 @@
-"""`Concurrency`: how many items of a `vmap` run at a time, and are saved together."""
+"""`Concurrency`: how many items of a `vmap` run at a time, and how many are saved together."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,12 +10,12 @@ from mahsm.nodes._internal import Target
 
 @dataclass(frozen=True)
 class Concurrency:
-    """How many items run at a time, and are saved together.
+    """Bounds on the items that run at a time, are saved together and are computed together.
 
     Attributes:
         max_concurrency: Items at a time.
-        adaptive: Adapt that to what the provider takes: True, or the fewest and the most.
-        preserve_order: Give entries in the order of the input.
+        adaptive: Adapt that number to what the provider takes: True, or the fewest and the most.
+        preserve_order: Return entries in the order of the input.
         chunk_size: Results that are saved together.
         batch_size: Items of a `jit_edge` that are computed together.
     """
@@ -28,7 +28,7 @@ class Concurrency:
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """The fewest and the most items at a time, if that adapts."""
+        """The fewest and the most items at a time, if the number adapts."""
         if isinstance(self.adaptive, bool):
             return (1, self.max_concurrency) if self.adaptive else None
         return self.adaptive
@@ -44,13 +44,13 @@ class Concurrency:
             edge,
             "max_concurrency",
             most,
-            "1 runs one item at a time; there is no value for 'unbounded'.",
+            "1 runs one item at a time; no value means 'unbounded'.",
         )
         check.flag(edge, "preserve_order", self.preserve_order)
         if self.chunk_size is not None:
             check.whole(edge, "chunk_size", self.chunk_size, "Leave it out to let the edge choose.")
         if self.batch_size is not None:
-            check.whole(edge, "batch_size", self.batch_size, "Leave it out to compute all items at once.")
+            check.whole(edge, "batch_size", self.batch_size, "Leave it out to compute all items together.")
         if not isinstance(self.adaptive, bool) and not _is_range(self.adaptive, most):
             raise EdgeError(
                 f"{edge}: adaptive={shown(self.adaptive)}; expected True, or the fewest and the most items "
@@ -58,16 +58,16 @@ class Concurrency:
             )
 
     def check_target(self, edge: str, target: Target, *, retries: bool) -> None:
-        """Refuse what cannot work with a target that is called for each item.
+        """Refuse options that cannot work with a target that is called for each item.
 
         Raises:
-            EdgeError: for the first option that cannot.
+            EdgeError: for the first such option.
         """
         if self.batch_size is not None:
             raise EdgeError(
-                f"{edge}: batch_size={self.batch_size!r} is of a jit_edge, whose items are computed "
-                f"together; {shown(target.source)} is called for each item. Pass max_concurrency= for how "
-                "many at a time."
+                f"{edge}: batch_size={self.batch_size!r} needs a jit_edge, whose items are computed "
+                f"together, but {shown(target.source)} is called for each item. Pass max_concurrency= to "
+                "bound the items at a time."
             )
         if target.graph is not None and self.chunk_size not in (None, 1):
             raise EdgeError(
@@ -76,8 +76,8 @@ class Concurrency:
             )
         if self.adaptive is not False and not retries:
             raise EdgeError(
-                f"{edge}: adaptive={shown(self.adaptive)} finds its bound by 429s, and those items would be "
-                "lost. Pass retry=."
+                f"{edge}: adaptive={shown(self.adaptive)} finds its bound by 429s, and without retries the "
+                "items that meet them are lost. Pass retry=."
             )
 
 

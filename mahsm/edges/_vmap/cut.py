@@ -1,8 +1,8 @@
-"""What a batch is cut into: what the tasks of a `vmap` are sent, and what they hand in.
+"""The stored form of a batch: what the tasks of a `vmap` are sent, and what they hand in.
 
 Both are stored in checkpoints, and outlive the process, the settings and the version of the code that wrote
-them. So a task is sent places in the batch and nothing that only the present settings could explain, and says
-of which batch they are.
+them. So a task is sent places in the batch and the batch's identity, and nothing that depends on the present
+settings.
 """
 
 import hashlib
@@ -16,23 +16,23 @@ from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 
 BatchId: TypeAlias = list[Any]
-"""Which batch it is: how many items, and a digest of them."""
+"""The identity of a batch: the number of its items, and a digest of them."""
 
 Span: TypeAlias = list[int]
 """Places in the batch: the first, and the one after the last."""
 
 
 class Assignment(TypedDict):
-    """What a task is sent.
+    """The input of a task.
 
-    One with `place` runs this item. One with `spans` runs all items in them, and others, with neither, hand
-    in what these gave, part by part.
+    A task with `place` runs that item. A task with `spans`, the lead of its wave, runs all items in them; the
+    tasks of the wave with neither hand in the lead's results, part by part.
     """
 
     batch: BatchId
     run: str
-    """Which run of the edge has sent it: the one that hands in and the one that runs the items have to be of
-    the same."""
+    """The run of the edge that has sent the task. A lead and the tasks that hand in its results must be of
+    the same run."""
     wave: int
     """The first place of its wave."""
     place: NotRequired[int]
@@ -42,41 +42,40 @@ class Assignment(TypedDict):
 
 
 class Record(TypedDict):
-    """What items gave. One that failed has None in `values` and stands in `errors`."""
+    """Results of items. A failed item has None in `values`, and its error is in `errors`."""
 
     places: list[int]
     values: list[Any]
     ranks: list[int]
-    """When each item ended, as a number that grows over the whole run."""
+    """A number for each item, in the order in which they ended, that grows over the whole run."""
     errors: list[ItemError]
     skipped: list[int]
     """Places of items that were left out, since the run was decided without them."""
 
 
 def new_record() -> Record:
-    """A record of nothing."""
+    """Return an empty record."""
     return Record(places=[], values=[], ranks=[], errors=[], skipped=[])
 
 
 def is_record(value: Any) -> bool:
-    """Whether this version of the code can read what a task has handed in."""
+    """Return whether this version of the code can read what a task has handed in."""
     return isinstance(value, dict) and value.keys() == Record.__annotations__.keys()
 
 
 def batch_id(items: Sequence[Any], *, digest: bool) -> BatchId:
-    """What tells a batch from others: how many items it has and, with `digest`, what they are.
+    """Return the identity of a batch: the number of its items and, with `digest`, a digest of them.
 
-    Of the items, what is no plain value counts as nothing: it might look otherwise after it has been in a
-    checkpoint.
+    Only plain values go into the digest. Other objects may differ after they have been in a checkpoint.
     """
     return [len(items), _digest(items) if digest else ""]
 
 
 def check_batch(edge: str, began_with: BatchId, now: BatchId) -> None:
-    """Compare the batch that a run began with to that of the present run.
+    """Check that a run is resumed with the batch that it began with.
 
     Raises:
-        EdgeError: if it is another one.
+        EdgeError: if the batch is another one.
     """
     if began_with == now or (began_with[0] == now[0] and not (began_with[1] and now[1])):
         return
@@ -90,7 +89,7 @@ def check_batch(edge: str, began_with: BatchId, now: BatchId) -> None:
 
 
 def spans_of(places: Iterable[int]) -> list[Span]:
-    """Ascending places as spans."""
+    """Return ascending places as spans."""
     spans: list[Span] = []
     for place in places:
         if spans and spans[-1][1] == place:
@@ -102,7 +101,8 @@ def spans_of(places: Iterable[int]) -> list[Span]:
 
 def _digest(items: Sequence[Any]) -> str:
     found = hashlib.blake2b(digest_size=8)
-    step = 256 if items and isinstance(items[0], int | float) else 1  # no copy of more than one large item
+    # Items that may be large go one by one, so that the JSON of no more than one is in memory.
+    step = 256 if items and isinstance(items[0], int | float) else 1
     for start in range(0, len(items), step):
         try:
             found.update(
@@ -110,10 +110,11 @@ def _digest(items: Sequence[Any]) -> str:
                     items[start : start + step], default=_nothing, skipkeys=True, sort_keys=True
                 ).encode()
             )
-        except (TypeError, ValueError, RecursionError):  # keys of several types; a value inside of itself
+        except (TypeError, ValueError, RecursionError):
+            # The keys of a dict are of several types, or a value contains itself.
             found.update(b"?")
     return found.hexdigest()
 
 
 def _nothing(_: object) -> None:
-    """What stands for a value that is not plain."""
+    """Return None, in place of a value that is not plain."""

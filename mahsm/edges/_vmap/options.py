@@ -1,4 +1,4 @@
-"""`VmapOptions`: the types of the options that others pass on to `vmap`."""
+"""`VmapOptions`: the types of the options that other functions pass on to `vmap`."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from mahsm.policies import Budget, Hedge, Retry
 
 
 class VmapOptions(TypedDict, total=False):
-    """Options of `vmap`: how calls are run, and not what is called, for what, and what comes out.
+    """Options of `vmap` that say how calls are run, without its target, its batch and its `out_key`.
 
     A function that runs a `vmap` takes them as `**options: Unpack[VmapOptions]`.
 

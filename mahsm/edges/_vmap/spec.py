@@ -1,4 +1,4 @@
-"""What one `vmap` edge was asked to do: its arguments, and what they mean for an item."""
+"""The checked arguments of one `vmap` edge, and what they mean for an item."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.nodes._internal import item_keys
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
-_MAPPINGS = (dict, Mapping)  # dict is quicker to see
+# `dict` comes first, since it is the common case and the cheaper check.
+_MAPPINGS = (dict, Mapping)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class VmapSpec(CallSpec):
 
     @property
     def out_keys(self) -> tuple[str, ...]:
-        """The keys that get what items give."""
+        """The state keys that get the entries."""
         return (self.out_key,) if isinstance(self.out_key, str) else self.out_key
 
     def items(self, state: State) -> list[Any]:
-        """What the target is called for: the batch, or the numbers of the samples."""
+        """Return the items: the batch, or the numbers of the samples."""
         given = self.batch
         if given.batch is not None:
             return batch_of(given.batch(state), self.name, "batch(state)")
@@ -66,13 +67,13 @@ class VmapSpec(CallSpec):
         )
 
     def inherited(self, state: State) -> State:
-        """What of the parent's state a target sees."""
+        """Return the part of the parent's state that a target sees."""
         if isinstance(self.inherit, bool):
             return state if self.inherit else {}
         return {key: value for key, value in state.items() if key in self.inherit}
 
     def overlay(self, item: Any) -> Overlay:
-        """The keys laid over the parent's state for an item."""
+        """Return the state keys that a target sees on top of the parent's state for an item."""
         to_state = self.batch.item_to_state
         if to_state is None:
             return item_keys(item)
@@ -84,23 +85,22 @@ class VmapSpec(CallSpec):
         return overlay
 
     def item_key(self, item: Any) -> Any:
-        """What tells an item from others in a cache."""
+        """Return the value by which a cache tells an item from others."""
         key = self.batch.dedupe_key
         return self.overlay(item) if key is None else key(item)
 
     def entry(self, update: Update) -> Any:
-        """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of
-        none.
-        """
+        """Return an item's entry in `out_key`; with several keys, a dict of those that it has written."""
         found = self._result(update)
         return found if isinstance(self.out_key, str) else self._of_keys(found)
 
     def _of_keys(self, update: Any) -> State:
-        """What an item writes of the keys; nothing, if it gave nothing, or is a graph, whose state has keys
-        of its own.
+        """Return the values that an item writes to the keys.
+
+        They may be none: of an update of None, or of a graph, whose state has keys of its own.
 
         Raises:
-            MissingKeyError: if what it gave would be lost.
+            MissingKeyError: if any other update has none of the keys, and would be lost.
         """
         try:
             written: State | None = {} if update is None else as_dict(cast("object", update))
@@ -112,8 +112,8 @@ class VmapSpec(CallSpec):
         keys = ", ".join(map(repr, self.out_keys))
         given = shown(cast("object", update))
         raise MissingKeyError(
-            f"{self.name}: out_key has {keys}, but the target gave {given}. Return a dict with one of these "
-            "keys, or None where there is nothing to write."
+            f"{self.name}: out_key has {keys}, but the target returned {given}. Return a dict with one of "
+            "these keys, or None to write nothing."
         )
 
     def _result(self, update: Update) -> Any:
@@ -123,19 +123,19 @@ class VmapSpec(CallSpec):
             return self.result(update)
         if isinstance(update, _MAPPINGS) and self.result in update:
             return cast("Mapping[str, Any]", update)[self.result]
-        found, how = f"the target gave {shown(cast('object', update))}.", "pass a function of it."
+        found, how = f"the target returned {shown(cast('object', update))}.", "pass a function of it."
         if isinstance(update, Mapping):
             found = missing(cast("Mapping[str, Any]", update), self.result, "the update")
         if update is None or isinstance(update, Mapping):
-            how = f"let items lack it: result=lambda update: (update or {{}}).get({self.result!r})."
+            how = f"allow items without it: result=lambda update: (update or {{}}).get({self.result!r})."
         raise MissingKeyError(f"{self.name}: result={self.result!r}, but {found} Name a key of it, or {how}")
 
     def update(self, entries: list[Any], state: State, *, as_writes: bool) -> State | Command[Any]:
-        """What the edge gives back of its entries.
+        """Return the edge's update.
 
-        Of several keys, each value that an item has written goes through the parent's reducer; a key without
-        one gets the list. With `as_writes` each is written as by a `Send`, where nobody knows what the parent
-        reduces.
+        With several keys, each value that an item has written goes through the parent's reducer; a key
+        without a reducer gets the list of values. With `as_writes`, each value is written as by a `Send`,
+        since it is not known which keys the parent reduces.
         """
         if isinstance(self.out_key, str):
             return {self.out_key: entries}
@@ -152,12 +152,12 @@ class VmapSpec(CallSpec):
         return update_of([*rest, *writes], self.reducers, state)
 
     def failures_allowed(self, total: int) -> int:
-        """How many items may fail; negative if even without a failure too few could succeed."""
+        """Return how many items may fail; negative if too few could succeed even without a failure."""
         return self.ends.failures_allowed(total)
 
     def too_few(self, failures: int, total: int) -> TooFewSucceeded:
-        """The error that says that `min_success` cannot be reached."""
+        """Return the error for a `min_success` that cannot be reached."""
         return TooFewSucceeded(
             f"{self.name}: {failures} of {total} items failed, and min_success={self.ends.min_success!r} "
-            "cannot be reached. Lower it to go on with what there is."
+            "cannot be reached. Lower it to go on with fewer results."
         )
