@@ -1,7 +1,7 @@
 """What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -136,21 +136,7 @@ _tracers: list[Tracer] = []
 """Who traces: one, or nobody."""
 
 current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
-"""The edge run that attempts belong to."""
-
-
-linked_prompt: ContextVar[Any] = ContextVar("mahsm_prompt", default=None)
-"""Langfuse's prompt that calls made here are made of."""
-
-
-@contextmanager
-def linked(prompt: Any) -> Generator[None, None, None]:
-    """A block whose calls of models are made of a prompt of Langfuse's; None leaves the one around."""
-    token = linked_prompt.set(linked_prompt.get() if prompt is None else prompt)
-    try:
-        yield
-    finally:
-        linked_prompt.reset(token)
+"""The edge run that attempts belong to. Set by the tracer; read by the run of the edge."""
 
 
 def is_prompt(prompt: Any) -> bool:

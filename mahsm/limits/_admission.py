@@ -10,7 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from mahsm._common import Answer, State
-from mahsm._model_calls import AttemptCounter, calls, gated, metered, observed
+from mahsm._model_calls import AttemptCounter, calls, metered, observed, restored_context
 from mahsm._waiting import Closed, OnStop, left_behind, never_stopped
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
@@ -219,7 +219,7 @@ class Admission:
 
     def _from_around(self) -> Ticket | None:
         """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
-        around = calls.gate.get()
+        around = calls.here().gate
         return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
 
 
@@ -278,9 +278,10 @@ class Admitted:
 
     def _begin(self) -> Self:
         left_behind.check()
+        self._stack.enter_context(restored_context())
         self._stack.enter_context(observed())
         self._stack.enter_context(metered(self._used))
-        self._stack.enter_context(gated(self._admission))
+        self._stack.enter_context(calls.changed(gate=self._admission))
         return self
 
     def __exit__(
@@ -356,5 +357,4 @@ def report(
     figure("limits.report: output_tokens is", output_tokens)
     if usd is not None:
         figure("limits.report: usd is", usd, "US dollars")
-    calls.begin_call()
-    calls.end_call(Answer(model, input_tokens, output_tokens, usd))
+    calls.record_call(Answer(model, input_tokens, output_tokens, usd))

@@ -41,7 +41,7 @@ class LangChainLimiter(BaseRateLimiter):
         return self._bucket.estimates.mean if self._bucket.rates.token_rate is not None else 0.0
 
     def _is_covered(self) -> bool:
-        around = calls.gate.get()
+        around = calls.here().gate
         return isinstance(around, Admission) and around.bucket is self._bucket and around.cover()
 
 

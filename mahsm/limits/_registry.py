@@ -53,8 +53,7 @@ def defined(provider: str) -> RateLimit:
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
         raise LimitError(
-            f"no limit is defined for {provider!r}; {there}. Pass "
-            f"RateLimit({provider!r}, rps=...) once."
+            f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once."
         )
     return limit
 

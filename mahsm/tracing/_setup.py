@@ -13,7 +13,7 @@ from langgraph.config import get_config
 
 from mahsm import _spans
 from mahsm._common import shown
-from mahsm._model_calls import observed
+from mahsm._model_calls import calls, observed
 from mahsm.tracing._backends import Backend, Recorded, Start, running
 from mahsm.tracing._langfuse import LangfuseBackend, handler_for
 from mahsm.tracing._otel import OtelBackend
@@ -371,7 +371,7 @@ def prompt(prompt: Any) -> AbstractContextManager[None]:
         raise TypeError(
             f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives."
         )
-    return _spans.linked(prompt)
+    return calls.changed(prompt=prompt)
 
 
 def attributes(

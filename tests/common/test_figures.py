@@ -444,7 +444,7 @@ async def thrown(what: str, value: Any, pause: float) -> None:
             limits.report(usd=value)
         elif what == "answer":
             # As a client's usage is counted.
-            mahsm._model_calls.meters.count_answer(Answer("m", value, value, value))
+            mahsm._model_calls.calls.end_call(Answer("m", value, value, value))
         elif what == "refuse":
             raise TooMany(value)
         elif what == "timeout":

@@ -15,7 +15,7 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
-from mahsm._model_calls import AttemptCounter, calls, gated, is_metered, metered, unparsed_in
+from mahsm._model_calls import AttemptCounter, calls, metered, meters, unparsed_in
 from mahsm._spans import Timings
 from mahsm._waiting import Closed, LeftBehind, StopCallbacks, TaskTurn, ThreadTurn, left_behind, tasks
 from mahsm.edges._shared.adaptive import Adaptive
@@ -88,9 +88,7 @@ class AttemptRunner:
         self._adaptive = adaptive
         self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
         self._durations = Durations(spec.hedge) if spec.hedge else None
-        self._unwatched = not (
-            limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered()
-        )
+        self._unwatched = not (limited or adaptive or spec.retry or spec.hedge or self._deadline or meters())
         self._timings = span.timings if (span := _spans.current_edge.get()) else None
         self._plain = self._unwatched and spec.timeout is None and self._timings is None
 
@@ -331,9 +329,8 @@ class AttemptRunner:
         used, error = AttemptCounter(counted=self._spec.target.graph is None), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
-        token = calls.unparsed.set(calls.unparsed.get() | item.unparsed)
         try:
-            with metered(used), nullcontext() if admission is None else gated(admission):
+            with metered(used), self._calls_of(item, admission):
                 yield
             self._succeeded(time.monotonic() - began)
         except BaseException as raised:
@@ -342,11 +339,18 @@ class AttemptRunner:
                 self._adaptive.limited(cuts)
             raise
         finally:
-            calls.unparsed.reset(token)
             if item.over is not None:
                 item.over(error)
             if admission is not None:
                 admission.end(used, error)
+
+    @staticmethod
+    def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:
+        """A block whose calls of models pass the admission, and give no answer that could not be parsed."""
+        changes: dict[str, Any] = {} if admission is None else {"gate": admission}
+        if item.unparsed:
+            changes["unparsed"] = calls.here().unparsed | item.unparsed
+        return calls.changed(**changes) if changes else nullcontext()
 
     def _succeeded(self, seconds: float) -> None:
         if self._durations is not None:

@@ -124,7 +124,7 @@ class VmapRun(EdgeRun):
         self._stored = (
             Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
         )
-        self._sample = calls.sample.get()
+        self._sample = calls.here().sample
         self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
 
     @property
@@ -144,7 +144,7 @@ class VmapRun(EdgeRun):
     def item(self, index: int) -> Item:
         if self.spec.sample is not None:
             drawn = calls.Sample(index, self.spec.sample)
-            calls.sample.set(drawn.nested_in(self._sample))
+            calls.change(sample=drawn.nested_in(self._sample))
         return super().item(index)
 
     # What has been done already, perhaps by a process before this one.
