@@ -126,14 +126,23 @@ def change(**changes: Any) -> None:
     _here.set(_here.get()._replace(**changes))
 
 
-@contextmanager
-def changed(**changes: Any) -> Generator[None, None, None]:
-    """A block in which something else holds. The changes are attributes of `Here`."""
-    token = _here.set(_here.get()._replace(**changes))
-    try:
-        yield
-    finally:
-        _here.reset(token)
+class changed:
+    """A block in which something else holds.
+
+    Args:
+        changes: Attributes of `Here`.
+    """
+
+    __slots__ = ("_changes", "_token")
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        self._token = _here.set(_here.get()._replace(**self._changes))
+
+    def __exit__(self, *error: object) -> None:
+        _here.reset(self._token)
 
 
 def completed(context: Context) -> AbstractContextManager[None]:

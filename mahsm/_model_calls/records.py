@@ -26,17 +26,18 @@ class Usage:
         unpriced: Answers whose price is not known.
     """
 
+    calls: int = 0
+    failed: int = 0
+    answers: int = 0
+    cached: int = 0
+    unknown: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.calls = 0
-        self.failed = 0
-        self.answers = 0
-        self.cached = 0
-        self.unknown = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.usd = 0.0
-        self.unpriced = 0
 
     @property
     def tokens(self) -> int:

@@ -151,9 +151,9 @@ class Spending(Meter):
                 call_off()
 
 
-def spendings() -> tuple[Spending, ...]:
+def spendings() -> list[Spending]:
     """The budgets that hold here, from the outside in."""
-    return tuple(meter for meter in meters() if isinstance(meter, Spending))
+    return [meter for meter in meters() if isinstance(meter, Spending)]
 
 
 def check_budgets() -> None:

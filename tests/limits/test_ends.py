@@ -142,7 +142,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     assert stats.waiting == 0
     for run_ in runs:
         assert all(slots.free == slots._limit for slots in run_._chain)
-        assert run_.open.free == run_.open._limit
+        assert run_.begun_slots.free == run_.begun_slots._limit
 
 
 @pytest.mark.parametrize("mode", MODES)

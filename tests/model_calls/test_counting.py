@@ -20,9 +20,11 @@ from mahsm._model_calls.records import AttemptCounter, Meter
 from mahsm.testing import FakeLM, ModelServer, Reply
 from tests.helpers import MODES, run_edge
 
-
-def limited() -> AbstractContextManager[Any]:
-    return limits.admit(RateLimit("counting", rps=1000))
+BLOCKS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "usage": mahsm.usage,
+    "budget": lambda: budget(calls=10),
+    "admit": lambda: limits.admit(RateLimit("counting", rps=1000)),
+}
 
 
 def test_a_refused_attempt_is_counted_nowhere() -> None:
@@ -58,13 +60,11 @@ def test_answers_add_up() -> None:
     assert (meter.tokens, meter.usd) == (15, 0.5)
 
 
-@pytest.mark.parametrize("opened", [budget, mahsm.usage, limited], ids=["budget", "usage", "admit"])
-def test_blocks_that_are_opened_in_threads_of_dspy_hide_no_call(
-    opened: Callable[..., AbstractContextManager[Any]],
-) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_that_are_opened_in_threads_of_dspy_hide_no_call(block: str) -> None:
     class Asks(dspy.Module):
         def forward(self, question: str) -> Any:
-            with opened():
+            with BLOCKS[block]():
                 return dspy.Predict("question -> answer")(question=question)
 
     lm, asked = (
