@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -134,9 +133,6 @@ NOTHING: AbstractContextManager[Any] = nullcontext()
 
 _tracers: list[Tracer] = []
 """Who traces: one, or nobody."""
-
-current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
-"""The edge run that attempts belong to. Set by the tracer; read by the run of the edge."""
 
 
 def is_prompt(prompt: Any) -> bool:

@@ -17,6 +17,7 @@ from mahsm._model_calls.counting import added_up as added_up
 from mahsm._model_calls.counting import count_attempt as count_attempt
 from mahsm._model_calls.counting import edge_run as edge_run
 from mahsm._model_calls.counting import in_attempt as in_attempt
+from mahsm._model_calls.counting import is_recorded as is_recorded
 from mahsm._model_calls.counting import metered as metered
 from mahsm._model_calls.counting import meters as meters
 from mahsm._model_calls.counting import usage_of_edge_run as usage_of_edge_run
@@ -46,6 +47,7 @@ __all__ = [
     "edge_run",
     "in_attempt",
     "is_observed",
+    "is_recorded",
     "metered",
     "meters",
     "observe_here",

@@ -122,6 +122,11 @@ def in_attempt() -> bool:
     return any(isinstance(meter, AttemptCounter) for meter in meters())
 
 
+def is_recorded() -> bool:
+    """Return whether `mahsm.usage()` records what is called here."""
+    return bool(_counters.get().ledgers)
+
+
 def usage_of_edge_run() -> Usage:
     """The usage of the innermost edge run here; an empty one outside of edge runs."""
     return _counters.get().edge or Usage()

@@ -17,7 +17,6 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
-from mahsm import _spans
 from mahsm._common import Answer, masked
 from mahsm._model_calls import Usage, added_up, calls
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
@@ -135,11 +134,9 @@ class BackendTracer:
         opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
         with opened as (recorded, child), added_up() as usage:
             edge = EdgeRecord(self, recorded, child)
-            token = _spans.current_edge.set(edge)
             try:
                 yield edge
             finally:
-                _spans.current_edge.reset(token)
                 edge.close()
                 used = _used(usage)
                 edge.note({**edge.timings.facts(), **used})
