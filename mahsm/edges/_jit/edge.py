@@ -1,6 +1,7 @@
 """`JitEdge`: a numeric function between state keys, compiled."""
 
 import asyncio
+import dataclasses
 import inspect
 import threading
 import warnings
@@ -168,6 +169,14 @@ class JitEdge(Edge):
         index = 0 if step is None else names.index(step)
         self.program.replace(index, module)
         self._replaced[index] = module
+
+    @property
+    def current_spec(self) -> JitSpec:
+        """The specification, with the modules that `replace` has put in."""
+        steps = list(self.spec.steps)
+        for index, module in self._replaced.items():
+            steps[index] = dataclasses.replace(steps[index], fn=module)
+        return dataclasses.replace(self.spec, steps=tuple(steps)) if self._replaced else self.spec
 
     def with_(self, **changes: Unpack[JitOptions]) -> "JitEdge":
         """Make a copy of this edge in which some arguments differ: it computes with the modules that

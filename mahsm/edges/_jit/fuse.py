@@ -55,7 +55,7 @@ def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = 
             raise EdgeError(f"{edge}: got {shown(given)}; expected edges made by jit_edge.")
     if name is not None:
         check.name(edge, name)
-    specs = [given.spec for given in edges]
+    specs = [given.current_spec for given in edges]
     _check_alike(edge, specs)
     steps = tuple(step for spec in specs for step in spec.steps)
     _check_names(edge, steps)
