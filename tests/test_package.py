@@ -220,6 +220,14 @@ def test_few_modules_stand_alone() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
+def test_context_variables_are_few_and_listed() -> None:
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    made = re.findall(r"\bContextVar\(\s*\"(\w+)\"", sources)
+    design = (ROOT / "docs" / "design.md").read_text()
+    assert sorted(made) == sorted(re.findall(r"^\| `(mahsm_\w+)` \|", design, re.MULTILINE))
+    assert len(made) <= 13
+
+
 def test_heavy_dependencies_have_owners() -> None:
     for module, name in imports():
         owners = OWNERS.get(name.split(".")[0])
