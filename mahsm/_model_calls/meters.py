@@ -26,13 +26,13 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.calls = 0
-        self.answers = 0
-        self.cached = 0
-        self.unknown = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.usd = 0.0
+        self.calls: int = 0
+        self.answers: int = 0
+        self.cached: int = 0
+        self.unknown: int = 0
+        self.input_tokens: int = 0
+        self.output_tokens: int = 0
+        self.usd: float = 0.0
 
     @property
     def tokens(self) -> int:

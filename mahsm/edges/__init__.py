@@ -5,6 +5,7 @@
 - `_internal`  what the packages above use
 """
 
+from mahsm._numeric import JitStats as JitStats
 from mahsm.edges._jit import JitEdge as JitEdge
 from mahsm.edges._jit import fuse as fuse
 from mahsm.edges._jit import jit_edge as jit_edge
@@ -14,4 +15,4 @@ from mahsm.edges._reduce import reduce_edge as reduce_edge
 from mahsm.edges._shared.edge import Edge as Edge
 from mahsm.edges._vmap import vmap as vmap
 
-__all__ = ["Branch", "Edge", "JitEdge", "fuse", "jit_edge", "parallel", "reduce_edge", "vmap"]
+__all__ = ["Branch", "Edge", "JitEdge", "JitStats", "fuse", "jit_edge", "parallel", "reduce_edge", "vmap"]

@@ -28,13 +28,13 @@ class Ticket:
     def __init__(
         self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True
     ) -> None:
-        self.requests = requests
-        self.tokens = tokens
-        self.turn = turn
-        self.came = came
-        self.may_wait = may_wait
-        self.granted = False
-        self.gone = False
+        self.requests: float = requests
+        self.tokens: float = tokens
+        self.turn: Turn = turn
+        self.came: float = came
+        self.may_wait: bool = may_wait
+        self.granted: bool = False
+        self.gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Bucket:
 
     def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop, provider: str = "") -> None:
         self.name = name
-        self.provider = provider or name
+        self.provider: str = provider or name
         self.rates = rates
-        self.estimates = Estimator()
+        self.estimates: Estimator = Estimator()
         self._loop = loop
         self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst)
         self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mahsm._common import Answer, is_figure, is_price, shown
 from mahsm._model_calls import Meter, count_attempt, in_attempt, metered, observed
-from mahsm._waiting import StopCallbacks, tasks
+from mahsm._waiting import OnStop, StopCallbacks, tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
@@ -79,11 +79,11 @@ class Spending(Meter):
     def __init__(self, budget: Budget, name: str) -> None:
         super().__init__()
         self.budget = budget
-        self.most_calls = budget.calls
+        self.most_calls: float | None = budget.calls
         self.exceeded: BudgetExceeded | None = None
         self._name = name
         self._stops = StopCallbacks()
-        self.on_stop = self._stops.on_stop
+        self.on_stop: OnStop = self._stops.on_stop
 
     def answer(self, answer: Answer) -> None:
         """Count an answer, and stop what has to be stopped."""

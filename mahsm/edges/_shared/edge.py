@@ -63,8 +63,8 @@ class Edge(Node):
         self.origin: Edge = self
         self._within = within
         self._items = items
-        self.reads = frozenset(reads)
-        self.writes = frozenset(writes)
+        self.reads: frozenset[str] = frozenset(reads)
+        self.writes: frozenset[str] = frozenset(writes)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it, blocking."""
