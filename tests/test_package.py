@@ -250,5 +250,6 @@ def test_top_level_holds_only_what_belongs_there() -> None:
     if done.returncode:
         pytest.skip("not a checkout")
     names = {line.split("/")[0] for line in done.stdout.splitlines()}
-    expected = {"pyproject.toml", "mahsm", "tests", "examples", "docs", "benchmarks", "README.md", "LICENSE"}
+    expected = {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    expected |= {"mahsm", "tests", "examples", "docs", "benchmarks"}
     assert {name for name in names if not name.startswith(".")} <= expected
