@@ -5,9 +5,9 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future, wait
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -52,6 +52,15 @@ class _Background:
                 ).start()
             return self._loop
 
+    @contextmanager
+    def replaced(self, loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
+        """Let another loop be this one in the block, in all threads."""
+        kept, self._loop = self._loop, loop
+        try:
+            yield
+        finally:
+            self._loop = kept
+
     def _forget(self) -> None:  # a fork has the loop object but not its thread
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,8 +86,12 @@ _depth: ContextVar[int] = ContextVar("mahsm_background_depth", default=0)
 awaited: ContextVar[bool] = ContextVar("mahsm_awaited", default=False)
 """Whether this runs inside of a call that an event loop awaits, so that blocking may block the loop."""
 
-limits_loop = _Background("mahsm-limits").loop
+_limits = _Background("mahsm-limits")
+limits_loop = _limits.loop
 """The loop that rate limits and timers live on."""
+
+limits_on = _limits.replaced
+"""Another loop for them, in a block."""
 
 
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
@@ -97,6 +110,13 @@ def after(seconds: float, function: Callable[[], object]) -> Callable[[], object
 
     loop.call_soon_threadsafe(start)
     return stop
+
+
+def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether this is called on the loop, which waiting for it would block."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop() is loop
+    return False
 
 
 def is_cancelled_here() -> bool:

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._waiting import OnStop, TaskTurn, ThreadTurn, Turn, left_behind, never_stopped
+from mahsm._waiting import OnStop, TaskTurn, ThreadTurn, Turn, left_behind, never_stopped, tasks
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
@@ -154,6 +154,8 @@ class Bucket:
 
     def stats(self) -> LimitStats:
         """What has happened so far."""
+        if tasks.is_running_here(self._loop):
+            return self._stats_now()
         return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
 
     # On the loop.
@@ -285,4 +287,7 @@ class Bucket:
         return [(quota, amount) for quota, amount in pairs if quota is not None]
 
     async def _stats(self) -> LimitStats:
+        return self._stats_now()
+
+    def _stats_now(self) -> LimitStats:
         return self._counts.stats(waiting=sum(not ticket.gone for ticket in self._line))
