@@ -24,6 +24,7 @@ from pyrate_limiter.limiter_factory import create_token_bucket_limiter
 from benchmarks import report
 from benchmarks.report import Figure
 from mahsm import Budget, Edge, RateLimit, Retry, is_item_error, limits, vmap
+from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.limits._registry import bucket, define
 from mahsm.reducers import majority_vote
 from mahsm.testing import FakeChatModel, Provider, ToolCall
@@ -214,7 +215,7 @@ def large_request() -> tuple[list[Figure], dict[str, Any]]:
 
     async def one(name: str, amount: float) -> None:
         began = time.perf_counter()
-        await line.acquire_async(amount)
+        await line.acquire(TASK, amount)
         waited[name] = time.perf_counter() - began
 
     async def all_of() -> None:
@@ -248,9 +249,9 @@ def limiter(waiters: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     async def all_of() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(waiters):
-                group.create_task(line.acquire_async())
+                group.create_task(line.acquire(TASK))
 
-    line.acquire()
+    run_blocking(line.acquire(THREAD))
     time.sleep(0.1)
     cpu = time.process_time()
     _, seconds = timed(lambda: asyncio.run(all_of()))
@@ -262,7 +263,7 @@ def limiter(waiters: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
     rounds = []
     for _ in range(5):
         cpu = time.process_time()
-        _, seconds = timed(lambda: [free.acquire() for _ in range(1000)])
+        _, seconds = timed(lambda: [run_blocking(free.acquire(THREAD)) for _ in range(1000)])
         rounds.append((seconds / 1000 * 1e6, (time.process_time() - cpu) / 1000 * 1e6))
     wall, cpu_free = min(rounds)
     rows = [

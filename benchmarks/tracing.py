@@ -58,7 +58,6 @@ def off(rounds: int, number: int) -> tuple[list[Figure], dict[str, float]]:
 
     def edge() -> None:
         _spans.tracer()
-        _spans.current_edge.get()
         EdgeRun.shown(run, {})
 
     each = {"item": microseconds(rounds, number, item), "edge": microseconds(rounds, number, edge)}

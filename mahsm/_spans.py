@@ -135,10 +135,6 @@ NOTHING: AbstractContextManager[Any] = nullcontext()
 _tracers: list[Tracer] = []
 """Who traces: one, or nobody."""
 
-current_edge: ContextVar[EdgeSpan | None] = ContextVar("mahsm_edge_span", default=None)
-"""The edge run that attempts belong to."""
-
-
 linked_prompt: ContextVar[Any] = ContextVar("mahsm_prompt", default=None)
 """Langfuse's prompt that calls made here are made of."""
 

@@ -217,6 +217,13 @@ def test_a_package_says_what_is_in_it(folder: Path) -> None:
     assert {name for name in there if f"`{name}`" not in said} == set()
 
 
+def test_the_map_of_the_package_is_true() -> None:
+    page = (ROOT / "docs" / "design.md").read_text().partition("## Where things are")[2]
+    files = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", page, re.MULTILINE)
+    assert len(files) >= 20
+    assert [file for file in files if not (PACKAGE / file).is_file()] == []
+
+
 def test_few_modules_stand_alone() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 

@@ -32,12 +32,12 @@ from mahsm import (
     usage,
     vmap,
 )
-from mahsm.edges import JitEdge
+from mahsm.edges import JitEdge, VmapOptions
 from mahsm.limits import LimitStats
 from mahsm.nodes import DSPyNode
 from mahsm.operators import ChainOperator, FunctionOperator, OperatorNode, Rest, RouterOperator, partition
 from mahsm.policies import Spending
-from mahsm.reducers import first, mean, rank_fusion, score_and_select, top_k
+from mahsm.reducers import first, llm_judge_select, mean, rank_fusion, score_and_select, top_k, tree_reduce
 from mahsm.testing import Call, FakeLM
 
 
@@ -100,6 +100,14 @@ assert_type(scale, JitEdge)
 assert_type(fuse(scale, scale, keep=["y"]), JitEdge)
 assert_type(vmap(scale, batch_key="xs", out_key="ys"), Edge)
 assert_type(scale.stats.compiles, int)
+assert_type(scale.with_(x64=False, keep=["y"]), JitEdge)
+scale.with_(x46=True)  # pyright: ignore[reportCallIssue]
+assert_type(edge.with_(max_concurrency=2), Edge)
+careful: VmapOptions = {"max_concurrency": 2, "retry": Retry(), "timeout": 10.0}
+assert_type(vmap(double, batch_key="xs", out_key="ys", **careful), Edge)
+assert_type(tree_reduce([1, 2], merge=double, **careful), Any)
+tree_reduce(merge=double, max_concurrency="2")  # pyright: ignore[reportCallIssue, reportArgumentType]
+llm_judge_select(criteria="short", retires=3)  # pyright: ignore[reportCallIssue]
 
 
 @op(input_spec=int)

@@ -22,7 +22,8 @@ def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
+        known = [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -30,6 +30,7 @@ from mahsm._model_calls.records import Ledger as Ledger
 from mahsm._model_calls.records import Usage as Usage
 from mahsm._model_calls.records import added_up as added_up
 from mahsm._model_calls.records import edge_run as edge_run
+from mahsm._model_calls.records import is_recorded as is_recorded
 from mahsm._model_calls.records import usage_of_edge_run as usage_of_edge_run
 from mahsm._model_calls.usage import usage as usage
 
@@ -49,6 +50,7 @@ __all__ = [
     "in_attempt",
     "is_metered",
     "is_observed",
+    "is_recorded",
     "metered",
     "observe_here",
     "observed",

@@ -184,6 +184,11 @@ class _RecordsHere:
 _records_here: ContextVar[_RecordsHere] = ContextVar("mahsm_books", default=_RecordsHere())  # noqa: B039
 
 
+def is_recorded() -> bool:
+    """Return whether `mahsm.usage()` records what is called here."""
+    return bool(_records_here.get().ledgers)
+
+
 def record_begin() -> None:
     """A call begins here."""
     here = _records_here.get()

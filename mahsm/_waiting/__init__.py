@@ -1,6 +1,9 @@
 """How work begins, waits in line, and stops, in tasks and in threads.
 
-- `turns`        waiting until one is woken, from any thread
+- `here`         what holds for code that waits here
+- `turns`        waiting until woken, from any thread
+- `ways`         the two ways to wait, as a task and as a thread, for code that is written once
+- `latch`        a one-shot gate
 - `slots`        a semaphore that serves in order
 - `stops`        one call that reaches everything that is to stop; why it was
 - `left_behind`  calls that nobody waits for any more
@@ -9,13 +12,15 @@
 
 from mahsm._waiting import left_behind as left_behind
 from mahsm._waiting import tasks as tasks
+from mahsm._waiting.here import here as here
+from mahsm._waiting.here import set_awaited as set_awaited
+from mahsm._waiting.latch import Latch as Latch
 from mahsm._waiting.left_behind import LeftBehind as LeftBehind
 from mahsm._waiting.left_behind import OwnCall as OwnCall
 from mahsm._waiting.slots import Closed as Closed
 from mahsm._waiting.slots import Order as Order
 from mahsm._waiting.slots import Slots as Slots
 from mahsm._waiting.slots import acquire_all as acquire_all
-from mahsm._waiting.slots import acquire_all_async as acquire_all_async
 from mahsm._waiting.slots import release_all as release_all
 from mahsm._waiting.slots import try_acquire_all as try_acquire_all
 from mahsm._waiting.stops import Decided as Decided
@@ -26,13 +31,17 @@ from mahsm._waiting.stops import reason_here as reason_here
 from mahsm._waiting.stops import word_of as word_of
 from mahsm._waiting.tasks import is_cancelled_here as is_cancelled_here
 from mahsm._waiting.tasks import never_stopped as never_stopped
-from mahsm._waiting.turns import Latch as Latch
 from mahsm._waiting.turns import OnStop as OnStop
-from mahsm._waiting.turns import TaskTurn as TaskTurn
-from mahsm._waiting.turns import ThreadTurn as ThreadTurn
 from mahsm._waiting.turns import Turn as Turn
+from mahsm._waiting.ways import TASK as TASK
+from mahsm._waiting.ways import THREAD as THREAD
+from mahsm._waiting.ways import Way as Way
+from mahsm._waiting.ways import run_blocking as run_blocking
+from mahsm._waiting.ways import sides as sides
 
 __all__ = [
+    "TASK",
+    "THREAD",
     "Closed",
     "Decided",
     "Latch",
@@ -43,17 +52,19 @@ __all__ = [
     "OwnCall",
     "Slots",
     "StopCallbacks",
-    "TaskTurn",
-    "ThreadTurn",
     "Turn",
+    "Way",
     "acquire_all",
-    "acquire_all_async",
+    "here",
     "is_cancelled_here",
     "left_behind",
     "may_be_stopped",
     "never_stopped",
     "reason_here",
     "release_all",
+    "run_blocking",
+    "set_awaited",
+    "sides",
     "tasks",
     "try_acquire_all",
     "word_of",

@@ -9,9 +9,9 @@ in which call they are.
 import threading
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Literal
 
+from mahsm._waiting.here import here
 from mahsm._waiting.slots import Closed
 from mahsm._waiting.stops import StopCallbacks
 from mahsm._waiting.turns import StopCallback
@@ -96,8 +96,8 @@ class OwnCall:
     @contextmanager
     def running(self) -> Generator[None, None, None]:
         """The block is the call, which is left behind with the one around it."""
-        around = _current.get()
-        token = _current.set(self)
+        around = here.get().call
+        token = here.set(here.get().in_call(self))
         with self._lock:
             self._state = "running"
             self._left.add(self._is_left)
@@ -105,18 +105,15 @@ class OwnCall:
             with nullcontext() if around is None else around.on_stop(self._stops.stop):
                 yield
         finally:
-            _current.reset(token)
+            here.reset(token)
             with self._lock:
                 self._state = "ended"
                 self._left.add(-self._is_left)
 
 
-_current: ContextVar[OwnCall | None] = ContextVar("mahsm_own_call", default=None)
-
-
 def on_stop(stop: StopCallback) -> AbstractContextManager[None]:
     """While the block runs, `stop` is called when the call that it is in is left behind."""
-    call = _current.get()
+    call = here.get().call
     return nullcontext() if call is None else call.on_stop(stop)
 
 
@@ -126,6 +123,6 @@ def check() -> None:
     Raises:
         Closed: if it has been.
     """
-    call = _current.get()
+    call = here.get().call
     if call is not None and call.reason is not None:
         raise Closed(call.reason)

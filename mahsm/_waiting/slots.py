@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from mahsm._waiting.turns import OnStop, TaskTurn, ThreadTurn, Turn
+from mahsm._waiting.turns import OnStop, Turn
+from mahsm._waiting.ways import Way
 
 Order = tuple[int, ...]
 
@@ -70,44 +71,27 @@ class Slots:
         with self._lock:
             return self._take_free(wanted)
 
-    async def acquire_async(self, order: Order, wanted: int = 1) -> int:
-        """Take 1 to `wanted` slots, waiting in line on the running event loop; how many were taken.
-
-        Raises:
-            Closed: when the slots have been closed.
-        """
-        if taken := self.try_acquire(wanted):
-            return taken
-        turn = TaskTurn()
-        waiter = _Waiter(wanted, turn)
-        self._join(order, waiter)
-        try:
-            await turn.wait()
-        except BaseException:
-            self._leave(waiter)
-            raise
-        return self._granted(waiter)
-
-    def acquire(self, order: Order, wanted: int = 1, on_stop: OnStop | None = None) -> int:
-        """Take 1 to `wanted` slots, blocking this thread in line; how many were taken.
+    async def acquire(self, way: Way, order: Order, wanted: int = 1, on_stop: OnStop | None = None) -> int:
+        """Take 1 to `wanted` slots, waiting in line; return how many were taken.
 
         Args:
+            way: How to wait.
             order: The place in the line.
             wanted: How many.
-            on_stop: Holds what ends the wait.
+            on_stop: Registers what ends the wait.
 
         Raises:
             Closed: when the slots have been closed, or the wait was stopped.
         """
         if taken := self.try_acquire(wanted):
             return taken
-        turn = ThreadTurn()
+        turn = way.turn()
         waiter = _Waiter(wanted, turn)
         self._join(order, waiter)
         try:
             with nullcontext() if on_stop is None else on_stop(lambda reason: self._stop(waiter, reason)):
-                turn.wait()
-        except BaseException:  # KeyboardInterrupt in the main thread
+                await turn.wait()
+        except BaseException:  # a cancellation, or KeyboardInterrupt in the main thread
             self._leave(waiter)
             raise
         return self._granted(waiter)
@@ -210,11 +194,11 @@ class Slots:
             self.release()
 
 
-async def acquire_all_async(chain: Sequence[Slots], order: Order) -> None:
+async def acquire_all(way: Way, chain: Sequence[Slots], order: Order, on_stop: OnStop | None = None) -> None:
     """Take a slot of each, innermost first; if that is cut short, none is kept."""
     for position, slots in enumerate(chain):
         try:
-            await slots.acquire_async(order)
+            await slots.acquire(way, order, on_stop=on_stop)
         except BaseException:
             release_all(chain[:position])
             raise
@@ -227,16 +211,6 @@ def try_acquire_all(chain: Sequence[Slots]) -> bool:
             release_all(chain[:position])
             return False
     return True
-
-
-def acquire_all(chain: Sequence[Slots], order: Order, on_stop: OnStop | None = None) -> None:
-    """The blocking twin of `acquire_all_async`, for threads."""
-    for position, slots in enumerate(chain):
-        try:
-            slots.acquire(order, on_stop=on_stop)
-        except BaseException:
-            release_all(chain[:position])
-            raise
 
 
 def release_all(chain: Sequence[Slots]) -> None:

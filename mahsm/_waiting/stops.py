@@ -3,10 +3,10 @@ was.
 """
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
+from mahsm._waiting.here import Why, here
 from mahsm._waiting.turns import StopCallback
 from mahsm.errors import BudgetExceeded
 
@@ -19,31 +19,24 @@ class Outrun(Exception):
     """The item needs no answer of this call any more: another one has given it."""
 
 
-Why = Callable[[], BaseException | None]
-"""Says why something was stopped, if it was."""
-
-_whys: ContextVar[tuple[Why, ...]] = ContextVar("mahsm_whys", default=())
-"""Who may have stopped what runs here, from the inside out."""
-
-
 def may_be_stopped(why: Why) -> None:
     """What runs in this context from now on may be stopped; `why` says for what reason."""
-    _whys.set((why, *_whys.get()))
+    here.set(here.get().stopped_by(why))
 
 
 @contextmanager
 def stopped_by(why: Why) -> Generator[None, None, None]:
     """The same, of the block."""
-    token = _whys.set((why, *_whys.get()))
+    token = here.set(here.get().stopped_by(why))
     try:
         yield
     finally:
-        _whys.reset(token)
+        here.reset(token)
 
 
 def reason_here() -> BaseException | None:
     """Why what runs here was stopped, as far as that is known: of a cancellation, the innermost one."""
-    return next((reason for why in _whys.get() if isinstance(reason := why(), Exception)), None)
+    return next((reason for why in here.get().whys if isinstance(reason := why(), Exception)), None)
 
 
 def word_of(reason: BaseException | None) -> str:

@@ -5,15 +5,16 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
+from mahsm._waiting.here import here, set_awaited
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.stops import stopped_by
 from mahsm._waiting.turns import OnStop, StopCallback
+from mahsm._waiting.ways import THREAD, Way, run_blocking
 
 T = TypeVar("T")
 
@@ -79,12 +80,6 @@ _background = [_Background("mahsm-loop")]
 """For coroutines that synchronous code waits for. One for all, because async clients keep their connections
 per loop: a loop per call would close them under the client's feet. Another one for coroutines that are waited
 for by one on the first loop, which that blocks; and so on."""
-
-_depth: ContextVar[int] = ContextVar("mahsm_background_depth", default=0)
-"""How many of these loops are blocked, or may be, if a coroutine is waited for here."""
-
-awaited: ContextVar[bool] = ContextVar("mahsm_awaited", default=False)
-"""Whether this runs inside of a call that an event loop awaits, so that blocking may block the loop."""
 
 _limits = _Background("mahsm-limits")
 limits_loop = _limits.loop
@@ -154,7 +149,7 @@ def call(
         TimeoutError: when time is up.
     """
     if inspect.iscoroutinefunction(function) or timeout is None:
-        value = function()
+        value = _without_stop_iteration(function)
     else:
         own = OwnCall(left or LeftBehind(1))
         value = _result(in_own_thread(function, own), own, timeout)
@@ -204,6 +199,28 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     return future.result()
 
 
+async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
+    """Call a function of the user's, and wait for what it returns if that is awaitable."""
+    if way is THREAD:
+        return call(function)
+    value = function()
+    return await value if inspect.isawaitable(value) else cast("T", value)
+
+
+async def run_in(
+    way: Way, context: contextvars.Context, core: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Run a coroutine function in a context: as a task of its own, or in this thread.
+
+    A task that is cancelled by itself, and not with the caller, ends without an error.
+    """
+    if way is THREAD:
+        context.run(lambda: run_blocking(core()))
+        return
+    async with task_group() as group:
+        group.create_task(core(), context=context)
+
+
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
     """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where
     `left` counts it.
@@ -239,12 +256,24 @@ def _has_result(future: Future[Any]) -> bool:
 
 def _blocking(function: Callable[[], T]) -> T:
     """Call a function in a thread where it may block."""
-    awaited.set(False)
-    return function()
+    set_awaited(False)
+    return _without_stop_iteration(function)
+
+
+def _without_stop_iteration(function: Callable[[], T]) -> T:
+    """Call a function that may raise `StopIteration`, as `next` does.
+
+    No coroutine can raise that, and an asyncio future that is given one never ends. It comes out as a
+    `RuntimeError`, as it does out of a coroutine or a generator (PEP 479).
+    """
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the called function raised StopIteration") from error
 
 
 def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -> T:
-    depth = _depth.get()
+    depth = here.get().depth
     if depth == len(_background):
         _background.append(_Background(f"mahsm-loop-{depth}"))
     loop = _background[depth].loop()
@@ -252,8 +281,7 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -
     tasks: list[asyncio.Task[T]] = []
 
     async def run() -> T:
-        _depth.set(depth + 1)
-        awaited.set(True)
+        here.set(here.get().waiting(depth + 1, awaited=True))
         async with deadline(timeout):
             return await awaitable
 

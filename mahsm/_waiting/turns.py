@@ -17,6 +17,10 @@ class Turn:
 
     __slots__ = ()
 
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until woken, or until `timeout` seconds are over."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """Let the caller go on."""
         raise NotImplementedError
@@ -32,8 +36,15 @@ class TaskTurn(Turn):
         self._thread = threading.get_ident()
         self._future: asyncio.Future[None] = self._loop.create_future()
 
-    async def wait(self) -> None:
-        await self._future
+    async def wait(self, timeout: float | None = None) -> None:
+        if timeout is None:
+            await self._future
+            return
+        timer = self._loop.call_later(timeout, _settle, self._future)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
 
     def wake(self) -> None:
         if threading.get_ident() == self._thread:
@@ -51,8 +62,8 @@ class ThreadTurn(Turn):
     def __init__(self) -> None:
         self._event = threading.Event()
 
-    def wait(self, timeout: float | None = None) -> None:
-        self._event.wait(timeout)
+    async def wait(self, timeout: float | None = None) -> None:
+        self._event.wait(timeout)  # It blocks, and never suspends.
 
     def wake(self) -> None:
         self._event.set()
@@ -61,39 +72,3 @@ class ThreadTurn(Turn):
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-class Latch:
-    """Is closed until it is opened, once; tasks and threads can wait for that."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._turns: list[Turn] = []
-        self._is_open = False
-
-    def open(self) -> None:
-        with self._lock:
-            self._is_open = True
-            turns, self._turns = self._turns, []
-        for turn in turns:
-            turn.wake()
-
-    async def wait_async(self, on_stop: OnStop) -> None:
-        """Wait on the running event loop, until it is open or the wait is stopped."""
-        turn = TaskTurn()
-        if self._joined(turn):
-            with on_stop(lambda _: turn.wake()):
-                await turn.wait()
-
-    def wait(self, on_stop: OnStop) -> None:
-        """Wait in this thread, until it is open or the wait is stopped."""
-        turn = ThreadTurn()
-        if self._joined(turn):
-            with on_stop(lambda _: turn.wake()):
-                turn.wait()
-
-    def _joined(self, turn: Turn) -> bool:
-        with self._lock:
-            if not self._is_open:
-                self._turns.append(turn)
-            return not self._is_open

@@ -7,12 +7,26 @@
 
 from mahsm._numeric import JitStats as JitStats
 from mahsm.edges._jit import JitEdge as JitEdge
+from mahsm.edges._jit import JitOptions as JitOptions
 from mahsm.edges._jit import fuse as fuse
 from mahsm.edges._jit import jit_edge as jit_edge
 from mahsm.edges._parallel import Branch as Branch
 from mahsm.edges._parallel import parallel as parallel
 from mahsm.edges._reduce import reduce_edge as reduce_edge
 from mahsm.edges._shared.edge import Edge as Edge
+from mahsm.edges._vmap import VmapOptions as VmapOptions
 from mahsm.edges._vmap import vmap as vmap
 
-__all__ = ["Branch", "Edge", "JitEdge", "JitStats", "fuse", "jit_edge", "parallel", "reduce_edge", "vmap"]
+__all__ = [
+    "Branch",
+    "Edge",
+    "JitEdge",
+    "JitOptions",
+    "JitStats",
+    "VmapOptions",
+    "fuse",
+    "jit_edge",
+    "parallel",
+    "reduce_edge",
+    "vmap",
+]

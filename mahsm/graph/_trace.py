@@ -9,7 +9,8 @@ from typing import Any, SupportsIndex
 
 from langchain_core.runnables.config import var_child_runnable_config
 
-from mahsm.edges._internal import current_item, edge_runs
+from mahsm.edges._internal import current_item
+from mahsm.nodes._internal import position
 
 Place = tuple[int, str, tuple[int, ...]]
 """A step of the graph, a node of those that run in it, and an item of those that run in the node, if there
@@ -27,7 +28,7 @@ class Trace(list[Any]):
         super().__init__()
         self._places: list[Place] = []
         self._lock = threading.Lock()
-        self._around = len(edge_runs.get())
+        self._around = len(position.get().runs)
 
     def append(self, entry: Any) -> None:
         with self._lock:
@@ -53,7 +54,7 @@ class Trace(list[Any]):
         return [entry for step in steps for _, entry in step]
 
     def _place(self) -> Place:
-        runs, item = list(edge_runs.get().values())[self._around :], current_item.get()
+        runs, item = list(position.get().runs.values())[self._around :], current_item()
         metadata = runs[0].config.get("metadata", {}) if runs and item is not None else _metadata()
         order = item.order if runs and item is not None else _number_of_send()
         return metadata.get("langgraph_step", 0), metadata.get("langgraph_node", ""), order
@@ -61,7 +62,7 @@ class Trace(list[Any]):
 
 def number_here() -> tuple[int, ...]:
     """The item's path of indices through nested edges, or the number of the `Send`; empty outside of both."""
-    item = current_item.get()
+    item = current_item()
     return _number_of_send() if item is None else item.order
 
 

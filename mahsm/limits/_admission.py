@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from mahsm._common import Answer, State
 from mahsm._model_calls import AttemptCounter, calls, gated, metered, observed
-from mahsm._waiting import Closed, OnStop, left_behind, never_stopped
+from mahsm._waiting import TASK, THREAD, Closed, OnStop, Way, left_behind, never_stopped, run_blocking
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket, Ticket
@@ -20,8 +20,13 @@ from mahsm.limits._rate_limit import RateLimit
 from mahsm.policies import Retry, is_rate_limited, retry_after
 from mahsm.policies._internal import RETRY_AFTER_CAP
 
-Lend = Callable[[], Any]
-"""Makes a block, for `with` and `async with`, in which the slots of an item are lent, because it waits."""
+Lend = Callable[[Way], AbstractAsyncContextManager[Any]]
+"""Makes a block in which the slots of an item are lent, because it waits."""
+
+
+def lends_nothing(_: Way) -> AbstractAsyncContextManager[Any]:
+    """Make a block of an item that has no slots."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,13 @@ class Limited:
         if provider is None:
             raise LimitError(
                 "RateLimit has no provider, and there is no DSPy language model to take it from. "
-                "AdmittedCall RateLimit('openai', ...), or configure a dspy.LM."
+                "Pass RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
         return cls(provider, given, _longest_pause(retry or given.retry_policy))
 
     def admission(
-        self, state: State, adds: Any, lend: Lend = nullcontext, on_stop: OnStop = never_stopped
+        self, state: State, adds: Any, lend: Lend = lends_nothing, on_stop: OnStop = never_stopped
     ) -> "Admission":
         """What an attempt needs to begin.
 
@@ -109,7 +114,7 @@ class Admission:
         self,
         bucket: Bucket,
         estimate: float,
-        lend: Lend = nullcontext,
+        lend: Lend = lends_nothing,
         on_stop: OnStop = never_stopped,
         *,
         longest_pause: float = RETRY_AFTER_CAP,
@@ -125,19 +130,10 @@ class Admission:
         self.passed: dict[UUID, calls.AdmittedCall] = {}
         self._failure: BaseException | None = None
 
-    def take(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
-        """Wait in line, blocking; False if the wait was stopped, or would have been needed without
-        `waits`.
-        """
-        self._ticket = self._from_around() or self.bucket.acquire(
-            self._reserve, may_wait=may_wait, on_stop=on_stop
-        )
-        return self._ticket is not None
-
-    async def take_async(self, on_stop: OnStop, *, may_wait: bool = True) -> bool:
-        """The awaitable twin of `take`."""
-        self._ticket = self._from_around() or await self.bucket.acquire_async(
-            self._reserve, may_wait=may_wait, on_stop=on_stop
+    async def take(self, way: Way, on_stop: OnStop, *, may_wait: bool = True) -> bool:
+        """Wait in line; return False if the wait was stopped, or would have been needed but may not be."""
+        self._ticket = self._from_around() or await self.bucket.acquire(
+            way, self._reserve, may_wait=may_wait, on_stop=on_stop
         )
         return self._ticket is not None
 
@@ -189,26 +185,20 @@ class Admission:
     # As a gate.
 
     def enter(self, characters: int) -> "_Passed":
-        ticket = self.hand_over()
-        if ticket is not None:
-            return _Passed(self, ticket, self._estimate)
-        estimate = self.bucket.estimates.of_prompt(characters)
-        with nullcontext() if _blocks_a_loop() else self._lend():
-            ticket = self.bucket.acquire(self.bucket.estimates.corrected(estimate), on_stop=self._on_stop)
-        return self._passed(ticket, estimate)
+        return run_blocking(self._entered(THREAD, characters))
 
     async def enter_async(self, characters: int) -> "_Passed":
+        return await self._entered(TASK, characters)
+
+    async def _entered(self, way: Way, characters: int) -> "_Passed":
         ticket = self.hand_over()
         if ticket is not None:
             return _Passed(self, ticket, self._estimate)
         estimate = self.bucket.estimates.of_prompt(characters)
-        async with self._lend():
-            ticket = await self.bucket.acquire_async(
-                self.bucket.estimates.corrected(estimate), on_stop=self._on_stop
+        async with nullcontext() if way is THREAD and _blocks_a_loop() else self._lend(way):
+            ticket = await self.bucket.acquire(
+                way, self.bucket.estimates.corrected(estimate), on_stop=self._on_stop
             )
-        return self._passed(ticket, estimate)
-
-    def _passed(self, ticket: Ticket | None, estimate: float) -> "_Passed":
         if ticket is None:
             raise Closed(RuntimeError("the run was stopped"))
         return _Passed(self, ticket, estimate)
@@ -269,11 +259,11 @@ class Admitted:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._admission.take(never_stopped)
+        run_blocking(self._admission.take(THREAD, never_stopped))
         return self._begin()
 
     async def __aenter__(self) -> Self:
-        await self._admission.take_async(never_stopped)
+        await self._admission.take(TASK, never_stopped)
         return self._begin()
 
     def _begin(self) -> Self:

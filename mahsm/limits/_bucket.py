@@ -8,7 +8,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._waiting import OnStop, TaskTurn, ThreadTurn, Turn, left_behind, never_stopped, tasks
+from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
@@ -88,13 +88,18 @@ class Bucket:
 
     # From any thread.
 
-    async def acquire_async(
-        self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
+    async def acquire(
+        self, way: Way, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
     ) -> Ticket | None:
-        """Wait in line on the running event loop; None if that would be needed without `waits`, or was
-        stopped.
+        """Wait in line; return None if that would be needed but may not be, or was stopped.
+
+        Args:
+            way: How to wait.
+            tokens: Tokens that the call will take.
+            may_wait: Whether it may wait.
+            on_stop: Registers what ends the wait.
         """
-        turn = TaskTurn()
+        turn = way.turn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._loop.call_soon_threadsafe(self._join, ticket)
         try:
@@ -103,26 +108,6 @@ class Bucket:
                 left_behind.on_stop(lambda _: self.cancel(ticket)),
             ):
                 await turn.wait()
-        except BaseException:
-            self.cancel(ticket)
-            raise
-        return ticket if ticket.granted and not ticket.gone else None
-
-    def acquire(
-        self, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
-    ) -> Ticket | None:
-        """Wait in line, blocking this thread; None if that would be needed without `waits`, or was
-        stopped.
-        """
-        turn = ThreadTurn()
-        ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
-        self._loop.call_soon_threadsafe(self._join, ticket)
-        try:
-            with (
-                on_stop(lambda _: self._call_off(ticket)),
-                left_behind.on_stop(lambda _: self.cancel(ticket)),
-            ):
-                turn.wait()
         except BaseException:
             self.cancel(ticket)
             raise

@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.rate_limiters import BaseRateLimiter
 
 from mahsm._model_calls import calls
-from mahsm._waiting import left_behind
+from mahsm._waiting import TASK, THREAD, Way, left_behind, run_blocking
 from mahsm.limits import _registry
 from mahsm.limits._admission import Admission, Limited
 from mahsm.limits._bucket import Bucket
@@ -20,18 +20,15 @@ class LangChainLimiter(BaseRateLimiter):
         self._bucket = bucket
 
     def acquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(
-            self._is_covered() or self._bucket.acquire(self._tokens, may_wait=blocking) is not None
-        )
+        return run_blocking(self._acquired(THREAD, may_wait=blocking))
 
     async def aacquire(self, *, blocking: bool = True) -> bool:
-        return self._is_let(
-            self._is_covered()
-            or await self._bucket.acquire_async(self._tokens, may_wait=blocking) is not None
-        )
+        return await self._acquired(TASK, may_wait=blocking)
 
-    @staticmethod
-    def _is_let(let: bool) -> bool:
+    async def _acquired(self, way: Way, *, may_wait: bool) -> bool:
+        let = (
+            self._is_covered() or await self._bucket.acquire(way, self._tokens, may_wait=may_wait) is not None
+        )
         left_behind.check()  # LangChain would make the call all the same
         return let
 

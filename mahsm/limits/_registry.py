@@ -56,8 +56,7 @@ def defined(provider: str) -> RateLimit:
     if limit is None:
         there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
         raise LimitError(
-            f"no limit is defined for {provider!r}; {there}. AdmittedCall "
-            f"RateLimit({provider!r}, rps=...) once."
+            f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once."
         )
     return limit
 

@@ -7,6 +7,7 @@
 - `_single_try`     Runnables whose chat models do not try again by themselves
 - `_provider`       the provider whose models a DSPy module calls
 - `_module_ref`     references to DSPy modules, for which others are substituted inside a `GraphModule`
+- `_position`       which item, of which edge runs, code runs in
 - `_stream_target`  where the stream events of a node go
 - `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming) and
                     `_unparsed`; they import DSPy, so they are loaded when first used

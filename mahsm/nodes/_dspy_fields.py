@@ -218,7 +218,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Names:
-    """FieldInputs of a module.
+    """Inputs of a module.
 
     Attributes:
         required: Parameters of `forward` without a default.

@@ -16,12 +16,14 @@ from mahsm.nodes._node import Sync as Sync
 from mahsm.nodes._node import node_name as node_name
 from mahsm.nodes._parameter import annotations_of as annotations_of
 from mahsm.nodes._parameter import keys_of as keys_of
+from mahsm.nodes._position import Finished as Finished
+from mahsm.nodes._position import Position as Position
+from mahsm.nodes._position import StreamTarget as StreamTarget
+from mahsm.nodes._position import position as position
 from mahsm.nodes._provider import provider_of as provider_of
 from mahsm.nodes._single_try import single_try as single_try
 from mahsm.nodes._stream_target import EDGE as EDGE
 from mahsm.nodes._stream_target import ITEM as ITEM
-from mahsm.nodes._stream_target import StreamTarget as StreamTarget
-from mahsm.nodes._stream_target import edge_stream as edge_stream
 from mahsm.nodes._target import Target as Target
 from mahsm.nodes._target import as_target as as_target
 from mahsm.nodes._target import node_of as node_of
@@ -33,10 +35,12 @@ __all__ = [
     "ITEM",
     "Async",
     "FieldInputs",
+    "Finished",
     "HoldsGraph",
     "ModulePlace",
     "ModuleRef",
     "Node",
+    "Position",
     "StreamTarget",
     "Sync",
     "Target",
@@ -44,7 +48,6 @@ __all__ = [
     "annotations_of",
     "as_target",
     "check_gives_fields",
-    "edge_stream",
     "is_substituted",
     "item_keys",
     "keys_of",
@@ -53,6 +56,7 @@ __all__ = [
     "output_names",
     "plain",
     "plain_update",
+    "position",
     "provider_of",
     "single_try",
     "substituted",

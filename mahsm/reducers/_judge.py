@@ -6,9 +6,10 @@ from operator import itemgetter
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import dspy
+from typing_extensions import Unpack
 
 from mahsm._common import State, shown
-from mahsm.edges import Edge, vmap
+from mahsm.edges import Edge, VmapOptions, vmap
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import Key, check_some, parts
 
@@ -46,7 +47,7 @@ def llm_judge_select(
     mode: Mode = "one_call",
     swap: bool = True,
     with_reason: bool = False,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Any: ...
 @overload
 def llm_judge_select(
@@ -57,7 +58,7 @@ def llm_judge_select(
     mode: Mode = "one_call",
     swap: bool = True,
     with_reason: bool = False,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Judged: ...
 def llm_judge_select(
     values: Sequence[Any] | None = None,
@@ -69,7 +70,7 @@ def llm_judge_select(
     mode: Mode = "one_call",
     swap: bool = True,
     with_reason: bool = False,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Any:
     """The value that a model judges to be the best.
 
@@ -89,7 +90,7 @@ def llm_judge_select(
         swap: Show them in both orders, with two calls.
         with_reason: Return `{"value": ..., "reason": ...}`; the reason is "" for a single candidate.
         **options: How the calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
-            what else a `vmap` takes.
+            what else `mahsm.edges.VmapOptions` lists.
 
     Raises:
         ReducerError: if there are no candidates, one lacks the key, or the judge names none of them.
@@ -107,7 +108,7 @@ def llm_judge_select(
         raise ReducerError(f"llm_judge_select: mode={mode!r}; expected 'one_call' or 'tournament'.")
     default: Any = ChooseBest if mode == "one_call" else ChooseBetter
     module = judge if isinstance(judge, dspy.Module) else dspy.Predict(judge or default)
-    options = {"name": "judge", **options}
+    options.setdefault("name", "judge")
     edge = vmap(module, batch_key=_MATCHES, out_key=_VERDICTS, item_to_state=_shown_to_judge, **options)
     play = _one_call if mode == "one_call" else _tournament
 

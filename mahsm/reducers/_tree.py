@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from typing_extensions import Unpack
+
 from mahsm._common import State, shown
-from mahsm.edges import Edge, vmap
+from mahsm.edges import Edge, VmapOptions, vmap
 from mahsm.errors import ReducerError
 from mahsm.reducers._values import check_some
 
@@ -20,7 +22,7 @@ def tree_reduce(
     arity: int = 8,
     input_key: str = "items",
     result: str | Callable[[Any], Any] | None = None,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Any: ...
 @overload
 def tree_reduce(
@@ -29,7 +31,7 @@ def tree_reduce(
     arity: int = 8,
     input_key: str = "items",
     result: str | Callable[[Any], Any] | None = None,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Reduce: ...
 def tree_reduce(
     values: Sequence[Any] | None = None,
@@ -39,7 +41,7 @@ def tree_reduce(
     arity: int = 8,
     input_key: str = "items",
     result: str | Callable[[Any], Any] | None = None,
-    **options: Any,
+    **options: Unpack[VmapOptions],
 ) -> Any:
     """Merge values `arity` at a time, then what came of that, and so on until one is left.
 
@@ -56,7 +58,7 @@ def tree_reduce(
         result: What of the target's update is the merged value: one of its keys, or a function of it; by
             default all.
         **options: How its calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
-            what else a `vmap` takes.
+            what else `mahsm.edges.VmapOptions` lists.
 
     Raises:
         ReducerError: if there are no values, or `arity` is too small.
@@ -66,7 +68,7 @@ def tree_reduce(
         5050
     """
     if isinstance(arity, bool) or not isinstance(arity, int) or arity < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ReducerError(f"tree_reduce: arity={shown(arity)}; expected a whole number >= 2.")
+        raise ReducerError(f"tree_reduce: arity={shown(arity)}; expected an integer >= 2.")
     edge = vmap(
         merge,
         batch_key=_GROUPS,

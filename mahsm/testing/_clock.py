@@ -71,6 +71,10 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for threads as long as it takes: a timeout by this clock would be over immediately."""
+        await super().shutdown_default_executor()
+
 
 class _Selector(selectors.SelectSelector):
     """Puts the clock forward where the loop would sleep."""

@@ -27,7 +27,7 @@ from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
-"""Observations of a trace: Langfuse's dashboard shows up to 10,000. EdgeRecord runs are shown beyond this,
+"""Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this,
 nothing else is."""
 
 _TRACES = 1000
@@ -135,11 +135,9 @@ class BackendTracer:
         opened = self._opened(label, _TYPES.get(kind, "chain"), config, state, always=True)
         with opened as (recorded, child), added_up() as usage:
             edge = EdgeRecord(self, recorded, child)
-            token = _spans.current_edge.set(edge)
             try:
                 yield edge
             finally:
-                _spans.current_edge.reset(token)
                 edge.close()
                 used = _used(usage)
                 edge.note({**edge.timings.facts(), **used})

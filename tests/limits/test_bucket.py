@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mahsm._waiting import tasks
+from mahsm._waiting import TASK, THREAD, run_blocking, tasks
 from mahsm.limits._bucket import Bucket, Rates, Ticket
 from mahsm.limits._quota import Quota
 from mahsm.testing import Clock
@@ -31,7 +31,7 @@ async def arrivals(bucket: Bucket, amounts: list[float]) -> list[float]:
     times = [0.0] * len(amounts)
 
     async def one(place: int) -> None:
-        assert await bucket.acquire_async(amounts[place])
+        assert await bucket.acquire(TASK, amounts[place])
         times[place] = now()
 
     async with asyncio.TaskGroup() as group:
@@ -68,7 +68,7 @@ def test_requests_and_tokens_are_let_through_together() -> None:
 def test_tokens_count_when_they_are_let_through_and_not_when_they_are_there() -> None:
     async def main() -> list[float]:
         bucket = bucket_of(rate=1, burst=1, tokens=10, token_burst=10)
-        await bucket.acquire_async(10)
+        await bucket.acquire(TASK, 10)
         await asyncio.sleep(0)
         return await arrivals(bucket, [10, 10])
 
@@ -85,8 +85,8 @@ def test_more_than_the_bucket_holds_waits_for_a_full_one_and_is_paid_afterwards(
 def test_a_cancelled_waiter_leaves_no_gap() -> None:
     async def main() -> list[float]:
         bucket = bucket_of(rate=10, burst=1)
-        await bucket.acquire_async()
-        waiters = [asyncio.ensure_future(bucket.acquire_async()) for _ in range(4)]
+        await bucket.acquire(TASK)
+        waiters = [asyncio.ensure_future(bucket.acquire(TASK)) for _ in range(4)]
         last = asyncio.ensure_future(arrivals(bucket, [0, 0]))
         await asyncio.sleep(0.05)
         for waiter in waiters:
@@ -99,7 +99,7 @@ def test_a_cancelled_waiter_leaves_no_gap() -> None:
 def test_what_was_taken_and_not_used_is_given_back() -> None:
     async def main() -> list[float]:
         bucket = bucket_of(rate=10, burst=2)
-        first, second = await bucket.acquire_async(), await bucket.acquire_async()
+        first, second = await bucket.acquire(TASK), await bucket.acquire(TASK)
         assert first is not None
         assert second is not None
         bucket.cancel(first)
@@ -113,7 +113,7 @@ def test_what_was_taken_and_not_used_is_given_back() -> None:
 def test_a_bucket_never_holds_more_than_its_burst() -> None:
     async def main() -> list[float]:
         bucket = bucket_of(rate=10, burst=2)
-        ticket = await bucket.acquire_async()
+        ticket = await bucket.acquire(TASK)
         assert ticket is not None
         await asyncio.sleep(5)
         bucket.cancel(ticket)
@@ -126,7 +126,7 @@ def test_a_bucket_never_holds_more_than_its_burst() -> None:
 def test_giving_back_lets_the_first_in_line_in_at_once() -> None:
     async def main() -> float:
         bucket = bucket_of(tokens=1, token_burst=100)
-        ticket = await bucket.acquire_async(100)
+        ticket = await bucket.acquire(TASK, 100)
         assert ticket is not None
         waiting = asyncio.ensure_future(arrivals(bucket, [50]))
         await asyncio.sleep(1)
@@ -139,7 +139,7 @@ def test_giving_back_lets_the_first_in_line_in_at_once() -> None:
 def test_what_was_used_beyond_the_estimate_is_paid_before_the_next_one() -> None:
     async def main() -> float:
         bucket = bucket_of(tokens=10, token_burst=10)
-        ticket = await bucket.acquire_async(2)
+        ticket = await bucket.acquire(TASK, 2)
         assert ticket is not None
         bucket.settle(ticket, 32)
         await asyncio.sleep(0)
@@ -178,15 +178,15 @@ def test_a_pause_that_comes_while_somebody_waits() -> None:
 def test_without_waiting() -> None:
     async def main() -> list[bool]:
         bucket = bucket_of(rate=1, burst=1)
-        taken = [await bucket.acquire_async(may_wait=False) for _ in range(2)]
-        waiting = asyncio.ensure_future(bucket.acquire_async())
+        taken = [await bucket.acquire(TASK, may_wait=False) for _ in range(2)]
+        waiting = asyncio.ensure_future(bucket.acquire(TASK))
         await asyncio.sleep(0.5)
-        taken.append(await bucket.acquire_async(may_wait=False))
+        taken.append(await bucket.acquire(TASK, may_wait=False))
         await waiting
         await asyncio.sleep(1)
-        taken.append(await bucket.acquire_async(may_wait=False))
+        taken.append(await bucket.acquire(TASK, may_wait=False))
         bucket.pause(1)
-        taken.append(await bucket.acquire_async(may_wait=False))
+        taken.append(await bucket.acquire(TASK, may_wait=False))
         return [ticket is not None for ticket in taken]
 
     assert Clock().run(main()) == [True, False, False, True, False]
@@ -196,11 +196,11 @@ def test_stats() -> None:
     async def main() -> Any:
         bucket = bucket_of(rate=1, burst=1)
         assert (await bucket._stats()).wait_max == 0
-        ticket = await bucket.acquire_async()
-        await bucket.acquire_async()
+        ticket = await bucket.acquire(TASK)
+        await bucket.acquire(TASK)
         assert ticket is not None
         bucket.settle(ticket, 30)
-        waiting = asyncio.ensure_future(bucket.acquire_async())
+        waiting = asyncio.ensure_future(bucket.acquire(TASK))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         stats = await bucket._stats()
@@ -256,7 +256,7 @@ def test_a_bucket_ends_as_it_began_whatever_is_cancelled(data: st.DataObject) ->
             await asyncio.sleep(comes)
             try:
                 async with asyncio.timeout(goes):
-                    ticket = await bucket.acquire_async(amount)
+                    ticket = await bucket.acquire(TASK, amount)
                     await asyncio.sleep(0.3)
                 assert ticket is not None
                 bucket.settle(ticket, amount * data.draw(st.sampled_from([0.5, 1, 2])))
@@ -309,12 +309,12 @@ def test_threads_and_loops_share_a_bucket() -> None:
 
     def blocking() -> None:
         for _ in range(20):
-            assert bucket.acquire() is not None
+            assert run_blocking(bucket.acquire(THREAD)) is not None
 
     def awaiting() -> None:
         async def main() -> None:
             for _ in range(20):
-                assert await bucket.acquire_async() is not None
+                assert await bucket.acquire(TASK) is not None
 
         asyncio.run(main())
 
@@ -326,7 +326,7 @@ def test_threads_and_loops_share_a_bucket() -> None:
 
 def test_a_thread_that_waits_can_be_stopped() -> None:
     bucket = Bucket("test", Rates(0.001, 1, None, 1), tasks.limits_loop())
-    assert bucket.acquire() is not None
+    assert run_blocking(bucket.acquire(THREAD)) is not None
     stops: list[Callable[[BaseException], object]] = []
     waiting = threading.Event()
 
@@ -337,7 +337,9 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
         yield
 
     result: list[Ticket | None] = []
-    thread = threading.Thread(target=lambda: result.append(bucket.acquire(on_stop=on_stop)))
+    thread = threading.Thread(
+        target=lambda: result.append(run_blocking(bucket.acquire(THREAD, on_stop=on_stop)))
+    )
     thread.start()
     assert waiting.wait(10)
     stops[0](RuntimeError("over"))
@@ -348,10 +350,10 @@ def test_a_thread_that_waits_can_be_stopped() -> None:
 
 def test_a_loop_that_is_gone_does_not_hold_up_the_line() -> None:
     bucket = Bucket("test", Rates(100, 1, None, 1), tasks.limits_loop())
-    assert bucket.acquire() is not None
+    assert run_blocking(bucket.acquire(THREAD)) is not None
     loop = asyncio.new_event_loop()
-    task = loop.create_task(bucket.acquire_async())
+    task = loop.create_task(bucket.acquire(TASK))
     loop.run_until_complete(asyncio.sleep(0))
     task.cancel()  # never gets to run
     loop.close()
-    assert bucket.acquire() is not None
+    assert run_blocking(bucket.acquire(THREAD)) is not None

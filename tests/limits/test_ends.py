@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mahsm import Budget, RateLimit, Retry, is_item_error, limits, vmap
+from mahsm._waiting import THREAD, run_blocking
 from mahsm.limits._registry import bucket, define
 from mahsm.policies import Hedge
 from mahsm.testing import ModelServer
@@ -97,7 +98,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     calls = itertools.count(1)
 
     async def target(state: dict[str, Any]) -> int:
-        runs.append(limited._sync.__self__.running())
+        runs.append(limited._sync.__wrapped__.__self__.running())
         number = next(calls)
         if number == cancel_at and not at_end:
             task.cancel()
@@ -142,7 +143,7 @@ def test_whenever_it_is_cancelled_everything_ends_as_it_began(
     assert stats.waiting == 0
     for run_ in runs:
         assert all(slots.free == slots._limit for slots in run_._chain)
-        assert run_.open.free == run_.open._limit
+        assert run_.begun_slots.free == run_.begun_slots._limit
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -157,7 +158,7 @@ def test_tokens_that_wait_for_a_slot_go_to_somebody_else(name: str, mode: str) -
 def test_a_fork_has_no_buckets() -> None:
     limits.forget("fork-test")
     define("fork-test", RateLimit(rps=1000))
-    assert bucket("fork-test").acquire() is not None
+    assert run_blocking(bucket("fork-test").acquire(THREAD)) is not None
     child = os.fork()
     if child == 0:
         try:

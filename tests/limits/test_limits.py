@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.types import RetryPolicy
 
 from mahsm import RateLimit, Retry, dspy_node, limits, vmap
+from mahsm._waiting import THREAD, run_blocking
 from mahsm.errors import LimitError
 from mahsm.limits._estimate import FIRST_OUTPUT, Estimator, characters
 from mahsm.limits._registry import bucket, define
@@ -223,7 +224,7 @@ def test_a_slow_key_does_not_hold_up_the_others(name: str, mode: str) -> None:
     limit = RateLimit(name, rps=0.001, burst=1, key="item")
     edge = edge_of(target, rate_limit=limit, max_concurrency=2, deadline=2.0, on_error="collect")
     define(name, limit)
-    assert bucket(name, "slow").acquire() is not None
+    assert run_blocking(bucket(name, "slow").acquire(THREAD)) is not None
     quick = [f"quick{number}" for number in range(20)]
     ys = run_edge(edge, ["slow"] * 20 + quick, mode)
     assert ys[20:] == quick

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mahsm import reduce_edge, vmap
-from mahsm.edges._reduce.streaming import streamed
+from mahsm.edges._shared.reducer import streamed
 from mahsm.errors import ReducerError
 from mahsm.reducers import concat, majority_vote, mean, score_and_select, top_k, weighted_vote
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mahsm import RateLimit, limits, reduce_edge, vmap
-from mahsm.edges._reduce.streaming import streamed
+from mahsm.edges._shared.reducer import streamed
 from mahsm.errors import ReducerError
 from mahsm.reducers import (
     Reducer,
@@ -272,7 +272,7 @@ def test_a_dspy_module_merges(mode: str) -> None:
 
 
 def test_trees_that_are_none() -> None:
-    with pytest.raises(ReducerError, match=r"tree_reduce: arity=1; expected a whole number >= 2"):
+    with pytest.raises(ReducerError, match=r"tree_reduce: arity=1; expected an integer >= 2"):
         tree_reduce(merge=sum, arity=1)
     with pytest.raises(ReducerError, match="no values to choose from"):
         tree_reduce([], merge=lambda state: None)

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mahsm._waiting.slots import Closed, Slots, acquire_all, acquire_all_async
+from mahsm._waiting import TASK, THREAD, run_blocking
+from mahsm._waiting.slots import Closed, Slots, acquire_all
 from tests.helpers import Gauge
 
 
 async def waiting(slots: Slots, order: int, served: list[int]) -> None:
-    await slots.acquire_async((order,))
+    await slots.acquire(TASK, (order,))
     served.append(order)
 
 
@@ -73,8 +74,8 @@ async def test_slots_given_back_together_go_to_the_first_in_line() -> None:
     slots = Slots(3)
     assert slots.try_acquire(wanted=5) == 3
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(slots.acquire_async((0,), wanted=2))
-        second = group.create_task(slots.acquire_async((1,), wanted=2))
+        first = group.create_task(slots.acquire(TASK, (0,), wanted=2))
+        second = group.create_task(slots.acquire(TASK, (1,), wanted=2))
         await settle()
         for _ in range(3):
             slots.release()
@@ -85,7 +86,7 @@ async def test_several_slots_of_a_cancelled_waiter_all_come_back() -> None:
     slots = Slots(2)
     assert slots.try_acquire(wanted=2) == 2
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(slots.acquire_async((0,), wanted=2))
+        task = group.create_task(slots.acquire(TASK, (0,), wanted=2))
         await settle()
         slots.release()
         slots.release()
@@ -106,7 +107,7 @@ def test_slots_end_as_they_began(limit: int, steps: list[tuple[int, str]]) -> No
         tasks: dict[int, asyncio.Task[None]] = {}
 
         async def hold(key: int) -> None:
-            await slots.acquire_async((key,))
+            await slots.acquire(TASK, (key,))
             try:
                 with gauge.inside():
                     await release[key].wait()
@@ -151,12 +152,12 @@ def test_threads_and_loops_share_the_line() -> None:
     assert slots.try_acquire()
 
     def blocking() -> None:
-        slots.acquire((1,))
+        run_blocking(slots.acquire(THREAD, (1,)))
         served.append("thread")
         slots.release()
 
     async def on_loop() -> None:
-        await slots.acquire_async((0,))
+        await slots.acquire(TASK, (0,))
         served.append("loop")
         slots.release()
 
@@ -176,7 +177,7 @@ def test_close_wakes_threads_with_the_reason() -> None:
 
     def blocking() -> None:
         with pytest.raises(Closed) as error:
-            slots.acquire((0,))
+            run_blocking(slots.acquire(THREAD, (0,)))
         caught.append(error.value)
 
     thread = in_thread(blocking)
@@ -185,7 +186,7 @@ def test_close_wakes_threads_with_the_reason() -> None:
     thread.join(10)
     assert caught[0].reason is reason
     with pytest.raises(Closed, match="closed by ValueError"):
-        slots.acquire((1,))
+        run_blocking(slots.acquire(THREAD, (1,)))
 
 
 async def test_close_wakes_tasks_with_the_reason() -> None:
@@ -194,7 +195,7 @@ async def test_close_wakes_tasks_with_the_reason() -> None:
 
     async def waits() -> None:
         with pytest.raises(Closed) as error:
-            await slots.acquire_async((0,))
+            await slots.acquire(TASK, (0,))
         assert error.value.reason is reason
 
     async with asyncio.TaskGroup() as group:
@@ -204,19 +205,19 @@ async def test_close_wakes_tasks_with_the_reason() -> None:
         slots.release()
     assert slots.free == 1
     with pytest.raises(Closed):
-        await slots.acquire_async((1,))
+        await slots.acquire(TASK, (1,))
 
 
 async def test_a_chain_that_is_cut_short_keeps_nothing() -> None:
     first, second = Slots(1), Slots(1)
     assert second.try_acquire()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(acquire_all_async([first, second], (0,)))
+        task = group.create_task(acquire_all(TASK, [first, second], (0,)))
         await settle()
         assert first.free == 0
         task.cancel()
     assert first.free == 1
     second.close(ValueError("down"))
     with pytest.raises(Closed):
-        acquire_all([first, second], (0,))
+        run_blocking(acquire_all(THREAD, [first, second], (0,)))
     assert first.free == 1

@@ -1,6 +1,8 @@
 """`JitEdge`: a numeric function between state keys, compiled."""
 
 import asyncio
+import dataclasses
+import inspect
 import threading
 import warnings
 from importlib.util import find_spec
@@ -10,13 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langgraph.graph import END, START, StateGraph
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, Unpack
 
-from mahsm import _spans
 from mahsm._common import as_dict
 from mahsm._numeric import JitSpec, JitStats
+from mahsm._waiting import THREAD
+from mahsm.edges._jit.options import JitOptions
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
+from mahsm.edges._shared.session import is_looked_at, session
 from mahsm.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class JitEdge(Edge):
             children={},
         )
         self.spec = spec
+        self._replaced: dict[int, Any] = {}
         self._program: Program | EagerProgram | None = None
         self._lock = threading.Lock()
         if not has_jax():
@@ -52,7 +57,7 @@ class JitEdge(Edge):
             warnings.warn(
                 f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called "
                 f"with NumPy's arrays. {INSTALL} to compile it.",
-                stacklevel=3,
+                stacklevel=_levels_up(),
             )
 
     @property
@@ -68,7 +73,7 @@ class JitEdge(Edge):
         """Compute, and give back the update."""
         program = self._program or self.program
         state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
-        if _spans.tracer() is None:
+        if not is_looked_at():
             return program(state)
         return self._computed(program, state, config)
 
@@ -83,16 +88,15 @@ class JitEdge(Edge):
     def _computed(
         self, program: "Program | EagerProgram", state: dict[str, Any], config: RunnableConfig | None
     ) -> Any:
-        tracer = _spans.tracer()
-        if tracer is None:
+        if not is_looked_at():
             return program.timed(state)
-        with tracer.edge(
-            "jit", self.name, ensure_config(config), {key: state.get(key) for key in self.reads}
-        ) as span:
+        options: Any = {"shown": {key: state.get(key) for key in self.reads}, "calls_models": False}
+        with session("jit", self.name, THREAD, state, ensure_config(config), **options) as around:
             before = program.stats
             update = program.timed(state)
-            span.note(program.stats.facts(before))
-            span.show(update)
+            if around.span is not None:
+                around.span.note(program.stats.facts(before))
+                around.span.show(update)
             return update
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:
@@ -162,7 +166,48 @@ class JitEdge(Edge):
             raise EdgeError(
                 f"{self.name}: replace got step={step!r}; expected one of {', '.join(map(repr, names))}."
             )
-        self.program.replace(0 if step is None else names.index(step), module)
+        index = 0 if step is None else names.index(step)
+        self.program.replace(index, module)
+        self._replaced[index] = module
+
+    @property
+    def current_spec(self) -> JitSpec:
+        """The specification, with the modules that `replace` has put in."""
+        steps = list(self.spec.steps)
+        for index, module in self._replaced.items():
+            steps[index] = dataclasses.replace(steps[index], fn=module)
+        return dataclasses.replace(self.spec, steps=tuple(steps)) if self._replaced else self.spec
+
+    def with_(self, **changes: Unpack[JitOptions]) -> "JitEdge":
+        """Make a copy of this edge in which some arguments differ: it computes with the modules that
+        `replace` has put in, and has its own compilations.
+
+        Args:
+            **changes: Arguments of `jit_edge`; of `fuse`, if that has made this edge: `keep` and `name`.
+
+        Raises:
+            TypeError: for an argument that the function does not have. What a fused edge consists of cannot
+                be changed afterwards: change its edges, and fuse them.
+            MahsmError: whatever the function raises for these arguments.
+
+        Example:
+            >>> from mahsm import jit_edge
+            >>> edge = jit_edge(lambda x: x / 3, in_keys=["x"], out_key="y")
+            >>> edge.with_(x64=True).invoke({"x": 1.0}), edge.with_(output="python").invoke({"x": [3.0]})
+            ({'y': 0.3333333333333333}, {'y': [1.0]})
+        """
+        edge = cast("JitEdge", super().with_(**changes))
+        for index, module in self._replaced.items() if "fn" not in changes else ():
+            edge.replace(module, step=edge.spec.steps[index].name)
+        return edge
+
+
+def _levels_up() -> int:
+    """Return how many levels above the caller the code is that makes an edge, as `stacklevel` counts them."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("mahsm."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def has_jax() -> bool:

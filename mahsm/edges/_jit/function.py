@@ -9,23 +9,30 @@ from langchain_core.runnables import Runnable
 from mahsm._common import check, shown
 from mahsm._numeric import JitSpec, Output, Step, check_device
 from mahsm.edges._jit.edge import JitEdge
+from mahsm.edges._shared.constructor import constructor
 from mahsm.errors import EdgeError
 from mahsm.nodes._internal import node_name
 
 
+@constructor(
+    keep="It is of fuse: fuse(first, second, keep=['key']).",
+)
 def jit_edge(
     fn: Callable[..., Any],
     *,
+    # what is computed, and what comes out
     in_keys: Sequence[str] | Mapping[str, str],
     out_key: str | Sequence[str],
-    device: Any = None,
-    shard: str | None = None,
+    name: str | None = None,
+    # what it is compiled for
     static_keys: Sequence[str] = (),
     ragged: Sequence[str] = (),
     seed_key: str | None = None,
+    # where, and in which numbers
+    device: Any = None,
+    shard: str | None = None,
     x64: bool = False,
     output: Output = "numpy",
-    name: str | None = None,
 ) -> JitEdge:
     """Compute on keys of the state, compiled by JAX.
 
@@ -40,11 +47,7 @@ def jit_edge(
             where they are computed with.
         in_keys: State keys of its arguments, in their order; or `{parameter: state key}`.
         out_key: State key that gets the result; or several, and `fn` returns a tuple of as many, or a dict.
-        device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
-            `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
-        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the
-            mesh's first axis. Or "batch", if no state key is called so: in a `vmap`, the items are spread,
-            and the rest is on all devices.
+        name: Node name; by default `jit_` and the function's.
         static_keys: State keys to make a compilation for each value of; their values need be hashable.
         ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also
             gets `mask=`, a boolean array that says which rows are none of the padding. Outputs are cut to the
@@ -52,18 +55,22 @@ def jit_edge(
         seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for
             `jax.random` made of the seed, of the edge's name and of the item's place in a `vmap`; alone, it
             draws as for the first item.
+        device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
+            `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
+        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the
+            mesh's first axis. Or "batch", if no state key is called so: in a `vmap`, the items are spread,
+            and the rest is on all devices.
         x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an
             error.
         output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`,
             lists and numbers; or `"jax"`, which no checkpointer can store.
-        name: Node name; by default `jit_` and the function's.
 
     Returns:
         An edge that reads `in_keys` (and `seed_key`) and writes `out_key`.
 
     Raises:
-        EdgeError: at once, for arguments that cannot work; when run, for a device that is not there.
-        ImportError: at once, for what needs JAX if it is not installed.
+        EdgeError: immediately, for arguments that cannot work; when run, for a device that is not there.
+        ImportError: immediately, for what needs JAX if it is not installed.
         StateError: when run, for values that cannot be computed with, and numbers that do not fit.
         JitError: when run, for a function that JAX cannot trace, or that draws random numbers of its own, or
             whose result depends on the padding.

@@ -5,9 +5,22 @@ from collections.abc import Sequence
 from mahsm._common import check, shown
 from mahsm._numeric import JitSpec, Step
 from mahsm.edges._jit.edge import JitEdge
+from mahsm.edges._shared.constructor import constructor
 from mahsm.errors import EdgeError
 
+_OF_THE_PARTS = (
+    "It is of the edges that are fused. Change these, and fuse them: fuse(first.with_(...), second)."
+)
 
+
+@constructor(
+    **dict.fromkeys(
+        ("fn", "in_keys", "static_keys", "ragged", "seed_key", "device", "shard", "x64", "output"),
+        _OF_THE_PARTS,
+    ),
+    edges="They are given by position, and cannot be changed afterwards: fuse(first, second).",
+    out_key="What comes out is keep=['key'].",
+)
 def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = None) -> JitEdge:
     """Make one edge of several that run one after the other: one compiled computation, and one node.
 
@@ -42,7 +55,7 @@ def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = 
             raise EdgeError(f"{edge}: got {shown(given)}; expected edges made by jit_edge.")
     if name is not None:
         check.name(edge, name)
-    specs = [given.spec for given in edges]
+    specs = [given.current_spec for given in edges]
     _check_alike(edge, specs)
     steps = tuple(step for spec in specs for step in spec.steps)
     _check_names(edge, steps)

@@ -7,12 +7,14 @@ from typing import Any, TypeAlias
 from langgraph.types import RetryPolicy
 
 from mahsm._common import check, shown
+from mahsm.edges._shared.call_spec import CallSpec
 from mahsm.edges._shared.edge import Edge
+from mahsm.edges._shared.ends import Ends
+from mahsm.edges._shared.tries import Tries
 from mahsm.errors import EdgeError, NodeError
 from mahsm.limits import RateLimit
-from mahsm.limits._internal import resolved
-from mahsm.nodes._internal import Target, as_target, single_try
-from mahsm.policies import Hedge, Retry
+from mahsm.nodes._internal import as_target
+from mahsm.policies import Retry
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Branch:
         {'draft': 'BUCKETS', 'final': 'BUCKETS!'}
     """
 
+    # what is called, and what it depends on
     target: Any
     name: str | None = None
     reads: Sequence[str] | None = None
     writes: Sequence[str] | None = None
     after: str | Sequence[str] = ()
     inherit: bool | Sequence[str] = True
+    # how it is tried
     retry: Retry | RetryPolicy | None = None
     timeout: float | None = None
     rate_limit: "RateLimit | Mapping[str, Any] | str | None" = None
@@ -60,43 +64,29 @@ Branches: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class BranchSpec:
+class BranchSpec(CallSpec):
     """A branch, checked, with its target made ready.
 
     Attributes:
         position: Its place in the list, from 0.
-        name: Its node name.
-        target: What is called.
         needs: State keys that it says that it reads.
         reads: Those and the ones that its target is known to read.
         writes: State keys that it is known to write.
         promises: Those of them that it says that it writes.
         after: Names of branches that it runs after.
         seen: State keys that its target sees; None for all.
-        retry: How it is tried again.
-        timeout: Seconds for each attempt.
-        rate_limit: What the provider allows.
-        deadline: Seconds for the whole edge.
-        hedge: None.
     """
 
     position: int
-    name: str
-    target: Target
     needs: frozenset[str]
     reads: frozenset[str]
     writes: frozenset[str]
     promises: frozenset[str]
     after: tuple[str, ...]
     seen: frozenset[str] | None
-    retry: Retry | None
-    timeout: float | None
-    rate_limit: RateLimit | str | None
-    deadline: float | None
-    hedge: Hedge | None = None
 
 
-def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[BranchSpec]:
+def branch_specs(edge: str, branches: Branches, ends: Ends) -> list[BranchSpec]:
     """Check branches, and make their targets ready.
 
     Raises:
@@ -122,26 +112,20 @@ def branch_specs(edge: str, branches: Branches, deadline: float | None) -> list[
                 f"{edge}: the branch {name!r} is named {branch.name!r} too; expected one name. "
                 "Leave name= out."
             )
-        specs.append(_spec(edge, len(specs), name or branch.name, branch, taken, deadline))
+        specs.append(_spec(edge, len(specs), name or branch.name, branch, taken, ends))
         taken.add(specs[-1].name)
     return specs
 
 
 def _spec(
-    edge: str, position: int, name: str | None, branch: Branch, taken: set[str], deadline: float | None
+    edge: str, position: int, name: str | None, branch: Branch, taken: set[str], ends: Ends
 ) -> BranchSpec:
-    target = as_target(
-        branch.target if branch.retry is None else single_try(branch.target),
-        reader=f"{edge}, branch {position}",
-    ).named(name or f"branch_{position}")
+    target = as_target(branch.target, reader=f"{edge}, branch {position}").named(name or f"branch_{position}")
     label = f"{edge}, branch {name or target.name!r}"
     if name is not None:
         check.name(label, name)
         if name in taken:
             raise EdgeError(f"{edge}: two branches are named {name!r}; expected a name for each.")
-    check.seconds(label, "timeout", branch.timeout)
-    limit = None if branch.rate_limit is None else resolved(RateLimit.of(branch.rate_limit))
-    retry = branch.retry or (limit.retry_policy if isinstance(limit, RateLimit) else None)
     needs, promises = _keys(label, "reads", branch.reads), _keys(label, "writes", branch.writes)
     if target.item is not None:
         raise NodeError(
@@ -158,20 +142,22 @@ def _spec(
             f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave "
             "inherit out."
         )
+    tries = Tries.of(label, branch.retry, branch.timeout, branch.rate_limit)
+    if (once := tries.once(branch.target)) is not branch.target:
+        target = as_target(once, reader=label).named(target.name)
+    tries.check_target(label, target)
     return BranchSpec(
-        position=position,
         name=name or _free(target.name, taken),
         target=target,
+        tries=tries,
+        ends=ends,
+        position=position,
         needs=needs,
         reads=reads,
         writes=promises if branch.writes is not None else target.writes,
         promises=promises,
         after=after,
         seen=None if inherited is True else reads | (inherited or frozenset()),
-        retry=None if retry is None else Retry.of(retry),
-        timeout=branch.timeout,
-        rate_limit=limit,
-        deadline=deadline,
     )
 
 

@@ -6,15 +6,19 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from mahsm._common import State, check, shown
+from mahsm._waiting import sides
 from mahsm.edges._parallel.branch import Branches, branch_specs
 from mahsm.edges._parallel.lowering import ParallelLowering
 from mahsm.edges._parallel.spec import OnBranchError, ParallelSpec
 from mahsm.edges._parallel.waves import Scheduler, plan
+from mahsm.edges._shared.constructor import constructor
 from mahsm.edges._shared.edge import Edge, StateReducer
+from mahsm.edges._shared.ends import Ends
+from mahsm.edges._shared.failures import Failures
 from mahsm.errors import EdgeError
 
 
-@check.arguments(
+@constructor(
     retry="It is of a branch: Branch(target, name='draft', retry=Retry(...)).",
     rate_limit="It is of a branch: Branch(target, name='draft', rate_limit=RateLimit(...)).",
     budget="A budget goes around the run: with budget(...).",
@@ -22,15 +26,19 @@ from mahsm.errors import EdgeError
 def parallel(
     branches: Branches,
     *,
+    # what runs, and what comes out
     merge: Callable[[State, dict[str, State]], Any] | None = None,
+    name: str | None = None,
+    # in which order, and how many at a time
     scheduler: Scheduler = "parallel",
     wave_size: int | None = None,
     eager: bool = False,
     max_concurrency: int | None = None,
+    # when the run is over
+    timeout: float | None = None,
+    # what becomes of failures
     on_error: OnBranchError = "raise",
     errors_key: str | None = None,
-    timeout: float | None = None,
-    name: str | None = None,
 ) -> Edge:
     """Run several targets on one state, and merge what they give into one update.
 
@@ -45,29 +53,29 @@ def parallel(
         branches: Targets and `Branch`es: a list, or `{name: target}`. A target is whatever a `vmap` takes.
         merge: From the parent's state and the branches' updates by name to the edge's update; it may be
             async.
+        name: Node name; by default `parallel_` and the branches' names.
         scheduler: `"parallel"`: all at once, on the same state. `"sequential"`: one after the other; each
             sees the updates before it. `"wave"`: as soon as those that a branch depends on are done, wave by
             wave; each wave sees the updates of those before it. What a branch depends on is in `Branch`.
         wave_size: How many branches a wave has at most, >= 1.
         eager: With `"wave"`: begin a branch when its own dependencies are done, without waiting for its wave.
             It then sees their updates only.
-        max_concurrency: Branches at once, >= 1, those of edges inside included; by default all.
+        max_concurrency: Branches at a time, >= 1, those of edges inside included; by default all.
+        timeout: Seconds for all of it, > 0: what runs then is over with a `TimeoutError`, and what has not
+            begun too.
         on_error: `"raise"` cancels the rest and raises the first error as it is; `"isolate"` keeps the
             updates of the others, and skips what depends on a branch that failed.
         errors_key: State key that gets the `ItemError`s of branches that failed or were skipped.
-        timeout: Seconds for all of it, > 0: what runs then is over with a `TimeoutError`, and what has not
-            begun too.
-        name: Node name; by default `parallel_` and the branches' names.
 
     Returns:
         An edge that writes what its branches write.
 
     Raises:
-        EdgeError: at once, for arguments that cannot work: unknown names, branches that wait for each other;
-            when run, for two branches that wrote one key.
-        NodeError: at once, for a target that cannot be called with a state; when run, for a result that is no
-            update.
-        MissingKeyError: when run, for a key that a branch reads, and nobody writes.
+        EdgeError: immediately, for arguments that cannot work: unknown names, branches that wait for each
+            other; when run, for two branches that wrote one key.
+        NodeError: immediately, for a target that cannot be called with a state; when run, for a result that
+            is no update.
+        MissingKeyError: when run, for a key that a branch reads, and no branch writes.
 
     Example:
         >>> from mahsm import parallel
@@ -81,7 +89,6 @@ def parallel(
     edge = "parallel" if name is None else f"parallel {name!r}"
     check.choice(edge, "scheduler", scheduler, get_args(Scheduler))
     check.flag(edge, "eager", eager)
-    check.choice(edge, "on_error", on_error, get_args(OnBranchError))
     check.function(
         edge, "merge", merge, "a function (state, updates), from the updates by branch to one update"
     )
@@ -92,12 +99,12 @@ def parallel(
     ):
         if value is not None:
             check.whole(edge, argument, value, hint)
-    if errors_key is not None:
-        check.key(edge, "errors_key", errors_key)
     if name is not None:
         check.name(edge, name)
-    _check_combination(edge, scheduler, wave_size, eager, on_error, errors_key)
-    specs = branch_specs(edge, branches, timeout)
+    _check_waves(edge, scheduler, wave_size, eager)
+    ends, failures = Ends(deadline=timeout), Failures(on_error, errors_key)
+    failures.check(edge, get_args(OnBranchError))
+    specs = branch_specs(edge, branches, ends)
     if merge is not None:
         _check_merge(edge, merge)
     joined = "_".join(spec.name for spec in specs)
@@ -108,9 +115,8 @@ def parallel(
         plan=plan(edge, specs, scheduler, wave_size, eager=eager),
         merge=merge,
         max_concurrency=max_concurrency,
-        on_error=on_error,
-        errors_key=errors_key,
-        deadline=timeout,
+        ends=ends,
+        failures=failures,
         reducers={},
     )
     return _edge(spec)
@@ -122,8 +128,8 @@ def _edge(spec: ParallelSpec) -> Edge:
     writes = (
         {key for branch in spec.branches for key in branch.promises} if spec.merge is None else set[str]()
     )
-    if spec.errors_key is not None:
-        writes.add(spec.errors_key)
+    if spec.failures.errors_key is not None:
+        writes.add(spec.failures.errors_key)
     lowered = ParallelLowering(spec)
 
     def within(reducers: Mapping[str, StateReducer]) -> Edge:
@@ -131,8 +137,7 @@ def _edge(spec: ParallelSpec) -> Edge:
         return _edge(replace(spec, reducers=reducers))
 
     return Edge(
-        lowered.run,
-        lowered.run_async,
+        *sides(lowered.run),
         name=spec.name,
         graph=lowered.graph,
         reads=sorted(reads),
@@ -156,9 +161,7 @@ def _check_several(spec: ParallelSpec, reducers: Mapping[str, StateReducer]) -> 
             )
 
 
-def _check_combination(
-    edge: str, scheduler: str, wave_size: int | None, eager: bool, on_error: str, errors_key: str | None
-) -> None:
+def _check_waves(edge: str, scheduler: str, wave_size: int | None, eager: bool) -> None:
     if wave_size is not None and scheduler != "wave":
         raise EdgeError(
             f"{edge}: wave_size={wave_size}, but scheduler={scheduler!r} has no waves. Pass scheduler='wave'."
@@ -172,11 +175,6 @@ def _check_combination(
         raise EdgeError(
             f"{edge}: wave_size={wave_size} with eager=True, which waits for no wave. Pass max_concurrency "
             "instead."
-        )
-    if errors_key is not None and on_error == "raise":
-        raise EdgeError(
-            f"{edge}: errors_key={errors_key!r} has no effect with on_error='raise', where the first error "
-            "ends the run. Pass on_error='isolate'."
         )
 
 

@@ -1,7 +1,6 @@
 """How a `parallel` becomes a LangGraph subgraph, and how that subgraph is run."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, cast
@@ -13,13 +12,14 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from mahsm._common import State, Update, missing
-from mahsm._waiting import Slots, tasks
+from mahsm._waiting import Way, sides, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.run import Outcome, ParallelRun
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
+from mahsm.edges._shared.session import Session
 from mahsm.errors import MissingKeyError
 from mahsm.nodes._internal import Node
 
@@ -50,14 +50,11 @@ class ParallelLowering(Lowering[ParallelRun]):
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=_arrows(self.spec))
 
     def _node(self, branch: BranchSpec) -> Node:
-        def run(_: Any, config: RunnableConfig) -> Any:
-            return {"done": self.running().branch(branch, config)}
-
-        async def run_async(_: Any, config: RunnableConfig) -> Any:
-            return {"done": await self.running().branch_async(branch, config)}
+        async def run(_: Way, state: Any, config: RunnableConfig) -> Any:
+            return {"done": await self.running().branch(branch, config)}
 
         graph = branch.target.graph
-        return Node(run, run_async, name=branch.name, graphs=[graph] if graph else [])
+        return Node(*sides(run), name=branch.name, graphs=[graph] if graph else [])
 
     # One run.
 
@@ -65,15 +62,15 @@ class ParallelLowering(Lowering[ParallelRun]):
 
     @property
     def deadline(self) -> float | None:
-        return self.spec.deadline
+        return self.spec.ends.deadline
 
     @property
     def retries(self) -> bool:
-        return any(branch.retry is not None for branch in self.spec.branches)
+        return any(branch.tries.retry is not None for branch in self.spec.branches)
 
-    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> ParallelRun:
-        self._check_reads(state)
-        return ParallelRun(self.spec, state, config, shared)
+    def _begin(self, around: Session) -> ParallelRun:
+        self._check_reads(around.state)
+        return ParallelRun(self.spec, around)
 
     def _check_reads(self, state: State) -> None:
         written = {key for branch in self.spec.branches for key in branch.writes}
@@ -88,13 +85,11 @@ class ParallelLowering(Lowering[ParallelRun]):
     def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
         return {**config, "max_concurrency": 100 + len(self.spec.branches), "recursion_limit": 10}
 
-    def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
+    async def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
-            run.know(_outcomes(self.graph.get_state(config)))
-
-    async def _prepare_async(self, run: ParallelRun, config: RunnableConfig) -> None:
-        if self._has_a_past(run):
-            run.know(_outcomes(await self.graph.aget_state(config)))
+            graph = self.graph
+            past = await run.way.call(lambda: graph.get_state(config), lambda: graph.aget_state(config))
+            run.know(_outcomes(past))
 
     def _has_a_past(self, run: ParallelRun) -> bool:
         return run.saved and any(self.spec.plan.waits_for.values())
@@ -105,17 +100,10 @@ class ParallelLowering(Lowering[ParallelRun]):
         }
         return shown.get(node, {}) if node else shown
 
-    def _update(self, run: ParallelRun, done: list[Any]) -> Update:
-        merged = self._merged(run, done)
-        if callable(merged):
-            merged = branch_update("merge", tasks.call(merged))
-        return self._with_errors(run, merged)
-
     async def _finish(self, run: ParallelRun, done: list[Any]) -> Update:
         merged = self._merged(run, done)
         if callable(merged):
-            value = merged()
-            merged = branch_update("merge", await value if inspect.isawaitable(value) else value)
+            merged = branch_update("merge", await tasks.call_as(run.way, merged))
         return self._with_errors(run, merged)
 
     def _merged(self, run: ParallelRun, done: list[Outcome]) -> Update | Callable[[], Any]:
@@ -127,10 +115,11 @@ class ParallelLowering(Lowering[ParallelRun]):
         return partial(self.spec.merge, run.state, updates)
 
     def _with_errors(self, run: ParallelRun, update: Any) -> Update:
-        if self.spec.errors_key is None:
+        key = self.spec.failures.errors_key
+        if key is None:
             return update
         errors = [run.outcomes[branch.name]["error"] for branch in self.spec.branches]
-        found: State = {self.spec.errors_key: [error for error in errors if error is not None]}
+        found: State = {key: [error for error in errors if error is not None]}
         if isinstance(update, Command):
             pairs = cast("list[tuple[str, Any]]", update.update)
             return Command(update=[*pairs, *found.items()])

@@ -10,15 +10,16 @@ from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
-from mahsm._common import AsyncCall, State, SyncCall, add_note
-from mahsm._waiting import Closed, Latch, Slots, tasks
+from mahsm._common import State, add_note
+from mahsm._waiting import TASK, Closed, Latch, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.spec import ParallelSpec
-from mahsm.edges._shared.attempts import AttemptRunner
+from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun
 from mahsm.edges._shared.saving import ends_all
+from mahsm.edges._shared.session import Session
 from mahsm.errors import BranchSkipped
 from mahsm.nodes._internal import plain_update
 from mahsm.policies import ItemError
@@ -41,23 +42,19 @@ class ParallelRun(EdgeRun):
 
     Args:
         spec: The specification.
-        state: The parent's state.
-        config: The config of the node that the edge is.
-        shared: The slots of the graph run.
+        around: Its session.
     """
 
-    def __init__(
-        self, spec: ParallelSpec, state: State, config: RunnableConfig, shared: Sequence[Slots]
-    ) -> None:
+    def __init__(self, spec: ParallelSpec, around: Session) -> None:
         slots = spec.max_concurrency or len(spec.branches)
-        super().__init__(spec.name, state, config, shared, slots=slots, unsaved=slots + 2)
+        super().__init__(spec.name, around, slots=slots, unsaved=slots + 2)
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
         self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
         self._interrupted: set[str] = set()
         self._attempts = {
-            branch.name: AttemptRunner(branch, self.not_begun, self.left, self.end_late)
+            branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
             for branch in spec.branches
         }
 
@@ -70,73 +67,46 @@ class ParallelRun(EdgeRun):
         for outcome in outcomes:
             self._keep(outcome)
 
-    # A branch: the side for event loops and the side for threads.
+    # A branch.
 
-    async def branch_async(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
-        """Run a branch when its turn has come; what its task hands in."""
+    async def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
+        """Run a branch when its turn has come; return what its task hands in."""
         with self.break_off.running():
             try:
                 for name in self._before(branch):
-                    await self._ends[name].wait_async(self.not_begun.on_stop)
+                    await self._ends[name].wait(self.way, self.not_begun.on_stop)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
                 with set_config_context(self.item_config(config)) as context:
                     item = context.run(self.item, branch.position)
-                    may_be_left = branch.timeout is not None or branch.deadline is not None
-                    call = context.run(
-                        partial(self.bind_async, branch.target, branch.name, may_be_left=may_be_left)
-                    )
+                    bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
+                    call = context.run(bind)
                     found: list[Outcome] = []
-                    async with tasks.task_group() as group:
-                        group.create_task(self._run_async(branch, item, call, found), context=context)
+                    await tasks.run_in(self.way, context, lambda: self._run(branch, item, call, found))
                 if self.break_off.reason is not None and not found:
                     raise Closed(self.break_off.reason)
                 return self._handed_in(found[0], item)
-            except (asyncio.CancelledError, GraphBubbleUp):
-                raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                await self.fail_async(error)
-
-    def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
-        """The blocking twin of `branch_async`."""
-        with self.break_off.running():
-            try:
-                for name in self._before(branch):
-                    self._ends[name].wait(self.not_begun.on_stop)
-                if (outcome := self._without_running(branch)) is not None:
-                    return self._handed_in(outcome)
-                with set_config_context(self.item_config(config)) as context:
-                    item = context.run(self.item, branch.position)
-                    sync, async_ = context.run(self.bind, branch.target, branch.name)
-                    outcome = context.run(self._run, branch, item, sync or async_)
-                return self._handed_in(outcome, item)
             except GraphBubbleUp:
                 raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                self.fail(error)
+            except BaseException as error:
+                if self.way is TASK and isinstance(error, asyncio.CancelledError):
+                    raise
+                await self.fail(error)  # it is raised last
 
-    async def _run_async(self, branch: BranchSpec, item: Item, call: AsyncCall, found: list[Outcome]) -> None:
+    async def _run(self, branch: BranchSpec, item: Item, call: AnyCall, found: list[Outcome]) -> None:
         with self.cancelled_on_stop(item):
             try:
                 with self.part(branch.name, branch.position, len(self.spec.branches)):
                     attempts = self._attempts[branch.name]
-                    update = await attempts.run_async(item, partial(self._state_of, branch), call)
+                    update = await attempts.run(item, partial(self._state_of, branch), call)
                 found.append(self._succeeded(branch, update))
             except asyncio.CancelledError as error:
-                if tasks.is_cancelled_here():
+                if self.way is TASK and tasks.is_cancelled_here():
                     raise
                 # Something it awaited was cancelled, the run was not.
                 found.append(self._failed(branch, error, item))
             except BaseException as error:  # noqa: BLE001  the policy decides
                 found.append(self._ended_with(branch, error, item))
-
-    def _run(self, branch: BranchSpec, item: Item, call: SyncCall) -> Outcome:
-        try:
-            with self.part(branch.name, branch.position, len(self.spec.branches)):
-                update = self._attempts[branch.name].run(item, partial(self._state_of, branch), call)
-            return self._succeeded(branch, update)
-        except BaseException as error:  # noqa: BLE001  the policy decides
-            return self._ended_with(branch, error, item)
 
     def _before(self, branch: BranchSpec) -> Iterable[str]:
         """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome
@@ -226,7 +196,7 @@ class ParallelRun(EdgeRun):
     def _failed(self, branch: BranchSpec, error: BaseException, item: Item | None) -> Outcome:
         attempts = 0 if item is None else item.attempts
         add_note(error, f"{self.spec.name}, branch {branch.name!r}, attempt {attempts}")
-        if self.spec.on_error == "raise" or ends_all(error):
+        if self.spec.failures.on_error == "raise" or ends_all(error):
             self._failed_last.add(branch.name)
             self.stop(error)
             raise error

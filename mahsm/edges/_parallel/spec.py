@@ -9,6 +9,8 @@ from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import Merger
 from mahsm.edges._parallel.waves import Plan
 from mahsm.edges._shared.edge import StateReducer
+from mahsm.edges._shared.ends import Ends
+from mahsm.edges._shared.failures import Failures
 
 OnBranchError: TypeAlias = Literal["raise", "isolate"]
 Merge: TypeAlias = Callable[[State, dict[str, State]], Any]
@@ -24,9 +26,8 @@ class ParallelSpec:
     plan: Plan
     merge: Merge | None
     max_concurrency: int | None
-    on_error: OnBranchError
-    errors_key: str | None
-    deadline: float | None
+    ends: Ends
+    failures: Failures
     reducers: Mapping[str, StateReducer]
 
     @cached

@@ -3,8 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -14,27 +13,25 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from mahsm import _spans
 from mahsm._common import State, as_dict, batch, check, read, shown
-from mahsm._model_calls import edge_run, observed
 from mahsm._spans import EdgeSpan
-from mahsm._waiting import StopCallbacks, tasks
-from mahsm.edges._reduce.streaming import Reducer
+from mahsm._waiting import THREAD, StopCallbacks, Way, sides, tasks
+from mahsm.edges._shared.constructor import constructor
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.edge import Edge
-from mahsm.edges._shared.items import Item, current_item
+from mahsm.edges._shared.items import Item, current_item, enter_item
+from mahsm.edges._shared.reducer import Reducer
 from mahsm.edges._shared.run import needs_no_tasks
+from mahsm.edges._shared.session import Session, session
 from mahsm.edges._shared.streams import (
-    HeardRun,
     as_of_node,
     as_of_task,
     heard_run,
-    heard_run_async,
     unheard,
     writer_of,
 )
 from mahsm.errors import EdgeError, ReducerError
-from mahsm.nodes._internal import Node, node_name
+from mahsm.nodes._internal import Node, node_name, position
 from mahsm.policies import ItemError, Penalize, is_item_error
 
 OnErrors: TypeAlias = Literal["drop", "raise"] | Penalize[Any]
@@ -46,34 +43,6 @@ class _ReduceState(TypedDict):
     """State of the subgraph: only what comes out of it."""
 
     value: Any
-
-
-_current_call: ContextVar[tuple[RunnableConfig, Callable[[], Any]]] = ContextVar("mahsm_reduce_call")
-
-
-@dataclass(frozen=True)
-class _Inner:
-    """What is around a reducer's call."""
-
-    config: RunnableConfig
-    call: Callable[[], Any]
-    span: EdgeSpan | None
-    heard: HeardRun
-
-    @property
-    def direct(self) -> bool:
-        """Whether there is no subgraph, since nothing is saved and nobody looks inside."""
-        return needs_no_tasks(self.config)
-
-    def shown(self, update: State) -> State:
-        """What came out, which its span shows."""
-        if self.span is not None:
-            self.span.show(update)
-            (value,) = update.values()
-            if isinstance(value, str | int | float):
-                self.span.note({"decision": shown(value) if isinstance(value, str) else value})
-        self.heard.output = update
-        return update
 
 
 @dataclass(frozen=True)
@@ -93,18 +62,13 @@ class Reduce:
     def lower(self) -> Compiled:
         """Make the subgraph."""
 
-        def reduce(_: Any, config: RunnableConfig) -> Any:
-            node, call = _current_call.get()
+        async def reduce(way: Way, _: Any, config: RunnableConfig) -> Any:
+            node, call = position.get().reducing
             with self._as_of_node(config, node):
-                return {"value": tasks.call(call)}
-
-        async def reduce_async(_: Any, config: RunnableConfig) -> Any:
-            node, call = _current_call.get()
-            with self._as_of_node(config, node):
-                return {"value": await self._awaited(call)}
+                return {"value": await self._called(way, call)}
 
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_ReduceState)
-        builder.add_node(self.reducer_name, Node(reduce, reduce_async, name=self.reducer_name))
+        builder.add_node(self.reducer_name, Node(*sides(reduce), name=self.reducer_name))
         builder.add_edge(START, self.reducer_name)
         builder.add_edge(self.reducer_name, END)
         node = self.reducer_name
@@ -114,35 +78,39 @@ class Reduce:
         ]
         return drawn_as(DrawnGraph, builder.compile(name=self.name), arrows=arrows)
 
-    def run(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph, blocking."""
+    async def run(self, graph: Compiled, way: Way, state: Any, config: RunnableConfig) -> State:
+        """Run the subgraph."""
         values = as_dict(state)
-        with heard_run(self.name, config, values) as heard, self._session(values, heard) as inner:
-            return inner.shown({self.output_key: self._value(graph, inner)})
+        kind, shown_state = "judge" if self.judges else "reduce", {self.input_key: values.get(self.input_key)}
+        options: Any = {"shown": shown_state, "calls_models": False}
+        async with heard_run(way, self.name, config, values) as heard:
+            with (
+                session(kind, self.name, way, values, heard.config, **options) as around,
+                _edges_inside_stop(way),
+            ):
+                value = await self._value(graph, around, self._begun(around))
+                heard.output = update = {self.output_key: value}
+                if around.span is not None:
+                    _show(around.span, update, value)
+                return update
 
-    async def run_async(self, graph: Compiled, state: Any, config: RunnableConfig) -> State:
-        """Run the subgraph on the running event loop."""
-        values = as_dict(state)
-        async with heard_run_async(self.name, config, values) as heard:
-            with self._session(values, heard) as inner, _edges_inside_stop():
-                return inner.shown({self.output_key: await self._value_async(graph, inner)})
+    async def _value(self, graph: Compiled, around: Session, call: Callable[[], Any]) -> Any:
+        way, node = around.way, around.config
+        if needs_no_tasks(node):
+            with self._as_of_node(as_of_task(node, self.reducer_name), node):
+                return await self._called(way, call)
+        token = position.set(position.get().calling((node, call)))
+        try:
+            with unheard(node) as config:
+                found = await way.call(lambda: graph.invoke({}, config), lambda: graph.ainvoke({}, config))
+                return found["value"]
+        finally:
+            position.reset(token)
 
-    def _value(self, graph: Compiled, inner: _Inner) -> Any:
-        if not inner.direct:
-            with unheard(inner.config) as config:
-                return graph.invoke({}, config)["value"]
-        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
-            return tasks.call(inner.call)
-
-    async def _value_async(self, graph: Compiled, inner: _Inner) -> Any:
-        if not inner.direct:
-            with unheard(inner.config) as config:
-                return (await graph.ainvoke({}, config))["value"]
-        with self._as_of_node(as_of_task(inner.config, self.reducer_name), inner.config):
-            return await self._awaited(inner.call)
-
-    async def _awaited(self, call: Callable[[], Any]) -> Any:
-        value = call() if inspect.iscoroutinefunction(self.reducer) else await asyncio.to_thread(call)
+    async def _called(self, way: Way, call: Callable[[], Any]) -> Any:
+        if way is THREAD or inspect.iscoroutinefunction(self.reducer):
+            return await tasks.call_as(way, call)
+        value = await asyncio.to_thread(call)
         return await value if inspect.isawaitable(value) else value
 
     @contextmanager
@@ -154,33 +122,14 @@ class Reduce:
         finally:
             var_child_runnable_config.reset(token)
 
-    @contextmanager
-    def _session(self, values: State, heard: HeardRun) -> Generator["_Inner", None, None]:
-        tracer, config = _spans.tracer(), heard.config
-        with ExitStack() as stack:
-            stack.enter_context(edge_run(self.name))
-            span = None
-            if tracer is not None:
-                kind = "judge" if self.judges else "reduce"
-                span = stack.enter_context(
-                    tracer.edge(kind, self.name, config, {self.input_key: values.get(self.input_key)})
-                )
-                stack.enter_context(observed())
-            inputs = batch(
-                read(values, self.input_key, self.name, "input_key"), self.name, self.input_key, "input_key"
-            )
-            if span is not None:
-                span.note(
-                    {
-                        "fan_in": len(inputs),
-                        "errors": sum(map(is_item_error, inputs)),
-                        "reducer": self.reducer_name,
-                    }
-                )
-            call = self._call(values, inputs)
-            config = span.config if span else config
-            stack.callback(_current_call.reset, _current_call.set((config, call)))
-            yield _Inner(config, call, span, heard)
+    def _begun(self, around: Session) -> Callable[[], Any]:
+        """The reducer's call; its span says what it is given."""
+        key = self.input_key
+        inputs = batch(read(around.state, key, self.name, "input_key"), self.name, key, "input_key")
+        if around.span is not None:
+            failed = sum(map(is_item_error, inputs))
+            around.span.note({"fan_in": len(inputs), "errors": failed, "reducer": self.reducer_name})
+        return self._call(around.state, inputs)
 
     def _call(self, values: State, inputs: list[Any]) -> Callable[[], Any]:
         kept = self._without_errors(inputs)
@@ -207,26 +156,33 @@ class Reduce:
         return [value for value in inputs if not is_item_error(value)]
 
 
+def _show(span: EdgeSpan, update: State, value: Any) -> None:
+    """Show what came out; of a judge, and of a number, that is a decision."""
+    span.show(update)
+    if isinstance(value, str | int | float):
+        span.note({"decision": shown(value) if isinstance(value, str) else value})
+
+
 @contextmanager
-def _edges_inside_stop() -> Generator[None, None, None]:
+def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
     """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around
     sees to that.
     """
-    if current_item.get() is not None:
+    if way is THREAD or current_item() is not None:
         yield
         return
     inside = StopCallbacks()
-    token = current_item.set(Item((), (), inside))
+    token = enter_item(Item((), (), inside))
     try:
         yield
     except BaseException as error:
         inside.stop(error)
         raise
     finally:
-        current_item.reset(token)
+        position.reset(token)
 
 
-@check.arguments(
+@constructor(
     **dict.fromkeys(
         ("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."
     ),
@@ -234,12 +190,14 @@ def _edges_inside_stop() -> Generator[None, None, None]:
 )
 def reduce_edge(
     *,
+    # what is reduced, and what comes out
     input_key: str,
     output_key: str,
     reducer: Callable[..., Any] | Reducer,
+    name: str | None = None,
+    # what becomes of failures, and of an empty list
     errors: OnErrors = "drop",
     default: Any = _NO_DEFAULT,
-    name: str | None = None,
 ) -> Edge:
     """Make one value of a list in the state.
 
@@ -249,20 +207,20 @@ def reduce_edge(
         reducer: A function from the list to the value, sync or async; if it takes a second argument, that is
             the state, as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
             values one by one until it is decided. `mahsm.reducers` has the usual ones.
+        name: Node name; by default `reduce_` and the reducer's name.
         errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
             `penalize(value)` puts `value` in their place.
         default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by
             default that is for the reducer to say, or an error.
-        name: Node name; by default `reduce_` and the reducer's name.
 
     Returns:
         An edge that reads `input_key` and writes `output_key`.
 
     Raises:
-        EdgeError: at once, for arguments that cannot work.
+        EdgeError: immediately, for arguments that cannot work.
         ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer
             cannot decide.
-        StateError: when run, for a list that is missing or is none.
+        StateError: when run, if the list is missing, or is no list.
 
     Example:
         >>> from mahsm import reduce_edge
@@ -298,10 +256,8 @@ def reduce_edge(
         judges=bool(getattr(reducer, "judges", False)),
     )
     graph = spec.lower()
-    sync, async_ = partial(spec.run, graph), partial(spec.run_async, graph)
     return Edge(
-        sync,
-        async_,
+        *sides(partial(spec.run, graph)),
         name=spec.name,
         graph=graph,
         reads=[input_key],

@@ -2,13 +2,12 @@
 ones.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent import futures
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias, cast
 
 import tenacity
 from langgraph.errors import GraphBubbleUp
@@ -16,40 +15,34 @@ from langgraph.errors import GraphBubbleUp
 from mahsm import _spans
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
 from mahsm._model_calls import AttemptCounter, calls, gated, is_metered, metered, unparsed_in
-from mahsm._spans import Timings
-from mahsm._waiting import Closed, LeftBehind, StopCallbacks, TaskTurn, ThreadTurn, left_behind, tasks
+from mahsm._spans import EdgeSpan, Timings
+from mahsm._waiting import (
+    TASK,
+    THREAD,
+    Closed,
+    LeftBehind,
+    StopCallbacks,
+    Way,
+    left_behind,
+    run_blocking,
+    tasks,
+)
 from mahsm.edges._shared.adaptive import Adaptive
+from mahsm.edges._shared.call_spec import CallSpec
 from mahsm.edges._shared.hedging import race, race_async
 from mahsm.edges._shared.items import Item, lent
 from mahsm.edges._shared.saving import ends_all
 from mahsm.errors import BudgetExceeded
-from mahsm.limits import RateLimit
 from mahsm.limits._internal import Admission, Limited
-from mahsm.nodes._internal import Target, provider_of
-from mahsm.policies import Hedge, Retry, is_rate_limited
+from mahsm.nodes._internal import provider_of
+from mahsm.policies import Retry, is_rate_limited
 from mahsm.policies._internal import Durations, begin_attempt, retry_budget, spendings
+
+AnyCall: TypeAlias = SyncCall | AsyncCall
+"""Of a target: the side that is called in the way in which the run waits."""
 
 StateOf = Callable[[], tuple[State, Overlay]]
 """The state that the target is called with, and what of it is the item's own."""
-
-
-class Tried(Protocol):
-    """What says how something is tried."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def target(self) -> Target: ...
-    @property
-    def timeout(self) -> float | None: ...
-    @property
-    def retry(self) -> Retry | None: ...
-    @property
-    def rate_limit(self) -> RateLimit | str | None: ...
-    @property
-    def hedge(self) -> Hedge | None: ...
-    @property
-    def deadline(self) -> float | None: ...
 
 
 class AttemptRunner:
@@ -62,6 +55,8 @@ class AttemptRunner:
     Args:
         spec: The specification.
         adaptive: What sets the concurrency, if the edge finds it out.
+        way: How the run waits.
+        span: What traces show of the run, if they do.
         not_begun: What waits to begin: stopped when nothing new is to begin.
         left: Counts the calls that the run leaves behind.
         end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little
@@ -70,29 +65,34 @@ class AttemptRunner:
 
     def __init__(
         self,
-        spec: Tried,
+        spec: CallSpec,
+        way: Way,
+        span: EdgeSpan | None,
         not_begun: StopCallbacks,
         left: LeftBehind,
         end: Callable[[float], object],
         adaptive: Adaptive | None = None,
     ) -> None:
         limited = None
-        if spec.rate_limit is not None:
-            limited = Limited.of(spec.rate_limit, partial(provider_of, spec.target.module), spec.retry)
+        if spec.tries.rate_limit is not None:
+            limited = Limited.of(
+                spec.tries.rate_limit, partial(provider_of, spec.target.module), spec.tries.retry
+            )
+        self._way = way
         self.not_begun = not_begun
         self._left = left
         self._end = end
         self._spec = spec
         self._limited = limited
-        self._retries = retry_budget(None if spec.retry is None else self._provider())
+        self._retries = retry_budget(None if spec.tries.retry is None else self._provider())
         self._adaptive = adaptive
-        self._deadline = None if spec.deadline is None else time.monotonic() + spec.deadline
-        self._durations = Durations(spec.hedge) if spec.hedge else None
+        self._deadline = None if spec.ends.deadline is None else time.monotonic() + spec.ends.deadline
+        self._durations = Durations(spec.tries.hedge) if spec.tries.hedge else None
         self._unwatched = not (
-            limited or adaptive or spec.retry or spec.hedge or self._deadline or is_metered()
+            limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or is_metered()
         )
-        self._timings = span.timings if (span := _spans.current_edge.get()) else None
-        self._plain = self._unwatched and spec.timeout is None and self._timings is None
+        self._timings = None if span is None else span.timings
+        self._plain = self._unwatched and spec.tries.timeout is None and self._timings is None
 
     def _provider(self) -> str | None:
         if self._limited is not None:
@@ -102,48 +102,42 @@ class AttemptRunner:
 
     # An item, with all its attempts.
 
-    async def run_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+    async def run(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         """Try an item until it succeeds or is given up; raises the last error as it is."""
         if self._plain:
             if not item.take_now():
-                await item.take_async()
+                await item.take(self._way)
             try:
                 self._check_may_go_on()
-                return await call(state_of()[0])
+                if self._way is TASK:
+                    return await cast("AsyncCall", call)(state_of()[0])
+                return self._blocked(item, call, state_of()[0], None)
+            except futures.CancelledError as error:
+                raise _reason(item, error) from None
             finally:
                 item.give()
-        attempt = partial(
-            self._hedged_async if self._durations else self._attempt_async, item, state_of, call
-        )
-        if self._spec.retry is None:
-            return await attempt()
-        return await tenacity.AsyncRetrying(**self._retrying(item), sleep=partial(self._pause_async, item))(
-            attempt
-        )
-
-    async def _hedged_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
-        assert self._durations is not None
-        with _second(item) as second:
-            return await race_async(
-                item, second, lambda one: self._attempt_async(one, state_of, call), self._durations
-            )
-
-    def run(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
-        """The blocking twin of `run_async`."""
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
-        if self._spec.retry is None:
-            return attempt()
-        return tenacity.Retrying(**self._retrying(item), sleep=partial(self._pause, item))(attempt)
+        if self._spec.tries.retry is None:
+            return await attempt()
+        options, pause = self._retrying(item), partial(self._pause, item)
+        if self._way is TASK:
+            return await tenacity.AsyncRetrying(**options, sleep=pause)(attempt)
+        # `AsyncRetrying` would do for threads, too, at twice the cost.
+        retrying = tenacity.Retrying(**options, sleep=lambda seconds: run_blocking(pause(seconds)))
+        return retrying(lambda: run_blocking(attempt()))
 
-    def _hedged(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
+    async def _hedged(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
+        def attempt(one: Item) -> Coroutine[Any, Any, Update]:
+            return self._attempt(one, state_of, call)
+
         assert self._durations is not None
         with _second(item) as second:
-            return race(
-                item, second, lambda one: self._attempt(one, state_of, call), self._durations, self._left
-            )
+            if self._way is TASK:
+                return await race_async(item, second, attempt, self._durations)
+            return race(item, second, lambda one: run_blocking(attempt(one)), self._durations, self._left)
 
     def _retrying(self, item: Item) -> dict[str, Any]:
-        retry = self._spec.retry
+        retry = self._spec.tries.retry
         assert retry is not None
 
         def begin(state: tenacity.RetryCallState) -> None:
@@ -187,108 +181,63 @@ class AttemptRunner:
             add_note(error, refusal)
         return refusal is not None
 
-    async def _pause_async(self, item: Item, seconds: float) -> None:
+    async def _pause(self, item: Item, seconds: float) -> None:
         item.has_nothing()
-        turn = TaskTurn()
-        timer = asyncio.get_running_loop().call_later(seconds, turn.wake)
-        try:
-            with self.not_begun.on_stop(lambda _: turn.wake()):
-                await turn.wait()
-        finally:
-            timer.cancel()
-        self._check_may_go_on()
-
-    def _pause(self, item: Item, seconds: float) -> None:
-        item.has_nothing()
-        turn = ThreadTurn()
+        turn = self._way.turn()
         with self.not_begun.on_stop(lambda _: turn.wake()), left_behind.on_stop(lambda _: turn.wake()):
-            turn.wait(seconds)
+            await turn.wait(seconds)
         self._check_may_go_on()
 
     # One attempt.
 
-    async def _attempt_async(self, item: Item, state_of: StateOf, call: AsyncCall) -> Update:
+    async def _attempt(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         state, adds = state_of()
         try:
             with self._timed("wait_seconds"):
-                admission = await self._admitted_async(item, state, adds)
+                admission = await self._admitted(item, state, adds)
             self._check_may_begin(admission)
             with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
-                timeout = self._timeout()
-                if timeout is None:
-                    return await call(state)
-                async with tasks.deadline(timeout):
-                    return await call(state)
+                return await self._called(item, call, state, self._timeout())
         except TimeoutError:
             self._check_deadline()
             raise
+        except futures.CancelledError as error:
+            raise _reason(item, error) from None
         finally:
             item.give()
 
-    def _attempt(self, item: Item, state_of: StateOf, call: SyncCall) -> Update:
-        state, adds = state_of()
-        try:
-            with self._timed("wait_seconds"):
-                admission = self._admitted(item, state, adds)
-            self._check_may_begin(admission)
-            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
-                return tasks.call(partial(call, state), self._timeout(), item.running.on_stop, self._left)
-        except TimeoutError:
-            self._check_deadline()
-            raise
-        except futures.CancelledError:
-            if (reason := item.running.reason) is not None:
-                raise Closed(reason) from None
-            raise
-        finally:
-            item.give()
+    async def _called(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
+        """Call the target."""
+        if self._way is THREAD:
+            return self._blocked(item, call, state, timeout)
+        if timeout is None:
+            return await cast("AsyncCall", call)(state)
+        async with tasks.deadline(timeout):
+            return await cast("AsyncCall", call)(state)
 
-    async def _admitted_async(self, item: Item, state: State, adds: Overlay) -> Admission | None:
+    def _blocked(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
+        return tasks.call(partial(call, state), timeout, item.running.on_stop, self._left)
+
+    async def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
         """Wait until the attempt may begin; the item holds its slots then."""
         if self._limited is None:
             if not item.take_now():
-                await item.take_async()
+                await item.take(self._way)
             self._check_may_go_on(item)
             return None
-        admission, on_stop = (
-            self._limited.admission(state, adds, lent, item.running.on_stop),
-            self.not_begun.on_stop,
-        )
+        way, on_stop = self._way, self.not_begun.on_stop
+        admission = self._limited.admission(state, adds, lent, item.running.on_stop)
         while True:
             with self._timed("limited_seconds"):
-                taken = await admission.take_async(on_stop)
+                taken = await admission.take(way, on_stop)
             if not taken:
                 self._check_may_go_on()
             if item.take_now():
                 return admission
             admission.give_back()
-            await item.take_async()
+            await item.take(way)
             self._check_may_go_on(item)
-            if await admission.take_async(on_stop, may_wait=False):
-                return admission
-            item.give()
-
-    def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
-        """The blocking twin of `_admitted_async`."""
-        if self._limited is None:
-            item.take()
-            self._check_may_go_on(item)
-            return None
-        admission, on_stop = (
-            self._limited.admission(state, adds, lent, item.running.on_stop),
-            self.not_begun.on_stop,
-        )
-        while True:
-            with self._timed("limited_seconds"):
-                taken = admission.take(on_stop)
-            if not taken:
-                self._check_may_go_on()
-            if item.take_now():
-                return admission
-            admission.give_back()
-            item.take()
-            self._check_may_go_on(item)
-            if admission.take(on_stop, may_wait=False):
+            if await admission.take(way, on_stop, may_wait=False):
                 return admission
             item.give()
 
@@ -311,7 +260,7 @@ class AttemptRunner:
         """Look once more before the target is called, now that nothing is waited for any more."""
         try:
             if self._is_late():
-                self._end(self._spec.deadline or 0.0)
+                self._end(self._spec.ends.deadline or 0.0)
             self._check_may_go_on()
             self._left.check(self._spec.name)
         except BaseException:
@@ -353,7 +302,7 @@ class AttemptRunner:
             self._durations.add(seconds)
         if self._adaptive is not None:
             self._adaptive.succeeded()
-        if self._spec.retry is not None:
+        if self._spec.tries.retry is not None:
             self._retries.success()
 
     def _check_deadline(self) -> None:
@@ -361,8 +310,8 @@ class AttemptRunner:
         if self._is_late():
             if self._timings is not None:
                 self._timings.is_late = True
-            self._end(self._spec.deadline or 0.0)  # before the slot is free
-            raise deadline_is_over(self._spec.name, self._spec.deadline or 0.0) from None
+            self._end(self._spec.ends.deadline or 0.0)  # before the slot is free
+            raise deadline_is_over(self._spec.name, self._spec.ends.deadline or 0.0) from None
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -370,9 +319,9 @@ class AttemptRunner:
     def _timeout(self) -> float | None:
         """Seconds that a call which begins now may take."""
         if self._deadline is None:
-            return self._spec.timeout
+            return self._spec.tries.timeout
         left = max(0.0, self._deadline - time.monotonic())
-        return left if self._spec.timeout is None else min(left, self._spec.timeout)
+        return left if self._spec.tries.timeout is None else min(left, self._spec.tries.timeout)
 
 
 @contextmanager
@@ -401,6 +350,14 @@ def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:
     """What the items get that the deadline of an edge has cut off."""
     return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
+
+
+def _reason(item: Item, error: futures.CancelledError) -> Exception:
+    """Why an awaitable target that a thread waited for was cancelled: because the run was stopped, or by
+    itself.
+    """
+    reason = item.running.reason
+    return error if reason is None else Closed(reason)
 
 
 @contextmanager

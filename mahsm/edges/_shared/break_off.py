@@ -10,7 +10,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from mahsm._waiting import TaskTurn, ThreadTurn, Turn
+from mahsm._waiting import Turn, Way
 
 
 class BreakOff:
@@ -50,19 +50,11 @@ class BreakOff:
             self._is_raised |= raises
         return raises
 
-    def wait(self) -> None:
-        """Wait until no other task runs, blocking this thread."""
-        turn = ThreadTurn()
-        if self._is_waiting(turn):
-            turn.wait()
-
-    async def wait_async(self) -> None:
-        """Wait until no other task runs, on the running event loop."""
-        turn = TaskTurn()
-        if self._is_waiting(turn):
-            await turn.wait()
-
-    def _is_waiting(self, turn: Turn) -> bool:
+    async def wait(self, way: Way) -> None:
+        """Wait until no other task runs."""
+        turn = way.turn()
         with self._lock:
             self._turn = turn
-            return self._running > 1
+            if self._running <= 1:
+                return
+        await turn.wait()

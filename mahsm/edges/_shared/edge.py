@@ -26,8 +26,8 @@ class Edge(Node):
 
     Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into
     `connect`; it runs alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of
-    it. It takes the parent's state and returns only its update. Like a function, it is its own copy:
-    `copy.deepcopy(edge)` is the edge.
+    it. It takes the parent's state and returns only its update. `with_` makes copies in which some arguments
+    differ. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.
@@ -62,6 +62,7 @@ class Edge(Node):
         self.graph = graph
         self.origin: Edge = self
         self._within = within
+        self._made_again: Callable[..., Edge] | None = None
         self._items = items
         self.reads: frozenset[str] = frozenset(reads)
         self.writes: frozenset[str] = frozenset(writes)
@@ -92,8 +93,7 @@ class Edge(Node):
     @cached
     def _lists(self) -> "Edge":
         """This edge, giving the list of values of each of its several keys."""
-        assert self._within is not None
-        return self._within({})
+        return self._with_reducers({})
 
     def within(self, builder: "StateGraph[Any, Any, Any, Any]") -> "Edge":
         """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect`
@@ -113,9 +113,45 @@ class Edge(Node):
                 for key, channel in channels.items()
                 if isinstance(channel, Topic | DeltaChannel)
             }
+        return self._with_reducers(reducers)
+
+    def _with_reducers(self, reducers: Mapping[str, StateReducer]) -> "Edge":
+        assert self._within is not None
         edge = self._within(reducers)
         edge.origin = self.origin
         return edge
+
+    def made_again_by(self, make: "Callable[..., Edge]") -> None:
+        """Keep the call that has made this edge, for `with_`."""
+        self._made_again = make
+
+    def with_(self, **changes: Any) -> "Edge":
+        """Make a copy of this edge in which some arguments differ.
+
+        The copy is what the edge's function makes of all the arguments: it is checked in the same way, and
+        shares nothing with this edge but the target and the objects that both were given. A node name that
+        was not given is made anew. In a graph that has this edge, too, the copy needs a `name` of its own.
+
+        Args:
+            **changes: Arguments of the function that made this edge, such as `vmap`.
+
+        Returns:
+            An edge of the same kind. That of a graph's node is wired anew: add it by `connect`.
+
+        Raises:
+            TypeError: for an argument that the function does not have.
+            MahsmError: whatever the function raises for these arguments.
+
+        Example:
+            >>> from mahsm import vmap
+            >>> edge = vmap(lambda state: state["item"] * 2, batch_key="xs", out_key="doubled")
+            >>> careful = edge.with_(max_concurrency=1, out_key="ys", name="careful")
+            >>> careful.invoke({"xs": [1, 2, 3]})
+            {'ys': [2, 4, 6]}
+        """
+        make = self.origin._made_again
+        assert make is not None
+        return make(**changes)
 
     def compile(self, state_schema: type[Any] | None = None, **options: Any) -> Compiled:
         """Make a graph that has this edge as its only node.

@@ -2,18 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from mahsm.nodes._internal import Finished, position
 from mahsm.policies import ItemError
-
-Finished = Callable[[int, Any], object]
-"""Gets the index of an item, and its entry or its `ItemError`."""
-
-listeners: ContextVar[dict[object, Finished]] = ContextVar("mahsm_finished")
-"""Who gets the items of an edge run, by what the edge compiles into."""
 
 
 class ItemEvent(TypedDict):
@@ -34,15 +28,6 @@ class ItemEvent(TypedDict):
     error: NotRequired[ItemError]
 
 
-def listener(edge: object) -> Finished | None:
-    """Who gets the items of the run of an edge that begins here; those of a run inside of it go to nobody."""
-    found = listeners.get({})
-    if edge not in found:
-        return None
-    listeners.set({other: tell for other, tell in found.items() if other is not edge})
-    return found[edge]
-
-
 async def finished_items(
     edge: object, run: Callable[[], Awaitable[Any]]
 ) -> AsyncGenerator[tuple[int, Any], None]:
@@ -54,7 +39,7 @@ async def finished_items(
 
     async def listened() -> None:
         tell: Finished = lambda index, value: loop.call_soon_threadsafe(queue.put_nowait, (index, value))  # noqa: E731
-        listeners.set({**listeners.get({}), edge: tell})  # in this task alone
+        position.set(position.get().told(edge, tell))  # in this task alone
         await run()
 
     task = asyncio.ensure_future(listened())

@@ -8,7 +8,7 @@ from functools import partial
 
 from mahsm._common import Update
 from mahsm._waiting import LeftBehind, Outrun, OwnCall, may_be_stopped, tasks
-from mahsm.edges._shared.items import Item, current_item
+from mahsm.edges._shared.items import Item, enter_item
 from mahsm.policies._internal import Durations
 
 _POLL = 0.05
@@ -44,7 +44,7 @@ class _Racers:
                 task.cancel()
 
     async def _run(self, item: Item) -> None:
-        current_item.set(item)
+        enter_item(item)
         may_be_stopped(lambda: self._outrun)
         try:
             update = await self._attempt(item)
@@ -110,7 +110,7 @@ def race(
 
     def begin(item: Item) -> None:
         def run() -> Update:
-            current_item.set(item)
+            enter_item(item)
             may_be_stopped(lambda: insides[item].reason)
             return attempt(item)
 

@@ -1,20 +1,22 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Token
 from typing import Any, TypeAlias
 
 from mahsm._waiting import (
     Order,
     Slots,
     StopCallbacks,
+    Way,
     acquire_all,
-    acquire_all_async,
     left_behind,
     release_all,
     try_acquire_all,
 )
+from mahsm.nodes._internal import Position, position
 
 Writer: TypeAlias = Callable[[Any], object]
 """Takes events of a stream."""
@@ -95,12 +97,9 @@ class Item:
             self.is_unsaved |= self._held and self._unsaved is not None
         return self._held
 
-    async def take_async(self) -> None:
-        await acquire_all_async(self._to_take, self.order)
-        self._held, self.is_unsaved = True, self._unsaved is not None
-
-    def take(self) -> None:
-        acquire_all(self._to_take, self.order, left_behind.on_stop)
+    async def take(self, way: Way) -> None:
+        """Take the slots, waiting in line."""
+        await acquire_all(way, self._to_take, self.order, left_behind.on_stop)
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     @property
@@ -138,35 +137,33 @@ class Item:
 
 _counting = threading.Lock()  # one for all: edges begin and end rarely, items often
 
-current_item: ContextVar[Item | None] = ContextVar("mahsm_current_item", default=None)
-"""The item whose target is being called here, if any."""
+
+def current_item() -> Item | None:
+    """Return the item whose target is being called here, if any."""
+    return position.get().item
 
 
-class lent:
-    """`with lent():` lends the slots of the current item, if there is one, to the edge that runs in the
-    block.
+def enter_item(item: Item) -> Token[Position]:
+    """From now on, in this context, the target of an item is called."""
+    return position.set(position.get().at(item))
+
+
+@asynccontextmanager
+async def lent(way: Way) -> AsyncGenerator[None, None]:
+    """Lend the slots of the current item, if there is one, to the edge that runs in the block.
 
     They are taken back at its end; not, though, when the block is left because the item is being stopped.
     """
-
-    def __enter__(self) -> None:
-        self._item = current_item.get()
-        if self._item is not None:
-            self._item.enter()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if (item := self._to_take_back(kind)) is not None:
-            item.take()
-
-    async def __aenter__(self) -> None:
-        self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if (item := self._to_take_back(kind)) is not None:
-            await item.take_async()
-
-    def _to_take_back(self, kind: type[BaseException] | None) -> Item | None:
-        last = self._item is not None and self._item.leave()
-        return self._item if last and (kind is None or issubclass(kind, Exception)) else None
+    item = current_item()
+    if item is None:
+        yield
+        return
+    item.enter()
+    try:
+        yield
+    except BaseException as error:
+        if item.leave() and isinstance(error, Exception):
+            await item.take(way)
+        raise
+    if item.leave():
+        await item.take(way)

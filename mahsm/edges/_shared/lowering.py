@@ -1,36 +1,27 @@
 """How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm import _spans
 from mahsm._common import State, Update, as_dict, cached
-from mahsm._model_calls import edge_run, observed, restored_context
-from mahsm._waiting import Closed, Slots, tasks
+from mahsm._waiting import TASK, THREAD, Closed, Way, run_blocking, tasks
 from mahsm.edges._shared.edge import Compiled
-from mahsm.edges._shared.graph_limit import graph_limit
-from mahsm.edges._shared.items import current_item, lent
+from mahsm.edges._shared.items import current_item
 from mahsm.edges._shared.run import EdgeRun, to_nobody
-from mahsm.edges._shared.streams import HeardRun, heard_run, heard_run_async
+from mahsm.edges._shared.session import Session, session
+from mahsm.edges._shared.streams import heard_run
 from mahsm.errors import EdgeError
-from mahsm.nodes._internal import EDGE, StreamTarget, edge_stream
-from mahsm.policies import Budget, Spending
+from mahsm.nodes._internal import EDGE, StreamTarget, position
+from mahsm.policies import Budget
 from mahsm.policies._internal import spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
-
-edge_runs: "ContextVar[Mapping[Lowering[Any], EdgeRun]]" = ContextVar(
-    "mahsm_runs", default=MappingProxyType({})
-)
-"""The run of each edge that is running here, from the outside in."""
 
 
 class Lowering(ABC, Generic[RunT]):
@@ -56,15 +47,15 @@ class Lowering(ABC, Generic[RunT]):
         """Make the subgraph."""
 
     @abstractmethod
-    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> RunT:
-        """A run over this state."""
+    def _begin(self, around: Session) -> RunT:
+        """A run in a session."""
 
     @abstractmethod
     def _inner(self, config: RunnableConfig, run: RunT) -> RunnableConfig:
         """The subgraph's config."""
 
     @abstractmethod
-    def _update(self, run: RunT, done: list[Any]) -> Update:
+    async def _finish(self, run: RunT, done: list[Any]) -> Update:
         """What the edge gives back, of what its tasks have handed in."""
 
     @abstractmethod
@@ -87,13 +78,10 @@ class Lowering(ABC, Generic[RunT]):
             }
         return payload
 
-    def _prepare(self, run: RunT, config: RunnableConfig) -> None:
+    async def _prepare(self, run: RunT, config: RunnableConfig) -> None:
         """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been
         done before.
         """
-
-    async def _prepare_async(self, run: RunT, config: RunnableConfig) -> None:
-        """The awaitable twin of `_prepare`."""
 
     # What holds around a run.
 
@@ -117,63 +105,53 @@ class Lowering(ABC, Generic[RunT]):
 
     # One run.
 
-    def run(self, state: Any, config: RunnableConfig) -> Update:
-        """Run the subgraph, blocking."""
+    async def run(self, way: Way, state: Any, config: RunnableConfig) -> Update:
+        """Run the subgraph."""
         values = as_dict(state)
-        with heard_run(self.name, config, values) as heard, self._session(values, heard) as run:
-            if run.is_empty:
-                return self._update(run, [])
-            # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
-            try:
-                with run.confined() if tasks.awaited.get() else lent():
-                    try:
-                        self._prepare(run, run.config)
-                        state = tasks.call_with_stop(partial(self._ran, run), run.stop)
-                        return run.shown(self._update(run, self._done(run, state)))
-                    finally:
-                        run.close(wait=True)  # the threads may need slots that are lent
-            except (Closed, GraphBubbleUp) as error:
-                raise _reason(run, error) from _reason(run, error).__cause__
+        async with heard_run(way, self.name, config, values) as heard:
+            options: Any = {"budget": self.budget, "retries": self.retries}
+            with (
+                session(self.kind, self.name, way, values, heard.config, **options) as around,
+                self._begun(around) as run,
+            ):
+                run.heard_as = heard
+                return await self._run(run)
 
-    async def run_async(self, state: Any, config: RunnableConfig) -> Update:
-        """Run the subgraph on the running event loop."""
-        values = as_dict(state)
-        async with heard_run_async(self.name, config, values) as heard:
-            with self._session(values, heard) as run:
-                return await self._run_async(run)
-
-    async def _run_async(self, run: RunT) -> Update:
+    async def _run(self, run: RunT) -> Update:
         if run.is_empty:
-            return self._update(run, [])
+            return await self._finish(run, [])
+        # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
         try:
-            async with lent():
-                await self._prepare_async(run, run.config)
-                state = await self._ran_async(run)
-                return run.shown(await self._finish(run, self._done(run, state)))
+            async with run.on_slots():
+                try:
+                    await self._prepare(run, run.config)
+                    return run.shown(await self._finish(run, self._done(run, await self._ran(run))))
+                finally:
+                    run.close(wait=run.way is THREAD)
         except (Closed, GraphBubbleUp) as error:
             raise _reason(run, error) from _reason(run, error).__cause__
         except BaseException as error:
             run.stop(error)  # edges inside blocking targets know of no cancellation
             raise
-        finally:
-            run.close(wait=False)  # a cancelled run does not wait for the threads it leaves
 
-    def _ran(self, run: RunT) -> dict[str, Any]:
-        """The state of the subgraph when it has run."""
+    async def _ran(self, run: RunT) -> dict[str, Any]:
+        """The state of the subgraph when it has run.
+
+        Ctrl-C in the main thread stops the run, and then lets it end.
+        """
+        if run.way is TASK:
+            return await self._invoked(run)
+        return tasks.call_with_stop(lambda: run_blocking(self._invoked(run)), run.stop)
+
+    async def _invoked(self, run: RunT) -> dict[str, Any]:
         with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            return self.graph.invoke({}, inner)
-
-    async def _ran_async(self, run: RunT) -> dict[str, Any]:
-        """The awaitable twin of `_ran`."""
-        with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            return await self.graph.ainvoke({}, inner)
-
-    async def _finish(self, run: RunT, done: list[Any]) -> Update:
-        return self._update(run, done)
+            return await run.way.call(
+                lambda: self.graph.invoke({}, inner), lambda: self.graph.ainvoke({}, inner)
+            )
 
     def running(self) -> RunT:
         """The run that a node of the subgraph is in."""
-        run = edge_runs.get().get(self)
+        run = position.get().runs.get(self)
         if run is None:
             raise EdgeError(
                 f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds "
@@ -182,36 +160,18 @@ class Lowering(ABC, Generic[RunT]):
         return cast("RunT", run)
 
     @contextmanager
-    def _session(self, state: State, heard: HeardRun) -> Generator[RunT, None, None]:
-        config = heard.config
+    def _begun(self, around: Session) -> Generator[RunT, None, None]:
+        """A block in which a run has begun, and can be stopped by what is around it."""
+        run, now = self._begin(around), position.get()
+        stream = now.stream or StreamTarget(
+            run.writer or to_nobody, {**run.config.get("metadata", {}), EDGE: self.name}, _item
+        )
         with ExitStack() as stack:
-            stack.enter_context(restored_context())
-            shared = stack.enter_context(graph_limit(config))
-            if self.budget is not None:
-                stack.enter_context(Spending(self.budget, self.name).running())
-            tracer = _spans.tracer()
-            span = (
-                None
-                if tracer is None
-                else stack.enter_context(tracer.edge(self.kind, self.name, config, state))
-            )
-            stack.enter_context(edge_run(self.name))
-            stack.enter_context(observed(retries=not self.retries))
-            config = span.config if span else config
-            run = self._begin(state, config, shared)
-            run.heard_as = heard
-            if span is not None:
-                run.span = span
+            if (span := run.span) is not None:
                 stack.callback(lambda: span.note(run.facts()))
-            stack.callback(edge_runs.reset, edge_runs.set({**edge_runs.get(), self: run}))
-            if edge_stream.get() is None:
-                place = StreamTarget(
-                    run.writer or to_nobody, {**config.get("metadata", {}), EDGE: self.name}, _item
-                )
-                stack.callback(edge_stream.reset, edge_stream.set(place))
-            outer = current_item.get()
-            if outer is not None:
-                stack.enter_context(outer.running.on_stop(run.stop_from_outside))
+            stack.callback(position.reset, position.set(now.inside(self, run, stream)))
+            if now.item is not None:
+                stack.enter_context(now.item.running.on_stop(run.stop_from_outside))
             for spending in spendings():
                 stack.enter_context(spending.on_stop(run.end))
             if self.deadline is not None:
@@ -232,7 +192,7 @@ class Lowering(ABC, Generic[RunT]):
 
 
 def _item() -> tuple[int, ...]:
-    item = current_item.get()
+    item = current_item()
     return item.order if item is not None else ()
 
 

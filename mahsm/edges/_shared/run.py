@@ -3,9 +3,15 @@
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -14,22 +20,26 @@ from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
 
 from mahsm._common import AsyncCall, State, SyncCall, Update, cached
-from mahsm._spans import NOTHING, EdgeSpan
+from mahsm._spans import NOTHING
 from mahsm._waiting import (
+    THREAD,
     Closed,
     LeftBehind,
     Slots,
     StopCallbacks,
+    here,
     may_be_stopped,
     release_all,
+    set_awaited,
     tasks,
     try_acquire_all,
 )
-from mahsm.edges._shared.attempts import deadline_is_over
+from mahsm.edges._shared.attempts import AnyCall, deadline_is_over
 from mahsm.edges._shared.break_off import BreakOff
 from mahsm.edges._shared.graph_limit import ambient_runtime
-from mahsm.edges._shared.items import Item, Writer, current_item
+from mahsm.edges._shared.items import Item, Writer, current_item, enter_item, lent
 from mahsm.edges._shared.saving import Saving, saver_of, with_saver
+from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import (
     RUNTIME,
     Heard,
@@ -59,29 +69,20 @@ class EdgeRun(ABC):
 
     Args:
         name: The edge's name.
-        state: The parent's state.
-        config: The config of the node that the edge is; what is called gets its bounds, not ours.
-        shared: The slots of the graph run.
+        around: Its session; what is called gets the bounds of its config, not ours.
         slots: How many targets may be called at once.
         unsaved: How many calls may be not saved, where a checkpointer saves.
     """
 
-    def __init__(
-        self,
-        name: str,
-        state: State,
-        config: RunnableConfig,
-        shared: Sequence[Slots],
-        *,
-        slots: int,
-        unsaved: int,
-    ) -> None:
-        outer = current_item.get()
+    def __init__(self, name: str, around: Session, *, slots: int, unsaved: int) -> None:
+        config = around.config
+        outer = current_item()
         runtime = ambient_runtime()
         self.name = name
-        self.state = state
+        self.way = around.way
+        self.state = around.state
         self.config = config
-        self.span: EdgeSpan | None = None
+        self.span = around.span
         """What traces show of it, if anybody traces."""
         self.heard_as: HeardRun | None = None
         """What those who listen hear of it."""
@@ -103,7 +104,7 @@ class EdgeRun(ABC):
         self._order = outer.order if outer else ()
         # Always from the inside out, so that no two runs wait for each other's slots.
         # Always from the inside out.
-        self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *shared]))
+        self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *around.shared]))
         self.running = StopCallbacks()
         """What runs inside: edges and awaited calls."""
         self.not_begun = StopCallbacks()
@@ -119,20 +120,24 @@ class EdgeRun(ABC):
         """A part that is going to be called, in this context."""
         unsaved = None if self.saving is None else self.saving.unsaved
         item = Item((*self._order, index), self._chain, self.running, unsaved, self._item_writer)
-        current_item.set(item)
+        enter_item(item)
         if self.span is not None:
             may_be_stopped(lambda: self.running.reason)
         return item
 
-    @contextmanager
-    def confined(self) -> Generator[None, None, None]:
+    def on_slots(self) -> AbstractAsyncContextManager[None]:
+        """A block in which the run has the slots that it needs: those of the item around are lent to it."""
+        return self._confined() if self.way is THREAD and here.get().awaited else lent(self.way)
+
+    @asynccontextmanager
+    async def _confined(self) -> AsyncGenerator[None, None]:
         """The block runs on the slots that the item around has, and on those that are free now; none is lent
         or waited for.
 
         That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on
         that loop, and might get a slot that is lent, could neither use it nor give it back.
         """
-        outer = current_item.get()
+        outer = current_item()
         if outer is None:
             yield
             return
@@ -164,30 +169,26 @@ class EdgeRun(ABC):
             self.span is None or "config" in target.injected or any(map(streams_messages, handlers))
         )
 
-    def bind(self, target: Target, label: str) -> tuple[Any, Any]:
-        """Both sides of a target, with what LangGraph fills in; those who listen hear of its calls under this
-        label.
+    def bind(self, target: Target, label: str, *, may_be_left: bool) -> AnyCall:
+        """The side of a target that this run calls, with what LangGraph fills in; who listens hears of its
+        calls under this label.
+
+        On an event loop, a target without an awaitable side is called in a thread, which is left behind when
+        the call is cancelled, if it may be.
         """
-        if not self._is_heard(target):
-            return _filled(target)
-        heard = self._heard(label, partial(_filled, target))
-        return heard.sync if target.sync else None, heard.async_ if target.async_ else None
+        sides = partial(self._sides, target, may_be_left=may_be_left)
+        if self._is_heard(target):
+            heard = Heard(label, sides, makes_runs=self.span is None)
+            return heard.sync if self.way is THREAD and target.sync else heard.async_
+        sync, async_ = sides()
+        return cast("AnyCall", sync or async_) if self.way is THREAD else cast("AsyncCall", async_)
 
-    def bind_async(self, target: Target, label: str, *, may_be_left: bool) -> Any:
-        """The awaitable side of a target, or its blocking side in a thread; left behind when it is cancelled,
-        if it may be.
-        """
-
-        def bound() -> tuple[SyncCall | None, AsyncCall]:
-            sync, async_ = _filled(target)
-            return sync, async_ or partial(
-                self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left
-            )
-
-        return self._heard(label, bound).async_ if self._is_heard(target) else bound()[1]
-
-    def _heard(self, label: str, bind: Callable[[], tuple[SyncCall | None, AsyncCall | None]]) -> Heard:
-        return Heard(label, bind, makes_runs=self.span is None)
+    def _sides(self, target: Target, *, may_be_left: bool) -> tuple[SyncCall | None, AsyncCall | None]:
+        """Both sides of a target, with what LangGraph fills in here."""
+        sync, async_ = target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
+        if self.way is THREAD or async_ is not None:
+            return sync, async_
+        return sync, partial(self._call_in_pool, cast("SyncCall", sync), may_be_left=may_be_left)
 
     async def _call_in_pool(self, sync: SyncCall, state: State, *, may_be_left: bool) -> Update:
         left = self.left if may_be_left else None
@@ -332,8 +333,11 @@ class EdgeRun(ABC):
         An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would
         lose that.
         """
+        if self.way is THREAD:  # which cannot be cancelled
+            yield
+            return
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
-        tasks.awaited.set(True)
+        set_awaited(True)
 
         def stop() -> None:
             if not item.has_edges:
@@ -345,25 +349,18 @@ class EdgeRun(ABC):
         ):
             yield
 
-    def fail(self, error: BaseException) -> NoReturn:
+    async def fail(self, error: BaseException) -> NoReturn:
         """A task has ended with an error: raise it, after all others have ended; or let another one raise its
         own.
-        """
-        error = self._mine(error)
-        self.break_off.wait()
-        if self.saving is not None:
-            self.saving.wait()
-        raise error
 
-    async def fail_async(self, error: BaseException) -> NoReturn:
-        """The awaitable twin of `fail`; an exception that ends the event loop waits for nothing, since
-        nothing goes on.
+        An exception that ends the event loop waits for nothing, since nothing goes on.
         """
         error = self._mine(error)
-        if isinstance(error.reason if isinstance(error, Closed) else error, Exception):
-            await self.break_off.wait_async()
+        reason = error.reason if isinstance(error, Closed) else error
+        if self.way is THREAD or isinstance(reason, Exception):
+            await self.break_off.wait(self.way)
             if self.saving is not None:
-                await self.saving.wait_async()
+                await self.saving.wait(self.way)
         raise error
 
     def _mine(self, error: BaseException) -> BaseException:
@@ -379,11 +376,6 @@ class EdgeRun(ABC):
         """End the threads; with `wait`, not before they are done with what they are in."""
         if "pool" in self.__dict__:
             self.pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def _filled(target: Target) -> tuple[SyncCall | None, AsyncCall | None]:
-    """Both sides of a target, with what LangGraph fills in here."""
-    return target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
 
 
 def needs_no_tasks(config: RunnableConfig) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from mahsm._waiting import Slots, TaskTurn, ThreadTurn, Turn
+from mahsm._waiting import Slots, Turn, Way
 from mahsm.errors import TooManyHanging
 
 SAVER = "__pregel_checkpointer"
@@ -77,24 +77,14 @@ class Saving:
             # Which is also kept from being forgotten, and its id given again.
             self._handed_in[id(written)] = written, calls
 
-    def wait(self) -> None:
-        """Wait until all that was handed in has been written, blocking this thread."""
-        turn = ThreadTurn()
-        if self._is_waiting(turn):
-            turn.wait()
-
-    async def wait_async(self) -> None:
-        """Wait until all that was handed in has been written, on the running event loop."""
-        turn = TaskTurn()
-        if self._is_waiting(turn):
-            await turn.wait()
-
-    def _is_waiting(self, turn: Turn) -> bool:
+    async def wait(self, way: Way) -> None:
+        """Wait until all that was handed in has been written."""
+        turn = way.turn()
         with self._lock:
-            waits = bool(self._handed_in) and not self._is_broken
-            if waits:
-                self._turns.append(turn)
-        return waits
+            if not self._handed_in or self._is_broken:
+                return
+            self._turns.append(turn)
+        await turn.wait()
 
     # What the checkpointer does.
 

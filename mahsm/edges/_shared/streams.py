@@ -30,7 +30,7 @@ from langgraph.runtime import Runtime
 
 from mahsm import _spans
 from mahsm._common import AsyncCall, State, SyncCall, Update
-from mahsm._waiting import left_behind
+from mahsm._waiting import Way, left_behind
 from mahsm.edges._shared.items import Writer, current_item
 from mahsm.nodes._internal import EDGE, ITEM
 
@@ -67,34 +67,33 @@ class HeardRun:
     output: Any = None
 
 
-@contextmanager
-def heard_run(name: str, config: RunnableConfig, state: State) -> Generator[HeardRun, None, None]:
+@asynccontextmanager
+async def heard_run(
+    way: Way, name: str, config: RunnableConfig, state: State
+) -> AsyncGenerator[HeardRun, None]:
     """A block that is an edge run: a run of its own, unless the node of a graph is one already, or somebody
     traces.
+
+    As a task, handlers that are awaited run on the loop that runs here.
     """
     if _is_run(config):
         yield HeardRun(config)
         return
     named: dict[str, Any] = {"name": config.get("run_name") or name, "run_id": config.get("run_id")}
-    run = get_callback_manager_for_config(config).on_chain_start(None, state, **named)
-    heard = HeardRun(patch_config(config, callbacks=run.get_child()))
-    with _ending(run):
-        yield heard
-    run.on_chain_end(heard.output)
-
-
-@asynccontextmanager
-async def heard_run_async(name: str, config: RunnableConfig, state: State) -> AsyncGenerator[HeardRun, None]:
-    """The awaitable twin of `heard_run`: handlers that are awaited run on the loop that runs here."""
-    if _is_run(config):
-        yield HeardRun(config)
-        return
-    named: dict[str, Any] = {"name": config.get("run_name") or name, "run_id": config.get("run_id")}
-    run = await get_async_callback_manager_for_config(config).on_chain_start(None, state, **named)
+    run: Any = await way.call(
+        lambda: get_callback_manager_for_config(config).on_chain_start(None, state, **named),
+        lambda: get_async_callback_manager_for_config(config).on_chain_start(None, state, **named),
+    )
     heard = HeardRun(patch_config(config, callbacks=run.get_child()))
     async with _ending_async(run):
         yield heard
-    await run.on_chain_end(heard.output)
+    await _told(run.on_chain_end(heard.output))
+
+
+async def _told(answer: Awaitable[None] | None) -> None:
+    """Wait for handlers that are awaited."""
+    if answer is not None:
+        await answer
 
 
 def _is_run(config: RunnableConfig) -> bool:
@@ -275,7 +274,7 @@ class Heard:
 
 def _of_item() -> RunnableConfig:
     """The config of the item that runs here."""
-    config, item = var_child_runnable_config.get() or RunnableConfig(), current_item.get()
+    config, item = var_child_runnable_config.get() or RunnableConfig(), current_item()
     return {**config, "metadata": {**config.get("metadata", {}), ITEM: item.order if item else ()}}
 
 
@@ -302,11 +301,11 @@ def _ending(run: Any) -> Generator[None, None, None]:
 
 @asynccontextmanager
 async def _ending_async(run: Any) -> AsyncGenerator[None, None]:
-    """The awaitable twin of `_ending`."""
+    """The same, of a run whose handlers may be awaited."""
     try:
         yield
     except BaseException as error:
-        await run.on_chain_error(error)
+        await _told(run.on_chain_error(error))
         raise
 
 

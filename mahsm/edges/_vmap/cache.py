@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.cache.base import BaseCache, FullKey
 
 from mahsm._common import shown
-from mahsm._waiting import Latch, never_stopped
+from mahsm._waiting import Latch, Way, never_stopped
 from mahsm.edges._vmap.cache_key import cache_key
 from mahsm.errors import StateError
 
@@ -48,25 +48,16 @@ class _Access:
         self._first = Latch()
         self.works = True
 
-    def begin(self) -> bool:
+    async def begin(self, way: Way) -> bool:
         """Wait until the first access has ended, unless this is it; return whether the cache works."""
-        if not self._is_first():
-            self._first.wait(never_stopped)
-        return self.works
-
-    async def begin_async(self) -> bool:
-        """The awaitable twin of `begin`."""
-        if not self._is_first():
-            await self._first.wait_async(never_stopped)
+        with self._lock:
+            is_first, self._begun = not self._begun, True
+        if not is_first:
+            await self._first.wait(way, never_stopped)
         return self.works
 
     def end(self) -> None:
         self._first.open()
-
-    def _is_first(self) -> bool:
-        with self._lock:
-            first, self._begun = not self._begun, True
-        return first
 
 
 class Stored:
@@ -92,55 +83,31 @@ class Stored:
         self._lock = threading.Lock()
         self._warned = False
 
-    def get(self, items: Mapping[int, Any]) -> dict[int, Any]:
+    async def get(self, way: Way, items: Mapping[int, Any]) -> dict[int, Any]:
         """The updates that are there, by the items' places."""
         keys = self._keys(items)
         if not keys:
             return {}
+        cache, wanted = self._cache, list(keys.values())
         try:
-            return _by_place(keys, self._cache.get(list(keys.values()))) if self._reads.begin() else {}
+            if not await self._reads.begin(way):
+                return {}
+            found = await way.call(lambda: cache.get(wanted), lambda: cache.aget(wanted))
+            return _by_place(keys, found)
         except Exception as error:  # noqa: BLE001  without a cache, the items are called
             return self._unread(error)
         finally:
             self._reads.end()
 
-    async def get_async(self, items: Mapping[int, Any]) -> dict[int, Any]:
-        """The awaitable twin of `get`."""
-        keys = self._keys(items)
-        if not keys:
-            return {}
-        try:
-            return (
-                _by_place(keys, await self._cache.aget(list(keys.values())))
-                if await self._reads.begin_async()
-                else {}
-            )
-        except Exception as error:  # noqa: BLE001  without a cache, the items are called
-            return self._unread(error)
-        finally:
-            self._reads.end()
-
-    def put(self, item: Any, update: Any) -> None:
+    async def put(self, way: Way, item: Any, update: Any) -> None:
         """Keep an update, if that can be done."""
         key = self._full_key(item)
         if key is None:
             return
+        cache, entry = self._cache, {key: (update, None)}
         try:
-            if self._writes.begin():
-                self._cache.set({key: (update, None)})
-        except Exception as error:  # noqa: BLE001  the update has been paid for
-            self._unwritten(update, error)
-        finally:
-            self._writes.end()
-
-    async def put_async(self, item: Any, update: Any) -> None:
-        """The awaitable twin of `put`."""
-        key = self._full_key(item)
-        if key is None:
-            return
-        try:
-            if await self._writes.begin_async():
-                await self._cache.aset({key: (update, None)})
+            if await self._writes.begin(way):
+                await way.call(lambda: cache.set(entry), lambda: cache.aset(entry))
         except Exception as error:  # noqa: BLE001  the update has been paid for
             self._unwritten(update, error)
         finally:

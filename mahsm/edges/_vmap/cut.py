@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 
-Batch: TypeAlias = list[Any]
+BatchId: TypeAlias = list[Any]
 """Which batch it is: how many items, and a digest of them."""
 
 Span: TypeAlias = list[int]
@@ -29,7 +29,7 @@ class Assignment(TypedDict):
     in what these gave, part by part.
     """
 
-    batch: Batch
+    batch: BatchId
     run: str
     """Which run of the edge has sent it: the one that hands in and the one that runs the items have to be of
     the same."""
@@ -63,7 +63,7 @@ def is_record(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == Record.__annotations__.keys()
 
 
-def batch_id(items: Sequence[Any], *, digest: bool) -> Batch:
+def batch_id(items: Sequence[Any], *, digest: bool) -> BatchId:
     """What tells a batch from others: how many items it has and, with `digest`, what they are.
 
     Of the items, what is no plain value counts as nothing: it might look otherwise after it has been in a
@@ -72,7 +72,7 @@ def batch_id(items: Sequence[Any], *, digest: bool) -> Batch:
     return [len(items), _digest(items) if digest else ""]
 
 
-def check_batch(edge: str, began_with: Batch, now: Batch) -> None:
+def check_batch(edge: str, began_with: BatchId, now: BatchId) -> None:
     """Compare the batch that a run began with to that of the present run.
 
     Raises:

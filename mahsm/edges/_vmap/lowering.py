@@ -1,6 +1,5 @@
 """How a `vmap` becomes a LangGraph subgraph, and how that subgraph is run."""
 
-import asyncio
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,20 +14,20 @@ from typing_extensions import TypedDict
 
 from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
-from mahsm._waiting import Slots
+from mahsm._waiting import Way, sides
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
-from mahsm.edges._shared.finished import listener
 from mahsm.edges._shared.lowering import Lowering
-from mahsm.edges._shared.streams import HeardRun, as_of_task
+from mahsm.edges._shared.session import Session
+from mahsm.edges._shared.streams import as_of_task
 from mahsm.edges._vmap.cut import Assignment, Record, check_batch, is_record, spans_of
-from mahsm.edges._vmap.one_by_one import run_one, run_one_async
+from mahsm.edges._vmap.one_by_one import run_one
 from mahsm.edges._vmap.outcomes import Outcomes
 from mahsm.edges._vmap.results import ResultPart
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
 from mahsm.errors import EdgeError
-from mahsm.nodes._internal import Node
+from mahsm.nodes._internal import Node, position
 from mahsm.policies import Budget
 
 _WAVE = (256, 1024)
@@ -57,25 +56,15 @@ class VmapLowering(Lowering[VmapRun]):
         self._concurrency: float | None = None  # of the last run, if that found out what the provider takes
 
     def _compile(self) -> Compiled:
-        def task(given: Any, config: RunnableConfig) -> Any:
+        async def task(_: Way, given: Any, config: RunnableConfig) -> Any:
             run, order = self.running(), self._assignment(given)
             if order is None or self._is_of_another_run(run, order):
                 return self._onwards(run, given, order)
             if "place" in order:
-                return self._next(run, order, run_one(run, order["place"], config))
+                return self._next(run, order, await run_one(run, order["place"], config))
             items = wave(run, order["wave"])
-            return self._next(
-                run, order, items.lead(_places(run, order), config) if "spans" in order else items.take_part()
-            )
-
-        async def task_async(given: Any, config: RunnableConfig) -> Any:
-            run, order = self.running(), self._assignment(given)
-            if order is None or self._is_of_another_run(run, order):
-                return self._onwards(run, given, order)
-            if "place" in order:
-                return self._next(run, order, await run_one_async(run, order["place"], config))
-            items, leads = wave(run, order["wave"]), "spans" in order
-            part = await (items.lead_async(_places(run, order), config) if leads else items.take_part_async())
+            leads = "spans" in order
+            part = await (items.lead(_places(run, order), config) if leads else items.take_part())
             return self._next(run, order, part)
 
         def first_wave(_: Any) -> list[Send]:
@@ -84,10 +73,10 @@ class VmapLowering(Lowering[VmapRun]):
 
         node, graph = self.spec.target.name, self.spec.target.graph
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(_VmapState)
-        builder.add_node(node, Node(task, task_async, name=node, graphs=[graph] if graph else []))
+        builder.add_node(node, Node(*sides(task), name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
         arrows = [
-            arrow(START, node, self.spec.items_label, many=True),
+            arrow(START, node, self.spec.batch.label, many=True),
             arrow(node, END, ", ".join(self.spec.out_keys), many=True),
         ]
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=arrows)
@@ -154,7 +143,7 @@ class VmapLowering(Lowering[VmapRun]):
     @property
     def _tasks_at_a_time(self) -> int:
         fewest, most = _WAVE
-        return min(most, max(fewest, 32 * self.spec.max_concurrency))
+        return min(most, max(fewest, 32 * self.spec.concurrency.max_concurrency))
 
     # One run.
 
@@ -162,36 +151,34 @@ class VmapLowering(Lowering[VmapRun]):
 
     @property
     def budget(self) -> Budget | None:
-        return self.spec.budget
+        return self.spec.ends.budget
 
     @property
     def deadline(self) -> float | None:
-        return self.spec.deadline
+        return self.spec.ends.deadline
 
     @property
     def retries(self) -> bool:
-        return self.spec.retry is not None
+        return self.spec.tries.retry is not None
 
-    def _begin(self, state: State, config: RunnableConfig, shared: Sequence[Slots]) -> VmapRun:
+    def _begin(self, around: Session) -> VmapRun:
         spec = self.spec
-        items = spec.items(state)
+        items = spec.items(around.state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
-        run = VmapRun(spec, state, items, config, shared, self._concurrency, listener(self))
+        finished = position.get().finished.get(self)
+        run = VmapRun(spec, around, items, self._concurrency, finished)
         run.check_first()
         return run
 
-    def _prepare(self, run: VmapRun, config: RunnableConfig) -> None:
-        run.compute_for_all()
-
-    async def _prepare_async(self, run: VmapRun, config: RunnableConfig) -> None:
+    async def _prepare(self, run: VmapRun, config: RunnableConfig) -> None:
         if self.spec.target.batched is not None:
-            await asyncio.to_thread(run.compute_for_all)
+            await run.way.call_blocking(run.compute_for_all)
 
     @contextmanager
-    def _session(self, state: State, heard: HeardRun) -> Generator[VmapRun, None, None]:
+    def _begun(self, around: Session) -> Generator[VmapRun, None, None]:
         bars = show_progress() if self.spec.progress is True else nullcontext()
-        with bars, super()._session(state, heard) as run:
+        with bars, super()._begun(around) as run:
             try:
                 yield run
             finally:
@@ -205,21 +192,11 @@ class VmapLowering(Lowering[VmapRun]):
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
 
-    def _ran(self, run: VmapRun) -> dict[str, Any]:
+    async def _invoked(self, run: VmapRun) -> dict[str, Any]:
         if not run.direct:
-            return super()._ran(run)
-        return _state(
-            wave(run, run.firsts[0]).lead(run.firsts, as_of_task(run.config, self.spec.target.name))
-        )
-
-    async def _ran_async(self, run: VmapRun) -> dict[str, Any]:
-        if not run.direct:
-            return await super()._ran_async(run)
-        return _state(
-            await wave(run, run.firsts[0]).lead_async(
-                run.firsts, as_of_task(run.config, self.spec.target.name)
-            )
-        )
+            return await super()._invoked(run)
+        config = as_of_task(run.config, self.spec.target.name)
+        return _state(await wave(run, run.firsts[0]).lead(run.firsts, config))
 
     def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
         items: dict[int, Any] = {}
@@ -229,19 +206,20 @@ class VmapLowering(Lowering[VmapRun]):
                 items |= {equal: failed.get(place, value) for equal in run.equal_to(place)}
         return {"items": items} if items else {}
 
-    def _update(self, run: VmapRun, done: list[Record]) -> Update:
+    async def _finish(self, run: VmapRun, done: list[Record]) -> Update:
         outcomes = Outcomes.of(run, self._records({"done": done}))
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
         run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
         update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
-        if self.spec.errors_key is None:
+        key = self.spec.failures.errors_key
+        if key is None:
             return update
         errors = [outcomes.failed[place] for place in sorted(outcomes.failed)]
         if isinstance(update, Command):
-            return Command(update=[*cast("list[Any]", update.update), (self.spec.errors_key, errors)])
-        return update | {self.spec.errors_key: errors}
+            return Command(update=[*cast("list[Any]", update.update), (key, errors)])
+        return update | {key: errors}
 
 
 def _state(part: ResultPart) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """`vmap` of a `jit_edge`: one computation for all items."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,39 +12,36 @@ from mahsm._common import Overlay, State, add_note, as_dict, shown
 from mahsm._numeric import BatchResult
 from mahsm._progress import Progress
 from mahsm._progress import progress as show_progress
+from mahsm._waiting import THREAD, Way, sides
 from mahsm.edges._jit import JitEdge, drawn_steps
 from mahsm.edges._shared.edge import Edge
 from mahsm.edges._shared.graph_limit import ambient_runtime
+from mahsm.edges._shared.session import is_looked_at, session
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 from mahsm.policies._internal import item_error
 
-_ONLY_PER_ITEM = {
-    "sample": None,
-    "timeout": None,
-    "retry": None,
-    "rate_limit": None,
-    "adaptive": None,
-    "hedge": None,
-    "budget": None,
-    "deadline": None,
-    "stop_when": None,
-    "dedupe_key": None,
-    "cache": None,
-    "chunk_size": None,
+_WITH_EFFECT = {
+    "batch_key",
+    "batch",
+    "item_to_state",
+    "min_success",
+    "max_concurrency",
+    "preserve_order",
+    "batch_size",
 }
-"""What holds for calls, and their values when nothing was said: here are no calls."""
+"""Options that hold for a computation, or that it fulfils anyway. All others are refused."""
 
 
-def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None) -> Edge:
+def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
     """An edge that computes the target for all items at once, or for `batch_size` of them at a time.
 
     Raises:
-        EdgeError: for arguments that mean nothing where no item is called by itself.
+        EdgeError: for options that have no effect where no item is called by itself.
     """
-    for argument, unset in _ONLY_PER_ITEM.items():
-        if (value := getattr(spec, argument)) != unset:
+    for argument, value in _changed(spec.batch, spec.concurrency, spec.tries, spec.ends):
+        if argument not in _WITH_EFFECT:
             raise EdgeError(
                 f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one "
                 f"computation. Leave it out, or call the items one by one: vmap({target.name}.invoke, ...)."
@@ -57,39 +54,44 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge, batch_size: int | None)
             f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which "
             "gives one value of each. Name one out_key, and let progress be True or False."
         )
-    lowered = _JitVmap(spec, target, spec.out_key, batch_size)
-    inherited = () if isinstance(spec.inherit, bool) else spec.inherit
+    lowered = _JitVmap(spec, target, spec.out_key)
     return Edge(
-        lowered.run,
-        lowered.run_async,
+        *sides(lowered.run),
         name=spec.name,
-        graph=drawn_steps(spec.name, target.spec, (spec.items_label, spec.out_key), many=True),
-        reads=[*([spec.batch_key] if spec.batch_key else []), *inherited],
-        writes=[spec.out_key, *([spec.errors_key] if spec.errors_key else [])],
+        graph=drawn_steps(spec.name, target.spec, (spec.batch.label, spec.out_key), many=True),
+        reads=spec.reads,
+        writes=spec.writes,
         children={target.name: target},
     )
 
 
+def _changed(*groups: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the options of these groups that differ from the defaults, with their values."""
+    for group in groups:
+        for field in fields(group):
+            if (value := getattr(group, field.name)) != field.default:
+                yield field.name, value
+
+
 class _JitVmap:
-    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str, batch_size: int | None) -> None:
+    def __init__(self, spec: VmapSpec, target: JitEdge, out_key: str) -> None:
         self._spec = spec
-        self._batch_size = batch_size
         self._out_key = out_key
         self._target = target
 
-    async def run_async(self, state: Any, config: RunnableConfig) -> State:
-        return await asyncio.to_thread(self.run, state, config)
+    async def run(self, way: Way, state: Any, config: RunnableConfig) -> State:
+        return await way.call_blocking(lambda: self._in_session(as_dict(state), config))
 
-    def run(self, state: Any, config: RunnableConfig) -> State:
-        tracer, values = _spans.tracer(), as_dict(state)
+    def _in_session(self, values: State, config: RunnableConfig) -> State:
         with show_progress() if self._spec.progress else nullcontext():
-            if tracer is None:
+            if not is_looked_at():
                 return self._run(values, self._spec.items(values))
-            with tracer.edge("vmap", self._spec.name, config, values) as span:
+            with session("vmap", self._spec.name, THREAD, values, config, calls_models=False) as around:
                 before, items = self._target.stats, self._spec.items(values)
-                update = self._run(values, items, span)
-                span.note(self._target.stats.facts(before))
-                span.show(update)
+                update = self._run(values, items, around.span)
+                if around.span is not None:
+                    around.span.note(self._target.stats.facts(before))
+                    around.span.show(update)
                 return update
 
     def _run(self, values: State, items: list[Any], span: _spans.Span | None = None) -> State:
@@ -112,14 +114,16 @@ class _JitVmap:
                 "finished": len(items),
                 "errors": len(failed),
             }
-            span.note({**counts, "fan_in": len(items) - (len(failed) if spec.on_error != "collect" else 0)})
+            span.note(
+                {**counts, "fan_in": len(items) - (len(failed) if spec.failures.on_error != "collect" else 0)}
+            )
         return self._update(items, entries, failed)
 
     def _computed(self, values: State, overlays: list[Overlay]) -> BatchResult:
         if not overlays:
             return BatchResult([], {})
         return self._target.program.batch(
-            self._spec.inherited(values), overlays, self._batch_size, self._output
+            self._spec.inherited(values), overlays, self._spec.concurrency.batch_size, self._output
         )
 
     @property
@@ -161,18 +165,18 @@ class _JitVmap:
         spec, errors = self._spec, dict[int, ItemError]()
         for index, error in sorted(failed.items()):
             add_note(error, f"{spec.name}, item {index} of {len(items)}")
-            if spec.on_error == "raise":
+            if spec.failures.on_error == "raise":
                 raise error
             entries[index] = errors[index] = item_error(
                 error, edge=spec.name, index=index, item=items[index], attempts=1
             )
         if len(failed) > spec.failures_allowed(len(items)):
             raise spec.too_few(len(failed), len(items)) from failed[min(failed)]
-        if errors and spec.on_error == "drop":
+        if errors and spec.failures.on_error == "drop":
             entries = [entry for index, entry in enumerate(entries) if index not in errors]
         update: State = {self._out_key: entries}
-        if spec.errors_key is not None:
-            update[spec.errors_key] = list(errors.values())
+        if spec.failures.errors_key is not None:
+            update[spec.failures.errors_key] = list(errors.values())
         return update
 
 

@@ -71,10 +71,10 @@ class Outcomes:
         """What goes into `out_key`."""
         spec = self.run.spec
         every = range(self.run.total)
-        order = every if spec.preserve_order else sorted(every, key=self.ranks.__getitem__)
+        order = every if spec.concurrency.preserve_order else sorted(every, key=self.ranks.__getitem__)
         keep = [
             place
             for place in order
-            if self.ranks[place] and (spec.on_error == "collect" or place not in self.failed)
+            if self.ranks[place] and (spec.failures.on_error == "collect" or place not in self.failed)
         ]
         return [self.failed.get(place, self.values[place]) for place in keep]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mahsm._waiting import TaskTurn, ThreadTurn, Turn
+from mahsm._waiting import Turn, Way
 from mahsm.edges._vmap.cut import Record, new_record
 from mahsm.policies import ItemError
 
@@ -123,16 +123,9 @@ class Results:
         taker.part = part
         self._hand_in(part)
 
-    def take(self) -> ResultPart | None:
-        """Wait for a part, blocking this thread; None if there is none any more."""
-        turn = ThreadTurn()
-        taker = self._joined(turn)
-        turn.wait()
-        return taker.part
-
-    async def take_async(self) -> ResultPart | None:
-        """Wait for a part on the running event loop; None if there is none any more."""
-        turn = TaskTurn()
+    async def take(self, way: Way) -> ResultPart | None:
+        """Wait for a part; return None if there are none any more."""
+        turn = way.turn()
         taker = self._joined(turn)
         await turn.wait()
         return taker.part

@@ -12,20 +12,20 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
+from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._waiting import Closed, Decided, Slots, tasks
-from mahsm.edges._reduce import decider
 from mahsm.edges._shared.adaptive import Adaptive
-from mahsm.edges._shared.attempts import AttemptRunner
-from mahsm.edges._shared.finished import Finished, ItemEvent
+from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
+from mahsm.edges._shared.finished import ItemEvent
 from mahsm.edges._shared.items import Item
+from mahsm.edges._shared.reducer import decider
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
+from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
 from mahsm.edges._vmap.cut import Record, batch_id
@@ -33,7 +33,7 @@ from mahsm.edges._vmap.results import ResultPart, Results, Sink
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
-from mahsm.nodes._internal import is_substituted, plain_update
+from mahsm.nodes._internal import Finished, is_substituted, plain_update
 from mahsm.policies import ItemError, is_item_error
 from mahsm.policies._internal import item_error
 
@@ -58,10 +58,8 @@ class VmapRun(EdgeRun):
 
     Args:
         spec: The specification.
-        state: The parent's state.
+        around: Its session.
         batch: The batch.
-        config: The config of the node that the edge is.
-        shared: The slots of the graph run.
         concurrency: What the run before has found out, for an adaptive edge.
         finished: Who gets each item when it has finished.
 
@@ -77,28 +75,29 @@ class VmapRun(EdgeRun):
     def __init__(
         self,
         spec: VmapSpec,
-        state: State,
+        around: Session,
         batch: list[Any],
-        config: RunnableConfig,
-        shared: Sequence[Slots],
         concurrency: float | None = None,
         finished: Finished | None = None,
     ) -> None:
         self.spec = spec
-        self._inherited = spec.inherited(state)
+        self._inherited = spec.inherited(around.state)
         self.batch = batch
         self.total = len(batch)
-        self._equal = None if spec.dedupe_key is None else equal_places(batch, spec.dedupe_key, spec.name)
+        self._equal = (
+            None if spec.batch.dedupe_key is None else equal_places(batch, spec.batch.dedupe_key, spec.name)
+        )
         self.firsts: Sequence[int] = range(self.total) if self._equal is None else list(self._equal)
-        saved, count = is_saved(config), len(self.firsts)
-        few = spec.chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
-        self.alone = spec.chunk_size == 1 or spec.target.graph is not None or few
-        self.size = 1 if self.alone else spec.chunk_size or math.ceil(count / _PARTS[count > 1024])
-        most = spec.max_concurrency
-        super().__init__(spec.name, state, config, shared, slots=most, unsaved=most + 2 * self.size)
+        saved, count = is_saved(around.config), len(self.firsts)
+        chunk_size = spec.concurrency.chunk_size
+        few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
+        self.alone = chunk_size == 1 or spec.target.graph is not None or few
+        self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
+        most = spec.concurrency.max_concurrency
+        super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
         self.direct = (
-            count > 0 and spec.chunk_size != 1 and spec.target.graph is None and needs_no_tasks(config)
+            count > 0 and chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
         )
         if self.direct:
             self._item_writer = to_nobody
@@ -119,13 +118,18 @@ class VmapRun(EdgeRun):
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         self._overlays: dict[int, Overlay] = {}
-        self.adaptive = Adaptive(self.call_slots, *spec.adaptive, concurrency) if spec.adaptive else None
-        self._attempts = AttemptRunner(spec, self.not_begun, self.left, self.end_late, self.adaptive)
+        bounds = spec.concurrency.bounds
+        self.adaptive = Adaptive(self.call_slots, *bounds, concurrency) if bounds else None
+        self._attempts = AttemptRunner(
+            spec, self.way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
+        )
         self._stored = (
-            Stored(spec.cache, spec.name, spec.item_key) if spec.cache and not is_substituted() else None
+            Stored(spec.batch.cache, spec.name, spec.item_key)
+            if spec.batch.cache and not is_substituted()
+            else None
         )
         self._sample = calls.sample.get()
-        self._decides = decider(spec.stop_when, self.total) if spec.stop_when is not None else None
+        self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
 
     @property
     def label(self) -> str:
@@ -142,8 +146,8 @@ class VmapRun(EdgeRun):
         return self.firsts[bisect_left(self.firsts, place) :]
 
     def item(self, index: int) -> Item:
-        if self.spec.sample is not None:
-            drawn = calls.Sample(index, self.spec.sample)
+        if self.spec.batch.sample is not None:
+            drawn = calls.Sample(index, self.spec.batch.sample)
             calls.sample.set(drawn.nested_in(self._sample))
         return super().item(index)
 
@@ -191,49 +195,32 @@ class VmapRun(EdgeRun):
 
     # One item.
 
-    def call_of_target(self) -> AsyncCall:
+    def call_of_target(self) -> AnyCall:
         spec = self.spec
-        may_be_left = spec.timeout is not None or spec.deadline is not None or spec.hedge is not None
-        return self.bind_async(spec.target, self.label, may_be_left=may_be_left)
+        return self.bind(spec.target, self.label, may_be_left=spec.may_be_left)
 
-    async def run_item_async(self, place: int, call: AsyncCall, sink: Sink, item: Item | None = None) -> None:
-        """Run an open item, which `call` awaits."""
+    async def run_item(self, place: int, call: AnyCall, sink: Sink, item: Item | None = None) -> None:
+        """Run an item that has begun, which `call` calls."""
         item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(
-                    await self._attempts.run_async(item, partial(self._state_of, place), call)
-                )
+                update = plain_update(await self._attempts.run(item, partial(self._state_of, place), call))
             if self._stored is not None:
-                await self._store_async(place, update)
+                await self._store(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
             self.begun_slots.release()
 
-    async def _store_async(self, place: int, update: Update) -> None:
+    async def _store(self, place: int, update: Update) -> None:
         """Put into the cache what an item gave, which counts also if the run is over meanwhile."""
         assert self._stored is not None
         try:
-            await self._stored.put_async(self.batch[place], update)
+            await self._stored.put(self.way, self.batch[place], update)
         except asyncio.CancelledError:
             if not tasks.is_cancelled_here():
                 raise
-
-    def run_item(self, place: int, call: SyncCall, sink: Sink) -> None:
-        """Run an open item, blocking."""
-        item = self.item(place)
-        try:
-            with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(self._attempts.run(item, partial(self._state_of, place), call))
-            if self._stored is not None:
-                self._stored.put(self.batch[place], update)
-            self._succeeded(place, update, sink, called=item.is_unsaved)
-        except BaseException as error:  # noqa: BLE001  the policy decides
-            self._did_not_succeed(error, item, place, sink)
-        finally:
-            self.begun_slots.release()
 
     def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
         """What becomes of an item that was called, or was to be."""
@@ -310,7 +297,7 @@ class VmapRun(EdgeRun):
     ) -> None:
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
-        if spec.on_error == "raise" or ends_all(error):
+        if spec.failures.on_error == "raise" or ends_all(error):
             self._count(place, failed=True)
             if not self._ended:  # else what runs may finish, since it is paid for
                 self.stop(error)
@@ -386,19 +373,12 @@ class VmapRun(EdgeRun):
         assert self.writer is not None
         self.writer(event)
 
-    def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """Take what a cache has found, if there is one; the items that are still to do."""
+    async def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
+        """Take what a cache has found, if there is one; return the items that are still to do."""
         if self._stored is None or not places:
             return places
-        return self._take(self._stored.get({place: self.batch[place] for place in places}), places, sink)
-
-    async def uncached_async(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """The awaitable twin of `uncached`."""
-        if self._stored is None or not places:
-            return places
-        return self._take(
-            await self._stored.get_async({place: self.batch[place] for place in places}), places, sink
-        )
+        found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
+        return self._take(found, places, sink)
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
         for place, update in found.items():
@@ -421,11 +401,13 @@ class VmapRun(EdgeRun):
 
     def facts(self) -> dict[str, Any]:
         found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
-        found["fan_in"] = self._finished_items - (self._failures if self.spec.on_error != "collect" else 0)
-        found["concurrency"] = (
-            self.spec.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        found["fan_in"] = self._finished_items - (
+            self._failures if self.spec.failures.on_error != "collect" else 0
         )
-        if self.spec.hedge is not None and self.span is not None:
+        found["concurrency"] = (
+            self.spec.concurrency.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
+        )
+        if self.spec.tries.hedge is not None and self.span is not None:
             found["hedges"] = len(self.span.timings.hedges)
         if self._stored is not None:
             found["cached_items"] = self._cached_items
@@ -436,8 +418,10 @@ class VmapRun(EdgeRun):
         """Items that may be open: more than may be called at once where some wait for something else than a
         slot.
         """
-        most = self.spec.max_concurrency * (_WAITING if self.spec.retry else 1)
-        keyed = isinstance(self.spec.rate_limit, RateLimit) and self.spec.rate_limit.key is not None
+        most = self.spec.concurrency.max_concurrency * (_WAITING if self.spec.tries.retry else 1)
+        keyed = (
+            isinstance(self.spec.tries.rate_limit, RateLimit) and self.spec.tries.rate_limit.key is not None
+        )
         return max(most, _WAITING_FOR_KEYS) if keyed else most
 
     @property

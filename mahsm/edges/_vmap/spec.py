@@ -1,65 +1,53 @@
 """What one `vmap` edge was asked to do: its arguments, and what they mean for an item."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
-from langgraph.cache.base import BaseCache
 from langgraph.types import Command
 
 from mahsm._common import Overlay, State, Update, as_dict, batch, batch_of, missing, read, shown
-from mahsm.edges._reduce import StopWhen
+from mahsm.edges._shared.call_spec import CallSpec
 from mahsm.edges._shared.edge import StateReducer
+from mahsm.edges._shared.failures import Failures
 from mahsm.edges._shared.writes import update_of
-from mahsm.edges._vmap.cache import DedupeKey
+from mahsm.edges._vmap.batch import Batch
+from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
-from mahsm.limits import RateLimit
-from mahsm.nodes._internal import Target, item_keys
-from mahsm.policies import Budget, Hedge, Retry
+from mahsm.nodes._internal import item_keys
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 _MAPPINGS = (dict, Mapping)  # dict is quicker to see
 
 
 @dataclass(frozen=True)
-class VmapSpec:
+class VmapSpec(CallSpec):
     """The arguments of `vmap`, checked, with the target made ready."""
 
-    name: str
-    target: Target
-    batch_key: str | None
-    batch: Callable[[State], Any] | None
-    sample: int | None
+    batch: Batch
     out_key: str | tuple[str, ...]
-    item_to_state: Callable[[Any], Overlay] | None
     inherit: bool | frozenset[str]
-    max_concurrency: int
-    preserve_order: bool
-    timeout: float | None
-    retry: Retry | None
-    rate_limit: RateLimit | str | None
-    adaptive: tuple[int, int] | None
-    hedge: Hedge | None
-    budget: Budget | None
-    deadline: float | None
-    dedupe_key: DedupeKey | None
-    cache: BaseCache[Any] | None
-    stop_when: StopWhen | None
-    on_error: OnError
-    errors_key: str | None
-    min_success: int | float | None
     result: str | Callable[[Any], Any] | None
-    chunk_size: int | None
+    concurrency: Concurrency
+    failures: Failures
     progress: bool | Literal["items"]
     reducers: Mapping[str, StateReducer] | None = None
 
+    def check_target(self, edge: str) -> None:
+        """Refuse options that cannot work with a target that is called for each item."""
+        self.batch.check_target(edge, self.target)
+        self.tries.check_target(edge, self.target)
+        self.concurrency.check_target(edge, self.target, retries=self.tries.retry is not None)
+
     @property
-    def items_label(self) -> str:
-        """What drawings say that goes to the target."""
-        if self.batch is not None:
-            return "each of batch"
-        return f"{self.sample} samples" if self.batch_key is None else f"each of {self.batch_key}"
+    def reads(self) -> list[str]:
+        """The state keys that the edge is known to read."""
+        return [*self.batch.reads, *(() if isinstance(self.inherit, bool) else self.inherit)]
+
+    @property
+    def writes(self) -> list[str]:
+        """The state keys that the edge writes."""
+        return [*self.out_keys, *([self.failures.errors_key] if self.failures.errors_key else [])]
 
     @property
     def out_keys(self) -> tuple[str, ...]:
@@ -68,12 +56,13 @@ class VmapSpec:
 
     def items(self, state: State) -> list[Any]:
         """What the target is called for: the batch, or the numbers of the samples."""
-        if self.batch is not None:
-            return batch_of(self.batch(state), self.name, "batch(state)")
-        if self.batch_key is None:
-            return list(range(self.sample or 0))
+        given = self.batch
+        if given.batch is not None:
+            return batch_of(given.batch(state), self.name, "batch(state)")
+        if given.batch_key is None:
+            return list(range(given.sample or 0))
         return batch(
-            read(state, self.batch_key, self.name, "batch_key"), self.name, self.batch_key, "batch_key"
+            read(state, given.batch_key, self.name, "batch_key"), self.name, given.batch_key, "batch_key"
         )
 
     def inherited(self, state: State) -> State:
@@ -84,9 +73,10 @@ class VmapSpec:
 
     def overlay(self, item: Any) -> Overlay:
         """The keys laid over the parent's state for an item."""
-        if self.item_to_state is None:
+        to_state = self.batch.item_to_state
+        if to_state is None:
             return item_keys(item)
-        overlay = self.item_to_state(item)
+        overlay = to_state(item)
         if not isinstance(overlay, _MAPPINGS):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(
                 f"{self.name}: item_to_state returned {shown(overlay)}; expected a dict of state keys."
@@ -95,7 +85,8 @@ class VmapSpec:
 
     def item_key(self, item: Any) -> Any:
         """What tells an item from others in a cache."""
-        return self.overlay(item) if self.dedupe_key is None else self.dedupe_key(item)
+        key = self.batch.dedupe_key
+        return self.overlay(item) if key is None else key(item)
 
     def entry(self, update: Update) -> Any:
         """What an item leaves in `out_key`; of several keys, a dict of those that it has written, perhaps of
@@ -162,15 +153,11 @@ class VmapSpec:
 
     def failures_allowed(self, total: int) -> int:
         """How many items may fail; negative if even without a failure too few could succeed."""
-        if self.min_success is None:
-            return total
-        return total - (
-            math.ceil(self.min_success * total) if isinstance(self.min_success, float) else self.min_success
-        )
+        return self.ends.failures_allowed(total)
 
     def too_few(self, failures: int, total: int) -> TooFewSucceeded:
         """The error that says that `min_success` cannot be reached."""
         return TooFewSucceeded(
-            f"{self.name}: {failures} of {total} items failed, and min_success={self.min_success!r} cannot "
-            "be reached. Lower it to go on with what there is."
+            f"{self.name}: {failures} of {total} items failed, and min_success={self.ends.min_success!r} "
+            "cannot be reached. Lower it to go on with what there is."
         )

@@ -6,15 +6,15 @@ nobody else is left.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from functools import partial
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphInterrupt
 
-from mahsm._waiting import Closed, tasks
+from mahsm._waiting import TASK, Closed, run_blocking, set_awaited, tasks
+from mahsm.edges._shared.attempts import AnyCall
 from mahsm.edges._vmap.results import ResultPart, Results
 from mahsm.edges._vmap.run import VmapRun
 
@@ -33,76 +33,74 @@ class Together:
         self._run = run
         self._results = Results(run.size if run.saved else run.total + 1, run.hand_in)
 
-    # The lead: the side for event loops and the side for threads differ in how they wait, and in nothing
-    # else.
+    # The lead.
 
-    async def lead_async(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
-        """Run the items at these places as tasks of the running event loop; what nobody else hands in is
-        given back.
-        """
+    async def lead(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
+        """Run the items at these places; return what nobody else hands in."""
         run = self._run
         with run.break_off.running():
             try:
-                async with tasks.task_group() as group:
-                    work = group.create_task(self._items_async(places, config))
-                    with run.cancellable(work):
-                        await asyncio.wait([work])
+                await (self._in_tasks if run.way is TASK else self._in_threads)(places, config)
                 run.close_items(places, self._results)
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                await run.fail_async(self._broken(error))
+            except BaseException as error:
+                if run.way is TASK and isinstance(error, asyncio.CancelledError):
+                    raise
+                await run.fail(self._broken(error))  # it is raised last
             return self._rest()
 
-    async def _items_async(self, places: Sequence[int], config: RunnableConfig) -> None:
-        run, results = self._run, self._results
-        with set_config_context(run.item_config(config, shared=True)) as context:
-            call = context.run(run.call_of_target)
-            context.run(tasks.awaited.set, True)
-            async with tasks.task_group() as group:
-                for block in _blocks(run.unknown(places)):
-                    todo = await run.uncached_async(block, results)
-                    while todo and run.ended is None:
-                        with run.quiet_end():
-                            opened = await run.begun_slots.acquire_async((todo[0],), len(todo))
-                            for place in todo[:opened]:
-                                group.create_task(
-                                    run.run_item_async(place, call, results), context=context.copy()
-                                )
-                            todo = todo[opened:]
+    async def _in_tasks(self, places: Sequence[int], config: RunnableConfig) -> None:
+        """Run the items as tasks of the running event loop, which are cancelled when the run is stopped."""
 
-    def lead(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
-        """Run the items at these places in threads; what nobody else hands in is given back."""
+        async def run_all() -> None:
+            with set_config_context(run.item_config(config, shared=True)) as context:
+                call = context.run(run.call_of_target)
+                context.run(set_awaited, True)
+                async with tasks.task_group() as items:
+
+                    def begin(place: int) -> None:
+                        item = run.run_item(place, call, self._results)
+                        items.create_task(item, context=context.copy())
+
+                    await self._begin_all(places, begin)
+
         run = self._run
-        with run.break_off.running():
-            try:
-                self._items(places, config)
-                run.close_items(places, self._results)
-            except BaseException as error:  # noqa: BLE001  it is raised last
-                run.fail(self._broken(error))
-            return self._rest()
+        async with tasks.task_group() as group:
+            work = group.create_task(run_all())
+            with run.cancellable(work):
+                await asyncio.wait([work])
 
-    def _items(self, places: Sequence[int], config: RunnableConfig) -> None:
+    async def _in_threads(self, places: Sequence[int], config: RunnableConfig) -> None:
+        """Run the items in threads of the run's pool, and wait for them."""
         run, results = self._run, self._results
         begun: list[Future[None]] = []
         try:
             with set_config_context(run.item_config(config, shared=True)) as context:
-                sync, async_ = context.run(run.bind, run.spec.target, run.label)
-                for block in _blocks(run.unknown(places)):
-                    todo = run.uncached(block, results)
-                    while todo and run.ended is None:
-                        with run.quiet_end():
-                            opened = run.begun_slots.acquire((todo[0],), len(todo))
-                            for place in todo[:opened]:
-                                item = partial(run.run_item, place, sync or async_, results)
-                                begun.append(run.pool.submit(context.copy().run, item))
-                            todo = todo[opened:]
-                        if len(begun) > 4 * run.most_open:
-                            begun = [future for future in begun if not future.done() or future.exception()]
+                call = context.run(run.call_of_target)
+
+                def begin(place: int) -> None:
+                    begun.append(
+                        run.pool.submit(context.copy().run, _run_blocking, run, place, call, results)
+                    )
+                    if len(begun) > 8 * run.most_open:
+                        begun[:] = [one for one in begun if not one.done() or one.exception()]
+
+                await self._begin_all(places, begin)
         finally:
             wait(begun)
         for future in begun:
             future.result()
+
+    async def _begin_all(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
+        """Begin the items one after the other, as slots are given back, until the run has ended."""
+        run = self._run
+        for block in _blocks(run.unknown(places)):
+            todo = await run.uncached(block, self._results)
+            while todo and run.ended is None:
+                with run.quiet_end():
+                    count = await run.begun_slots.acquire(run.way, (todo[0],), len(todo))
+                    for place in todo[:count]:
+                        begin(place)
+                    todo = todo[count:]
 
     def _rest(self) -> ResultPart:
         part = self._results.close()
@@ -120,13 +118,9 @@ class Together:
 
     # The others.
 
-    def take_part(self) -> ResultPart | None:
-        """Wait for results to hand in, blocking; None if there are none any more."""
-        return self._or_interrupted(self._results.take())
-
-    async def take_part_async(self) -> ResultPart | None:
-        """The awaitable twin of `take_part`."""
-        return self._or_interrupted(await self._results.take_async())
+    async def take_part(self) -> ResultPart | None:
+        """Wait for results to hand in; return None if there are none any more."""
+        return self._or_interrupted(await self._results.take(self._run.way))
 
     def _or_interrupted(self, part: ResultPart | None) -> ResultPart | None:
         if part is None and self._run.break_off.reason is not None:
@@ -137,6 +131,10 @@ class Together:
 def wave(run: VmapRun, first: int) -> Together:
     """The items of the wave that begins at this place, which share a task."""
     return run.once(first, lambda: Together(run))
+
+
+def _run_blocking(run: VmapRun, place: int, call: AnyCall, results: Results) -> None:
+    run_blocking(run.run_item(place, call, results))
 
 
 def _blocks(places: Sequence[int]) -> Iterable[Sequence[int]]:

@@ -105,7 +105,7 @@ for name, mesh in MESHES.items():
                 ),
             )
         same(target.invoke(state), expected)
-    (compiled,) = spread.program._compiled.values()
+    (compiled,) = spread.program._kept.values()
     rows = compiled.run([], [np.ones((8, 16), np.float32)])["y"]
     assert len({str(shard.index) for shard in rows.addressable_shards}) == (2 if name == "two axes" else 4), (
         rows.sharding

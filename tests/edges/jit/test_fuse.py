@@ -42,6 +42,13 @@ def test_it_computes_what_the_edges_do(mode: str) -> None:
     assert fused.stats.compiles == 1
 
 
+def test_an_edge_is_fused_with_the_module_that_it_computes_with() -> None:
+    scale = jit_edge(Scale(jnp.array(2.0)), in_keys=["x"], out_key="scaled", name="scale")
+    scale.replace(Scale(jnp.array(10.0)))
+    total = jit_edge(lambda scaled: scaled.sum(), in_keys=["scaled"], out_key="total", name="total")
+    assert fuse(scale, total).invoke({"x": [1.0, 2.0]}) == {"total": 30.0}
+
+
 def test_keep_says_what_comes_out() -> None:
     found = fuse(DOUBLE, ADD, SUM, keep=["b", "d"]).invoke(STATE)
     assert (found["b"].tolist(), found["d"]) == ([2.0, 4.0], 26.0)

@@ -47,6 +47,12 @@ assert made(lambda x: x, "x", output="python").invoke({"x": np.ones(2)}) == {"y"
 refused(mahsm.errors.StateError, "does not fit int32", lambda: edge.invoke({"x": [2**40]}))
 refused(mahsm.errors.StateError, "of type object", lambda: edge.invoke({"x": object()}))
 
+# A changed copy is an edge of its own, with a warning of its own.
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert edge.with_(out_key="z").invoke({"x": [1.0]})["z"] == [1.0]
+assert [warning.filename for warning in caught] == [__file__], caught
+
 # What goes in cannot be changed, nor change afterwards.
 x = np.ones(2, np.float32)
 

@@ -5,12 +5,13 @@ import threading
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from mahsm import Branch, RateLimit, Retry, budget, is_item_error, limits, parallel
 from mahsm._waiting import tasks
-from mahsm.errors import BudgetExceeded, EdgeError
+from mahsm.errors import BudgetExceeded, EdgeError, LimitError
 from tests.helpers import MODES, WAVES, fails, graph_of, run, thread, writes
 from tests.helpers import BranchState as State
 
@@ -302,3 +303,34 @@ def test_a_branch_whose_outcome_was_lost_runs_before_those_that_see_it(mode: str
     saver.forgotten = None
     assert run(graph, None, mode, thread())["c"] == "ab"
     assert calls == ["a", "b", "c", "a", "c"]
+
+
+# Branches are tried as items are.
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_retries_inside_are_off_if_the_rate_limit_says_how_to_retry(mode: str) -> None:
+    limits.forget("branch-retry")
+    calls: list[int] = []
+
+    def refuse(state: Any) -> None:
+        calls.append(1)
+        raise ConnectionError("refused")
+
+    limit = RateLimit("branch-retry", rps=1e6, retry=Retry(attempts=2, base=0))
+    target = RunnableLambda(refuse).with_retry(stop_after_attempt=3)
+    edge = parallel([Branch(target, name="a", rate_limit=limit)])
+    with pytest.raises(ConnectionError, match="refused"):
+        run(edge, {}, mode)
+    assert len(calls) == 2
+
+
+def test_a_limit_on_tokens_that_nobody_counts_is_refused() -> None:
+    limit = RateLimit(rps=5, tpm=1000)
+    with pytest.raises(
+        LimitError, match=r"^parallel, branch 'fails': tpm=1000, but fails is a plain function"
+    ):
+        parallel([Branch(fails, rate_limit=limit)])
+    with pytest.raises(LimitError, match=r"^parallel, branch 'a': tpm=1000, .* Pass RateLimit\(..., tokens="):
+        parallel({"a": Branch(fails, rate_limit=limit)})
+    assert parallel([Branch(fails, rate_limit=RateLimit(tpm=1000, tokens=10))]).name == "parallel_fails"

@@ -239,13 +239,15 @@ def test_annotations_dspy_nodes_and_edges_say_what_they_depend_on() -> None:
     ask = dspy_node(dspy.Predict("b -> c"))
     fan = vmap(lambda state: state["item"], batch_key="c", out_key="d")
     edge = parallel([fan, ask, typed, first], scheduler="wave")
-    plan = edge._sync.__self__.spec.plan
+    plan = edge._sync.__wrapped__.__self__.spec.plan
     assert plan.layers == [["first"], ["typed"], ["Predict"], ["vmap_lambda"]]
 
 
 def test_waves_are_layers_and_can_be_bounded() -> None:
     def layers(*branches: Any, **options: Any) -> Any:
-        return parallel(list(branches), scheduler="wave", **options)._sync.__self__.spec.plan.layers
+        return parallel(
+            list(branches), scheduler="wave", **options
+        )._sync.__wrapped__.__self__.spec.plan.layers
 
     free = [Branch(lambda state: None, name=name) for name in "abcde"]
     assert layers(*free) == [list("abcde")]

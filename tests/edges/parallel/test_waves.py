@@ -28,7 +28,7 @@ def test_branches_that_are_ready_go_in_the_order_of_the_list() -> None:
         for name, after in {"d": ["b"], "c": [], "b": ["a"], "a": [], "e": ["c", "d"]}.items()
     ]
     edge: Any = parallel(branches, scheduler="wave", eager=True)
-    plan = edge._sync.__self__.spec.plan
+    plan = edge._sync.__wrapped__.__self__.spec.plan
     assert plan.order == ["c", "a", "b", "d", "e"]
     assert [plan.direct(name) for name in "abcde"] == [[], ["a"], [], ["b"], ["c", "d"]]
 

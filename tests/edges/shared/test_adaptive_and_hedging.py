@@ -125,7 +125,7 @@ def test_the_next_run_begins_where_the_last_one_ended(mode: str) -> None:
 def test_bounds_that_are_none(adaptive: Any) -> None:
     with pytest.raises(
         EdgeError,
-        match=r"expected True, or the fewest and the most items at once, with 1 <= .* max_concurrency=8",
+        match=r"expected True, or the fewest and the most items at a time, with 1 <= .* max_concurrency=8",
     ):
         edge_of(str.upper, adaptive=adaptive, retry=Retry())
 

@@ -1015,7 +1015,7 @@ async def test_a_run_in_the_loops_body_is_another_run() -> None:
 
 
 async def test_two_loops_at_once_leave_nobody_listening() -> None:
-    from mahsm.edges._shared.finished import listeners
+    from mahsm.nodes._internal import position
 
     edge = work(lambda state: state["item"], max_concurrency=1)
     one, two = edge.as_completed({"xs": [1, 2]}), edge.as_completed({"xs": [3, 4]})
@@ -1023,7 +1023,7 @@ async def test_two_loops_at_once_leave_nobody_listening() -> None:
     await anext(two)
     assert [item async for item in one] == [(1, 2)]
     assert [item async for item in two] == [(1, 4)]
-    assert not listeners.get({})
+    assert not position.get().finished
 
 
 # Items that write nothing.

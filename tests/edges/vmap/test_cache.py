@@ -32,6 +32,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
 from mahsm import vmap
+from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.edges._vmap.cache import Stored
 from mahsm.edges._vmap.cache_key import cache_key
 from tests.helpers import MODES, run_edge
@@ -468,10 +469,10 @@ async def test_interrupts_of_a_cache_pass_through(error: type[BaseException]) ->
 
     stored = Stored(Interrupted(), "edge", lambda item: item)
     for _ in range(2):
-        for use in (lambda: stored.get({0: 1}), lambda: stored.put(1, 2)):
+        for use in (lambda: stored.get(THREAD, {0: 1}), lambda: stored.put(THREAD, 1, 2)):
             with pytest.raises(error):
-                use()
-        for use_async in (lambda: stored.get_async({0: 1}), lambda: stored.put_async(1, 2)):
+                run_blocking(use())
+        for use_async in (lambda: stored.get(TASK, {0: 1}), lambda: stored.put(TASK, 1, 2)):
             with pytest.raises(error):
                 await use_async()
 
@@ -506,9 +507,9 @@ async def test_who_waits_for_the_first_access_goes_on_when_that_is_cancelled() -
 
     stored = Stored(Slow(), "edge", lambda item: item)
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(stored.get_async({0: 1}))
+        first = group.create_task(stored.get(TASK, {0: 1}))
         await begun.wait()
-        second = group.create_task(stored.get_async({0: 1}))
+        second = group.create_task(stored.get(TASK, {0: 1}))
         await asyncio.sleep(0)
         assert not second.done()
         first.cancel()

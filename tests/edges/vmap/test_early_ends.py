@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from mahsm import is_item_error, parallel, vmap
 from mahsm._waiting import tasks
-from mahsm.edges._reduce.streaming import decider
+from mahsm.edges._shared.reducer import decider
 from mahsm.errors import EdgeError, StateError, TooFewSucceeded
 from mahsm.reducers import majority_vote
 from tests.helpers import MODES, graph_of, run, run_edge, thread

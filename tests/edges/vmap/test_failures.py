@@ -16,9 +16,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy
 
-from mahsm import is_item_error, vmap
+from mahsm import Retry, is_item_error, vmap
 from mahsm.errors import TooFewSucceeded
 from tests.helpers import MODES, DictState, graph_of, run, run_edge, thread
+from tests.watchdog import ended
 
 
 class ProviderError(Exception):
@@ -474,3 +475,15 @@ async def test_a_target_that_cancels_its_own_task_is_a_failure_and_not_lost() ->
     ys = (await edge.ainvoke({"xs": range(300)}))["ys"]
     assert ys[1]["message"] == "the target cancelled its own task"
     assert [ys[0], *ys[2:]] == [0, *range(2, 300)]
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 30}, {"retry": Retry(attempts=2, base=0)}], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_an_exhausted_iterator_is_an_error_like_others(mode: str, options: Any) -> None:
+    def target(state: Any) -> Any:
+        return next(iter(state["item"]))
+
+    edge = vmap(target, batch_key="xs", out_key="ys", on_error="collect", **options)
+    first, second = ended(lambda: run(edge, {"xs": [[], [1]]}, mode))["ys"]
+    assert (first["type"], second) == ("RuntimeError", 1)
+    assert "StopIteration" in first["message"]

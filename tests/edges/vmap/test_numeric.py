@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langgraph.cache.memory import InMemoryCache
 
 from mahsm import is_item_error, jit_edge, reduce_edge, vmap
 from mahsm.errors import EdgeError, JitError, MissingKeyError, StateError, TooFewSucceeded
@@ -332,6 +333,10 @@ def test_items_that_have_no_key_that_is_read() -> None:
         {"deadline": 1.0},
         {"dedupe_key": lambda item: item},
         {"chunk_size": 1},
+        {"adaptive": True},
+        {"stop_when": lambda entries: False},
+        {"cache": InMemoryCache()},
+        {"rate_limit": "no-calls"},
     ],
     ids=lambda options: next(iter(options)),
 )
