@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mahsm
 
@@ -265,5 +266,15 @@ def test_top_level_holds_only_what_belongs_there() -> None:
     if done.returncode:
         pytest.skip("not a checkout")
     names = {line.split("/")[0] for line in done.stdout.splitlines()}
-    expected = {"pyproject.toml", "mahsm", "tests", "examples", "docs", "benchmarks", "README.md", "LICENSE"}
+    expected = {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    expected |= {"mahsm", "tests", "examples", "docs", "benchmarks"}
     assert {name for name in names if not name.startswith(".")} <= expected
+
+
+def test_hooks_check_what_ci_checks() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in config["repos"]] == ["local"], "nothing is fetched"
+    entries = [hook["entry"] for hook in config["repos"][0]["hooks"]]
+    checked = re.findall(r"^\.venv/bin/(\w+ ?\w*)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    lint = [command.strip() for command in checked if not command.startswith("python")]
+    assert [entry.partition(" --")[0] for entry in entries] == lint

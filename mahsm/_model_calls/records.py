@@ -24,6 +24,16 @@ class Usage:
         output_tokens: Tokens of answers.
         usd: US dollars, as far as prices are known.
         unpriced: Answers whose price is not known.
+
+    Example:
+        >>> import dspy, mahsm
+        >>> from mahsm.testing import FakeLM, Reply
+        >>> def price(used: mahsm.Usage) -> str:
+        ...     return f"{used.usd:.2f} USD for {used.tokens} tokens"
+        >>> with mahsm.usage() as used, dspy.context(lm=FakeLM(Reply("4", usage=(1000, 10)), price=(10, 50))):
+        ...     _ = dspy.settings.lm("2 + 2")
+        >>> price(used)
+        '0.01 USD for 1010 tokens'
     """
 
     calls: int = 0
@@ -81,6 +91,14 @@ class EdgeUsage:
     Attributes:
         edge: The edge's name.
         usage: What it took.
+
+    Example:
+        >>> import mahsm
+        >>> edge = mahsm.vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="copies")
+        >>> with mahsm.usage() as used:
+        ...     _ = edge.invoke({"xs": [1, 2]})
+        >>> [(run.edge, run.usage.calls) for run in used.runs]
+        [('copies', 0)]
     """
 
     edge: str
@@ -95,6 +113,15 @@ class Ledger(Usage):
         by_node: By the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside of nodes
             and edges are only in the sum.
         runs: Each edge run, in the order in which they began.
+
+    Example:
+        >>> import mahsm
+        >>> def dearest(ledger: mahsm.Ledger) -> str:
+        ...     return max(ledger.by_model, key=lambda model: ledger.by_model[model].usd, default="no model")
+        >>> with mahsm.usage() as used:
+        ...     pass
+        >>> dearest(used)
+        'no model'
     """
 
     def __init__(self) -> None:

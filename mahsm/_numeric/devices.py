@@ -64,7 +64,7 @@ class Placement:
     def __init__(self, spec: JitSpec) -> None:
         self._spec = spec
         self._whole = self._spread = None
-        self.devices = 1
+        self.devices: int = 1
         if spec.device is None:
             return
         from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding

@@ -94,7 +94,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         self._live = _Live(compiled, places, found.awaits, _pairs(compiled, outputs))
         self._config = config
         self._context = context
-        self.nodes = _copies({path: place.module for path, place in places.items()})
+        self.nodes: dict[str, Any] = _copies({path: place.module for path, place in places.items()})
         source = partial(
             source_of, type(self).__name__, compiled, dict(self.nodes), self._live.takes, self._live.gives
         )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import dspy
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +31,7 @@ from mahsm.nodes._internal import (
     plain,
 )
 
-Builder = StateGraph[Any, Any, Any, Any]
+Builder: TypeAlias = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
 """The state key of the calls that have been made, which no field of a program is named."""
 

@@ -53,7 +53,7 @@ class DSPyNode(Node):
         transforms = {"input_transform": input_transform, "output_transform": output_transform}
         super().__init__(self._run, self._run_async, name=name, children=transforms)
         self._held = ModuleRef(module)
-        self.held = {"": self._held}
+        self.held: Mapping[str, ModuleRef] = {"": self._held}
         self._label = name
         reader = f"dspy_node {name!r}"
         self._inputs = FieldInputs(reader, module, input_fields, input_transform)

@@ -29,7 +29,7 @@ class OperatorModule(dspy.Module):
     ) -> None:
         super().__init__()
         self.op = op
-        self.modules = dict(modules_in(op))
+        self.modules: dict[str, Any] = dict(modules_in(op))
         self._boundary = Boundary(f"as_dspy({type(op).title(op)})", op, input_fields, output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:

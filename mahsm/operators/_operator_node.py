@@ -1,6 +1,6 @@
 """`operator_node`: an operator as a LangGraph node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class OperatorNode(Node):
         self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)
         self._any_value = any_value
         self._awaits = op.awaits
-        self.held = {where: ModuleRef(module) for where, module in modules_in(op)}
+        self.held: Mapping[str, ModuleRef] = {where: ModuleRef(module) for where, module in modules_in(op)}
 
     @property
     def is_async(self) -> bool:

@@ -14,7 +14,7 @@ from mahsm._model_calls import (
     observed,
     restored_context,
 )
-from mahsm._waiting import StopCallbacks, tasks
+from mahsm._waiting import OnStop, StopCallbacks, tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
@@ -86,11 +86,11 @@ class Spending(Meter):
     def __init__(self, budget: Budget, name: str) -> None:
         super().__init__()
         self.budget = budget
-        self.most_calls = budget.calls
+        self.most_calls: float | None = budget.calls
         self.exceeded: BudgetExceeded | None = None
         self._name = name
         self._stops = StopCallbacks()
-        self.on_stop = self._stops.on_stop
+        self.on_stop: OnStop = self._stops.on_stop
 
     def end_call(self, answer: Answer | None) -> None:
         """Count the end of a call, and stop what has to be stopped."""

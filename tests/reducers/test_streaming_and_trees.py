@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mahsm import RateLimit, limits, reduce_edge, vmap
 from mahsm.edges._shared.reducer import streamed
 from mahsm.errors import ReducerError
-from mahsm.policies._item_error import item_error
 from mahsm.reducers import (
     Reducer,
     first,
@@ -26,7 +25,7 @@ from mahsm.reducers import (
     tree_reduce,
     weighted_vote,
 )
-from mahsm.testing import ModelServer
+from mahsm.testing import ModelServer, item_error
 from tests.helpers import MODES, Gauge, run
 
 FAILED = item_error(ValueError("broken"), edge="edge", index=0, item="x")

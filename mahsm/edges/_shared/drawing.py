@@ -15,7 +15,7 @@ saved and streamed.
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge as Arrow
@@ -24,7 +24,7 @@ from langgraph.constants import END, START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-Compiled = CompiledStateGraph[Any, Any, Any, Any]
+Compiled: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 DrawnT = TypeVar("DrawnT", bound=Compiled)
 
 _PLAIN = re.compile(r"[\w ,]+")

@@ -64,8 +64,8 @@ class Edge(Node):
         self._within = within
         self._made_again: Callable[..., Edge] | None = None
         self._items = items
-        self.reads = frozenset(reads)
-        self.writes = frozenset(writes)
+        self.reads: frozenset[str] = frozenset(reads)
+        self.writes: frozenset[str] = frozenset(writes)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run it, blocking."""
