@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mahsm import reducers as reducers
     from mahsm import testing as testing
     from mahsm import tracing as tracing
+    from mahsm._model_calls import EdgeUsage as EdgeUsage
+    from mahsm._model_calls import Ledger as Ledger
+    from mahsm._model_calls import Usage as Usage
     from mahsm._model_calls import usage as usage
     from mahsm._progress import progress as progress
     from mahsm.edges import Branch as Branch
@@ -62,10 +65,13 @@ _HOMES = {
     "Budget": "mahsm.policies",
     "DSPySerializer": "mahsm.graph",
     "Edge": "mahsm.edges",
+    "EdgeUsage": "mahsm._model_calls",
     "GraphModule": "mahsm.graph",
     "ItemError": "mahsm.policies",
+    "Ledger": "mahsm._model_calls",
     "RateLimit": "mahsm.limits",
     "Retry": "mahsm.policies",
+    "Usage": "mahsm._model_calls",
     "budget": "mahsm.policies",
     "cli": "mahsm.cli",
     "connect": "mahsm.graph",
@@ -99,11 +105,14 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Budget",
     "DSPySerializer",
     "Edge",
+    "EdgeUsage",
     "GraphModule",
     "ItemError",
+    "Ledger",
     "Operator",
     "RateLimit",
     "Retry",
+    "Usage",
     "budget",
     "cli",
     "connect",

@@ -44,6 +44,8 @@ Observer = Callable[[int, ProgressEvent], object]
 """Gets the number of the edge run in this process, and its event."""
 
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("mahsm_progress_observers", default=())
+"""Set by `progress`; read when an edge run begins."""
+
 _numbers = itertools.count()
 
 

@@ -1,8 +1,7 @@
 """What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -134,19 +133,6 @@ NOTHING: AbstractContextManager[Any] = nullcontext()
 
 _tracers: list[Tracer] = []
 """Who traces: one, or nobody."""
-
-linked_prompt: ContextVar[Any] = ContextVar("mahsm_prompt", default=None)
-"""Langfuse's prompt that calls made here are made of."""
-
-
-@contextmanager
-def linked(prompt: Any) -> Generator[None, None, None]:
-    """A block whose calls of models are made of a prompt of Langfuse's; None leaves the one around."""
-    token = linked_prompt.set(linked_prompt.get() if prompt is None else prompt)
-    try:
-        yield
-    finally:
-        linked_prompt.reset(token)
 
 
 def is_prompt(prompt: Any) -> bool:

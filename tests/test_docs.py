@@ -6,14 +6,13 @@ import importlib
 import io
 import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mahsm
+from tests import scripts
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -47,14 +46,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_examples_print_what_they_say(example: Path) -> None:
+def test_examples_print_what_they_say(example: Path, tmp_path: Path) -> None:
     expected = "".join(
         f"{line.removeprefix('# ')}\n" for line in example.read_text().split("# Output:\n")[1].splitlines()
     )
-    done = subprocess.run(
-        [sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=300
+    status, printed, errors = scripts.run(example, tmp_path, timeout=300)
+    assert (status, printed) == (0, expected), errors
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "error"),
+    [("", 0, ""), ("raise ValueError('no')", 1, "ValueError: no"), ("raise SystemExit(3)", 3, "")],
+)
+def test_scripts_are_processes_of_their_own(tmp_path: Path, end: str, status: int, error: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import atexit, sys\natexit.register(print, 'bye')\nprint(__name__, 'mahsm' in sys.modules)\n{end}"
     )
-    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    found = scripts.run(script, tmp_path, timeout=100)
+    assert found[:2] == (status, "__main__ False\nbye\n")
+    assert error in found[2]
 
 
 @pytest.mark.parametrize("name", MODULES)

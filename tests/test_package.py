@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mahsm
 
@@ -216,8 +217,23 @@ def test_a_package_says_what_is_in_it(folder: Path) -> None:
     assert {name for name in there if f"`{name}`" not in said} == set()
 
 
+def test_the_map_of_the_package_is_true() -> None:
+    page = (ROOT / "docs" / "design.md").read_text().partition("## Where things are")[2]
+    files = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", page, re.MULTILINE)
+    assert len(files) >= 20
+    assert [file for file in files if not (PACKAGE / file).is_file()] == []
+
+
 def test_few_modules_stand_alone() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_context_variables_are_few_and_listed() -> None:
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    made = re.findall(r"\bContextVar\(\s*\"(\w+)\"", sources)
+    design = (ROOT / "docs" / "design.md").read_text()
+    assert sorted(made) == sorted(re.findall(r"^\| `(mahsm_\w+)` \|", design, re.MULTILINE))
+    assert len(made) <= 13
 
 
 def test_heavy_dependencies_have_owners() -> None:
@@ -250,5 +266,15 @@ def test_top_level_holds_only_what_belongs_there() -> None:
     if done.returncode:
         pytest.skip("not a checkout")
     names = {line.split("/")[0] for line in done.stdout.splitlines()}
-    expected = {"pyproject.toml", "mahsm", "tests", "examples", "docs", "benchmarks", "README.md", "LICENSE"}
+    expected = {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    expected |= {"mahsm", "tests", "examples", "docs", "benchmarks"}
     assert {name for name in names if not name.startswith(".")} <= expected
+
+
+def test_hooks_check_what_ci_checks() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in config["repos"]] == ["local"], "nothing is fetched"
+    entries = [hook["entry"] for hook in config["repos"][0]["hooks"]]
+    checked = re.findall(r"^\.venv/bin/(\w+ ?\w*)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    lint = [command.strip() for command in checked if not command.startswith("python")]
+    assert [entry.partition(" --")[0] for entry in entries] == lint

@@ -13,6 +13,7 @@ from mahsm import (
     Edge,
     GraphModule,
     ItemError,
+    Ledger,
     RateLimit,
     Retry,
     budget,
@@ -31,14 +32,10 @@ from mahsm import (
     usage,
     vmap,
 )
-from mahsm._model_calls.usage import Ledger
 from mahsm.edges import JitEdge, VmapOptions
 from mahsm.limits import LimitStats
 from mahsm.nodes import DSPyNode
-from mahsm.operators import ChainOperator, RouterOperator, partition
-from mahsm.operators._op import FunctionOperator
-from mahsm.operators._operator_node import OperatorNode
-from mahsm.operators._trees import Rest
+from mahsm.operators import ChainOperator, FunctionOperator, OperatorNode, Rest, RouterOperator, partition
 from mahsm.policies import Spending
 from mahsm.reducers import first, llm_judge_select, mean, rank_fusion, score_and_select, top_k, tree_reduce
 from mahsm.testing import Call, FakeLM

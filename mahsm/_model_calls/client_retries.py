@@ -8,10 +8,10 @@ it reads 0 where an edge retries, and everywhere else what it was made with.
 import sys
 from typing import Any
 
-from mahsm._model_calls.calls import clients_retry
+from mahsm._model_calls import calls
 
 _CLIENTS = {"anthropic": "Anthropic", "groq": "Groq", "openai": "OpenAI"}
-"""Modules and their client; of each there is an awaitable twin, `AsyncOpenAI`."""
+"""Modules and their client; each has an async version, `AsyncOpenAI`."""
 
 
 class _MaxRetries:
@@ -20,7 +20,7 @@ class _MaxRetries:
     def __get__(self, client: Any, kind: type[Any]) -> Any:
         if client is None:
             return self
-        return client.__dict__["max_retries"] if clients_retry.get() else 0
+        return client.__dict__["max_retries"] if calls.here().clients_retry else 0
 
     def __set__(self, client: Any, value: int) -> None:
         client.__dict__["max_retries"] = value

@@ -9,9 +9,8 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from uuid import UUID
 
@@ -21,10 +20,10 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from mahsm._common import Answer
-from mahsm._model_calls.calls import Gate, begin_call, check_refused, clients_retry, end_call, gate
+from mahsm._model_calls import calls
 from mahsm._model_calls.client_retries import obey_edges
 from mahsm._model_calls.prices import price_of
-from mahsm._waiting import Closed
+from mahsm._waiting import TASK, THREAD, Closed, run_blocking
 
 
 class _Sees(BaseCallbackHandler):
@@ -47,17 +46,17 @@ class _Sees(BaseCallbackHandler):
         self._begin(run_id, prompts, kwargs)
 
     def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
-        check_refused()
-        if not clients_retry.get():
+        calls.check_refused()
+        here, blocks = calls.here(), _running_loop() is None
+        if not here.clients_retry:
             obey_edges()  # once more: the model may have been imported by the item
-        here, blocks = gate.get(), _running_loop() is None
-        if here is not None and blocks:
-            here.passed[run_id] = here.enter(_characters(prompts, told))
+        if here.gate is not None and blocks:
+            here.gate.passed[run_id] = run_blocking(here.gate.enter(THREAD, _characters(prompts, told)))
         self._asked[run_id] = told.get("metadata") or {}
         while len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
             self._asked.popitem(last=False)
-        if here is None or blocks:  # else the other handler says so, when the call has been let through
-            begin_call()
+        if here.gate is None or blocks:  # else the other handler says so, when the call has been let through
+            calls.begin_call()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         asked = self._asked.pop(run_id, {})
@@ -69,13 +68,11 @@ class _Sees(BaseCallbackHandler):
             if isinstance(message, AIMessage)
             else Answer(known=False)
         )
-        end_call(answer)
-        _end(run_id, answer, None)
+        calls.end_call(answer, admitted=_admitted(run_id))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._asked.pop(run_id, None)
-        end_call(None)
-        _end(run_id, None, error)
+        calls.end_call(None, error, _admitted(run_id))
 
 
 class _Waits(BaseCallbackHandler):
@@ -110,20 +107,20 @@ class _Waits(BaseCallbackHandler):
         await self._begin(run_id, prompts, kwargs)
 
     async def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
-        here = cast("Gate", gate.get())
+        gate = cast("calls.Gate", calls.here().gate)
         if self._asked.__dict__.get("loop") is asyncio.get_running_loop():
-            here.passed[run_id] = await here.enter_async(_characters(prompts, told))
+            gate.passed[run_id] = await gate.enter(TASK, _characters(prompts, told))
         else:
             with suppress(Closed):  # LangChain would log it, and make the call all the same
-                here.passed[run_id] = here.enter(_characters(prompts, told))
-        begin_call()
+                gate.passed[run_id] = run_blocking(gate.enter(THREAD, _characters(prompts, told)))
+        calls.begin_call()
 
     def _has_nothing_to_do(self) -> bool:
         """Whether no event loop runs, or nothing has to be passed: LangChain asks just before, and where the
         call is made.
         """
         self._asked.loop = _running_loop()
-        return self._asked.loop is None or gate.get() is None
+        return self._asked.loop is None or calls.here().gate is None
 
     @property
     def ignore_chat_model(self) -> bool:
@@ -157,42 +154,39 @@ class _Waits(BaseCallbackHandler):
 _MOST_OPEN = 100_000
 """Calls whose beginning is remembered."""
 
-# One of each: LangChain adds none twice.
-_SEES, _CHATS, _LLMS = _Sees(), _Waits(llms=False), _Waits(llms=True)
-_seen: ContextVar[_Sees | None] = ContextVar("mahsm_langchain_handler", default=None)
-_chats: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_chats", default=None)
-_llms: ContextVar[_Waits | None] = ContextVar("mahsm_langchain_llms", default=None)
-for _variable in (_seen, _chats, _llms):
-    register_configure_hook(_variable, inheritable=True)
+
+class _HandlerHere:
+    """A handler, in the shape of a context variable, which is what LangChain asks for handlers.
+
+    LangChain reads the variable whenever it configures a call, and nothing else; so `calls.here()` alone says
+    what holds. It adds no handler twice: there is one of each kind.
+    """
+
+    def __init__(self, handler: BaseCallbackHandler, holds: Callable[[calls.Here], bool]) -> None:
+        self._handler = handler
+        self._holds = holds
+
+    def get(self) -> BaseCallbackHandler | None:
+        return self._handler if self._holds(calls.here()) else None
 
 
-@contextmanager
-def chat_models_seen() -> Generator[None, None, None]:
-    """See the calls that are made in the block."""
-    token = _seen.set(_SEES)
-    try:
-        yield
-    finally:
-        _seen.reset(token)
+def _is_gated(here: calls.Here) -> bool:
+    return here.gate is not None
 
 
-@contextmanager
-def gated(here: Gate) -> Generator[None, None, None]:
-    """Calls of models that are made in the block have to pass `here`."""
-    tokens = gate.set(here), _chats.set(_CHATS), _llms.set(_LLMS)
-    try:
-        yield
-    finally:
-        gate.reset(tokens[0])
-        _chats.reset(tokens[1])
-        _llms.reset(tokens[2])
+_SEES = _Sees()
+for _handler_here in (
+    _HandlerHere(_SEES, lambda here: here.langchain_observed),
+    _HandlerHere(_Waits(llms=False), _is_gated),
+    _HandlerHere(_Waits(llms=True), _is_gated),
+):
+    register_configure_hook(cast("Any", _handler_here), inheritable=True)
 
 
-def _end(run_id: UUID, answer: Answer | None, error: BaseException | None) -> None:
-    here = gate.get()
-    passed = None if here is None else here.passed.pop(run_id, None)
-    if passed is not None:
-        passed.end(answer, error)
+def _admitted(run_id: UUID) -> calls.AdmittedCall | None:
+    """What a call that ends was let through as."""
+    gate = calls.here().gate
+    return None if gate is None else gate.passed.pop(run_id, None)
 
 
 def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:

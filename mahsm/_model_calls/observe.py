@@ -1,29 +1,33 @@
-"""Seeing calls of models where they are made: DSPy's by its language models, LangChain's by a callback
+"""Observing calls of models where they are made: DSPy's by its language models, LangChain's by a callback
 handler.
 """
 
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
-from mahsm._model_calls.calls import clients_retry
+from mahsm._model_calls import calls
 from mahsm._model_calls.client_retries import obey_edges
 from mahsm._model_calls.dspy import observed_settings
-from mahsm._model_calls.langchain import chat_models_seen
 
 
 @contextmanager
 def observed(*, retries: bool = True) -> Generator[None, None, None]:
-    """See the calls that are made in the block.
+    """A block whose calls of models are seen.
 
     Args:
-        retries: Whether clients may try again by themselves.
+        retries: Clients may retry by themselves.
     """
-    with ExitStack() as stack:
-        stack.enter_context(chat_models_seen())
-        if not retries:
-            obey_edges()
-            stack.callback(clients_retry.reset, clients_retry.set(False))
-        if "dspy" in sys.modules:  # whoever uses it has imported it
-            stack.enter_context(observed_settings())
+    if not retries:
+        obey_edges()
+    has_dspy = "dspy" in sys.modules  # whoever uses it has imported it
+    here = calls.here()
+    with (
+        calls.changed(
+            langchain_observed=True,
+            clients_retry=here.clients_retry and retries,
+            dspy_observed=here.dspy_observed or has_dspy,
+        ),
+        observed_settings() if has_dspy else nullcontext(),
+    ):
         yield

@@ -1,14 +1,8 @@
-"""Books of what models took, by model, by node and by edge run: written where calls end, read by whoever
-asks.
-"""
+"""Records of calls of models: what they took, in all, by model, by node and by edge run."""
 
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-
-from langchain_core.runnables.config import var_child_runnable_config
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from mahsm._common import Answer
 
@@ -17,28 +11,43 @@ Prices = Mapping[str, tuple[float, float]]
 
 
 class Usage:
-    """What calls of models took. Safe in threads.
+    """Counts of calls of models and of what they took. Safe in threads.
 
     Attributes:
         calls: Calls of models from when they begin, failed and cancelled ones included, cached ones not. What
-            a client tries again by itself is one call.
+            a client retries by itself is one call.
         failed: Those of them that ended with an error.
-        cached: Answers that came from a cache. They took nothing.
+        answers: Answers, cached ones included.
+        cached: Those of them that came from a cache. They took nothing.
+        unknown: Those of them that do not say how many tokens they took.
         input_tokens: Tokens of prompts.
         output_tokens: Tokens of answers.
         usd: US dollars, as far as prices are known.
-        unpriced: Answers whose price nobody knows.
+        unpriced: Answers whose price is not known.
+
+    Example:
+        >>> import dspy, mahsm
+        >>> from mahsm.testing import FakeLM, Reply
+        >>> def price(used: mahsm.Usage) -> str:
+        ...     return f"{used.usd:.2f} USD for {used.tokens} tokens"
+        >>> with mahsm.usage() as used, dspy.context(lm=FakeLM(Reply("4", usage=(1000, 10)), price=(10, 50))):
+        ...     _ = dspy.settings.lm("2 + 2")
+        >>> price(used)
+        '0.01 USD for 1010 tokens'
     """
+
+    calls: int = 0
+    failed: int = 0
+    answers: int = 0
+    cached: int = 0
+    unknown: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.calls = 0
-        self.failed = 0
-        self.cached = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.usd = 0.0
-        self.unpriced = 0
 
     @property
     def tokens(self) -> int:
@@ -46,20 +55,22 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def begin_call(self) -> None:
-        """A call begins."""
+        """Count a call that begins."""
         with self._lock:
             self.calls += 1
 
     def end_call(self, answer: Answer | None) -> None:
-        """It has ended: with an answer, or with an error."""
+        """Count the end of a call: an answer, or None for an error."""
         with self._lock:
-            if answer is not None and answer.cached:
-                self.calls -= 1
-                self.cached += 1
-                return
             if answer is None:
                 self.failed += 1
                 return
+            self.answers += 1
+            if answer.cached:
+                self.calls -= 1
+                self.cached += 1
+                return
+            self.unknown += not answer.known
             self.input_tokens += answer.input_tokens
             self.output_tokens += answer.output_tokens
             self.usd += answer.usd or 0.0
@@ -75,11 +86,19 @@ class Usage:
 
 @dataclass(frozen=True)
 class EdgeUsage:
-    """What one run of an edge took, edges inside included.
+    """Usage of one run of an edge, edges inside included.
 
     Attributes:
         edge: The edge's name.
         usage: What it took.
+
+    Example:
+        >>> import mahsm
+        >>> edge = mahsm.vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="copies")
+        >>> with mahsm.usage() as used:
+        ...     _ = edge.invoke({"xs": [1, 2]})
+        >>> [(run.edge, run.usage.calls) for run in used.runs]
+        [('copies', 0)]
     """
 
     edge: str
@@ -87,13 +106,22 @@ class EdgeUsage:
 
 
 class Ledger(Usage):
-    """What calls took in all, and in parts.
+    """Usage in all, and in parts.
 
     Attributes:
         by_model: By the model that answered; a call that failed is only in the sum.
         by_node: By the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside of nodes
             and edges are only in the sum.
         runs: Each edge run, in the order in which they began.
+
+    Example:
+        >>> import mahsm
+        >>> def dearest(ledger: mahsm.Ledger) -> str:
+        ...     return max(ledger.by_model, key=lambda model: ledger.by_model[model].usd, default="no model")
+        >>> with mahsm.usage() as used:
+        ...     pass
+        >>> dearest(used)
+        'no model'
     """
 
     def __init__(self) -> None:
@@ -102,139 +130,70 @@ class Ledger(Usage):
         self.by_node: dict[str, Usage] = {}
         self.runs: list[EdgeUsage] = []
 
-    def begin_call_of(self, node: str) -> None:
-        """A call of this node begins."""
-        for part in self._at(node):
-            part.begin_call()
+    def begin_call(self, node: str = "") -> None:
+        """Count a call that begins, of this node."""
+        super().begin_call()
+        if node:
+            self._part(self.by_node, node).begin_call()
 
-    def end_call_of(self, node: str, answer: Answer | None) -> None:
-        """It has ended."""
+    def end_call(self, answer: Answer | None, node: str = "") -> None:
+        """Count the end of a call of this node."""
+        super().end_call(answer)
         if answer is not None:
-            with self._lock:
-                of_model = self.by_model.setdefault(answer.model, Usage())
+            of_model = self._part(self.by_model, answer.model)
             of_model.begin_call()  # which model answers is known only now
             of_model.end_call(answer)
-        for part in self._at(node):
-            part.end_call(answer)
+        if node:
+            self._part(self.by_node, node).end_call(answer)
 
-    def _at(self, node: str) -> list[Usage]:
-        if not node:
-            return [self]
-        with self._lock:
-            return [self, self.by_node.setdefault(node, Usage())]
-
-    def begin(self, run: EdgeUsage) -> None:
-        """An edge run has begun."""
+    def begin_edge(self, run: EdgeUsage) -> None:
+        """Add an edge run, which begins."""
         with self._lock:
             self.runs.append(run)
 
+    def _part(self, parts: dict[str, Usage], name: str) -> Usage:
+        with self._lock:
+            return parts.setdefault(name, Usage())
 
-@dataclass(frozen=True)
-class _RecordsHere:
-    """Who keeps books here.
+
+class Meter(Usage):
+    """Usage in which an attempt of an item counts as a call, also if it calls no model.
 
     Attributes:
-        ledgers: Books of blocks.
-        edges: Books of the edge runs around, from the outside in.
-        blocks: Books of blocks that have no parts.
-        prices: Prices that count before those that a client knows.
-        alone: Name of the outermost edge run, if it runs outside of any graph.
+        most_calls: How many calls attempts may begin.
     """
 
-    ledgers: tuple[Ledger, ...] = ()
-    edges: tuple[EdgeUsage, ...] = ()
-    blocks: tuple[Usage, ...] = ()
-    prices: Prices = field(default_factory=dict[str, tuple[float, float]])
-    alone: str = ""
+    most_calls: float | None = None
 
-    @property
-    def usages(self) -> tuple[Usage, ...]:
-        """All that has no parts."""
-        return (*(run.usage for run in self.edges), *self.blocks)
+    def begin_attempt(self) -> bool:
+        """Count an attempt that begins, unless there have been `most_calls`; return whether it was
+        counted.
+        """
+        with self._lock:
+            if self.most_calls is not None and self.calls >= self.most_calls:
+                return False
+            self.calls += 1
+            return True
 
-
-# It is frozen.
-_records_here: ContextVar[_RecordsHere] = ContextVar("mahsm_books", default=_RecordsHere())  # noqa: B039
-
-
-def is_recorded() -> bool:
-    """Return whether `mahsm.usage()` records what is called here."""
-    return bool(_records_here.get().ledgers)
+    def cancel_attempt(self) -> None:
+        """Take back an attempt, which does not begin after all."""
+        with self._lock:
+            self.calls -= 1
 
 
-def record_begin() -> None:
-    """A call begins here."""
-    here = _records_here.get()
-    for usage in here.usages:
-        usage.begin_call()
-    for ledger, node in _places(here):
-        ledger.begin_call_of(node)
+class AttemptCounter(Meter):
+    """Usage of one attempt of an item.
 
+    Args:
+        counted: The attempt has been counted as a call, which the first call inside stands for.
+    """
 
-def record_end(answer: Answer | None) -> None:
-    """It has ended: with an answer, or with an error."""
-    here = _records_here.get()
-    if answer is not None and answer.model in here.prices:
-        answer = answer.priced(here.prices[answer.model])
-    for usage in here.usages:
-        usage.end_call(answer)
-    for ledger, node in _places(here):
-        ledger.end_call_of(node, answer)
+    def __init__(self, *, counted: bool = False) -> None:
+        super().__init__()
+        self._stands = counted
 
-
-def _places(here: _RecordsHere) -> list[tuple[Ledger, str]]:
-    """The ledgers, and the node that they know a call by."""
-    if not here.ledgers:
-        return []
-    node = "/".join(step for step in (here.alone, *_nodes()) if step)
-    return [(ledger, node) for ledger in here.ledgers]
-
-
-def usage_of_edge_run() -> Usage:
-    """The book of the innermost edge run here; of no use to anybody if there is none."""
-    edges = _records_here.get().edges
-    return edges[-1].usage if edges else Usage()
-
-
-def _nodes() -> list[str]:
-    """The names of the LangGraph nodes that run here, from the outside in."""
-    namespace: str = (var_child_runnable_config.get() or {}).get("configurable", {}).get("checkpoint_ns", "")
-    return [step.partition(":")[0] for step in namespace.split("|") if step and not step.isdigit()]
-
-
-@contextmanager
-def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
-    """Write in the ledger what is called in the block."""
-    here = _records_here.get()
-    token = _records_here.set(
-        replace(here, ledgers=(*here.ledgers, ledger), prices={**here.prices, **prices})
-    )
-    try:
-        yield
-    finally:
-        _records_here.reset(token)
-
-
-@contextmanager
-def added_up() -> Generator[Usage, None, None]:
-    """Add up what is called in the block."""
-    here, usage = _records_here.get(), Usage()
-    token = _records_here.set(replace(here, blocks=(*here.blocks, usage)))
-    try:
-        yield usage
-    finally:
-        _records_here.reset(token)
-
-
-@contextmanager
-def edge_run(name: str) -> Generator[None, None, None]:
-    """The block is an edge run, which has a book of its own."""
-    here, run = _records_here.get(), EdgeUsage(name, Usage())
-    for ledger in here.ledgers:
-        ledger.begin(run)
-    alone = here.alone or ("" if here.edges or _nodes() else name)
-    token = _records_here.set(replace(here, edges=(*here.edges, run), alone=alone))
-    try:
-        yield
-    finally:
-        _records_here.reset(token)
+    def already_counted(self) -> bool:
+        """Return whether a call inside is the one that the meters around counted when the attempt began."""
+        with self._lock:
+            first, self._stands = self._stands, False
+        return first

@@ -4,8 +4,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from mahsm._common import is_price, shown
+from mahsm._model_calls.counting import recorded
+from mahsm._model_calls.dspy import restored_context
 from mahsm._model_calls.observe import observed
-from mahsm._model_calls.records import EdgeUsage, Ledger, Prices, Usage, recorded
+from mahsm._model_calls.records import EdgeUsage, Ledger, Prices, Usage
 from mahsm.errors import EdgeError
 
 __all__ = ["EdgeUsage", "Ledger", "Usage", "usage"]
@@ -27,7 +29,7 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
         `usd` and `unpriced`; the same in `by_model` and `by_node`, and for each run of an edge in `runs`.
 
     Raises:
-        EdgeError: at once, for prices that are none.
+        EdgeError: immediately, for invalid prices.
 
     Example:
         >>> import dspy, mahsm
@@ -49,5 +51,5 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
                 "out, (0.15, 0.6)."
             )
     ledger = Ledger()
-    with recorded(ledger, prices or {}), observed():
+    with restored_context(), recorded(ledger, prices or {}), observed():
         yield ledger

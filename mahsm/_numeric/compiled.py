@@ -49,7 +49,7 @@ class Compiled:
         self.compiles = 0
         self._checked: set[tuple[Any, ...]] = set()
         self._axes: dict[tuple[Any, ...], Any] = {}
-        self.single = self.traced(parts)
+        self.single: Callable[..., Any] = self.traced(parts)
         options: dict[str, Any] = {} if places is None else {"in_shardings": (modules.places, places)}
         self.run: Any = jax.jit(self._all(self.single), **options)
 

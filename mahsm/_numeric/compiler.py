@@ -43,13 +43,13 @@ class Compiler:
 
     def __init__(self, spec: JitSpec) -> None:
         self.spec = spec
-        self.placement = Placement(spec)
-        self.reader = StateReader(spec, self.placement.devices)
-        self.modules = Modules(spec, self.placement)
-        self.compiles = Compiles(spec.identifier)
+        self.placement: Placement = Placement(spec)
+        self.reader: StateReader = StateReader(spec, self.placement.devices)
+        self.modules: Modules = Modules(spec, self.placement)
+        self.compiles: Compiles = Compiles(spec.identifier)
         self._storms = Storms(spec)
-        self.convert = converter(spec.name, spec.output)
-        self.is_far = self.placement.is_far and spec.output != "jax"
+        self.convert: Callable[[Any], Any] = converter(spec.name, spec.output)
+        self.is_far: bool = self.placement.is_far and spec.output != "jax"
         self._x64 = spec.x64
         self._waits = spec.output != "jax"
         self._kept: dict[Any, Compiled] = {}

@@ -35,8 +35,8 @@ class Part:
     __slots__ = ("_hash", "leaves", "tag")
 
     def __init__(self, tag: Hashable, leaves: int) -> None:
-        self.tag = tag
-        self.leaves = leaves
+        self.tag: Hashable = tag
+        self.leaves: int = leaves
         self._hash = hash((type(self), tag))
 
     def build(self, leaves: Iterator[Leaf]) -> Any:

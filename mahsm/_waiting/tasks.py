@@ -5,9 +5,9 @@ import contextvars
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, wait
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar, cast
 
 from mahsm._waiting.here import here, set_awaited
@@ -53,6 +53,15 @@ class _Background:
                 ).start()
             return self._loop
 
+    @contextmanager
+    def replaced(self, loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
+        """Let another loop be this one in the block, in all threads."""
+        kept, self._loop = self._loop, loop
+        try:
+            yield
+        finally:
+            self._loop = kept
+
     def _forget(self) -> None:  # a fork has the loop object but not its thread
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,8 +81,12 @@ _background = [_Background("mahsm-loop")]
 per loop: a loop per call would close them under the client's feet. Another one for coroutines that are waited
 for by one on the first loop, which that blocks; and so on."""
 
-limits_loop = _Background("mahsm-limits").loop
+_limits = _Background("mahsm-limits")
+limits_loop = _limits.loop
 """The loop that rate limits and timers live on."""
+
+limits_on = _limits.replaced
+"""Another loop for them, in a block."""
 
 
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
@@ -92,6 +105,13 @@ def after(seconds: float, function: Callable[[], object]) -> Callable[[], object
 
     loop.call_soon_threadsafe(start)
     return stop
+
+
+def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether this is called on the loop, which waiting for it would block."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop() is loop
+    return False
 
 
 def is_cancelled_here() -> bool:

@@ -5,6 +5,7 @@
 - `_internal`  exports for the packages above
 """
 
+from mahsm._numeric import JitStats as JitStats
 from mahsm.edges._jit import JitEdge as JitEdge
 from mahsm.edges._jit import JitOptions as JitOptions
 from mahsm.edges._jit import fuse as fuse
@@ -21,6 +22,7 @@ __all__ = [
     "Edge",
     "JitEdge",
     "JitOptions",
+    "JitStats",
     "VmapOptions",
     "fuse",
     "jit_edge",

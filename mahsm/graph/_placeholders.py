@@ -13,7 +13,7 @@ import dspy
 from mahsm._model_calls import restored_context
 from mahsm.errors import GraphError
 from mahsm.graph._recorded import fresh
-from mahsm.graph._replay import FORWARD, Replay, here, is_in_call, thread_error
+from mahsm.graph._replay import FORWARD, Replay, is_in_call, replay_here, thread_error
 
 _HOLDERS = (dspy.Module, dspy.Tool, list, tuple, dict)
 _CHANGED = (list, tuple, dict, set, deque)
@@ -236,7 +236,7 @@ def _new_placeholder(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
 
 def _replay() -> Replay | None:
     with restored_context():
-        return here.get()
+        return replay_here()
 
 
 def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callable[..., Any]:

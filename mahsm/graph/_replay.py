@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, cast
 
 import dspy
@@ -71,6 +70,7 @@ class Replay:
         self._left = list(calls)
         self._live: asyncio.Event | None = None
         self._thread = 0
+        self._task: asyncio.Task[Any] | None = None
 
     @property
     def is_live(self) -> bool:
@@ -84,7 +84,7 @@ class Replay:
 
     def is_live_here(self) -> bool:
         """Whether this is in the call that is being made, which may have threads of its own."""
-        return self.is_live and (_in_call.get() or threading.get_ident() != self._thread)
+        return self.is_live and (is_in_call() or threading.get_ident() != self._thread)
 
     # Calls.
 
@@ -107,7 +107,7 @@ class Replay:
             return keep(make())
 
     async def call_async(self, place: Called, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
-        """The awaitable twin of `call`; calls at the same time are made one after the other."""
+        """Async version of `call`; calls at the same time are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
             await self._live.wait()
@@ -138,7 +138,7 @@ class Replay:
         """Which of the records left is the call's: the next one; of calls at the same time, that with its
         arguments.
         """
-        if not _is_one_of_several():
+        if not self._is_one_of_several():
             return 0
         for index, made in enumerate(self._left):
             if (made["call"], made["given"]) == (place.path, asked):
@@ -172,10 +172,10 @@ class Replay:
             done(result=recorded(result))
             return result
 
-        token = _in_call.set(True)
         try:
             check_budgets()
-            yield keep
+            with calls.changed(keeper=_Kept(self, in_call=True)):
+                yield keep
         except (GraphBubbleUp, BudgetExceeded) as through:
             self.error = through
             raise Stopped from through
@@ -192,7 +192,6 @@ class Replay:
                 self._refuse(f"{place.path} failed, and {unknown}")
             raise
         finally:
-            _in_call.reset(token)
             live, self._live = self._live, None
             live.set()
 
@@ -258,24 +257,18 @@ class Replay:
     @contextmanager
     def running(self) -> Generator[None, None, None]:
         """A block in which `forward` runs."""
-        self._thread = threading.get_ident()
+        self._thread, self._task = threading.get_ident(), _current_task()
         around = cast("list[Any] | None", dspy.settings.trace)
         trace = None if around is None else ForwardTrace(self, around)
         callbacks = [*cast("list[Any]", dspy.settings.callbacks), _Guard(self)]
-        tokens = here.set(self), calls.keeper.set(_Models(self)), _main_task.set(_current_task())
-        try:
-            with dspy.context(trace=trace, callbacks=callbacks):
-                yield
-        finally:
-            _main_task.reset(tokens[2])
-            calls.keeper.reset(tokens[1])
-            here.reset(tokens[0])
+        kept = _Kept(self, in_call=is_in_call())
+        with calls.changed(keeper=kept), dspy.context(trace=trace, callbacks=callbacks):
+            yield
 
-
-def _is_one_of_several() -> bool:
-    """Whether this is a task that `forward` has started, which may have others beside it."""
-    task = _current_task()
-    return task is not None and task is not _main_task.get()
+    def _is_one_of_several(self) -> bool:
+        """Return whether this is a task that `forward` has started, which may have others beside it."""
+        task = _current_task()
+        return task is not None and task is not self._task
 
 
 def _current_task() -> "asyncio.Task[Any] | None":
@@ -285,14 +278,16 @@ def _current_task() -> "asyncio.Task[Any] | None":
         return None
 
 
-_main_task: ContextVar["asyncio.Task[Any] | None"] = ContextVar("mahsm_replay_task", default=None)
-here: ContextVar[Replay | None] = ContextVar("mahsm_replay", default=None)
-_in_call: ContextVar[bool] = ContextVar("mahsm_replay_call", default=False)
+def replay_here() -> Replay | None:
+    """The run of `forward` that this is in."""
+    keeper = calls.here().keeper
+    return keeper.replay if isinstance(keeper, _Kept) else None
 
 
 def is_in_call() -> bool:
-    """Whether this is a call that is being made, and not `forward` itself."""
-    return _in_call.get()
+    """Return whether this is a call that is being made, and not `forward` itself."""
+    keeper = calls.here().keeper
+    return isinstance(keeper, _Kept) and keeper.in_call
 
 
 def thread_error(label: str, path: str) -> str:
@@ -326,28 +321,36 @@ class _Guard(BaseCallback):
         self._replay = replay
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        if here.get() is self._replay:
+        if replay_here() is self._replay:
             observe_here()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        if here.get() is self._replay:
+        if replay_here() is self._replay:
             self._replay.refuse_unseen()
 
 
-class _Models:
-    """Keeps what language models give that `forward` calls itself."""
+class _Kept:
+    """What language models give that `forward` calls itself, kept by a run of it.
+
+    As the keeper of calls it also says, to the stands of modules, which run of `forward` they are called in.
+
+    Args:
+        replay: The run.
+        in_call: This is in a call that is being made, and not in `forward` itself.
+    """
 
     path = "a language model"
     node = FORWARD
 
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
+    def __init__(self, replay: Replay, *, in_call: bool) -> None:
+        self.replay = replay
+        self.in_call = in_call
 
     def predictors(self) -> list[tuple[str, Any, Any]]:
         return []
 
     def call(self, make: Callable[[], Any], given: Any) -> Any:
-        return make() if self._replay.is_live_here() else self._replay.call(self, make, given)
+        return make() if self.replay.is_live_here() else self.replay.call(self, make, given)
 
     async def call_async(self, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
-        return await (make() if self._replay.is_live_here() else self._replay.call_async(self, make, given))
+        return await (make() if self.replay.is_live_here() else self.replay.call_async(self, make, given))

@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ import anyio.to_thread
 import dspy
 from dspy.streaming import StreamListener, StreamResponse
 
-from mahsm._model_calls import blocking_calls, is_observed, observed
+from mahsm._model_calls import calls, is_observed, observed
 from mahsm.graph._trace import number_here
 
 
@@ -114,16 +113,12 @@ class Bridge:
 
     def call(self, make: Callable[[], Any]) -> Any:
         """Make a blocking call in a worker thread of the loop, unless this is one."""
-        if (
-            cast("Any", dspy.settings.send_stream) is None
-            or _is_worker.get()
-            or _running_loop() is self._loop
-        ):
+        if cast("Any", dspy.settings.send_stream) is None or _running_loop() is self._loop:
             return make()
         return asyncio.run_coroutine_threadsafe(self._called(make), self._loop).result()
 
     async def _called(self, make: Callable[[], Any]) -> Any:
-        _is_worker.set(True)
+        calls.change(blocking=None)  # the thread is a worker
         return await anyio.to_thread.run_sync(make)
 
 
@@ -135,9 +130,6 @@ def _new_listener(listener: Any) -> Any:
     )
     vars(made).update(vars(fresh))
     return made
-
-
-_is_worker: ContextVar[bool] = ContextVar("mahsm_stream_worker", default=False)
 
 
 @contextmanager
@@ -164,7 +156,7 @@ def streamed() -> Generator[None, None, None]:
 
 @asynccontextmanager
 async def streamed_async() -> AsyncGenerator[None, None]:
-    """The awaitable twin of `streamed`: the block runs on `dspy.streamify`'s loop."""
+    """Async version of `streamed`: the block runs on `dspy.streamify`'s loop."""
     stream = cast("Any", dspy.settings.send_stream)
     if stream is None or isinstance(stream, Bridge):
         yield
@@ -182,12 +174,12 @@ async def streamed_async() -> AsyncGenerator[None, None]:
 
 @contextmanager
 def _bridged(bridge: Bridge) -> Generator[None, None, None]:
-    token = blocking_calls.set(bridge.call)
-    try:
-        with dspy.context(send_stream=bridge), nullcontext() if is_observed() else observed():
-            yield
-    finally:
-        blocking_calls.reset(token)
+    with (
+        calls.changed(blocking=bridge.call),
+        dspy.context(send_stream=bridge),
+        nullcontext() if is_observed() else observed(),
+    ):
+        yield
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -11,6 +11,7 @@
 - `_internal`    what the packages above use
 """
 
+from mahsm.limits._admission import Admitted as Admitted
 from mahsm.limits._admission import admit as admit
 from mahsm.limits._admission import report as report
 from mahsm.limits._langchain import langchain as langchain
@@ -19,4 +20,4 @@ from mahsm.limits._registry import forget as forget
 from mahsm.limits._registry import stats as stats
 from mahsm.limits._stats import LimitStats as LimitStats
 
-__all__ = ["LimitStats", "RateLimit", "admit", "forget", "langchain", "report", "stats"]
+__all__ = ["Admitted", "LimitStats", "RateLimit", "admit", "forget", "langchain", "report", "stats"]

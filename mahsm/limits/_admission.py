@@ -10,7 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from mahsm._common import Answer, State
-from mahsm._model_calls import AttemptCounter, calls, gated, metered, observed
+from mahsm._model_calls import AttemptCounter, calls, metered, observed, restored_context
 from mahsm._waiting import TASK, THREAD, Closed, OnStop, Way, left_behind, never_stopped, run_blocking
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
@@ -184,13 +184,8 @@ class Admission:
 
     # As a gate.
 
-    def enter(self, characters: int) -> "_Passed":
-        return run_blocking(self._entered(THREAD, characters))
-
-    async def enter_async(self, characters: int) -> "_Passed":
-        return await self._entered(TASK, characters)
-
-    async def _entered(self, way: Way, characters: int) -> "_Passed":
+    async def enter(self, way: Way, characters: int) -> "_Passed":
+        """Wait until one more call with so many characters may be made."""
         ticket = self.hand_over()
         if ticket is not None:
             return _Passed(self, ticket, self._estimate)
@@ -209,7 +204,7 @@ class Admission:
 
     def _from_around(self) -> Ticket | None:
         """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
-        around = calls.gate.get()
+        around = calls.here().gate
         return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
 
 
@@ -268,9 +263,10 @@ class Admitted:
 
     def _begin(self) -> Self:
         left_behind.check()
+        self._stack.enter_context(restored_context())
         self._stack.enter_context(observed())
         self._stack.enter_context(metered(self._used))
-        self._stack.enter_context(gated(self._admission))
+        self._stack.enter_context(calls.changed(gate=self._admission))
         return self
 
     def __exit__(
@@ -346,5 +342,4 @@ def report(
     figure("limits.report: output_tokens is", output_tokens)
     if usd is not None:
         figure("limits.report: usd is", usd, "US dollars")
-    calls.begin_call()
-    calls.end_call(Answer(model, input_tokens, output_tokens, usd))
+    calls.record_call(Answer(model, input_tokens, output_tokens, usd))

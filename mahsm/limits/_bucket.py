@@ -8,7 +8,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped
+from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
 from mahsm.limits._estimate import Estimator
 from mahsm.limits._quota import LONGEST_DEBT, Quota
 from mahsm.limits._stats import Counts, LimitStats
@@ -28,13 +28,13 @@ class Ticket:
     def __init__(
         self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True
     ) -> None:
-        self.requests = requests
-        self.tokens = tokens
-        self.turn = turn
-        self.came = came
-        self.may_wait = may_wait
-        self.granted = False
-        self.gone = False
+        self.requests: float = requests
+        self.tokens: float = tokens
+        self.turn: Turn = turn
+        self.came: float = came
+        self.may_wait: bool = may_wait
+        self.granted: bool = False
+        self.gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Bucket:
 
     def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop, provider: str = "") -> None:
         self.name = name
-        self.provider = provider or name
+        self.provider: str = provider or name
         self.rates = rates
-        self.estimates = Estimator()
+        self.estimates: Estimator = Estimator()
         self._loop = loop
         self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst)
         self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst)
@@ -139,6 +139,8 @@ class Bucket:
 
     def stats(self) -> LimitStats:
         """What has happened so far."""
+        if tasks.is_running_here(self._loop):
+            return self._stats_now()
         return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
 
     # On the loop.
@@ -270,4 +272,7 @@ class Bucket:
         return [(quota, amount) for quota, amount in pairs if quota is not None]
 
     async def _stats(self) -> LimitStats:
+        return self._stats_now()
+
+    def _stats_now(self) -> LimitStats:
         return self._counts.stats(waiting=sum(not ticket.gone for ticket in self._line))

@@ -2,6 +2,7 @@
 
 from mahsm.limits._admission import Admission as Admission
 from mahsm.limits._admission import Limited as Limited
+from mahsm.limits._registry import limits_on as limits_on
 from mahsm.limits._registry import resolved as resolved
 
-__all__ = ["Admission", "Limited", "resolved"]
+__all__ = ["Admission", "Limited", "limits_on", "resolved"]

@@ -38,7 +38,7 @@ class LangChainLimiter(BaseRateLimiter):
         return self._bucket.estimates.mean if self._bucket.rates.token_rate is not None else 0.0
 
     def _is_covered(self) -> bool:
-        around = calls.gate.get()
+        around = calls.here().gate
         return isinstance(around, Admission) and around.bucket is self._bucket and around.cover()
 
 
@@ -53,7 +53,7 @@ def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = 
         key: Which of the provider's buckets, if it has several.
 
     Raises:
-        LimitError: at once, if the provider has no limit.
+        LimitError: immediately, if the provider has no limit.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel

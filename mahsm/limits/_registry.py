@@ -1,7 +1,10 @@
 """Every provider's limit and buckets, one for the whole process."""
 
+import asyncio
 import os
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from mahsm._waiting import tasks
@@ -87,6 +90,19 @@ def bucket(provider: str, key: object = None) -> Bucket:
         return _registry.buckets.setdefault(
             (provider, key), Bucket(name, rates, tasks.limits_loop(), provider)
         )
+
+
+@contextmanager
+def limits_on(loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
+    """Let rate limits and timers live on this loop in the block, where buckets begin anew."""
+    with _registry.lock:
+        kept, _registry.buckets = _registry.buckets, {}
+    try:
+        with tasks.limits_on(loop):
+            yield
+    finally:
+        with _registry.lock:
+            _registry.buckets = kept
 
 
 def stats() -> dict[str, LimitStats]:

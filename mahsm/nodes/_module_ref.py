@@ -87,6 +87,7 @@ class ModulePlace:
 _substituted: ContextVar[Mapping[ModuleRef, Any]] = ContextVar(
     "mahsm_standing_in", default=MappingProxyType({})
 )
+"""Modules that stand in for those of references. Set by a `GraphModule`; read by nodes when they run."""
 
 
 @contextmanager

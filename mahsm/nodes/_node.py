@@ -42,7 +42,7 @@ class Node(RunnableLambda[Any, Any]):
     """
 
     held: Mapping[str, ModuleRef] = MappingProxyType({})
-    __signature__ = _SignatureOfCall()
+    __signature__: _SignatureOfCall = _SignatureOfCall()
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Node(RunnableLambda[Any, Any]):
         # Not super().__init__, which inspects both functions for what is known here.
         self.func = self._sync = sync
         self.afunc = self._async = async_
-        self.name = name
+        self.name: str = name
         self.deps = list(graphs)
-        self.children = dict(children)  # a MappingProxyType cannot be copied deeply
+        self.children: dict[str, object] = dict(children)  # a MappingProxyType cannot be copied deeply
 
     @property
     def is_async(self) -> bool:
@@ -91,7 +91,7 @@ class Node(RunnableLambda[Any, Any]):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """The awaitable twin of `stream`."""
+        """Async version of `stream`."""
         yield await self.ainvoke(input, config)
 
     def __eq__(self, other: object) -> bool:

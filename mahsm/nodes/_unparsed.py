@@ -4,7 +4,7 @@ cache.
 
 from collections import OrderedDict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from langgraph.runtime import get_runtime
 
@@ -25,17 +25,15 @@ class Unparsed:
         """A block that is an attempt; gives whether there are such answers."""
         task = _task_id()
         known = self._of_task.pop(task, frozenset[str]())
-        token = calls.unparsed.set(calls.unparsed.get() | known)
         try:
-            yield bool(known)
+            with calls.changed(unparsed=calls.here().unparsed | known) if known else nullcontext():
+                yield bool(known)
         except Exception as error:
             if task and (found := known | unparsed_in(error)):
                 self._of_task[task] = found
                 while len(self._of_task) > _KEPT:
                     self._of_task.popitem(last=False)
             raise
-        finally:
-            calls.unparsed.reset(token)
 
 
 def _task_id() -> str:

@@ -19,10 +19,10 @@ from mahsm._lazy import attach
 
 try:
     import equinox as _  # noqa: F401
-except ImportError as error:
+except ImportError as _missing:
     raise ImportError(
         "mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'"
-    ) from error
+    ) from _missing
 
 from mahsm.operators._binding import ModelBinding as ModelBinding
 from mahsm.operators._composites import ChainOperator as ChainOperator
@@ -32,29 +32,39 @@ from mahsm.operators._files import save as save
 from mahsm.operators._hybrid import HybridOperator as HybridOperator
 from mahsm.operators._learnable import LearnableOperator as LearnableOperator
 from mahsm.operators._model import ModelOperator as ModelOperator
+from mahsm.operators._op import FunctionOperator as FunctionOperator
+from mahsm.operators._op import ModuleOperator as ModuleOperator
 from mahsm.operators._op import op as op
 from mahsm.operators._operator import Operator as Operator
 from mahsm.operators._operator_fields import model_field as model_field
 from mahsm.operators._operator_fields import param as param
 from mahsm.operators._operator_fields import prompt_field as prompt_field
 from mahsm.operators._operator_fields import spec_field as spec_field
+from mahsm.operators._operator_node import OperatorNode as OperatorNode
 from mahsm.operators._operator_node import operator_node as operator_node
 from mahsm.operators._router import RouterOperator as RouterOperator
+from mahsm.operators._trees import Rest as Rest
 from mahsm.operators._trees import combine as combine
 from mahsm.operators._trees import parameters as parameters
 from mahsm.operators._trees import partition as partition
 
 if TYPE_CHECKING:
+    from mahsm.operators._as_dspy import OperatorModule as OperatorModule
     from mahsm.operators._as_dspy import as_dspy as as_dspy
 
 __all__ = [
     "ChainOperator",
     "EnsembleOperator",
+    "FunctionOperator",
     "HybridOperator",
     "LearnableOperator",
     "ModelBinding",
     "ModelOperator",
+    "ModuleOperator",
     "Operator",
+    "OperatorModule",
+    "OperatorNode",
+    "Rest",
     "RouterOperator",
     "as_dspy",
     "combine",
@@ -69,7 +79,8 @@ __all__ = [
     "save",
     "spec_field",
 ]
+_HOMES = {"OperatorModule": "mahsm.operators._as_dspy", "as_dspy": "mahsm.operators._as_dspy"}
 
 
 def __getattr__(name: str) -> Any:
-    return attach(__name__, {"as_dspy": "mahsm.operators._as_dspy"}, name)
+    return attach(__name__, _HOMES, name)

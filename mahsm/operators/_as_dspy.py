@@ -29,7 +29,7 @@ class OperatorModule(dspy.Module):
     ) -> None:
         super().__init__()
         self.op = op
-        self.modules = dict(modules_in(op))
+        self.modules: dict[str, Any] = dict(modules_in(op))
         self._boundary = Boundary(f"as_dspy({type(op).title(op)})", op, input_fields, output_fields)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
@@ -64,7 +64,7 @@ def as_dspy(
             all, or `output`.
 
     Raises:
-        NodeError: at once, for what is no operator; when called, for an output without the fields.
+        NodeError: immediately, for what is not an operator; when called, for an output without the fields.
         MissingKeyError: when called, for an argument that is missing.
 
     Example:

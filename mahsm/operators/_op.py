@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, ClassVar, cast, overload
 
 import equinox as eqx
 
@@ -74,7 +74,7 @@ class FunctionOperator(_Caller):
     output_spec: Any = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
     parameters: Parameters = eqx.field(static=True)
 
-    __wrapped__ = _Wrapped()
+    __wrapped__: ClassVar[_Wrapped] = _Wrapped()
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """`operator_node`: an operator as a LangGraph node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class OperatorNode(Node):
         self._boundary = Boundary(f"operator_node {name!r}", op, input_fields, output_fields)
         self._any_value = any_value
         self._awaits = op.awaits
-        self.held = {where: ModuleRef(module) for where, module in modules_in(op)}
+        self.held: Mapping[str, ModuleRef] = {where: ModuleRef(module) for where, module in modules_in(op)}
 
     @property
     def is_async(self) -> bool:
@@ -136,7 +136,7 @@ def operator_node(
         A node that gives plain values: JAX's arrays become NumPy's, which a checkpointer can store.
 
     Raises:
-        NodeError: at once, for what is no operator; when run, for an output without the fields.
+        NodeError: immediately, for what is not an operator; when run, for an output without the fields.
         MissingKeyError: when run, if the state lacks a key.
 
     Example:

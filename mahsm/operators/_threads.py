@@ -45,7 +45,8 @@ _MANAGERS: dict[str, Callable[[Any], Any]] = {
 """Settings that a `with` block sets for one thread, and what makes that block."""
 
 _carried: ContextVar[Mapping[str, Any] | None] = ContextVar("mahsm_jax_settings", default=None)
-"""The settings of the thread that waits, for those that work for it."""
+"""Settings of the thread that waits. Set where operators call or await others; read by the threads that work
+for it."""
 
 
 def _settings() -> dict[str, Any]:

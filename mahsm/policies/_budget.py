@@ -2,12 +2,19 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from mahsm._common import Answer, is_figure, is_price, shown
-from mahsm._model_calls import Meter, count_attempt, in_attempt, metered, observed
-from mahsm._waiting import StopCallbacks, tasks
+from mahsm._model_calls import (
+    Meter,
+    count_attempt,
+    in_attempt,
+    metered,
+    meters,
+    observed,
+    restored_context,
+)
+from mahsm._waiting import OnStop, StopCallbacks, tasks
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
@@ -31,7 +38,7 @@ class Budget:
         prices: From a model's name to US dollars per million tokens, in and out.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import Budget, vmap
@@ -79,16 +86,18 @@ class Spending(Meter):
     def __init__(self, budget: Budget, name: str) -> None:
         super().__init__()
         self.budget = budget
-        self.most_calls = budget.calls
+        self.most_calls: float | None = budget.calls
         self.exceeded: BudgetExceeded | None = None
         self._name = name
         self._stops = StopCallbacks()
-        self.on_stop = self._stops.on_stop
+        self.on_stop: OnStop = self._stops.on_stop
 
-    def answer(self, answer: Answer) -> None:
-        """Count an answer, and stop what has to be stopped."""
+    def end_call(self, answer: Answer | None) -> None:
+        """Count the end of a call, and stop what has to be stopped."""
+        if answer is None:
+            return super().end_call(None)
         priced = self._priced(answer)
-        super().answer(priced)
+        super().end_call(priced)
         if self.budget.usd is not None and priced.usd is None and not priced.cached:
             self._exceed(
                 f"the price of the model {priced.model!r} is not known, so usd={self.budget.usd:g} cannot be "
@@ -130,7 +139,6 @@ class Spending(Meter):
     @contextmanager
     def running(self) -> Generator["Spending", None, None]:
         """Count what is called in the block."""
-        token = _spendings.set((*_spendings.get(), self))
         seconds = self.budget.seconds
         call_off = (
             None if seconds is None else tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
@@ -139,17 +147,13 @@ class Spending(Meter):
             with metered(self):
                 yield self
         finally:
-            _spendings.reset(token)
             if call_off is not None:
                 call_off()
 
 
-_spendings: ContextVar[tuple[Spending, ...]] = ContextVar("mahsm_spendings", default=())
-
-
-def spendings() -> tuple[Spending, ...]:
+def spendings() -> list[Spending]:
     """The budgets that hold here, from the outside in."""
-    return _spendings.get()
+    return [meter for meter in meters() if isinstance(meter, Spending)]
 
 
 def check_budgets() -> None:
@@ -159,7 +163,7 @@ def check_budgets() -> None:
         BudgetExceeded: if a budget that holds here is spent.
     """
     if not in_attempt():
-        for spending in _spendings.get():
+        for spending in spendings():
             spending.begun()
             spending.check()
 
@@ -173,7 +177,7 @@ def begin_attempt(*, calls: bool = True) -> None:
     Raises:
         BudgetExceeded: if a budget that holds here is spent.
     """
-    held = _spendings.get()
+    held = spendings()
     for spending in held:
         if not calls:
             spending.begun()  # perhaps with the last call that there was
@@ -204,7 +208,7 @@ def budget(
         `exceeded`, the reason why nothing new begins, or None.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import budget, vmap
@@ -216,5 +220,5 @@ def budget(
         3
     """
     spending = Spending(Budget(usd, tokens, seconds, calls, prices), "budget")
-    with spending.running(), observed():
+    with restored_context(), spending.running(), observed():
         yield spending

@@ -41,7 +41,21 @@ _FIELDS = ItemError.__annotations__.keys()
 
 
 def item_error(error: BaseException, *, edge: str, index: int, item: object, attempts: int = 1) -> ItemError:
-    """Record an exception as an `ItemError`."""
+    """Record an exception as an `ItemError`. For tests it is `mahsm.testing.item_error`.
+
+    Args:
+        error: The exception.
+        edge: Name of the edge.
+        index: Position of the item in the batch, from 0.
+        item: The item, of which the entry keeps the start of the repr.
+        attempts: How often the item was tried, >= 1.
+
+    Example:
+        >>> from mahsm.testing import item_error
+        >>> entry = item_error(TimeoutError("took longer than 5 s"), edge="vmap_read", index=1, item="a.txt")
+        >>> entry["type"], entry["message"], entry["key"]
+        ('TimeoutError', 'took longer than 5 s', "'a.txt'")
+    """
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return ItemError(

@@ -4,10 +4,12 @@
 - `_server`           `ModelServer`: speaks the OpenAI chat API on loopback
 - `_loopback_provider`  `Provider`: the same with limits, in a process of its own
 - `_langfuse_server`  `LangfuseServer`: takes traces as Langfuse does, and answers its API of observations
+- `_clock`           `Clock`: a fake clock, for rate limits
 - `_fake_lm`          `FakeLM`: a `dspy.LM` without a server
 - `_fake_chat_model`  `FakeChatModel`: a chat model of LangChain without a server
 
-The last two import DSPy and LangChain; so they are loaded when they are first used.
+The last three import DSPy, LangChain and LangGraph; so they are loaded when they are first used, and so is
+`item_error`, which makes an `ItemError`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,14 @@ from mahsm.testing._loopback_provider import ProviderReport as ProviderReport
 from mahsm.testing._server import ModelServer as ModelServer
 
 if TYPE_CHECKING:
+    from mahsm.policies._internal import item_error as item_error
+    from mahsm.testing._clock import Clock as Clock
     from mahsm.testing._fake_chat_model import FakeChatModel as FakeChatModel
     from mahsm.testing._fake_lm import FakeLM as FakeLM
 
 __all__ = [
     "Call",
+    "Clock",
     "FakeChatModel",
     "FakeLM",
     "LangfuseServer",
@@ -37,8 +42,14 @@ __all__ = [
     "Reply",
     "StatusError",
     "ToolCall",
+    "item_error",
 ]
-_HOMES = {"FakeChatModel": "mahsm.testing._fake_chat_model", "FakeLM": "mahsm.testing._fake_lm"}
+_HOMES = {
+    "Clock": "mahsm.testing._clock",
+    "FakeChatModel": "mahsm.testing._fake_chat_model",
+    "FakeLM": "mahsm.testing._fake_lm",
+    "item_error": "mahsm.policies._internal",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ Langfuse is imported when it is first used.
 """
 
 from mahsm.tracing._cut import short as short
+from mahsm.tracing._setup import Span as Span
 from mahsm.tracing._setup import attributes as attributes
 from mahsm.tracing._setup import experiment as experiment
 from mahsm.tracing._setup import flush as flush
@@ -24,6 +25,7 @@ from mahsm.tracing._setup import use as use
 from mahsm.tracing._setup import use_otel as use_otel
 
 __all__ = [
+    "Span",
     "attributes",
     "experiment",
     "flush",

@@ -13,7 +13,7 @@ from langgraph.config import get_config
 
 from mahsm import _spans
 from mahsm._common import shown
-from mahsm._model_calls import observed
+from mahsm._model_calls import calls, observed
 from mahsm.tracing._backends import Backend, Recorded, Start, running
 from mahsm.tracing._langfuse import LangfuseBackend, handler_for
 from mahsm.tracing._otel import OtelBackend
@@ -183,7 +183,7 @@ def _config() -> RunnableConfig:
         return {}
 
 
-class OwnSpan:
+class Span:
     """A span of the user's own."""
 
     def __init__(self, recorded: Recorded | None) -> None:
@@ -201,7 +201,7 @@ class OwnSpan:
 
 
 @contextmanager
-def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[OwnSpan, None, None]:
+def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Span, None, None]:
     """A block that is a step of your own in the trace. Nothing is done if nothing is traced.
 
     Args:
@@ -216,12 +216,12 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Ow
     """
     tracer = _spans.tracer()
     if not isinstance(tracer, BackendTracer):
-        yield OwnSpan(None)
+        yield Span(None)
         return
     with tracer.node(_config()):
         recorded = tracer.begin(Start(name, as_type, input))
         with running(recorded), observed():  # watched, so that threads of DSPy's know in what trace they are
-            yield OwnSpan(recorded)
+            yield Span(recorded)
 
 
 @overload
@@ -279,10 +279,10 @@ def observe(
     call: Callable[..., Any] = function
     named = name or getattr(call, "__name__", type(call).__name__)
 
-    def step(args: Any, kwargs: Any) -> AbstractContextManager[OwnSpan]:
+    def step(args: Any, kwargs: Any) -> AbstractContextManager[Span]:
         return span(named, input={"args": args, "kwargs": kwargs} if capture_input else None, as_type=as_type)
 
-    def shown_by(own: OwnSpan, value: Any) -> Any:
+    def shown_by(own: Span, value: Any) -> Any:
         if capture_output:
             own.show(value)
         return value
@@ -371,7 +371,7 @@ def prompt(prompt: Any) -> AbstractContextManager[None]:
         raise TypeError(
             f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives."
         )
-    return _spans.linked(prompt)
+    return calls.changed(prompt=prompt)
 
 
 def attributes(

@@ -17,9 +17,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from opentelemetry import context, trace
 
-from mahsm import _spans
 from mahsm._common import Answer, masked
-from mahsm._model_calls import Usage, added_up
+from mahsm._model_calls import Usage, added_up, calls
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge_span import EdgeRecord
@@ -218,7 +217,7 @@ class BackendTracer:
             yield CallRecord(Unseen(trace.get_current_span()))
             return
         name = model.rpartition("/")[2] or "model"
-        start = Start(name, "generation", prompt, model, shown_options(options), _spans.linked_prompt.get())
+        start = Start(name, "generation", prompt, model, shown_options(options), calls.here().prompt)
         recorded = self.begin(start)
         with running(recorded):
             yield CallRecord(recorded)

@@ -28,8 +28,7 @@ from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket
 from mahsm.policies import Hedge, retry_after
-from mahsm.testing import ModelServer, Reply
-from tests import clock
+from mahsm.testing import Clock, ModelServer, Reply
 from tests.helpers import MODES, chat_model, run_edge
 
 NAN, INF = math.nan, math.inf
@@ -360,18 +359,16 @@ def test_a_pause_is_said_once(name: str, caplog: pytest.LogCaptureFixture) -> No
 # The bucket, in fake time.
 
 
-async def bucket_here(name: str, limit: RateLimit) -> Bucket:
-    """The provider's bucket, on the running loop, whose time is a test's."""
+def bucket_here(name: str, limit: RateLimit) -> Bucket:
+    """The provider's bucket, which waits by the clock of the test."""
     limits.forget(name)
     _registry.define(name, limit)
-    bucket = Bucket(name, limit.rates, asyncio.get_running_loop())
-    _registry._registry.buckets[name, None] = bucket
-    return bucket
+    return _registry.bucket(name)
 
 
 def test_a_pause_lasts_for_ten_minutes_at_most_and_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> float:
-        await bucket_here("figures", RateLimit(rps=100, burst=100))
+        bucket_here("figures", RateLimit(rps=100, burst=100))
 
         async def refused(asked: Any) -> None:
             with suppress(TooMany):
@@ -385,21 +382,21 @@ def test_a_pause_lasts_for_ten_minutes_at_most_and_is_one_line(caplog: pytest.Lo
         async with limits.admit("figures"):
             return asyncio.get_running_loop().time()
 
-    assert clock.run(main()) == pytest.approx(1 + CAP, abs=1e-3)
+    assert Clock().run(main()) == pytest.approx(1 + CAP, abs=1e-3)
     assert len([record for record in caplog.records if record.name == "mahsm.limits"]) == 1
     limits.forget("figures")
 
 
 def test_a_figure_beyond_belief_is_owed_for_ten_minutes_at_most(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> tuple[float, float]:
-        bucket = await bucket_here("figures", RateLimit(tpm=6000))
+        bucket = bucket_here("figures", RateLimit(tpm=6000))
         for _ in range(3):
             async with limits.admit("figures", tokens=10):
                 limits.report(input_tokens=10**12)
         async with limits.admit("figures", tokens=10):
             return asyncio.get_running_loop().time(), bucket.estimates.corrected(10)
 
-    waited, estimate = clock.run(main())
+    waited, estimate = Clock().run(main())
     assert waited <= 3 * (CAP + 2)
     assert estimate <= 20, "nor is it learned from"
     assert [record.getMessage() for record in caplog.records if record.name == "mahsm.limits"] == [
@@ -444,7 +441,7 @@ async def thrown(what: str, value: Any, pause: float) -> None:
             limits.report(usd=value)
         elif what == "answer":
             # As a client's usage is counted.
-            mahsm._model_calls.meters.count_answer(Answer("m", value, value, value))
+            mahsm._model_calls.calls.end_call(Answer("m", value, value, value))
         elif what == "refuse":
             raise TooMany(value)
         elif what == "timeout":
@@ -459,7 +456,7 @@ def test_whatever_is_thrown_at_a_bucket_a_later_call_gets_through(steps: list[An
             await thrown(*step)
 
     async def main() -> float:
-        await bucket_here("figures", RateLimit(rps=10, tpm=60_000))
+        bucket_here("figures", RateLimit(rps=10, tpm=60_000))
         now: Callable[[], float] = asyncio.get_running_loop().time
         if at_once:
             async with asyncio.TaskGroup() as group:
@@ -473,5 +470,5 @@ def test_whatever_is_thrown_at_a_bucket_a_later_call_gets_through(steps: list[An
         async with limits.admit("figures", tokens=100):
             return now() - before
 
-    assert clock.run(main()) <= 2 * CAP + 10
+    assert Clock().run(main()) <= 2 * CAP + 10
     limits.forget("figures")

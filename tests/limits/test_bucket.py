@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mahsm._waiting import TASK, THREAD, run_blocking, tasks
 from mahsm.limits._bucket import Bucket, Rates, Ticket
 from mahsm.limits._quota import Quota
-from tests import clock
+from mahsm.testing import Clock
 
 
 def bucket_of(
@@ -44,14 +44,14 @@ def test_burst_and_then_the_rate() -> None:
     async def main() -> list[float]:
         return await arrivals(bucket_of(rate=10, burst=3), [0] * 8)
 
-    assert clock.run(main()) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-6)
 
 
 def test_first_come_first_served_also_with_mixed_amounts() -> None:
     async def main() -> list[float]:
         return await arrivals(bucket_of(tokens=100, token_burst=100), [100, 80, 10, 10, 60])
 
-    times = clock.run(main())
+    times = Clock().run(main())
     assert times == sorted(times)
     assert times == pytest.approx([0, 0.8, 0.9, 1.0, 1.6], abs=1e-6)
 
@@ -62,7 +62,7 @@ def test_requests_and_tokens_are_let_through_together() -> None:
 
     # The second waits for tokens; the third for a request, which was full again by then; the fourth for its
     # ten tokens.
-    assert clock.run(main()) == pytest.approx([0, 0.1, 1.0, 2.0], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0, 0.1, 1.0, 2.0], abs=1e-6)
 
 
 def test_tokens_count_when_they_are_let_through_and_not_when_they_are_there() -> None:
@@ -72,14 +72,14 @@ def test_tokens_count_when_they_are_let_through_and_not_when_they_are_there() ->
         await asyncio.sleep(0)
         return await arrivals(bucket, [10, 10])
 
-    assert clock.run(main()) == pytest.approx([1, 2], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([1, 2], abs=1e-6)
 
 
 def test_more_than_the_bucket_holds_waits_for_a_full_one_and_is_paid_afterwards() -> None:
     async def main() -> list[float]:
         return await arrivals(bucket_of(tokens=10, token_burst=10), [5, 40, 5])
 
-    assert clock.run(main()) == pytest.approx([0, 0.5, 4.0], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0, 0.5, 4.0], abs=1e-6)
 
 
 def test_a_cancelled_waiter_leaves_no_gap() -> None:
@@ -93,7 +93,7 @@ def test_a_cancelled_waiter_leaves_no_gap() -> None:
             waiter.cancel()
         return await last
 
-    assert clock.run(main()) == pytest.approx([0.1, 0.2], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0.1, 0.2], abs=1e-6)
 
 
 def test_what_was_taken_and_not_used_is_given_back() -> None:
@@ -107,7 +107,7 @@ def test_what_was_taken_and_not_used_is_given_back() -> None:
         bucket.cancel(second)
         return await arrivals(bucket, [0, 0, 0])
 
-    assert clock.run(main()) == pytest.approx([0, 0, 0.1], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0, 0, 0.1], abs=1e-6)
 
 
 def test_a_bucket_never_holds_more_than_its_burst() -> None:
@@ -120,7 +120,7 @@ def test_a_bucket_never_holds_more_than_its_burst() -> None:
         await asyncio.sleep(5)
         return await arrivals(bucket, [0, 0, 0])
 
-    assert clock.run(main()) == pytest.approx([10, 10, 10.1], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([10, 10, 10.1], abs=1e-6)
 
 
 def test_giving_back_lets_the_first_in_line_in_at_once() -> None:
@@ -133,7 +133,7 @@ def test_giving_back_lets_the_first_in_line_in_at_once() -> None:
         bucket.settle(ticket, 20)
         return (await waiting)[0]
 
-    assert clock.run(main()) == pytest.approx(1)
+    assert Clock().run(main()) == pytest.approx(1)
 
 
 def test_what_was_used_beyond_the_estimate_is_paid_before_the_next_one() -> None:
@@ -145,7 +145,7 @@ def test_what_was_used_beyond_the_estimate_is_paid_before_the_next_one() -> None
         await asyncio.sleep(0)
         return (await arrivals(bucket, [10]))[0]
 
-    assert clock.run(main()) == pytest.approx(3.2)
+    assert Clock().run(main()) == pytest.approx(3.2)
 
 
 def test_a_pause_holds_for_everyone_and_the_longest_counts() -> None:
@@ -159,7 +159,7 @@ def test_a_pause_holds_for_everyone_and_the_longest_counts() -> None:
         stats = await bucket._stats()
         return times, stats.pauses, stats.paused
 
-    times, pauses, paused = clock.run(main())
+    times, pauses, paused = Clock().run(main())
     assert times == pytest.approx([5, 5.1, 6.1], abs=1e-6)
     assert (pauses, paused) == (2, pytest.approx(6))
 
@@ -172,7 +172,7 @@ def test_a_pause_that_comes_while_somebody_waits() -> None:
         bucket.pause(3)
         return await waiting
 
-    assert clock.run(main()) == pytest.approx([0, 3.5], abs=1e-6)
+    assert Clock().run(main()) == pytest.approx([0, 3.5], abs=1e-6)
 
 
 def test_without_waiting() -> None:
@@ -189,7 +189,7 @@ def test_without_waiting() -> None:
         taken.append(await bucket.acquire(TASK, may_wait=False))
         return [ticket is not None for ticket in taken]
 
-    assert clock.run(main()) == [True, False, False, True, False]
+    assert Clock().run(main()) == [True, False, False, True, False]
 
 
 def test_stats() -> None:
@@ -207,7 +207,7 @@ def test_stats() -> None:
         waiting.cancel()
         return stats
 
-    stats = clock.run(main())
+    stats = Clock().run(main())
     assert (stats.admitted, stats.waited, stats.waiting, stats.settled_tokens) == (2, 1, 1, 30)
     assert (stats.wait_p50, stats.wait_p95, stats.wait_max) == pytest.approx((0, 1, 1), abs=1e-6)
 
@@ -226,7 +226,7 @@ def test_no_window_holds_more_than_it_may(
     async def main() -> list[float]:
         return await arrivals(bucket_of(rate, burst, token_rate, token_burst), amounts)
 
-    times = clock.run(main())
+    times = Clock().run(main())
     assert times == sorted(times), "first come, first served"
     for first, begin in enumerate(times):
         for last in range(first, len(times)):
@@ -274,7 +274,7 @@ def test_a_bucket_ends_as_it_began_whatever_is_cancelled(data: st.DataObject) ->
         times = [time - start for time in await arrivals(bucket, [3, 3, 4, 1])]
         assert times == pytest.approx([0, 0, 0, 0.2], abs=1e-3), "a full bucket of requests and tokens"
 
-    clock.run(main())
+    Clock().run(main())
 
 
 def test_a_quota_alone() -> None:
@@ -288,7 +288,7 @@ def test_a_quota_alone() -> None:
         assert now() == pytest.approx(1)
         assert quota.has(2), "waiting takes nothing"
 
-    clock.run(main())
+    Clock().run(main())
 
 
 # Across threads and loops, on the loop that buckets really live on.

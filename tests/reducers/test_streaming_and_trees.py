@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from mahsm import RateLimit, limits, reduce_edge, vmap
 from mahsm.edges._shared.reducer import streamed
 from mahsm.errors import ReducerError
-from mahsm.policies._item_error import item_error
 from mahsm.reducers import (
     Reducer,
     first,
@@ -26,7 +25,7 @@ from mahsm.reducers import (
     tree_reduce,
     weighted_vote,
 )
-from mahsm.testing import ModelServer
+from mahsm.testing import ModelServer, item_error
 from tests.helpers import MODES, Gauge, run
 
 FAILED = item_error(ValueError("broken"), edge="edge", index=0, item="x")
@@ -87,7 +86,7 @@ def test_first() -> None:
     assert first([1, 2, 3]) == [1]
     assert first(k=2, where=lambda value: value > 1)([1, 2, 3, 4]) == [2, 3]
     assert first([]) == []
-    with pytest.raises(ReducerError, match="first: k=0; expected a whole number >= 1"):
+    with pytest.raises(ReducerError, match="first: k=0; expected an integer >= 1"):
         first(k=0)
 
 

@@ -57,7 +57,8 @@ def test_a_function_sees_the_call() -> None:
 
 
 def test_a_field_of_several_paragraphs() -> None:
-    text = "[[ ## doc ## ]]\none\n\ntwo\n\n[[ ## question ## ]]\nwhy?\n\nRespond with the output fields"
+    fields = "[[ ## doc ## ]]\none\n\ntwo\n\n[[ ## question ## ]]\nwhy?"
+    text = f"{fields}\n\nRespond with the corresponding output fields"
     call = Call("fake", [{"role": "user", "content": text}], {}, 0.0)
     assert (call.field("doc"), call.field("question")) == ("one\n\ntwo", "why?")
     assert Call("fake", [], {}, 0.0).text == ""
@@ -244,7 +245,7 @@ def test_a_stream_of_tool_calls(usage: bool) -> None:
 
 def test_an_answer_that_is_none_is_said() -> None:
     for wrong in (5, [], ["text"]):
-        expected = "is no answer; expected a text, a mapping, a ToolCall"
+        expected = "is no answer; expected a string, a mapping, a ToolCall"
         with pytest.raises(TypeError, match=expected), ModelServer(lambda call, wrong=wrong: wrong) as server:
             assert expected in completion(server)["error"]["message"]
 

@@ -13,13 +13,11 @@ DSPy is not imported here: whoever uses it has imported it.
 from mahsm._model_calls.dspy.answers import unparsed_in as unparsed_in
 from mahsm._model_calls.dspy.around import is_observed as is_observed
 from mahsm._model_calls.dspy.around import restored_context as restored_context
-from mahsm._model_calls.dspy.models import blocking_calls as blocking_calls
 from mahsm._model_calls.dspy.models import observed_lm as observed_lm
 from mahsm._model_calls.dspy.settings import observe_here as observe_here
 from mahsm._model_calls.dspy.settings import observed_settings as observed_settings
 
 __all__ = [
-    "blocking_calls",
     "is_observed",
     "observe_here",
     "observed_lm",

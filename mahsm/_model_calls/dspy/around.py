@@ -3,18 +3,16 @@
 import sys
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Any
 
+from mahsm._model_calls import calls
 from mahsm._model_calls.dspy import bars
-
-observing: ContextVar[bool] = ContextVar("mahsm_watching", default=False)
-"""Whether calls of language models are seen here."""
 
 
 def is_observed() -> bool:
-    """Whether calls of language models are seen here."""
-    return observing.get()
+    """Return whether calls of language models are seen here."""
+    return calls.here().dspy_observed
 
 
 def restored_context() -> AbstractContextManager[None]:
@@ -24,9 +22,7 @@ def restored_context() -> AbstractContextManager[None]:
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None:
         bars.shield()
-    around = (
-        None if dspy is None or observing.get() else getattr(dspy.settings.adapter, "_mahsm_around", None)
-    )
+    around = None if dspy is None or is_observed() else getattr(dspy.settings.adapter, "_mahsm_around", None)
     return nullcontext() if around is None else around.here()
 
 
@@ -44,7 +40,7 @@ class Around:
 
     def here(self) -> AbstractContextManager[None]:
         """A block that has the context, wherever it runs."""
-        return nullcontext() if observing.get() or self.is_over else self._restored()
+        return nullcontext() if is_observed() or self.is_over else self._restored()
 
     @contextmanager
     def _restored(self) -> Generator[None, None, None]:
@@ -55,7 +51,8 @@ class Around:
             if variable not in present
         ]
         try:
-            yield
+            with calls.completed(self._context):
+                yield
         finally:
             for variable, token in tokens:
                 variable.reset(token)

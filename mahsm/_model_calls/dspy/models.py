@@ -2,9 +2,8 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, cast
 
@@ -13,17 +12,10 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
+from mahsm._waiting import TASK, THREAD, run_blocking
 
 _FAR = 1_000_000
 """Between rollout ids of the user's, and those after answers that could not be parsed."""
-
-seen_here: ContextVar[tuple[calls.SeenCall, bool] | None] = ContextVar("mahsm_dspy_call", default=None)
-"""The call that is being made here, and whether DSPy's history is off."""
-
-blocking_calls: ContextVar[Callable[[Callable[[], Any]], Any]] = ContextVar(
-    "mahsm_blocking_calls", default=lambda make: make()
-)
-"""How blocking calls of language models are made here."""
 
 
 def observed_lm(lm: Any, around: Around | None = None) -> Any:
@@ -48,7 +40,7 @@ class _ObservedLM:
 
     @property
     def num_retries(self) -> int:
-        return self.__dict__["num_retries"] if calls.clients_retry.get() else 0
+        return self.__dict__["num_retries"] if calls.here().clients_retry else 0
 
     @num_retries.setter
     def num_retries(self, value: int) -> None:
@@ -59,14 +51,14 @@ class _ObservedLM:
             make = partial(self._made, prompt, messages, kwargs)
             return (
                 make()
-                if (keeper := calls.keeper.get()) is None
+                if (keeper := calls.here().keeper) is None
                 else keeper.call(make, (prompt, messages, kwargs))
             )
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         with self._around.here():
             make = partial(self._made_async, prompt, messages, kwargs)
-            keeper = calls.keeper.get()
+            keeper = calls.here().keeper
             return await (make() if keeper is None else keeper.call_async(make, (prompt, messages, kwargs)))
 
     def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
@@ -74,13 +66,14 @@ class _ObservedLM:
         for number in itertools.count(1):
             characters = partial(_characters, prompt, messages)
             with (
-                calls.call(characters) as seen,
+                calls.call(run_blocking(calls.admit(THREAD, characters))) as seen,
                 self._span(prompt, messages, drawn) as span,
                 _reported(seen),
                 _first_heard(span),
             ):
                 make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
-                outputs = blocking_calls.get()(make)
+                blocking = calls.here().blocking
+                outputs = make() if blocking is None else blocking(make)
                 span.end(outputs, seen.answer)
             if not _is_known_as_bad(outputs, seen.answer):
                 return outputs
@@ -89,10 +82,15 @@ class _ObservedLM:
     async def _made_async(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
-            async with calls.call_async(partial(_characters, prompt, messages)) as seen:
-                with self._span(prompt, messages, drawn) as span, _reported(seen), _first_heard(span):
-                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
-                    span.end(outputs, seen.answer)
+            admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
+            with (
+                calls.call(admitted) as seen,
+                self._span(prompt, messages, drawn) as span,
+                _reported(seen),
+                _first_heard(span),
+            ):
+                outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
+                span.end(outputs, seen.answer)
             if not _is_known_as_bad(outputs, seen.answer):
                 return outputs
             drawn = self._rolled_out(kwargs, number)
@@ -103,7 +101,7 @@ class _ObservedLM:
 
         As `dspy.BestOfN` does it, which may be what calls: its own rollout ids stay apart.
         """
-        sample = calls.sample.get()
+        sample = calls.here().sample
         if sample is None:
             return kwargs
         options = {**self.__dict__["kwargs"], **kwargs}
@@ -123,18 +121,18 @@ class _ObservedLM:
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        here = seen_here.get()
-        with _settings(disable_history=True) if here is not None and here[1] else nullcontext():
+        call = calls.here().call
+        with _settings(disable_history=True) if call is not None and call[1] else nullcontext():
             super().update_history(entry)  # type: ignore[misc]  # it may add a price
-        if here is not None:
-            here[0].answer = answer_of(
+        if call is not None:
+            call[0].answer = answer_of(
                 entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"])
             )
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
     """Whether it comes from the cache, and an attempt before could not be parsed from it."""
-    if answer is None or not answer.cached or not (unparsed := calls.unparsed.get()):
+    if answer is None or not answer.cached or not (unparsed := calls.here().unparsed):
         return False
     return any(
         (one.get("text") if isinstance(one, dict) else one) in unparsed for one in cast("list[Any]", outputs)
@@ -151,12 +149,8 @@ def _reported(seen: calls.SeenCall) -> Generator[None, None, None]:
     entry only.
     """
     off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
-    token = seen_here.set((seen, off))
-    try:
-        with _settings(disable_history=False) if off else nullcontext():
-            yield
-    finally:
-        seen_here.reset(token)
+    with calls.changed(call=(seen, off)), _settings(disable_history=False) if off else nullcontext():
+        yield
 
 
 @contextmanager

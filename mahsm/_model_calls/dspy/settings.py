@@ -10,8 +10,8 @@ from mahsm import _spans
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.adapters import observed_adapter
 from mahsm._model_calls.dspy.answers import answer_of
-from mahsm._model_calls.dspy.around import Around, observing
-from mahsm._model_calls.dspy.models import observed_lm, seen_here
+from mahsm._model_calls.dspy.around import Around
+from mahsm._model_calls.dspy.models import observed_lm
 
 
 @contextmanager
@@ -23,13 +23,12 @@ def observed_settings() -> Generator[None, None, None]:
     ended.
     """
     overrides, around = _overrides(), Around()
-    tokens = observing.set(True), overrides.set(_ObservedSettings(overrides.get(), around))
+    token = overrides.set(_ObservedSettings(overrides.get(), around))
     try:
         yield
     finally:
         around.is_over = True
-        overrides.reset(tokens[1])
-        observing.reset(tokens[0])
+        overrides.reset(token)
 
 
 class _ObservedSettings(Mapping[str, Any]):
@@ -124,9 +123,8 @@ class _Reader:
         """Nothing is kept."""
 
     def append(self, entry: dict[str, Any]) -> None:
-        if seen_here.get() is not None:  # a view of the language model sees the call
+        if calls.here().call is not None:  # a view of the language model sees the call
             return
         answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", True))
         with self._around.here():
-            calls.begin_call()
-            calls.end_call(answer)
+            calls.record_call(answer)

@@ -1,6 +1,7 @@
 """`JitEdge`: a numeric function between state keys, compiled."""
 
 import asyncio
+import dataclasses
 import inspect
 import threading
 import warnings
@@ -37,8 +38,8 @@ class JitEdge(Edge):
 
     def __init__(self, spec: JitSpec) -> None:
         super().__init__(
-            self._run,
-            self._run_async,
+            self.invoke,
+            self.ainvoke,
             name=spec.name,
             graph=drawn_steps(
                 spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False
@@ -97,12 +98,6 @@ class JitEdge(Edge):
                 around.span.note(program.stats.facts(before))
                 around.span.show(update)
             return update
-
-    def _run(self, state: Any, config: RunnableConfig) -> Any:
-        return self.invoke(state, config)
-
-    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
-        return await self.ainvoke(state, config)
 
     def warmup(self, *states: Any) -> None:
         """Compile for states like these, without computing.
@@ -168,6 +163,14 @@ class JitEdge(Edge):
         index = 0 if step is None else names.index(step)
         self.program.replace(index, module)
         self._replaced[index] = module
+
+    @property
+    def current_spec(self) -> JitSpec:
+        """The specification, with the modules that `replace` has put in."""
+        steps = list(self.spec.steps)
+        for index, module in self._replaced.items():
+            steps[index] = dataclasses.replace(steps[index], fn=module)
+        return dataclasses.replace(self.spec, steps=tuple(steps)) if self._replaced else self.spec
 
     def with_(self, **changes: Unpack[JitOptions]) -> "JitEdge":
         """Make a copy of this edge in which some arguments differ: it computes with the modules that

@@ -49,13 +49,15 @@ def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = 
     """
     edge = "fuse" if name is None else f"fuse {name!r}"
     if len(edges) < 2:
-        raise EdgeError(f"{edge}: got {len(edges)} edges; expected at least two, as fuse(first, second).")
+        raise EdgeError(
+            f"{edge}: got {len(edges)} edges; expected at least two, such as fuse(first, second)."
+        )
     for given in edges:
         if not isinstance(given, JitEdge):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(f"{edge}: got {shown(given)}; expected edges made by jit_edge.")
     if name is not None:
         check.name(edge, name)
-    specs = [given.spec for given in edges]
+    specs = [given.current_spec for given in edges]
     _check_alike(edge, specs)
     steps = tuple(step for spec in specs for step in spec.steps)
     _check_names(edge, steps)
@@ -105,7 +107,7 @@ def _check_names(edge: str, steps: Sequence[Step]) -> None:
 def _kept(edge: str, keep: Sequence[str], written: set[str]) -> tuple[str, ...]:
     if isinstance(keep, str):
         raise EdgeError(
-            f"{edge}: keep={keep!r} is one text; expected a list of state keys, as keep=[{keep!r}]."
+            f"{edge}: keep={keep!r} is a string; expected a list of state keys, such as keep=[{keep!r}]."
         )
     for key in keep:
         if key not in written:

@@ -14,7 +14,7 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans
 from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
-from mahsm._model_calls import AttemptCounter, calls, gated, is_metered, metered, unparsed_in
+from mahsm._model_calls import AttemptCounter, calls, metered, meters, unparsed_in
 from mahsm._spans import EdgeSpan, Timings
 from mahsm._waiting import (
     TASK,
@@ -89,7 +89,7 @@ class AttemptRunner:
         self._deadline = None if spec.ends.deadline is None else time.monotonic() + spec.ends.deadline
         self._durations = Durations(spec.tries.hedge) if spec.tries.hedge else None
         self._unwatched = not (
-            limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or is_metered()
+            limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or meters()
         )
         self._timings = None if span is None else span.timings
         self._plain = self._unwatched and spec.tries.timeout is None and self._timings is None
@@ -109,7 +109,9 @@ class AttemptRunner:
                 await item.take(self._way)
             try:
                 self._check_may_go_on()
-                return await self._called(item, call, state_of()[0], None)
+                if self._way is TASK:
+                    return await cast("AsyncCall", call)(state_of()[0])
+                return self._blocked(item, call, state_of()[0], None)
             except futures.CancelledError as error:
                 raise _reason(item, error) from None
             finally:
@@ -117,7 +119,12 @@ class AttemptRunner:
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
         if self._spec.tries.retry is None:
             return await attempt()
-        return await tenacity.AsyncRetrying(**self._retrying(item))(attempt)
+        options, pause = self._retrying(item), partial(self._pause, item)
+        if self._way is TASK:
+            return await tenacity.AsyncRetrying(**options, sleep=pause)(attempt)
+        # `AsyncRetrying` would do for threads, too, at twice the cost.
+        retrying = tenacity.Retrying(**options, sleep=lambda seconds: run_blocking(pause(seconds)))
+        return retrying(lambda: run_blocking(attempt()))
 
     async def _hedged(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         def attempt(one: Item) -> Coroutine[Any, Any, Update]:
@@ -163,8 +170,7 @@ class AttemptRunner:
         stop: Any = (
             tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
         )
-        pause = partial(self._pause, item)
-        return {"stop": stop, "wait": wait, "retry": again, "before": begin, "sleep": pause, "reraise": True}
+        return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
 
     def _refused(self, retry: Retry, error: BaseException) -> bool:
         """Return whether an error that is worth another attempt does not get one; a note on it says why."""
@@ -203,11 +209,14 @@ class AttemptRunner:
     async def _called(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
         """Call the target."""
         if self._way is THREAD:
-            return tasks.call(partial(call, state), timeout, item.running.on_stop, self._left)
+            return self._blocked(item, call, state, timeout)
         if timeout is None:
             return await cast("AsyncCall", call)(state)
         async with tasks.deadline(timeout):
             return await cast("AsyncCall", call)(state)
+
+    def _blocked(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
+        return tasks.call(partial(call, state), timeout, item.running.on_stop, self._left)
 
     async def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
         """Wait until the attempt may begin; the item holds its slots then."""
@@ -271,9 +280,8 @@ class AttemptRunner:
         used, error = AttemptCounter(counted=self._spec.target.graph is None), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
-        token = calls.unparsed.set(calls.unparsed.get() | item.unparsed)
         try:
-            with metered(used), nullcontext() if admission is None else gated(admission):
+            with metered(used), self._calls_of(item, admission):
                 yield
             self._succeeded(time.monotonic() - began)
         except BaseException as raised:
@@ -282,11 +290,18 @@ class AttemptRunner:
                 self._adaptive.limited(cuts)
             raise
         finally:
-            calls.unparsed.reset(token)
             if item.over is not None:
                 item.over(error)
             if admission is not None:
                 admission.end(used, error)
+
+    @staticmethod
+    def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:
+        """A block whose calls of models pass the admission, and give no answer that could not be parsed."""
+        changes: dict[str, Any] = {} if admission is None else {"gate": admission}
+        if item.unparsed:
+            changes["unparsed"] = calls.here().unparsed | item.unparsed
+        return calls.changed(**changes) if changes else nullcontext()
 
     def _succeeded(self, seconds: float) -> None:
         if self._durations is not None:

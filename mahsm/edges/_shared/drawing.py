@@ -15,7 +15,7 @@ saved and streamed.
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.graph import Edge as Arrow
@@ -24,7 +24,7 @@ from langgraph.constants import END, START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-Compiled = CompiledStateGraph[Any, Any, Any, Any]
+Compiled: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 DrawnT = TypeVar("DrawnT", bound=Compiled)
 
 _PLAIN = re.compile(r"[\w ,]+")
@@ -70,7 +70,7 @@ class DrawnGraph(Compiled):
         return drawing
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The awaitable twin of `get_graph`, in a thread."""
+        """Async version of `get_graph`, in a thread."""
         return await asyncio.to_thread(self.get_graph, config, xray=xray)
 
 
@@ -84,7 +84,7 @@ class LoneGraph(Compiled):
         return next(inside for _, inside in _local_graphs(self)).get_graph(config, xray=_deeper(xray))
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The awaitable twin of `get_graph`, in a thread."""
+        """Async version of `get_graph`, in a thread."""
         return await asyncio.to_thread(self.get_graph, config, xray=xray)
 
 

@@ -128,7 +128,7 @@ class VmapRun(EdgeRun):
             if spec.batch.cache and not is_substituted()
             else None
         )
-        self._sample = calls.sample.get()
+        self._sample = calls.here().sample
         self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
 
     @property
@@ -148,7 +148,7 @@ class VmapRun(EdgeRun):
     def item(self, index: int) -> Item:
         if self.spec.batch.sample is not None:
             drawn = calls.Sample(index, self.spec.batch.sample)
-            calls.sample.set(drawn.nested_in(self._sample))
+            calls.change(sample=drawn.nested_in(self._sample))
         return super().item(index)
 
     # What has been done already, perhaps by a process before this one.

@@ -42,6 +42,13 @@ def test_it_computes_what_the_edges_do(mode: str) -> None:
     assert fused.stats.compiles == 1
 
 
+def test_an_edge_is_fused_with_the_module_that_it_computes_with() -> None:
+    scale = jit_edge(Scale(jnp.array(2.0)), in_keys=["x"], out_key="scaled", name="scale")
+    scale.replace(Scale(jnp.array(10.0)))
+    total = jit_edge(lambda scaled: scaled.sum(), in_keys=["scaled"], out_key="total", name="total")
+    assert fuse(scale, total).invoke({"x": [1.0, 2.0]}) == {"total": 30.0}
+
+
 def test_keep_says_what_comes_out() -> None:
     found = fuse(DOUBLE, ADD, SUM, keep=["b", "d"]).invoke(STATE)
     assert (found["b"].tolist(), found["d"]) == ([2.0, 4.0], 26.0)
@@ -123,7 +130,7 @@ READS_B = step(lambda b: b, "b", "f")
 @pytest.mark.parametrize(
     ("edges", "options", "message"),
     [
-        ([], {}, "got 0 edges; expected at least two, as fuse"),
+        ([], {}, "got 0 edges; expected at least two, such as fuse"),
         ([DOUBLE], {}, "got 1 edges"),
         ([DOUBLE, abs], {}, "got <built-in function abs>; expected edges made by jit_edge"),
         (
@@ -145,7 +152,7 @@ READS_B = step(lambda b: b, "b", "f")
         (
             [DOUBLE, ADD],
             {"keep": "b"},
-            r"keep='b' is one text; expected a list of state keys, as keep=\['b'\]",
+            r"keep='b' is a string; expected a list of state keys, such as keep=\['b'\]",
         ),
         ([DOUBLE, ADD], {"keep": ["a"]}, "keep has 'a'; expected some of what the edges write, b, c"),
         ([DOUBLE, ADD], {"keep": []}, "keep is empty; expected at least one key"),

@@ -11,8 +11,8 @@ from langgraph.graph import END, START, StateGraph
 from mahsm import connect, reduce_edge, vmap
 from mahsm.errors import EdgeError, MissingKeyError, ReducerError, StateError
 from mahsm.policies import ItemError, penalize
-from mahsm.policies._item_error import item_error
 from mahsm.reducers import majority_vote, top_k
+from mahsm.testing import item_error
 from tests.helpers import MODES, STATES, DictState, SummedState, run
 
 

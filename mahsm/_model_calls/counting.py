@@ -1,0 +1,193 @@
+"""Counting of calls: by everything around them, and of each call the same.
+
+A call is counted when it begins: in the records of `usage()`, of edge runs and of traces, in budgets, and by
+the attempt of the item that makes it. What it took is added when it ends. `calls.begin_call` and
+`calls.end_call` are the only callers, so all counters agree.
+
+Budgets count attempts, too, since a target may call a model that is not seen. An attempt is a call from when
+it begins; the first call inside of it is that call, and is not counted again by the meters around. Hence the
+order of the meters: from the inside out, up to an attempt that stands for the call.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import NamedTuple
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from mahsm._common import Answer
+from mahsm._model_calls.records import AttemptCounter, EdgeUsage, Ledger, Meter, Prices, Usage
+
+
+class _Counters(NamedTuple):
+    """What counts calls, each from the outside in.
+
+    Attributes:
+        meters: Budgets and attempts.
+        usages: Edge runs, and blocks without parts.
+        ledgers: Blocks of `usage()`.
+        prices: Prices that count before those that a client knows. Budgets have prices of their own.
+        edge: The innermost edge run's.
+        alone: Name of the outermost edge run, if it runs outside of any graph.
+    """
+
+    meters: tuple[Meter, ...] = ()
+    usages: tuple[Usage, ...] = ()
+    ledgers: tuple[Ledger, ...] = ()
+    prices: Prices = MappingProxyType({})
+    edge: Usage | None = None
+    alone: str = ""
+
+
+_counters: ContextVar[_Counters] = ContextVar("mahsm_counters", default=_Counters())  # noqa: B039
+"""Set by the blocks below; read wherever a call or an attempt begins or ends."""
+
+
+# Calls and attempts.
+
+
+def count_call() -> None:
+    """Count a call that begins here, whatever is spent."""
+    here = _counters.get()
+    for meter in _uncounted(here.meters):
+        meter.begin_call()
+    for usage in here.usages:
+        usage.begin_call()
+    if here.ledgers:
+        node = _node(here)
+        for ledger in here.ledgers:
+            ledger.begin_call(node)
+
+
+def count_end(answer: Answer | None) -> None:
+    """Count the end of a call that began here: an answer, or None for an error."""
+    here = _counters.get()
+    for meter in here.meters:
+        meter.end_call(answer)
+    if answer is not None and answer.model in here.prices:
+        answer = answer.priced(here.prices[answer.model])
+    for usage in here.usages:
+        usage.end_call(answer)
+    if here.ledgers:
+        node = _node(here)
+        for ledger in here.ledgers:
+            ledger.end_call(answer, node)
+
+
+def count_attempt() -> Meter | None:
+    """Count an attempt of an item that begins here, unless a meter is at its `most_calls`; return that
+    meter.
+    """
+    counted: list[Meter] = []
+    for meter in _uncounted(_counters.get().meters):
+        if not meter.begin_attempt():
+            for one in counted:
+                one.cancel_attempt()
+            return meter
+        counted.append(meter)
+    return None
+
+
+def _uncounted(meters: tuple[Meter, ...]) -> Generator[Meter, None, None]:
+    """The meters that have not counted a call which begins here, from the inside out."""
+    for meter in reversed(meters):
+        yield meter
+        if isinstance(meter, AttemptCounter) and meter.already_counted():
+            return
+
+
+def _node(here: _Counters) -> str:
+    """The path of the LangGraph node that runs here."""
+    return "/".join(step for step in (here.alone, *_nodes()) if step)
+
+
+def _nodes() -> list[str]:
+    """The names of the LangGraph nodes that run here, from the outside in."""
+    namespace: str = (var_child_runnable_config.get() or {}).get("configurable", {}).get("checkpoint_ns", "")
+    return [step.partition(":")[0] for step in namespace.split("|") if step and not step.isdigit()]
+
+
+# What counts here.
+
+
+def meters() -> tuple[Meter, ...]:
+    """The meters of this place, from the outside in."""
+    return _counters.get().meters
+
+
+def in_attempt() -> bool:
+    """Return whether an attempt of an item is running here."""
+    return any(isinstance(meter, AttemptCounter) for meter in meters())
+
+
+def is_recorded() -> bool:
+    """Return whether `mahsm.usage()` records what is called here."""
+    return bool(_counters.get().ledgers)
+
+
+def usage_of_edge_run() -> Usage:
+    """The usage of the innermost edge run here; an empty one outside of edge runs."""
+    return _counters.get().edge or Usage()
+
+
+# Blocks.
+
+
+@contextmanager
+def _counting(here: _Counters) -> Generator[None, None, None]:
+    token = _counters.set(here)
+    try:
+        yield
+    finally:
+        _counters.reset(token)
+
+
+class metered:
+    """A block whose calls a meter counts.
+
+    Args:
+        meter: The meter.
+    """
+
+    __slots__ = ("_meter", "_token")
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        # Once for each attempt, where `_replace` takes twice as long.
+        meters, *others = _counters.get()
+        self._token = _counters.set(_Counters._make(((*meters, self._meter), *others)))
+
+    def __exit__(self, *error: object) -> None:
+        _counters.reset(self._token)
+
+
+@contextmanager
+def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
+    """A block whose calls a ledger counts, in all and in parts."""
+    here = _counters.get()
+    ledgers = (*here.ledgers, ledger)
+    with _counting(here._replace(ledgers=ledgers, prices={**here.prices, **prices})):
+        yield
+
+
+@contextmanager
+def added_up() -> Generator[Usage, None, None]:
+    """A block whose calls are counted; the usage is what they took."""
+    here, usage = _counters.get(), Usage()
+    with _counting(here._replace(usages=(*here.usages, usage))):
+        yield usage
+
+
+@contextmanager
+def edge_run(name: str) -> Generator[None, None, None]:
+    """A block that is an edge run, with a usage of its own."""
+    here, run = _counters.get(), EdgeUsage(name, Usage())
+    for ledger in here.ledgers:
+        ledger.begin_edge(run)
+    alone = here.alone or ("" if here.edge is not None or _nodes() else name)
+    with _counting(here._replace(usages=(*here.usages, run.usage), edge=run.usage, alone=alone)):
+        yield
