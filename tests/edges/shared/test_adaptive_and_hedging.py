@@ -132,7 +132,7 @@ def test_bounds_that_are_none(adaptive: Any) -> None:
 
 def test_it_needs_retries() -> None:
     with pytest.raises(
-        EdgeError, match=r"adaptive=True finds its bound by 429s, and those items would be lost. Pass retry="
+        EdgeError, match=r"adaptive=True finds its bound by 429s, and without retries.*are lost. Pass retry="
     ):
         edge_of(lambda state: None, adaptive=True)
 

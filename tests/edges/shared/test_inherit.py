@@ -305,7 +305,7 @@ def test_a_function_of_an_item_needs_an_item() -> None:
         return len(review)
 
     with pytest.raises(
-        NodeError, match=r"the target rate takes one str, an item, but item_to_state= makes a state"
+        NodeError, match=r"the target rate takes one str, an item, but item_to_state= maps each item"
     ):
         vmap(rate, batch_key="xs", out_key="ys", item_to_state=lambda review: {"review": review})
     with pytest.raises(

@@ -176,7 +176,7 @@ def test_an_error_says_how_an_item_may_lack_a_single_key(given: Any) -> None:
 def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any) -> None:
     edge = vmap(lambda state: given, batch_key="xs", out_key=["a", "b"], name="edge")
     with pytest.raises(
-        MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target gave .*one of these keys, or None"
+        MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target returned .*one of these keys, or None"
     ):
         run(edge, {"xs": [1]}, mode)
 
@@ -187,7 +187,7 @@ def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any)
         ({"out_key": []}, r"out_key=\[\]; expected the name of a state key"),
         ({"out_key": ["a", 3]}, r"out_key=3; expected the name of a state key"),
         ({"out_key": ["a", "a"]}, r"out_key=\['a', 'a'\] names a key twice"),
-        ({"on_error": "collect"}, r"of several keys none is its place.*on_error='drop' with errors_key="),
+        ({"on_error": "collect"}, r"out_key names several keys.*on_error='drop' with errors_key="),
         ({"result": "done"}, r"result='done' is one key, and out_key names several"),
         ({"on_error": "drop", "errors_key": "done"}, r"errors_key and out_key are both 'done'"),
     ],

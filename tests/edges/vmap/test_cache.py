@@ -337,7 +337,7 @@ def test_an_item_that_cannot_be_a_key_is_called(
     assert run_edge(edge, [1, threading.Lock(), 2, threading.Lock()], mode) == ["done"] * 4
     assert said(caplog) == [
         "edge: an item cannot be a key of the cache (TypeError). It is called without the cache; this is "
-        "said once in a run."
+        "logged once in a run."
     ]
     assert run_edge(edge, [1, 2], mode) == ["done"] * 2
     assert len(counted.calls) == 4, "the others are kept"
@@ -365,9 +365,9 @@ def test_an_update_that_cannot_be_kept_counts(
         assert ys == [0, 2]
     assert sorted(calls) == [0, 1, 1, 2]
     line = (
-        "edge: the cache cannot keep an item's update (TypeError). The run goes on, and the update counts; "
+        "edge: the cache cannot store an item's update (TypeError). The run goes on, and the update counts; "
     )
-    assert said(caplog) == [line + "this is said once in a run."] * 2
+    assert said(caplog) == [line + "this is logged once in a run."] * 2
 
 
 @pytest.fixture
@@ -431,7 +431,7 @@ def test_a_database_that_can_be_read_and_not_written(
     assert sorted(counted.calls) == [1, 2, 3, 4]
     assert said(caplog) == [
         "edge: the cache cannot be written (OperationalError). The run goes on without writing it; this is "
-        "said once in a run."
+        "logged once in a run."
     ]
 
 

@@ -118,7 +118,7 @@ def test_a_wrong_batch_size(value: Any) -> None:
 def test_a_batch_size_is_of_a_jit_edge() -> None:
     with pytest.raises(
         EdgeError,
-        match=r"batch_size=8 is of a jit_edge, whose items are computed together; .*max_concurrency=",
+        match=r"batch_size=8 needs a jit_edge, whose items are computed together, but .*max_concurrency=",
     ):
         vmap(lambda state: state, batch_key="xs", out_key="ys", batch_size=8)
 

@@ -74,7 +74,7 @@ def test_result_names_the_keys_there_are() -> None:
 
 
 def test_result_of_what_is_no_update_says_what_there_was() -> None:
-    with pytest.raises(MissingKeyError, match=r"result='y', but the target gave 3\."):
+    with pytest.raises(MissingKeyError, match=r"result='y', but the target returned 3\."):
         run_edge(edge_of(lambda _: 3, result="y"), [1], "sync")
 
 
