@@ -63,88 +63,87 @@ def vmap(
     cache: BaseCache[Any] | None = None,
     progress: bool | Literal["items"] = False,
 ) -> Edge:
-    """Call a target for every item of a list in the state, at most `max_concurrency` at a time; or several
-    times for one state.
+    """Call a target for every item of a list in the state, or several times for one state.
 
-    Each item gets the parent's state with `item_to_state(item)` laid over it, as a dict, or as the dataclass
-    or pydantic model that the target's first parameter is annotated with; a function that is annotated with
-    something that is no state, such as `str` or a message, gets the item itself. A graph gets what
-    `item_to_state` gives and nothing else, as by a `Send`. An empty batch gives `[]`.
+    For each item, the target sees the parent's state with `item_to_state(item)` laid over it: as a dict, or
+    as the dataclass or pydantic model that its first parameter is annotated with. A function whose parameter
+    is annotated with something other than a state, such as `str` or a message, gets the item itself. A graph
+    gets `item_to_state(item)` alone, as by a `Send`. An empty batch gives `[]`.
 
     With a checkpointer, finished items are not run again after a crash, an error or an interrupt.
 
-    A `jit_edge` as the target is computed once for all items, by `jax.vmap`, and not called for each.
+    A `jit_edge` is not called for each item: `jax.vmap` computes all items together.
 
-    `edge.with_(max_concurrency=64)` gives a copy of the edge in which some of the arguments differ.
+    `edge.with_(max_concurrency=64)` returns a copy of the edge with some arguments changed.
 
     Args:
         target: What to call: a function of the state (sync or async; it may take LangGraph's `config`,
             `runtime`, `store` and `writer`), a DSPy module, a Runnable, a compiled graph or another edge.
         batch_key: State key of the items: a list, tuple, array, generator or dict view.
-        batch: In place of a key, a function of the state, as a dict, that gives the items. They are never
-            stored in the state. On resume it is called again, and must give the same items.
-        sample: Call the target so many times, >= 1, on the same state, in place of a batch; the items are the
-            numbers from 0. Each call draws an answer of its own from DSPy's models: it has a rollout id, so
-            that the cache does not give one answer to all, and a temperature of 1.0 where there is none or 0.
-            Drawn again, the samples come from the cache.
-        out_key: State key that gets one entry per item. Or several keys, of which an item may give any or
-            none: each value goes through the parent's reducer, as by a `Send`, and a key without one gets the
-            list of values. Wire such an edge by `connect`, which knows the reducers; added by `add_node` it
-            writes each value by itself. Alone it gives lists.
-        item_to_state: From an item to the keys laid over the parent's state; by default `{"item": item}`, and
-            for a `dspy.Example` its input fields too.
-        inherit: What of the parent's state the target sees besides: all (True), nothing (False), or these
-            keys. By default nothing if the target is a compiled graph, and else all.
-        result: What of the target's update becomes the entry: one of its keys, or a function of it; by
-            default all.
+        batch: In place of a key, a function that returns the items, given the state as a dict. The items are
+            never stored in the state. On resume it is called again, and must return the same items.
+        sample: In place of a batch, the number of calls on the same state, >= 1; the items are the numbers
+            from 0. Each call draws its own answer from DSPy's models: it has a rollout id, so that the cache
+            does not give all calls the same answer, and a temperature of 1.0 if that is unset or 0. If the
+            samples are drawn again, they come from the cache.
+        out_key: State key that gets one entry per item. Or several keys: an item may write any of them, each
+            value goes through the parent's reducer, as by a `Send`, and a key without a reducer gets the list
+            of values. Wire such an edge by `connect`, which knows the reducers; added by `add_node`, it
+            writes each value by itself. An edge that runs alone returns lists.
+        item_to_state: Maps an item to state keys, which the target sees on top of the parent's state; by
+            default `{"item": item}`, and for a `dspy.Example` its input fields too.
+        inherit: The part of the parent's state that the target sees: all (True), nothing (False), or these
+            keys. By default nothing if the target is a compiled graph, otherwise all.
+        result: The part of the target's update that becomes the entry: one of its keys, or a function of it;
+            by default all.
         name: Node name; by default `vmap_` and the target's name, or `out_key` if the target is a graph
-            without a name. Such a graph takes the edge's name, in drawings, spans and `usage().by_node`.
-        max_concurrency: Items at a time, >= 1, those of edges inside included. LangGraph's own
+            without a name. Such a graph takes the edge's name in drawings, spans and `usage().by_node`.
+        max_concurrency: Items at a time, >= 1, including those of edges inside. LangGraph's own
             `max_concurrency` in the config, or under its `configurable`, is an upper bound that all edges of
             a graph run share.
-        adaptive: Find out by 429s how many items the provider takes at a time: True, or the fewest and the
+        adaptive: Learn from 429s how many items the provider takes at a time: True, or the fewest and the
             most. There are never more than `max_concurrency`. Needs `retry`, since some items meet a 429.
-        preserve_order: Entries in the order of the input; else in the order in which the items finished.
+        preserve_order: Order entries like the input; otherwise in the order in which the items finish.
         chunk_size: Results that are saved together, >= 1. By default a batch is saved in at most 128 parts.
             After a kill, at most `max_concurrency + 2 * chunk_size` finished items run again. With 1, each
-            item is a task of LangGraph, as it is by default in small batches, and if the target holds a
-            graph; `interrupt()` in an item needs that.
-        batch_size: For a `jit_edge`: items that are computed together, >= 1. By default all, which all have
-            to fit in memory; with it, at most about twice this many do besides the items and results
-            themselves.
-        retry: Try failed items again: a `Retry`, or LangGraph's `RetryPolicy`. `timeout` then holds for each
+            item is a task of LangGraph, which `interrupt()` in an item needs; that is the default for small
+            batches, and for a target that holds a graph.
+        batch_size: For a `jit_edge`: items that are computed together, >= 1. By default all, which then have
+            to fit in memory together; with it, memory holds about twice this many at most, besides the items
+            and results themselves.
+        retry: Retry failed items: a `Retry`, or LangGraph's `RetryPolicy`. `timeout` then applies to each
             attempt.
-        timeout: Seconds that one item may take, > 0. An async target is cancelled then; a blocking one is
-            reported, and its thread runs on, since a thread cannot be stopped.
-        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
-            provider that has one. Every attempt takes a request and its tokens; it holds no slot while it
-            waits for them.
-        hedge: Start an item that takes unusually long once more, and take the first answer.
-        deadline: Seconds from the beginning of the run, > 0, after which nothing new begins and what runs is
-            over, with a `TimeoutError`.
-        budget: What each run of the edge may spend; when it is spent, nothing new begins, and open items hold
-            a `BudgetExceeded`.
+        timeout: Seconds that one item may take, > 0. After that, an async target is cancelled. A blocking
+            target fails with a `TimeoutError`, but its thread runs on, since a thread cannot be stopped.
+        rate_limit: The provider's limit: a `RateLimit`, its arguments as a dict, or the name of a provider
+            that has one. Every attempt takes a request and its tokens, and holds no slot while it waits for
+            them.
+        hedge: Start a second call for an item that takes unusually long, and use the first answer.
+        deadline: Seconds from the beginning of the run, > 0. After that nothing new begins, and items in
+            progress fail with a `TimeoutError`.
+        budget: What each run of the edge may spend. When it is spent, nothing new begins, and items without a
+            result fail with a `BudgetExceeded`.
         stop_when: Stop as soon as this is decided: `majority_vote`, `first`, a `Reducer` of yours, or a
-            function of the list of entries so far. What still runs is cancelled, and only what has ended is
-            in `out_key`.
+            function of the list of entries so far. Calls in progress are cancelled, and `out_key` gets only
+            the entries of items that have finished.
         min_success: How many items must succeed: a count >= 1, or a share in (0, 1].
-        on_error: `"raise"` stops the rest and raises the first error as it is; `"collect"` leaves an
-            `ItemError` in the failed item's place; `"drop"` leaves it out.
+        on_error: `"raise"` stops the rest and raises the first error as it is; `"collect"` puts an
+            `ItemError` in the failed item's place; `"drop"` leaves the item out.
         errors_key: State key that gets the `ItemError`s, in input order.
-        dedupe_key: From an item to what it is the same as: items with equal keys run once.
-        cache: A LangGraph cache. An item whose key is in it is not called; the key is `dedupe_key`, or else
-            what `item_to_state` gives.
-        progress: Show a bar on stderr; or `"items"`, for a stream event (`stream_mode="custom"`) when an item
-            has finished, with its index, and its value or error.
+        dedupe_key: Maps an item to a key; items with equal keys are called once.
+        cache: A LangGraph cache. An item whose key is in it is not called. The key is `dedupe_key(item)`, or
+            `item_to_state(item)` without a `dedupe_key`.
+        progress: True shows a bar on stderr; `"items"` emits a stream event (`stream_mode="custom"`) whenever
+            an item has finished, with its index and its value or error.
 
     Returns:
         An edge that reads `batch_key` and writes `out_key` (and `errors_key`).
 
     Raises:
-        EdgeError: immediately, for arguments that cannot work.
+        EdgeError: immediately, for invalid or contradictory arguments.
         NodeError: immediately, for a target that cannot be called with a state.
-        StateError: when run, if the batch is missing, or is no list.
-        LimitError: immediately or when run, for a rate limit that cannot be kept or contradicts another one.
+        StateError: when run, if the batch is missing or not a list.
+        LimitError: immediately or when run, if a rate limit is invalid or contradicts another one.
         BudgetExceeded: when run with `on_error="raise"`, if the budget is spent before all items have begun.
         TooFewSucceeded: when run, as soon as `min_success` cannot be reached.
 
