@@ -89,7 +89,7 @@ def test_a_folder_is_all_text_files_in_it(folder: Path, capsys: pytest.CaptureFi
 def test_a_folder_without_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "picture.bin").write_bytes(b"\xff\xfe\x00")
     assert demo("--files", str(tmp_path)) == 2
-    assert "has no text files; expected files to read, as 'docs' or 'docs/*.md'." in one_line(capsys)
+    assert "has no text files; expected files to read, such as 'docs' or 'docs/*.md'." in one_line(capsys)
 
 
 @pytest.mark.parametrize("question", ["", "  "])
@@ -143,7 +143,7 @@ def test_unknown_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo("--files", "/nowhere/*.md") == 2
     assert (
         one_line(capsys)
-        == "mahsm demo: --files '/nowhere/*.md' matches no file; expected files to read, as 'docs' or "
+        == "mahsm demo: --files '/nowhere/*.md' matches no file; expected files to read, such as 'docs' or "
         "'docs/*.md'."
     )
 

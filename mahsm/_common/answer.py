@@ -16,8 +16,8 @@ class Answer:
 
     Attributes:
         model: The model's name, as the client knows it.
-        input_tokens: Tokens of the prompt, a whole number; 0 if nobody knows.
-        output_tokens: Tokens of the answer, a whole number; 0 if nobody knows.
+        input_tokens: Tokens of the prompt, an integer; 0 if nobody knows.
+        output_tokens: Tokens of the answer, an integer; 0 if nobody knows.
         usd: Its price, or None if nobody knows it.
         cached: It came from a cache, and took nothing.
         known: It says how many tokens it took.

@@ -78,9 +78,9 @@ def inherit(edge: str, value: object, *, default: bool) -> bool | frozenset[str]
 
 
 def whole(edge: str, argument: str, value: object, hint: str) -> None:
-    """Refuse what is not a whole number >= 1."""
+    """Refuse what is not an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected a whole number >= 1. {hint}")
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected an integer >= 1. {hint}")
 
 
 def flag(edge: str, argument: str, value: object) -> None:
@@ -123,4 +123,4 @@ def of_type(edge: str, argument: str, value: object, kind: type, expected: str) 
 def name(edge: str, value: object) -> None:
     """Refuse what LangGraph takes for no node name."""
     if not isinstance(value, str) or not value or any(reserved in value for reserved in ":|"):
-        raise EdgeError(f"{edge}: name={shown(value)}; expected a node name, a text without ':' and '|'.")
+        raise EdgeError(f"{edge}: name={shown(value)}; expected a node name, a string without ':' and '|'.")

@@ -60,7 +60,7 @@ def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
     """
     hints = {
         "none": f"Let the node before write {key!r}; an empty list is fine.",
-        "text": f"Wrap it in a list, as [{key}], or name another {argument}.",
+        "text": f"Wrap it in a list: [{key}], or name another {argument}.",
     }
     return batch_of(value, reader, f"state[{key!r}]", key, hints)
 

@@ -4,8 +4,8 @@ What holds for calls is one immutable object in a context variable: it holds for
 one `with` block, in its tasks and threads, and nowhere else.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from mahsm._common import Answer
 from mahsm._model_calls.counting import count_call, count_end
-from mahsm._waiting import left_behind
+from mahsm._waiting import Way, left_behind
 from mahsm.errors import JitError
 
 
@@ -34,12 +34,8 @@ class Gate(Protocol):
 
     passed: dict[UUID, AdmittedCall]
 
-    def enter(self, characters: int) -> AdmittedCall:
+    async def enter(self, way: Way, characters: int) -> AdmittedCall:
         """Wait until a call with a prompt of so many characters may be made."""
-        ...
-
-    async def enter_async(self, characters: int) -> AdmittedCall:
-        """Async version of `enter`."""
         ...
 
 
@@ -213,26 +209,20 @@ class SeenCall:
         self.answer: Answer | None = None
 
 
-@contextmanager
-def call(characters: Callable[[], int]) -> Generator[SeenCall, None, None]:
-    """A block that calls a model with so many characters: it is let through, and counted."""
+async def admit(way: Way, characters: Callable[[], int]) -> AdmittedCall | None:
+    """Wait until a call with so many characters may be made here.
+
+    Raises:
+        JitError: if no model may be called here.
+    """
     check_refused()
     gate = _here.get().gate
-    with _known(gate.enter(characters()) if gate else None) as seen:
-        yield seen
-
-
-@asynccontextmanager
-async def call_async(characters: Callable[[], int]) -> AsyncGenerator[SeenCall, None]:
-    """Async version of `call`."""
-    check_refused()
-    gate = _here.get().gate
-    with _known(await gate.enter_async(characters()) if gate else None) as seen:
-        yield seen
+    return await gate.enter(way, characters()) if gate else None
 
 
 @contextmanager
-def _known(admitted: AdmittedCall | None) -> Generator[SeenCall, None, None]:
+def call(admitted: AdmittedCall | None) -> Generator[SeenCall, None, None]:
+    """A block that is a call which has been admitted: it is counted, and settled at its end."""
     seen, failure = SeenCall(), None
     begin_call()
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from mahsm._model_calls import calls
 
 _CLIENTS = {"anthropic": "Anthropic", "groq": "Groq", "openai": "OpenAI"}
-"""Modules and their client; of each there is an awaitable twin, `AsyncOpenAI`."""
+"""Modules and their client; each has an async version, `AsyncOpenAI`."""
 
 
 class _MaxRetries:

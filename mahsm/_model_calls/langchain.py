@@ -23,7 +23,7 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.client_retries import obey_edges
 from mahsm._model_calls.prices import price_of
-from mahsm._waiting import Closed
+from mahsm._waiting import TASK, THREAD, Closed, run_blocking
 
 
 class _Sees(BaseCallbackHandler):
@@ -51,7 +51,7 @@ class _Sees(BaseCallbackHandler):
         if not here.clients_retry:
             obey_edges()  # once more: the model may have been imported by the item
         if here.gate is not None and blocks:
-            here.gate.passed[run_id] = here.gate.enter(_characters(prompts, told))
+            here.gate.passed[run_id] = run_blocking(here.gate.enter(THREAD, _characters(prompts, told)))
         self._asked[run_id] = told.get("metadata") or {}
         while len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
             self._asked.popitem(last=False)
@@ -109,10 +109,10 @@ class _Waits(BaseCallbackHandler):
     async def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
         gate = cast("calls.Gate", calls.here().gate)
         if self._asked.__dict__.get("loop") is asyncio.get_running_loop():
-            gate.passed[run_id] = await gate.enter_async(_characters(prompts, told))
+            gate.passed[run_id] = await gate.enter(TASK, _characters(prompts, told))
         else:
             with suppress(Closed):  # LangChain would log it, and make the call all the same
-                gate.passed[run_id] = gate.enter(_characters(prompts, told))
+                gate.passed[run_id] = run_blocking(gate.enter(THREAD, _characters(prompts, told)))
         calls.begin_call()
 
     def _has_nothing_to_do(self) -> bool:

@@ -25,7 +25,7 @@ def check_device(edge: str, device: Any, shard: str | None) -> None:
     is_mesh = hasattr(device, "axis_names")
     if isinstance(device, str) and not _NAME.fullmatch(device):
         raise EdgeError(
-            f"{edge}: device={device!r}; expected a platform and perhaps a number, as 'cpu', "
+            f"{edge}: device={device!r}; expected a platform and perhaps a number, such as 'cpu', "
             "'gpu' or 'cuda:1'."
         )
     if device is not None and not isinstance(device, str) and not is_mesh and not hasattr(device, "platform"):

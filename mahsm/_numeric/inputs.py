@@ -109,7 +109,7 @@ class StateReader:
         """A seed, as it goes in.
 
         Raises:
-            StateError: for what is no whole number from 0 to 2**32 - 1.
+            StateError: for what is not an integer from 0 to 2**32 - 1.
         """
         seed = (
             int(value)
@@ -118,7 +118,7 @@ class StateReader:
         )
         if not 0 <= seed < 1 << 32:
             raise StateError(
-                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, a whole number from "
+                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, an integer from "
                 "0 to 2**32 - 1, of which the key for random numbers is made."
             )
         return np.uint32(seed)

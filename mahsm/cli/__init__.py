@@ -57,15 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--files",
         nargs="+",
         metavar="PATH",
-        help="your own documents: files, folders, patterns as 'docs/*.md'; default: the packages in this "
-        "environment",
+        help="your own documents: files, folders, patterns such as 'docs/*.md'; default: the packages in "
+        "this environment",
     )
     demo.add_argument(
         "--model",
-        help="have a model read each document, as openai/gpt-4o-mini; default: no model, a relevance score",
+        help="have this model read each document, such as openai/gpt-4o-mini; default: no model, BM25 scores",
     )
     demo.add_argument(
-        "--api-base", metavar="URL", help="where the model is served, as http://127.0.0.1:8000/v1"
+        "--api-base", metavar="URL", help="where the model is served, such as http://127.0.0.1:8000/v1"
     )
     demo.add_argument("--top", type=int, default=5, help="documents to show (default: 5)")
     demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")

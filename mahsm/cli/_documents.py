@@ -57,7 +57,7 @@ def matching(patterns: Sequence[str]) -> list[Document]:
         if not files:
             wrong = "has no text files" if folder.is_dir() else "matches no file"
             raise StateError(
-                f"--files {pattern!r} {wrong}; expected files to read, as 'docs' or 'docs/*.md'."
+                f"--files {pattern!r} {wrong}; expected files to read, such as 'docs' or 'docs/*.md'."
             )
         texts = {**files, **texts}
     return [_document(str(path), text) for path, text in sorted(texts.items())]

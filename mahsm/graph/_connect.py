@@ -52,7 +52,8 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
     """
     if len(steps) < 2:
         raise EdgeError(
-            f"connect: got {len(steps)} steps; expected at least two, as connect(builder, START, edge, END)."
+            f"connect: got {len(steps)} steps; expected at least two, such as connect(builder, START, edge, "
+            "END)."
         )
     names: list[str] = []
     for place, step in enumerate(steps):

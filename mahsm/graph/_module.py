@@ -51,9 +51,9 @@ class GraphModule(HoldsGraph, dspy.Module):
         nodes: The program's modules, by their path of node names in the graph.
 
     Raises:
-        GraphError: at once, for what is no compiled graph or holds no DSPy module, for unknown keys and
-            names, and for modules that functions of the graph call by themselves; when called, for unknown
-            arguments, outputs that were not written and runs that were interrupted.
+        GraphError: immediately, for what is not a compiled graph or holds no DSPy module, for unknown keys
+            and names, and for modules that functions of the graph call by themselves; when called, for
+            unknown arguments, outputs that were not written and runs that were interrupted.
 
     Example:
         >>> import dspy
@@ -134,7 +134,7 @@ class GraphModule(HoldsGraph, dspy.Module):
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """The awaitable twin of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
+        """Async version of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
         if "forward" in vars(self):
             return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
         async with streamed_async():
@@ -298,7 +298,8 @@ def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
     """The places whose modules are the program's."""
     if isinstance(frozen, str):
         raise GraphError(
-            f"GraphModule: frozen={frozen!r} is one text; expected a list of nodes, as frozen=[{frozen!r}]."
+            f"GraphModule: frozen={frozen!r} is a string; expected a list of nodes, such as "
+            f"frozen=[{frozen!r}]."
         )
 
     def is_frozen(path: str) -> bool:
@@ -333,7 +334,7 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
         return None
     if isinstance(outputs, str):
         raise GraphError(
-            f"GraphModule: outputs={outputs!r} is one text; expected a list of state keys, as "
+            f"GraphModule: outputs={outputs!r} is a string; expected a list of state keys, such as "
             f"outputs=[{outputs!r}]."
         )
     pairs = dict(outputs) if isinstance(outputs, Mapping) else {key: key for key in outputs}

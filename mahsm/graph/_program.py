@@ -60,9 +60,9 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
         step of LangGraph for each call, which a `recursion_limit` in the config has to allow for.
 
     Raises:
-        GraphError: at once, for what is no program with sub-modules, outputs that cannot be told, and a
-            program with a `__call__` of its own; when run, before the call is made, if `forward` makes other
-            calls when it is run again, calls in threads, or calls a language model that is not that of
+        GraphError: immediately, for what is not a program with sub-modules, outputs that cannot be told, and
+            a program with a `__call__` of its own; when run, before the call is made, if `forward` makes
+            other calls when it is run again, calls in threads, or calls a language model that is not that of
             `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
         NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
 
@@ -159,7 +159,7 @@ class _Driver:
     def _fields(self, outputs: Any) -> list[str]:
         if isinstance(outputs, str):
             raise GraphError(
-                f"{self._label}: outputs={outputs!r} is one text; expected a list of fields, as "
+                f"{self._label}: outputs={outputs!r} is a string; expected a list of fields, such as "
                 f"outputs=[{outputs!r}]."
             )
         own = getattr(self._program, "signature", None)
@@ -248,7 +248,7 @@ class _Run:
             self._failure = error
 
     async def ended_async(self, forward: Any) -> None:
-        """The awaitable twin of `ended`."""
+        """Async version of `ended`."""
         try:
             self._result = self._fields(await forward())
         except Stopped:

@@ -107,7 +107,7 @@ class Replay:
             return keep(make())
 
     async def call_async(self, place: Called, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
-        """The awaitable twin of `call`; calls at the same time are made one after the other."""
+        """Async version of `call`; calls at the same time are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
             await self._live.wait()

@@ -184,13 +184,8 @@ class Admission:
 
     # As a gate.
 
-    def enter(self, characters: int) -> "_Passed":
-        return run_blocking(self._entered(THREAD, characters))
-
-    async def enter_async(self, characters: int) -> "_Passed":
-        return await self._entered(TASK, characters)
-
-    async def _entered(self, way: Way, characters: int) -> "_Passed":
+    async def enter(self, way: Way, characters: int) -> "_Passed":
+        """Wait until one more call with so many characters may be made."""
         ticket = self.hand_over()
         if ticket is not None:
             return _Passed(self, ticket, self._estimate)

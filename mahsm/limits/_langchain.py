@@ -53,7 +53,7 @@ def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = 
         key: Which of the provider's buckets, if it has several.
 
     Raises:
-        LimitError: at once, if the provider has no limit.
+        LimitError: immediately, if the provider has no limit.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel

@@ -27,7 +27,7 @@ class RateLimit:
     served. The same holds for tokens; a request waits until there is enough of both.
 
     Args:
-        provider: Whose limit it is, as "openai"; by default taken from the target's DSPy language model.
+        provider: Whose limit it is, such as "openai"; by default taken from the target's DSPy language model.
         rps: Requests per second, > 0.
         burst: Requests at once after a while without any, >= 1; by default a tenth of a second's worth.
         rpm: Requests per minute, > 0. With `rps`, the lower rate counts.
@@ -43,7 +43,7 @@ class RateLimit:
             corrected by how far the recent guesses were off, and settled once the call has ended.
 
     Raises:
-        LimitError: at once, for values that cannot work.
+        LimitError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import RateLimit, vmap
@@ -69,7 +69,9 @@ class RateLimit:
         for name in ("burst", "token_burst"):
             self._check(name, "a number >= 1; 1 lets nothing through at once", lambda value: value >= 1)
         if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise LimitError(f"RateLimit: provider={shown(self.provider)}; expected a name, as 'openai'.")
+            raise LimitError(
+                f"RateLimit: provider={shown(self.provider)}; expected a name, such as 'openai'."
+            )
         if self.rate is None and self.tpm is None:
             raise LimitError(f"{self.label} limits nothing; pass at least one of rps=, rpm= and tpm=.")
         if self.burst is not None and self.rate is None:
@@ -140,7 +142,8 @@ class RateLimit:
         found = self.key(state) if callable(self.key) else state[self.key]
         if not isinstance(found, Hashable):
             raise LimitError(
-                f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a text or a number."
+                f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a string or a "
+                "number."
             )
         return found
 

@@ -273,7 +273,7 @@ def _pairs(reader: str, argument: str, fields: Fields) -> dict[str, str]:
         pairs = dict(fields)
     elif isinstance(fields, str):
         raise NodeError(
-            f"{reader}: {argument}={fields!r} is one text; expected a list of fields, as "
+            f"{reader}: {argument}={fields!r} is a string; expected a list of fields, such as "
             f"{argument}=[{fields!r}]."
         )
     else:
@@ -293,7 +293,7 @@ def _function(reader: str, argument: str, function: Any, expected: str) -> Any:
 
 def _prefix(reader: str, prefix: Any) -> str:
     if prefix is not None and (not isinstance(prefix, str) or not prefix):
-        raise NodeError(f"{reader}: prefix={shown(prefix)}; expected a text, as prefix='draft_'.")
+        raise NodeError(f"{reader}: prefix={shown(prefix)}; expected a string, such as prefix='draft_'.")
     return prefix or ""
 
 

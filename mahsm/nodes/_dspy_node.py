@@ -185,7 +185,7 @@ def dspy_node(
         prefix: What stands before the names of the keys that are written, such as `"draft_"`: two modules
             side by side that both give a `reasoning` need it. Keys that `output_fields` spells out stay as
             they are spelled.
-        stream: Stream the tokens of outputs that are texts: True for all, or names of fields.
+        stream: Stream the tokens of outputs that are strings: True for all, or names of fields.
             `stream_mode="custom"` gets a `TokenEvent` for each token, `stream_mode="messages"` a message
             chunk; from inside an edge, too.
         rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
@@ -197,8 +197,8 @@ def dspy_node(
         stay.
 
     Raises:
-        NodeError: at once, if this is no DSPy module, its inputs cannot be told, or arguments contradict each
-            other; when run, if an output is missing, or what a transform gives is no dict.
+        NodeError: immediately, if this is not a DSPy module, its inputs cannot be told, or arguments
+            contradict each other; when run, if an output is missing, or what a transform gives is no dict.
         MissingKeyError: when run, if the state lacks a required input.
 
     Example:

@@ -91,7 +91,7 @@ class Node(RunnableLambda[Any, Any]):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """The awaitable twin of `stream`."""
+        """Async version of `stream`."""
         yield await self.ainvoke(input, config)
 
     def __eq__(self, other: object) -> bool:

@@ -25,6 +25,6 @@ def provider_of(module: Any) -> str | None:
     if len(providers) > 1:
         raise LimitError(
             f"{type(module).__name__} has language models of several providers: "
-            f"{', '.join(sorted(providers))}. Say which one the limit is of, as RateLimit('openai', ...)."
+            f"{', '.join(sorted(providers))}. Say which one the limit is of: RateLimit('openai', ...)."
         )
     return next(iter(providers), None)

@@ -50,7 +50,7 @@ class Target:
             over it for each item to what then is laid over it.
         reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
         run_name: What its runs are called, if it does not say so itself.
-        item: What it takes, if that is an item and no state, as "str".
+        item: What it takes, if that is an item and no state, such as "str".
     """
 
     name: str
@@ -195,7 +195,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
 
 
 def _check_no_model(source: Any, reader: str) -> None:
-    """Refuse what would hand the state to a language model as it is, which takes messages or a text."""
+    """Refuse what would hand the state to a language model as it is, which takes messages or a string."""
     first = source
     while not isinstance(first, BaseLanguageModel):
         match first:
@@ -209,7 +209,7 @@ def _check_no_model(source: Any, reader: str) -> None:
                 return
     raise NodeError(
         f"{reader}: the target hands the state to the language model {type(cast('Any', first)).__name__}, "
-        "which takes messages or a text. Pass prompt | model, or a function such as lambda state: "
+        "which takes messages or a string. Pass prompt | model, or a function such as lambda state: "
         "model.invoke(state['item'])."
     )
 

@@ -57,12 +57,12 @@ def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> t
     if stream is True and not texts:
         raise NodeError(
             f"{reader}: stream=True, but no predictor of {type(module).__name__} has an output "
-            "that is a text."
+            "that is a string."
         )
     for field in () if stream is True else stream:
         if field not in texts:
             known = ", ".join(map(repr, texts)) or "none"
-            raise NodeError(f"{reader}: stream has {shown(field)}; outputs that are texts: {known}.")
+            raise NodeError(f"{reader}: stream has {shown(field)}; outputs that are strings: {known}.")
     return tuple(texts if stream is True else stream)
 
 

@@ -64,7 +64,7 @@ def as_dspy(
             all, or `output`.
 
     Raises:
-        NodeError: at once, for what is no operator; when called, for an output without the fields.
+        NodeError: immediately, for what is not an operator; when called, for an output without the fields.
         MissingKeyError: when called, for an argument that is missing.
 
     Example:

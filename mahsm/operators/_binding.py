@@ -27,7 +27,7 @@ class ModelBinding:
     other process takes from its environment.
 
     Args:
-        model: The model's name, as "openai/gpt-4o-mini".
+        model: The model's name, such as "openai/gpt-4o-mini".
         **options: What `dspy.LM` takes besides.
 
     Raises:
@@ -44,7 +44,7 @@ class ModelBinding:
     def __init__(self, model: str, **options: Any) -> None:
         if not isinstance(model, str) or not model:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
-                f"the model is {shown(model)}; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM."
+                f"the model is {shown(model)}; expected a name, such as 'openai/gpt-4o-mini', or a dspy.LM."
             )
         self.model = model
         self.options = options

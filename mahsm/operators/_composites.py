@@ -28,8 +28,8 @@ class EnsembleOperator(Operator):
         max_concurrency: How many members run at any moment, at least 1; by default all.
 
     Raises:
-        TypeError: at once, for members that are no operators.
-        ValueError: at once, for a `max_concurrency` below 1.
+        TypeError: immediately, for members that are not operators.
+        ValueError: immediately, for a `max_concurrency` below 1.
 
     Example:
         >>> from mahsm.operators import EnsembleOperator, op
@@ -48,8 +48,7 @@ class EnsembleOperator(Operator):
         most: Any = self.max_concurrency
         if most is not None and (type(most) is not int or most < 1):
             raise ValueError(
-                f"EnsembleOperator: max_concurrency={shown(most)}; expected a whole number, at "
-                "least 1, or None."
+                f"EnsembleOperator: max_concurrency={shown(most)}; expected an integer, at least 1, or None."
             )
 
     def forward(self, input: Any, /) -> Any:
@@ -108,7 +107,7 @@ class ChainOperator(Operator):
         steps: The operators, in their order, at least one.
 
     Raises:
-        TypeError: at once, for steps that are no operators.
+        TypeError: immediately, for steps that are not operators.
 
     Example:
         >>> from mahsm.operators import ChainOperator, op

@@ -144,7 +144,7 @@ def _described(op: Any) -> dict[str, Any]:
 def _label(label: Any) -> str:
     if isinstance(label, Enum):
         return f"{type(label).__name__}.{label.name}"
-    raise TypeError(f"the label {shown(label)} cannot be saved; expected a text, a number or an enum.")
+    raise TypeError(f"the label {shown(label)} cannot be saved; expected a string, a number or an enum.")
 
 
 def _class_name(path: str) -> str:

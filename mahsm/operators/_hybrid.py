@@ -30,7 +30,7 @@ class HybridOperator(Operator):
       and numbers.
 
     Attributes:
-        seed_key: The input field, and state key, of the seed: a whole number from 0 to 2**32 - 1. Needed if
+        seed_key: The input field, and state key, of the seed: an integer from 0 to 2**32 - 1. Needed if
             `compute` takes a key.
         computed_of: The input fields that `compute` takes.
         draws: Whether it takes a key.

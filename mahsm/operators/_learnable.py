@@ -17,7 +17,7 @@ class LearnableOperator(Operator):
     A number is a parameter if its field is a `param()`; else it is static, as everything that is no array.
 
     Raises:
-        TypeError: at once, if it has no parameter.
+        TypeError: immediately, if it has no parameter.
 
     Example:
         >>> import jax

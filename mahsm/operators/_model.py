@@ -16,18 +16,18 @@ class ModelOperator(Operator):
     """Ask a model, and give back its text; or a typed answer, through a signature of DSPy.
 
     Args:
-        model: The model's name, as "openai/gpt-4o-mini", a `dspy.LM` or a `ModelBinding`.
+        model: The model's name, such as "openai/gpt-4o-mini", a `dspy.LM` or a `ModelBinding`.
         prompt: A template, as `str.format` takes it. Its variables are the inputs. With `answer` it becomes
             the instructions of a signature.
         answer: The type of the answer: `float`, `bool`, `Literal[...]`, a pydantic model...
-        signature: A signature of DSPy, as "question -> answer: float", instead of both.
+        signature: A signature of DSPy, such as "question -> answer: float", instead of both.
 
     The input is a dict or a model with the variables; if there is only one, it may be its value. With a
     signature that has several outputs, the result is a dict of them.
 
     Raises:
-        ValueError: at once, without a prompt or a signature, or with both; or for a prompt without variables
-            and an answer.
+        ValueError: immediately, without a prompt or a signature, or with both; or for a prompt without
+            variables and an answer.
         MissingKeyError: when called, for an input that lacks a variable.
 
     Example:
@@ -113,8 +113,8 @@ def _predictor(prompt: str | None, answer: Any, signature: Any) -> Any:
     names = template_variables(prompt)
     if not names:
         raise ValueError(
-            f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, as "
-            "'{text}'."
+            f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, such "
+            "as '{text}'."
         )
     fields: Any = {name: (str, dspy.InputField()) for name in names}
     fields["answer"] = (answer, dspy.OutputField())

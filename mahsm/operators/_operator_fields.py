@@ -76,7 +76,7 @@ def prompt_field(*, template_vars: Sequence[str] = (), default: Any = _MISSING) 
     def convert(value: Any) -> str:
         if not isinstance(value, str):
             raise TypeError(
-                f"the prompt is {shown(value)}; expected a text with {_braced(wanted) or 'a template'}."
+                f"the prompt is {shown(value)}; expected a string with {_braced(wanted) or 'a template'}."
             )
         found = template_variables(value)
         for problem, names in (

@@ -136,7 +136,7 @@ def operator_node(
         A node that gives plain values: JAX's arrays become NumPy's, which a checkpointer can store.
 
     Raises:
-        NodeError: at once, for what is no operator; when run, for an output without the fields.
+        NodeError: immediately, for what is not an operator; when run, for an output without the fields.
         MissingKeyError: when run, if the state lacks a key.
 
     Example:

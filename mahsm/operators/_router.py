@@ -34,7 +34,7 @@ class RouterOperator(LearnableOperator):
         labels: The routes' labels, in the order of the scores.
 
     Raises:
-        ValueError: at once, without routes, or for weights of another shape.
+        ValueError: immediately, without routes, or for weights of another shape.
         MissingKeyError: when called, for an input without features.
 
     Example:

@@ -38,7 +38,7 @@ class Budget:
         prices: From a model's name to US dollars per million tokens, in and out.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import Budget, vmap
@@ -208,7 +208,7 @@ def budget(
         `exceeded`, the reason why nothing new begins, or None.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import budget, vmap

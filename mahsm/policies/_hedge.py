@@ -23,7 +23,7 @@ class Hedge:
         after: How many calls must have ended before any is hedged, >= 1.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import vmap
@@ -42,7 +42,7 @@ class Hedge:
                 f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, as 0.95."
             )
         if isinstance(self.after, bool) or not isinstance(self.after, int) or self.after < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise EdgeError(f"Hedge: after={shown(self.after)}; expected a whole number of calls >= 1.")
+            raise EdgeError(f"Hedge: after={shown(self.after)}; expected an integer of calls >= 1.")
 
 
 class Durations:

@@ -44,7 +44,7 @@ class Retry:
             this.
 
     Raises:
-        EdgeError: at once, for values that cannot work.
+        EdgeError: immediately, for invalid values.
 
     Example:
         >>> from mahsm import Retry, vmap
@@ -71,7 +71,7 @@ class Retry:
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
-                f"Retry: attempts={shown(self.attempts)}; expected a whole number >= 1. 1 tries once, "
+                f"Retry: attempts={shown(self.attempts)}; expected an integer >= 1. 1 tries once, "
                 "without a retry."
             )
         if not (is_figure(self.cap, most=MOST_SECONDS) and is_figure(self.base, most=self.cap)):

@@ -87,7 +87,7 @@ def first(
         where: Whether a value is good enough; by default every one is.
 
     Raises:
-        ReducerError: if `k` is no whole number >= 1.
+        ReducerError: if `k` is not an integer >= 1.
 
     Example:
         >>> first([0.2, 0.9, 0.8], where=lambda score: score > 0.5)

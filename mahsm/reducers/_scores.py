@@ -58,7 +58,7 @@ def top_k(values: Sequence[Any] | None = None, /, *, k: int, key: Key | None = N
             score.
 
     Raises:
-        ReducerError: if `k` is no whole number >= 1, or a score is missing or is not a number.
+        ReducerError: if `k` is not an integer >= 1, or a score is missing or is not a number.
 
     Example:
         >>> top_k([3, 1, 2], k=2)

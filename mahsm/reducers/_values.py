@@ -60,6 +60,6 @@ def check_some(reducer: str, values: Sequence[Any]) -> None:
 
 
 def check_whole(reducer: str, argument: str, value: object) -> None:
-    """Refuse what is no whole number >= 1."""
+    """Refuse what is not an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ReducerError(f"{reducer}: {argument}={shown(value)}; expected a whole number >= 1.")
+        raise ReducerError(f"{reducer}: {argument}={shown(value)}; expected an integer >= 1.")

@@ -266,7 +266,7 @@ def _reply(answer: Answer) -> Reply:
     calls: Sequence[object] = (answer,) if isinstance(answer, ToolCall) else answer
     if not isinstance(calls, Sequence) or not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
-            f"{shown(answer)} is no answer; expected a text, a mapping, a ToolCall, a list of "
+            f"{shown(answer)} is no answer; expected a string, a mapping, a ToolCall, a list of "
             "them, or a Reply"
         )
     return Reply(tool_calls=cast("Sequence[ToolCall]", calls))

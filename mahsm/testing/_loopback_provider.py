@@ -59,7 +59,7 @@ class Provider:
         seed: Of what is random.
 
     Raises:
-        ValueError: at once, for limits and shares that cannot be.
+        ValueError: immediately, for limits and shares that cannot be.
 
     Example:
         >>> import dspy

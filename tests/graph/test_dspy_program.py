@@ -302,7 +302,7 @@ def test_missing_inputs() -> None:
         (
             Odd(),
             {"outputs": "answer"},
-            r"outputs='answer' is one text; expected a list of fields, as outputs=\['answer'\]",
+            r"outputs='answer' is a string; expected a list of fields, such as outputs=\['answer'\]",
         ),
         (Odd(), {"outputs": []}, r"nothing says which fields its prediction has. Pass outputs=\[...\]"),
     ],

@@ -589,7 +589,8 @@ def test_outputs_that_the_graph_does_not_give() -> None:
     ):
         GraphModule(graph_of(dspy_node(echo())), outputs=["answer"])
     with pytest.raises(
-        GraphError, match=r"outputs='out' is one text; expected a list of state keys, as outputs=\['out'\]"
+        GraphError,
+        match=r"outputs='out' is a string; expected a list of state keys, such as outputs=\['out'\]",
     ):
         GraphModule(graph_of(dspy_node(echo())), outputs="out")
 
@@ -686,7 +687,7 @@ def test_frozen_nodes_keep_the_graphs_modules() -> None:
     with pytest.raises(GraphError, match="frozen names 'c', which has no DSPy module; there are 'a', 'b'"):
         GraphModule(graph, frozen=["c"])
     with pytest.raises(
-        GraphError, match=r"frozen='a' is one text; expected a list of nodes, as frozen=\['a'\]"
+        GraphError, match=r"frozen='a' is a string; expected a list of nodes, such as frozen=\['a'\]"
     ):
         GraphModule(graph, frozen="a")
 

@@ -204,7 +204,7 @@ def test_keys_have_buckets_of_their_own(name: str, mode: str) -> None:
     assert run_edge(by_parity, [1, 2, 3, 4], mode) == [1, 2, 3, 4]
     limits.forget(name)
     with pytest.raises(
-        LimitError, match=r"key gave \[1\], which cannot be hashed; expected a text or a number"
+        LimitError, match=r"key gave \[1\], which cannot be hashed; expected a string or a number"
     ):
         run_edge(edge_of(rate_limit=RateLimit(name, rps=5, key=lambda state: [1])), [1], mode)
     limits.forget(name)

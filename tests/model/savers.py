@@ -56,7 +56,7 @@ class FusedSync:
 
 
 class FusedAsync:
-    """The awaitable twin of `FusedSync`."""
+    """Async version of `FusedSync`."""
 
     fuse: Fuse
 

@@ -215,7 +215,7 @@ def test_a_prefix_stands_before_all_keys() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prefix": ""}, "prefix=''; expected a text, as prefix='draft_'"),
+        ({"prefix": ""}, "prefix=''; expected a string, such as prefix='draft_'"),
         (
             {"prefix": "a_", "output_fields": {"answer": "b"}},
             "prefix='a_' with output_fields=.*which spells out all keys",
@@ -223,14 +223,14 @@ def test_a_prefix_stands_before_all_keys() -> None:
         ({"input_transform": 3}, "input_transform=3; expected a function from the state to a dict of inputs"),
         ({"output_transform": {}}, "output_transform={}; expected a function from the prediction to a dict"),
         ({"stream": "answer"}, "stream='answer'; expected True, or a list of output fields"),
-        ({"stream": ["score"]}, "stream has 'score'; outputs that are texts: 'reasoning', 'answer'"),
+        ({"stream": ["score"]}, "stream has 'score'; outputs that are strings: 'reasoning', 'answer'"),
     ],
 )
 def test_bad_arguments_are_refused_when_built(options: dict[str, Any], message: str) -> None:
     with pytest.raises(NodeError, match=message):
         ask(**options)
     with pytest.raises(
-        NodeError, match="stream=True, but no predictor of Predict has an output that is a text"
+        NodeError, match="stream=True, but no predictor of Predict has an output that is a string"
     ):
         dspy_node(dspy.Predict("a -> b: int"), stream=True)
 

@@ -201,7 +201,7 @@ def test_inputs_that_cannot_be_told_must_be_named() -> None:
         (lambda: dspy_node(3), r"got 3; expected a dspy\.Module"),
         (
             lambda: dspy_node(Summarize(), input_fields="doc"),
-            r"input_fields='doc' is one text; expected .*\['doc'\]",
+            r"input_fields='doc' is a string; expected .*\['doc'\]",
         ),
         (lambda: dspy_node(Summarize(), output_fields=[1]), r"output_fields has 1; expected names of fields"),
         (lambda: dspy_node(Summarize(), input_fields=["length"]), r"lacks \['doc'\], which the module needs"),

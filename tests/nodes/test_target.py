@@ -301,7 +301,7 @@ def model() -> GenericFakeChatModel:
 @pytest.mark.parametrize("options", [{}, {"retry": Retry()}], ids=["plain", "retry"])
 def test_a_bare_model_is_refused_when_built(target: Any, options: Any) -> None:
     with pytest.raises(
-        NodeError, match=r"the language model \w+, which takes messages or a text\. Pass prompt \| model"
+        NodeError, match=r"the language model \w+, which takes messages or a string\. Pass prompt \| model"
     ):
         edge_of(target, **options)
 
@@ -341,7 +341,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "timeout": ({"timeout": 0}, r"timeout=0; expected seconds > 0"),
     "timeout text": ({"timeout": "1"}, r"timeout='1'; expected seconds > 0"),
     "result": ({"result": 3}, r"result=3 cannot be called; expected a key of the target's update"),
-    "chunk_size": ({"chunk_size": 0}, r"chunk_size=0; expected a whole number >= 1"),
+    "chunk_size": ({"chunk_size": 0}, r"chunk_size=0; expected an integer >= 1"),
     "name": ({"name": "a:b"}, r"name='a:b'; expected a node name"),
     "errors_key alone": (
         {"errors_key": "errors"},

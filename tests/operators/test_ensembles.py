@@ -185,7 +185,7 @@ def test_at_most_max_concurrency_members_run_at_any_moment(way: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
 def test_a_max_concurrency_that_is_none(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"max_concurrency=.*; expected a whole number, at least 1, or None"):
+    with pytest.raises(ValueError, match=r"max_concurrency=.*; expected an integer, at least 1, or None"):
         EnsembleOperator([op(len)], max_concurrency=wrong)
 
 

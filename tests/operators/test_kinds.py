@@ -324,7 +324,7 @@ def test_one_seed_draws_the_same_everywhere() -> None:
 def test_a_seed_that_is_none_is_refused_alone_and_in_a_node(seed: Any, way: Any) -> None:
     with pytest.raises(
         StateError,
-        match=r"Draws: state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1",
+        match=r"Draws: state\['seed'\] is .*; expected a seed, an integer from 0 to 2\*\*32 - 1",
     ):
         way(Draws(), {"seed": seed})
     with pytest.raises(StateError, match=r"expected a seed"):

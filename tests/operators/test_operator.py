@@ -467,7 +467,7 @@ def test_a_model_field_makes_bindings() -> None:
     assert jax.tree.leaves(Made("openai/a")) == []
     for wrong in (3, "", None):
         with pytest.raises(
-            TypeError, match=r"the model is .*; expected a name, as 'openai/gpt-4o-mini', or a dspy.LM"
+            TypeError, match=r"the model is .*; expected a name, such as 'openai/gpt-4o-mini', or a dspy.LM"
         ):
             Made(wrong)
 
@@ -482,7 +482,7 @@ def test_a_model_field_makes_bindings() -> None:
         ),
         ("{name} of {city} in {land}", ValueError, r"has an unknown variable \{land\}"),
         ("{name", ValueError, "expected '}'"),
-        (3, TypeError, r"the prompt is 3; expected a text with \{name\}, \{city\}"),
+        (3, TypeError, r"the prompt is 3; expected a string with \{name\}, \{city\}"),
     ],
 )
 def test_a_prompt_that_lacks_variables_is_refused_when_built(value: Any, error: Any, message: str) -> None:

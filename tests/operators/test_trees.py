@@ -376,7 +376,7 @@ def test_a_file_stays_as_it_was_if_it_cannot_be_replaced(path: Path, monkeypatch
     before = path.read_bytes()
     with pytest.raises(
         TypeError,
-        match=r"the label <object object at .*> cannot be saved; expected a text, a number or an enum",
+        match=r"the label <object object at .*> cannot be saved; expected a string, a number or an enum",
     ):
         save(path, labelled(object()))  # type: ignore[arg-type]
     assert path.read_bytes() == before

@@ -112,7 +112,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda: score_and_select(ROWS, score_key="score", mode="best"),
         r"mode='best'; expected 'max' or 'min'",
     ),  # type: ignore[call-overload]
-    "k": (lambda: top_k(k=0), r"top_k: k=0; expected a whole number >= 1"),
+    "k": (lambda: top_k(k=0), r"top_k: k=0; expected an integer >= 1"),
     "mixed": (lambda: concat(["a", [1]]), r"concat: found 'a'; expected all texts, or all lists"),
     "numbers": (lambda: concat([1]), r"concat: found 1; expected all texts, or all lists"),
     "none": (lambda: concat([[1], None]), r"concat: found None; expected"),

@@ -86,7 +86,7 @@ def test_first() -> None:
     assert first([1, 2, 3]) == [1]
     assert first(k=2, where=lambda value: value > 1)([1, 2, 3, 4]) == [2, 3]
     assert first([]) == []
-    with pytest.raises(ReducerError, match="first: k=0; expected a whole number >= 1"):
+    with pytest.raises(ReducerError, match="first: k=0; expected an integer >= 1"):
         first(k=0)
 
 

@@ -245,7 +245,7 @@ def test_a_stream_of_tool_calls(usage: bool) -> None:
 
 def test_an_answer_that_is_none_is_said() -> None:
     for wrong in (5, [], ["text"]):
-        expected = "is no answer; expected a text, a mapping, a ToolCall"
+        expected = "is no answer; expected a string, a mapping, a ToolCall"
         with pytest.raises(TypeError, match=expected), ModelServer(lambda call, wrong=wrong: wrong) as server:
             assert expected in completion(server)["error"]["message"]
 

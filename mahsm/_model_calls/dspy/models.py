@@ -12,6 +12,7 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
+from mahsm._waiting import TASK, THREAD, run_blocking
 
 _FAR = 1_000_000
 """Between rollout ids of the user's, and those after answers that could not be parsed."""
@@ -65,7 +66,7 @@ class _ObservedLM:
         for number in itertools.count(1):
             characters = partial(_characters, prompt, messages)
             with (
-                calls.call(characters) as seen,
+                calls.call(run_blocking(calls.admit(THREAD, characters))) as seen,
                 self._span(prompt, messages, drawn) as span,
                 _reported(seen),
                 _first_heard(span),
@@ -81,10 +82,15 @@ class _ObservedLM:
     async def _made_async(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
-            async with calls.call_async(partial(_characters, prompt, messages)) as seen:
-                with self._span(prompt, messages, drawn) as span, _reported(seen), _first_heard(span):
-                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
-                    span.end(outputs, seen.answer)
+            admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
+            with (
+                calls.call(admitted) as seen,
+                self._span(prompt, messages, drawn) as span,
+                _reported(seen),
+                _first_heard(span),
+            ):
+                outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
+                span.end(outputs, seen.answer)
             if not _is_known_as_bad(outputs, seen.answer):
                 return outputs
             drawn = self._rolled_out(kwargs, number)

@@ -38,8 +38,8 @@ class JitEdge(Edge):
 
     def __init__(self, spec: JitSpec) -> None:
         super().__init__(
-            self._run,
-            self._run_async,
+            self.invoke,
+            self.ainvoke,
             name=spec.name,
             graph=drawn_steps(
                 spec.name, spec, (", ".join([*spec.reads, *spec.seeds]), ", ".join(spec.keep)), many=False
@@ -98,12 +98,6 @@ class JitEdge(Edge):
                 around.span.note(program.stats.facts(before))
                 around.span.show(update)
             return update
-
-    def _run(self, state: Any, config: RunnableConfig) -> Any:
-        return self.invoke(state, config)
-
-    async def _run_async(self, state: Any, config: RunnableConfig) -> Any:
-        return await self.ainvoke(state, config)
 
     def warmup(self, *states: Any) -> None:
         """Compile for states like these, without computing.

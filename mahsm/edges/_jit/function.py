@@ -52,11 +52,11 @@ def jit_edge(
         ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also
             gets `mask=`, a boolean array that says which rows are none of the padding. Outputs are cut to the
             length again.
-        seed_key: State key of a seed, a whole number from 0 to 2**32 - 1: `fn` also gets `key=`, a key for
+        seed_key: State key of a seed, an integer from 0 to 2**32 - 1: `fn` also gets `key=`, a key for
             `jax.random` made of the seed, of the edge's name and of the item's place in a `vmap`; alone, it
             draws as for the first item.
-        device: Where it runs: a platform and perhaps a number, as "gpu" or "cuda:1", a `jax.Device`, or a
-            `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
+        device: Where it runs: a platform and perhaps a number, such as "gpu" or "cuda:1", a `jax.Device`, or
+            a `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
         shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the
             mesh's first axis. Or "batch", if no state key is called so: in a `vmap`, the items are spread,
             and the rest is on all devices.
@@ -140,12 +140,12 @@ def _check_function(edge: str, fn: Any) -> None:
 def _arguments(edge: str, in_keys: Any) -> Sequence[str] | Mapping[str, str]:
     if isinstance(in_keys, str):
         raise EdgeError(
-            f"{edge}: in_keys={in_keys!r} is one text; expected a list of state keys, as "
+            f"{edge}: in_keys={in_keys!r} is a string; expected a list of state keys, such as "
             f"in_keys=[{in_keys!r}]."
         )
     if not isinstance(in_keys, Mapping | Sequence) or not in_keys:
         raise EdgeError(
-            f"{edge}: in_keys={shown(cast('Any', in_keys))}; expected state keys, as ['x', 'y'], or "
+            f"{edge}: in_keys={shown(cast('Any', in_keys))}; expected state keys, such as ['x', 'y'], or "
             "{'parameter': 'key'}."
         )
     if isinstance(in_keys, Mapping):
@@ -178,7 +178,7 @@ def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
 def _some_of(edge: str, argument: str, given: Any, keys: Sequence[str]) -> frozenset[str]:
     if isinstance(given, str):
         raise EdgeError(
-            f"{edge}: {argument}={given!r} is one text; expected a list, as {argument}=[{given!r}]."
+            f"{edge}: {argument}={given!r} is a string; expected a list, as {argument}=[{given!r}]."
         )
     for key in given:
         if key not in keys:

@@ -49,7 +49,9 @@ def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = 
     """
     edge = "fuse" if name is None else f"fuse {name!r}"
     if len(edges) < 2:
-        raise EdgeError(f"{edge}: got {len(edges)} edges; expected at least two, as fuse(first, second).")
+        raise EdgeError(
+            f"{edge}: got {len(edges)} edges; expected at least two, such as fuse(first, second)."
+        )
     for given in edges:
         if not isinstance(given, JitEdge):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(f"{edge}: got {shown(given)}; expected edges made by jit_edge.")
@@ -105,7 +107,7 @@ def _check_names(edge: str, steps: Sequence[Step]) -> None:
 def _kept(edge: str, keep: Sequence[str], written: set[str]) -> tuple[str, ...]:
     if isinstance(keep, str):
         raise EdgeError(
-            f"{edge}: keep={keep!r} is one text; expected a list of state keys, as keep=[{keep!r}]."
+            f"{edge}: keep={keep!r} is a string; expected a list of state keys, such as keep=[{keep!r}]."
         )
     for key in keep:
         if key not in written:

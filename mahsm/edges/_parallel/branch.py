@@ -164,7 +164,7 @@ def _spec(
 def _keys(label: str, argument: str, keys: Sequence[str] | None) -> frozenset[str]:
     if isinstance(keys, str):
         raise EdgeError(
-            f"{label}: {argument}={keys!r} is one text; expected a list of state keys, as "
+            f"{label}: {argument}={keys!r} is a string; expected a list of state keys, such as "
             f"{argument}=[{keys!r}]."
         )
     for key in keys or ():

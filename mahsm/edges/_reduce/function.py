@@ -217,7 +217,7 @@ def reduce_edge(
         An edge that reads `input_key` and writes `output_key`.
 
     Raises:
-        EdgeError: immediately, for arguments that cannot work.
+        EdgeError: immediately, for invalid arguments.
         ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer
             cannot decide.
         StateError: when run, if the list is missing, or is no list.

@@ -70,7 +70,7 @@ class DrawnGraph(Compiled):
         return drawing
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The awaitable twin of `get_graph`, in a thread."""
+        """Async version of `get_graph`, in a thread."""
         return await asyncio.to_thread(self.get_graph, config, xray=xray)
 
 
@@ -84,7 +84,7 @@ class LoneGraph(Compiled):
         return next(inside for _, inside in _local_graphs(self)).get_graph(config, xray=_deeper(xray))
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The awaitable twin of `get_graph`, in a thread."""
+        """Async version of `get_graph`, in a thread."""
         return await asyncio.to_thread(self.get_graph, config, xray=xray)
 
 

@@ -202,7 +202,7 @@ class Edge(Node):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """The asynchronous twin of `stream`."""
+        """Async version of `stream`."""
         if not kwargs and _is_node(config):
             yield await self.ainvoke(input, config)
             return
@@ -266,7 +266,7 @@ class Edge(Node):
         return self
 
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The awaitable twin of `get_graph`."""
+        """Async version of `get_graph`."""
         return await self.graph.aget_graph(config, xray=xray)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:

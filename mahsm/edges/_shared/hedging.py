@@ -100,7 +100,7 @@ async def race_async(
 def race(
     first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind
 ) -> Update:
-    """The blocking twin of `race_async`: each call has a thread of its own, and one that nobody needs is left
+    """Blocking version of `race_async`: each call has a thread of its own, and one that nobody needs is left
     behind.
     """
     calls = {item: OwnCall(left) for item in (first, second)}

@@ -130,7 +130,7 @@ READS_B = step(lambda b: b, "b", "f")
 @pytest.mark.parametrize(
     ("edges", "options", "message"),
     [
-        ([], {}, "got 0 edges; expected at least two, as fuse"),
+        ([], {}, "got 0 edges; expected at least two, such as fuse"),
         ([DOUBLE], {}, "got 1 edges"),
         ([DOUBLE, abs], {}, "got <built-in function abs>; expected edges made by jit_edge"),
         (
@@ -152,7 +152,7 @@ READS_B = step(lambda b: b, "b", "f")
         (
             [DOUBLE, ADD],
             {"keep": "b"},
-            r"keep='b' is one text; expected a list of state keys, as keep=\['b'\]",
+            r"keep='b' is a string; expected a list of state keys, such as keep=\['b'\]",
         ),
         ([DOUBLE, ADD], {"keep": ["a"]}, "keep has 'a'; expected some of what the edges write, b, c"),
         ([DOUBLE, ADD], {"keep": []}, "keep is empty; expected at least one key"),

@@ -426,7 +426,7 @@ def test_draws_come_from_a_seed() -> None:
 def test_what_is_no_seed(seed: Any) -> None:
     edge = jit_edge(lambda x, *, key: x, in_keys=["x"], out_key="y", seed_key="seed")
     with pytest.raises(
-        StateError, match=r"state\['seed'\] is .*; expected a seed, a whole number from 0 to 2\*\*32 - 1"
+        StateError, match=r"state\['seed'\] is .*; expected a seed, an integer from 0 to 2\*\*32 - 1"
     ):
         edge.invoke({"x": 0.0, "seed": seed})
 
@@ -473,7 +473,10 @@ async def coroutine(x: Any) -> Any:
         ({"fn": Scale}, r"fn=<class .*Scale'>; expected .* Make an instance of it"),
         ({"fn": RunnableLambda(lambda x: x)}, "expected a function of numbers"),
         ({"fn": coroutine}, "is async; expected a function that only computes"),
-        ({"in_keys": "x"}, r"in_keys='x' is one text; expected a list of state keys, as in_keys=\['x'\]"),
+        (
+            {"in_keys": "x"},
+            r"in_keys='x' is a string; expected a list of state keys, such as in_keys=\['x'\]",
+        ),
         ({"in_keys": []}, r"in_keys=\[\]; expected state keys"),
         ({"in_keys": 3}, r"in_keys=3; expected state keys"),
         ({"in_keys": [3]}, r"in_keys=3; expected the name of a state key"),
@@ -483,7 +486,7 @@ async def coroutine(x: Any) -> Any:
         ({"out_key": 3}, r"out_key=3; expected the name of a state key"),
         ({"out_key": ["a", "a"]}, r"out_key=\['a', 'a'\]; expected a state key, or several that differ"),
         ({"out_key": []}, r"out_key=\[\]; expected a state key"),
-        ({"static_keys": "x"}, r"static_keys='x' is one text; expected a list"),
+        ({"static_keys": "x"}, r"static_keys='x' is a string; expected a list"),
         ({"static_keys": ["z"]}, r"static_keys has 'z'; expected some of in_keys, 'x'"),
         ({"ragged": ["z"]}, r"ragged has 'z'; expected some of in_keys"),
         (

@@ -342,8 +342,8 @@ def test_any_order_of_branches_gives_the_same_state(
             {"eager": True, "scheduler": "wave", "wave_size": 2},
             r"wave_size=2 with eager=True.*max_concurrency instead",
         ),
-        ([fails], {"scheduler": "wave", "wave_size": 0}, r"wave_size=0; expected a whole number >= 1"),
-        ([fails], {"max_concurrency": 0}, r"max_concurrency=0; expected a whole number >= 1"),
+        ([fails], {"scheduler": "wave", "wave_size": 0}, r"wave_size=0; expected an integer >= 1"),
+        ([fails], {"max_concurrency": 0}, r"max_concurrency=0; expected an integer >= 1"),
         ([fails], {"errors_key": "errors"}, r"errors_key='errors' has no effect with on_error='raise'"),
         ([fails], {"merge": lambda updates: updates}, r"merge=.* cannot be called with \(state, updates\)"),
         (
@@ -356,7 +356,7 @@ def test_any_order_of_branches_gives_the_same_state(
         (
             [Branch(fails, reads="a")],
             {},
-            r"reads='a' is one text; expected a list of state keys, as reads=\['a'\]",
+            r"reads='a' is a string; expected a list of state keys, such as reads=\['a'\]",
         ),
         ([Branch(fails, after="a")], {}, r"runs after 'a', but there are only 'fails'"),
         (

@@ -238,7 +238,7 @@ def test_what_is_retryable(error: Exception, worth_it: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attempts": 0}, r"attempts=0; expected a whole number >= 1"),
+        ({"attempts": 0}, r"attempts=0; expected an integer >= 1"),
         ({"attempts": True}, r"attempts=True; expected"),
         ({"base": -1}, r"base=-1 and cap=30\.0; expected seconds, 0 <= base <= cap"),
         ({"base": 40}, r"base=40 and cap=30\.0; expected"),

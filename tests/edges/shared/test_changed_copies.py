@@ -381,7 +381,7 @@ def test_so_does_one_of_a_fused_edge() -> None:
 def test_options_that_are_passed_on_are_checked_when_the_reducer_is_made(make: Any) -> None:
     with pytest.raises(TypeError, match=r"retires=3; there is no such argument\. Did you mean 'retry'"):
         make(retires=3)
-    with pytest.raises(EdgeError, match="max_concurrency=0; expected a whole number >= 1"):
+    with pytest.raises(EdgeError, match="max_concurrency=0; expected an integer >= 1"):
         make(max_concurrency=0)
 
 

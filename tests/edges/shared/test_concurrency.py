@@ -50,7 +50,7 @@ def test_never_more_than_max_concurrency_and_all_of_it(
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "8"])
 def test_max_concurrency_that_makes_no_sense_is_refused_when_built(value: Any) -> None:
-    with pytest.raises(EdgeError, match=rf"max_concurrency={value!r}; expected a whole number >= 1"):
+    with pytest.raises(EdgeError, match=rf"max_concurrency={value!r}; expected an integer >= 1"):
         edge_of(lambda _: None, max_concurrency=value)
 
 

@@ -110,7 +110,7 @@ def test_other_containers_of_jax_come_apart() -> None:
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])
 def test_a_wrong_batch_size(value: Any) -> None:
     with pytest.raises(
-        EdgeError, match=r"batch_size=.*; expected a whole number >= 1. Leave it out to compute all"
+        EdgeError, match=r"batch_size=.*; expected an integer >= 1. Leave it out to compute all"
     ):
         over(times(), batch_size=value)
 
