@@ -163,6 +163,7 @@ class Meter(Usage):
         most_calls: How many calls attempts may begin.
     """
 
+    calls: int = 0
     most_calls: float | None = None
 
     def begin_attempt(self) -> bool:
