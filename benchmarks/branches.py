@@ -235,7 +235,7 @@ def main(*, quick: bool) -> int:
     rounds = 1 if quick else 10
     parts: dict[str, report.Part] = {
         "ensemble": lambda: ensemble(rounds),
-        "diamond": lambda: diamonds(rounds, 30),
+        "diamond": lambda: diamonds(rounds, 10 if quick else 30),
         "early": lambda: early(101),
         "tree": lambda: tree(1000, 8),
     }

@@ -163,13 +163,12 @@ async def measure(contender: str, saver_kind: str, xs: list[int]) -> tuple[float
         return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def cost_per_item(sizes: list[int]) -> list[Cost]:
+def cost_per_item(sizes: list[int], rounds: int) -> list[Cost]:
     costs: list[Cost] = []
     slow: set[tuple[str, str]] = set()
     for items in sizes:
-        rounds = 5 if items <= 10_000 else 3
         best: dict[tuple[str, str], tuple[float, float]] = {}
-        for turn in range(rounds):
+        for turn in range(rounds if items <= 10_000 else min(rounds, 3)):
             for saver in SAVERS:
                 for contender in CONTENDERS:
                     pair = (contender, saver)
@@ -309,9 +308,9 @@ def in_own_process(code: str) -> float:
     return float(json.loads(done.stdout))
 
 
-def memory(contender: str, items: int) -> float:
+def memory(contender: str, items: int, rounds: int) -> float:
     code = f"from benchmarks.fanout import memory_growth; print(memory_growth({contender!r}, {items}))"
-    return min(in_own_process(code) for _ in range(3))
+    return min(in_own_process(code) for _ in range(rounds))
 
 
 def import_seconds() -> float:
@@ -320,15 +319,18 @@ def import_seconds() -> float:
 
 
 def main(*, quick: bool) -> int:
-    sizes = [100, 1000] if quick else [100, 1000, 10_000, 100_000]
+    sizes = [10, 100] if quick else [100, 1000, 10_000, 100_000]
     large, largest = sizes[-2:]
-    costs = cost_per_item(sizes)
+    costs = cost_per_item(sizes, rounds=1 if quick else 5)
     tables = [cost_table(costs, sizes)]
     cpu = {(cost.contender, cost.saver, cost.items): cost.cpu for cost in costs}
     items = 128 if quick else 2000
     walls = efficiency(items, rounds=1 if quick else 5)
     ideal = items * LATENCY / CONCURRENCY
-    growth = {contender: memory(contender, largest) for contender in ("gather + semaphore", "vmap")}
+    growth = {
+        contender: memory(contender, largest, rounds=1 if quick else 3)
+        for contender in ("gather + semaphore", "vmap")
+    }
 
     chats = 20 if quick else 200
     tokens = streaming(chats, rounds=1 if quick else 5)

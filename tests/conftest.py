@@ -106,3 +106,33 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         client.flushall()
         yield RedisCache(client)
         client.close()
+
+
+SLOW = (
+    "kills",
+    "machines",
+    "model",
+    "storms",
+    "edges/jit/test_devices.py",
+    "edges/jit/test_without_jax.py",
+    "edges/vmap/test_durability.py",
+    "edges/vmap/test_properties.py",
+    "graph/test_dspy_program_properties.py",
+    "graph/test_optimisers.py",
+    "model_calls/test_dspy_bars.py",
+    "test_benchmarks.py",
+    "test_demo.py",
+    "test_docs.py",
+    "test_types.py",
+    "tracing/test_wire.py",
+)
+"""Folders and files of tests that start processes, or draw many examples."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that are slow, whose folder or file says so."""
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root).as_posix()
+        if place in SLOW or place.partition("/")[0] in SLOW:
+            item.add_marker("slow")

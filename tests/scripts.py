@@ -10,20 +10,40 @@ import multiprocessing
 import os
 import runpy
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["dspy", "langchain.agents", "langchain_openai", "langfuse", "langgraph.graph"])
+_FORKS.set_forkserver_preload(
+    [
+        "dspy",
+        "langchain.agents",
+        "langchain_openai",
+        "langfuse",
+        "langgraph.checkpoint.sqlite.aio",
+        "langgraph.graph",
+    ]
+)
+
+
+def start(script: Path, *arguments: str, folder: Path | None = None) -> BaseProcess:
+    """Start a script as `python script arguments` does. Its output goes into files of the folder, if one is
+    given: standard output into `1`, standard error into `2`.
+    """
+    process = _FORKS.Process(
+        target=_run_as_main, args=([str(script), *arguments], folder and str(folder)), daemon=False
+    )
+    process.start()
+    return process
 
 
 def run(script: Path, folder: Path, timeout: float) -> tuple[int | None, str, str]:
-    """Run a script as `python script` does, with files for its output in the folder.
+    """Run a script to its end.
 
     Returns:
         Its exit status, None if it did not end in time; then its standard output and standard error.
     """
-    process = _FORKS.Process(target=_run_as_main, args=(str(script), str(folder)))
-    process.start()
+    process = start(script, folder=folder)
     process.join(timeout)
     status = process.exitcode
     process.kill()
@@ -31,12 +51,12 @@ def run(script: Path, folder: Path, timeout: float) -> tuple[int | None, str, st
     return status, (folder / "1").read_text(), (folder / "2").read_text()
 
 
-def _run_as_main(script: str, folder: str) -> None:
-    for stream in (1, 2):
-        os.dup2(os.open(os.path.join(folder, str(stream)), os.O_WRONLY | os.O_CREAT), stream)
-    sys.argv[:] = [script]
-    sys.path.insert(0, os.path.dirname(script))
+def _run_as_main(command: list[str], folder: str | None) -> None:
+    for stream in (1, 2) if folder else ():
+        os.dup2(os.open(os.path.join(folder or "", str(stream)), os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv[:] = command
+    sys.path.insert(0, os.path.dirname(command[0]))
     try:
-        runpy.run_path(script, run_name="__main__")
+        runpy.run_path(command[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # which a fork ends without

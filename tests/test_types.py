@@ -48,7 +48,8 @@ def test_every_public_name_has_a_known_type(tmp_path: Path) -> None:
         check=False,
     )
     report = json.loads(done.stdout)["typeCompleteness"]
-    assert [symbol["name"] for symbol in report["symbols"] if not symbol["isTypeKnown"]] == []
+    unknown = [symbol["name"] for symbol in report["symbols"] if not symbol["isTypeKnown"]]
+    assert unknown == [], f"{unknown}"
     assert (report["completenessScore"], report["packageRootDirectory"]) == (1, str(ROOT / "mahsm"))
 
 

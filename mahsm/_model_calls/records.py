@@ -160,9 +160,11 @@ class Meter(Usage):
     """Usage in which an attempt of an item counts as a call, also if it calls no model.
 
     Attributes:
+        calls: Calls of models, and attempts that have called none.
         most_calls: How many calls attempts may begin.
     """
 
+    calls: int = 0
     most_calls: float | None = None
 
     def begin_attempt(self) -> bool:

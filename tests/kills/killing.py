@@ -2,18 +2,18 @@
 
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests import scripts
 from tests.kills.plans import ITEMS, Plan
 
-ROOT = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("worker.py")
 LIMIT = 120.0
 """Seconds without an end, after which a worker hangs."""
 
@@ -76,26 +76,24 @@ def kill_and_resume(plan: Plan, kills: int, chance: random.Random) -> Toll:
 
 def _run(plan: Plan, until: int | None, delay: float) -> bool:
     """Run a worker to its end, or until so many items are noted and a while longer; whether it was killed."""
-    command = [sys.executable, "-m", "tests.kills.worker", plan.to_json()]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+    with tempfile.TemporaryDirectory() as folder:
+        process = scripts.start(WORKER, plan.to_json(), folder=Path(folder))
         try:
             _watch(process, plan, until, delay)
         finally:
             process.kill()
-            process.wait()
-        errors.seek(0)
-        killed = process.returncode == -signal.SIGKILL
-        assert killed or process.returncode == 0, f"{plan.label}: {errors.read().decode()[-3000:]}"
+            process.join()
+        killed = process.exitcode == -signal.SIGKILL
+        assert killed or process.exitcode == 0, f"{plan.label}: {Path(folder, '2').read_text()[-3000:]}"
         return killed
 
 
-def _watch(process: "subprocess.Popen[bytes]", plan: Plan, until: int | None, delay: float) -> None:
+def _watch(process: BaseProcess, plan: Plan, until: int | None, delay: float) -> None:
     deadline = time.monotonic() + LIMIT
-    while process.poll() is None:
+    while process.is_alive():
         assert time.monotonic() < deadline, f"{plan.label}: hangs after {len(noted(plan))} items"
         if until is not None and len(noted(plan)) >= until:
             time.sleep(delay)
             process.kill()
-            process.wait()
+            process.join()
         time.sleep(0.005)

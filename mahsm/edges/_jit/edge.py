@@ -191,8 +191,10 @@ class JitEdge(Edge):
             ({'y': 0.3333333333333333}, {'y': [1.0]})
         """
         edge = cast("JitEdge", super().with_(**changes))
-        for index, module in self._replaced.items() if "fn" not in changes else ():
-            edge.replace(module, step=edge.spec.steps[index].name)
+        if "fn" not in changes:
+            for made, mine in zip(edge.spec.steps, self.current_spec.steps, strict=True):
+                if made.fn is not mine.fn:
+                    edge.replace(mine.fn, step=made.name)
         return edge
 
 

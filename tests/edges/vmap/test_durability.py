@@ -1,13 +1,12 @@
 """A process is killed in the middle of a batch; another one resumes it."""
 
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests import scripts
 
 WORKER = Path(__file__).with_name("crash_worker.py")
 MAX_CONCURRENCY = 8
@@ -26,14 +25,20 @@ def noted(directory: Path) -> list[int]:
 
 
 def run_until(directory: Path, arguments: list[str], items: int) -> None:
-    process = subprocess.Popen([sys.executable, str(WORKER), *arguments])
+    process = scripts.start(WORKER, *arguments)
     try:
         while len(noted(directory)) < items:
-            assert process.poll() is None, "the worker ended before it could be killed"
+            assert process.is_alive(), "the worker ended before it could be killed"
             time.sleep(0.01)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+
+
+def run_to_the_end(arguments: list[str]) -> None:
+    process = scripts.start(WORKER, *arguments)
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.timeout(1200)
@@ -50,7 +55,7 @@ def test_kill_loses_few_finished_items(tmp_path: Path, mode: str, kind: str, bou
         arguments = [mode, str(directory), kind, *([str(bound)] if bound else [])]
         run_until(directory, arguments, items=500)
         finished = set(noted(directory))
-        subprocess.run([sys.executable, str(WORKER), *arguments], check=True)
+        run_to_the_end(arguments)
 
         counts = Counter(noted(directory))
         assert counts.keys() == set(range(1000)), "none is lost, whatever the machine does"
@@ -67,7 +72,7 @@ def test_kill_in_the_middle_of_a_wave(tmp_path: Path, mode: str) -> None:
     arguments = [mode, str(tmp_path), "wave"]
     run_until(tmp_path, arguments, items=37)
     finished = set(noted(tmp_path))
-    subprocess.run([sys.executable, str(WORKER), *arguments], check=True)
+    run_to_the_end(arguments)
 
     counts = Counter(noted(tmp_path))
     assert counts.keys() == set(range(100))
