@@ -55,13 +55,16 @@ class Batch:
             edge, "item_to_state", self.item_to_state, "a function from an item to a dict of state keys"
         )
         check.function(
-            edge, "dedupe_key", self.dedupe_key, "a function from an item to a key; equal keys are called once"
+            edge,
+            "dedupe_key",
+            self.dedupe_key,
+            "a function from an item to a key; equal keys are called once",
         )
         check.of_type(edge, "cache", self.cache, BaseCache, "a LangGraph cache, such as InMemoryCache()")
         if sum(value is not None for value in (self.batch_key, self.batch, self.sample)) != 1:
             raise EdgeError(
                 f"{edge}: batch_key={self.batch_key!r}, batch={shown(self.batch)} and "
-                f"sample={self.sample!r}; expected exactly one: the state key of the items, a function that "
+                f"sample={self.sample!r}; expected one of them: the state key of the items, a function that "
                 "returns them, or the number of calls on one state."
             )
         if self.batch_key is not None:

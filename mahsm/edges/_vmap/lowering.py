@@ -1,4 +1,4 @@
-"""How a `vmap` becomes a LangGraph subgraph, and how that subgraph is run."""
+"""Lowering of a `vmap`: compiles it into a LangGraph subgraph, and runs that subgraph."""
 
 import math
 from collections.abc import Generator, Sequence
@@ -31,29 +31,47 @@ from mahsm.nodes._internal import Node, position
 from mahsm.policies import Budget
 
 _WAVE = (256, 1024)
-"""Tasks at a time: 32 for each item that may run at once, within these. LangGraph looks at every open task
-whenever one ends, and without an event loop each is a thread; waves that are too short make the fast wait for
-the slow."""
+"""Bounds on the number of tasks in a wave, which is 32 for each item that may run at a time. LangGraph looks
+at every open task whenever one ends, and without an event loop each task is a thread, so waves must not be
+long; in waves that are too short, fast items wait for slow ones."""
 
 
 class _VmapState(TypedDict):
-    """State of the subgraph. Batch and parent state stay outside, so that no checkpoint repeats them."""
+    """State of the subgraph. Batch and parent's state stay outside, so that no checkpoint repeats them."""
 
     done: Annotated[list[Record], Topic(list, accumulate=True)]
 
 
 class VmapLowering(Lowering[VmapRun]):
-    """The subgraph of one `vmap`, with one node.
+    """The lowering of one `vmap`: a subgraph with one node, whose tasks are `Send`s.
 
-    Its tasks are `Send`s. Either each item is a task; or one task, the lead, runs the items, and others hand
-    in what these gave, part by part. A finished task is a pending write of the checkpoint, so that is what a
-    killed process keeps.
+    Either each item is a task; or one task, the lead, runs the items, and the others hand in their results,
+    part by part. A finished task is a pending write of the checkpoint, so a killed process loses only what
+    the open tasks had not handed in.
     """
+
+    # Waves and resume.
+    #
+    # The tasks that are open at a time form a wave, which is one step of LangGraph. The last task of a wave
+    # knows the first place of the next one (`then`), and sends it by its `Command`; LangGraph starts that
+    # when all tasks of the present wave have ended. So a batch of any size never has more than a wave of
+    # tasks open.
+    #
+    # On resume, LangGraph runs the unfinished tasks of the step again, with the assignments that they had. A
+    # task with one item just runs that item. The other tasks belong to a lead: they can only hand in what a
+    # lead of the same run gives them, and that lead has died with its process (`_is_of_another_run`). Such a
+    # task calls the node with the state instead. The node, called so, reads from the state which items have
+    # an outcome, and sends the others as new waves (`_onwards`).
+    #
+    # Invariant: any single task that is left of a lead's wave is enough to continue the run. It has to be,
+    # because a checkpointer may write the results of tasks in another order than they ended in: the only task
+    # whose result is lost may be the lead, or any other one.
 
     def __init__(self, spec: VmapSpec) -> None:
         super().__init__(spec.name)
         self.spec = spec
-        self._concurrency: float | None = None  # of the last run, if that found out what the provider takes
+        # The level that the last run found, if the edge is adaptive.
+        self._concurrency: float | None = None
 
     def _compile(self) -> Compiled:
         async def task(_: Way, given: Any, config: RunnableConfig) -> Any:
@@ -82,11 +100,10 @@ class VmapLowering(Lowering[VmapRun]):
         return drawn_as(DrawnGraph, builder.compile(name=self.spec.name), arrows=arrows)
 
     def _assignment(self, given: Any) -> Assignment | None:
-        """What the task was sent; None if it was called with the state, to find out what there is still to
-        do.
+        """Return the task's assignment; None if it was called with the state, to find the missing items.
 
         Raises:
-            EdgeError: if what is resumed was begun with another batch, or by another version of the code.
+            EdgeError: if the resumed run began with another batch, or under another version of the code.
         """
         if not isinstance(given, dict):
             raise _other_version(self.name)
@@ -103,7 +120,7 @@ class VmapLowering(Lowering[VmapRun]):
         return records
 
     def _sends(self, run: VmapRun, places: Sequence[int]) -> list[Send]:
-        """The tasks of a wave, of items that are to be called from the first of these places on."""
+        """Return the tasks of the wave that begins with the first of these places."""
         at_a_time = self._tasks_at_a_time * run.size if run.saved or run.alone else len(places)
         sent, node = places[:at_a_time], self.spec.target.name
         new = partial(Assignment, batch=run.batch_id, run=run.id, wave=sent[0])
@@ -117,21 +134,20 @@ class VmapLowering(Lowering[VmapRun]):
         return [Send(node, order) for order in orders]
 
     def _next(self, run: VmapRun, order: Assignment, part: ResultPart | None) -> Command[Any]:
-        """Hand in what a task gave; if it is the last one of its wave, it calls the next wave."""
+        """Hand in a task's results; the last task of a wave also sends the next wave."""
         rest = run.from_place(order["then"]) if "then" in order else ()
         done = [] if part is None or part.is_empty else [part.record]
         return Command(update={"done": done}, goto=self._sends(run, rest) if rest else ())
 
     def _is_of_another_run(self, run: VmapRun, order: Assignment) -> bool:
-        """Whether a task belongs to a lead that has died with its process; one with an item needs none."""
+        """Return whether a task belongs to a lead of another run; a task with one item needs no lead."""
         return "place" not in order and order["run"] != run.id
 
     def _onwards(self, run: VmapRun, state: Any, order: Assignment | None) -> Command[Any]:
-        """A wave broke off: what is left of its tasks calls the node with the state, which goes on with what
-        is missing.
+        """Continue after a wave that broke off.
 
-        Any of them may be left alone, since a checkpointer may write what tasks gave in another order than
-        they gave it.
+        A task that is left of it calls the node with the state; the node, called so, sends the items that
+        have no outcome yet.
         """
         if order is not None:
             return Command(goto=self.spec.target.name)
@@ -186,8 +202,9 @@ class VmapLowering(Lowering[VmapRun]):
                     self._concurrency = run.adaptive.limit
 
     def _inner(self, config: RunnableConfig, run: VmapRun) -> RunnableConfig:
-        """The subgraph's config: all tasks begin at once, since LangGraph saves nothing while a task waits to
-        begin.
+        """Return the subgraph's config.
+
+        All tasks of a wave begin at the same time, since LangGraph saves nothing while a task waits to begin.
         """
         waves = math.ceil(len(run.firsts) / run.size / self._tasks_at_a_time)
         return {**config, "max_concurrency": 100 * _WAVE[1], "recursion_limit": waves + 10}
@@ -227,7 +244,7 @@ def _state(part: ResultPart) -> dict[str, Any]:
 
 
 def _places(run: VmapRun, order: Assignment) -> Sequence[int]:
-    """The items that a lead is to run."""
+    """Return the places of the items that a lead is to run."""
     spans = order.get("spans", [])
     if len(spans) == 1 and len(run.firsts) == run.total:
         return range(*spans[0])
@@ -236,6 +253,6 @@ def _places(run: VmapRun, order: Assignment) -> Sequence[int]:
 
 def _other_version(edge: str) -> EdgeError:
     return EdgeError(
-        f"{edge}: what this run has saved was written by another version of mahsm, which cut batches "
-        "otherwise. Resume it with that version, or begin a new run under another thread_id."
+        f"{edge}: the saved results of this run were written by another version of mahsm, in another format. "
+        "Resume it with that version, or begin a new run under another thread_id."
     )

@@ -31,14 +31,14 @@ _WITH_EFFECT = {
     "preserve_order",
     "batch_size",
 }
-"""Options that hold for a computation, or that it fulfils anyway. All others are refused."""
+"""Options that apply to a computation, or that every computation fulfils. All others are refused."""
 
 
 def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
-    """An edge that computes the target for all items at once, or for `batch_size` of them at a time.
+    """Make an edge that computes the target for all items together, or for `batch_size` of them at a time.
 
     Raises:
-        EdgeError: for options that have no effect where no item is called by itself.
+        EdgeError: for options that have no effect, since no item is called by itself.
     """
     for argument, value in _changed(spec.batch, spec.concurrency, spec.tries, spec.ends):
         if argument not in _WITH_EFFECT:
@@ -52,7 +52,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
         )
         raise EdgeError(
             f"{edge}: {argument}={shown(value)}, but all items of a jit_edge are one computation, which "
-            "gives one value of each. Name one out_key, and let progress be True or False."
+            "gives one value for each. Pass one out_key, and progress=True or False."
         )
     lowered = _JitVmap(spec, target, spec.out_key)
     return Edge(
@@ -128,14 +128,14 @@ class _JitVmap:
 
     @property
     def _output(self) -> str | None:
-        """The one output that is kept, if that is so; it is then all that is taken apart."""
+        """The only output that is kept, if the others are not; only that one is then split by item."""
         result = self._spec.result
         return result if isinstance(result, str) and result in self._target.writes else None
 
     def _entries(
         self, places: Sequence[int], outcomes: list[Any], failed: dict[int, Exception], total: int
     ) -> list[Any]:
-        """What of each item is kept; what fails there is added to what has failed."""
+        """Return the entry of each item; errors of the user's `result` function are added to `failed`."""
         if failed:
             outcomes = [
                 outcome for place, outcome in zip(places, outcomes, strict=True) if place not in failed
@@ -183,14 +183,17 @@ class _JitVmap:
 def _each(
     function: Callable[[Any], Any], values: Sequence[Any]
 ) -> tuple[Sequence[int], list[Any], dict[int, Exception]]:
-    """The function of each value: the places of those that it takes, what it gives for them, and why the
-    others failed.
+    """Apply a function to each value.
+
+    Returns:
+        The places of the values for which it succeeded, its results for these, and the errors of the others
+        by place.
     """
     done, failed = list[Any](), dict[int, Exception]()
     left = iter(values)
     while len(done) + len(failed) < len(values):
         try:
-            # Not map: it takes a StopIteration of the function for its own end.
+            # Not `map`, which would take a StopIteration of the function for its own end.
             done.extend(function(value) for value in left)
         except Exception as error:  # noqa: BLE001  the policy decides, and the next value is called for
             failed[len(done) + len(failed)] = error

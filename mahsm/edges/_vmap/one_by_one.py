@@ -1,6 +1,4 @@
-"""An item of a `vmap` that is a task of LangGraph: it can be asked by `interrupt()`, and holds a graph of its
-own.
-"""
+"""An item of a `vmap` as a LangGraph task of its own, which may call `interrupt()` or hold a graph."""
 
 import asyncio
 
@@ -26,7 +24,8 @@ async def run_one(run: VmapRun, place: int, config: RunnableConfig) -> ResultPar
         except BaseException as error:
             if run.way is TASK and isinstance(error, asyncio.CancelledError):
                 raise
-            await run.fail(error)  # it is raised last
+            # Raises the error, after all other tasks have ended.
+            await run.fail(error)
         run.hand_in(part)
         return part
 

@@ -1,4 +1,4 @@
-"""What became of all items of a `vmap`, put together from what its tasks handed in."""
+"""The outcomes of all items of a `vmap`, put together from the results that its tasks handed in."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from mahsm.policies import ItemError
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of the items, by their places.
+    """The outcomes of the items, by their places.
 
     Attributes:
         run: The run.
-        values: Their entries; None for those that failed or were left out.
-        ranks: When they ended; 0 for those that were left out.
-        failed: The errors of those that failed.
+        values: The entries; None for items that failed or were left out.
+        ranks: The order in which items ended; 0 for those that were left out.
+        failed: The errors of the items that failed.
     """
 
     run: VmapRun
@@ -31,7 +31,7 @@ class Outcomes:
         """Put records together.
 
         Raises:
-            EdgeError: if there is an item of which they say nothing.
+            EdgeError: if the records have no outcome of an item.
         """
         values: list[Any] = [None] * run.total
         ranks = [0] * run.total
@@ -47,7 +47,7 @@ class Outcomes:
         return outcomes
 
     def _spread(self, skipped: set[int]) -> None:
-        """What an item gave holds for those that equal it, too; and no item may have been lost."""
+        """Copy each outcome to the items that equal its own, and check that no item was lost."""
         lost = 0
         for first in self.run.firsts if 0 in self.ranks else ():
             places = self.run.equal_to(first)
@@ -68,7 +68,7 @@ class Outcomes:
             )
 
     def entries(self) -> list[Any]:
-        """What goes into `out_key`."""
+        """Return the list of entries for `out_key`."""
         spec = self.run.spec
         every = range(self.run.total)
         order = every if spec.concurrency.preserve_order else sorted(every, key=self.ranks.__getitem__)

@@ -12,16 +12,17 @@ from mahsm.policies import ItemError
 
 
 class Sink(Protocol):
-    """Where results go."""
+    """Takes the results of items."""
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
-        """The item at this place gave a value, or failed; `called` if it counts as a call that is not
-        saved.
+        """Take the value or the error of the item at this place.
+
+        `called` says that it counts as a call that is not saved.
         """
         ...
 
     def skip(self, place: int) -> None:
-        """An item is left out."""
+        """Take note of an item that is left out."""
         ...
 
 
@@ -30,8 +31,8 @@ class ResultPart:
     """Results that are saved together.
 
     Attributes:
-        record: What is saved.
-        called: How many of them come of calls that count as not saved.
+        record: The results, as they are saved.
+        called: How many of them come from calls that count as not saved.
     """
 
     record: Record = field(default_factory=new_record)
@@ -39,11 +40,11 @@ class ResultPart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in it."""
+        """True if there are no results in it."""
         return not self.record["places"] and not self.record["skipped"]
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
-        """One more result."""
+        """Add a result."""
         record = self.record
         record["places"].append(place)
         record["values"].append(value)
@@ -53,11 +54,11 @@ class ResultPart:
         self.called += called
 
     def skip(self, place: int) -> None:
-        """An item is left out."""
+        """Note an item that is left out."""
         self.record["skipped"].append(place)
 
     def extend(self, more: "ResultPart") -> None:
-        """Another part's results come after these."""
+        """Append the results of another part."""
         mine, theirs = self.record, more.record
         mine["places"] += theirs["places"]
         mine["values"] += theirs["values"]
@@ -78,10 +79,10 @@ class _Taker:
 
 
 class Results:
-    """Collects results in parts of `size`, in the order in which they come, for tasks that wait for one each.
+    """Collects results into parts of `size`, in the order in which they arrive, for tasks that take one each.
 
-    Which task hands in which result does not matter. So no result has to wait for a slow item beside it, and
-    when the run breaks off, whatever has come can still be handed in.
+    It does not matter which task hands in which result. So no result has to wait for a slow item beside it,
+    and when the run breaks off, all results that have arrived can still be handed in.
 
     Args:
         size: Results in a part, >= 1.
@@ -98,7 +99,7 @@ class Results:
         self._is_closed = False
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
-        """A result has come; from any thread."""
+        """Add a result, from any thread."""
         with self._lock:
             self._part.add(place, value, rank, error, called=called)
             taker = self._cut() if len(self._part.record["places"]) == self._size else None
@@ -106,7 +107,7 @@ class Results:
             taker.turn.wake()
 
     def skip(self, place: int) -> None:
-        """An item is left out."""
+        """Note an item that is left out."""
         with self._lock:
             self._part.skip(place)
 
@@ -124,7 +125,7 @@ class Results:
         self._hand_in(part)
 
     async def take(self, way: Way) -> ResultPart | None:
-        """Wait for a part; return None if there are none any more."""
+        """Wait for a part; return None if no further one comes."""
         turn = way.turn()
         taker = self._joined(turn)
         await turn.wait()
@@ -142,14 +143,17 @@ class Results:
         return taker
 
     def close(self) -> ResultPart:
-        """Nothing comes any more: what is left goes to the first who waits, or else is given back; all others
-        get nothing.
+        """End the collection, after the last result.
+
+        The first waiting task gets the results that are left, and the other ones None. If no task waits, the
+        results are returned.
         """
         with self._lock:
             self._is_closed = True
             takers, self._takers = self._takers, deque()
             part, self._part = self._part, ResultPart()
-            for full in self._full:  # nobody waited for these
+            # Full parts are left only if no task waits, and they come before the part that is not full.
+            for full in self._full:
                 full.extend(part)
                 part = full
             self._full.clear()

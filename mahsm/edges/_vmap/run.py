@@ -1,4 +1,4 @@
-"""One run of a `vmap` edge: lets items in, calls the target, keeps what came out."""
+"""One run of a `vmap` edge: admits items, calls the target, keeps the results."""
 
 import asyncio
 import itertools
@@ -40,35 +40,35 @@ from mahsm.policies._internal import item_error
 T = TypeVar("T")
 
 _PARTS = (128, 64)
-"""Parts that the results of a batch are saved in: of up to 1,024 items, and of more. More lose less in a
-crash, fewer cost less: a part is a task of LangGraph, which takes 200 to 400 us. So a part has at most 8 of
-few results, and 1/64 of many."""
+"""Number of parts in which the results of a batch are saved: for up to 1,024 items, and for more. With more
+parts a crash loses less; with fewer the run costs less, since each part is a task of LangGraph, which takes
+200 to 400 us. So a part has at most 8 results of a small batch, and 1/64 of a large one."""
 
 _TASKS_UNSAVED = 16
-"""Up to so many items, each is a task where nothing is saved, too: then those who stream subgraphs see each
-of them."""
+"""Up to this many items, each is a task even where nothing is saved, so that streams of subgraphs show it."""
 
 
 class VmapRun(EdgeRun):
-    """What the items of one run share. An item is known by its place in the batch; of equal ones, by the
-    first place.
+    """One run of a `vmap`, which its items share.
 
-    Two bounds hold at once: an item that has begun and not ended is *open*, and while its target is called it
-    holds slots. An item with an edge inside stays open but lends its slots.
+    An item is identified by its place in the batch, and equal items by the first of their places.
+
+    Two bounds hold together. An item that has begun and not ended is *open*; while its target is called, it
+    also holds slots. An item with an edge inside stays open, but lends its slots to that edge.
 
     Args:
         spec: The specification.
-        around: Its session.
+        around: The session of the run.
         batch: The batch.
-        concurrency: What the run before has found out, for an adaptive edge.
-        finished: Who gets each item when it has finished.
+        concurrency: For an adaptive edge, the level that the last run found.
+        finished: Called with each item when it has finished.
 
     Attributes:
         firsts: The places of the items that are to be called, ascending.
-        size: How many results are saved together.
-        alone: Whether each item is a task of LangGraph.
-        direct: Whether there are no tasks, since nothing is saved and nobody looks inside.
-        id: Tells this run from others, which resume it.
+        size: The number of results that are saved together.
+        alone: True if each item is a task of LangGraph.
+        direct: True if the run needs no tasks, since nothing is saved and no stream shows the subgraph.
+        id: Tells this run from later ones that resume it.
         batch_id: Tells the batch from others.
     """
 
@@ -109,7 +109,7 @@ class VmapRun(EdgeRun):
         if spec.progress == "items" and self.writer is not None:
             self._finished.append(self._tell_item)
         self.begun_slots = Slots(self.most_open)
-        # On resume they go on where the process before had to stop.
+        # Ranks begin at the clock, so that those of a resumed run come after those of the process before.
         self._ranks = itertools.count(time.time_ns())
         self._has_result = bytearray(self.total)
         self._finished_items = 0
@@ -133,16 +133,16 @@ class VmapRun(EdgeRun):
 
     @property
     def label(self) -> str:
-        """What items are called by those who listen: as under a `Send`, by the node's name."""
+        """The name of the items in streams and callbacks: that of the node, as under a `Send`."""
         node = None if is_inside_item(self.config) else self.config.get("metadata", {}).get("langgraph_node")
         return self.config.get("run_name") or node or self.name
 
     def equal_to(self, place: int) -> Sequence[int]:
-        """The places of the items that are called with the one at this place, its own included."""
+        """Return the places of the items that equal the one at this place, its own included."""
         return (place,) if self._equal is None else self._equal.get(place, (place,))
 
     def from_place(self, place: int) -> Sequence[int]:
-        """The items to be called from a place on."""
+        """Return the places of the items to call, from this one on."""
         return self.firsts[bisect_left(self.firsts, place) :]
 
     def item(self, index: int) -> Item:
@@ -151,10 +151,10 @@ class VmapRun(EdgeRun):
             calls.change(sample=drawn.nested_in(self._sample))
         return super().item(index)
 
-    # What has been done already, perhaps by a process before this one.
+    # Items that are done already, perhaps by a process before this one.
 
     def learn(self, records: Iterable[Record]) -> None:
-        """What another run of the edge has left counts in this one, too."""
+        """Count the outcomes that an earlier run of the edge has recorded."""
         for record in records:
             failed = {error["index"] for error in record["errors"]}
             self._finished_items += sum(len(self.equal_to(place)) for place in record["places"])
@@ -164,7 +164,7 @@ class VmapRun(EdgeRun):
                     self._decide(place, value)
 
     def missing(self, records: Sequence[Record]) -> Sequence[int]:
-        """The items to be called of which these records say nothing."""
+        """Return the places of the items to call that have no outcome in these records."""
         if sum(len(record["places"]) + len(record["skipped"]) for record in records) >= self.total:
             return ()
         has_result = bytearray(self.total)
@@ -176,20 +176,26 @@ class VmapRun(EdgeRun):
         ]
 
     def unknown(self, places: Sequence[int]) -> Sequence[int]:
-        """Those of these items that have no result of this run, such as of a wave that went on meanwhile."""
+        """Return those of these places that have no outcome in this run yet.
+
+        A wave that went on meanwhile may have given some of them an outcome.
+        """
         return (
             [place for place in places if not self._has_result[place]] if True in self._has_result else places
         )
 
     def once(self, place: int, make: Callable[[], T]) -> T:
-        """What was made for this place, or else is made now."""
+        """Return the object that was made for this place; the first caller makes it."""
         with self._lock:
             if place not in self._made:
                 self._made[place] = make()
             return self._made[place]
 
     def hand_in(self, part: ResultPart) -> None:
-        """A task is going to return this part; an empty one is not written, and nobody must wait for that."""
+        """Note that a task is going to return this part.
+
+        An empty part is not noted: it is never written, and a wait for that would not end.
+        """
         if self.saving is not None and not part.is_empty:
             self.saving.hand_in(part.record, part.called)
 
@@ -200,7 +206,7 @@ class VmapRun(EdgeRun):
         return self.bind(spec.target, self.label, may_be_left=spec.may_be_left)
 
     async def run_item(self, place: int, call: AnyCall, sink: Sink, item: Item | None = None) -> None:
-        """Run an item that has begun, which `call` calls."""
+        """Run an item that has begun, by calling the target with `call`."""
         item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
@@ -214,7 +220,7 @@ class VmapRun(EdgeRun):
             self.begun_slots.release()
 
     async def _store(self, place: int, update: Update) -> None:
-        """Put into the cache what an item gave, which counts also if the run is over meanwhile."""
+        """Store an item's update in the cache; it counts even if the run ends meanwhile."""
         assert self._stored is not None
         try:
             await self._stored.put(self.way, self.batch[place], update)
@@ -223,7 +229,7 @@ class VmapRun(EdgeRun):
                 raise
 
     def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
-        """What becomes of an item that was called, or was to be."""
+        """Handle the error of an item, whether its target was called or not."""
         if isinstance(error, Closed):
             self._not_begun(item, place, sink)
         elif isinstance(error, GraphBubbleUp):
@@ -240,41 +246,42 @@ class VmapRun(EdgeRun):
             self.stop(error)
             raise error
 
-    # What becomes of an item.
+    # The outcome of an item.
 
     def _state_of(self, place: int) -> tuple[State, Overlay]:
         overlay = self._overlays.get(place) or self.spec.overlay(self.batch[place])
         return {**self._inherited, **overlay}, overlay
 
     def check_first(self) -> None:
-        """Look whether the first item reaches the target, if that is a graph: such a mistake is no failed
-        item.
+        """Check that the first item reaches the target, if that is a graph.
+
+        A mismatch is a mistake in the edge and not a failed item, and LangGraph would not report it.
 
         Raises:
-            EdgeError: if it has none of the graph's keys, of which LangGraph would say nothing.
+            EdgeError: if the item has none of the graph's input keys.
         """
         keys = self.spec.target.input_keys
         if keys is None or not self.firsts:
             return
-        with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
+        # An item whose state cannot be made fails when its turn comes.
+        with suppress(Exception):
             self._overlays[self.firsts[0]] = self.spec.overlay(self.batch[self.firsts[0]])
         overlay = self._overlays.get(self.firsts[0], {})
         if overlay and keys.isdisjoint(overlay):
             raise EdgeError(
-                f"{self.name}: an item has {', '.join(map(repr, overlay))}, and none of it is in the input "
-                f"of the graph {self.spec.target.name!r}, which has {', '.join(map(repr, sorted(keys)))}. "
-                "Pass item_to_state= with a key that it has."
+                f"{self.name}: an item has the keys {', '.join(map(repr, overlay))}, but the input of the "
+                f"graph {self.spec.target.name!r} has only {', '.join(map(repr, sorted(keys)))}. Pass "
+                "item_to_state= with one of these keys."
             )
 
     def compute_for_all(self) -> None:
-        """Let the target compute what it can compute for all items at once, and lay that over the state of
-        each.
-        """
+        """Let the target compute the batched part of its work, and lay the results over the items' states."""
         if self.spec.target.batched is None:
             return
         found: dict[int, Overlay] = {}
         for place in self.firsts:
-            with suppress(Exception):  # of an item whose state cannot be made: it fails when it is its turn
+            # An item whose state cannot be made fails when its turn comes.
+            with suppress(Exception):
                 found[place] = self.spec.overlay(self.batch[place])
         self._overlays = dict(
             zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True)
@@ -299,7 +306,8 @@ class VmapRun(EdgeRun):
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.failures.on_error == "raise" or ends_all(error):
             self._count(place, failed=True)
-            if not self._ended:  # else what runs may finish, since it is paid for
+            # If the run was ended, calls in progress may finish, since they are paid for.
+            if not self._ended:
                 self.stop(error)
             self.break_off.stop(error)
             raise error
@@ -312,19 +320,17 @@ class VmapRun(EdgeRun):
             raise reason
 
     def _not_begun(self, item: Item, place: int, sink: Sink) -> None:
-        """The item's wait was cut short: if the run was ended, what stood in its way last time is its
-        error.
-        """
+        """Handle an item whose wait was cut short: if the run was ended, its last failure is its error."""
         if not self._ended:
             raise Closed(self.not_begun.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
             self._failed(place, item.failure, sink, item.attempts)
 
     def close_items(self, places: Iterable[int], sink: Sink) -> None:
-        """Say of each item without an outcome why it has none.
+        """Give each item that has no outcome one that says why.
 
         Raises:
-            Closed: if the run broke off before there was one.
+            Closed: if there is such an item because the run broke off.
         """
         for place in places:
             if self._has_result[place]:
@@ -337,13 +343,14 @@ class VmapRun(EdgeRun):
                 sink.skip(place)
             elif reason is not None:
                 self._failed(place, type(reason)(*reason.args), sink, attempts=0)
-            else:  # its task was cancelled, though the run was not
+            else:
+                # The item's task was cancelled, but the run was not.
                 self._failed(
                     place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1
                 )
 
     def _count(self, place: int, *, failed: bool) -> int:
-        """An item has an outcome; how many have failed now. Who has not failed counts for traces alone."""
+        """Count an outcome; return how many items have failed. Successes are counted for traces only."""
         if self.span is None and not failed:
             return self._failures
         equal = len(self.equal_to(place))
@@ -353,11 +360,11 @@ class VmapRun(EdgeRun):
             return self._failures
 
     def count_all(self, *, finished: int, failed: int) -> None:
-        """The run is over: so many items have an outcome, perhaps from a process before this one."""
+        """Set the final counts of outcomes, those from a process before this one included."""
         self._finished_items, self._failures = finished, failed
 
     def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> int:
-        """Hand on the outcome of an item; how many have failed now."""
+        """Record the outcome of an item; return how many items have failed."""
         self._has_result[place] = True
         failures = self._count(place, failed=error is not None)
         sink.add(place, value, next(self._ranks), error, called=called)
@@ -374,7 +381,7 @@ class VmapRun(EdgeRun):
         self.writer(event)
 
     async def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
-        """Take what a cache has found, if there is one; return the items that are still to do."""
+        """Record the results that the cache has, if there is one; return the places that are left."""
         if self._stored is None or not places:
             return places
         found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
@@ -415,8 +422,9 @@ class VmapRun(EdgeRun):
 
     @property
     def most_open(self) -> int:
-        """Items that may be open: more than may be called at once where some wait for something else than a
-        slot.
+        """The number of items that may be open.
+
+        It is larger than the number of calls at a time if items may wait for something other than a slot.
         """
         most = self.spec.concurrency.max_concurrency * (_WAITING if self.spec.tries.retry else 1)
         keyed = (
@@ -433,7 +441,8 @@ class VmapRun(EdgeRun):
         return not self.batch
 
     def stop(self, reason: BaseException) -> None:
-        super().stop(reason)  # before the line is closed: whoever waits in it looks at the reason
+        # First, since a caller that is woken by the close looks at the reasons that this sets.
+        super().stop(reason)
         self.begun_slots.close(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
@@ -442,9 +451,9 @@ class VmapRun(EdgeRun):
 
 
 _WAITING = 4
-"""Open items for each that may be called at once, with retries: when three of four wait for their next
+"""Number of open items for each call at a time, with retries: when three of four items wait for their next
 attempt, all slots are still in use."""
 
 _WAITING_FOR_KEYS = 256
-"""Open items at least, where each key has a bucket: so many may wait for a slow key before the quick ones
-wait for them."""
+"""Least number of open items, if each key has a bucket: that many may wait for a slow key before they hold up
+items of fast keys."""

@@ -1,8 +1,14 @@
-"""Items of a `vmap` that share a task: the lead runs them, and others hand in what they gave.
+"""Items of a `vmap` that share a task: the lead runs them, and other tasks hand in their results.
 
-Were a task a range of items, it could hand in nothing before its slowest item has ended, and a run that
-breaks off would lose what had ended in the ranges that are open. The lead hands in nothing itself unless
-nobody else is left.
+LangGraph saves the results of a task when the task ends. If each task ran a range of items, it could hand in
+nothing before its slowest item had ended, and a run that breaks off would lose the results in all open
+ranges. So one task of a wave, the *lead*, runs all items and adds each result to `Results`. The other tasks
+only wait there: each takes a part as soon as it is full, in the order in which results arrive, and ends, so
+that LangGraph saves the part. There are as many of them as parts.
+
+The lead returns results itself only if no other task waits for any, such as where nothing is saved. When the
+run breaks off, the results so far go to a task that waits, and the tasks that get nothing end with an
+interrupt: LangGraph runs them again on resume, and any of them finds out what is missing (`lowering`).
 """
 
 import asyncio
@@ -19,7 +25,7 @@ from mahsm.edges._vmap.results import ResultPart, Results
 from mahsm.edges._vmap.run import VmapRun
 
 _BLOCK = 256
-"""Items that a cache is asked for at a time."""
+"""Number of items that are looked up in a cache at a time."""
 
 
 class Together:
@@ -36,7 +42,7 @@ class Together:
     # The lead.
 
     async def lead(self, places: Sequence[int], config: RunnableConfig) -> ResultPart:
-        """Run the items at these places; return what nobody else hands in."""
+        """Run the items at these places; return the results that no other task hands in."""
         run = self._run
         with run.break_off.running():
             try:
@@ -45,11 +51,12 @@ class Together:
             except BaseException as error:
                 if run.way is TASK and isinstance(error, asyncio.CancelledError):
                     raise
-                await run.fail(self._broken(error))  # it is raised last
+                # Raises the error, after all other tasks have ended.
+                await run.fail(self._broken(error))
             return self._rest()
 
     async def _in_tasks(self, places: Sequence[int], config: RunnableConfig) -> None:
-        """Run the items as tasks of the running event loop, which are cancelled when the run is stopped."""
+        """Run the items as tasks of the event loop, which are cancelled when the run is stopped."""
 
         async def run_all() -> None:
             with set_config_context(run.item_config(config, shared=True)) as context:
@@ -108,28 +115,27 @@ class Together:
         return part
 
     def _broken(self, error: BaseException) -> BaseException:
-        """The run breaks off; what has come is handed in, and the error is to be raised when that is
-        saved.
-        """
+        """Break off the run: let the results so far be handed in, and return the error to raise after."""
         self._run.stop(error)
         self._results.close()
         reason = self._run.break_off.reason or error
         return Closed(reason) if self._run.stopped_from_outside else reason
 
-    # The others.
+    # The other tasks.
 
     async def take_part(self) -> ResultPart | None:
-        """Wait for results to hand in; return None if there are none any more."""
+        """Wait for results to hand in; return None if no further ones come."""
         return self._or_interrupted(await self._results.take(self._run.way))
 
     def _or_interrupted(self, part: ResultPart | None) -> ResultPart | None:
         if part is None and self._run.break_off.reason is not None:
-            raise GraphInterrupt(())  # the task is not done: it is going to be of use when the run is resumed
+            # LangGraph takes a task that ends so as unfinished, and runs it again when the run is resumed.
+            raise GraphInterrupt(())
         return part
 
 
 def wave(run: VmapRun, first: int) -> Together:
-    """The items of the wave that begins at this place, which share a task."""
+    """Return the wave that begins at this place, whose items share a task."""
     return run.once(first, lambda: Together(run))
 
 

@@ -171,7 +171,7 @@ def test_an_item_that_does_not_reach_the_graph(
     )
     key = "item" if item_to_state is None else "topik"
     message = (
-        f"vmap_wide: an item has '{key}', and none of it is in the input of the graph 'wide', which has "
+        f"vmap_wide: an item has the keys '{key}', but the input of the graph 'wide' has only "
         r"'keys', 'other', 'question', 'topic'. Pass item_to_state="
     )
     with pytest.raises(EdgeError, match=message):

@@ -176,7 +176,8 @@ def test_an_error_says_how_an_item_may_lack_a_single_key(given: Any) -> None:
 def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any) -> None:
     edge = vmap(lambda state: given, batch_key="xs", out_key=["a", "b"], name="edge")
     with pytest.raises(
-        MissingKeyError, match=r"edge: out_key has 'a', 'b', but the target returned .*one of these keys, or None"
+        MissingKeyError,
+        match=r"edge: out_key has 'a', 'b', but the target returned .*one of these keys, or None",
     ):
         run(edge, {"xs": [1]}, mode)
 
@@ -268,7 +269,7 @@ def test_one_source_of_items() -> None:
 
     for options in ({}, {"batch_key": "xs", "batch": len}, {"batch": len, "sample": 2}):
         with pytest.raises(
-            EdgeError, match="expected one of them: the state key of the items, a function that gives them"
+            EdgeError, match="expected one of them: the state key of the items, a function that returns them"
         ):
             vmap(lambda state: 1, out_key="ys", **options)
     with pytest.raises(EdgeError, match="batch=3 cannot be called"):
@@ -285,7 +286,7 @@ def test_a_batch_by_a_function_of_a_jit_edge() -> None:
         result="y",
     )
     assert [float(y) for y in edge.invoke({})["ys"]] == [2.0, 4.0]
-    with pytest.raises(EdgeError, match="one computation, which gives one value of each"):
+    with pytest.raises(EdgeError, match="one computation, which gives one value for each"):
         vmap(jit_edge(lambda x: x, in_keys=["item"], out_key="y"), batch_key="xs", out_key=["a", "b"])
     with pytest.raises(EdgeError, match="progress='items', but all items"):
         vmap(

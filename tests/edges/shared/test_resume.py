@@ -241,7 +241,7 @@ def test_what_another_version_has_begun_is_refused(chunk_size: Any) -> None:
         return state["item"] * 2
 
     with pytest.raises(
-        EdgeError, match=r"edge: what this run has saved was written by another version of mahsm"
+        EdgeError, match=r"edge: the saved results of this run were written by another version of mahsm"
     ):
         resumed(edge_of(work, chunk_size=chunk_size), saver, "sync")
 

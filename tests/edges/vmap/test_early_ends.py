@@ -298,7 +298,8 @@ def test_a_failure_counts_for_all_that_equal_it(mode: str) -> None:
 
 def test_keys_that_cannot_be_compared() -> None:
     with pytest.raises(
-        StateError, match=r"edge: dedupe_key returned \[1\] for item 0, which is not hashable. Return a string"
+        StateError,
+        match=r"edge: dedupe_key returned \[1\] for item 0, which is not hashable. Return a string",
     ):
         run_edge(edge_of(dedupe_key=lambda x: [x]), [1], "sync")
     with pytest.raises(EdgeError, match=r"dedupe_key='id' cannot be called; expected a function"):

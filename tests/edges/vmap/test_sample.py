@@ -165,7 +165,10 @@ def test_functions_get_the_number_and_the_state() -> None:
         ({"batch_key": "xs", "sample": 3}, "batch_key='xs', batch=None and sample=3; expected one of them"),
         ({"sample": 0}, "sample=0"),
         ({"sample": "3"}, "sample='3'"),
-        ({"sample": 3, "dedupe_key": str}, "dedupe_key= has no effect with sample=3, whose calls are alike on purpose"),
+        (
+            {"sample": 3, "dedupe_key": str},
+            "dedupe_key= has no effect with sample=3, whose calls are alike on purpose",
+        ),
     ],
 )
 def test_arguments_that_contradict_each_other(options: dict[str, Any], message: str) -> None:
