@@ -1,8 +1,8 @@
-"""`parallel`: branches at once, in order, in waves.
+"""`parallel`: branches that run at the same time, one after the other, or in waves.
 
-- `function`  its arguments; `spec`: what they mean
-- `branch`    what a branch is; `waves`: in which order they run; `merge`: what comes of their updates
-- `lowering`  how it becomes a LangGraph subgraph; `run`: one run of that
+- `function`  `parallel` and its arguments; `spec`: the checked arguments
+- `branch`    one branch and its options; `waves`: the order of branches; `merge`: one update of several
+- `lowering`  compiles the edge into a LangGraph subgraph; `run`: one run of it
 """
 
 from mahsm.edges._parallel.branch import Branch as Branch

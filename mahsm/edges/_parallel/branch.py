@@ -1,4 +1,4 @@
-"""`Branch`: one of several things that `parallel` runs, and what it depends on."""
+"""`Branch`: one of the targets that `parallel` runs, with what it depends on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from mahsm.policies import Retry
 class Branch:
     """A branch of `parallel`, with what it depends on and how it is tried.
 
-    DSPy nodes, edges, and functions whose parameter or result is annotated with a TypedDict, a dataclass or a
-    pydantic model say themselves what they read and write.
+    `reads` and `writes` need not be passed for DSPy nodes, edges, and functions whose parameter or result is
+    annotated with a TypedDict, a dataclass or a pydantic model.
 
     Args:
-        target: What to call with the state: whatever a `vmap` takes.
+        target: The target to call with the state: anything that `vmap` takes.
         name: Node name; by default the target's, or `branch_` and its place from 0 for a graph without a
             name. Such a graph takes the branch's name.
-        reads: State keys that it reads. With `scheduler="wave"` it runs after those who write them.
+        reads: State keys that it reads. With `scheduler="wave"`, it runs after the branches that write them.
         writes: State keys that it writes.
         after: Names of branches that it runs after, whatever they write.
-        inherit: What of the state its target sees besides the keys that it `reads`: all (True), nothing
-            (False), or these keys.
-        retry: Try it again: a `Retry`, or LangGraph's `RetryPolicy`.
+        inherit: The part of the state that its target sees in addition to the keys in `reads`: all (True),
+            nothing (False), or these keys.
+        retry: Retry the branch: a `Retry`, or LangGraph's `RetryPolicy`.
         timeout: Seconds that one attempt may take, > 0.
-        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
-            provider that has one.
+        rate_limit: The provider's limit: a `RateLimit`, its arguments as a dict, or the name of a provider
+            that has one.
 
     Example:
         >>> from mahsm import Branch, parallel
@@ -60,19 +60,19 @@ class Branch:
 
 
 Branches: TypeAlias = Sequence[Any] | Mapping[str, Any]
-"""Targets and `Branch`es: a list, or by name."""
+"""Targets and `Branch`es: a list, or a dict by name."""
 
 
 @dataclass(frozen=True)
 class BranchSpec(CallSpec):
-    """A branch, checked, with its target made ready.
+    """A checked branch, with its target ready to be called.
 
     Attributes:
         position: Its place in the list, from 0.
-        needs: State keys that it says that it reads.
-        reads: Those and the ones that its target is known to read.
-        writes: State keys that it is known to write.
-        promises: Those of them that it says that it writes.
+        needs: State keys that it declares to read.
+        reads: State keys that it reads, as declared or as known from its target.
+        writes: State keys that it writes, as declared or as known from its target.
+        promises: State keys that it declares to write.
         after: Names of branches that it runs after.
         seen: State keys that its target sees; None for all.
     """
@@ -87,11 +87,11 @@ class BranchSpec(CallSpec):
 
 
 def branch_specs(edge: str, branches: Branches, ends: Ends) -> list[BranchSpec]:
-    """Check branches, and make their targets ready.
+    """Check branches, and prepare their targets.
 
     Raises:
-        EdgeError: for what cannot be a list of branches, a name that is taken or cannot be one, and wrong
-            arguments.
+        EdgeError: if `branches` is not a list or dict of branches, if a name is invalid or taken, or if an
+            argument of a branch is invalid.
     """
     if isinstance(branches, Mapping):
         named = list(branches.items())
@@ -130,7 +130,7 @@ def _spec(
     if target.item is not None:
         raise NodeError(
             f"{label}: the target {target.name} takes one {target.item}, and a branch is called with the "
-            "state. Let it take the state, as lambda state: f(state['key'])."
+            "state. Let it take the state, such as lambda state: f(state['key'])."
         )
     if isinstance(branch.target, Edge):
         needs, promises = needs or branch.target.reads, promises or branch.target.writes
@@ -139,8 +139,8 @@ def _spec(
     inherited = check.inherit(label, branch.inherit, default=True)
     if inherited is False and not reads:
         raise EdgeError(
-            f"{label}: inherit=False and no reads, so it would see nothing. Pass reads=['key'], or leave "
-            "inherit out."
+            f"{label}: inherit=False without reads=, so the target would see no keys. Pass reads=['key'], or "
+            "leave inherit out."
         )
     tries = Tries.of(label, branch.retry, branch.timeout, branch.rate_limit)
     if (once := tries.once(branch.target)) is not branch.target:

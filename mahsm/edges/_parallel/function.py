@@ -1,4 +1,4 @@
-"""`parallel`: run several targets on one state, and merge what they give."""
+"""`parallel`: run several targets on one state, and merge their updates."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ from mahsm.errors import EdgeError
 
 
 @constructor(
-    retry="It is of a branch: Branch(target, name='draft', retry=Retry(...)).",
-    rate_limit="It is of a branch: Branch(target, name='draft', rate_limit=RateLimit(...)).",
+    retry="It belongs to a branch: Branch(target, name='draft', retry=Retry(...)).",
+    rate_limit="It belongs to a branch: Branch(target, name='draft', rate_limit=RateLimit(...)).",
     budget="A budget goes around the run: with budget(...).",
 )
 def parallel(
@@ -40,42 +40,44 @@ def parallel(
     on_error: OnBranchError = "raise",
     errors_key: str | None = None,
 ) -> Edge:
-    """Run several targets on one state, and merge what they give into one update.
+    """Run several targets on one state, and merge their updates into one.
 
     Each branch is a node of the subgraph, so LangGraph saves it when it ends: after a crash, an error or an
     interrupt it is not run again.
 
-    Different keys merge. A key that the parent's state reduces gets each branch's value, in the order of the
-    branches, if the edge is wired with `connect`. For any other key that two branches write, the one that
-    depends on the other counts; if neither does, that is an error, unless `merge` says what comes of it.
+    Updates to different keys are merged. A key that the parent's state reduces gets each branch's value, in
+    the order of the branches, if the edge is wired with `connect`. If two branches write any other key, the
+    one that depends on the other wins; if neither does, that is an error, unless `merge` resolves it.
 
     Args:
-        branches: Targets and `Branch`es: a list, or `{name: target}`. A target is whatever a `vmap` takes.
-        merge: From the parent's state and the branches' updates by name to the edge's update; it may be
-            async.
+        branches: Targets and `Branch`es: a list, or `{name: target}`. A target is anything that `vmap` takes.
+        merge: A function `(state, updates)` that returns the edge's update, from the parent's state and the
+            branches' updates by name; sync or async.
         name: Node name; by default `parallel_` and the branches' names.
-        scheduler: `"parallel"`: all at once, on the same state. `"sequential"`: one after the other; each
-            sees the updates before it. `"wave"`: as soon as those that a branch depends on are done, wave by
-            wave; each wave sees the updates of those before it. What a branch depends on is in `Branch`.
-        wave_size: How many branches a wave has at most, >= 1.
+        scheduler: `"parallel"` runs all branches at the same time, on the same state. `"sequential"` runs one
+            after the other; each sees the updates of those before it. `"wave"` runs a branch in the first
+            wave after the branches that it depends on (see `Branch`); each wave sees the updates of the
+            earlier ones.
+        wave_size: The most branches in a wave, >= 1.
         eager: With `"wave"`: begin a branch when its own dependencies are done, without waiting for its wave.
             It then sees their updates only.
-        max_concurrency: Branches at a time, >= 1, those of edges inside included; by default all.
-        timeout: Seconds for all of it, > 0: what runs then is over with a `TimeoutError`, and what has not
-            begun too.
+        max_concurrency: Branches at a time, >= 1, including items and branches of edges inside; by default
+            all.
+        timeout: Seconds for the whole edge, > 0. After that, branches that run or have not begun fail with a
+            `TimeoutError`.
         on_error: `"raise"` cancels the rest and raises the first error as it is; `"isolate"` keeps the
-            updates of the others, and skips what depends on a branch that failed.
+            updates of the other branches, and skips those that depend on a branch that failed.
         errors_key: State key that gets the `ItemError`s of branches that failed or were skipped.
 
     Returns:
-        An edge that writes what its branches write.
+        An edge that writes the keys that its branches write.
 
     Raises:
-        EdgeError: immediately, for arguments that cannot work: unknown names, branches that wait for each
-            other; when run, for two branches that wrote one key.
+        EdgeError: immediately, for invalid arguments, such as unknown names or branches that wait for each
+            other; when run, if two branches wrote one key.
         NodeError: immediately, for a target that cannot be called with a state; when run, for a result that
-            is no update.
-        MissingKeyError: when run, for a key that a branch reads, and no branch writes.
+            is not an update.
+        MissingKeyError: when run, if a branch reads a key that is missing and that no branch writes.
 
     Example:
         >>> from mahsm import parallel
@@ -90,11 +92,11 @@ def parallel(
     check.choice(edge, "scheduler", scheduler, get_args(Scheduler))
     check.flag(edge, "eager", eager)
     check.function(
-        edge, "merge", merge, "a function (state, updates), from the updates by branch to one update"
+        edge, "merge", merge, "a function (state, updates) that returns one update, with updates by branch"
     )
     check.seconds(edge, "timeout", timeout)
     for argument, value, hint in (
-        ("max_concurrency", max_concurrency, "Leave it out to run all at once."),
+        ("max_concurrency", max_concurrency, "Leave it out to run all at the same time."),
         ("wave_size", wave_size, "Leave it out for waves of any size."),
     ):
         if value is not None:
@@ -155,9 +157,9 @@ def _check_several(spec: ParallelSpec, reducers: Mapping[str, StateReducer]) -> 
         )
         if reduced:
             raise EdgeError(
-                f"{spec.name}: the branch {branch.name!r} is an edge with several keys, and gives lists, of "
-                f"which the state's reducer of {reduced[0]!r} would take one as one value. Let the edge be a "
-                "node of the graph, beside this one."
+                f"{spec.name}: the branch {branch.name!r} is an edge with several keys, which returns a list "
+                f"for each, but the state's reducer of {reduced[0]!r} would take a list as one value. Make "
+                "the edge a node of the graph, beside this one."
             )
 
 
@@ -173,8 +175,8 @@ def _check_waves(edge: str, scheduler: str, wave_size: int | None, eager: bool) 
         )
     if eager and wave_size is not None:
         raise EdgeError(
-            f"{edge}: wave_size={wave_size} with eager=True, which waits for no wave. Pass max_concurrency "
-            "instead."
+            f"{edge}: wave_size={wave_size} has no effect with eager=True, where branches do not wait for a "
+            "wave. Pass max_concurrency instead."
         )
 
 

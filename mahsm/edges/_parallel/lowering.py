@@ -1,4 +1,4 @@
-"""How a `parallel` becomes a LangGraph subgraph, and how that subgraph is run."""
+"""Lowering of a `parallel`: compiles it into a LangGraph subgraph, and runs that subgraph."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,17 +25,17 @@ from mahsm.nodes._internal import Node
 
 
 class _ParallelState(TypedDict):
-    """State of the subgraph: what branches have done. The parent's state stays outside."""
+    """State of the subgraph: the outcomes of branches. The parent's state stays outside."""
 
     done: Annotated[list[Outcome], Topic(list, accumulate=True)]
 
 
 class ParallelLowering(Lowering[ParallelRun]):
-    """The subgraph of one `parallel`, with a node for each branch.
+    """The lowering of one `parallel`: a subgraph with a node for each branch.
 
-    All nodes begin in one step, so that no step's end holds up a branch that could begin; who waits for whom
-    is the run's concern. LangGraph saves each as it ends, and after an interruption the run learns from the
-    checkpoint what they gave.
+    All nodes begin in one step, so that no branch has to wait for the end of a step; the run itself lets each
+    branch wait for those that it depends on. LangGraph saves each branch as it ends, and a resumed run reads
+    their outcomes from the checkpoint.
     """
 
     def __init__(self, spec: ParallelSpec) -> None:
@@ -78,8 +78,8 @@ class ParallelLowering(Lowering[ParallelRun]):
             for key in sorted(branch.needs - written - state.keys()):
                 raise MissingKeyError(
                     f"{self.spec.name}: the branch {branch.name!r} reads {key!r}, which no branch is known "
-                    f"to write, and {missing(state, key)} Write it before, or name who writes it with "
-                    f"Branch(writes=[{key!r}])."
+                    f"to write, and {missing(state, key)} Write it before the edge, or declare it on the "
+                    f"branch that writes it: Branch(..., writes=[{key!r}])."
                 )
 
     def _inner(self, config: RunnableConfig, run: ParallelRun) -> RunnableConfig:
@@ -107,7 +107,7 @@ class ParallelLowering(Lowering[ParallelRun]):
         return self._with_errors(run, merged)
 
     def _merged(self, run: ParallelRun, done: list[Outcome]) -> Update | Callable[[], Any]:
-        """One update; or a call of the user's `merge`, which is still to be made."""
+        """Return the merged update; or the call of the user's `merge`, which is still to be made."""
         run.know(done)
         if self.spec.merge is None:
             return self.spec.merger.update(run.state, run.updates(self.spec.plan.order))
@@ -127,9 +127,7 @@ class ParallelLowering(Lowering[ParallelRun]):
 
 
 def _arrows(spec: ParallelSpec) -> list[Arrow]:
-    """What a drawing shows: on what branches depend, and by which keys; dotted, what only is in the wave
-    before.
-    """
+    """Return the arrows of a drawing: dependencies, labelled by key, and dotted ones to the wave before."""
     by_name = {branch.name: branch for branch in spec.branches}
     between: list[Arrow] = []
     for before, layer in pairwise([[], *spec.plan.layers]):
@@ -148,9 +146,7 @@ def _arrows(spec: ParallelSpec) -> list[Arrow]:
 
 
 def _outcomes(snapshot: Any) -> list[Outcome]:
-    """What the finished tasks of a step that is not over have handed in; nothing, if that step has not
-    begun.
-    """
+    """Return the outcomes of the tasks of an unfinished step that have finished; none before it began."""
     return [
         outcome
         for task in snapshot.tasks

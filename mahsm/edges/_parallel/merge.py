@@ -1,4 +1,4 @@
-"""Making one update of those of several branches."""
+"""Merging the updates of several branches into one."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -13,10 +13,10 @@ Named: TypeAlias = Sequence[tuple[str, State]]
 
 
 def branch_update(branch: str, update: Update) -> State:
-    """What a branch gave back, as a dict.
+    """Return the update of a branch as a dict.
 
     Raises:
-        NodeError: if it is no update of a state.
+        NodeError: if it is not an update of a state.
     """
     if update is None:
         return {}
@@ -33,8 +33,8 @@ class Merger:
 
     Args:
         edge: The edge's name.
-        before: For each branch, everyone who surely ended before it began.
-        reducers: Of the keys that the parent's state reduces.
+        before: For each branch, the branches that are guaranteed to have ended before it began.
+        reducers: The parent state's reducers, by key.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Merger:
         self._reducers = reducers
 
     def over(self, state: State, updates: Named) -> State:
-        """The state with updates laid over it, one after the other."""
+        """Return the state with updates laid over it, one after the other."""
         merged = dict(state)
         self._check(updates)
         for _, update in updates:
@@ -55,8 +55,9 @@ class Merger:
         return merged
 
     def update(self, state: State, updates: Named) -> Update:
-        """One update for the parent: a key that it reduces gets the value of each branch, any other the last
-        one.
+        """Return one update for the parent.
+
+        A key that the parent reduces gets the value of each branch, any other key the last value.
         """
         self._check(updates)
         pairs = [(key, value) for _, update in updates for key, value in update.items()]
@@ -71,9 +72,9 @@ class Merger:
                 other = writers.setdefault(key, name)
                 if other != name and other not in self._before[name]:
                     raise EdgeError(
-                        f"{self._edge}: the branches {other!r} and {name!r} both wrote {key!r}, and nothing "
-                        "says which counts. If the state schema reduces the key, let the edge know: wire it "
-                        "with connect(builder, ...), or add edge.within(builder) as the node. If not, let "
+                        f"{self._edge}: the branches {other!r} and {name!r} both wrote {key!r}, and neither "
+                        "depends on the other. If the state schema reduces the key, let the edge know: wire "
+                        "it with connect(builder, ...), or add edge.within(builder) as the node. If not, let "
                         "the branches write different keys, order them with after= and scheduler='wave', or "
                         "pass merge=lambda state, updates: {...}."
                     )

@@ -1,4 +1,4 @@
-"""One run of a `parallel` edge: each branch waits for its turn, and says what became of it."""
+"""One run of a `parallel` edge: each branch waits for its turn, runs, and hands in its outcome."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from mahsm.policies._internal import item_error
 
 
 class Outcome(TypedDict):
-    """What became of a branch: an update, or an error."""
+    """The outcome of a branch: an update, or an error."""
 
     branch: str
     update: State | None
@@ -35,14 +35,14 @@ class Outcome(TypedDict):
 
 
 class ParallelRun(EdgeRun):
-    """What the branches of one run share.
+    """One run of a `parallel`, which its branches share.
 
-    All of them begin at once, as tasks of LangGraph; each then waits in here for those that it depends on. So
-    LangGraph saves each one when it ends, and a slow one holds up nobody who does not need it.
+    All branches begin at the same time, as tasks of LangGraph; each then waits here for those that it depends
+    on. So LangGraph saves each branch when it ends, and a slow one holds up only branches that depend on it.
 
     Args:
         spec: The specification.
-        around: Its session.
+        around: The session of the run.
     """
 
     def __init__(self, spec: ParallelSpec, around: Session) -> None:
@@ -51,7 +51,8 @@ class ParallelRun(EdgeRun):
         self.spec = spec
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
-        self._failed_last: set[str] = set()  # branches whose error goes out, and is no outcome
+        # Branches whose error the edge raises, so that they have no outcome.
+        self._failed_last: set[str] = set()
         self._interrupted: set[str] = set()
         self._attempts = {
             branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
@@ -63,14 +64,14 @@ class ParallelRun(EdgeRun):
         return len(self.spec.branches)
 
     def know(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn what branches have done before the run was cut short."""
+        """Take over the outcomes of branches that ended before the run was cut short."""
         for outcome in outcomes:
             self._keep(outcome)
 
     # A branch.
 
     async def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
-        """Run a branch when its turn has come; return what its task hands in."""
+        """Run a branch when its turn has come; return its outcome for its task to hand in."""
         with self.break_off.running():
             try:
                 for name in self._before(branch):
@@ -91,7 +92,8 @@ class ParallelRun(EdgeRun):
             except BaseException as error:
                 if self.way is TASK and isinstance(error, asyncio.CancelledError):
                     raise
-                await self.fail(error)  # it is raised last
+                # Raises the error, after all other tasks have ended.
+                await self.fail(error)
 
     async def _run(self, branch: BranchSpec, item: Item, call: AnyCall, found: list[Outcome]) -> None:
         with self.cancelled_on_stop(item):
@@ -103,19 +105,21 @@ class ParallelRun(EdgeRun):
             except asyncio.CancelledError as error:
                 if self.way is TASK and tasks.is_cancelled_here():
                     raise
-                # Something it awaited was cancelled, the run was not.
+                # Something that the target awaited was cancelled, but the run was not.
                 found.append(self._failed(branch, error, item))
             except BaseException as error:  # noqa: BLE001  the policy decides
                 found.append(self._ended_with(branch, error, item))
 
     def _before(self, branch: BranchSpec) -> Iterable[str]:
-        """Whom it waits for: those that it depends on, and all before these: of a killed process, the outcome
-        of a branch may have been saved, and that of one before it lost.
+        """Return the branches that a branch waits for.
+
+        They are those that it depends on and all before these: when a process is killed, the outcome of a
+        branch may have been saved, and that of one before it lost.
         """
         return dict.fromkeys([*self.spec.plan.waits_for[branch.name], *self.spec.plan.sees[branch.name]])
 
     def _handed_in(self, outcome: Outcome, item: Item | None = None) -> list[Outcome]:
-        """What a task hands in of a branch; then those that wait for it may begin."""
+        """Return an outcome as a task hands it in; branches that wait for it may then begin."""
         if self.saving is not None:
             self.saving.hand_in(outcome, int(item is not None and item.is_unsaved))
         self._keep(outcome)
@@ -133,14 +137,14 @@ class ParallelRun(EdgeRun):
             "waves": len(self.spec.plan.layers),
         }
 
-    # What becomes of it.
+    # The outcome of a branch.
 
     def _without_running(self, branch: BranchSpec) -> Outcome | None:
-        """The outcome of a branch that cannot run, or need not.
+        """Return the outcome of a branch that cannot run; None if it can.
 
         Raises:
             GraphInterrupt: if it depends on one that was interrupted, and so has to wait for the next run.
-            Closed: if nothing is to begin any more.
+            Closed: if the run was stopped.
         """
         if (ended := self.ended) is not None:
             return self._failed(branch, type(ended)(*ended.args), None)
@@ -168,7 +172,7 @@ class ParallelRun(EdgeRun):
         return seen, {key: state[key] for key in branch.reads if key in state} or seen
 
     def updates(self, names: Sequence[str]) -> list[tuple[str, State]]:
-        """The updates of these branches, as far as they succeeded."""
+        """Return the updates of those of these branches that succeeded."""
         found = [(name, self.outcomes[name]["update"]) for name in names]
         return [(name, update) for name, update in found if update is not None]
 

@@ -1,4 +1,4 @@
-"""What one `parallel` edge was asked to do."""
+"""The checked arguments of one `parallel` edge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Merge: TypeAlias = Callable[[State, dict[str, State]], Any]
 
 @dataclass(frozen=True)
 class ParallelSpec:
-    """The arguments of `parallel`, checked, with the branches made ready."""
+    """The checked arguments of `parallel`, with the branches ready to be called."""
 
     name: str
     branches: Sequence[BranchSpec]
@@ -32,8 +32,10 @@ class ParallelSpec:
 
     @cached
     def merger(self) -> Merger:
-        """Merges updates; with a `merge` of the user's, those that branches see are laid over each other as
-        they come.
+        """The merger of updates.
+
+        With a `merge` of the user's, any two branches may write one key: the updates that a branch sees are
+        laid over each other in order, and `merge` resolves the rest.
         """
         before = (
             self.plan.before
@@ -43,5 +45,5 @@ class ParallelSpec:
         return Merger(self.name, before, self.reducers)
 
     def needs(self, name: str) -> frozenset[str]:
-        """The branches without which this one cannot run, directly or not."""
+        """Return the branches that this one depends on, directly or indirectly."""
         return self.plan.ancestors[name]

@@ -1,4 +1,4 @@
-"""In which order branches run: what each waits_for for, and whose updates it sees."""
+"""The order of branches: which ones each branch waits for, and whose updates it sees."""
 
 import difflib
 import heapq
@@ -17,13 +17,13 @@ class Plan:
     """The order of branches, by name.
 
     Attributes:
-        layers: Who runs at the same time, wave after wave.
-        needs: Whom each branch is known to depend on.
-        waits_for: Whom each branch waits_for for.
-        sees: Whose updates each branch sees, in the order in which they are laid over the state.
-        before: For each branch, everyone who surely ended before it began.
-        ancestors: For each branch, everyone it depends on, directly or not.
-        order: All of them, each after those that it depends on.
+        layers: The branches that run at the same time, wave after wave.
+        needs: The branches that each branch is known to depend on.
+        waits_for: The branches that each branch waits for.
+        sees: The branches whose updates each branch sees, in the order in which they are laid over the state.
+        before: For each branch, those that are guaranteed to have ended before it begins.
+        ancestors: For each branch, those that it depends on, directly or indirectly.
+        order: All branches, each after those that it depends on.
     """
 
     layers: list[list[str]]
@@ -35,7 +35,7 @@ class Plan:
     order: list[str]
 
     def direct(self, name: str) -> list[str]:
-        """Whom a branch depends on, without those on whom one of these depends."""
+        """Return the branches that a branch depends on, without those that another one of them depends on."""
         needs = self.needs[name]
         found = [other for other in needs if not any(other in self.ancestors[need] for need in needs)]
         return sorted(found, key=self.order.index) if len(found) > 1 else found
@@ -47,7 +47,7 @@ def plan(
     """Order branches.
 
     Raises:
-        EdgeError: for names that there are not, and for branches that wait for each other.
+        EdgeError: for unknown names, and for branches that wait for each other.
     """
     names = [branch.name for branch in branches]
     needs = _needs(edge, branches, scheduler)
@@ -83,7 +83,7 @@ def plan(
 
 
 def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> dict[str, list[str]]:
-    """Whom each branch depends on: those named in `after`, and those who write what it reads."""
+    """Return what each branch depends on: those in its `after`, and those that write keys that it reads."""
     names = {branch.name: branch.position for branch in branches}
     writers: dict[str, list[BranchSpec]] = {}
     for branch in branches:
@@ -97,13 +97,12 @@ def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> d
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 there = ", ".join(map(repr, names))
                 raise EdgeError(
-                    f"{edge}: the branch {branch.name!r} runs after {name!r}, but there are only "
-                    f"{there}.{hint}"
+                    f"{edge}: the branch {branch.name!r} runs after {name!r}; expected one of {there}.{hint}"
                 )
         if branch.after and scheduler == "parallel":
             raise EdgeError(
                 f"{edge}: the branch {branch.name!r} runs after {', '.join(map(repr, branch.after))}, but "
-                "scheduler='parallel' runs all at once. Pass scheduler='wave' or 'sequential'."
+                "scheduler='parallel' runs all at the same time. Pass scheduler='wave' or 'sequential'."
             )
         before = set(branch.after)
         if scheduler != "parallel":
@@ -115,8 +114,9 @@ def _needs(edge: str, branches: Sequence[BranchSpec], scheduler: Scheduler) -> d
 
 
 def _feeds(writer: BranchSpec, reader: BranchSpec) -> bool:
-    """Whether one writes what the other reads. Of two that both read and write a key, the first in the list
-    goes first.
+    """Return whether `writer` writes what `reader` reads.
+
+    If both read and write the same key, the first in the list counts as its writer.
     """
     keys = writer.writes & reader.reads
     both = keys & writer.reads & reader.writes
@@ -124,7 +124,7 @@ def _feeds(writer: BranchSpec, reader: BranchSpec) -> bool:
 
 
 def _sorted(edge: str, names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each after those that it needs, and else in the order of the list."""
+    """Return the names, each after those that it needs, otherwise in the order of the list."""
     place = {name: at for at, name in enumerate(names)}
     missing = {name: len(needs[name]) for name in names}
     needed_by: dict[str, list[str]] = {name: [] for name in names}
@@ -142,13 +142,14 @@ def _sorted(edge: str, names: Sequence[str], needs: Mapping[str, Sequence[str]])
     if len(order) < len(names):
         left = [name for name in names if missing[name]]
         raise EdgeError(
-            f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Take out one of them."
+            f"{edge}: branches wait for each other: {' -> '.join(_cycle(left, needs))}. Remove one of these "
+            "dependencies."
         )
     return order
 
 
 def _cycle(left: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """A way from one branch back to itself, in the order in which they would run."""
+    """Return a path from one branch back to itself, in the order in which the branches would run."""
     path = [left[0]]
     while path[-1] not in path[:-1]:
         path.append(next(need for need in needs[path[-1]] if need in left))

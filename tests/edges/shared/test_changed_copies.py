@@ -178,7 +178,7 @@ UNKNOWN: dict[str, tuple[Edge, dict[str, Any], str]] = {
         r"^vmap: max_concurency=3; there is no such argument\. Did",
     ),
     "parallel": (join, {"merg": max}, r"^parallel: merg=.*Did you mean 'merge'\?"),
-    "parallel's elsewhere": (join, {"retry": Retry()}, r"It is of a branch: Branch\(target"),
+    "parallel's elsewhere": (join, {"retry": Retry()}, r"It belongs to a branch: Branch\(target"),
     "reduce": (total, {"reducers": max}, r"^reduce_edge: reducers=.*Did you mean 'reducer'\?"),
     "jit": (halve, {"x46": True}, r"^jit_edge: x46=True.*Did you mean 'x64'\?"),
     "jit's elsewhere": (halve, {"keep": ["y"]}, r"^jit_edge: keep=.*It is of fuse: fuse\(first, second"),

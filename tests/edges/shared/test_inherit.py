@@ -146,7 +146,7 @@ def test_what_a_branch_sees(mode: str, branch: Any, keys: set[str]) -> None:
 
 def test_a_branch_that_would_see_nothing() -> None:
     with pytest.raises(
-        EdgeError, match=r"branch 'look': inherit=False and no reads, so it would see nothing"
+        EdgeError, match=r"branch 'look': inherit=False without reads=, so the target would see no keys"
     ):
         parallel([Branch(lambda state: {}, name="look", inherit=False)])
 

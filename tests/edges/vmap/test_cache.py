@@ -409,8 +409,8 @@ def test_a_locked_database_loses_nothing(
     assert sorted(counted.calls) == list(range(100))
     assert sorted(tried) == ["get", "set"]
     assert said(caplog) == [
-        "edge: the cache cannot be read (OperationalError). The run goes on without reading it; this is said "
-        "once in a run."
+        "edge: the cache cannot be read (OperationalError). The run goes on without reading it; this is "
+        "logged once in a run."
     ]
     other.execute("ROLLBACK")
     for _ in range(2):

@@ -360,7 +360,7 @@ def test_failures_are_not_kept(mode: str) -> None:
 
 
 def test_a_cache_is_langgraphs() -> None:
-    with pytest.raises(EdgeError, match=r"cache=\{\}; expected a LangGraph cache, as InMemoryCache\(\)"):
+    with pytest.raises(EdgeError, match=r"cache=\{\}; expected a LangGraph cache, such as InMemoryCache\(\)"):
         edge_of(cache={})
 
 
