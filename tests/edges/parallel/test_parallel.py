@@ -340,7 +340,7 @@ def test_any_order_of_branches_gives_the_same_state(
         (
             [fails],
             {"eager": True, "scheduler": "wave", "wave_size": 2},
-            r"wave_size=2 with eager=True.*max_concurrency instead",
+            r"wave_size=2 has no effect with eager=True.*max_concurrency instead",
         ),
         ([fails], {"scheduler": "wave", "wave_size": 0}, r"wave_size=0; expected an integer >= 1"),
         ([fails], {"max_concurrency": 0}, r"max_concurrency=0; expected an integer >= 1"),
