@@ -1,18 +1,18 @@
-"""What the edges have in common.
+"""Code that all edges share.
 
-- `edge`         what all edges are: a node that LangGraph can look into; `drawing`: how it is drawn
-- `constructor`  a function that makes an edge, and can be called again for a changed copy
-- `call_spec`    what is called and how, for items and branches; `tries`: how each attempt is made
-- `ends`         when a run is over; `failures`: what becomes of items and branches that fail
+- `edge`         the `Edge` class, a node that LangGraph can look into; `drawing`: its drawing
+- `constructor`  functions that make an edge, and can make a changed copy of it
+- `call_spec`    the target and its options, for items and branches; `tries`: options of each attempt
+- `ends`         when a run is over; `failures`: the treatment of items and branches that fail
 - `reducer`      reducers that take entries one by one, and may be decided early
-- `lowering`     how an edge becomes a LangGraph subgraph, and how that is run
-- `session`      what is around one run of any edge
-- `run`          one run of an edge; `break_off`: how it ends at an error
-- `attempts`     what an attempt waits for, and what follows from its end; `hedging`: two calls for one item
+- `lowering`     compiles an edge into a LangGraph subgraph, and runs that subgraph
+- `session`      the contexts around one run of any edge
+- `run`          one run of an edge; `break_off`: its end after an error
+- `attempts`     the attempts of an item; `hedging`: a second call for a slow one
 - `items`        the slots that an item holds and lends
-- `adaptive`     how many slots there are, if that is found out; `graph_limit`: those of LangGraph
-- `streams`      what streams, events and tracers hear of an edge and its items
+- `adaptive`     a number of slots that adapts to the provider; `graph_limit`: the slots of a graph run
+- `streams`      streams, events and callbacks of an edge and its items
 - `finished`     items as they finish
-- `saving`       what has been saved holds back new calls
-- `writes`       what is written to keys that the parent's state reduces
+- `saving`       holds back new calls while too many results are unsaved
+- `writes`       writes to keys that the parent's state reduces
 """

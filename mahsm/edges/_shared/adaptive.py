@@ -1,34 +1,35 @@
-"""Concurrency that finds out by itself what a provider takes."""
+"""Concurrency that adapts to the rate limit of a provider."""
 
 import threading
 
 from mahsm._waiting import Slots
 
 _FIRST = 8
-"""Calls at once to begin with."""
+"""Number of slots to begin with."""
 
 _CUT = 0.9
-"""What is kept after a 429. Additive increase and multiplicative decrease, as TCP's (Chiu and Jain, 1989);
-with this factor the concurrency swings between 90 and 100 % of what the provider takes."""
+"""Share of the slots that is kept after a 429. Additive increase and multiplicative decrease, like TCP's
+(Chiu and Jain, 1989); with this factor the concurrency swings between 90 and 100 % of what the provider
+takes."""
 
 _KNOWN, _QUICKER = 0.95, 4
-"""Below this share of the level at which the last 429 came, slots grow so many times as fast: it has been
-taken before."""
+"""Below this share of the level at which the last 429 came, slots grow so many times as fast, since the
+provider has taken that level before."""
 
 
 class Adaptive:
     """Grows and cuts the slots of one edge run.
 
-    Until the first 429, every success adds one while all slots are in use, which doubles them in the time of
-    a call; after it, the slots grow by one in the time of a call, or by four well below where it came. A 429
-    cuts them, but only one per round: calls that had begun before the last cut say nothing about what came of
-    it.
+    Until the first 429, every success adds a slot while all slots are in use, which doubles their number in
+    the time of a call. After it, they grow by one in the time of a call, or by four well below the level of
+    the 429. A 429 cuts them, but only once per round: calls that began before the last cut say nothing about
+    its effect.
 
     Args:
-        slots: The slots, which are resized.
-        least: The fewest there may be, >= 1.
-        most: The most there may be.
-        first: How many there are at first, None for a few.
+        slots: The slots to resize.
+        least: Their least number, >= 1.
+        most: Their greatest number.
+        first: Their number at the beginning; None for a few.
     """
 
     def __init__(self, slots: Slots, least: int, most: int, first: float | None = None) -> None:
@@ -42,15 +43,16 @@ class Adaptive:
         self._slots.resize(int(self.limit))
 
     def succeeded(self) -> None:
-        """A call has succeeded."""
+        """Take note of a call that succeeded."""
         with self._lock:
+            # While a slot is free, more of them would change nothing.
             if self._slots.free > 0 or self.limit >= self._most:
-                return  # more slots would change nothing
+                return
             self.limit = min(self._most, self.limit + self._growth)
             self._slots.resize(int(self.limit))
 
     def limited(self, began: int) -> None:
-        """A call that began after so many cuts got a 429."""
+        """Take note of a call that got a 429, and that began after `began` cuts."""
         with self._lock:
             if began != self.cuts:
                 return
@@ -61,7 +63,7 @@ class Adaptive:
 
     @property
     def _growth(self) -> float:
-        """What one success adds."""
+        """The number of slots that one success adds."""
         if self.cuts == 0:
             return 1.0
         return (_QUICKER if self.limit < _KNOWN * self._refused else 1.0) / self.limit

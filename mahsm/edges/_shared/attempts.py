@@ -1,6 +1,4 @@
-"""Attempts of items: what each waits for, what it is called with, and what its end says about the next
-ones.
-"""
+"""The attempts of an item: when each one begins, how it calls the target, and whether there is a next one."""
 
 import time
 from collections.abc import Callable, Coroutine, Generator
@@ -39,29 +37,43 @@ from mahsm.policies import Retry, is_rate_limited
 from mahsm.policies._internal import Durations, begin_attempt, retry_budget, spendings
 
 AnyCall: TypeAlias = SyncCall | AsyncCall
-"""Of a target: the side that is called in the way in which the run waits."""
+"""The sync or the async side of a target, whichever the run calls."""
 
 StateOf = Callable[[], tuple[State, Overlay]]
-"""The state that the target is called with, and what of it is the item's own."""
+"""Returns the state that the target is called with, and the part of it that is the item's own."""
 
 
 class AttemptRunner:
-    """How one edge run tries its items.
-
-    An attempt waits for tokens first, without a slot, and then needs a slot at once: tokens that wait for a
-    slot would be used later than the provider's limit allows for. If there is none, it gives the tokens back,
-    waits for a slot, and needs tokens at once.
+    """Runs the attempts of the items of one edge run.
 
     Args:
         spec: The specification.
-        adaptive: What sets the concurrency, if the edge finds it out.
         way: How the run waits.
-        span: What traces show of the run, if they do.
-        not_begun: What waits to begin: stopped when nothing new is to begin.
+        span: The span of the run, if it is traced.
+        not_begun: Stops attempts that wait to begin.
         left: Counts the calls that the run leaves behind.
-        end: Ends the run, whose deadline of so many seconds is over; a timer does too, perhaps a little
-            later.
+        end: Ends the run after its deadline, given in seconds. A timer calls it too, perhaps a little later.
+        adaptive: Adapts the number of slots, if the edge is adaptive.
     """
+
+    # Tokens and slots.
+    #
+    # An attempt needs two things to begin: tokens of the provider's bucket, and a slot of each edge run
+    # around it.
+    #
+    # - It must not hold a slot while it waits for tokens. With a bucket per key, items of one throttled key
+    #   would hold all slots, and items of other keys could not use their tokens.
+    # - It must not hold tokens while it waits for a slot. The bucket counts them from the moment at which it
+    #   gave them, so tokens that are used later add to those that the bucket has given meanwhile, and the
+    #   provider would see more calls in a second than its limit allows.
+    #
+    # So whichever is waited for first, the other one has to be there immediately (`_admitted`). The attempt
+    # waits for tokens, then tries to take slots without waiting. If there are none, it gives the tokens back,
+    # waits for slots, and tries to take tokens without waiting; if there are none, it gives the slots back
+    # and begins again.
+    #
+    # Invariant: when the target is called, both are held, and the tokens have just been taken. Whatever ends
+    # the attempt before that gives back what it holds, since no call was made.
 
     def __init__(
         self,
@@ -103,7 +115,7 @@ class AttemptRunner:
     # An item, with all its attempts.
 
     async def run(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
-        """Try an item until it succeeds or is given up; raises the last error as it is."""
+        """Try an item until it succeeds or is given up; raise the last error as it is."""
         if self._plain:
             if not item.take_now():
                 await item.take(self._way)
@@ -122,7 +134,7 @@ class AttemptRunner:
         options, pause = self._retrying(item), partial(self._pause, item)
         if self._way is TASK:
             return await tenacity.AsyncRetrying(**options, sleep=pause)(attempt)
-        # `AsyncRetrying` would do for threads, too, at twice the cost.
+        # `AsyncRetrying` would work for threads, too, at twice the cost.
         retrying = tenacity.Retrying(**options, sleep=lambda seconds: run_blocking(pause(seconds)))
         return retrying(lambda: run_blocking(attempt()))
 
@@ -173,10 +185,12 @@ class AttemptRunner:
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
 
     def _refused(self, retry: Retry, error: BaseException) -> bool:
-        """Return whether an error that is worth another attempt does not get one; a note on it says why."""
+        """Return whether an error that could be retried is not; a note on the error says why."""
         refusal = retry.refusal(error)
         if refusal is None and retry.share is not None and not self._retries.take():
-            refusal = "not tried again, since too many calls fail; Retry(share=...) says how many may"
+            refusal = (
+                "not retried, since too many calls fail; Retry(share=...) sets how many retries there are"
+            )
         if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
             add_note(error, refusal)
         return refusal is not None
@@ -242,11 +256,11 @@ class AttemptRunner:
             item.give()
 
     def _timed(self, what: Literal["wait_seconds", "limited_seconds"]) -> AbstractContextManager[Any]:
-        """A block whose time counts in a trace, if there is one."""
+        """Return a block whose duration is traced, if the run is."""
         return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
 
     def _shown(self, item: Item) -> AbstractContextManager[Any]:
-        """A block in which the target is called, which counts in a trace, if there is one."""
+        """Return a block that calls the target, and is traced, if the run is."""
         return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
 
     def _check_may_go_on(self, item: Item | None = None) -> None:
@@ -257,7 +271,7 @@ class AttemptRunner:
         left_behind.check()
 
     def _check_may_begin(self, admission: Admission | None) -> None:
-        """Look once more before the target is called, now that nothing is waited for any more."""
+        """Check, after the last wait and before the target is called, that it may be called."""
         try:
             if self._is_late():
                 self._end(self._spec.ends.deadline or 0.0)
@@ -270,7 +284,7 @@ class AttemptRunner:
 
     @contextmanager
     def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
-        """The target is called in the block."""
+        """Return a block that is one attempt, from its beginning to its settlement."""
         try:
             begin_attempt(calls=self._spec.target.graph is None)
         except BudgetExceeded:
@@ -297,7 +311,7 @@ class AttemptRunner:
 
     @staticmethod
     def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:
-        """A block whose calls of models pass the admission, and give no answer that could not be parsed."""
+        """Return a block whose model calls pass the admission, and skip answers that could not be parsed."""
         changes: dict[str, Any] = {} if admission is None else {"gate": admission}
         if item.unparsed:
             changes["unparsed"] = calls.here().unparsed | item.unparsed
@@ -312,18 +326,19 @@ class AttemptRunner:
             self._retries.success()
 
     def _check_deadline(self) -> None:
-        """Say that it was the deadline of the edge that came, and not the timeout of the attempt."""
+        """Raise the error of the edge's deadline, if that is over, in place of the attempt's timeout."""
         if self._is_late():
             if self._timings is not None:
                 self._timings.is_late = True
-            self._end(self._spec.ends.deadline or 0.0)  # before the slot is free
+            # Before the slot is given back, so that no other item begins.
+            self._end(self._spec.ends.deadline or 0.0)
             raise deadline_is_over(self._spec.name, self._spec.ends.deadline or 0.0) from None
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _timeout(self) -> float | None:
-        """Seconds that a call which begins now may take."""
+        """Return the seconds that a call may take if it begins now."""
         if self._deadline is None:
             return self._spec.tries.timeout
         left = max(0.0, self._deadline - time.monotonic())
@@ -354,21 +369,19 @@ def _counted(timings: Timings, item: Item) -> Generator[None, None, None]:
 
 
 def deadline_is_over(name: str, seconds: float) -> TimeoutError:
-    """What the items get that the deadline of an edge has cut off."""
+    """Return the error of items that the deadline of an edge has cut off."""
     return TimeoutError(f"{name}: the deadline of {seconds:g} s is over")
 
 
 def _reason(item: Item, error: futures.CancelledError) -> Exception:
-    """Why an awaitable target that a thread waited for was cancelled: because the run was stopped, or by
-    itself.
-    """
+    """Return why an async target that a thread waited for was cancelled: by a stop of the run, or by itself."""
     reason = item.running.reason
     return error if reason is None else Closed(reason)
 
 
 @contextmanager
 def _second(item: Item) -> Generator[Item, None, None]:
-    """Another call of the same item, which has slots of its own; each of the two can be stopped alone."""
+    """Make a second call of the same item, with slots of its own; each of the two can be stopped alone."""
     outside = item.running
     item.running, second = StopCallbacks(), Item(item.order, item.chain, StopCallbacks())
     second.is_hedge = True

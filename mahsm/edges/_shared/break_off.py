@@ -1,9 +1,9 @@
-"""How an edge run breaks off: one of its tasks raises the error, after all others have ended.
+"""The end of an edge run after an error: one of its tasks raises the error, after all others have ended.
 
 LangGraph shuts down when the first task raises. What another task hands in at that moment is lost, with an
-error in the log ("cannot schedule new futures after shutdown"). So a task whose part has failed raises last,
-and those that it stops end with an interrupt of no questions: LangGraph takes them for not done, and writes
-nothing.
+error in the log ("cannot schedule new futures after shutdown"). So the task that failed raises last, and the
+tasks that it stops end with an interrupt without a question: LangGraph then treats them as unfinished, and
+writes nothing.
 """
 
 import threading
@@ -14,7 +14,7 @@ from mahsm._waiting import Turn, Way
 
 
 class BreakOff:
-    """The tasks of one edge run, as far as they have begun, and which of them raises."""
+    """The tasks of one edge run that have begun, and which of them raises the error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,16 +22,16 @@ class BreakOff:
         self._is_raised = False
         self._turn: Turn | None = None
         self.reason: BaseException | None = None
-        """Why the run breaks off, if it does."""
+        """The error at which the run breaks off, if it does."""
 
     def stop(self, reason: BaseException) -> None:
-        """The run breaks off; the first reason stays."""
+        """Break off the run; the first reason stays."""
         with self._lock:
             self.reason = self.reason or reason
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
-        """The block is a task that has begun."""
+        """Return a block that is a task of the run."""
         with self._lock:
             self._running += 1
         try:
@@ -44,7 +44,7 @@ class BreakOff:
                 turn.wake()
 
     def is_mine(self, error: BaseException, *, from_outside: bool) -> bool:
-        """Whether the task that has ended with `error` is the one to raise it."""
+        """Return whether the task that has ended with `error` is the one to raise it; true once."""
         with self._lock:
             raises = not self._is_raised and (from_outside or error is self.reason)
             self._is_raised |= raises

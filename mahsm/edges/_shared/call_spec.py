@@ -1,4 +1,4 @@
-"""`CallSpec`: what an edge calls and how, the same for the items of a `vmap` and for a branch."""
+"""`CallSpec`: the target of an edge and its options, the same for the items of a `vmap` and for a branch."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from mahsm.nodes._internal import Target
 
 @dataclass(frozen=True)
 class CallSpec:
-    """What an edge calls, and how.
+    """The target that an edge calls, and the options of its calls.
 
     Attributes:
         name: The name of the edge or the branch.
         target: The target.
-        tries: How each attempt is made.
+        tries: Options of each attempt.
         ends: When the run of the edge is over.
     """
 
@@ -25,6 +25,6 @@ class CallSpec:
 
     @property
     def may_be_left(self) -> bool:
-        """Whether a call may be abandoned, and go on in its thread."""
+        """True if a call may be abandoned, and go on in its thread."""
         tries = self.tries
         return tries.timeout is not None or tries.hedge is not None or self.ends.deadline is not None

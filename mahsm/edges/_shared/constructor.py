@@ -1,4 +1,4 @@
-"""`constructor`: a function that makes an edge, which `edge.with_` calls again."""
+"""`constructor`: decorates a function that makes an edge, so that `edge.with_` can call it again."""
 
 import copy
 import inspect
@@ -14,14 +14,14 @@ EdgeT = TypeVar("EdgeT", bound=Edge)
 
 
 def constructor(**elsewhere: str) -> Callable[[Callable[P, EdgeT]], Callable[P, EdgeT]]:
-    """Decorate a function that makes an edge: unknown arguments are refused, and the edge keeps the others.
+    """Decorate a function that makes an edge: refuse unknown arguments, and keep the others with the edge.
 
-    A changed copy is made from the arguments, and not from the checked specification: a name, a retry or a
-    target in the latter may follow from an argument that is about to change. So the copy goes through every
-    check and default again, and cannot differ from an edge that is made with these arguments from the start.
+    A changed copy is made from the arguments and not from the checked specification, where a name, a retry or
+    a target may depend on an argument that changes. So the copy goes through every check and default again,
+    and cannot differ from an edge that is made with these arguments from the start.
 
     Args:
-        elsewhere: For arguments of something else, where they go.
+        elsewhere: For arguments that belong to another function, a hint where to pass them.
     """
 
     def decorate(function: Callable[P, EdgeT]) -> Callable[P, EdgeT]:

@@ -1,15 +1,14 @@
-"""How an edge is drawn: what `get_graph` shows of its subgraph, here and in the drawing of a graph that holds
-it.
+"""The drawing of an edge: what `get_graph` shows of its subgraph, alone and inside another graph.
 
-LangGraph draws a graph level by level. It asks each subgraph for its drawing, takes away the first and the
-last node where it can, and puts the rest in the place of the node that holds it, under ids such as
-`fan:inside:first`. langchain-core writes Mermaid text of that, a box for each level. It leaves out a level
-that has no arrow of its own, with all that is below, and refuses two levels of one name. So an edge's drawing
-keeps its start and end, which gives every level below an arrow, and a level is called by its path, as in
-`usage().by_node`.
+LangGraph draws a graph level by level. It asks each subgraph for its drawing, removes the first and the last
+node where it can, and puts the rest in the place of the node that holds it, under ids such as
+`fan:inside:first`. langchain-core renders that as Mermaid, with a box for each level. It leaves out a level
+that has no arrow of its own, with all levels below, and refuses two levels of the same name. So an edge's
+drawing keeps its start and end, which gives every level below an arrow, and a level is named by its path, as
+in `usage().by_node`.
 
-The subgraph that runs is another matter: a node that were only drawn would cost a step, and change what is
-saved and streamed.
+Only the drawing is changed and never the subgraph that runs: a node that is there only to be drawn would cost
+a step, and change what is saved and streamed.
 """
 
 import asyncio
@@ -28,11 +27,11 @@ Compiled: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 DrawnT = TypeVar("DrawnT", bound=Compiled)
 
 _PLAIN = re.compile(r"[\w ,]+")
-"""Labels that every renderer can show: Mermaid's grammar stumbles over brackets, quotes and dots."""
+"""Labels that every renderer can show; Mermaid's grammar fails on brackets, quotes and dots."""
 
 
 class Drawing(Graph):
-    """A drawing whose start and end stay where they are when LangGraph puts it into another one."""
+    """A drawing that keeps its start and end when LangGraph puts it into another one."""
 
     def first_node(self) -> Node | None:
         return self.nodes.get(START)
@@ -41,18 +40,18 @@ class Drawing(Graph):
         return self.nodes.get(END)
 
     def trim_first_node(self) -> None:
-        """Leave the start, which an arrow of this level begins at."""
+        """Keep the start, at which an arrow of this level begins."""
 
     def trim_last_node(self) -> None:
-        """Leave the end, which an arrow of this level ends at."""
+        """Keep the end, at which an arrow of this level ends."""
 
 
 class DrawnGraph(Compiled):
-    """A graph that is drawn with these arrows between its nodes.
+    """A graph that is drawn with the given arrows between its nodes.
 
     Args:
-        arrows: The arrows, those from the start and to the end included.
-        **options: The attributes of a compiled graph, as `copy` gives them.
+        arrows: The arrows, including those from the start and to the end.
+        **options: The attributes of a compiled graph.
     """
 
     def __init__(self, *, arrows: Sequence[Arrow], **options: Any) -> None:
@@ -60,7 +59,7 @@ class DrawnGraph(Compiled):
         self.arrows = arrows
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The drawing, with what the nodes hold, down to `xray` levels."""
+        """Return the drawing, including the graphs inside nodes down to `xray` levels."""
         if xray:
             return _with_insides(self, config, xray, self.name)
         drawing = Drawing()
@@ -75,10 +74,10 @@ class DrawnGraph(Compiled):
 
 
 class LoneGraph(Compiled):
-    """A graph with one node, which holds a graph: looked into, it is drawn as that one."""
+    """A graph whose only node holds a graph; with `xray` it is drawn as that graph."""
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The drawing of the graph inside with `xray`, and else of the one node."""
+        """Return the drawing of the graph inside with `xray`, otherwise of the one node."""
         if not xray:
             return super().get_graph(config)
         return next(inside for _, inside in _local_graphs(self)).get_graph(config, xray=_deeper(xray))
@@ -89,21 +88,17 @@ class LoneGraph(Compiled):
 
 
 def drawn_as(kind: type[DrawnT], graph: Compiled, **more: Any) -> DrawnT:
-    """The compiled graph as one of a class that draws it otherwise, and does all else as it does."""
+    """Return a compiled graph as an instance of a class that differs only in how it is drawn."""
     return kind(**{name: value for name, value in vars(graph).items() if name != "__orig_class__"}, **more)
 
 
 def arrow(source: str, target: str, label: str = "", *, many: bool = False) -> Arrow:
-    """An arrow between two nodes; with `many` dotted, as LangGraph's conditional ones are, since items go
-    along it.
-    """
+    """Return an arrow between two nodes; with `many`, a dotted one, which stands for any number of items."""
     return Arrow(source, target, label if _PLAIN.fullmatch(label) else None, many)
 
 
 def _with_insides(graph: Any, config: RunnableConfig | None, xray: int | bool, path: str) -> Graph:
-    """The drawing of a graph in which what its nodes hold is drawn, too; a graph on another machine is only a
-    node.
-    """
+    """Return the drawing of a graph and of the graphs in its nodes; a remote graph stays a node."""
     drawn: Graph = graph.get_graph(config)
     if not xray:
         return drawn
@@ -119,17 +114,17 @@ def _with_insides(graph: Any, config: RunnableConfig | None, xray: int | bool, p
 
 
 def _local_graphs(graph: Any) -> list[tuple[str, Any]]:
-    """The graphs that the nodes of a graph hold, without those that only another machine can draw."""
+    """Return the graphs that the nodes of a graph hold, except remote ones."""
     return [(name, inside) for name, inside in graph.get_subgraphs() if isinstance(inside, Pregel)]
 
 
 def _deeper(xray: int | bool) -> int | bool:
-    """What is left of `xray` a level below, counted as LangGraph does."""
+    """Return `xray` for the level below, counted as LangGraph does."""
     return xray if isinstance(xray, bool) or xray <= 0 else xray - 1
 
 
 def _put(drawn: Graph, name: str, inner: Graph, level: str, *, trim: bool) -> None:
-    """Put the drawing of what a node holds in the node's place."""
+    """Replace a node by the drawing of the graph that it holds."""
     first, last = _trimmed(inner) if trim and not isinstance(inner, Drawing) else (START, _ends(inner))
     del drawn.nodes[name]
     outside = [(edge, edge.source == name, edge.target == name) for edge in drawn.edges]
@@ -142,8 +137,10 @@ def _put(drawn: Graph, name: str, inner: Graph, level: str, *, trim: bool) -> No
 
 
 def _trimmed(inner: Graph) -> tuple[str, list[str]]:
-    """Take start and end away where one arrow leads from and to them, if the level keeps an arrow; where it
-    begins and ends.
+    """Remove a start and an end that have one arrow each, if the level keeps another arrow.
+
+    Returns:
+        The nodes at which the drawing begins and ends.
     """
     first, last = START, _ends(inner)
     begins = [edge for edge in inner.edges if edge.source == START]
@@ -161,7 +158,10 @@ def _trimmed(inner: Graph) -> tuple[str, list[str]]:
 
 
 def _ends(drawn: Graph) -> list[str]:
-    """Where a drawing ends. That of a graph whose nodes say themselves where to go on may have no end."""
+    """Return the nodes at which a drawing ends.
+
+    A graph whose nodes return `Command`s may have no end; then these are the nodes from which no arrow leads.
+    """
     if END in drawn.nodes:
         return [END]
     sources = {edge.source for edge in drawn.edges}

@@ -1,4 +1,4 @@
-"""What all edges are: a node that LangGraph can look into, and that runs alone too."""
+"""`Edge`: a node that LangGraph can look into, and that also runs alone."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -18,23 +18,23 @@ from mahsm.errors import EdgeError
 from mahsm.nodes._internal import Async, Node, Sync
 
 StateReducer: TypeAlias = Callable[[Any, Any], Any]
-"""How a parent's state reduces a key: from its value and an update to the new value."""
+"""Reducer of a key in a parent's state: returns the new value, given the present one and an update."""
 
 
 class Edge(Node):
     """A special edge: wiring with a policy, compiled into a LangGraph subgraph.
 
-    Made by `vmap`, `parallel` and `reduce_edge`. It goes into `builder.add_node(name, edge)` and into
-    `connect`; it runs alone with `edge(state)`, `invoke`, `ainvoke` and `stream`; `compile` makes a graph of
-    it. It takes the parent's state and returns only its update. `with_` makes copies in which some arguments
-    differ. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
+    Made by `vmap`, `parallel` and `reduce_edge`. Add it to a graph with `builder.add_node(name, edge)` or
+    `connect`; run it alone with `edge(state)`, `invoke`, `ainvoke` or `stream`; make a graph of it with
+    `compile`. It takes the parent's state and returns only its update. `with_` makes copies with some
+    arguments changed. Like a function, it is its own copy: `copy.deepcopy(edge)` is the edge.
 
     Attributes:
         name: The node name that `connect` gives it, and its name in traces, errors and progress events.
         graph: The subgraph that it compiles into.
-        reads: The state keys that it reads for itself (a target may read more).
+        reads: The state keys that it reads itself (its targets may read more).
         writes: The state keys that it writes.
-        origin: The edge that it was made of, to be a node of one graph; itself, if it was not.
+        origin: The edge that it was derived from for use as a node of one graph; otherwise itself.
 
     Example:
         >>> from mahsm import vmap
@@ -68,37 +68,36 @@ class Edge(Node):
         self.writes: frozenset[str] = frozenset(writes)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run it, blocking."""
+        """Run the edge, blocking."""
         if config is None and self.has_several_keys:
             return self._lists.invoke(input, self._called(None))
         return super().invoke(input, self._called(config), **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run it on the running event loop."""
+        """Run the edge on the running event loop."""
         if config is None and self.has_several_keys:
             return await self._lists.ainvoke(input, self._called(None))
         return await super().ainvoke(input, self._called(config), **kwargs)
 
     def _called(self, config: RunnableConfig | None) -> RunnableConfig:
-        """The config; LangGraph calls a node with one, and a function that has none calls a run with a name
-        of its own.
+        """Return the config; without one, a new one with the edge's name.
+
+        LangGraph calls a node with a config. A function that calls the edge without one names its runs anew.
         """
         return {"run_name": self.name} if config is None else config
 
     @property
     def has_several_keys(self) -> bool:
-        """Whether it is a `vmap` whose `out_key` names several keys."""
+        """True for a `vmap` whose `out_key` names several keys."""
         return self._items is not None and self._within is not None
 
     @cached
     def _lists(self) -> "Edge":
-        """This edge, giving the list of values of each of its several keys."""
+        """This edge as one that returns a list for each of its several keys."""
         return self._with_reducers({})
 
     def within(self, builder: "StateGraph[Any, Any, Any, Any]") -> "Edge":
-        """This edge as a node of a graph that is being built, whose state may reduce some keys. `connect`
-        does it.
-        """
+        """Return this edge as a node of a graph whose state may reduce some keys. `connect` calls it."""
         channels = cast("dict[str, Any]", builder.channels)
         reducers: dict[str, StateReducer] = {
             key: channel.operator
@@ -107,7 +106,8 @@ class Edge(Node):
         }
         if self._within is None:
             return self
-        if self._items is not None:  # a vmap asks which keys take several values, and calls no reducer
+        # A `vmap` only asks which keys take several values, and does not call their reducers.
+        if self._items is not None:
             reducers |= {
                 key: _by_channel
                 for key, channel in channels.items()
@@ -122,21 +122,21 @@ class Edge(Node):
         return edge
 
     def made_again_by(self, make: "Callable[..., Edge]") -> None:
-        """Keep the call that has made this edge, for `with_`."""
+        """Keep the function that makes this edge again, for `with_`."""
         self._made_again = make
 
     def with_(self, **changes: Any) -> "Edge":
-        """Make a copy of this edge in which some arguments differ.
+        """Make a copy of this edge with some arguments changed.
 
-        The copy is what the edge's function makes of all the arguments: it is checked in the same way, and
-        shares nothing with this edge but the target and the objects that both were given. A node name that
-        was not given is made anew. In a graph that has this edge, too, the copy needs a `name` of its own.
+        The function that made this edge is called with all the arguments, so the copy goes through the same
+        checks. The two edges share only the target and the objects that both were given. A default node name
+        is made anew. In a graph that also has this edge, the copy needs a `name` of its own.
 
         Args:
             **changes: Arguments of the function that made this edge, such as `vmap`.
 
         Returns:
-            An edge of the same kind. That of a graph's node is wired anew: add it by `connect`.
+            An edge of the same kind. It is not wired to a graph yet: add it by `connect`.
 
         Raises:
             TypeError: for an argument that the function does not have.
@@ -157,9 +157,9 @@ class Edge(Node):
         """Make a graph that has this edge as its only node.
 
         Args:
-            state_schema: Schema of its state. By default the state is a plain dict: whatever keys go in come
-                out again, with the edge's update laid over them.
-            **options: What `StateGraph.compile` takes: `checkpointer`, `store`, `cache`,
+            state_schema: Schema of its state. By default the state is a plain dict: all keys of the input
+                come out again, with the edge's update laid over them.
+            **options: Arguments of `StateGraph.compile`: `checkpointer`, `store`, `cache`,
                 `interrupt_before`...
 
         Example:
@@ -178,7 +178,8 @@ class Edge(Node):
         return drawn_as(LoneGraph, builder.compile(**options))
 
     def _over_dict(self) -> Node:
-        edge = self._lists if self._within else self  # a plain dict reduces nothing
+        # A plain dict reduces nothing.
+        edge = self._lists if self._within else self
 
         def sync(state: Any, config: RunnableConfig) -> Any:
             return {**as_dict(state), **edge.invoke(state, config)}
@@ -191,8 +192,8 @@ class Edge(Node):
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Run alone, and stream as a graph does: `stream_mode="updates"`, `"custom"`, `subgraphs=True`...
 
-        With the config of a node, and none of these, it gives its update: so LangGraph streams a node that is
-        an edge.
+        With the config of a node, and without such arguments, it yields its update, since that is how
+        LangGraph streams a node that is a Runnable.
         """
         if not kwargs and _is_node(config):
             yield self.invoke(input, config)
@@ -220,10 +221,10 @@ class Edge(Node):
 
         Yields:
             The index of an item, from 0, and its entry; or its `ItemError`, with `on_error="collect"` or
-            `"drop"`. Leaving the loop cancels what still runs.
+            `"drop"`. Leaving the loop cancels the items that still run.
 
         Raises:
-            EdgeError: for an edge that has no items.
+            EdgeError: for an edge without items.
 
         Example:
             >>> import asyncio
@@ -236,8 +237,9 @@ class Edge(Node):
             [(0, 2), (1, 4), (2, 6)]
         """
         if self._items is None:
-            raise EdgeError(f"{self.name}: as_completed is of vmap edges, which have items. Use astream.")
-        edge = self._lists if config is None and self.has_several_keys else self  # which `ainvoke` runs
+            raise EdgeError(f"{self.name}: as_completed needs a vmap, which has items. Use astream.")
+        # The edge that `ainvoke` runs.
+        edge = self._lists if config is None and self.has_several_keys else self
         async with aclosing(
             finished_items(edge._items, lambda: edge.ainvoke(state, self._called(config)))
         ) as items:
@@ -245,11 +247,11 @@ class Edge(Node):
                 yield finished
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The drawing of the edge: a fan-out, branches or a fan-in.
+        """Return the drawing of the edge: a fan-out, branches or a fan-in.
 
         Args:
             config: Passed on to the graphs inside.
-            xray: Draw what targets hold, too: True, or how many levels.
+            xray: Also draw the graphs in its targets: True, or how many levels.
 
         Example:
             >>> from mahsm import vmap
@@ -270,9 +272,7 @@ class Edge(Node):
         return await self.graph.aget_graph(config, xray=xray)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        """What a notebook shows: the drawing, where Mermaid is rendered, and the text elsewhere. No network
-        is used.
-        """
+        """Return what a notebook shows: the drawing as Mermaid, or its `repr`. No network is used."""
         shown = {"text/plain": repr(self)}
         try:
             shown["text/vnd.mermaid"] = self.get_graph(xray=True).draw_mermaid()
@@ -285,12 +285,10 @@ class Edge(Node):
 
 
 def _by_channel(value: Any, _: Any) -> Any:
-    """Stands for what a channel does by itself with several values; nobody calls it."""
+    """Mark a key whose channel takes several values by itself; never called."""
     return value
 
 
 def _is_node(config: RunnableConfig | None) -> bool:
-    """Whether LangGraph streams a node that is an edge, which it does for `astream_events`; it wants an
-    update then.
-    """
+    """Return whether LangGraph streams the edge as a node, as it does for `astream_events`."""
     return config is not None and TASK in config.get("configurable", {})

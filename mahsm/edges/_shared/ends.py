@@ -15,8 +15,8 @@ class Ends:
 
     Attributes:
         deadline: Seconds from its beginning after which it is over.
-        budget: How much it may spend.
-        stop_when: Decides early, from the entries so far.
+        budget: The most that it may spend.
+        stop_when: Ends it early, given the entries so far.
         min_success: How many items must succeed: a count, or a share as a float.
     """
 

@@ -1,4 +1,4 @@
-"""`Failures`: what becomes of items and branches that fail."""
+"""`Failures`: the treatment of items and branches that fail."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from mahsm.errors import EdgeError
 
 @dataclass(frozen=True)
 class Failures:
-    """What becomes of items and branches that fail.
+    """The treatment of items and branches that fail.
 
     Attributes:
-        on_error: `"raise"`, or how the run goes on.
+        on_error: `"raise"`, or a way to go on without them.
         errors_key: State key that gets the `ItemError`s.
     """
 
@@ -24,9 +24,9 @@ class Failures:
 
         Args:
             edge: The edge's name in errors.
-            choices: The values of `on_error`; `"raise"` is the first.
-            taken: State keys that get something else.
-            **others: Further options that have no effect where the first error ends the run.
+            choices: The valid values of `on_error`; `"raise"` is the first.
+            taken: State keys that the edge already writes.
+            **others: Further options that have no effect if the first error ends the run.
 
         Raises:
             EdgeError: for the first one that is invalid.

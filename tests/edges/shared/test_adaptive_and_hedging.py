@@ -302,7 +302,7 @@ def test_a_note_says_why_an_item_is_not_tried_again() -> None:
     with pytest.raises(ConnectionError) as caught:
         run_edge(edge_of(fails, retry=Retry(attempts=1000, base=0)), [1], "sync")
     assert (
-        "mahsm: not tried again, since too many calls fail; Retry(share=...) says how many may"
+        "mahsm: not tried again, since too many calls fail; Retry(share=...) bounds the retries"
         in caught.value.__notes__
     )
     assert "mahsm: edge, item 0 of 1, attempt 101" in caught.value.__notes__

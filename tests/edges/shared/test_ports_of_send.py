@@ -445,7 +445,7 @@ async def test_only_its_own_items() -> None:
     inner = vmap(lambda state: state["item"], batch_key="row", out_key="cells")
     outer = vmap(inner, batch_key="rows", out_key="t", item_to_state=lambda row: {"row": row}, result="cells")
     assert sorted(await collected(outer.as_completed({"rows": [[1], [2]]}))) == [(0, [1]), (1, [2])]
-    with pytest.raises(EdgeError, match="as_completed is of vmap edges"):
+    with pytest.raises(EdgeError, match="as_completed needs a vmap"):
         await collected(reduce_edge(input_key="a", output_key="b", reducer=sum).as_completed({"a": []}))
 
 
