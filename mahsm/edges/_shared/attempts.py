@@ -188,9 +188,7 @@ class AttemptRunner:
         """Return whether an error that could be retried is not; a note on the error says why."""
         refusal = retry.refusal(error)
         if refusal is None and retry.share is not None and not self._retries.take():
-            refusal = (
-                "not retried, since too many calls fail; Retry(share=...) sets how many retries there are"
-            )
+            refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
         if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
             add_note(error, refusal)
         return refusal is not None
@@ -374,7 +372,7 @@ def deadline_is_over(name: str, seconds: float) -> TimeoutError:
 
 
 def _reason(item: Item, error: futures.CancelledError) -> Exception:
-    """Return why an async target that a thread waited for was cancelled: by a stop of the run, or by itself."""
+    """Return why a thread's async target was cancelled: because the run was stopped, or by itself."""
     reason = item.running.reason
     return error if reason is None else Closed(reason)
 

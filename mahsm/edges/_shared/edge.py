@@ -82,7 +82,7 @@ class Edge(Node):
     def _called(self, config: RunnableConfig | None) -> RunnableConfig:
         """Return the config; without one, a new one with the edge's name.
 
-        LangGraph calls a node with a config. A function that calls the edge without one names its runs anew.
+        LangGraph calls a node with a config; a call without one comes from a function, and is its own run.
         """
         return {"run_name": self.name} if config is None else config
 

@@ -1,4 +1,4 @@
-"""Items of a `vmap` as they finish: stream events, and what `as_completed` iterates over."""
+"""Items of a `vmap` as they finish, for stream events and `as_completed`."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -11,11 +11,11 @@ from mahsm.policies import ItemError
 
 
 class ItemEvent(TypedDict):
-    """What `stream_mode="custom"` shows of an item that has finished, with `progress="items"`.
+    """The event of an item that has finished, in `stream_mode="custom"` with `progress="items"`.
 
     Attributes:
         edge: The edge's name.
-        item: Which item it is, as a path of indices through nested edges.
+        item: The item's path of indices through nested edges.
         index: Its index in the batch.
         value: Its entry, if it has one.
         error: Its `ItemError`, if it failed.
@@ -31,15 +31,17 @@ class ItemEvent(TypedDict):
 async def finished_items(
     edge: object, run: Callable[[], Awaitable[Any]]
 ) -> AsyncGenerator[tuple[int, Any], None]:
-    """The items of a run of an edge, from whatever thread they come, in a task that is cancelled when nobody
-    asks any more.
+    """Yield the items of a run of an edge as they finish, in any thread.
+
+    The run is a task, which is cancelled when the iteration ends early.
     """
     queue: asyncio.Queue[tuple[int, Any] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
     async def listened() -> None:
         tell: Finished = lambda index, value: loop.call_soon_threadsafe(queue.put_nowait, (index, value))  # noqa: E731
-        position.set(position.get().told(edge, tell))  # in this task alone
+        # Set in this task only, and so for the edge run that it starts.
+        position.set(position.get().told(edge, tell))
         await run()
 
     task = asyncio.ensure_future(listened())

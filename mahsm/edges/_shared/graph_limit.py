@@ -1,4 +1,4 @@
-"""LangGraph's own `max_concurrency`, kept by all the edges of a graph run together."""
+"""LangGraph's own `max_concurrency`, which all edges of a graph run keep together."""
 
 import threading
 from collections.abc import Generator
@@ -12,26 +12,28 @@ from mahsm._waiting import Slots
 
 _lock = threading.Lock()
 _runs: dict[tuple[int, int], tuple[Slots, list[object]]] = {}
-"""The bound of each graph run that edges are in now, and its users. Keyed by the run's control, which
-LangGraph shares among all nodes and subgraphs of a run and which can be neither marked nor weakly
+"""The slots of each graph run that edges are in now, and their users. Keyed by the id of the run's control,
+which LangGraph shares among all nodes and subgraphs of a run, and which can be neither marked nor weakly
 referenced."""
 
 
 def ambient_runtime() -> Runtime[Any] | None:
-    """LangGraph's runtime of the node that is running here, if one is."""
+    """Return LangGraph's runtime of the node that is running here, if any."""
     try:
         return get_runtime()
-    except RuntimeError:  # outside of any Runnable
+    except RuntimeError:
+        # This is called outside of any Runnable.
         return None
 
 
 def _limit(config: RunnableConfig) -> int | None:
-    """The bound: at the top of the config, where LangGraph reads it, or under `configurable`, where its guide
-    has it.
+    """Return the bound: from the top of the config, which LangGraph reads, or from `configurable`.
 
-    Under `configurable` everybody's keys stand, so what is no bound there is somebody's own.
+    LangGraph's guide puts it under `configurable`. That also holds keys of users and libraries, so a value
+    there that is not a positive integer is taken for one of these.
     """
-    if top := config.get("max_concurrency"):  # LangGraph takes 0 for no bound
+    # LangGraph reads 0 as no bound.
+    if top := config.get("max_concurrency"):
         return top
     nested = config.get("configurable", {}).get("max_concurrency")
     return nested if isinstance(nested, int) and not isinstance(nested, bool) and nested > 0 else None
@@ -39,18 +41,19 @@ def _limit(config: RunnableConfig) -> int | None:
 
 @contextmanager
 def graph_limit(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
-    """The slots of the graph run that an edge is in: none if its config sets no `max_concurrency`."""
+    """Yield the slots of the graph run that an edge is in; none if its config sets no `max_concurrency`."""
     limit = _limit(config)
     if limit is None:
         yield ()
         return
     runtime = ambient_runtime()
-    # An edge that runs alone has no graph run around it.
+    # For an edge that runs alone, without a graph run around it, the config stands for the run.
     run: object = (runtime and runtime.control) or config
     key = (id(run), limit)
     with _lock:
         slots, users = _runs.setdefault(key, (Slots(limit), []))
-        users.append(run)  # also keeps the id from being given to another run
+        # This reference also keeps the id from being reused for another run.
+        users.append(run)
     try:
         yield (slots,)
     finally:

@@ -1,4 +1,4 @@
-"""Two calls for one item, when the first takes unusually long: the first answer wins."""
+"""A second call for an item whose first one takes unusually long: the first answer wins."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from mahsm.edges._shared.items import Item, enter_item
 from mahsm.policies._internal import Durations
 
 _POLL = 0.05
-"""Seconds between two looks while too few calls have ended to know what is unusual."""
+"""Seconds between two checks while too few calls have ended to know how long is unusual."""
 
 
 class _Racers:
@@ -37,7 +37,7 @@ class _Racers:
         self._tasks.append(group.create_task(self._run(item)))
 
     def stop(self) -> None:
-        """Cancel all, but the one that this is called in."""
+        """Cancel all calls except the one that this is called in."""
         self._outrun = Outrun()
         for task in self._tasks:
             if task is not asyncio.current_task():
@@ -48,7 +48,8 @@ class _Racers:
         may_be_stopped(lambda: self._outrun)
         try:
             update = await self._attempt(item)
-            self.stop()  # here, lest the other one begin before the race hears of this
+            # Stopped here and not by the race, where the other call could begin before this answer arrives.
+            self.stop()
             self.answers.append(update)
             self.ended.put_nowait((item, None))
         except asyncio.CancelledError as error:
@@ -63,10 +64,9 @@ class _Racers:
 async def race_async(
     first: Item, second: Item, attempt: Callable[[Item], Awaitable[Update]], durations: Durations
 ) -> Update:
-    """Await `attempt(first)`, and `attempt(second)` too if the first takes long.
+    """Await `attempt(first)`, and also `attempt(second)` if the first takes long; return the first answer.
 
-    The first answer wins. If there is none, or the first call fails before the second one has begun, its
-    error comes out.
+    If both calls fail, or the first one fails before the second has begun, the first call's error is raised.
     """
     racers, errors = _Racers(attempt), dict[Item, BaseException]()
     try:
@@ -90,7 +90,8 @@ async def race_async(
                     errors[item] = error
             racers.stop()
     except asyncio.CancelledError:
-        if not racers.answers:  # else the race was over, and what came of it may be paid for
+        # With an answer the race was over, and its call may have been paid for, so the answer counts.
+        if not racers.answers:
             raise
     if racers.answers:
         return racers.answers[0]
@@ -100,11 +101,9 @@ async def race_async(
 def race(
     first: Item, second: Item, attempt: Callable[[Item], Update], durations: Durations, left: LeftBehind
 ) -> Update:
-    """Blocking version of `race_async`: each call has a thread of its own, and one that nobody needs is left
-    behind.
-    """
+    """Blocking version of `race_async`: each call has its own thread, and the slower one is left behind."""
     calls = {item: OwnCall(left) for item in (first, second)}
-    # A late end must not stop what the item is inside of afterwards.
+    # Kept now, because the item gets its own `running` back after the race, which a late end must not stop.
     insides = {item: item.running for item in (first, second)}
     racers: dict[Future[Update], Item] = {}
 
@@ -118,14 +117,15 @@ def race(
         racers[tasks.in_own_thread(run, calls[item])] = item
 
     def end(item: Item, error: BaseException | None) -> None:
-        """Before the slots of the call are given back, since the other one may be waiting for these."""
+        """Leave the other call behind before this one gives back its slots, which the other may wait for."""
         if error is None or (item is first and second.began is None):
             leave(second if item is first else first)
 
     def leave(item: Item) -> None:
         lost = Outrun("the item needs no answer of this call any more")
-        calls[item].leave(lost)  # what waits in line leaves it
-        insides[item].stop(lost)  # what can be cancelled is
+        # The first ends its waits in line, the second cancels what can be cancelled.
+        calls[item].leave(lost)
+        insides[item].stop(lost)
 
     try:
         begin(first)
@@ -141,8 +141,9 @@ def race(
 
 
 def _winner(racers: Iterable[Future[Update]], second: Item) -> Update:
-    """The first answer; the first call's error if there is none, or if the second one has not begun when that
-    comes.
+    """Return the first answer.
+
+    If both calls fail, or the first one fails before the second has begun, raise the first call's error.
     """
     first, running = next(iter(racers)), set(racers)
     while running:

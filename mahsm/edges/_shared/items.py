@@ -19,7 +19,7 @@ from mahsm._waiting import (
 from mahsm.nodes._internal import Position, position
 
 Writer: TypeAlias = Callable[[Any], object]
-"""Takes events of a stream."""
+"""Writes an event to a stream."""
 
 
 _NOTHING: frozenset[str] = frozenset()
@@ -31,16 +31,16 @@ class Item:
     Attributes:
         order: Its path of indices through nested edges, such as `(3, 0)`.
         chain: The slots that it takes, its own edge run's first.
-        running: What runs inside its edge run.
-        attempts: How often it has been tried, the present attempt included.
+        running: Stops the edges and calls inside its edge run.
+        attempts: The number of its attempts, including the present one.
         began: `time.monotonic()` when its target was called, or None before.
-        failure: Why it is tried again, if it is.
-        is_hedge: Whether it is the second call of an item that takes long.
-        unparsed: Answers that attempts of it could not be parsed from.
-        is_unsaved: Whether it counts as a call that is not saved: from its attempt on, unless that failed and
+        failure: The error that it is tried again after, if it is.
+        is_hedge: True for the second call of an item that takes long.
+        unparsed: Answers of its attempts that could not be parsed.
+        is_unsaved: True if it counts as a call that is not saved: from its attempt on, unless that failed and
             there is a next one.
-        writer: The stream of its task, which only those see who stream subgraphs.
-        over: Is told how a call of its target has ended, while it still holds its slots.
+        writer: The stream of its task, which only streams of subgraphs show.
+        over: Called with the error of a call of its target, or None, while it still holds its slots.
     """
 
     __slots__ = (
@@ -81,15 +81,16 @@ class Item:
         self.writer = writer
         self.over: Callable[[BaseException | None], object] | None = None
         self._held = False
-        self._edges = 0  # edges that run inside the item now
+        # The number of edges that run inside the item now.
+        self._edges = 0
 
     @property
     def has_edges(self) -> bool:
-        """Whether an edge runs inside."""
+        """True if an edge runs inside."""
         return self._edges > 0
 
     def take_now(self) -> bool:
-        """Take the slots if that needs no waiting, as is the rule where no edge is around or inside."""
+        """Take the slots if they are free; return whether they were taken."""
         if self._unsaved is None and len(self.chain) == 1:
             self._held = bool(self.chain[0].try_acquire())
         else:
@@ -98,19 +99,17 @@ class Item:
         return self._held
 
     async def take(self, way: Way) -> None:
-        """Take the slots, waiting in line."""
+        """Wait in line for the slots, and take them."""
         await acquire_all(way, self._to_take, self.order, left_behind.on_stop)
         self._held, self.is_unsaved = True, self._unsaved is not None
 
     @property
     def _to_take(self) -> Sequence[Slots]:
-        """The slots, and before them the right to be not saved, which is kept when they are given back."""
+        """The slots, preceded by a place among the unsaved calls, which is kept when they are given back."""
         return self.chain if self._unsaved is None or self.is_unsaved else (self._unsaved, *self.chain)
 
     def has_nothing(self) -> None:
-        """The attempt gave nothing that could be lost: there is going to be another one, or it was
-        interrupted.
-        """
+        """Count the item as saved: its attempt failed and is repeated, or it was interrupted."""
         if self._unsaved is not None and self.is_unsaved:
             self.is_unsaved = False
             self._unsaved.release()
@@ -121,7 +120,7 @@ class Item:
             release_all(self.chain)
 
     def enter(self) -> None:
-        """An edge begins inside the item: its items take the slots from now on."""
+        """Lend the slots to an edge that begins inside the item."""
         with _counting:
             self._edges += 1
             first = self._edges == 1
@@ -129,13 +128,14 @@ class Item:
             self.give()
 
     def leave(self) -> bool:
-        """An edge inside the item has ended: whether it was the last one."""
+        """Note the end of an edge inside the item; return whether it was the last one."""
         with _counting:
             self._edges -= 1
             return self._edges == 0
 
 
-_counting = threading.Lock()  # one for all: edges begin and end rarely, items often
+# One lock for all items: these are many, and edges inside them rarely begin and end.
+_counting = threading.Lock()
 
 
 def current_item() -> Item | None:
@@ -144,15 +144,15 @@ def current_item() -> Item | None:
 
 
 def enter_item(item: Item) -> Token[Position]:
-    """From now on, in this context, the target of an item is called."""
+    """Make this the current item of the context from now on."""
     return position.set(position.get().at(item))
 
 
 @asynccontextmanager
 async def lent(way: Way) -> AsyncGenerator[None, None]:
-    """Lend the slots of the current item, if there is one, to the edge that runs in the block.
+    """Lend the slots of the current item, if any, to the edge that runs in the block.
 
-    They are taken back at its end; not, though, when the block is left because the item is being stopped.
+    They are taken back at its end, unless the block is left because the item is being stopped.
     """
     item = current_item()
     if item is None:

@@ -1,4 +1,4 @@
-"""How the subgraph of an edge is run: what is around it, what can stop it, and what comes out."""
+"""`Lowering`: compiles an edge into a LangGraph subgraph, and runs that subgraph."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -25,10 +25,10 @@ RunT = TypeVar("RunT", bound=EdgeRun)
 
 
 class Lowering(ABC, Generic[RunT]):
-    """The subgraph of one edge, and how it is run.
+    """The subgraph of one edge, and the code that runs it.
 
-    State and batch stay outside of the subgraph, in the run that its nodes find in a context variable, so
-    that no checkpoint repeats them.
+    State and batch stay outside of the subgraph, so that no checkpoint repeats them: they are in the run,
+    which nodes of the subgraph find in a context variable.
 
     Args:
         name: The edge's name.
@@ -48,26 +48,26 @@ class Lowering(ABC, Generic[RunT]):
 
     @abstractmethod
     def _begin(self, around: Session) -> RunT:
-        """A run in a session."""
+        """Make a run in a session."""
 
     @abstractmethod
     def _inner(self, config: RunnableConfig, run: RunT) -> RunnableConfig:
-        """The subgraph's config."""
+        """Return the subgraph's config."""
 
     @abstractmethod
     async def _finish(self, run: RunT, done: list[Any]) -> Update:
-        """What the edge gives back, of what its tasks have handed in."""
+        """Return the edge's update, given the results that its tasks have handed in."""
 
     @abstractmethod
     def _shown(self, run: RunT, node: str, done: list[Any]) -> State:
-        """What is shown of what a task has handed in to those who stream subgraphs."""
+        """Return the part of a task's results that streams of subgraphs show."""
 
     def _shown_update(self, run: RunT, node: str, update: Any) -> Any:
         written = cast("dict[str, Any]", update) if isinstance(update, dict) else {}
         return self._shown(run, node, written["done"]) if "done" in written else cast("object", update)
 
     def _show(self, run: RunT, mode: str, payload: Any) -> Any:
-        """What a chunk of the subgraph's stream says to a user; None if it is no news."""
+        """Return a chunk of the subgraph's stream as users see it; None to leave it out."""
         if mode == "updates":
             updates = cast("dict[str, Any]", payload)
             shown = {node: self._shown_update(run, node, update) for node, update in updates.items()}
@@ -79,18 +79,16 @@ class Lowering(ABC, Generic[RunT]):
         return payload
 
     async def _prepare(self, run: RunT, config: RunnableConfig) -> None:
-        """What there is to do before the subgraph runs, such as to learn from the checkpoint what has been
-        done before.
-        """
+        """Prepare the run, such as by reading earlier results from the checkpoint."""
 
-    # What holds around a run.
+    # Options of a run.
 
     kind = "edge"
-    """What traces call it."""
+    """The kind of the edge in traces."""
 
     @property
     def budget(self) -> Budget | None:
-        """What each run may spend."""
+        """The most that each run may spend."""
         return None
 
     @property
@@ -100,7 +98,7 @@ class Lowering(ABC, Generic[RunT]):
 
     @property
     def retries(self) -> bool:
-        """Whether anything is tried again, so that clients must not do it too."""
+        """True if the edge retries its calls, so that clients must not do it too."""
         return False
 
     # One run.
@@ -120,7 +118,7 @@ class Lowering(ABC, Generic[RunT]):
     async def _run(self, run: RunT) -> Update:
         if run.is_empty:
             return await self._finish(run, [])
-        # A task that stopped because another one failed ends with Closed, and LangGraph may raise that.
+        # A task that was stopped because another one failed ends with `Closed`, which LangGraph may raise.
         try:
             async with run.on_slots():
                 try:
@@ -131,11 +129,12 @@ class Lowering(ABC, Generic[RunT]):
         except (Closed, GraphBubbleUp) as error:
             raise _reason(run, error) from _reason(run, error).__cause__
         except BaseException as error:
-            run.stop(error)  # edges inside blocking targets know of no cancellation
+            # Edges inside blocking targets do not notice a cancellation, so they are stopped.
+            run.stop(error)
             raise
 
     async def _ran(self, run: RunT) -> dict[str, Any]:
-        """The state of the subgraph when it has run.
+        """Run the subgraph; return its final state.
 
         Ctrl-C in the main thread stops the run, and then lets it end.
         """
@@ -150,18 +149,18 @@ class Lowering(ABC, Generic[RunT]):
             )
 
     def running(self) -> RunT:
-        """The run that a node of the subgraph is in."""
+        """Return the run that a node of the subgraph is in."""
         run = position.get().runs.get(self)
         if run is None:
             raise EdgeError(
-                f"{self.name}: this subgraph runs only inside its edge. Run or resume the graph that holds "
-                "the edge."
+                f"{self.name}: this subgraph runs only inside its edge, and was run by itself. Run or resume "
+                "the graph that holds the edge."
             )
         return cast("RunT", run)
 
     @contextmanager
     def _begun(self, around: Session) -> Generator[RunT, None, None]:
-        """A block in which a run has begun, and can be stopped by what is around it."""
+        """Yield a run that has begun, and that the item, budgets and deadline around it can stop."""
         run, now = self._begin(around), position.get()
         stream = now.stream or StreamTarget(
             run.writer or to_nobody, {**run.config.get("metadata", {}), EDGE: self.name}, _item
@@ -183,11 +182,11 @@ class Lowering(ABC, Generic[RunT]):
             raise Closed(run.break_off.reason)
         if "__interrupt__" in state:
             raise EdgeError(
-                f"{self.name}: a part of it called interrupt(), but the edge runs alone, without a "
+                f"{self.name}: a target called interrupt(), but the edge runs alone, without a "
                 "checkpointer. Use edge.compile(checkpointer=...), or compile the graph that holds the edge "
                 "with one."
             )
-        # Nothing, if the tasks of a resumed run belong to a node that there is not any more.
+        # Empty, if the tasks of a resumed run belong to a node that does not exist any more.
         return state.get("done", [])
 
 
@@ -197,7 +196,7 @@ def _item() -> tuple[int, ...]:
 
 
 def _reason(run: EdgeRun, error: Closed | GraphBubbleUp) -> BaseException:
-    """What goes out when a run has ended with `error`: the reason why it broke off, if it did."""
+    """Return the error to raise when a run has ended with `error`: the reason why it broke off, if it did."""
     reason = error.reason if isinstance(error, Closed) else run.break_off.reason
     if reason is None:
         return error

@@ -1,4 +1,4 @@
-"""Reducers that take entries one by one, and may be decided early: then a `vmap` can stop."""
+"""Reducers that take entries one by one, and may be decided early, so that a `vmap` can stop."""
 
 import threading
 from collections.abc import Callable
@@ -32,31 +32,31 @@ class Reducer(Protocol):
     """
 
     def init(self, total: int) -> Any:
-        """The state before the first of `total` values."""
+        """Return the state before the first of `total` values."""
         ...
 
     def add(self, state: Any, value: Any) -> Any:
-        """The state with one more value."""
+        """Return the state with one more value."""
         ...
 
     def decided(self, state: Any) -> bool:
-        """Whether no further value can change the result."""
+        """Return whether no further value can change the result."""
         ...
 
     def result(self, state: Any) -> Any:
-        """What comes of the values."""
+        """Return the reduced value."""
         ...
 
 
 StopWhen: TypeAlias = Callable[[list[Any]], object] | Reducer
-"""A reducer that can be decided early, as `majority_vote`; or a function of the entries so far, in the order
-in which they came, that says whether they are enough."""
+"""A reducer that can be decided early, such as `majority_vote`; or a function that returns whether the
+entries so far, in the order in which they came, are enough."""
 
 _streams: dict[Any, Callable[..., Reducer]] = {}
 
 
 def streams_as(make: Callable[..., Reducer]) -> Callable[[FunctionT], FunctionT]:
-    """Says of a function how it works value by value: `make` takes its options."""
+    """Register the streaming form of a reducer function: `make` returns it, given the function's options."""
 
     def register(function: FunctionT) -> FunctionT:
         _streams[function] = make
@@ -66,7 +66,7 @@ def streams_as(make: Callable[..., Reducer]) -> Callable[[FunctionT], FunctionT]
 
 
 def streamed(reducer: Any) -> Reducer | None:
-    """A reducer that works value by value, of one that can; a function with options is a partial."""
+    """Return the streaming form of a reducer, if it has one; a function with options is a partial."""
     if isinstance(reducer, Reducer):
         return reducer
     function, options = (reducer.func, reducer.keywords) if isinstance(reducer, partial) else (reducer, {})
@@ -75,7 +75,7 @@ def streamed(reducer: Any) -> Reducer | None:
 
 
 class _Enough:
-    """All entries so far, for a plain function of them."""
+    """The streaming form of a plain function: its state is the list of entries so far."""
 
     def __init__(self, function: Callable[[list[Any]], object]) -> None:
         self._function = function
@@ -94,7 +94,10 @@ class _Enough:
 
 
 def decider(stop_when: Any, total: int) -> Callable[[Any], bool]:
-    """What takes the entries of `total` items one by one, from any thread, and says when they are enough."""
+    """Return a function that takes the entries of `total` items one by one, and returns whether to stop.
+
+    It may be called from any thread.
+    """
     reducer = streamed(stop_when) or _Enough(stop_when)
     state = reducer.init(total)
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What the runs of all edges have in common: slots, what stops them, and how a target is called."""
+"""`EdgeRun`: the slots, stop callbacks and calls of targets that the runs of all edges share."""
 
 import asyncio
 import inspect
@@ -64,14 +64,14 @@ class EdgeRun(ABC):
     While a target is called it holds `chain`: a slot of this run, one of each edge run around it, and one of
     the whole graph run if its config has a `max_concurrency`.
 
-    A run can be over before all its parts are, in two ways. It is *stopped* when an error goes out. It is
-    *ended* when nothing new is to begin, and what has been reached counts.
+    A run can be over before all its parts are, in two ways. It is *stopped* when it raises an error. It is
+    *ended* when nothing new may begin, and the results so far count.
 
     Args:
         name: The edge's name.
-        around: Its session; what is called gets the bounds of its config, not ours.
-        slots: How many targets may be called at once.
-        unsaved: How many calls may be not saved, where a checkpointer saves.
+        around: The session of the run; targets get the limits of its config, and not those of the subgraph.
+        slots: The number of targets that may be called at the same time.
+        unsaved: The number of calls that may be unsaved, if a checkpointer saves.
     """
 
     def __init__(self, name: str, around: Session, *, slots: int, unsaved: int) -> None:
@@ -83,32 +83,31 @@ class EdgeRun(ABC):
         self.state = around.state
         self.config = config
         self.span = around.span
-        """What traces show of it, if anybody traces."""
+        """Its span, if it is traced."""
         self.heard_as: HeardRun | None = None
-        """What those who listen hear of it."""
+        """Its run in LangChain's callbacks."""
         self.saved = is_saved(config)
         self.stopped_from_outside = False
         self.writer = writer_of(config) or (runtime.stream_writer if runtime else None)
-        """The stream of the node that the edge is; inside of an item, that of the outer edge."""
+        """The stream of the edge's node; inside an item, that of the outer edge."""
         self.is_node = runtime is not None and not is_inside_item(config)
-        """Whether it runs in a node of a graph, and not in an item, or alone."""
+        """True if it runs as a node of a graph, and not in an item or alone."""
         self.progress_writer = outer.writer if outer and is_inside_item(config) else self.writer
-        """Where its progress is told: inside of an item, only to those who stream subgraphs."""
+        """The stream of its progress events; inside an item, one that only streams of subgraphs show."""
         self._item_writer: Writer | None = None
         self.call_slots = Slots(slots)
         self.left = LeftBehind(slots)
-        """Calls that the run does not wait for any more."""
+        """The calls that the run does not wait for any more."""
         self._host_limits: dict[str, Any] = {
             key: value for key, value in config.items() if key in _HOST_LIMITS
         }
         self._order = outer.order if outer else ()
-        # Always from the inside out, so that no two runs wait for each other's slots.
-        # Always from the inside out.
+        # Always taken from the inside out, so that no two runs wait for each other's slots.
         self._chain = tuple(dict.fromkeys([self.call_slots, *(outer.chain if outer else ()), *around.shared]))
         self.running = StopCallbacks()
-        """What runs inside: edges and awaited calls."""
+        """Stops edges and awaited calls inside."""
         self.not_begun = StopCallbacks()
-        """What waits to begin."""
+        """Stops waits to begin."""
         self._cancelled_at_end = StopCallbacks()
         self._ended = False
         self.break_off = BreakOff()
@@ -117,7 +116,7 @@ class EdgeRun(ABC):
         self.saving = None if saver is None else Saving(saver, unsaved, self.stop)
 
     def item(self, index: int) -> Item:
-        """A part that is going to be called, in this context."""
+        """Make the item with this index the current one of this context."""
         unsaved = None if self.saving is None else self.saving.unsaved
         item = Item((*self._order, index), self._chain, self.running, unsaved, self._item_writer)
         enter_item(item)
@@ -126,16 +125,16 @@ class EdgeRun(ABC):
         return item
 
     def on_slots(self) -> AbstractAsyncContextManager[None]:
-        """A block in which the run has the slots that it needs: those of the item around are lent to it."""
+        """Return a block in which the run has its slots: the item around lends its own."""
         return self._confined() if self.way is THREAD and here.get().awaited else lent(self.way)
 
     @asynccontextmanager
     async def _confined(self) -> AsyncGenerator[None, None]:
-        """The block runs on the slots that the item around has, and on those that are free now; none is lent
-        or waited for.
+        """Run the block on the slots that the item around holds, and on those that are free now.
 
-        That is for a blocking run inside of an awaited call. It blocks the event loop; and what else runs on
-        that loop, and might get a slot that is lent, could neither use it nor give it back.
+        This is for a blocking run inside an awaited call, which blocks the event loop. It neither lends slots
+        nor waits for any: another task of that loop might get a lent slot, and could neither use it nor give
+        it back while the loop is blocked.
         """
         outer = current_item()
         if outer is None:
@@ -156,13 +155,13 @@ class EdgeRun(ABC):
             for chain in chains:
                 release_all(chain)
 
-    # What a target is called with.
+    # Calls of a target.
 
     def _is_heard(self, target: Target) -> bool:
-        """Whether somebody listens to calls of a target.
+        """Return whether callback handlers have to be told of calls of a target.
 
-        Where traces make a run of each item, that is told already; so it matters only who streams messages,
-        and to a target that takes the config, which is then its item's.
+        If the run is traced, the trace makes a run of each item and tells the handlers. Then it matters only
+        to handlers that stream messages, and to a target that takes the config, which has to be its item's.
         """
         handlers = handlers_of(self.config)
         return bool(handlers) and (
@@ -170,11 +169,10 @@ class EdgeRun(ABC):
         )
 
     def bind(self, target: Target, label: str, *, may_be_left: bool) -> AnyCall:
-        """The side of a target that this run calls, with what LangGraph fills in; who listens hears of its
-        calls under this label.
+        """Return the side of a target that this run calls, with the arguments that LangGraph injects.
 
-        On an event loop, a target without an awaitable side is called in a thread, which is left behind when
-        the call is cancelled, if it may be.
+        Callbacks show its calls under this label. On an event loop, a target without an async side is called
+        in a thread; with `may_be_left`, cancellation abandons that thread.
         """
         sides = partial(self._sides, target, may_be_left=may_be_left)
         if self._is_heard(target):
@@ -184,7 +182,7 @@ class EdgeRun(ABC):
         return cast("AnyCall", sync or async_) if self.way is THREAD else cast("AsyncCall", async_)
 
     def _sides(self, target: Target, *, may_be_left: bool) -> tuple[SyncCall | None, AsyncCall | None]:
-        """Both sides of a target, with what LangGraph fills in here."""
+        """Return both sides of a target, with the arguments that LangGraph injects here."""
         sync, async_ = target.bind(get_runtime()) if target.injected else (target.sync, target.async_)
         if self.way is THREAD or async_ is not None:
             return sync, async_
@@ -196,11 +194,10 @@ class EdgeRun(ABC):
         return await update if inspect.isawaitable(update) else update
 
     def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:
-        """The task's config with the user's bounds and checkpointer in place of those that the subgraph runs
-        with.
+        """Return the task's config, with the user's limits and checkpointer in place of the subgraph's.
 
-        Without a checkpointer in a task that several items share: graphs that these call would save their
-        checkpoints in one and the same place, and after a resume one item would get the state of another.
+        In a task that several items share, there is no checkpointer: graphs that the items call would save
+        their checkpoints in the same place, and after a resume one item would get the state of another.
         """
         if self._item_writer is None and (runtime := config.get("configurable", {}).get(RUNTIME)) is not None:
             self._item_writer = runtime.stream_writer
@@ -212,15 +209,19 @@ class EdgeRun(ABC):
             given = with_saver(given, None if shared or self.saving is None else self.saving.saver)
         return given
 
-    # What traces show of it.
+    # The run in traces.
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What its span says of it."""
+        """Return the attributes of its span."""
 
     def facts_of(self, total: int, *, finished: int, failed: int) -> dict[str, Any]:
-        """What its span says of so many items or branches, of which so many have an outcome, and so many of
-        these an error.
+        """Return the attributes that all edges share.
+
+        Args:
+            total: The number of items or branches.
+            finished: Those of them that have an outcome.
+            failed: Those of these whose outcome is an error.
         """
         found: dict[str, Any] = {"fan_out": total, "finished": finished, "errors": failed}
         if self.span is not None:
@@ -231,7 +232,7 @@ class EdgeRun(ABC):
 
     @property
     def _ended_by(self) -> str | None:
-        """The option of the edge that has ended the run before its time, if one has."""
+        """The option that has ended the run early, if any."""
         if isinstance(self.ended, BudgetExceeded):
             return "budget"
         is_late = self.span is not None and self.span.timings.is_late
@@ -240,7 +241,7 @@ class EdgeRun(ABC):
         return None if self.ended is None else "stop_when"
 
     def shown(self, update: Update) -> Update:
-        """What came out, which its span shows."""
+        """Return the update, after showing it in traces and callbacks."""
         if self.span is not None:
             self.span.show(update)
         if self.heard_as is not None:
@@ -248,39 +249,40 @@ class EdgeRun(ABC):
         return update
 
     def subgraph(self, config: RunnableConfig, show: Show) -> AbstractContextManager[RunnableConfig]:
-        """A block that runs the subgraph, and its config: it is watched what it saves, and nobody hears of
-        its tasks.
+        """Return a block that runs the subgraph, and yields its config.
+
+        The checkpointer in it is watched, and callback handlers are not told of the subgraph's tasks.
         """
         shown = translated(config, show)
         return unheard(shown if self.saving is None else self.saving.watched(shown))
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
-        """A block that is an item or a branch."""
+        """Return a block that is an item or a branch in traces."""
         return NOTHING if self.span is None else self.span.part(label, index, total)
 
     @property
     @abstractmethod
     def threads(self) -> int:
-        """How many blocking targets may be open."""
+        """The number of blocking targets that may be open."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to run."""
+        """True if there is nothing to run."""
         return False
 
     @cached
     def pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
 
-    # The end of the run before its time.
+    # The end of the run.
 
     @property
     def ended(self) -> BaseException | None:
-        """Why nothing new begins, if the run was ended."""
+        """The reason why the run was ended, if it was."""
         return self.not_begun.reason if self._ended else None
 
     def stop(self, reason: BaseException) -> None:
-        """Begin nothing any more, here or in an edge inside, and cancel what can be cancelled."""
+        """Begin nothing new, here or in edges inside, and cancel all calls that can be cancelled."""
         self.break_off.stop(reason)
         self.not_begun.stop(reason)
         self.running.stop(reason)
@@ -289,12 +291,12 @@ class EdgeRun(ABC):
             self.saving.unsaved.close(reason)
 
     def stop_from_outside(self, reason: BaseException) -> None:
-        """The same, because the edge run around this one was stopped."""
+        """Stop because the edge run around this one was stopped."""
         self.stopped_from_outside = True
         self.stop(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
-        """Begin nothing any more; what runs may finish, or is cancelled."""
+        """Begin nothing new; calls in progress may finish, or are cancelled with `cancel`."""
         self._ended = True
         self.not_begun.stop(reason)
         if self.saving is not None:
@@ -304,12 +306,12 @@ class EdgeRun(ABC):
             self._cancelled_at_end.stop(reason)
 
     def end_late(self, seconds: float) -> None:
-        """The same, because its deadline of so many seconds is over."""
+        """End because the deadline of so many seconds is over."""
         self.end(deadline_is_over(self.name, seconds))
 
     @contextmanager
     def quiet_end(self) -> Generator[None, None, None]:
-        """An end is no error here, but a stop is."""
+        """Leave the block quietly if the run was ended; raise if it was stopped."""
         try:
             yield
         except Closed:
@@ -317,9 +319,7 @@ class EdgeRun(ABC):
                 raise
 
     def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
-        """A block in which a task of the running loop is cancelled when the run is stopped, or ended and told
-        to.
-        """
+        """Return a block in which a task is cancelled when the run is stopped, or ended with `cancel`."""
         loop, stack = asyncio.get_running_loop(), ExitStack()
         for stops in (self._cancelled_at_stop, self._cancelled_at_end):
             stack.enter_context(stops.on_stop(lambda _: loop.call_soon_threadsafe(task.cancel)))
@@ -327,13 +327,13 @@ class EdgeRun(ABC):
 
     @contextmanager
     def cancelled_on_stop(self, item: Item) -> Generator[None, None, None]:
-        """A block in which the running task, which calls the item, is cancelled when the run is stopped, or
-        ended and told to.
+        """Cancel the running task, which calls the item, when the run is stopped, or ended with `cancel`.
 
-        An edge that runs inside of the item is stopped, too, and hands in what it has; cancelled, it would
-        lose that.
+        If edges run inside the item, a stop reaches these and does not cancel the task: so they can hand in
+        the results that they have.
         """
-        if self.way is THREAD:  # which cannot be cancelled
+        # A thread cannot be cancelled.
+        if self.way is THREAD:
             yield
             return
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
@@ -350,10 +350,9 @@ class EdgeRun(ABC):
             yield
 
     async def fail(self, error: BaseException) -> NoReturn:
-        """A task has ended with an error: raise it, after all others have ended; or let another one raise its
-        own.
+        """End a task with an error: raise it after all other tasks have ended, or leave that to another task.
 
-        An exception that ends the event loop waits for nothing, since nothing goes on.
+        An exception that ends the event loop is raised immediately, since no task would go on.
         """
         error = self._mine(error)
         reason = error.reason if isinstance(error, Closed) else error
@@ -364,7 +363,7 @@ class EdgeRun(ABC):
         raise error
 
     def _mine(self, error: BaseException) -> BaseException:
-        # Nobody has stopped the run: something around it has called off a wait.
+        # The run was not stopped yet if something around it has called off a wait.
         if self.break_off.reason is None:
             error = error.reason if isinstance(error, Closed) else error
             self.stop(error)
@@ -373,24 +372,22 @@ class EdgeRun(ABC):
         return error
 
     def close(self, *, wait: bool) -> None:
-        """End the threads; with `wait`, not before they are done with what they are in."""
+        """Shut down the thread pool; with `wait`, after its calls have ended."""
         if "pool" in self.__dict__:
             self.pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def needs_no_tasks(config: RunnableConfig) -> bool:
-    """Whether an edge in a node need not run its parts as tasks of LangGraph: nothing is saved, and nobody
-    looks inside.
-    """
+    """Return whether an edge in a node can run without LangGraph tasks: none would be saved or shown."""
     return ambient_runtime() is not None and not is_saved(config) and not is_seen_inside(config)
 
 
 def to_nobody(_: Any) -> None:
-    """The stream of an edge outside of any graph, and of its tasks where it has none."""
+    """Drop an event: the stream of an edge outside of any graph, and of its tasks where there is no other."""
 
 
 def is_saved(config: RunnableConfig) -> bool:
-    """Whether a checkpointer may save what runs with this config: none works without a thread."""
+    """Return whether a checkpointer may save a run with this config: it has a thread id, which all need."""
     return "thread_id" in config.get("configurable", {})
 
 

@@ -1,9 +1,9 @@
-"""What of an edge run has been saved: results that are not hold back new calls.
+"""Results of an edge run that are not saved yet hold back new calls.
 
 LangGraph's loop hands writes to the checkpointer in the background and goes on. With a slow checkpointer they
-pile up, and a process that is killed then loses what had finished long before. So an edge run watches the
-checkpointer that its subgraph uses: a call counts as *not saved* from its beginning to when the checkpointer
-has returned from writing what came of it, and only so many may be.
+pile up, and a process that is killed then loses results of calls that had finished long before. So an edge
+run watches the checkpointer that its subgraph uses: a call counts as *unsaved* from its beginning until the
+checkpointer has returned from writing its result, and the number of unsaved calls is bounded.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from mahsm._waiting import Slots, Turn, Way
 from mahsm.errors import TooManyHanging
 
 SAVER = "__pregel_checkpointer"
-"""Where LangGraph keeps the checkpointer of a run in its config, for subgraphs."""
+"""LangGraph's config key for the checkpointer of a run, which subgraphs use."""
 
 _DURABILITY = "__pregel_durability"
 
 
 def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
-    """The checkpointer that saves while the run goes on, if there is one."""
+    """Return the checkpointer that saves while the run goes on, if any."""
     own: dict[str, Any] = config.get("configurable", {})
     saver = own.get(SAVER)
     if own.get(_DURABILITY) == "exit" or not isinstance(saver, BaseCheckpointSaver):
@@ -35,8 +35,9 @@ def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
 
 
 def ends_all(error: BaseException) -> bool:
-    """Whether an error goes out of every edge, and no policy decides on it: nothing can be saved, or called,
-    any more.
+    """Return whether an error ends all edges around, whatever their policies.
+
+    Such errors mean that no result can be saved any more, or no call made.
     """
     return getattr(error, _MARK, False) or isinstance(error, TooManyHanging)
 
@@ -45,12 +46,12 @@ _MARK = "__mahsm_from_saver__"
 
 
 class Saving:
-    """What of one edge run has been saved.
+    """The unsaved calls of one edge run.
 
     Args:
         saver: The checkpointer.
-        limit: How many calls may be not saved, >= 1.
-        failed: Called with its error if the checkpointer fails.
+        limit: The number of calls that may be unsaved, >= 1.
+        failed: Called with the error of the checkpointer if it fails.
     """
 
     def __init__(
@@ -58,27 +59,29 @@ class Saving:
     ) -> None:
         self.saver = saver
         self.unsaved = Slots(limit)
-        """One is held by each call that is not saved."""
+        """Slots of which each unsaved call holds one."""
         self._failed = failed
         self._lock = threading.Lock()
         self._handed_in: dict[int, tuple[Any, int]] = {}
-        self._checkpoints = 0  # being written now; what is written meanwhile may be part of one of them
+        # The number of checkpoints that are being written now. A result counts as saved only when there are
+        # none, since it may be part of one of them.
+        self._checkpoints = 0
         self._written = 0
         self._is_broken = False
         self._turns: list[Turn] = []
 
     def watched(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with a checkpointer in it that says when it has written."""
+        """Return the config with a checkpointer that reports its writes to this object."""
         return with_saver(config, _Watched(self.saver, self))
 
     def hand_in(self, written: object, calls: int) -> None:
-        """A task returns what came of so many calls, and LangGraph is going to write it."""
+        """Note that a task returns the results of so many calls, which LangGraph is going to write."""
         with self._lock:
-            # Which is also kept from being forgotten, and its id given again.
+            # The reference also keeps the id from being reused for another object.
             self._handed_in[id(written)] = written, calls
 
     async def wait(self, way: Way) -> None:
-        """Wait until all that was handed in has been written."""
+        """Wait until everything that was handed in has been written."""
         turn = way.turn()
         with self._lock:
             if not self._handed_in or self._is_broken:
@@ -86,34 +89,33 @@ class Saving:
             self._turns.append(turn)
         await turn.wait()
 
-    # What the checkpointer does.
+    # Reports of the checkpointer.
 
     def checkpoint_begins(self) -> None:
-        """A checkpoint is going to be written."""
+        """Note that a checkpoint is going to be written."""
         with self._lock:
             self._checkpoints += 1
 
     def checkpoint_ends(self) -> None:
-        """It has been written."""
+        """Note that a checkpoint has been written, or failed."""
         with self._lock:
             self._checkpoints -= 1
         self._count([])
 
     def has_written(self, writes: Any) -> None:
-        """The writes of a task have been written."""
+        """Note that the writes of a task have been written."""
         self._count(
             [one for _, value in writes if isinstance(value, list) for one in cast("list[Any]", value)]
         )
 
     def broke(self, error: BaseException) -> None:
-        """The checkpointer has failed, or writing was cancelled with the run: nothing more is going to be
-        saved.
-        """
+        """Note that the checkpointer failed, or was cancelled with the run: nothing more will be saved."""
         with self._lock:
             self._is_broken = True
             turns, self._turns = self._turns, []
         if not isinstance(error, asyncio.CancelledError):
-            with suppress(AttributeError):  # of an exception with __slots__ alone
+            # An exception that has only `__slots__` cannot be marked.
+            with suppress(AttributeError):
                 setattr(error, _MARK, True)
             self._failed(error)
         for turn in turns:
@@ -135,7 +137,7 @@ class Saving:
 
 
 class _Watched(BaseCheckpointSaver[Any]):
-    """A checkpointer as it is, but for what says that it has written."""
+    """A checkpointer that passes everything on to another one, and reports its writes."""
 
     def __init__(self, saver: BaseCheckpointSaver[Any], saving: Saving) -> None:
         object.__getattribute__(self, "__dict__").update(
@@ -152,7 +154,8 @@ class _Watched(BaseCheckpointSaver[Any]):
 
 
 def _around(write: Callable[..., Any], saving: Saving, *, is_checkpoint: bool = False) -> Callable[..., Any]:
-    @functools.wraps(write)  # LangGraph looks at the signature
+    # LangGraph inspects the signature, so it has to stay.
+    @functools.wraps(write)
     def watched(config: RunnableConfig, written: Any, *args: Any, **kwargs: Any) -> Any:
         with _writing(saving, written, is_checkpoint=is_checkpoint):
             return write(config, written, *args, **kwargs)
@@ -173,7 +176,7 @@ def _around_async(
 
 @contextmanager
 def _writing(saving: Saving, written: Any, *, is_checkpoint: bool) -> Generator[None, None, None]:
-    """The block writes a checkpoint, or else what a task gave."""
+    """Return a block that writes a checkpoint, or the results of a task."""
     if is_checkpoint:
         saving.checkpoint_begins()
     try:
@@ -189,10 +192,10 @@ def _writing(saving: Saving, written: Any, *, is_checkpoint: bool) -> Generator[
 
 
 def with_saver(config: RunnableConfig, saver: BaseCheckpointSaver[Any] | None) -> RunnableConfig:
-    """The config with another checkpointer in it, or with none; as it is, if there is none in it."""
+    """Return the config with another checkpointer, or without one; unchanged if it has none."""
     own: dict[str, Any] = config.get("configurable", {})
     if SAVER not in own:
         return config
-    # "sync" needs a checkpointer.
+    # LangGraph's durability "sync" needs a checkpointer.
     durability = {} if saver is not None or _DURABILITY not in own else {_DURABILITY: "async"}
     return cast("RunnableConfig", {**config, "configurable": {**own, SAVER: saver, **durability}})

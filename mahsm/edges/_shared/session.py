@@ -1,4 +1,4 @@
-"""What is around one run of any edge: its span, its usage, its budget, the slots of the graph run."""
+"""The contexts around one run of any edge: its span, its usage, its budget, the slots of the graph run."""
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,14 +18,14 @@ from mahsm.policies import Budget, Spending
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What is around one run of an edge.
+    """The surroundings of one run of an edge.
 
     Attributes:
         way: How the run waits.
         state: The parent's state.
-        config: The config of what is inside.
+        config: The config for calls inside.
         shared: The slots of the graph run, if it has a `max_concurrency`.
-        span: What traces show of it, if they do.
+        span: The span of the run, if it is traced.
     """
 
     way: Way
@@ -53,24 +53,31 @@ def session(
     calls_models: bool = True,
     retries: bool = False,
 ) -> Generator[Session, None, None]:
-    """A block that is one run of an edge.
+    """Return a block that is one run of an edge.
 
-    The order matters. A thread of DSPy's gets its context back before anything reads it. The slots of the
-    graph run are found by the config as LangGraph gave it. The budget is outside of the span, which shows
-    what the run took of it. The record of usage is inside of the span, whose own sum has to have it. Calls
-    are observed last, when everything that counts them is there.
+    Every edge begins its runs by this function, so that all of them are traced, counted and bounded alike.
 
     Args:
-        kind: What traces call it, such as `"vmap"`.
+        kind: The kind of the edge in traces, such as `"vmap"`.
         name: The edge's name.
         way: How it waits.
         state: The parent's state.
-        config: The config of the node that the edge is.
-        shown: What traces show as its input; by default the state.
-        budget: What the run may spend.
-        calls_models: Whether calls of models are observed also if nobody traces.
-        retries: Whether anything in it is tried again, so that clients must not do it too.
+        config: The config of the edge's node.
+        shown: The input in traces; by default the state.
+        budget: The most that the run may spend.
+        calls_models: Observe calls of models even if the run is not traced.
+        retries: The run retries its calls, so clients must not do it too.
     """
+    # The order matters: each context has to find those that it depends on, and must not include those that
+    # are not part of it.
+    #
+    # - `restored_context` is first. In a thread that DSPy started, the context variables of the caller are
+    #   missing, and everything below reads some of them.
+    # - `graph_limit` comes before the span, since it finds the graph run by the config as LangGraph gave it,
+    #   and the span replaces the config.
+    # - The budget is outside of the span: the span shows, when it ends, how much of the budget the run spent.
+    # - The record of usage is inside of the span, which adds it up when it ends.
+    # - Model calls are observed last, when everything that counts them is there.
     with ExitStack() as stack:
         stack.enter_context(restored_context())
         shared = stack.enter_context(graph_limit(config))

@@ -1,9 +1,8 @@
-"""What of an edge is heard by those who listen to LangChain's runs: LangGraph's streams, tracers,
-`astream_events`.
+"""Runs of an edge and its items in LangChain's callbacks: in streams, tracers and `astream_events`.
 
-They hear of the edge, and of each item or branch as of a node that a `Send` called: it stands below the edge,
-and says in its metadata that it belongs to the edge's node. Of the tasks of the edge's own subgraph they hear
-nothing.
+Callback handlers see a run for the edge, and below it one for each item or branch, like a node that a `Send`
+called; its metadata says that it belongs to the edge's node. They do not see the tasks of the edge's own
+subgraph.
 """
 
 import inspect
@@ -35,32 +34,31 @@ from mahsm.edges._shared.items import Writer, current_item
 from mahsm.nodes._internal import EDGE, ITEM
 
 Show: TypeAlias = Callable[[str, Any], Any]
-"""From a stream mode and what LangGraph says of an edge's subgraph in it to what a user is shown; None for
-nothing."""
+"""Maps a stream mode and a chunk of an edge's subgraph to the chunk that users see; None for no chunk."""
 
 STREAM = "__pregel_stream"
-"""Where LangGraph keeps the stream of a run in its config, for subgraphs, if these are streamed."""
+"""LangGraph's config key for the stream of a run, which subgraphs use if they are streamed."""
 
 RUNTIME = "__pregel_runtime"
-"""Where LangGraph keeps the runtime of a node in its config."""
+"""LangGraph's config key for the runtime of a node."""
 
 TASK = "__pregel_task_id"
-"""Where LangGraph keeps which task of a graph it is that runs with a config."""
+"""LangGraph's config key for the id of the task that runs with a config."""
 
 
 def handlers_of(config: RunnableConfig) -> list[BaseCallbackHandler]:
-    """Who listens to what runs with this config."""
+    """Return the callback handlers of runs with this config."""
     callbacks: Any = config.get("callbacks")
     return list(getattr(callbacks, "handlers", callbacks) or ())
 
 
 @dataclass
 class HeardRun:
-    """An edge run, for those who listen.
+    """An edge run in callbacks.
 
     Attributes:
-        config: The config of what is inside.
-        output: What has come out.
+        config: The config for calls inside.
+        output: The output that handlers are told, once it is known.
     """
 
     config: RunnableConfig
@@ -71,10 +69,10 @@ class HeardRun:
 async def heard_run(
     way: Way, name: str, config: RunnableConfig, state: State
 ) -> AsyncGenerator[HeardRun, None]:
-    """A block that is an edge run: a run of its own, unless the node of a graph is one already, or somebody
-    traces.
+    """Return a block that is an edge run in callbacks.
 
-    As a task, handlers that are awaited run on the loop that runs here.
+    It adds no run if the edge's node is one already, or if the run is traced. In a task, async handlers run
+    on the running event loop.
     """
     if _is_run(config):
         yield HeardRun(config)
@@ -91,7 +89,7 @@ async def heard_run(
 
 
 async def _told(answer: Awaitable[None] | None) -> None:
-    """Wait for handlers that are awaited."""
+    """Wait for async handlers."""
     if answer is not None:
         await answer
 
@@ -102,9 +100,9 @@ def _is_run(config: RunnableConfig) -> bool:
 
 @contextmanager
 def unheard(config: RunnableConfig) -> Generator[RunnableConfig, None, None]:
-    """A block that runs a subgraph of whose tasks nobody hears; the subgraph's config.
+    """Return a block that runs a subgraph whose tasks are hidden from handlers; it yields the config.
 
-    LangGraph adds who listens to the ambient config, so that has nobody in the block.
+    LangGraph adds the handlers of the ambient config, so in the block that has none.
     """
     silent = _Listeners(_silent(one) for one in handlers_of(config) if _is_langsmith(one))
     manager = CallbackManager(handlers=silent, inheritable_handlers=silent.copy())
@@ -116,7 +114,7 @@ def unheard(config: RunnableConfig) -> Generator[RunnableConfig, None, None]:
 
 
 def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
-    """The config of a subgraph whose stream goes through `show`; that of what it calls does not."""
+    """Return the config of a subgraph whose stream goes through `show`; streams of graphs inside do not."""
     own: dict[str, Any] = config.get("configurable", {})
     stream = own.get(STREAM)
     if stream is None:
@@ -135,14 +133,12 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
 
 
 def is_seen_inside(config: RunnableConfig) -> bool:
-    """Whether somebody streams subgraphs, or LangSmith's tracer is there, and the tasks of an edge's own
-    subgraph are seen.
-    """
+    """Return whether a stream of subgraphs or LangSmith's tracer shows the tasks of an edge's subgraph."""
     return STREAM in config.get("configurable", {}) or any(map(_is_langsmith, handlers_of(config)))
 
 
 def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:
-    """The config of what a node calls, as if a task of a subgraph in it did: with a namespace of its own."""
+    """Return the config for calls of a node as if a task of a subgraph made them, with its own namespace."""
     own: dict[str, Any] = config.get("configurable", {})
     namespace = f"{own.get('checkpoint_ns', '')}|{task}"
     return cast("RunnableConfig", {**config, "configurable": {**own, "checkpoint_ns": namespace}})
@@ -151,14 +147,13 @@ def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:
 def as_of_node(
     config: RunnableConfig, node: RunnableConfig, edge: str, writer: Writer | None
 ) -> RunnableConfig:
-    """The config of a task of an edge's subgraph, in which what is called looks as if the edge's node had
-    called it.
+    """Return the config of a subgraph's task, changed so that its calls look like calls of the edge's node.
 
     Args:
-        config: The task's own.
-        node: That of the edge's node.
+        config: The config of the task.
+        node: The config of the edge's node.
         edge: The edge's name.
-        writer: The stream of the edge's node, if there is one.
+        writer: The stream of the edge's node, if any.
     """
     own: dict[str, Any] = config.get("configurable", {})
     if RUNTIME in own and writer is not None:
@@ -169,10 +164,10 @@ def as_of_node(
 
 
 def writer_of(node: RunnableConfig) -> Writer | None:
-    """What writes to a node's stream, as the node, wherever it is called: LangGraph's own takes the ambient
-    namespace.
+    """Return a function that writes to a node's stream as the node, wherever it is called.
 
-    What is written in a graph that an item runs has that graph's namespace, as under a `Send`.
+    LangGraph's own writer uses the namespace of the ambient config, which in an item is that of a task of the
+    subgraph. Events of a graph that an item runs keep that graph's namespace, as under a `Send`.
     """
     runtime: Runtime[Any] | None = node.get("configurable", {}).get(RUNTIME)
     if runtime is None:
@@ -180,7 +175,8 @@ def writer_of(node: RunnableConfig) -> Writer | None:
     writer, depth = runtime.stream_writer, _depth_of(node)
 
     def write(event: Any) -> None:
-        if _depth_of(var_child_runnable_config.get() or {}) > depth + 1:  # than that of a task of the edge
+        # A task of the edge is one level deeper than the node; anything below is in a graph of an item.
+        if _depth_of(var_child_runnable_config.get() or {}) > depth + 1:
             writer(event)
             return
         token = var_child_runnable_config.set(node)
@@ -193,13 +189,14 @@ def writer_of(node: RunnableConfig) -> Writer | None:
 
 
 def _depth_of(config: RunnableConfig) -> int:
-    """How many graphs there are around what runs with this config."""
+    """Return the number of graphs around a run with this config."""
     return config.get("configurable", {}).get("checkpoint_ns", "").count("|")
 
 
 def is_inside_item(config: RunnableConfig) -> bool:
-    """Whether what runs with this config was called by an item, with no graph between, whose node would have
-    a namespace.
+    """Return whether an item made the call that has this config, without a graph in between.
+
+    A node of such a graph would have a namespace of its own.
     """
     metadata = config.get("metadata", {})
     here = config.get("configurable", {}).get("checkpoint_ns", "")
@@ -207,13 +204,13 @@ def is_inside_item(config: RunnableConfig) -> bool:
 
 
 class Heard:
-    """A target whose calls somebody hears of.
+    """A target whose calls callback handlers are told of.
 
     Args:
-        name: What the run of a call is named.
-        bind: Gives the two sides of the target for the config that holds here.
-        makes_runs: Whether each call becomes a run; else somebody else makes runs of items, and only who
-            streams messages hears of what each gives.
+        name: The name of the run of a call.
+        bind: Returns the two sides of the target for the ambient config.
+        makes_runs: Make a run of each call. Otherwise the tracer makes the runs of items, and only handlers
+            that stream messages are told of the results.
     """
 
     def __init__(
@@ -224,7 +221,7 @@ class Heard:
         self._makes_runs = makes_runs
 
     def sync(self, state: State) -> Update:
-        """Call the blocking side; the run of a call that is left behind ends then."""
+        """Call the sync side; if the call is left behind, its run ends then."""
         config = _of_item()
         run = _EndsOnce(
             get_callback_manager_for_config(self._listeners(config)).on_chain_start(
@@ -240,7 +237,7 @@ class Heard:
         return update
 
     async def async_(self, state: State) -> Update:
-        """Call the awaitable side."""
+        """Call the async side."""
         config = _of_item()
         manager = get_async_callback_manager_for_config(self._listeners(config))
         run = await manager.on_chain_start(None, state, name=self._name)
@@ -251,9 +248,7 @@ class Heard:
         return update
 
     def _listeners(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with those who hear of a call: of those that the node has, since LangGraph asks for no
-        others.
-        """
+        """Return the config with the handlers that are told of a call: only some of the node's own."""
         manager = cast("CallbackManager", config.get("callbacks")).copy()
         hears = None if self._makes_runs else streams_messages
         manager.handlers = _Listeners(one for one in manager.handlers if hears is None or hears(one))
@@ -261,7 +256,7 @@ class Heard:
         return {**config, "callbacks": manager}
 
     def _inside(self, run: Any, config: RunnableConfig) -> RunnableConfig:
-        """The config of what is called."""
+        """Return the config for the call."""
         return patch_config(config, callbacks=run.get_child()) if self._makes_runs else config
 
     def _call_sync(self, state: State) -> Any:
@@ -273,7 +268,7 @@ class Heard:
 
 
 def _of_item() -> RunnableConfig:
-    """The config of the item that runs here."""
+    """Return the config of the item that runs here."""
     config, item = var_child_runnable_config.get() or RunnableConfig(), current_item()
     return {**config, "metadata": {**config.get("metadata", {}), ITEM: item.order if item else ()}}
 
@@ -291,7 +286,7 @@ def _in(context: Context, awaitable: Awaitable[Any]) -> Awaitable[Any]:
 
 @contextmanager
 def _ending(run: Any) -> Generator[None, None, None]:
-    """A block that is a run: who listens hears of its error."""
+    """Return a block that is a run; handlers are told of its error."""
     try:
         yield
     except BaseException as error:
@@ -301,7 +296,7 @@ def _ending(run: Any) -> Generator[None, None, None]:
 
 @asynccontextmanager
 async def _ending_async(run: Any) -> AsyncGenerator[None, None]:
-    """The same, of a run whose handlers may be awaited."""
+    """Async version of `_ending`, for a run whose handlers may be async."""
     try:
         yield
     except BaseException as error:
@@ -310,11 +305,12 @@ async def _ending_async(run: Any) -> AsyncGenerator[None, None]:
 
 
 class _EndsOnce:
-    """A run that ends once: as its call does, or before, when nobody waits for that any more."""
+    """A run that ends once: with its call, or earlier if that is left behind."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
-        self._end = threading.Lock()  # is taken once, and kept
+        # The first end takes this lock, and never releases it.
+        self._end = threading.Lock()
 
     def get_child(self) -> CallbackManager:
         return self._run.get_child()
@@ -329,22 +325,21 @@ class _EndsOnce:
 
 
 class _Listeners(list[BaseCallbackHandler]):
-    """The handlers of a manager to which none are added: LangChain adds those of the context, as of
-    `collect_runs`.
-    """
+    """A fixed list of handlers: LangChain cannot add those of the context, such as of `collect_runs`."""
 
     def append(self, handler: BaseCallbackHandler, /) -> None:
-        """Leave it out."""
+        """Leave the handler out."""
 
     def copy(self) -> "_Listeners":
         return _Listeners(self)
 
-    def __bool__(self) -> bool:  # else a manager makes a list of its own in place of an empty one
+    def __bool__(self) -> bool:
+        # True even if it is empty, since a manager replaces a false value by a new list.
         return True
 
 
 def streams_messages(handler: BaseCallbackHandler) -> bool:
-    """Whether it is LangGraph's, which hears what `stream_mode="messages"` gives."""
+    """Return whether this is LangGraph's handler for `stream_mode="messages"`."""
     return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 
@@ -353,8 +348,9 @@ def _is_langsmith(handler: BaseCallbackHandler) -> bool:
 
 
 def _silent(tracer: Any) -> BaseCallbackHandler:
-    """Takes the place that LangChain would give LangSmith's tracer, where the environment switches that on;
-    hears nothing.
+    """Return a tracer of the same class that ignores all events.
+
+    LangChain adds LangSmith's tracer, where the environment switches it on, unless there is one already.
     """
     return _silent_type(cast("type[Any]", type(tracer)))(client=tracer.client)
 

@@ -1,4 +1,4 @@
-"""`Tries`: how each attempt at an item or a branch is made."""
+"""`Tries`: the options of each attempt at an item or a branch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from mahsm.policies import Hedge, Retry
 
 @dataclass(frozen=True)
 class Tries:
-    """How each attempt at an item or a branch is made.
+    """The options of each attempt at an item or a branch.
 
     Attributes:
-        retry: How it is tried again: as given, or as the rate limit says.
+        retry: The retry policy: the edge's own, or that of the rate limit.
         timeout: Seconds for each attempt.
-        rate_limit: What the provider allows; a string names a provider that is yet to get a limit.
-        hedge: When it is started a second time.
+        rate_limit: The provider's limit; a string names a provider whose limit is not defined yet.
+        hedge: When to start a second call.
     """
 
     retry: Retry | None = None
@@ -39,7 +39,7 @@ class Tries:
         rate_limit: RateLimit | Mapping[str, Any] | str | None,
         hedge: Hedge | None = None,
     ) -> Self:
-        """Check options as users write them. A rate limit with a provider is defined for the process by it.
+        """Check options as users write them; a rate limit with a provider is then defined for the process.
 
         Raises:
             EdgeError: if one is invalid.
@@ -57,17 +57,17 @@ class Tries:
         return target if self.retry is None else single_try(target)
 
     def check_target(self, edge: str, target: Target) -> None:
-        """Refuse a limit on tokens for a target whose tokens are unknown.
+        """Refuse a limit on tokens for a target that does not report its tokens.
 
         Raises:
-            LimitError: if they are.
+            LimitError: if there is such a limit.
         """
         limit = self.rate_limit
         if not isinstance(limit, RateLimit) or limit.tpm is None:
             return
         if limit.tokens is None and not target.reports:
             raise LimitError(
-                f"{edge}: tpm={limit.tpm:g}, but {target.name} is a plain function, whose calls do not say "
-                "how many tokens they take. Pass RateLimit(..., tokens=1_000), or tokens= as a function of "
-                "the state."
+                f"{edge}: tpm={limit.tpm:g}, but {target.name} is a plain function, whose calls do not "
+                "report how many tokens they take. Pass RateLimit(..., tokens=1_000), or tokens= as a "
+                "function of the state."
             )

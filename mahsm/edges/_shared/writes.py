@@ -1,9 +1,9 @@
-"""What an edge writes to the parent's state: where several values of one key say the same as one, it is one.
+"""Writes of an edge to the parent's state, with several values of one key joined into one where possible.
 
-LangGraph shows a node's update as a dict of keys; but as a list of dicts, if the node writes a key several
-times. So does an edge, of which each item or branch writes. Of reducers that are known, and of plain values,
-it is the same to reduce the values one after the other, or all of them put together; and then an edge writes
-as one node would.
+LangGraph shows a node's update as a dict of keys, but as a list of dicts if the node writes a key several
+times, as an edge does whose items or branches each write it. For known reducers and plain values, reducing
+the values one after the other gives the same as reducing all of them joined; then an edge writes one dict,
+like any other node.
 """
 
 import operator
@@ -19,18 +19,17 @@ from mahsm._common import State
 from mahsm.edges._shared.edge import StateReducer
 
 Join = Callable[[list[Any]], Any]
-"""Puts the values together that are written to a key."""
+"""Joins the values that are written to a key."""
 
 
 def update_of(
     writes: Sequence[tuple[str, Any]], reducers: Mapping[str, StateReducer], state: State
 ) -> State | Command[Any]:
-    """These writes as an update of the parent's state: a dict, unless some key has to be written several
-    times.
+    """Return writes as an update of the parent's state: a dict, unless a key is written several times.
 
     Args:
         writes: Keys and values, in order.
-        reducers: Of the keys that the parent's state reduces.
+        reducers: The parent state's reducers, by key.
         state: The parent's state.
     """
     values: dict[str, list[Any]] = {}
@@ -46,8 +45,9 @@ def update_of(
 
 
 def _join(reducer: StateReducer | None, before: object, values: list[Any]) -> Join | None:
-    """What joins values, if the reducer makes the same of what comes out: that is known where all are of the
-    state's type.
+    """Return a function that joins values, if the reducer gives the same for the joined value; otherwise None.
+
+    That is known for some reducers, if all values have the type of the present value.
     """
     kind = type(before)
     if any(type(value) is not kind for value in values):
@@ -60,7 +60,7 @@ def _join(reducer: StateReducer | None, before: object, values: list[Any]) -> Jo
 
 
 def _is_plain_message(value: Any) -> bool:
-    """Whether it is a message that is added, or takes the place of one."""
+    """Return whether a value is a message that is added, or that replaces one."""
     return isinstance(value, BaseMessage) and not isinstance(value, RemoveMessage)
 
 
