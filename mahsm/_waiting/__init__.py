@@ -1,12 +1,12 @@
-"""How work begins, waits in line, and stops, in tasks and in threads.
+"""Starting work, waiting in line, and stopping, in tasks and in threads.
 
-- `here`         what holds for code that waits here
-- `turns`        waiting until woken, from any thread
+- `here`         the context variable of this package
+- `turns`        waits that end when they are woken, from any thread
 - `ways`         the two ways to wait, as a task and as a thread, for code that is written once
 - `latch`        a one-shot gate
 - `slots`        a semaphore that serves in order
-- `stops`        one call that reaches everything that is to stop; why it was
-- `left_behind`  calls that nobody waits for any more
+- `stops`        callbacks on a stop, and its reason
+- `left_behind`  calls that their caller does not wait for any more
 - `tasks`        the only file that makes threads and event loops
 """
 

@@ -1,7 +1,7 @@
-"""What holds for code that waits here: the context variable of this package.
+"""The context variable of this package: the surroundings of code that waits.
 
-It is one immutable object and not four variables, because what sets one of them often sets another, and
-because a reader then sees on one page what can hold.
+It holds one immutable object and not four variables, because code that sets one of them often sets another,
+and because a reader then finds all of them on one page.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,22 @@ class Left(Protocol):
 
     @property
     def reason(self) -> BaseException | None:
-        """Why nothing waits for it any more, if that is so."""
+        """The reason why it was left behind, if it was."""
         ...
 
     def on_stop(self, stop: StopCallback) -> AbstractContextManager[None]:
-        """While the block runs, `stop` is called when the call is left behind."""
+        """Return a block in which `stop` is called when the call is left behind."""
         ...
 
 
 class Here:
-    """What holds here. Immutable.
+    """The surroundings of the code that runs here. Immutable.
 
     Attributes:
-        whys: What may have stopped the code that runs here, from the inside out.
-        call: The call in a thread of its own that this is in, if it is in one.
-        depth: How many background loops are blocked, or may be, if a coroutine is waited for here.
-        awaited: Whether this runs inside of a call that an event loop awaits, so that blocking may block the
-            loop.
+        whys: Functions that return why the code that runs here was stopped, from the inside out.
+        call: The call in a thread of its own that runs here, if any.
+        depth: The number of background loops that are, or may be, blocked by code that waits for a coroutine.
+        awaited: True inside a call that an event loop awaits, where blocking may block the loop.
     """
 
     __slots__ = ("awaited", "call", "depth", "whys")
@@ -48,15 +47,15 @@ class Here:
         self.awaited = awaited
 
     def stopped_by(self, why: Why) -> "Here":
-        """The same, where something more may stop the code."""
+        """Return a copy with one more function that says why the code was stopped."""
         return Here((why, *self.whys), self.call, self.depth, awaited=self.awaited)
 
     def in_call(self, call: Left) -> "Here":
-        """The same, inside of a call in a thread of its own."""
+        """Return a copy for the inside of a call in a thread of its own."""
         return Here(self.whys, call, self.depth, awaited=self.awaited)
 
     def waiting(self, depth: int, *, awaited: bool) -> "Here":
-        """The same, on another loop or in another thread."""
+        """Return a copy for another loop or another thread."""
         return Here(self.whys, self.call, depth, awaited=awaited)
 
 
@@ -64,11 +63,11 @@ _NOTHING = Here((), None, 0, awaited=False)
 
 here: ContextVar[Here] = ContextVar("mahsm_waiting", default=_NOTHING)
 """Set by `stops` (a block that may be stopped), `left_behind` (a call in a thread of its own) and `tasks` (a
-background loop, a thread); read by the same, and by traces, which say why something was stopped."""
+background loop, a thread); read by these, and by traces, which show why a call was stopped."""
 
 
 def set_awaited(awaited: bool) -> None:
-    """From now on, in this context, an event loop awaits what runs here, or a thread blocks for it."""
+    """Set whether an event loop awaits the code in this context from now on, or a thread blocks for it."""
     now = here.get()
     if now.awaited is not awaited:
         here.set(now.waiting(now.depth, awaited=awaited))

@@ -23,7 +23,7 @@ class Latch:
             turn.wake()
 
     async def wait(self, way: Way, on_stop: OnStop) -> None:
-        """Wait until it is open or the wait is stopped."""
+        """Wait until the gate is open or the wait is stopped."""
         turn = way.turn()
         with self._lock:
             if self._is_open:

@@ -1,9 +1,7 @@
-"""Calls that are left behind: nobody waits for them any more, and they run on, since a thread cannot be
-stopped.
+"""Calls that are left behind: no caller waits for them, but they run on, since a thread cannot be stopped.
 
-Nothing further is done for such a call. Whatever it waits for in line is called off, and a model that it
-wants to call is refused, in edges and threads inside of it too: both look at the context variable that says
-in which call they are.
+Such a call can begin nothing further. Its waits in line end, and its calls of models are refused. That also
+holds for edges and threads inside it, which find the call in the context variable.
 """
 
 import threading
@@ -18,32 +16,33 @@ from mahsm._waiting.turns import StopCallback
 from mahsm.errors import TooManyHanging
 
 _LEAST = 32
-"""Calls that may be left behind by any edge run, however few it makes at once."""
+"""Calls that any edge run may leave behind, however few it makes at the same time."""
 
 _TIMES = 4
-"""Calls that may be left behind for each that may be made at once."""
+"""Calls that may be left behind for each call that may run at the same time."""
 
 
 class LeftBehind:
-    """How many calls one edge run has left behind that still run.
+    """Counts the calls that one edge run has left behind and that still run.
 
     Args:
-        at_once: How many calls the run makes at once.
+        at_once: The number of calls that the run makes at the same time.
     """
 
     def __init__(self, at_once: int) -> None:
         self.most = max(_LEAST, _TIMES * at_once)
-        self._room = self.most - at_once  # those that are being made may be left behind, too
+        # Calls in progress may be left behind, too, so there has to be room for all of them.
+        self._room = self.most - at_once
         self._lock = threading.Lock()
         self._count = 0
 
     @property
     def count(self) -> int:
-        """Calls that were left behind and have not ended."""
+        """The number of calls that were left behind and have not ended."""
         return self._count
 
     def add(self, change: int) -> None:
-        """So many more were left behind; or have ended, if negative."""
+        """Count calls that were left behind; or that have ended, if `change` is negative."""
         with self._lock:
             self._count += change
 
@@ -65,7 +64,7 @@ class OwnCall:
     """One call in a thread of its own.
 
     Args:
-        left: Who counts it when it is left behind.
+        left: Counts the call when it is left behind.
     """
 
     def __init__(self, left: LeftBehind) -> None:
@@ -77,15 +76,15 @@ class OwnCall:
 
     @property
     def reason(self) -> BaseException | None:
-        """Why nobody waits for it any more, if that is so."""
+        """The reason why the call was left behind, if it was."""
         return self._stops.reason
 
     def on_stop(self, stop: StopCallback) -> AbstractContextManager[None]:
-        """While the block runs, `stop` is called when the call is left behind; at once if it has been."""
+        """Return a block in which `stop` is called when the call is left behind, even if it was before."""
         return self._stops.on_stop(stop)
 
     def leave(self, reason: BaseException) -> None:
-        """Wait no more for it; of no effect if it has ended."""
+        """Leave the call behind; of no effect if it has ended."""
         with self._lock:
             if self._state == "ended" or self._is_left:
                 return
@@ -95,7 +94,7 @@ class OwnCall:
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
-        """The block is the call, which is left behind with the one around it."""
+        """Return a block that is the call, which is left behind together with the call around it."""
         around = here.get().call
         token = here.set(here.get().in_call(self))
         with self._lock:
@@ -112,16 +111,16 @@ class OwnCall:
 
 
 def on_stop(stop: StopCallback) -> AbstractContextManager[None]:
-    """While the block runs, `stop` is called when the call that it is in is left behind."""
+    """Return a block in which `stop` is called when the call that runs here is left behind."""
     call = here.get().call
     return nullcontext() if call is None else call.on_stop(stop)
 
 
 def check() -> None:
-    """Do nothing, unless the call that this is in has been left behind.
+    """Raise an error if the call that runs here has been left behind.
 
     Raises:
-        Closed: if it has been.
+        Closed: with the reason.
     """
     call = here.get().call
     if call is not None and call.reason is not None:

@@ -1,4 +1,4 @@
-"""Slots: a counting semaphore that serves waiters in order, across threads and event loops."""
+"""Slots: a counting semaphore that serves its waiters in order, across threads and event loops."""
 
 import heapq
 import itertools
@@ -13,7 +13,7 @@ Order = tuple[int, ...]
 
 
 class Closed(Exception):
-    """Nobody gets a slot any more; `reason` is what ended the work."""
+    """The slots are closed, or the wait was stopped; `reason` is the error or end that did it."""
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(f"closed by {reason!r}")
@@ -21,7 +21,7 @@ class Closed(Exception):
 
 
 class _Waiter:
-    """One caller in the line, who wants `wanted` slots and takes what there is when its turn comes.
+    """A caller in the line that wants up to `wanted` slots.
 
     `granted`, `gone` and `stopped` change under the lock of its `Slots`.
     """
@@ -37,20 +37,38 @@ class _Waiter:
 
 
 class Slots:
-    """At most `limit` slots are held at once; who waits with the lowest `order` is next.
+    """A semaphore: at most `limit` slots are held at a time, and the waiter with the lowest order is next.
 
-    `order` is the path of an item through nested edges, such as `(3, 0)` for the first item inside the
-    fourth. Lower paths first means that what was begun is finished before something new is begun. One caller
-    can take several slots at once: when many are given back together, they all go to the first in line and
-    not one to each.
+    The order is the path of an item through nested edges, such as `(3, 0)` for the first item inside the
+    fourth. Lower paths come first, so that items that have begun are finished before new ones begin. A caller
+    may take several slots together.
 
     Args:
-        limit: How many slots there are, >= 1.
+        limit: The number of slots, >= 1.
     """
+
+    # Fairness.
+    #
+    # Invariant: `_free` is above 0 only while no waiter is in the line (it is below 0 only after `resize` has
+    # lowered the limit). So a caller that finds a free slot may take it without looking at the line: there is
+    # no waiter that it could overtake.
+    #
+    # The invariant holds because a slot that is given back is handed over: `release` gives it to the first
+    # waiter under the lock, and it is never free in between. If the waiter were only woken, to take the slot
+    # itself, a newcomer could take it first, and the waiter might starve. `_join` keeps the other half: it
+    # looks for free slots once more, under the lock, before a waiter enters the line.
+    #
+    # A waiter that wants several slots is woken by the first one, and stays at the head of the line until it
+    # runs or has all of them. When many slots are given back in a burst, they go to it together, and not one
+    # each to many waiters: a `vmap` then begins many items in one step.
+    #
+    # A waiter may be cancelled after slots were handed over to it and before it runs. `_leave` gives these
+    # back, so they go to the next waiter. `gone` is set under the lock and checked at the head of the line,
+    # so no slot is handed to a waiter that has left.
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._free = limit  # more than 0 only while nobody waits, less only after the limit was lowered
+        self._free = limit
         self._lock = threading.Lock()
         self._line: list[tuple[Order, int, _Waiter]] = []
         self._arrivals = itertools.count()
@@ -58,27 +76,27 @@ class Slots:
 
     @property
     def limit(self) -> int:
-        """How many slots there are."""
+        """The number of slots."""
         return self._limit
 
     @property
     def free(self) -> int:
-        """Slots that nobody holds."""
+        """The number of free slots."""
         return self._free
 
     def try_acquire(self, wanted: int = 1) -> int:
-        """Take up to `wanted` slots if that needs no waiting; how many were taken."""
+        """Take up to `wanted` slots that are free; return how many were taken."""
         with self._lock:
             return self._take_free(wanted)
 
     async def acquire(self, way: Way, order: Order, wanted: int = 1, on_stop: OnStop | None = None) -> int:
-        """Take 1 to `wanted` slots, waiting in line; return how many were taken.
+        """Wait in line, and take 1 to `wanted` slots; return how many were taken.
 
         Args:
             way: How to wait.
             order: The place in the line.
-            wanted: How many.
-            on_stop: Registers what ends the wait.
+            wanted: The most slots to take.
+            on_stop: Registers a callback that ends the wait.
 
         Raises:
             Closed: when the slots have been closed, or the wait was stopped.
@@ -91,13 +109,14 @@ class Slots:
         try:
             with nullcontext() if on_stop is None else on_stop(lambda reason: self._stop(waiter, reason)):
                 await turn.wait()
-        except BaseException:  # a cancellation, or KeyboardInterrupt in the main thread
+        except BaseException:
+            # A cancellation, or a `KeyboardInterrupt` in the main thread.
             self._leave(waiter)
             raise
         return self._granted(waiter)
 
     def release(self) -> None:
-        """Give one slot back, to the first in line if somebody waits."""
+        """Give one slot back; the first waiter in line gets it."""
         with self._lock:
             self._free += 1
             turn = self._hand_out() if self._line else None
@@ -105,9 +124,7 @@ class Slots:
             turn.wake()
 
     def resize(self, limit: int) -> None:
-        """Have another number of slots; who holds one that is now too many keeps it until it is given
-        back.
-        """
+        """Change the number of slots; slots above a lower limit stay held until they are given back."""
         turns: list[Turn] = []
         with self._lock:
             self._free += limit - self._limit
@@ -120,7 +137,7 @@ class Slots:
             turn.wake()
 
     def _hand_out(self) -> Turn | None:
-        """Give a free slot to the first in line; who is to be woken for it."""
+        """Hand a free slot over to the first in line; return the turn to wake, if it was its first slot."""
         waiter = self._first() if self._free > 0 else None
         if waiter is None:
             return None
@@ -131,7 +148,7 @@ class Slots:
         return waiter.turn if waiter.granted == 1 else None
 
     def close(self, reason: BaseException) -> None:
-        """Let nobody in any more: who waits, and who comes later, gets `Closed`."""
+        """Close the slots: waiters and later callers get `Closed`."""
         with self._lock:
             self._closed = self._closed or reason
             waiting = [waiter for _, _, waiter in self._line if not waiter.gone and not waiter.granted]
@@ -157,7 +174,8 @@ class Slots:
 
     def _join(self, order: Order, waiter: _Waiter) -> None:
         with self._lock:
-            waiter.granted = self._take_free(waiter.wanted)  # some may have been given back just now
+            # Slots may have become free since the caller tried to take some.
+            waiter.granted = self._take_free(waiter.wanted)
             if not waiter.granted and self._closed is None:
                 heapq.heappush(self._line, (order, next(self._arrivals), waiter))
                 return
@@ -195,7 +213,7 @@ class Slots:
 
 
 async def acquire_all(way: Way, chain: Sequence[Slots], order: Order, on_stop: OnStop | None = None) -> None:
-    """Take a slot of each, innermost first; if that is cut short, none is kept."""
+    """Take a slot of each, innermost first; if a wait is cut short, give those that were taken back."""
     for position, slots in enumerate(chain):
         try:
             await slots.acquire(way, order, on_stop=on_stop)
@@ -205,7 +223,7 @@ async def acquire_all(way: Way, chain: Sequence[Slots], order: Order, on_stop: O
 
 
 def try_acquire_all(chain: Sequence[Slots]) -> bool:
-    """Take a slot of each if that needs no waiting, else none; whether they were taken."""
+    """Take a slot of each if all have a free one, otherwise none; return whether they were taken."""
     for position, slots in enumerate(chain):
         if not slots.try_acquire():
             release_all(chain[:position])

@@ -1,6 +1,4 @@
-"""Stopping what runs: one function call reaches everything that has asked for it; and what says why it
-was.
-"""
+"""Stopping: callbacks that one function call reaches, and the reason of a stop."""
 
 import threading
 from collections.abc import Generator
@@ -12,7 +10,7 @@ from mahsm.errors import BudgetExceeded
 
 
 class Decided(Exception):
-    """`stop_when` has seen enough."""
+    """`stop_when` has decided."""
 
 
 class Outrun(Exception):
@@ -20,13 +18,13 @@ class Outrun(Exception):
 
 
 def may_be_stopped(why: Why) -> None:
-    """What runs in this context from now on may be stopped; `why` says for what reason."""
+    """Let `why` say, in this context from now on, why the code that runs here was stopped."""
     here.set(here.get().stopped_by(why))
 
 
 @contextmanager
 def stopped_by(why: Why) -> Generator[None, None, None]:
-    """The same, of the block."""
+    """Return a block in which `why` says why the code that runs here was stopped."""
     token = here.set(here.get().stopped_by(why))
     try:
         yield
@@ -35,12 +33,12 @@ def stopped_by(why: Why) -> Generator[None, None, None]:
 
 
 def reason_here() -> BaseException | None:
-    """Why what runs here was stopped, as far as that is known: of a cancellation, the innermost one."""
+    """Return why the code that runs here was stopped, if that is known; of several reasons, the innermost."""
     return next((reason for why in here.get().whys if isinstance(reason := why(), Exception)), None)
 
 
 def word_of(reason: BaseException | None) -> str:
-    """Why something was stopped, in a word."""
+    """Return the reason of a stop in one word."""
     words = {
         Decided: "stop_when",
         Outrun: "hedge",
@@ -52,7 +50,7 @@ def word_of(reason: BaseException | None) -> str:
 
 
 class StopCallbacks:
-    """What is to be called when something is stopped."""
+    """Callbacks to call when something is stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,12 +59,12 @@ class StopCallbacks:
 
     @property
     def reason(self) -> BaseException | None:
-        """Why it was stopped, if it was."""
+        """The reason of the stop, if it has come."""
         return self._reason
 
     @contextmanager
     def on_stop(self, stop: StopCallback) -> Generator[None, None, None]:
-        """While the block runs, `stop` is called when the stop comes; at once if it has come already."""
+        """Return a block in which `stop` is called at the stop; immediately if it has come already."""
         with self._lock:
             self._stops.append(stop)
             reason = self._reason
@@ -79,7 +77,7 @@ class StopCallbacks:
                 self._stops.remove(stop)
 
     def stop(self, reason: BaseException) -> None:
-        """Call them all; the first reason stays."""
+        """Call all callbacks; the first reason stays."""
         with self._lock:
             self._reason = self._reason or reason
             stops = list(self._stops)

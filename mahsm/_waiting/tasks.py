@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def task_group() -> AsyncGenerator[asyncio.TaskGroup, None]:
-    """A task group out of which the first error comes as it was raised, never inside an exception group.
+    """Return a task group that raises the first error as it is, never inside an exception group.
 
-    LangGraph's `RetryPolicy(retry_on=...)` and DSPy's optimisers look at the type of what comes out.
+    LangGraph's `RetryPolicy(retry_on=...)` and DSPy's optimisers look at the type of the error.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -33,7 +33,8 @@ async def task_group() -> AsyncGenerator[asyncio.TaskGroup, None]:
         error: BaseException = failures
         while isinstance(error, BaseExceptionGroup):
             error = cast("BaseException", error.exceptions[0])
-    raise error  # out here, so that the error keeps its own cause and context
+    # Raised outside of the `except` block, so that the error keeps its own cause and context.
+    raise error
 
 
 class _Background:
@@ -55,21 +56,23 @@ class _Background:
 
     @contextmanager
     def replaced(self, loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
-        """Let another loop be this one in the block, in all threads."""
+        """Replace the loop in the block, in all threads."""
         kept, self._loop = self._loop, loop
         try:
             yield
         finally:
             self._loop = kept
 
-    def _forget(self) -> None:  # a fork has the loop object but not its thread
+    def _forget(self) -> None:
+        # A fork has the loop object, but not its thread.
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
 
 def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop, also after a `SystemExit` or `KeyboardInterrupt` of a task ends it: whoever waits for the
-    task gets that.
+    """Run a loop forever, even if a task raises `SystemExit` or `KeyboardInterrupt`.
+
+    Such an error ends `run_forever`; the task's own caller gets it, and all other tasks have to go on.
     """
     while not loop.is_closed():
         with suppress(BaseException):
@@ -77,20 +80,21 @@ def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:
 
 
 _background = [_Background("mahsm-loop")]
-"""For coroutines that synchronous code waits for. One for all, because async clients keep their connections
-per loop: a loop per call would close them under the client's feet. Another one for coroutines that are waited
-for by one on the first loop, which that blocks; and so on."""
+"""Loops for coroutines that synchronous code waits for. All share the first one, because async clients keep
+their connections per loop, and a loop per call would close them while the client still uses them. A coroutine
+on it may run synchronous code that waits for another coroutine, which blocks the first loop; that other one
+runs on the second loop, and so on."""
 
 _limits = _Background("mahsm-limits")
 limits_loop = _limits.loop
-"""The loop that rate limits and timers live on."""
+"""Returns the loop of rate limits and timers."""
 
 limits_on = _limits.replaced
-"""Another loop for them, in a block."""
+"""Replaces that loop in a block."""
 
 
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-    """Call a function once after so many seconds, in another thread; what comes back calls that off."""
+    """Call a function once after so many seconds, in another thread; return a function that cancels this."""
     loop = limits_loop()
     timer: list[asyncio.TimerHandle] = []
     off = threading.Event()
@@ -108,22 +112,23 @@ def after(seconds: float, function: Callable[[], object]) -> Callable[[], object
 
 
 def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return whether this is called on the loop, which waiting for it would block."""
+    """Return whether this is called on the loop, so that waiting for the loop would block it."""
     with suppress(RuntimeError):
         return asyncio.get_running_loop() is loop
     return False
 
 
 def is_cancelled_here() -> bool:
-    """Whether the running task, if there is one, was cancelled itself, and not something that it awaited."""
-    with suppress(RuntimeError):  # in a thread there is none
+    """Return whether the running task, if any, was cancelled itself, and not something that it awaited."""
+    # In a thread without a loop, `current_task` raises.
+    with suppress(RuntimeError):
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return False
 
 
 def never_stopped(_: StopCallback) -> AbstractContextManager[None]:
-    """Of a block that nothing stops."""
+    """Return a block that nothing stops."""
     return nullcontext()
 
 
@@ -133,20 +138,20 @@ def call(
     on_stop: OnStop = never_stopped,
     left: LeftBehind | None = None,
 ) -> T:
-    """Call a function from synchronous code, and wait for what it gives back if that is awaitable.
+    """Call a function from synchronous code, and wait for its result if that is awaitable.
 
-    An awaitable runs on the background loop, in this thread's context, and is cancelled when time is up. A
-    function that blocks cannot be stopped: with a `timeout` it gets a thread of its own, which is left to run
-    on.
+    An awaitable runs on the background loop, in this thread's context, and is cancelled after `timeout`. A
+    function that blocks cannot be stopped: with a `timeout` it gets a thread of its own, which may be left
+    behind.
 
     Args:
-        function: What to call.
-        timeout: Seconds, or None to wait as long as it takes.
-        on_stop: While an awaitable is waited for, this holds the function that cancels it.
-        left: Counts the calls that are left to run on.
+        function: The function to call.
+        timeout: Seconds, or None for no timeout.
+        on_stop: Registers, while an awaitable is waited for, the callback that cancels it.
+        left: Counts the calls that are left behind.
 
     Raises:
-        TimeoutError: when time is up.
+        TimeoutError: after `timeout` seconds.
     """
     if inspect.iscoroutinefunction(function) or timeout is None:
         value = _without_stop_iteration(function)
@@ -161,7 +166,7 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
     """Cancel the block after `timeout` seconds, with an error that says so.
 
     Raises:
-        TimeoutError: when time is up.
+        TimeoutError: after `timeout` seconds.
     """
     scope = asyncio.timeout(timeout)
     why = (
@@ -176,20 +181,21 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
     except TimeoutError as error:
         if scope.expired():
             raise _too_long(timeout) from error.__cause__
-        raise  # the block's own
+        # It is an error of the block.
+        raise
 
 
 def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
-    """Call a function that waits for other threads; on Ctrl-C `stop` it first, and let it end.
+    """Call a function that waits for other threads; on Ctrl-C, call `stop` and let the function end.
 
-    Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own, since
-    inside of it the interrupt would go on waiting for the very threads that it is to stop.
+    Only the main thread gets a `KeyboardInterrupt`. There the function runs in a thread of its own: raised
+    inside it, the interrupt would have to wait for the very threads that it should stop.
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
     future = in_own_thread(function)
     try:
-        # A signal that comes just before an endless wait would not end it.
+        # A signal that arrives just before a wait without a timeout would not end it.
         while not wait([future], timeout=0.1).done:
             pass
     except BaseException as error:
@@ -200,7 +206,7 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
 
 
 async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
-    """Call a function of the user's, and wait for what it returns if that is awaitable."""
+    """Call a function of the user's, and wait for its result if that is awaitable."""
     if way is THREAD:
         return call(function)
     value = function()
@@ -212,7 +218,7 @@ async def run_in(
 ) -> None:
     """Run a coroutine function in a context: as a task of its own, or in this thread.
 
-    A task that is cancelled by itself, and not with the caller, ends without an error.
+    If only that task is cancelled, and not its caller, it ends without an error.
     """
     if way is THREAD:
         context.run(lambda: run_blocking(core()))
@@ -222,18 +228,14 @@ async def run_in(
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:
-    """Await a function that blocks: in `pool`, or in a thread of its own if it may be left behind, where
-    `left` counts it.
-    """
+    """Await a blocking function in `pool`; with `left`, in a thread of its own that may be left behind."""
     if left is not None:
         return await in_thread(function, left)
     return await _ended(pool.submit(contextvars.copy_context().run, _blocking, function), None)
 
 
 async def in_thread(function: Callable[[], T], left: LeftBehind | None = None) -> T:
-    """Await a function that blocks, in a thread of its own; if this is cancelled, the function is left to run
-    on.
-    """
+    """Await a blocking function in a thread of its own; on cancellation, the thread is left behind."""
     own = OwnCall(left or LeftBehind(1))
     return await _ended(in_own_thread(function, own), own)
 
@@ -243,7 +245,7 @@ async def _ended(future: "Future[T]", own: OwnCall | None) -> T:
         return await asyncio.wrap_future(future)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _has_result(future):
-            # It had ended, and the loop had not heard of it: what it gave may be paid for.
+            # The call had ended before the loop was told; its result may be paid for, so it counts.
             return future.result()
         if own is not None:
             own.leave(error)
@@ -289,7 +291,8 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -
         tasks.append(loop.create_task(run()))
         tasks[0].add_done_callback(lambda task: _settle(ended, task, awaitable))
 
-    def cancel() -> None:  # what is cancelled has not ended yet, and is waited for
+    def cancel() -> None:
+        # A task that is cancelled has not ended yet, and is still waited for.
         loop.call_soon_threadsafe(lambda: tasks[0].cancel())
 
     loop.call_soon_threadsafe(start)
@@ -297,16 +300,18 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -
         with on_stop(lambda _: cancel()):
             return ended.result()
     except BaseException:
-        if not ended.done():  # Ctrl-C in this thread
+        # It is a Ctrl-C in this thread, if the task has not ended.
+        if not ended.done():
             cancel()
         raise
 
 
 def _settle(ended: "Future[T]", task: "asyncio.Task[T]", awaitable: Awaitable[T]) -> None:
-    """Hand on how a task has ended."""
+    """Pass on the result or the error of a task."""
     if task.cancelled():
+        # If the task had not begun, neither had the coroutine, which then warns unless it is closed.
         if inspect.iscoroutine(awaitable):
-            awaitable.close()  # which has not begun, if the task had not
+            awaitable.close()
         ended.set_exception(CancelledError())
     elif (error := task.exception()) is not None:
         ended.set_exception(error)
@@ -318,9 +323,11 @@ def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:
     try:
         return future.result(timeout)
     except BaseException as error:
+        # The function's own error.
         if future.done():
-            raise  # the function's own
-        if not isinstance(error, TimeoutError):  # Ctrl-C
+            raise
+        # A Ctrl-C in this thread.
+        if not isinstance(error, TimeoutError):
             own.leave(error)
             raise
         late = _too_long(timeout)
@@ -333,9 +340,7 @@ def _too_long(timeout: float | None) -> TimeoutError:
 
 
 def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":
-    """Call a function in a thread of its own, in this context; nobody has to wait for it, if `own` knows of
-    that.
-    """
+    """Call a function in a thread of its own, in this context; `own` is the call if it may be left behind."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -351,6 +356,7 @@ def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Fut
         else:
             future.set_result(result)
 
-    future.set_running_or_notify_cancel()  # nobody can cancel it: it runs
+    # From now on the future counts as running, so it cannot be cancelled.
+    future.set_running_or_notify_cancel()
     threading.Thread(target=run, name="mahsm-item", daemon=True).start()
     return future

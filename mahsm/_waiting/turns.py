@@ -1,6 +1,4 @@
-"""Waiting for one's turn, as a task of an event loop or as a thread; who gives the turn need not know
-which.
-"""
+"""Turns: waits of a task or of a thread, which the waking side need not tell apart."""
 
 import asyncio
 import threading
@@ -9,7 +7,7 @@ from contextlib import AbstractContextManager, suppress
 
 StopCallback = Callable[[BaseException], object]
 OnStop = Callable[[StopCallback], AbstractContextManager[None]]
-"""Makes a block that is stopped by calling a function."""
+"""Returns a block in which a callback is registered that is called on a stop."""
 
 
 class Turn:
@@ -50,7 +48,8 @@ class TaskTurn(Turn):
         if threading.get_ident() == self._thread:
             _settle(self._future)
         else:
-            with suppress(RuntimeError):  # the loop is closed: the caller has gone without a word
+            # The loop may be closed, if the caller ended with it while it waited.
+            with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(_settle, self._future)
 
 
@@ -63,7 +62,8 @@ class ThreadTurn(Turn):
         self._event = threading.Event()
 
     async def wait(self, timeout: float | None = None) -> None:
-        self._event.wait(timeout)  # It blocks, and never suspends.
+        # Blocks the thread, and never suspends the coroutine: see `ways`.
+        self._event.wait(timeout)
 
     def wake(self) -> None:
         self._event.set()

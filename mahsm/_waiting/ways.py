@@ -1,13 +1,12 @@
 """The two ways to wait: as a task of an event loop, or as a thread.
 
-What differs only in how it waits is written once, as a coroutine function that is given a `Way`. A task
-awaits it. A thread calls it with `run_blocking`: given `THREAD`, it blocks wherever it would suspend as a
-task, so driving it is one `send`, which returns with its result. Code that really suspends, such as a task
-group, must not be reached on the way of threads; `run_blocking` refuses it, since nothing would resume it.
+Code whose sync and async versions differ only in how they wait is written once, as a coroutine function that
+takes a `Way`. A task awaits it. A thread runs it with `run_blocking`: given `THREAD`, it blocks wherever it
+would suspend as a task, so a single `send` runs it to its end. Code that really suspends, such as a task
+group, must not be reached with `THREAD`; `run_blocking` refuses it, since nothing would resume it.
 
-The way is an argument and not found out, because neither of the things that could be looked at says it: a
-thread may block although an event loop runs in it, and a context variable is inherited by what runs in
-another way.
+The way is an argument, because it cannot be detected: a thread may have to block even if an event loop runs
+in it, and a context variable would be inherited by code that waits in the other way.
 """
 
 import asyncio
@@ -22,21 +21,21 @@ T = TypeVar("T")
 
 
 class Way:
-    """How a caller waits.
+    """A way to wait.
 
     Args:
-        turn: Makes a turn that is waited for in this way.
+        turn: Makes a turn of a caller that waits in this way.
     """
 
     def __init__(self, turn: Callable[[], Turn]) -> None:
         self.turn = turn
 
     async def call(self, blocks: Callable[[], T], awaits: Callable[[], Awaitable[T]]) -> T:
-        """Call the blocking version of a function as a thread, the awaitable one as a task."""
+        """Call the sync version of a function in a thread, the async one in a task."""
         return blocks() if self is THREAD else await awaits()
 
     async def call_blocking(self, function: Callable[[], T]) -> T:
-        """Call a function that blocks; as a task, in another thread."""
+        """Call a blocking function; in a task, the call runs in another thread."""
         return function() if self is THREAD else await asyncio.to_thread(function)
 
 
@@ -48,10 +47,10 @@ THREAD = Way(ThreadTurn)
 
 
 def run_blocking(core: Coroutine[Any, Any, T]) -> T:
-    """Run, in this thread, a coroutine that waits as a thread.
+    """Run a coroutine that waits as a thread, in this thread.
 
     Raises:
-        RuntimeError: if it suspends, as only a task may.
+        RuntimeError: if it suspends, which only a task may.
     """
     try:
         core.send(None)
@@ -64,7 +63,7 @@ def run_blocking(core: Coroutine[Any, Any, T]) -> T:
 def sides(
     core: Callable[Concatenate[Way, P], Coroutine[Any, Any, T]],
 ) -> tuple[Callable[P, T], Callable[P, Coroutine[Any, Any, T]]]:
-    """Return the blocking and the awaitable version of a coroutine function that is given its way."""
+    """Return the sync and the async version of a coroutine function that takes a way."""
 
     @wraps(core)
     def sync(*args: P.args, **kwargs: P.kwargs) -> T:

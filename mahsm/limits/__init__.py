@@ -1,14 +1,14 @@
-"""How fast: what providers allow, kept by everyone in the process.
+"""Rate limits of providers, shared by the whole process.
 
-- `_rate_limit`  `RateLimit`: what a provider allows
-- `_registry`    every provider's limit and buckets
+- `_rate_limit`  `RateLimit`: the rate limit of a provider
+- `_registry`    all limits and buckets, by provider
 - `_bucket`      the bucket of one provider and key: one line, first come first served
-- `_quota`       one token bucket of aiolimiter's, which can be given back to and overdrawn
-- `_estimate`    how many tokens a call will take
-- `_admission`   letting one attempt through, and settling it; `admit`, `report`
+- `_quota`       one token bucket of aiolimiter's, which can take tokens back and be overdrawn
+- `_estimate`    estimates of the tokens that a call will take
+- `_admission`   admission of one attempt, and its settlement; `admit`, `report`
 - `_langchain`   the same bucket for LangChain's chat models
-- `_stats`       what a bucket has done so far
-- `_internal`    what the packages above use
+- `_stats`       statistics of a bucket
+- `_internal`    exports for the packages above
 """
 
 from mahsm.limits._admission import Admitted as Admitted

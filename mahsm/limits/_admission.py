@@ -1,4 +1,4 @@
-"""Letting one attempt through: what it waits for, what stands for it, and how it is settled."""
+"""Admission of one attempt at the rate limiter, and its settlement; `admit` and `report`."""
 
 import asyncio
 import threading
@@ -21,22 +21,22 @@ from mahsm.policies import Retry, is_rate_limited, retry_after
 from mahsm.policies._internal import RETRY_AFTER_CAP
 
 Lend = Callable[[Way], AbstractAsyncContextManager[Any]]
-"""Makes a block in which the slots of an item are lent, because it waits."""
+"""Returns a block in which a waiting item lends its slots."""
 
 
 def lends_nothing(_: Way) -> AbstractAsyncContextManager[Any]:
-    """Make a block of an item that has no slots."""
+    """Return a block for an item that has no slots to lend."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class Limited:
-    """A limit, with the provider that it is of.
+    """A limit, with its provider.
 
     Attributes:
-        provider: Whose limit it is.
-        limit: How to choose the bucket and to estimate tokens.
-        longest_pause: Seconds that a 429 pauses the bucket for at most.
+        provider: The provider's name.
+        limit: The limit, which chooses the bucket and estimates tokens.
+        longest_pause: The most seconds for which a 429 pauses the bucket.
     """
 
     provider: str
@@ -47,15 +47,15 @@ class Limited:
     def of(
         cls, given: RateLimit | str, find_provider: Callable[[], str | None], retry: Retry | None = None
     ) -> "Limited":
-        """Find out who the provider is.
+        """Find the provider of a limit, or the limit of a provider.
 
         Args:
             given: The limit, or the name of a provider that has one.
-            find_provider: Names the provider if the limit does not.
-            retry: What is tried again, if that is not as the limit says.
+            find_provider: Returns the provider's name, if the limit has none.
+            retry: The retry policy, if it is not that of the limit.
 
         Raises:
-            LimitError: if nobody says, if the provider has no limit, or if it has another one.
+            LimitError: if the provider is unknown, if it has no limit, or if it has another one.
         """
         if isinstance(given, str):
             limit = _registry.defined(given)
@@ -63,7 +63,7 @@ class Limited:
         provider = given.provider or find_provider()
         if provider is None:
             raise LimitError(
-                "RateLimit has no provider, and there is no DSPy language model to take it from. "
+                "RateLimit has no provider, and the target has no DSPy language model to take it from. "
                 "Pass RateLimit('openai', ...), or configure a dspy.LM."
             )
         _registry.define(provider, given)
@@ -72,13 +72,13 @@ class Limited:
     def admission(
         self, state: State, adds: Any, lend: Lend = lends_nothing, on_stop: OnStop = never_stopped
     ) -> "Admission":
-        """What an attempt needs to begin.
+        """Make the admission of an attempt.
 
         Args:
             state: The state that the target is called with.
-            adds: What of it is the item's own, for the length of the prompt.
+            adds: The part of it that is the item's own, for the length of the prompt.
             lend: Lends the item's slots while a further call waits.
-            on_stop: Holds what ends the wait of a further call.
+            on_stop: Registers a callback that ends the wait of a further call.
         """
         bucket = _registry.bucket(self.provider, self.limit.key_of(state))
         return Admission(
@@ -86,7 +86,7 @@ class Limited:
         )
 
     def block(self, state: State, adds: Any) -> "Admitted":
-        """A block that is one call."""
+        """Return a block that is one call."""
         return Admitted(self.admission(state, adds))
 
     def _estimate(self, bucket: Bucket, state: State, adds: Any) -> float:
@@ -96,7 +96,7 @@ class Limited:
         found: Any = tokens(state) if callable(tokens) else tokens
         if found is None:
             return bucket.estimates.of_prompt(characters(adds))
-        return figure(f"{self.limit.label}: tokens gave", found)
+        return figure(f"{self.limit.label}: tokens returned", found)
 
 
 def _longest_pause(retry: Retry | None) -> float:
@@ -104,10 +104,10 @@ def _longest_pause(retry: Retry | None) -> float:
 
 
 class Admission:
-    """What an attempt has been let through with. The first call inside is the one that it was let through
-    for.
+    """One attempt's place at the limiter.
 
-    As a gate it lets the first call pass, and makes further ones wait in line for themselves.
+    The first model call inside uses that place. The admission is also the gate of the calls: it lets the
+    first one pass, and further ones wait in line for a place of their own.
     """
 
     def __init__(
@@ -131,21 +131,22 @@ class Admission:
         self._failure: BaseException | None = None
 
     async def take(self, way: Way, on_stop: OnStop, *, may_wait: bool = True) -> bool:
-        """Wait in line; return False if the wait was stopped, or would have been needed but may not be."""
+        """Wait in line; return False if the wait was stopped, or is needed and `may_wait` is False."""
         self._ticket = self._from_around() or await self.bucket.acquire(
             way, self._reserve, may_wait=may_wait, on_stop=on_stop
         )
         return self._ticket is not None
 
     def give_back(self) -> None:
-        """The attempt is not made after all."""
+        """Give the place back: the attempt is not made."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self.bucket.cancel(ticket)
 
     def end(self, used: AttemptCounter, error: BaseException | None) -> None:
-        """The attempt has ended."""
-        for run in list(self.passed):  # calls that were cancelled, and of whose end nobody is told
+        """Settle the attempt, which has ended."""
+        # Calls that are left were cancelled, and their end was not reported.
+        for run in list(self.passed):
             if (left := self.passed.pop(run, None)) is not None:
                 left.end(None, None)
         ticket, self._ticket = self._ticket, None
@@ -156,17 +157,19 @@ class Admission:
             self.failed(error)
 
     def failed(self, error: BaseException) -> None:
-        """A call has failed: if that was a 429, it says for how long nobody is to call."""
+        """Pause the bucket, if a call has failed with a 429 that says for how long."""
+        # The same error is seen twice: at the call that raised it, and at the end of the attempt.
         if error is self._failure:
-            return  # seen where it was raised, and now again where it came out
+            return
         self._failure = error
         asked = retry_after(error) if is_rate_limited(error) else None
         if asked:
             self.bucket.pause(min(asked, self._longest_pause), asked)
 
     def cover(self) -> bool:
-        """Whether a call that asks again has been let through: a chat model's, or somebody else's that is the
-        first.
+        """Return whether a call that asks once more has a place already.
+
+        It has one if it is a chat model's call that has passed the gate, or the first call to ask.
         """
         if self.passed:
             return True
@@ -175,7 +178,7 @@ class Admission:
         return first
 
     def hand_over(self) -> Ticket | None:
-        """Leave the ticket to the call that begins now, if it is the first."""
+        """Return the ticket, for the call that begins now, if that is the first."""
         with self._lock:
             if self._covered:
                 return None
@@ -185,7 +188,7 @@ class Admission:
     # As a gate.
 
     async def enter(self, way: Way, characters: int) -> "_Passed":
-        """Wait until one more call with so many characters may be made."""
+        """Wait until one more call, with a prompt of so many characters, may be made."""
         ticket = self.hand_over()
         if ticket is not None:
             return _Passed(self, ticket, self._estimate)
@@ -203,15 +206,13 @@ class Admission:
         return self.bucket.estimates.corrected(self._estimate)
 
     def _from_around(self) -> Ticket | None:
-        """The ticket of the attempt around this one, if it is of the same bucket and nothing has used it."""
+        """Take the unused ticket of the attempt around this one, if it is of the same bucket."""
         around = calls.here().gate
         return around.hand_over() if isinstance(around, Admission) and around.bucket is self.bucket else None
 
 
 def _blocks_a_loop() -> bool:
-    """Whether a wait here blocks an event loop, so that what else runs on it could not give back a slot that
-    is lent.
-    """
+    """Return whether a wait here blocks an event loop, whose tasks could then not give back a lent slot."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -220,7 +221,7 @@ def _blocks_a_loop() -> bool:
 
 
 class _Passed:
-    """One call that has been let through."""
+    """One call that has been admitted."""
 
     def __init__(self, admission: Admission, ticket: Ticket, estimate: float) -> None:
         self._admission = admission
@@ -238,15 +239,15 @@ class _Passed:
             if bucket.believes(answer.tokens):
                 bucket.estimates.learn(self._estimate, answer.tokens, answer.output_tokens)
         elif error is None or isinstance(error, TimeoutError) or not isinstance(error, Exception):
-            bucket.settle(ticket, ticket.tokens)  # nobody knows what it took
+            # It is unknown what the call took, so the estimate stands.
+            bucket.settle(ticket, ticket.tokens)
         else:
-            bucket.settle(ticket, 0)  # providers do not charge for an error
+            # Providers do not charge for an error.
+            bucket.settle(ticket, 0)
 
 
 class Admitted:
-    """A block, for `with` and `async with`, that is one call: it waits in line first, and settles at the
-    end.
-    """
+    """One call as a block, for `with` and `async with`: it waits in line first, and settles at the end."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -284,16 +285,16 @@ class Admitted:
 def admit(
     rate_limit: RateLimit | Mapping[str, Any] | str, *, tokens: float = 0.0, state: State | None = None
 ) -> Admitted:
-    """Wait in line of a provider, for a call that no edge makes: a block for `with` and `async with`.
+    """Wait in a provider's line, for a call that no edge makes: a block for `with` and `async with`.
 
-    The block is the call: what DSPy's and LangChain's models in it report, or `report` says, settles the
-    tokens; a 429 with Retry-After that it raises pauses the bucket.
+    The block is the call. It is settled with the tokens that DSPy's and LangChain's models in it report, or
+    that `report` is given; a 429 with Retry-After that it raises pauses the bucket.
 
     Args:
         rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has
             one.
         tokens: Tokens that the call will take, >= 0.
-        state: What the limit's `key` is a function of.
+        state: The state for the limit's `key`.
 
     Raises:
         LimitError: immediately, if the provider has no limit, or if `tokens` is not a finite number >= 0.
@@ -314,19 +315,19 @@ def admit(
 def report(
     *, input_tokens: int = 0, output_tokens: int = 0, usd: float | None = None, model: str = ""
 ) -> None:
-    """Say what a call has used, where neither DSPy nor LangChain does.
+    """Report the usage of a call that neither DSPy nor LangChain makes.
 
-    It is a call of a model then, as one of theirs: it settles rate limits, and counts in budgets,
+    The call then counts as a model call like theirs: it settles rate limits, and counts in budgets,
     `mahsm.usage()`, traces and progress events. Report each call once, when it has ended.
 
     Args:
         input_tokens: Tokens of the prompt, >= 0.
         output_tokens: Tokens of the answer, >= 0.
-        usd: Its price in US dollars, if it is known.
+        usd: Its price in US dollars, if known.
         model: The model's name, for the `prices` of budgets.
 
     Raises:
-        LimitError: immediately, for what is not a finite number >= 0. Nothing has been counted then.
+        LimitError: immediately, if a value is not a finite number >= 0. Nothing has been counted then.
 
     Example:
         >>> from mahsm import Budget, limits, vmap

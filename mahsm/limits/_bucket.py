@@ -1,6 +1,4 @@
-"""The bucket of one provider and key: one line, first come first served, for callers of any thread and event
-loop.
-"""
+"""The bucket of one provider and key: one line, first come first served, for all threads and event loops."""
 
 import asyncio
 import logging
@@ -16,12 +14,12 @@ from mahsm.limits._stats import Counts, LimitStats
 _log = logging.getLogger("mahsm.limits")
 
 _WORTH_A_WORD = 1.0
-"""Seconds from which on a wait that a provider asks for is logged: shorter ones are how it meters a steady
+"""Least seconds of a wait that a provider asks for to be logged; with shorter ones it only meters a steady
 flow."""
 
 
 class Ticket:
-    """A caller in the line, and what it has been admitted with. Changes on the bucket's loop only."""
+    """A caller in the line, and the tokens that it was admitted with. Changes on the bucket's loop only."""
 
     __slots__ = ("came", "gone", "granted", "may_wait", "requests", "tokens", "turn")
 
@@ -39,13 +37,13 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a bucket lets through.
+    """The rates of a bucket.
 
     Attributes:
         rate: Requests per second, or None for no bound.
-        burst: Requests at once.
+        burst: Requests that a full bucket holds.
         token_rate: Tokens per second, or None for no bound.
-        token_burst: Tokens at once.
+        token_burst: Tokens that a full bucket holds.
     """
 
     rate: float | None
@@ -60,11 +58,33 @@ class Bucket:
     The quotas live on one event loop; callers cross over to it, and are woken where they wait.
 
     Args:
-        name: Provider, and key if there is one.
-        rates: What it lets through.
+        name: The provider, and the key if there is one.
+        rates: Its rates.
         loop: The loop of all buckets.
         provider: The provider alone, for the log: a key may be a secret.
     """
+
+    # The line.
+    #
+    # All state changes on `_loop` only. The methods for callers schedule the change there, and it happens in
+    # the order in which they were called; so a bucket needs no lock, and never blocks a caller's loop.
+    #
+    # One coroutine, `_serve`, serves the line, and looks at its head alone. Requests and tokens are taken
+    # together, when there is enough of both. A small call never overtakes a large one, which would otherwise
+    # wait forever for a full bucket. `_serving` is True from the moment at which `_serve` is scheduled until
+    # it has found that the line is empty and nothing is owed; so it never runs twice.
+    #
+    # While the head has to wait, `_serve` sleeps in `_until_ready`, within a timeout that is never due by
+    # itself: `_waiting`. Whatever may let the head go earlier, or later, calls `_look_again`, which lets the
+    # timeout expire now: a call gave tokens back, the head left the line, the provider asked for a pause.
+    # `_serve` then looks at the head anew. Nothing is lost by that, because the wait takes nothing from the
+    # quotas; the tokens are taken in `_admit`, when all of them are there.
+    #
+    # Giving back. A caller may give up at any time, also at the moment at which its ticket is granted. Both
+    # events happen on the loop, one after the other: if the ticket left first, it is never granted; if it was
+    # granted first, leaving gives the tokens back. `gone` makes sure that this happens once. A caller whose
+    # wait was only called off (`_call_off`) keeps a ticket that was granted first, since it is going to use
+    # it or to give it back itself.
 
     def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop, provider: str = "") -> None:
         self.name = name
@@ -91,13 +111,13 @@ class Bucket:
     async def acquire(
         self, way: Way, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
     ) -> Ticket | None:
-        """Wait in line; return None if that would be needed but may not be, or was stopped.
+        """Wait in line; return None if the wait was stopped, or is needed and `may_wait` is False.
 
         Args:
             way: How to wait.
             tokens: Tokens that the call will take.
-            may_wait: Whether it may wait.
-            on_stop: Registers what ends the wait.
+            may_wait: Wait if that is needed.
+            on_stop: Registers a callback that ends the wait.
         """
         turn = way.turn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
@@ -114,31 +134,27 @@ class Bucket:
         return ticket if ticket.granted and not ticket.gone else None
 
     def cancel(self, ticket: Ticket) -> None:
-        """Leave the line, or give back what was taken: the call is not made."""
+        """Leave the line, or give the tokens back: the call is not made."""
         self._loop.call_soon_threadsafe(self._leave, ticket)
 
     def _call_off(self, ticket: Ticket) -> None:
-        """Leave the line; of no effect if the ticket has been granted, since its caller is going to use it or
-        give it back.
-        """
+        """Leave the line, unless the ticket has been granted: then its caller uses it or gives it back."""
         self._loop.call_soon_threadsafe(self._leave_line, ticket)
 
     def settle(self, ticket: Ticket, used: float) -> None:
-        """The call was made and took `used` tokens."""
+        """Settle a call, which was made and took `used` tokens."""
         self._loop.call_soon_threadsafe(self._settle, ticket, self._bounded(used))
 
     def believes(self, tokens: float) -> bool:
-        """Return whether one call may have taken so many tokens: what is paid off in `LONGEST_DEBT`, but no
-        more.
-        """
+        """Return whether one call may have taken so many tokens: those that `LONGEST_DEBT` pays off."""
         return tokens <= self._most_tokens
 
     def pause(self, seconds: float, asked: float | None = None) -> None:
-        """Admit nobody for so long; `asked` is how long the provider wanted, if that was longer."""
+        """Admit no call for so many seconds; `asked` is what the provider asked for, if that is longer."""
         self._loop.call_soon_threadsafe(self._pause, seconds, seconds if asked is None else asked)
 
     def stats(self) -> LimitStats:
-        """What has happened so far."""
+        """Return the statistics so far."""
         if tasks.is_running_here(self._loop):
             return self._stats_now()
         return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
@@ -154,7 +170,7 @@ class Bucket:
             self._look_again()
 
     async def _serve(self) -> None:
-        """Admit the first in line, again and again, until nobody waits and nothing is owed."""
+        """Admit the first in line, again and again, until the line is empty and nothing is owed."""
         while self._line or any(quota.owes for quota in self._quotas):
             if not self._line:
                 await self._until_ready(None)
@@ -172,12 +188,12 @@ class Bucket:
         self._serving = False
 
     async def _until_ready(self, head: Ticket | None) -> None:
-        """Wait until what is owed is paid and the first in line can be admitted, or until something has
-        changed.
-        """
+        """Wait until debts are paid and the first in line can be admitted, or until something changes."""
         try:
             async with asyncio.timeout(None) as self._waiting:
-                for quota in self._quotas:  # at once, or it would not leak while nobody comes
+                # Debts are paid first, and also while the line is empty; otherwise the bucket would not leak
+                # until the next call comes.
+                for quota in self._quotas:
                     await quota.pay()
                 if head is not None:
                     await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
@@ -226,7 +242,7 @@ class Bucket:
         self._counts.paused(until - max(self._paused_until, now))
         self._paused_until = until
         self._look_again()
-        # Else it is the same pause, as another call meets it.
+        # Several calls meet the same pause, which is logged once.
         is_news = not was_paused or seconds > 2 * self._pause_said
         if is_news and asked >= _WORTH_A_WORD:
             self._say_pause(seconds, asked)
@@ -234,7 +250,7 @@ class Bucket:
     def _say_pause(self, seconds: float, asked: float) -> None:
         self._pause_said = seconds
         cut = (
-            f" It asked for {round(asked, 2):.12g} s, and Retry(retry_after_cap=...) is the most."
+            f" It asked for {round(asked, 2):.12g} s; Retry(retry_after_cap=...) bounds the wait."
             if asked > seconds
             else ""
         )
@@ -243,7 +259,7 @@ class Bucket:
         )
 
     def _bounded(self, tokens: float) -> float:
-        """Tokens of one call, or what is the most that one can be charged for."""
+        """Return the tokens of one call, or the most that one call can be charged for."""
         if self.believes(tokens):
             return tokens
         if not self._doubted:
@@ -255,7 +271,7 @@ class Bucket:
         return self._most_tokens
 
     def _look_again(self) -> None:
-        """Something has changed: what was to be waited for may be so no longer."""
+        """Look at the line anew, since something has changed."""
         if not self._serving:
             self._serving = True
             asyncio.run_coroutine_threadsafe(self._serve(), self._loop)

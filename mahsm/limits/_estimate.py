@@ -1,4 +1,4 @@
-"""How many tokens a call will take: a guess that learns."""
+"""Estimates of the tokens that a call will take, which learn from the calls before."""
 
 import threading
 from collections import deque
@@ -9,58 +9,59 @@ from mahsm._common import MOST, is_figure, shown
 from mahsm.errors import LimitError
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text, OpenAI, "What are tokens and how to count them?"."""
+"""For English prose; OpenAI, "What are tokens and how to count them?"."""
 
 FIRST_OUTPUT = 256.0
-"""Tokens of an answer before there was one."""
+"""Estimated tokens of an answer before the first one."""
 
 _CAUTION = 2.0
-"""By what an estimate is multiplied before a call has been settled: a reserve that is too large is given
-back, one that is too small has been spent."""
+"""Factor of an estimate before the first call has been settled: a reserve that is too large is given back,
+one that is too small has been spent."""
 
 _RECENT = 64
 
 
 class Estimator:
-    """Estimates of one bucket, corrected by how far the recent ones were off."""
+    """Estimates of one bucket, corrected by the errors of recent ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)  # estimated, used
+        # Pairs of the estimated and the used tokens of a call.
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
         self._outputs: deque[int] = deque(maxlen=_RECENT)
 
     def of_prompt(self, characters: int) -> float:
-        """Tokens of a call with such a prompt: its length, and the recent mean of the answers."""
+        """Return the estimate for such a prompt: from its length, and the mean of recent answers."""
         with self._lock:
             outputs = list(self._outputs)
         return characters / CHARACTERS_PER_TOKEN + (sum(outputs) / len(outputs) if outputs else FIRST_OUTPUT)
 
     @property
     def mean(self) -> float:
-        """Tokens of a recent call, on average."""
+        """The mean number of tokens of recent calls."""
         with self._lock:
             used = [pair[1] for pair in self._recent]
         return sum(used) / len(used) if used else FIRST_OUTPUT
 
     def corrected(self, estimate: float) -> float:
-        """What to reserve for an estimate: it, times the recent ratio of tokens used to tokens estimated."""
+        """Return the reserve for an estimate: scaled by the recent ratio of used to estimated tokens."""
         with self._lock:
             estimated = sum(pair[0] for pair in self._recent)
             used = sum(pair[1] for pair in self._recent)
         return estimate * (min(used / estimated, MOST) if estimated else _CAUTION)
 
     def learn(self, estimate: float, used: float, output: int) -> None:
-        """A call that was estimated so took this."""
+        """Learn from a call with this estimate, which used so many tokens."""
         with self._lock:
             self._recent.append((estimate, used))
             self._outputs.append(output)
 
 
 def figure(where: str, value: object, unit: str = "tokens") -> float:
-    """Return a figure that a user gives, as it is.
+    """Return a number from the user unchanged.
 
     Raises:
-        LimitError: if it is none, since a NaN in a bucket would stop everybody.
+        LimitError: if it is invalid. A NaN in a bucket, for one, would block all callers.
     """
     if not is_figure(value):
         raise LimitError(f"{where} {shown(value)}; expected a number of {unit} >= 0 and <= {MOST:g}.")
@@ -68,14 +69,13 @@ def figure(where: str, value: object, unit: str = "tokens") -> float:
 
 
 def characters(value: object) -> int:
-    """The length of the text in a value: a text's own, and that of the parts of a mapping, a list or a
-    message.
-    """
+    """Return the number of characters in a value: a string, or all strings in a mapping, list or message."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
         return sum(characters(part) for part in cast("Mapping[Any, Any]", value).values())
     if isinstance(value, list | tuple):
         return sum(characters(part) for part in cast("list[Any]", value))
-    content = getattr(value, "content", None)  # of a LangChain message
+    # LangChain's messages have a `content`.
+    content = getattr(value, "content", None)
     return 0 if content is None else characters(content)

@@ -1,4 +1,4 @@
-"""What of rate limits the edges and nodes use."""
+"""Exports of `mahsm.limits` for edges, nodes and tests."""
 
 from mahsm.limits._admission import Admission as Admission
 from mahsm.limits._admission import Limited as Limited

@@ -14,7 +14,7 @@ from mahsm.limits._rate_limit import RateLimit
 
 
 class LangChainLimiter(BaseRateLimiter):
-    """Lets a chat model's calls through as everyone else's of the provider. Made by `langchain`."""
+    """Admits a chat model's calls at the bucket of their provider, like all others. Made by `langchain`."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -29,12 +29,13 @@ class LangChainLimiter(BaseRateLimiter):
         let = (
             self._is_covered() or await self._bucket.acquire(way, self._tokens, may_wait=may_wait) is not None
         )
-        left_behind.check()  # LangChain would make the call all the same
+        # LangChain makes the call whatever this returns, so a call that is left behind is refused here.
+        left_behind.check()
         return let
 
     @property
     def _tokens(self) -> float:
-        """A mean call: LangChain asks before it knows the prompt, and never says what the call took."""
+        """The mean of recent calls: LangChain asks before the prompt is known, and reports no tokens."""
         return self._bucket.estimates.mean if self._bucket.rates.token_rate is not None else 0.0
 
     def _is_covered(self) -> bool:
@@ -43,14 +44,14 @@ class LangChainLimiter(BaseRateLimiter):
 
 
 def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = None) -> BaseRateLimiter:
-    """A rate limiter for LangChain's chat models that takes from the bucket of a provider.
+    """Return a rate limiter for LangChain's chat models that takes from the bucket of a provider.
 
     In an edge whose items wait for the same bucket, an item's first call does not wait again.
 
     Args:
         rate_limit: A `RateLimit` with a provider, its arguments as a dict, or the name of a provider that has
             one.
-        key: Which of the provider's buckets, if it has several.
+        key: The key of the provider's bucket, if it has several.
 
     Raises:
         LimitError: immediately, if the provider has no limit.

@@ -1,21 +1,22 @@
-"""One token bucket: aiolimiter's, which can also be given back to and overdrawn."""
+"""One token bucket: aiolimiter's, which can also take tokens back and be overdrawn."""
 
 from aiolimiter import AsyncLimiter
 
 LONGEST_DEBT = 600.0
-"""Seconds that paying off takes at most, in which a bucket lets nobody through. Providers count by the
-minute, and have forgotten what is older."""
+"""The most seconds in which a debt is paid off, during which a bucket admits no call. Providers count by the
+minute, so older usage does not matter to them."""
 
 
 class Quota:
     """At most `burst + rate * t` in any `t` seconds. Belongs to the event loop that it is used on.
 
-    aiolimiter keeps the level. What was given back, or is owed, stands beside it in `_balance`, so that the
-    true level is the limiter's less the balance. What is owed beyond `LONGEST_DEBT` is forgiven.
+    Invariant: the true level is that of aiolimiter's bucket minus `_balance`. aiolimiter can neither take
+    tokens back nor be overdrawn, so both are booked in the balance: positive if tokens were given back,
+    negative if some are owed. A debt beyond `LONGEST_DEBT` is forgiven.
 
     Args:
-        rate: Refilled per second, > 0.
-        burst: What a full bucket holds, > 0.
+        rate: Tokens refilled per second, > 0.
+        burst: Tokens that a full bucket holds, > 0.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -25,7 +26,7 @@ class Quota:
         self._balance = 0.0
 
     def has(self, amount: float) -> bool:
-        """Whether `amount` can be taken now; one that the bucket cannot hold, whether it is full."""
+        """Return whether `amount` can be taken now; for more than the bucket holds, whether it is full."""
         self._cap()
         return self._limiter.has_capacity(min(amount, self.burst) - self._balance)
 
@@ -38,23 +39,23 @@ class Quota:
 
     @property
     def owes(self) -> bool:
-        """Whether more was used than was taken."""
+        """True if more was used than was taken."""
         return self._balance < 0
 
     async def pay(self) -> None:
-        """Take what is owed, as soon as it is there."""
+        """Pay the debt, as soon as the tokens are there."""
         if self.owes:
             await self.wait(0)
             await self.take(0)
 
     async def take(self, amount: float) -> None:
-        """Take what `has(amount)` has said is there, at once; what the bucket cannot hold is owed."""
+        """Take `amount` without waiting, after `has(amount)`; what exceeds a full bucket is owed."""
         drawn = min(max(0.0, min(amount, self.burst) - self._balance), self.burst)
         await self._limiter.acquire(drawn)
         self._add(drawn - amount)
 
     def give(self, amount: float) -> None:
-        """Give back what was taken and not used; what was used beyond it is taken, with a negative amount."""
+        """Give back tokens that were taken and not used; a negative amount takes more."""
         self._add(amount)
         self._cap()
 
@@ -62,7 +63,7 @@ class Quota:
         self._balance = max(self._balance + amount, -LONGEST_DEBT * self.rate)
 
     def _cap(self) -> None:
-        """A bucket never holds more than `burst`, whatever is given back."""
+        """Keep the bucket from holding more than `burst`, whatever is given back."""
         if self._balance > 0 and self._limiter.has_capacity(self.burst - self._balance):
             self._limiter, self._balance = self._full(), 0.0
 

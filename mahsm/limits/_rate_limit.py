@@ -1,4 +1,4 @@
-"""`RateLimit`: what a provider allows."""
+"""`RateLimit`: the rate limit of a provider."""
 
 import difflib
 from collections.abc import Callable, Hashable, Mapping
@@ -16,31 +16,32 @@ Key: TypeAlias = str | Callable[[State], object]
 Tokens: TypeAlias = float | Callable[[State], float]
 
 
-_SLOWEST = 1e-9  # one in thirty years; below, the seconds between two are no float any more
+# One request in thirty years. Below that, the seconds between two requests exceed what a float can count.
+_SLOWEST = 1e-9
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What a provider allows, kept by everyone in the process who names the provider.
+    """The rate limit of a provider, shared by all edges and calls in the process that name the provider.
 
-    A token bucket: in any `t` seconds at most `burst + rate * t` requests are let through, first come, first
+    A token bucket: in any `t` seconds at most `burst + rate * t` requests are admitted, first come, first
     served. The same holds for tokens; a request waits until there is enough of both.
 
     Args:
-        provider: Whose limit it is, such as "openai"; by default taken from the target's DSPy language model.
+        provider: Name of the provider, such as "openai"; by default that of the target's DSPy language model.
         rps: Requests per second, > 0.
-        burst: Requests at once after a while without any, >= 1; by default a tenth of a second's worth.
+        burst: Requests that a full bucket admits together, >= 1; by default a tenth of a second's worth.
         rpm: Requests per minute, > 0. With `rps`, the lower rate counts.
-        tpm: Tokens per minute, in and out, > 0.
-        token_burst: Tokens at once, >= 1; by default a second's worth. A request that takes more waits for a
-            full bucket.
-        retry: What is tried again, unless the edge says so itself: a `Retry`, LangGraph's `RetryPolicy`, how
-            many attempts, or a dict of `Retry`'s arguments.
-        key: One bucket for each value of this state key, or of this function of the state: per model, per
-            tenant.
-        tokens: Tokens that one call takes: a number, or a function of the item's state. By default a guess
-            from the length of what the item adds to the state, and the recent mean of the answers. Either is
-            corrected by how far the recent guesses were off, and settled once the call has ended.
+        tpm: Tokens per minute, input and output, > 0.
+        token_burst: Tokens that a full bucket holds, >= 1; by default a second's worth. A request that takes
+            more waits for a full bucket.
+        retry: Retry policy of edges without their own: a `Retry`, LangGraph's `RetryPolicy`, the number of
+            attempts, or a dict of `Retry`'s arguments.
+        key: A state key, or a function of the state; each of its values has a bucket of its own, such as one
+            per model or per tenant.
+        tokens: Tokens that one call takes: a number, or a function of the item's state. By default an
+            estimate from the length of what the item adds to the state, and the mean of recent answers. Both
+            are corrected by the errors of recent estimates, and settled when the call has ended.
 
     Raises:
         LimitError: immediately, for invalid values.
@@ -67,20 +68,20 @@ class RateLimit:
         for name in ("rps", "rpm", "tpm"):
             self._check(name, f"a rate > 0, from {_SLOWEST:g} to {MOST:g}", lambda value: value >= _SLOWEST)
         for name in ("burst", "token_burst"):
-            self._check(name, "a number >= 1; 1 lets nothing through at once", lambda value: value >= 1)
+            self._check(name, "a number >= 1; 1 admits one after the other", lambda value: value >= 1)
         if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise LimitError(
                 f"RateLimit: provider={shown(self.provider)}; expected a name, such as 'openai'."
             )
         if self.rate is None and self.tpm is None:
-            raise LimitError(f"{self.label} limits nothing; pass at least one of rps=, rpm= and tpm=.")
+            raise LimitError(f"{self.label} has no limit; pass at least one of rps=, rpm= and tpm=.")
         if self.burst is not None and self.rate is None:
             raise LimitError(
-                f"{self.label}: burst={self.burst:g} without a rate of requests; pass rps= or rpm= too."
+                f"{self.label}: burst={self.burst:g} without a rate of requests; also pass rps= or rpm=."
             )
         if self.token_burst is not None and self.tpm is None:
             raise LimitError(
-                f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; pass tpm= too."
+                f"{self.label}: token_burst={self.token_burst:g} without a rate of tokens; also pass tpm=."
             )
         if not callable(self.tokens):
             self._check("tokens", "a number > 0, or a function of the state", lambda value: value > 0)
@@ -88,7 +89,7 @@ class RateLimit:
 
     @classmethod
     def of(cls, given: "RateLimit | Mapping[str, Any] | str") -> "RateLimit | str":
-        """A `RateLimit` as it is, or made of the dict of its arguments; a name stays one.
+        """Return a `RateLimit` or a provider's name unchanged; make a `RateLimit` of a dict of its arguments.
 
         Raises:
             LimitError: for anything else.
@@ -104,7 +105,9 @@ class RateLimit:
             if name not in known:
                 close = difflib.get_close_matches(str(name), known, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise LimitError(f"rate_limit has {name!r}; expected of {', '.join(map(repr, known))}.{hint}")
+                raise LimitError(
+                    f"rate_limit has {name!r}; expected some of {', '.join(map(repr, known))}.{hint}"
+                )
         return cls(**given)
 
     @property
@@ -120,19 +123,19 @@ class RateLimit:
 
     @property
     def retry_policy(self) -> Retry | None:
-        """What is tried again."""
+        """The retry policy of edges without their own."""
         return _retry(self.label, self.retry)
 
     @property
     def rates(self) -> Rates:
-        """What its buckets let through."""
+        """The rates of its buckets."""
         burst = self.burst if self.burst is not None else max(1.0, (self.rate or 0) / 10)
         token_rate = None if self.tpm is None else self.tpm / 60
         token_burst = self.token_burst if self.token_burst is not None else max(1.0, token_rate or 0)
         return Rates(self.rate, burst, token_rate, token_burst)
 
     def key_of(self, state: State) -> object:
-        """Which of the provider's buckets a call in this state takes from."""
+        """Return the key of the bucket that a call in this state takes from."""
         if self.key is None:
             return None
         if not callable(self.key) and self.key not in state:
@@ -142,7 +145,7 @@ class RateLimit:
         found = self.key(state) if callable(self.key) else state[self.key]
         if not isinstance(found, Hashable):
             raise LimitError(
-                f"{self.label}: key gave {shown(found)}, which cannot be hashed; expected a string or a "
+                f"{self.label}: key returned {shown(found)}, which is not hashable; expected a string or a "
                 "number."
             )
         return found
@@ -164,5 +167,5 @@ def _retry(label: str, retry: Any) -> Retry | None:
             return Retry(**given)
         except TypeError as error:
             known = ", ".join(field.name for field in fields(Retry))
-            raise LimitError(f"{label}: retry={shown(given)}: {error}. Expected of {known}.") from None
+            raise LimitError(f"{label}: retry={shown(given)}: {error}. Expected some of {known}.") from None
     return Retry.of(retry)

@@ -1,4 +1,4 @@
-"""Every provider's limit and buckets, one for the whole process."""
+"""The limits and buckets of all providers, one registry for the whole process."""
 
 import asyncio
 import os
@@ -18,7 +18,8 @@ from mahsm.policies._internal import forget_retry_budget
 class _Registry:
     def __init__(self) -> None:
         self.forget_all()
-        os.register_at_fork(after_in_child=self.forget_all)  # the buckets' loop does not live on in a fork
+        # A fork has no thread for the loop of the buckets.
+        os.register_at_fork(after_in_child=self.forget_all)
 
     def forget_all(self) -> None:
         self.lock = threading.Lock()
@@ -30,10 +31,10 @@ _registry = _Registry()
 
 
 def define(provider: str, limit: RateLimit) -> None:
-    """Say what a provider allows; saying the same again is fine.
+    """Define the limit of a provider; defining the same one again has no effect.
 
     Raises:
-        LimitError: if something else has been said of it.
+        LimitError: if the provider has another limit.
     """
     with _registry.lock:
         known = _registry.limits.setdefault(provider, limit)
@@ -46,15 +47,15 @@ def define(provider: str, limit: RateLimit) -> None:
 
 
 def defined(provider: str) -> RateLimit:
-    """What has been said of a provider.
+    """Return the limit of a provider.
 
     Raises:
-        LimitError: if nothing has.
+        LimitError: if none is defined.
     """
     with _registry.lock:
         limit, known = _registry.limits.get(provider), sorted(_registry.limits)
     if limit is None:
-        there = f"there are {', '.join(map(repr, known))}" if known else "there is none yet"
+        there = f"there are {', '.join(map(repr, known))}" if known else "there are no limits yet"
         raise LimitError(
             f"no limit is defined for {provider!r}; {there}. Pass RateLimit({provider!r}, rps=...) once."
         )
@@ -62,9 +63,7 @@ def defined(provider: str) -> RateLimit:
 
 
 def resolved(limit: RateLimit | str) -> RateLimit | str:
-    """What is known now of a limit that is given by name, and what is known of a limit to others by its
-    name.
-    """
+    """Return the limit for a name, if it is defined by now; define a limit that has a provider."""
     if isinstance(limit, str):
         with _registry.lock:
             known = _registry.limits.get(limit)
@@ -75,7 +74,7 @@ def resolved(limit: RateLimit | str) -> RateLimit | str:
 
 
 def bucket(provider: str, key: object = None) -> Bucket:
-    """The bucket of a provider and key.
+    """Return the bucket of a provider and key.
 
     Raises:
         LimitError: if the provider has no limit.
@@ -94,7 +93,7 @@ def bucket(provider: str, key: object = None) -> Bucket:
 
 @contextmanager
 def limits_on(loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
-    """Let rate limits and timers live on this loop in the block, where buckets begin anew."""
+    """Run rate limits and timers on this loop in the block, which begins with new buckets."""
     with _registry.lock:
         kept, _registry.buckets = _registry.buckets, {}
     try:
@@ -106,7 +105,7 @@ def limits_on(loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
 
 
 def stats() -> dict[str, LimitStats]:
-    """What each bucket has done so far, by provider, or `provider/key`.
+    """Return the statistics of each bucket, by `provider` or `provider/key`.
 
     Example:
         >>> from mahsm import RateLimit, limits, vmap
@@ -123,9 +122,9 @@ def stats() -> dict[str, LimitStats]:
 
 
 def forget(provider: str) -> None:
-    """Forget a provider's limit, its buckets and their counts, so that it can be defined anew.
+    """Forget a provider's limit, its buckets and their statistics, so that it can be defined anew.
 
-    What waits in line now goes on waiting in the old buckets.
+    Calls that wait in line stay in the old buckets.
 
     Example:
         >>> from mahsm import RateLimit, limits, vmap

@@ -1,4 +1,4 @@
-"""What a bucket has done so far."""
+"""Statistics of a bucket."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class LimitStats:
-    """What the bucket of one provider and key has done so far.
+    """Statistics of the bucket of one provider and key.
 
     Attributes:
-        admitted: Calls let through, and made.
+        admitted: Calls that were admitted and made.
         waited: Those of them that waited longer than a millisecond.
         waiting: Calls in line now.
-        given_back: Calls let through and then not made.
-        wait_p50: Seconds that half of the last 1,024 calls waited at most.
-        wait_p95: Seconds that 95 % of them waited at most.
-        wait_max: Seconds that the slowest of them waited.
-        pauses: How often a provider said to slow down.
-        paused: Seconds of pause that made, overlaps counted once.
+        given_back: Calls that were admitted and then not made.
+        wait_p50: Median wait of the last 1,024 calls, in seconds.
+        wait_p95: 95th percentile of their waits, in seconds.
+        wait_max: Longest of their waits, in seconds.
+        pauses: Number of times that the provider asked to slow down.
+        paused: Seconds of pause in all, overlaps counted once.
         settled_tokens: Tokens that calls have really used.
     """
 

@@ -79,7 +79,7 @@ def test_reports_of_none_are_refused_and_count_nowhere(figure: str, value: Any) 
 @pytest.mark.parametrize("value", NONE)
 def test_an_estimate_that_is_none_is_refused(name: str, value: Any, mode: str) -> None:
     edge = edge_of(rate_limit=RateLimit(name, tpm=600, tokens=lambda state: value))
-    with pytest.raises(LimitError, match=r"tokens gave .*; expected a number of tokens >= 0"):
+    with pytest.raises(LimitError, match=r"tokens returned .*; expected a number of tokens >= 0"):
         run_edge(edge, [1], mode)
 
 
@@ -349,8 +349,8 @@ def test_a_pause_is_said_once(name: str, caplog: pytest.LogCaptureFixture) -> No
     (said,) = [record for record in caplog.records if record.name == "mahsm.limits"]
     assert said.levelno == logging.WARNING
     assert said.getMessage() == (
-        f"{name} asks to wait: it is not called for 600 s. It asked for 3600 s, and "
-        "Retry(retry_after_cap=...) is the most."
+        f"{name} asks to wait: it is not called for 600 s. It asked for 3600 s; "
+        "Retry(retry_after_cap=...) bounds the wait."
     )
     assert stats.paused < 601
     assert "secret" not in caplog.text

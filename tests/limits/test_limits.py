@@ -44,13 +44,13 @@ def ask_edge(**options: Any) -> Any:
         ({"rps": "50"}, r"rps='50'"),
         ({"rps": 5, "burst": 0.5}, r"burst=0.5; expected a number >= 1"),
         ({"tpm": 5, "token_burst": 0}, r"token_burst=0; expected a number >= 1"),
-        ({}, r"limits nothing; pass at least one of rps=, rpm= and tpm="),
+        ({}, r"has no limit; pass at least one of rps=, rpm= and tpm="),
         ({"tpm": 5, "burst": 3}, r"burst=3 without a rate of requests; pass rps= or rpm="),
         ({"rps": 5, "token_burst": 3}, r"token_burst=3 without a rate of tokens; pass tpm="),
         ({"tpm": 5, "tokens": -1}, r"tokens=-1; expected a number > 0, or a function"),
         (
             {"rps": 5, "retry": {"attemps": 3}},
-            r"unexpected keyword argument 'attemps'. Expected of attempts, base",
+            r"unexpected keyword argument 'attemps'. Expected some of attempts, base",
         ),
         ({"rps": 5, "retry": "often"}, r"retry='often'"),
         ({"rps": 5, "provider": ""}, r"provider=''; expected a name"),
@@ -66,7 +66,7 @@ def test_the_dict_of_the_arguments(name: str) -> None:
     assert run_edge(edge, [1, 2], "sync") == [1, 2]
     assert limits.stats()[name].admitted == 2
     with pytest.raises(
-        LimitError, match=r"rate_limit has 'rsp'; expected of 'provider', 'rps'.* Did you mean 'rps'\?"
+        LimitError, match=r"rate_limit has 'rsp'; expected some of 'provider', 'rps'.* Did you mean 'rps'\?"
     ):
         edge_of(rate_limit={"provider": name, "rsp": 5})
     with pytest.raises(
@@ -138,9 +138,9 @@ def test_tokens_of_a_plain_function_have_to_be_told(name: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_an_estimate_that_is_no_number(name: str, mode: str) -> None:
     limit = RateLimit(name, tpm=600, tokens=lambda state: state["item"])
-    with pytest.raises(LimitError, match=r"tokens gave -3; expected a number of tokens >= 0"):
+    with pytest.raises(LimitError, match=r"tokens returned -3; expected a number of tokens >= 0"):
         run_edge(edge_of(rate_limit=limit), [-3], mode)
-    with pytest.raises(LimitError, match=r"tokens gave 'many'"):
+    with pytest.raises(LimitError, match=r"tokens returned 'many'"):
         run_edge(edge_of(rate_limit=limit), ["many"], mode)
 
 
@@ -204,7 +204,7 @@ def test_keys_have_buckets_of_their_own(name: str, mode: str) -> None:
     assert run_edge(by_parity, [1, 2, 3, 4], mode) == [1, 2, 3, 4]
     limits.forget(name)
     with pytest.raises(
-        LimitError, match=r"key gave \[1\], which cannot be hashed; expected a string or a number"
+        LimitError, match=r"key returned \[1\], which is not hashable; expected a string or a number"
     ):
         run_edge(edge_of(rate_limit=RateLimit(name, rps=5, key=lambda state: [1])), [1], mode)
     limits.forget(name)

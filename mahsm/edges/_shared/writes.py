@@ -25,7 +25,7 @@ Join = Callable[[list[Any]], Any]
 def update_of(
     writes: Sequence[tuple[str, Any]], reducers: Mapping[str, StateReducer], state: State
 ) -> State | Command[Any]:
-    """Return writes as an update of the parent's state: a dict, unless a key is written several times.
+    """Return writes as an update of the parent's state: a dict, unless a key has to be written several times.
 
     Args:
         writes: Keys and values, in order.
@@ -45,9 +45,9 @@ def update_of(
 
 
 def _join(reducer: StateReducer | None, before: object, values: list[Any]) -> Join | None:
-    """Return a function that joins values, if the reducer gives the same for the joined value; otherwise None.
+    """Return a function that joins values, if the reducer gives the same for the joined value.
 
-    That is known for some reducers, if all values have the type of the present value.
+    That is known for some reducers, if all values have the type of the present value; otherwise return None.
     """
     kind = type(before)
     if any(type(value) is not kind for value in values):

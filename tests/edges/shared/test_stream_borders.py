@@ -116,7 +116,7 @@ def test_several_keys_of_an_edge_in_a_graph_in_an_item(mode: str, called_by: str
 def test_several_keys_of_a_branch_are_refused_where_their_lists_would_be_reduced() -> None:
     both = parallel([Branch(logs(), name="logs")], name="both")
     with pytest.raises(
-        EdgeError, match=r"both: the branch 'logs' is an edge with several keys.*Let the edge be a node"
+        EdgeError, match=r"both: the branch 'logs' is an edge with several keys.*Make the edge a node"
     ):
         graph_of(both)
     assert both.invoke({"xs": [1, 2]}) == {"log": [[1], [2]], "text": ["1", "2"]}
