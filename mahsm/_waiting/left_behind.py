@@ -80,7 +80,7 @@ class OwnCall:
         return self._stops.reason
 
     def on_stop(self, stop: StopCallback) -> AbstractContextManager[None]:
-        """Return a block in which `stop` is called when the call is left behind, even if it was before."""
+        """Return a block in which `stop` is called when the call is left behind, immediately if it was."""
         return self._stops.on_stop(stop)
 
     def leave(self, reason: BaseException) -> None:

@@ -45,8 +45,8 @@ def ask_edge(**options: Any) -> Any:
         ({"rps": 5, "burst": 0.5}, r"burst=0.5; expected a number >= 1"),
         ({"tpm": 5, "token_burst": 0}, r"token_burst=0; expected a number >= 1"),
         ({}, r"has no limit; pass at least one of rps=, rpm= and tpm="),
-        ({"tpm": 5, "burst": 3}, r"burst=3 without a rate of requests; pass rps= or rpm="),
-        ({"rps": 5, "token_burst": 3}, r"token_burst=3 without a rate of tokens; pass tpm="),
+        ({"tpm": 5, "burst": 3}, r"burst=3 without a rate of requests; also pass rps= or rpm="),
+        ({"rps": 5, "token_burst": 3}, r"token_burst=3 without a rate of tokens; also pass tpm="),
         ({"tpm": 5, "tokens": -1}, r"tokens=-1; expected a number > 0, or a function"),
         (
             {"rps": 5, "retry": {"attemps": 3}},
