@@ -1,8 +1,8 @@
-"""`jit_edge`: numeric work compiled by JAX; what is compiled, and how, is in `mahsm._numeric`.
+"""`jit_edge`: numeric functions compiled by JAX; the compilation itself is in `mahsm._numeric`.
 
-- `function`  its arguments
-- `edge`      the edge; `options`: the types of what its `with_` takes
-- `fuse`      several as one
+- `function`  `jit_edge` and its arguments
+- `edge`      the edge; `options`: the types of the arguments of its `with_`
+- `fuse`      several edges as one computation
 """
 
 from mahsm.edges._jit.edge import JitEdge as JitEdge

@@ -32,8 +32,8 @@ INSTALL = "pip install 'mahsm[jax]'"
 class JitEdge(Edge):
     """A numeric function between state keys, compiled. Made by `jit_edge` and `fuse`.
 
-    It computes at once where it is called: its subgraph is what drawings show, and is not run, since a step
-    of LangGraph takes fifty times as long as a small function.
+    It computes directly where it is called. Its subgraph is only drawn and never run, since a step of
+    LangGraph takes fifty times as long as a small function.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -56,13 +56,13 @@ class JitEdge(Edge):
             _check_without_jax(spec)
             warnings.warn(
                 f"{spec.name}: JAX is not installed, so this edge is not compiled: its function is called "
-                f"with NumPy's arrays. {INSTALL} to compile it.",
+                f"with NumPy arrays. {INSTALL} to compile it.",
                 stacklevel=_levels_up(),
             )
 
     @property
     def program(self) -> "Program | EagerProgram":
-        """What computes; made when it is first asked for, so that building a graph does not start JAX."""
+        """The compiled program, made when it is first needed, so that building a graph does not start JAX."""
         if self._program is None:
             with self._lock:
                 if self._program is None:
@@ -70,7 +70,7 @@ class JitEdge(Edge):
         return self._program
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Compute, and give back the update."""
+        """Compute, and return the update."""
         program = self._program or self.program
         state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
         if not is_looked_at():
@@ -78,7 +78,7 @@ class JitEdge(Edge):
         return self._computed(program, state, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The same; in a thread, unless it is known to be short."""
+        """Async version of `invoke`, in a thread unless the computation is known to be short."""
         state = cast("dict[str, Any]", input) if type(input) is dict else as_dict(input)
         program = self._program
         if program is None or not program.is_short(state):
@@ -103,12 +103,12 @@ class JitEdge(Edge):
         """Compile for states like these, without computing.
 
         Args:
-            *states: Example states; a `jax.ShapeDtypeStruct` may stand for an array.
+            *states: Example states; a `jax.ShapeDtypeStruct` may take the place of an array.
 
         Raises:
             JitError: if the function cannot be compiled.
             StateError: for values that it cannot be compiled for.
-            EdgeError: if the device is not there.
+            EdgeError: if the device does not exist.
 
         Example:
             >>> import numpy as np
@@ -123,7 +123,7 @@ class JitEdge(Edge):
 
     @property
     def stats(self) -> JitStats:
-        """Calls, compilations, and the milliseconds that those took, so far and in this process."""
+        """The calls and compilations of this process so far, and the milliseconds of compilation."""
         return JitStats() if self._program is None else self._program.stats
 
     def replace(self, module: Any, *, step: str | None = None) -> None:
@@ -131,10 +131,10 @@ class JitEdge(Edge):
 
         Args:
             module: A module of the same class, with the same static fields and arrays of the same shapes.
-            step: Of a fused edge: the name of the edge whose module it is.
+            step: For a fused edge, the name of the edge whose module it is.
 
         Raises:
-            EdgeError: if it does not fit.
+            EdgeError: if the module does not fit.
 
         Example:
             >>> import equinox as eqx, jax
@@ -153,7 +153,7 @@ class JitEdge(Edge):
         names = [each.name for each in self.spec.steps]
         if step is None and len(names) > 1:
             raise EdgeError(
-                f"{self.name}: replace has to know which of its edges is meant; pass step= one of "
+                f"{self.name}: replace needs the name of one of the fused edges; pass step= one of "
                 f"{', '.join(names)}."
             )
         if step is not None and step not in names:
@@ -173,15 +173,16 @@ class JitEdge(Edge):
         return dataclasses.replace(self.spec, steps=tuple(steps)) if self._replaced else self.spec
 
     def with_(self, **changes: Unpack[JitOptions]) -> "JitEdge":
-        """Make a copy of this edge in which some arguments differ: it computes with the modules that
-        `replace` has put in, and has its own compilations.
+        """Make a copy of this edge with some arguments changed.
+
+        It computes with the modules that `replace` has put in, and has its own compilations.
 
         Args:
-            **changes: Arguments of `jit_edge`; of `fuse`, if that has made this edge: `keep` and `name`.
+            **changes: Arguments of `jit_edge`; for an edge made by `fuse`, only `keep` and `name`.
 
         Raises:
-            TypeError: for an argument that the function does not have. What a fused edge consists of cannot
-                be changed afterwards: change its edges, and fuse them.
+            TypeError: for an argument that the function does not have. The edges in a fused edge cannot be
+                changed afterwards: change them, and fuse them again.
             MahsmError: whatever the function raises for these arguments.
 
         Example:
@@ -199,7 +200,7 @@ class JitEdge(Edge):
 
 
 def _levels_up() -> int:
-    """Return how many levels above the caller the code is that makes an edge, as `stacklevel` counts them."""
+    """Return the `stacklevel` of the code that makes an edge, outside of this package."""
     level, frame = 0, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("mahsm."):
         level, frame = level + 1, frame.f_back
@@ -207,7 +208,7 @@ def _levels_up() -> int:
 
 
 def has_jax() -> bool:
-    """Whether JAX is installed."""
+    """Return whether JAX is installed."""
     return find_spec("jax") is not None
 
 
@@ -233,14 +234,15 @@ def _check_without_jax(spec: JitSpec) -> None:
 
 
 class _JitState(TypedDict):
-    """State of the subgraph, which is drawn and not run."""
+    """State of the subgraph, which is only drawn."""
 
     done: None
 
 
 def drawn_steps(name: str, spec: JitSpec, labels: tuple[str, str], *, many: bool) -> Compiled:
-    """A graph of the steps, which is drawn and not run; with what goes in and comes out, of one state or of
-    many.
+    """Return a graph of the steps that is only drawn, with labels at its start and end.
+
+    With `many`, the arrows there are dotted, for any number of items.
     """
 
     def node(_: Any, config: RunnableConfig) -> Any:

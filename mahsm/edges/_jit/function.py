@@ -1,4 +1,4 @@
-"""`jit_edge`: numeric work on keys of the state, compiled by JAX."""
+"""`jit_edge`: a numeric function of state keys, compiled by JAX."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from mahsm.nodes._internal import node_name
 
 
 @constructor(
-    keep="It is of fuse: fuse(first, second, keep=['key']).",
+    keep="It belongs to fuse: fuse(first, second, keep=['key']).",
 )
 def jit_edge(
     fn: Callable[..., Any],
@@ -34,45 +34,46 @@ def jit_edge(
     x64: bool = False,
     output: Output = "numpy",
 ) -> JitEdge:
-    """Compute on keys of the state, compiled by JAX.
+    """Compute a function of state keys, compiled by JAX.
 
     Arrays, floats, ints and lists of numbers are dynamic: one compilation serves all values of a shape.
-    Booleans, texts, None and enums are static: each value gets a compilation of its own. Dicts, and modules
-    of Equinox, are taken apart leaf by leaf. Anything else is an error that names the key.
+    Booleans, strings, None and enums are static: each value gets a compilation of its own. Dicts and Equinox
+    modules are taken apart leaf by leaf. Anything else is an error that names the key.
 
-    Without JAX, `fn` is called with read-only arrays of NumPy, and a warning says so when the edge is built.
+    Without JAX, `fn` is called with read-only NumPy arrays, and a warning says so when the edge is built.
 
     Args:
-        fn: A function of the keys' values that JAX can trace; or a module of Equinox, whose arrays then stay
-            where they are computed with.
+        fn: A function of the keys' values that JAX can trace; or an Equinox module, whose arrays then stay
+            on the device.
         in_keys: State keys of its arguments, in their order; or `{parameter: state key}`.
-        out_key: State key that gets the result; or several, and `fn` returns a tuple of as many, or a dict.
-        name: Node name; by default `jit_` and the function's.
-        static_keys: State keys to make a compilation for each value of; their values need be hashable.
+        out_key: State key that gets the result; or several, if `fn` returns a tuple of that length or a dict.
+        name: Node name; by default `jit_` and the function's name.
+        static_keys: State keys whose values are static: each value gets a compilation, and must be hashable.
         ragged: State keys whose first axis varies in length. They are padded to powers of two, and `fn` also
-            gets `mask=`, a boolean array that says which rows are none of the padding. Outputs are cut to the
-            length again.
+            gets `mask=`, a boolean array that is True for the rows that are not padding. Outputs are cut back
+            to the length of the input.
         seed_key: State key of a seed, an integer from 0 to 2**32 - 1: `fn` also gets `key=`, a key for
-            `jax.random` made of the seed, of the edge's name and of the item's place in a `vmap`; alone, it
-            draws as for the first item.
-        device: Where it runs: a platform and perhaps a number, such as "gpu" or "cuda:1", a `jax.Device`, or
-            a `jax.sharding.Mesh`; by default where JAX puts it. It is looked up when the edge first computes.
-        shard: With a mesh: the state key, or the field of a module, whose first axis is spread over the
-            mesh's first axis. Or "batch", if no state key is called so: in a `vmap`, the items are spread,
-            and the rest is on all devices.
+            `jax.random` made from the seed, the edge's name and the item's place in a `vmap`; outside of a
+            `vmap`, the place is 0.
+        device: Where it runs: a platform and optionally a number, such as "gpu" or "cuda:1", a `jax.Device`,
+            or a `jax.sharding.Mesh`; by default JAX's default device. It is looked up when the edge first
+            computes.
+        shard: With a mesh: the state key, or the field of a module, whose first axis is sharded over the
+            mesh's first axis. Or "batch", if no state key has that name: in a `vmap`, the items are sharded,
+            and the rest is replicated.
         x64: Compute in 64 bits. Otherwise floats are rounded to 32 bits, and ints that do not fit are an
             error.
-        output: What arrays become: `"numpy"`, with Python's numbers for arrays without axes; `"python"`,
-            lists and numbers; or `"jax"`, which no checkpointer can store.
+        output: Type of the arrays in the update: `"numpy"`, with Python numbers for arrays without axes;
+            `"python"`, lists and numbers; or `"jax"`, which no checkpointer can store.
 
     Returns:
         An edge that reads `in_keys` (and `seed_key`) and writes `out_key`.
 
     Raises:
-        EdgeError: immediately, for arguments that cannot work; when run, for a device that is not there.
-        ImportError: immediately, for what needs JAX if it is not installed.
+        EdgeError: immediately, for invalid arguments; when run, for a device that does not exist.
+        ImportError: immediately, for arguments that need JAX if it is not installed.
         StateError: when run, for values that cannot be computed with, and numbers that do not fit.
-        JitError: when run, for a function that JAX cannot trace, or that draws random numbers of its own, or
+        JitError: when run, for a function that JAX cannot trace, that draws random numbers of its own, or
             whose result depends on the padding.
 
     Example:
@@ -127,13 +128,13 @@ def _check_function(edge: str, fn: Any) -> None:
     if not callable(fn) or isinstance(fn, type | Runnable):
         hint = " Make an instance of it." if isinstance(fn, type) else ""
         raise EdgeError(
-            f"{edge}: fn={shown(cast('Any', fn))}; expected a function of numbers and arrays, or a module of "
-            f"Equinox.{hint}"
+            f"{edge}: fn={shown(cast('Any', fn))}; expected a function of numbers and arrays, or an Equinox "
+            f"module.{hint}"
         )
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
         raise EdgeError(
             f"{edge}: fn={shown(fn)} is async; expected a function that only computes. Await in "
-            "a node before."
+            "an earlier node."
         )
 
 
@@ -178,7 +179,7 @@ def _out_keys(edge: str, out_key: Any) -> tuple[str, ...]:
 def _some_of(edge: str, argument: str, given: Any, keys: Sequence[str]) -> frozenset[str]:
     if isinstance(given, str):
         raise EdgeError(
-            f"{edge}: {argument}={given!r} is a string; expected a list, as {argument}=[{given!r}]."
+            f"{edge}: {argument}={given!r} is a string; expected a list, such as {argument}=[{given!r}]."
         )
     for key in given:
         if key not in keys:
@@ -190,10 +191,11 @@ def _some_of(edge: str, argument: str, given: Any, keys: Sequence[str]) -> froze
 
 
 def _check_call(edge: str, fn: Any, arguments: Any, *, takes_mask: bool, takes_key: bool) -> None:
-    """See that the function takes what it will be called with."""
+    """Check that the function takes the arguments that it will be called with."""
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):
+        # Some builtins have no signature.
         return
     special = {"mask": takes_mask, "key": takes_key}
     given = {special_name: None for special_name, is_given in special.items() if is_given}
@@ -206,7 +208,7 @@ def _check_call(edge: str, fn: Any, arguments: Any, *, takes_mask: bool, takes_k
         wanted = [f"in_keys={arguments!r}", *(f"{special_name}=" for special_name in given)]
         hint = ""
         if takes_mask and "mask" in str(error):
-            hint = " With ragged= it also gets mask=, which rows are none of the padding, and has to use it."
+            hint = " With ragged= it also gets mask=, which is True for rows that are not padding."
         elif "key" in str(error):
             hint = (
                 " Pass seed_key= and it gets key=, for jax.random."

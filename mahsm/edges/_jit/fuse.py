@@ -1,4 +1,4 @@
-"""`fuse`: several numeric edges as one computation."""
+"""`fuse`: several `jit_edge`s as one computation."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mahsm.edges._shared.constructor import constructor
 from mahsm.errors import EdgeError
 
 _OF_THE_PARTS = (
-    "It is of the edges that are fused. Change these, and fuse them: fuse(first.with_(...), second)."
+    "It belongs to the edges that are fused. Change these, and fuse them: fuse(first.with_(...), second)."
 )
 
 
@@ -19,22 +19,23 @@ _OF_THE_PARTS = (
         _OF_THE_PARTS,
     ),
     edges="They are given by position, and cannot be changed afterwards: fuse(first, second).",
-    out_key="What comes out is keep=['key'].",
+    out_key="The keys of the result are keep=['key'].",
 )
 def fuse(*edges: JitEdge, keep: Sequence[str] | None = None, name: str | None = None) -> JitEdge:
     """Make one edge of several that run one after the other: one compiled computation, and one node.
 
-    What lies between two of them never leaves the device, and is not in the state, unless `keep` names it. A
-    graph is never fused without being asked, since its checkpoints, streamed updates and spans between the
-    edges would be missing.
+    Values between two of them never leave the device, and are not in the state, unless `keep` names them. The
+    edges of a graph are fused only by this function and never automatically, since the checkpoints, streamed
+    updates and spans between them would be missing.
 
     Args:
         *edges: Edges made by `jit_edge` or `fuse`, in the order in which they run.
-        keep: State keys that come out; by default those of the last edge.
+        keep: State keys to write; by default those of the last edge.
         name: Node name; by default the edges' names.
 
     Returns:
-        An edge that reads what the edges read, less what those before them write, and writes `keep`.
+        An edge that reads the keys that its edges read, except those that earlier ones write, and writes
+        `keep`.
 
     Raises:
         EdgeError: for edges that cannot be one computation: on different devices, of different precision, or
@@ -112,7 +113,7 @@ def _kept(edge: str, keep: Sequence[str], written: set[str]) -> tuple[str, ...]:
     for key in keep:
         if key not in written:
             raise EdgeError(
-                f"{edge}: keep has {key!r}; expected some of what the edges write, "
+                f"{edge}: keep has {key!r}; expected some of the keys that the edges write, "
                 f"{', '.join(sorted(written))}."
             )
     if not keep:
@@ -127,7 +128,7 @@ def _static(edge: str, specs: Sequence[JitSpec]) -> frozenset[str]:
     for spec in specs:
         for key in sorted(spec.static_keys & written):
             raise EdgeError(
-                f"{edge}: {key!r} is static in {spec.name}, but an edge before computes it; expected a key "
+                f"{edge}: {key!r} is static in {spec.name}, but an earlier edge computes it; expected a key "
                 f"of the state. Leave {spec.name} out of the fusion."
             )
         static |= spec.static_keys
@@ -148,7 +149,7 @@ def _check_ragged(edge: str, steps: Sequence[Step]) -> None:
         for key in sorted(step.ragged & written - varies):
             raise EdgeError(
                 f"{edge}: {key!r} is ragged in {step.name}, but the edge that computes it has no ragged key, "
-                f"so nobody knows its padding. Leave {step.name} out of the fusion."
+                f"so its padding is unknown. Leave {step.name} out of the fusion."
             )
         written |= set(step.out_keys)
         if step.ragged:
@@ -160,7 +161,7 @@ def _check_hidden(edge: str, specs: Sequence[JitSpec]) -> None:
     for spec in specs:
         for key in sorted(hidden & set(spec.reads)):
             raise EdgeError(
-                f"{edge}: {spec.name} reads {key!r}, which an edge before computes and does not keep. Pass "
+                f"{edge}: {spec.name} reads {key!r}, which an earlier edge computes and does not keep. Pass "
                 "keep= to that one."
             )
         hidden = (hidden | {key for step in spec.steps for key in step.out_keys}) - set(spec.keep)

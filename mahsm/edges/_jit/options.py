@@ -1,4 +1,4 @@
-"""`JitOptions`: the types of what `JitEdge.with_` takes."""
+"""`JitOptions`: the types of the arguments of `JitEdge.with_`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

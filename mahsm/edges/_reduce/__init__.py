@@ -1,6 +1,6 @@
 """`reduce_edge`: a fan-in by a reducer or a judge.
 
-- `function`   its arguments, and its run
+- `function`  `reduce_edge` and its arguments, its subgraph and its run
 """
 
 from mahsm.edges._reduce.function import reduce_edge as reduce_edge

@@ -1,4 +1,4 @@
-"""`reduce_edge`: make one value of a list in the state."""
+"""`reduce_edge`: reduce a list in the state to one value."""
 
 import asyncio
 import inspect
@@ -40,7 +40,7 @@ _NO_DEFAULT: Any = object()
 
 
 class _ReduceState(TypedDict):
-    """State of the subgraph: only what comes out of it."""
+    """State of the subgraph: only its result."""
 
     value: Any
 
@@ -115,7 +115,7 @@ class Reduce:
 
     @contextmanager
     def _as_of_node(self, config: RunnableConfig, node: RunnableConfig) -> Generator[None, None, None]:
-        """A block in which a call looks as if the edge's node made it."""
+        """Return a block in which calls look like calls of the edge's node."""
         token = var_child_runnable_config.set(as_of_node(config, node, self.name, writer_of(node)))
         try:
             yield
@@ -123,7 +123,7 @@ class Reduce:
             var_child_runnable_config.reset(token)
 
     def _begun(self, around: Session) -> Callable[[], Any]:
-        """The reducer's call; its span says what it is given."""
+        """Return the call of the reducer, and note its inputs in the span."""
         key = self.input_key
         inputs = batch(read(around.state, key, self.name, "input_key"), self.name, key, "input_key")
         if around.span is not None:
@@ -150,14 +150,14 @@ class Reduce:
             )
         if len(failed) == len(inputs) and self.default is _NO_DEFAULT:
             raise ReducerError(
-                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. There is nothing to "
+                f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. No value is left to "
                 "reduce; pass default= to go on."
             )
         return [value for value in inputs if not is_item_error(value)]
 
 
 def _show(span: EdgeSpan, update: State, value: Any) -> None:
-    """Show what came out; of a judge, and of a number, that is a decision."""
+    """Show the update in the span; a string or a number is also noted as the decision."""
     span.show(update)
     if isinstance(value, str | int | float):
         span.note({"decision": shown(value) if isinstance(value, str) else value})
@@ -165,8 +165,9 @@ def _show(span: EdgeSpan, update: State, value: Any) -> None:
 
 @contextmanager
 def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
-    """When the block is cancelled, edges that a blocking reducer runs stop; inside an item, the edge around
-    sees to that.
+    """Stop edges that a blocking reducer runs when the block is cancelled.
+
+    Inside an item, the edge around does that.
     """
     if way is THREAD or current_item() is not None:
         yield
@@ -184,7 +185,7 @@ def _edges_inside_stop(way: Way) -> Generator[None, None, None]:
 
 @constructor(
     **dict.fromkeys(
-        ("retry", "rate_limit", "timeout"), "A reducer that calls models takes it, as llm_judge_select does."
+        ("retry", "rate_limit", "timeout"), "Reducers that call models take it, such as llm_judge_select."
     ),
     budget="A budget goes around the run: with budget(...).",
 )
@@ -199,28 +200,28 @@ def reduce_edge(
     errors: OnErrors = "drop",
     default: Any = _NO_DEFAULT,
 ) -> Edge:
-    """Make one value of a list in the state.
+    """Reduce a list in the state to one value.
 
     Args:
         input_key: State key of the list, such as the `out_key` of a `vmap`.
         output_key: State key that gets the value.
-        reducer: A function from the list to the value, sync or async; if it takes a second argument, that is
-            the state, as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
+        reducer: A function from the list to the value, sync or async; a second parameter, if there is one,
+            gets the state as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
             values one by one until it is decided. `mahsm.reducers` has the usual ones.
         name: Node name; by default `reduce_` and the reducer's name.
-        errors: What to do with `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
+        errors: Treatment of `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
             `penalize(value)` puts `value` in their place.
-        default: The value if there is nothing to reduce, since the list is empty or all inputs failed; by
-            default that is for the reducer to say, or an error.
+        default: The value if the list is empty or all inputs failed. By default the reducer gets an empty
+            list, and it is an error if all inputs failed.
 
     Returns:
         An edge that reads `input_key` and writes `output_key`.
 
     Raises:
         EdgeError: immediately, for invalid arguments.
-        ReducerError: when run, if inputs failed and the policy says so, or all of them failed, or the reducer
-            cannot decide.
-        StateError: when run, if the list is missing, or is no list.
+        ReducerError: when run, if inputs failed and `errors="raise"`, if all inputs failed, or if the
+            reducer cannot decide.
+        StateError: when run, if the list is missing or not a list.
 
     Example:
         >>> from mahsm import reduce_edge
@@ -284,7 +285,8 @@ def _fold(reducer: Reducer, values: Sequence[Any]) -> Any:
 def _takes_state(edge: str, reducer: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(reducer)
-    except (TypeError, ValueError):  # builtins such as max have none
+    except (TypeError, ValueError):
+        # Builtins such as `max` have no signature.
         return False
     for takes_state in (False, True):
         try:

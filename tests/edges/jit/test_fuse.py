@@ -85,7 +85,7 @@ def test_static_keys_and_modules() -> None:
     fused.replace(Scale(jnp.array(10.0)), step="scale")
     assert fused.invoke({"a": [1.0, 3.0, 2.0], "k": 1})["c"].tolist() == [30.0]
     with pytest.raises(
-        EdgeError, match="has to know which of its edges is meant; pass step= one of scale, to_c"
+        EdgeError, match="needs the name of one of the fused edges; pass step= one of scale, to_c"
     ):
         fused.replace(Scale(jnp.array(1.0)))
 
@@ -140,21 +140,25 @@ READS_B = step(lambda b: b, "b", "f")
         ),
         ([DOUBLE, ON_CPU], {}, "to_b has device=None, and to_c has 'cpu'; expected the same"),
         ([DOUBLE, IN_64], {}, "to_b has x64=False, and to_c has True"),
-        ([DOUBLE, STATIC_B], {}, "'b' is static in to_c, but an edge before computes it"),
+        ([DOUBLE, STATIC_B], {}, "'b' is static in to_c, but an earlier edge computes it"),
         ([ADD, STATIC_X], {}, "'x' is static in one of the edges and dynamic in another"),
         ([DOUBLE, RAGGED_B], {}, "'b' is ragged in to_c, but the edge that computes it has no ragged key"),
         ([SHARD_A, SHARD_B], {}, "the edges shard a, b; expected one key"),
         (
             [fuse(DOUBLE, ADD), READS_B],
             {},
-            "to_f reads 'b', which an edge before computes and does not keep. Pass keep=",
+            "to_f reads 'b', which an earlier edge computes and does not keep. Pass keep=",
         ),
         (
             [DOUBLE, ADD],
             {"keep": "b"},
             r"keep='b' is a string; expected a list of state keys, such as keep=\['b'\]",
         ),
-        ([DOUBLE, ADD], {"keep": ["a"]}, "keep has 'a'; expected some of what the edges write, b, c"),
+        (
+            [DOUBLE, ADD],
+            {"keep": ["a"]},
+            "keep has 'a'; expected some of the keys that the edges write, b, c",
+        ),
         ([DOUBLE, ADD], {"keep": []}, "keep is empty; expected at least one key"),
         ([DOUBLE, ADD], {"name": "a|b"}, "name='a|b'; expected a node name"),
     ],

@@ -181,7 +181,7 @@ UNKNOWN: dict[str, tuple[Edge, dict[str, Any], str]] = {
     "parallel's elsewhere": (join, {"retry": Retry()}, r"It belongs to a branch: Branch\(target"),
     "reduce": (total, {"reducers": max}, r"^reduce_edge: reducers=.*Did you mean 'reducer'\?"),
     "jit": (halve, {"x46": True}, r"^jit_edge: x46=True.*Did you mean 'x64'\?"),
-    "jit's elsewhere": (halve, {"keep": ["y"]}, r"^jit_edge: keep=.*It is of fuse: fuse\(first, second"),
+    "jit's elsewhere": (halve, {"keep": ["y"]}, r"^jit_edge: keep=.*It belongs to fuse: fuse\(first, second"),
     "fuse": (fuse(halve, square), {"kep": ["y"]}, r"^fuse: kep=.*Did you mean 'keep'\?"),
     "steps of fuse": (
         fuse(halve, square),
@@ -191,7 +191,7 @@ UNKNOWN: dict[str, tuple[Edge, dict[str, Any], str]] = {
     "a part of fuse": (
         fuse(halve, square),
         {"x64": True},
-        r"^fuse: x64=True; .*It is of the edges that are fused\. Change these, and fuse them",
+        r"^fuse: x64=True; .*It belongs to the edges that are fused\. Change these, and fuse them",
     ),
 }
 
@@ -208,7 +208,11 @@ def test_an_unknown_name_is_refused(edge: Edge, changes: dict[str, Any], message
         (join, {"eager": True}, "eager=True, but scheduler='parallel' has no waves"),
         (total, {"errors": "dorp"}, "errors='dorp'; expected one of 'drop', 'raise'"),
         (halve, {"static_keys": ["q"]}, "static_keys has 'q'; expected some of in_keys, 'x'"),
-        (fuse(halve, square), {"keep": ["q"]}, "keep has 'q'; expected some of what the edges write"),
+        (
+            fuse(halve, square),
+            {"keep": ["q"]},
+            "keep has 'q'; expected some of the keys that the edges write",
+        ),
     ],
 )
 def test_other_kinds_check_their_copies(edge: Edge, changes: dict[str, Any], message: str) -> None:

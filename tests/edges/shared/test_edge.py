@@ -141,7 +141,7 @@ reduced = partial(reduce_edge, input_key="xs", output_key="ys", reducer=sum)
             partial(parallel, {}, budget=3),
             r"parallel: budget=3; .* A budget goes around the run: with budget\(...\)",
         ),
-        (partial(reduced, rate_limit="a"), r"reduce_edge: rate_limit='a'; .* as llm_judge_select does"),
+        (partial(reduced, rate_limit="a"), r"reduce_edge: rate_limit='a'; .* such as llm_judge_select"),
     ],
 )
 def test_arguments_that_there_are_not(make: Any, message: str) -> None:
