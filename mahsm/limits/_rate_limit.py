@@ -16,7 +16,7 @@ Key: TypeAlias = str | Callable[[State], object]
 Tokens: TypeAlias = float | Callable[[State], float]
 
 
-# One request in thirty years. Below that, the seconds between two requests exceed what a float can count.
+# One request in thirty years. Below that, the seconds between two requests get too large to compute with.
 _SLOWEST = 1e-9
 
 

@@ -491,7 +491,7 @@ async def coroutine(x: Any) -> Any:
         ({"ragged": ["z"]}, r"ragged has 'z'; expected some of in_keys"),
         (
             {"ragged": ["x"]},
-            r"fn\(x\) cannot be called with in_keys=\('x',\) and mask=.*which is True for rows that are not padding",
+            r"fn\(x\) cannot be called with in_keys=\('x',\) and mask=.*True for rows that are not padding",
         ),
         ({"ragged": ["x"], "static_keys": ["x"]}, r"'x' is in static_keys and in ragged"),
         ({"fn": lambda x, key: x}, r"missing a required argument: 'key'. Pass seed_key= and it gets key="),
