@@ -1,0 +1,152 @@
+"""Steps: the calls that begin as soon as their arguments are there."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from mahsm._common import shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Step(Generic[P, T]):
+    """A function whose calls in a jitted function are steps. Made by `step`; elsewhere it is the function.
+
+    Attributes:
+        function: The function.
+        ordered: True if it runs after all earlier steps, and before all later ones.
+    """
+
+    def __init__(self, function: Callable[P, T], *, ordered: bool) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.ordered = ordered
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _called(self, self.function, args, kwargs)
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"step({shown(self.function)})"
+
+
+class _AsyncStep(Step[P, T]):
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await cast("Any", _called(self, self.function, args, kwargs))
+
+
+def _called(step: Step[Any, Any], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    from mahsm.xcs._run import direct_run
+
+    run = direct_run()
+    return function(*args, **kwargs) if run is None else run.step(step, args, kwargs)
+
+
+@overload
+def step(function: Callable[P, T], /, *, ordered: bool = ...) -> Step[P, T]: ...
+@overload
+def step(*, ordered: bool = ...) -> Callable[[Callable[P, T]], Step[P, T]]: ...
+def step(function: Any = None, /, *, ordered: bool = False) -> Any:
+    """Mark a function, so that its calls in a jitted function are steps, which run beside each other.
+
+    Operators, DSPy modules, model bindings, edges, graphs and jitted functions are steps without it.
+
+    Args:
+        function: A function, sync or async, that does not change its arguments.
+        ordered: The function has effects whose order matters: it begins when all earlier steps have ended,
+            and later steps begin when it has ended.
+
+    Raises:
+        TypeError: if `function` cannot be called, or is a generator function.
+
+    Example:
+        >>> from mahsm import xcs
+        >>> @xcs.step
+        ... def fetch(page):
+        ...     return f"page {page}"
+        >>> @xcs.jit
+        ... def fetch_all(pages):
+        ...     return [fetch(page) for page in pages]
+        >>> fetch_all([1, 2])
+        ['page 1', 'page 2']
+    """
+    if function is None:
+        return functools.partial(step, ordered=ordered)
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"xcs.step got {shown(function)}; expected a function. Write @xcs.step above a def.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"xcs.step got the generator function {shown(function)}; expected a function that returns its "
+            "value. Return a list."
+        )
+    kind = _AsyncStep if is_async(function) else Step
+    return kind(function, ordered=ordered)
+
+
+def is_async(function: Any) -> bool:
+    """Return whether a call gives an awaitable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, Step):
+        return isinstance(function, _AsyncStep)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004  of an object
+    )
+
+
+_METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
+"""Methods of operators, modules, edges and graphs whose calls are steps."""
+
+
+def is_step(callee: Any) -> bool:
+    """Return whether calls of something are steps."""
+    if isinstance(callee, MethodType):
+        function: Any = callee.__func__
+        if isinstance(function, Step):
+            return True
+        return getattr(function, "__name__", "") in _METHODS and _is_unit(callee.__self__)
+    return _is_unit(callee)
+
+
+def _is_unit(callee: Any) -> bool:
+    kind = type(callee)
+    found = _units.get(kind)
+    if found is None:
+        found = _units[kind] = isinstance(callee, _unit_types())
+    return found
+
+
+_units: dict[type, bool] = {}
+
+
+def _unit_types() -> tuple[type, ...]:
+    """Return the classes whose instances are steps, of the libraries that are imported."""
+    kinds: list[type] = [Step]
+    for module, names in _CLASSES.items():
+        if (loaded := sys.modules.get(module)) is not None:
+            kinds += [getattr(loaded, name) for name in names]
+    return tuple(kinds)
+
+
+_CLASSES = {
+    "mahsm.operators": ("Operator", "ModelBinding"),
+    "langchain_core.runnables": ("Runnable",),
+    "dspy": ("Module", "BaseLM"),
+}
+
+
+def name_of(callee: Any) -> str:
+    """Return the name of a step in reports and errors."""
+    while isinstance(callee, functools.partial):
+        callee = callee.func
+    if isinstance(callee, MethodType):
+        owner = callee.__self__
+        return getattr(owner, "name", None) or getattr(owner, "__name__", type(owner).__name__)
+    name = getattr(callee, "__name__", None) or getattr(callee, "name", None)
+    return name if isinstance(name, str) else type(callee).__name__
