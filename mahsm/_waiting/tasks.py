@@ -6,7 +6,7 @@ import inspect
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import CancelledError, Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar, cast
 
@@ -91,6 +91,20 @@ limits_loop = _limits.loop
 
 limits_on = _limits.replaced
 """Replaces that loop in a block."""
+
+
+_pools: list[ThreadPoolExecutor] = []
+os.register_at_fork(after_in_child=_pools.clear)
+
+
+def shared_pool() -> ThreadPoolExecutor:
+    """Return the thread pool of the process, for callers that bound their own calls: idle threads are reused."""
+    if not _pools:
+        _pools.append(ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="mahsm-step"))
+    return _pools[0]
+
+
+_MOST_THREADS = 32_768
 
 
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:

@@ -31,10 +31,6 @@ class Body:
         self._hub: Any = None
         self.thread = threading.get_ident()
 
-    def is_here(self) -> bool:
-        """Return whether the code that runs here is the function's."""
-        return self._greenlet is not None and greenlet.getcurrent() is self._greenlet
-
     def wait_for(self, cell: Cell) -> None:
         """Let the task await a cell, and go on when it is settled."""
         turn = TASK.turn()
@@ -43,7 +39,8 @@ class Body:
             self._switch(future)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        self._greenlet = greenlet.greenlet(self._drive)
+        self._greenlet = _BodyGreenlet(self._drive)
+        self._greenlet.body = self
         self._greenlet.gr_context = self._context
         self._hub = greenlet.getcurrent()
         yielded = self._greenlet.switch()
@@ -77,3 +74,18 @@ class Body:
                 resume = self._coroutine.send
             except BaseException as error:  # noqa: BLE001  the coroutine gets it
                 value, resume = error, self._coroutine.throw
+
+
+class _BodyGreenlet(greenlet.greenlet):
+    body: Body
+
+
+def body_here() -> Body | None:
+    """Return the body whose code runs here, if any."""
+    here = greenlet.getcurrent()
+    return here.body if isinstance(here, _BodyGreenlet) else None
+
+
+async def in_body(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await a coroutine of rewritten code, which may wait without `await`, in the running task."""
+    return await Body(coroutine, contextvars.copy_context())

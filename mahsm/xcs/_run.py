@@ -19,7 +19,7 @@ from mahsm.nodes._internal import Target
 from mahsm.xcs._cells import Cell
 from mahsm.xcs._containers import ATOMS, copied, filled, forced, pending_in
 from mahsm.xcs._derived import Arrivals
-from mahsm.xcs._greenlets import Body
+from mahsm.xcs._greenlets import Body, body_here
 from mahsm.xcs._pending import Pending, cell_of
 from mahsm.xcs._report import Report, StepRecord, Wait
 from mahsm.xcs._step import is_async, name_of
@@ -203,8 +203,13 @@ class ProgramRun(EdgeRun):
     def wait_for(self, cell: Cell) -> None:
         """Wait until a cell is settled, in the thread or the task that the function runs in."""
         began = time.monotonic()
-        if self.body is not None and self.body.is_here():
-            self.body.wait_for(cell)
+        if (body := body_here()) is not None:
+            body.wait_for(cell)
+        elif self._loop is not None and threading.get_ident() == self._thread:
+            raise RuntimeError(
+                "a pending value was used by a callback of the event loop, which cannot wait; use it in the "
+                "jitted function, or in a task."
+            )
         else:
             turn: Turn = THREAD.turn()
             cell.wake(turn)

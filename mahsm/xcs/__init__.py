@@ -1,0 +1,23 @@
+"""Transformations of programs: functions that run ahead of themselves.
+
+- `_jit`         `jit`
+- `_step`        `step`, and what else is a step
+- `_run`         one call of a jitted function
+- `_calls`       the helpers of rewritten code: calls, f-strings, blocks
+- `_rewrite`, `_source`  the rewriting, and where sources come from
+- `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
+- `_greenlets`   waiting in the middle of synchronous code on an event loop
+- `_report`      reports of calls
+- `_warnings`    functions that cannot be rewritten
+"""
+
+from mahsm.xcs._jit import AsyncJitted as AsyncJitted
+from mahsm.xcs._jit import Jitted as Jitted
+from mahsm.xcs._jit import jit as jit
+from mahsm.xcs._report import Report as Report
+from mahsm.xcs._report import StepRecord as StepRecord
+from mahsm.xcs._report import Wait as Wait
+from mahsm.xcs._step import Step as Step
+from mahsm.xcs._step import step as step
+
+__all__ = ["AsyncJitted", "Jitted", "Report", "Step", "StepRecord", "Wait", "jit", "step"]

@@ -1,0 +1,272 @@
+"""`jit`: a function that runs ahead of itself."""
+
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from langchain_core.runnables.config import ensure_config
+from langgraph.types import RetryPolicy
+
+from mahsm._common import check, shown
+from mahsm._waiting import TASK, THREAD, Way, run_blocking
+from mahsm.edges._internal import Tries, current_item, session
+from mahsm.limits import RateLimit
+from mahsm.policies import Budget, Retry
+from mahsm.xcs._calls import helpers
+from mahsm.xcs._containers import forced
+from mahsm.xcs._greenlets import Body
+from mahsm.xcs._report import Report
+from mahsm.xcs._run import ProgramRun, current
+from mahsm.xcs._source import rewritten
+from mahsm.xcs._step import Step, is_async, name_of
+from mahsm.xcs._warnings import runs_plainly
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_STEPS = 1_000
+"""The number of steps that run at the same time if `max_concurrency` is not given: each needs a thread."""
+
+
+@dataclass(frozen=True)
+class JitOptions:
+    """The options of a jitted function.
+
+    Attributes:
+        max_concurrency: The number of steps that run at the same time.
+        tries: How each step is tried.
+        budget: The most that one call may spend.
+        rewrite: True if the function is rewritten.
+        name: Its name in traces and reports.
+    """
+
+    max_concurrency: int
+    tries: Tries
+    budget: Budget | None
+    rewrite: bool
+    name: str
+
+
+class Jitted(Step[P, T], Generic[P, T]):
+    """A function that runs ahead of itself. Made by `jit`; called like the function.
+
+    Attributes:
+        function: The function.
+        last: The report of the call that ended last; None before the first.
+    """
+
+    last: Report | None
+
+    def __init__(self, function: Callable[P, T], options: JitOptions) -> None:
+        super().__init__(function, ordered=False)
+        self._options = options
+        self.last = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run_blocking(self._run(THREAD, args, kwargs))
+
+    def __repr__(self) -> str:
+        return f"jit({shown(self.function)})"
+
+    @property
+    def source(self) -> str:
+        """The source that runs: the function's own, rewritten.
+
+        Raises:
+            ValueError: if the function is not rewritten.
+        """
+        found = rewritten(cast("FunctionType", self.function)) if self._is_rewritten else None
+        if found is None:
+            raise ValueError(f"{self._options.name} runs as it is; it has no rewritten source.")
+        return found.text
+
+    @property
+    def _is_rewritten(self) -> bool:
+        return self._options.rewrite and isinstance(self.function, FunctionType)
+
+    def _body(self) -> tuple[Callable[..., Any], bool]:
+        """Return what is called, and whether steps begin where they are called by code as it is."""
+        if not self._options.rewrite:
+            return self.function, True
+        found = rewritten(self.function) if isinstance(self.function, FunctionType) else None
+        if found is None:
+            runs_plainly(self._options.name)
+            return self.function, False
+        return found.of(cast("FunctionType", self.function), helpers), False
+
+    async def _run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        options = self._options
+        config = ensure_config({"run_name": options.name})
+        body, is_direct = self._body()
+        outer = current_item()
+        shown_state = {str(place): arg for place, arg in enumerate(args)} | kwargs
+        retries = options.tries.retry is not None
+        with session(
+            "xcs", options.name, way, shown_state, config, budget=options.budget, retries=retries
+        ) as around:
+            run = ProgramRun(
+                options.name, around, options.max_concurrency, options.tries, is_direct=is_direct
+            )
+            try:
+                async with run.on_slots():
+                    if outer is None:
+                        return await self._called(run, body, args, kwargs)
+                    with outer.running.on_stop(run.stop_from_outside):
+                        return await self._called(run, body, args, kwargs)
+            finally:
+                run.report.end()
+                self.last = run.report
+                if around.span is not None:
+                    around.span.note(run.facts())
+
+    async def _called(
+        self, run: ProgramRun, body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        context = contextvars.copy_context()
+        context.run(current.set, run)
+        if run.way is THREAD:
+            return context.run(_in_scope, run, body, args, kwargs)
+        run.body = Body(_in_scope_async(run, body, args, kwargs), context)
+        return await run.body
+
+
+def _in_scope(run: ProgramRun, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        with run.scope():
+            result = body(*args, **kwargs)
+        return forced(result)
+    finally:
+        run.finish()
+
+
+async def _in_scope_async(run: ProgramRun, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        with run.scope():
+            result = await body(*args, **kwargs)
+        return forced(result)
+    finally:
+        run.finish()
+
+
+class AsyncJitted(Jitted[P, T]):
+    """An async function that runs ahead of itself."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await self._run(TASK, args, kwargs)
+
+
+@overload
+def jit(
+    function: Callable[P, T],
+    /,
+    *,
+    max_concurrency: int | None = ...,
+    retry: Retry | RetryPolicy | None = ...,
+    timeout: float | None = ...,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
+    budget: Budget | None = ...,
+    rewrite: bool = ...,
+    name: str | None = ...,
+) -> Jitted[P, T]: ...
+@overload
+def jit(
+    *,
+    max_concurrency: int | None = ...,
+    retry: Retry | RetryPolicy | None = ...,
+    timeout: float | None = ...,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
+    budget: Budget | None = ...,
+    rewrite: bool = ...,
+    name: str | None = ...,
+) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
+def jit(
+    function: Any = None,
+    /,
+    *,
+    max_concurrency: int | None = None,
+    retry: Retry | RetryPolicy | None = None,
+    timeout: float | None = None,
+    rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
+    budget: Budget | None = None,
+    rewrite: bool = True,
+    name: str | None = None,
+) -> Any:
+    """Make a function run ahead of itself: calls of models run beside each other, the result stays the same.
+
+    The function runs as Python each time, with its real arguments. Calls in it of operators, DSPy modules,
+    model bindings, edges, graphs, jitted functions and functions marked by `step` are steps: they begin when
+    their arguments are there, and give pending values. The function waits only where it uses a value: in an
+    `if`, in a comparison, in a call of a function that is not rewritten.
+
+    Args:
+        function: The function, sync or async.
+        max_concurrency: The number of steps that run at the same time, >= 1; by default 1,000.
+        retry: How a failed step is tried again.
+        timeout: Seconds for each attempt of a step.
+        rate_limit: The provider's limit for steps.
+        budget: The most that one call may spend.
+        rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and f-strings
+            wait.
+        name: Its name in traces and reports; by default the function's.
+
+    Raises:
+        TypeError: immediately, if `function` is not a function, or is a generator function.
+        EdgeError: immediately, for an invalid option.
+
+    Example:
+        >>> from mahsm import xcs
+        >>> @xcs.step
+        ... def ask(question):
+        ...     return question.upper()
+        >>> @xcs.jit
+        ... def ask_twice(question):
+        ...     first, second = ask(f"{question}?"), ask(f"{question}!")
+        ...     return f"{first} {second}"
+        >>> ask_twice("why")
+        'WHY? WHY!'
+    """
+    if function is None:
+        return functools.partial(
+            jit,
+            max_concurrency=max_concurrency,
+            retry=retry,
+            timeout=timeout,
+            rate_limit=rate_limit,
+            budget=budget,
+            rewrite=rewrite,
+            name=name,
+        )
+    if isinstance(function, staticmethod | classmethod):
+        raise TypeError(f"xcs.jit got {shown(function)}; write @xcs.jit below @{type(function).__name__}.")
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"xcs.jit got {shown(function)}; expected a function. Write @xcs.jit above a def.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"xcs.jit got the generator function {shown(function)}; expected a function that returns its "
+            "value. Return a list."
+        )
+    if max_concurrency is not None:
+        check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
+    check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
+    options = JitOptions(
+        max_concurrency or MOST_STEPS,
+        Tries.of("xcs.jit", retry, timeout, rate_limit),
+        budget,
+        rewrite,
+        name or name_of(function),
+    )
+    kind = AsyncJitted if is_async(function) else Jitted
+    return kind(_plain_function(function), options)
+
+
+def _plain_function(function: Any) -> Any:
+    """Return the Python function of something that calls one, with what it binds as arguments."""
+    if isinstance(function, FunctionType):
+        return function
+    if isinstance(function, MethodType) or isinstance(function, functools.partial):
+        return function
+    return function
