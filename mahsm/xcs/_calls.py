@@ -159,23 +159,34 @@ def _builtin(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _foreign(callee, args, kwargs)
 
 
-_CONTAINERS = frozenset({list, dict, deque, defaultdict, OrderedDict})
+_CONTAINERS = frozenset({list, dict, set, deque, defaultdict, OrderedDict})
 
 
 def _of_container(owner: Any, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a method of a container, which may hold pending values."""
-    if callee.__name__ in {"get", "pop", "setdefault", "__getitem__", "insert"} and args:
+    name = callee.__name__
+    if name in _KEYED and args:
         args = (ready(args[0]), *args[1:])
     run = current.get()
-    if run is not None and not run.is_over:
+    if run is None or run.is_over or type(owner) is set:
+        args, kwargs = forced(args), forced(kwargs)
+    if run is not None:
         if any(map(has_pending, args)) or kwargs:
             run.touched[id(owner)] = owner
-    else:
-        args, kwargs = forced(args), forced(kwargs)
-    if callee.__name__ == "sort" and (key := kwargs.get("key")) is not None:
+        if name in _CHANGING:
+            run.will_change(owner)
+    if name == "sort" and (key := kwargs.get("key")) is not None:
         owner[:] = _sorted(sorted, owner, key=key, reverse=kwargs.get("reverse", False))
         return None
     return callee(*args, **kwargs)
+
+
+_KEYED = frozenset({"get", "pop", "setdefault", "__getitem__", "__setitem__", "__delitem__", "insert"})
+_CHANGING = frozenset(
+    "append extend insert pop remove clear sort reverse update setdefault popitem popleft appendleft extendleft "
+    "rotate add discard difference_update intersection_update symmetric_difference_update move_to_end "
+    "__setitem__ __delitem__ __iadd__".split()
+)
 
 
 def _class(callee: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -363,25 +374,36 @@ def in_place(name: str, left: Any, right: Any) -> Any:
         if cell_of(left).is_text:
             return derived(plain, left, right)
         return in_place(name, value_of(left), right)
+    run = current.get()
+    if run is not None and kind in _CONTAINERS:
+        run.will_change(left)
     return changing(left, listed(right) if kind is list else forced(right))
 
 
 def set_item(value: Any, owner: Any, key: Any) -> None:
     """Do `owner[key] = value`."""
     owner, key = ready(owner), forced(key)
-    if type(owner) in _CONTAINERS and has_pending(value):
-        run = current.get()
-        if run is not None and not run.is_over:
-            run.touched[id(owner)] = owner
-            owner[key] = value
-            return
-    owner[key] = forced(value)
-
-
-def scope() -> Any:
-    """Return the block that the body of a `try` or a `with` is."""
     run = current.get()
-    return contextlib.nullcontext() if run is None or run.is_over else run.scope()
+    if run is not None and not run.is_over and type(owner) in _CONTAINERS:
+        run.will_change(owner)
+        if has_pending(value):
+            run.touched[id(owner)] = owner
+        owner[key] = value
+    else:
+        owner[key] = forced(value)
+
+
+def scope(handles: bool) -> Any:  # noqa: FBT001  in rewritten code
+    """Return the block that the body of a `try` or a `with` is; `handles` is true for a `try`."""
+    run = current.get()
+    return contextlib.nullcontext() if run is None or run.is_over else run.scope(handles=handles)
+
+
+def settled(value: Any, scope: Any) -> Any:
+    """Return a value when everything that has begun in a scope has succeeded."""
+    if scope is not None:
+        scope.settle()
+    return value
 
 
 class StepCall(Coroutine[Any, Any, Any]):
@@ -450,7 +472,7 @@ def await_(awaitable: Any) -> Any:
 helpers: dict[str, Any] = dict(
     zip(
         HELPERS,
-        (call, format_, ready, forced, scope, await_, set_item, slice, binary, in_place),
+        (call, format_, ready, forced, scope, settled, await_, set_item, slice, binary, in_place),
         strict=True,
     )
 )

@@ -19,6 +19,15 @@ class Pending:
     def __init__(self, cell: Cell) -> None:
         object.__setattr__(self, "_xcs_cell", cell)
 
+    @property
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # `isinstance(pending, str)` waits, and is true of a string.
+        return type(value_of(self))
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None:
+        value_of(self).__class__ = kind
+
     def __await__(self) -> Iterator[Any]:
         value = value_of(self)
         return value.__await__()
@@ -228,6 +237,3 @@ for _name in ("sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and"
         return _in_place(changing, plain, self, other)
 
     setattr(Pending, f"__i{_name}__", _method)
-
-Pending.__class__ = property(lambda self: type(value_of(self)))  # type: ignore[assignment]
-"""`isinstance(pending, str)` waits, and is true of a string."""

@@ -1,9 +1,10 @@
 """The rewriting of a function: the places at which Python gives no other way to see a pending value."""
 
 import ast
+import copy
 from typing import Any, cast
 
-CALL, FORMAT, READY, FORCE, SCOPE, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HELPERS = tuple(
+CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HELPERS = tuple(
     f"__xcs_{name}__"
     for name in (
         "call",
@@ -11,6 +12,7 @@ CALL, FORMAT, READY, FORCE, SCOPE, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HE
         "ready",
         "force",
         "scope",
+        "settled",
         "await",
         "set_item",
         "slice",
@@ -36,7 +38,9 @@ class Rewriter(ast.NodeTransformer):
 
     def __init__(self) -> None:
         self.helpers: list[str] = list(HELPERS)
+        self._functions: list[ast.AST] = []
         self._outside: list[set[str]] = []
+        self._scopes = 0
 
     def top(self, node: ast.AST) -> ast.AST:
         """Rewrite a function."""
@@ -47,9 +51,11 @@ class Rewriter(ast.NodeTransformer):
     # Functions.
 
     def _function(self, node: Any) -> Any:
+        self._functions.append(copy.deepcopy(node))
         self._outside.append(_stored_outside(node))
         self.generic_visit(node)
         self._outside.pop()
+        self._functions.pop()
         return node
 
     visit_FunctionDef = visit_AsyncFunctionDef = _function
@@ -163,8 +169,14 @@ class Rewriter(ast.NodeTransformer):
         return node
 
     def _try(self, node: Any) -> Any:
+        kept = kept_names(self._functions[-1], node) if self._functions else set()
+        self._scopes += 1
+        name = f"__xcs_scope_{self._scopes}__"
         self.generic_visit(node)
-        node.body = _scope(node.body)
+        if kept:
+            settle = _Settle(kept, name)
+            node.body = [settle.visit(statement) for statement in node.body]
+        node.body = _scope(node.body, ast.Constant(True), name)
         return node
 
     visit_Try = visit_TryStar = _try
@@ -173,7 +185,7 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         for item in node.items:
             item.context_expr = _of(FORCE, item.context_expr)
-        node.body = _scope(node.body)
+        node.body = _scope(node.body, ast.Constant(False), None)
         return node
 
     visit_With = visit_AsyncWith = _with
@@ -243,8 +255,9 @@ def _unsliced(node: ast.expr) -> ast.expr:
     return node
 
 
-def _scope(body: list[ast.stmt]) -> list[ast.stmt]:
-    item = ast.withitem(ast.Call(_name(SCOPE), [], []), None)
+def _scope(body: list[ast.stmt], handles: ast.expr, name: str | None) -> list[ast.stmt]:
+    bound = None if name is None else ast.Name(name, ast.Store())
+    item = ast.withitem(ast.Call(_name(SCOPE), [handles], []), bound)
     made = _at(body[0], ast.With([item], body))
     made.end_lineno, made.end_col_offset = body[0].lineno, body[0].col_offset
     for part in ast.walk(item):
@@ -263,3 +276,81 @@ def _name(name: str) -> ast.Name:
 
 def _at(place: ast.AST, node: Any) -> Any:
     return ast.copy_location(node, place)
+
+
+class _Settle(ast.NodeTransformer):
+    """Lets assignments to some names wait, in the body of a `try`, until everything before has succeeded.
+
+    If a step fails, the plain function would not have reached an assignment after it. For a name that nothing
+    outside of the body reads, that makes no difference.
+    """
+
+    def __init__(self, names: set[str], scope: str) -> None:
+        self._names = names
+        self._scope = scope
+
+    def _other(self, node: Any) -> Any:
+        return node
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = visit_ClassDef = _other
+
+    def _settled(self, value: ast.expr) -> ast.expr:
+        return _at(value, ast.Call(_name(SETTLED), [value, _name(self._scope)], []))
+
+    def _assigned(self, node: Any) -> Any:
+        self.generic_visit(node)
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if node.value is not None and any(_stored(target) & self._names for target in targets):
+            node.value = self._settled(node.value)
+        return node
+
+    visit_Assign = visit_AnnAssign = visit_AugAssign = visit_NamedExpr = _assigned
+
+    def visit_For(self, node: ast.For) -> Any:
+        self.generic_visit(node)
+        if _stored(node.target) & self._names:
+            node.iter = self._settled(node.iter)
+        return node
+
+
+def _stored(target: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+
+
+def kept_names(function: ast.AST, node: Any) -> set[str]:
+    """Return the names that the body of a `try` assigns, and that matter when it is left by an error.
+
+    That is so if the name is read anywhere else in the function, or in the body before it is assigned there,
+    in an earlier turn of a loop around the `try`.
+    """
+    stored = {
+        part.id
+        for statement in node.body
+        for part in ast.walk(statement)
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
+    if not stored:
+        return set()
+    first, last = node.body[0], node.body[-1]
+    begin, end = (first.lineno, first.col_offset), (last.end_lineno, last.end_col_offset)
+    kept: set[str] = set()
+    for part in ast.walk(function):
+        if isinstance(part, ast.Global | ast.Nonlocal):
+            kept.update(stored.intersection(part.names))
+        if not isinstance(part, ast.Name) or part.id not in stored:
+            continue
+        inside = begin <= (part.lineno, part.col_offset) < end
+        if not inside and not isinstance(part.ctx, ast.Store):
+            kept.add(part.id)
+    return kept | {name for name in stored - kept if not _assigned_first(node.body, name)}
+
+
+def _assigned_first(body: list[ast.stmt], name: str) -> bool:
+    """Return whether the first statement of a body that mentions a name assigns it, and does not read it."""
+    for statement in body:
+        mentions = [part for part in ast.walk(statement) if isinstance(part, ast.Name) and part.id == name]
+        if mentions:
+            return isinstance(statement, ast.Assign | ast.AnnAssign) and all(
+                isinstance(part.ctx, ast.Store) for part in mentions
+            )
+    return False

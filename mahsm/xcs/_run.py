@@ -68,6 +68,8 @@ class ProgramRun(EdgeRun):
         self.report = Report(name)
         self.touched: dict[int, Any] = {}
         """Containers of the user's that pending values were put into."""
+        self._journal: list[tuple[int, Callable[[], None]]] = []
+        self._handling = 0
         self._limit = limit
         self._tries = tries
         self._loop = asyncio.get_running_loop() if around.way is TASK else None
@@ -111,7 +113,7 @@ class ProgramRun(EdgeRun):
         needed = {id(cell_of(one)): cell_of(one) for one in pending_in(given)}
         ordered = getattr(callee, "ordered", False)
         if ordered:
-            self.settle(0, drop=False)
+            self.settle(self._scopes[0].mark if self._scopes else 0, drop=False)
         cell = self.new_cell(())
         cell.steps = (cell.number,)
         before = sorted({number for one in needed.values() for number in one.steps})
@@ -214,9 +216,9 @@ class ProgramRun(EdgeRun):
             turn: Turn = THREAD.turn()
             cell.wake(turn)
             run_blocking(turn.wait())
-        if current.get() is self:
-            place = _place()
-            self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
+        if current.get() is self:  # not in another thread of the user's
+            if (place := _place()) is not None:
+                self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
 
     def first_error(self, cell: Cell) -> BaseException:
         """Return the error to raise where a failed value is used: that of the first step that failed.
@@ -249,11 +251,12 @@ class ProgramRun(EdgeRun):
             BaseException: the error of the first that failed; what began after it is cancelled.
         """
         failed = self._first_failed(mark, float("inf"))
-        if drop or failed is not None:
-            self._drop(mark)
         if failed is not None:
             assert failed.error is not None
+            self._undo(failed.number)
             raise failed.error
+        if drop:
+            self._drop(mark)
 
     def left_by(self, mark: int, error: BaseException) -> BaseException:
         """Return the error with which a block is left that began at a number, and cancel what began in it.
@@ -262,6 +265,7 @@ class ProgramRun(EdgeRun):
         """
         if isinstance(error, Escaping):
             if error.number < mark:
+                self._undo(error.number)
                 self._drop(mark)
                 return error
             error = error.error
@@ -270,7 +274,8 @@ class ProgramRun(EdgeRun):
             at = next((entry.number for entry in entries if entry.error is error), float("inf"))
             failed = self._first_failed(mark, at)
             if failed is not None and failed.error is not None:
-                error = failed.error
+                error, at = failed.error, failed.number
+            self._undo(at)
         self._drop(mark)
         return error
 
@@ -287,17 +292,43 @@ class ProgramRun(EdgeRun):
             if cell.number in self._steps and not cell.is_settled:
                 self.wait_for(cell)
 
-    def scope(self) -> "Scope":
-        """Return a block whose steps have ended when it is left, such as the body of a `try`."""
-        return Scope(self)
+    def scope(self, *, handles: bool = False) -> "Scope":
+        """Return a block whose steps have ended when it is left, such as the body of a `try`.
+
+        Args:
+            handles: The function may go on after an error in the block.
+        """
+        return Scope(self, handles=handles)
 
     def enter(self, scope: "Scope") -> None:
         with self._lock:
             scope.mark = next(self._numbers)
         self._scopes.append(scope)
+        self._handling += scope.handles
 
     def leave(self, scope: "Scope") -> None:
         self._scopes.remove(scope)
+        self._handling -= scope.handles
+        if not self._handling:
+            self._journal.clear()
+
+    # Changes of containers.
+    #
+    # The function's code goes on after a step has begun, and may change lists and dicts that it still uses
+    # after the step has failed and a `try` has caught the error. The plain function would not have reached
+    # these changes. So inside a `try` each change is noted with its number, and changes that came after the
+    # failed step are undone, the last one first.
+
+    def will_change(self, container: Any) -> None:
+        """Note what a container holds before it is changed inside a `try`."""
+        if self._handling:
+            with self._lock:
+                number = next(self._numbers)
+            self._journal.append((number, _restorer(container)))
+
+    def _undo(self, after: float) -> None:
+        while self._journal and self._journal[-1][0] > after:
+            self._journal.pop()[1]()
 
     def finish(self) -> None:
         """End the run: everything in it has been settled."""
@@ -310,25 +341,49 @@ class ProgramRun(EdgeRun):
 class Scope:
     """A block of a program: what begins in it has ended when the block is left, or has been cancelled."""
 
-    __slots__ = ("_run", "mark")
+    __slots__ = ("_run", "handles", "mark")
 
-    def __init__(self, run: ProgramRun) -> None:
+    def __init__(self, run: ProgramRun, *, handles: bool) -> None:
         self._run = run
+        self.handles = handles
         self.mark = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Scope":
         self._run.enter(self)
+        return self
+
+    def settle(self) -> None:
+        """Wait for everything that has begun in the block."""
+        self._run.settle(self.mark, drop=False)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
-            if error is None:
-                self._run.settle(self.mark)
-                return
-            first = self._run.left_by(self.mark, error)
+            first = self._settled() if error is None else error
+            if first is not None:
+                first = self._run.left_by(self.mark, first)
         finally:
             self._run.leave(self)
         if first is not error:
+            assert first is not None
             raise first
+
+    def _settled(self) -> BaseException | None:
+        try:
+            self._run.settle(self.mark)
+        except BaseException as error:  # noqa: BLE001  what began after it is to be cancelled
+            return error
+        return None
+
+
+def _restorer(container: Any) -> Callable[[], None]:
+    """Return a function that gives a container what it holds now."""
+    kept = container.copy()
+
+    def restore() -> None:
+        container.clear()
+        (container.update if hasattr(container, "update") else container.extend)(kept)
+
+    return restore
 
 
 class StepRun:
@@ -439,9 +494,14 @@ class _Cancelled(Exception):
 _PLAIN = frozenset({list, dict, tuple, set, frozenset})
 
 
-def _place() -> tuple[str, int]:
-    """Return the file and the line of the user's code that waits here."""
+def _place() -> tuple[str, int] | None:
+    """Return the file and the line of the user's code that waits here; None at the end of the function."""
     frame: Any = sys._getframe(1)  # noqa: SLF001
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("mahsm.xcs"):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("mahsm."):
+        if frame.f_code.co_name in _ENDS:
+            return None
         frame = frame.f_back
-    return ("?", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+_ENDS = frozenset({"_in_scope", "_in_scope_async"})

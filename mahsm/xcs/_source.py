@@ -3,11 +3,13 @@
 import __future__
 
 import ast
+import copy
+import functools
 import inspect
 import linecache
 import sysconfig
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
 from typing import Any, cast
@@ -82,19 +84,16 @@ _LIBRARY: tuple[str, ...] = tuple({sysconfig.get_path("stdlib"), sysconfig.get_p
 
 def _rewrite(function: FunctionType) -> Rewritten | None:
     code = function.__code__
-    lines = linecache.getlines(code.co_filename, function.__globals__)
-    found = _found(code, lines)
+    file = _parsed(code.co_filename, tuple(linecache.getlines(code.co_filename, function.__globals__)))
+    # pytest changes the `assert`s of test modules itself.
+    if file is None or not (file.has(code) or "@pytest_ar" in function.__globals__):
+        return None
+    found = _found(code, file.tree)
     if found is None:
         return None
-    class_name = _class_of(function.__qualname__)
-    plain = _compiled(found, code, class_name)
-    # A file that has changed since it was imported; pytest changes the `assert`s of test modules itself.
-    if plain is None or (plain.co_code != code.co_code and "@pytest_ar" not in function.__globals__):
-        return None
-    found = cast("Function", _found(code, lines))
     rewriter = Rewriter()
     node = cast("Function", rewriter.top(found))
-    made = _compiled(node, code, class_name, rewriter.helpers)
+    made = _compiled(node, code, _class_of(function.__qualname__), rewriter.helpers)
     if made is None:
         return None
     made = _renamed(made, code)
@@ -102,14 +101,40 @@ def _rewrite(function: FunctionType) -> Rewritten | None:
     return Rewritten(made, ast.unparse(node))
 
 
-def _found(code: CodeType, lines: Sequence[str]) -> Function | None:
-    """Return a new syntax tree of the function."""
+@dataclass(frozen=True)
+class _File:
+    """A source file: its syntax tree, and the codes of its functions."""
+
+    tree: ast.Module
+    codes: frozenset[tuple[str, int, bytes]]
+
+    def has(self, code: CodeType) -> bool:
+        """Return whether the file still says what the code does; it may have changed since its import."""
+        return (code.co_qualname, code.co_firstlineno, code.co_code) in self.codes
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(name: str, lines: tuple[str, ...]) -> _File | None:
     if not lines:
         return None
+    text = "".join(lines)
     try:
-        tree = ast.parse("".join(lines))
+        tree = ast.parse(text)
+        module = compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
+    return _File(tree, frozenset((code.co_qualname, code.co_firstlineno, code.co_code) for code in _codes(module)))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield part
+            yield from _codes(part)
+
+
+def _found(code: CodeType, tree: ast.Module) -> Function | None:
+    """Return a copy of the syntax tree of a function."""
     kinds: Any = ast.Lambda if code.co_name == "<lambda>" else (ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [
         cast("Function", node)
@@ -120,7 +145,7 @@ def _found(code: CodeType, lines: Sequence[str]) -> Function | None:
     ]
     if len(nodes) > 1:
         nodes = [node for node in nodes if _spans(node, code)][-1:]
-    return nodes[0] if nodes else None
+    return copy.deepcopy(nodes[0]) if nodes else None
 
 
 def _first_line(node: Function) -> int:
@@ -148,7 +173,7 @@ def _class_of(qualname: str) -> str | None:
 
 
 def _compiled(
-    node: Function, code: CodeType, class_name: str | None, helpers: Sequence[str] = ()
+    node: Function, code: CodeType, class_name: str | None, helpers: Sequence[str]
 ) -> CodeType | None:
     """Compile a function inside another one, whose parameters are its free variables."""
     inner: ast.stmt
