@@ -139,7 +139,7 @@ def test_outputs_that_no_checkpointer_can_store() -> None:
         outputs(lambda x: Scale(x))
     with pytest.raises(JitError, match="expected arrays of numbers"):
         outputs(lambda x: jax.random.key(0))
-    with pytest.raises(JitError, match="returns something that is no array"):
+    with pytest.raises(JitError, match="returns a value that is not an array"):
         outputs(lambda x: "text")
 
 
@@ -313,7 +313,7 @@ def test_a_device_by_name_and_as_it_is() -> None:
 def test_a_device_that_is_not_there_lists_those_that_are(device: str) -> None:
     edge = double(device=device)
     with pytest.raises(
-        EdgeError, match=rf"device={device!r} is not there; JAX has .*cpu:0.*Pass one of these"
+        EdgeError, match=rf"device={device!r} does not exist; JAX has .*cpu:0.*Pass one of these"
     ):
         edge.invoke({"xs": 1.0})
 
@@ -321,12 +321,12 @@ def test_a_device_that_is_not_there_lists_those_that_are(device: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "GPU!"}, r"device='GPU!'; expected a platform and perhaps a number"),
+        ({"device": "GPU!"}, r"device='GPU!'; expected a platform with or without a number"),
         ({"device": 3}, r"device=3; expected the name of a platform, a jax.Device or a jax.sharding.Mesh"),
         ({"shard": "xs"}, r"shard='xs' spreads a key over devices; pass them as device=jax.sharding.Mesh"),
         (
             {"device": jax.make_mesh((1,), ("d",))},
-            "device is a mesh of devices; say with shard= which key's first axis",
+            "device is a mesh of devices; pass shard= with the key whose first axis",
         ),
     ],
 )
