@@ -119,8 +119,8 @@ class StateReader:
         )
         if not 0 <= seed < 1 << 32:
             raise StateError(
-                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed for the random key: "
-                "an integer from 0 to 2**32 - 1."
+                f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, an integer from "
+                "0 to 2**32 - 1, for the random key."
             )
         return np.uint32(seed)
 
@@ -199,7 +199,7 @@ class StateReader:
         part = self._values.flatten(value, found, where)
         if part is not LEAF or np.ndim(found[0]) == 0:
             raise StateError(
-                f"{where} is {shown(value)}; expected an array, or a list of numbers or of equal rows, since "
+                f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since "
                 "its first axis is padded."
             )
         leaves.append(np.asarray(found[0]))
