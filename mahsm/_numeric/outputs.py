@@ -43,7 +43,7 @@ def plain(value: Any, name: str) -> Any:
     """Return a NumPy array, or a Python number for an array without axes. Blocks until it is computed."""
     try:
         array: Any = np.asarray(value)
-    except TypeError:  # a key for random numbers
+    except TypeError:  # a random key
         raise _no_numbers(value, name) from None
     if array.dtype not in _USUAL:
         array = _known(array, value, name)

@@ -140,5 +140,5 @@ def check_purity(name: str, trace: Callable[[], Any], first: Any) -> None:
 def _equal(one: Any, two: Any) -> bool:
     try:
         return bool(np.array_equal(np.asarray(one), np.asarray(two), equal_nan=True))
-    except TypeError:  # keys for random numbers, and dtypes without NaN
+    except TypeError:  # random keys, and dtypes without NaN
         return one is two or str(one) == str(two)

@@ -1,4 +1,4 @@
-"""A warning if most calls are compiled, for instance because a value is static that should be dynamic."""
+"""A warning if too many calls compile, for instance because a value is static that should be dynamic."""
 
 import threading
 import warnings

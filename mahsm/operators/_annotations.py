@@ -1,4 +1,4 @@
-"""Annotations of fields: tells fields that may hold arrays from fields that cannot."""
+"""Annotations of fields: which fields may hold arrays."""
 
 import collections.abc
 import dataclasses
