@@ -1,21 +1,21 @@
-"""Numeric functions of a state, compiled by JAX; the part of `jit_edge` that knows of no graph.
+"""Numeric functions of a state, compiled by JAX: the part of `jit_edge` that is independent of graphs.
 
-- `spec`      what is compiled: functions one after the other, on keys of a state
-- `values`    what of a value is dynamic and what is static
-- `integers`  integers in 64 bits, floats as ever
-- `inputs`    reading a state; `ragged`: padding what varies in length
-- `program`   what an edge calls; `batch`: many states at once, as a `batch_result`
-- `compiler`  compiles for each structure and shape; `compiled`: what came of it for one structure
+- `spec`      the spec of a program: functions in sequence, on keys of a state
+- `values`    the dynamic and the static parts of a value
+- `integers`  integers in 64 bits beside floats in 32
+- `inputs`    reading a state; `ragged`: padding of arrays that vary in length
+- `program`   the program that an edge calls; `batch`: many states in one call; `batch_result`: their results
+- `compiler`  compiles for each structure and shape; `compiled`: the functions compiled for one structure
 - `modules`   functions that hold arrays
-- `devices`   where it runs
-- `outputs`   what comes out
-- `compiles`  counting compilations; `storms`: a warning where there are too many
-- `reasons`   why a function cannot be compiled, in words
-- `untyped_jax`  JAX, as something of unknown type
-- `eager`     the same without JAX
+- `devices`   placement on devices
+- `outputs`   conversion of results
+- `compiles`  counts of compilations; `storms`: a warning if there are too many
+- `reasons`   error messages for functions that cannot be compiled
+- `untyped_jax`  JAX typed as `Any`
+- `eager`     the same program without JAX
 
-JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded when something
-is computed.
+JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded at the first
+computation.
 """
 
 from typing import TYPE_CHECKING, Any

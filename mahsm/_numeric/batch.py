@@ -1,9 +1,8 @@
-"""Many states at once: what is computed for each of them is computed for all in one go, or in slices, by
-`jax.vmap`.
+"""Batches: a computation for many states in one call of `jax.vmap`, or in one call for each slice.
 
-States are stacked with as many copies of the last one as it takes to fill a bucket, since each number of rows
-is compiled for. A slice is stacked, computed and taken apart before the next one, so that no more than one is
-held besides what goes in and what comes out.
+JAX compiles for each number of rows. So the states are stacked with copies of the last one, up to one of a
+few numbers. A slice is stacked, computed and split before the next one begins, so that besides the inputs and
+outputs at most one slice is in memory.
 """
 
 import math
@@ -30,7 +29,15 @@ from mahsm.errors import EdgeError, StateError
 
 @dataclass
 class _Group:
-    """States with equal parts, and leaves of equal shapes."""
+    """States with equal parts and with leaves of equal shapes, which are computed in one call.
+
+    Attributes:
+        inputs: The inputs of its first state.
+        flags: For each leaf, True if it differs between states.
+        columns: For each leaf, the stacked values of all states, or the common value.
+        places: The positions of its states in the batch.
+        members: The inputs of all its states, unless the group was made without taking them apart.
+    """
 
     inputs: Inputs
     flags: list[bool]
@@ -40,14 +47,14 @@ class _Group:
 
 
 class Batch:
-    """States that are a common one, with something of each laid over it.
+    """Many states: a common state, and an overlay for each of them.
 
     Args:
-        compiler: Computes it.
+        compiler: The compiler of the program.
         state: The common state.
-        overlays: What is laid over it.
-        size: How many are computed at once; None for all.
-        output: The one output whose value is wanted; None for all outputs, by name.
+        overlays: The overlays, at least one.
+        size: The number of states in a slice; None for all.
+        output: The only output that is wanted; None for a dict of all outputs.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class Batch:
         self._failed: dict[int, Exception] = {}
 
     def run(self) -> BatchResult:
-        """Compute all of them."""
+        """Compute all states."""
         keys = self._overlays[0].keys()
         if all(overlay.keys() == keys for overlay in self._overlays):
             self._run(self._mapped(self._overlays[0]), range(len(self._overlays)))
@@ -103,11 +110,11 @@ class Batch:
         for group in [quick] if quick else self._groups(mapped, places, shared):
             try:
                 self._compute(group)
-            except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
+            except Exception as error:  # noqa: BLE001  the caller handles it
                 self._fail(group.places, error)
 
     def _filled(self, rows: Sequence[Any]) -> list[Any]:
-        """The rows, and the last one again and again until a bucket is full: rows do not see each other."""
+        """Return the rows, with copies of the last one up to the number of rows that is compiled for."""
         count = len(rows)
         size = count if count == self._size else rows_of(count, self._devices)
         return [*rows, *[rows[-1]] * (size - count)]
@@ -119,11 +126,11 @@ class Batch:
     # Taking states apart.
 
     def _shared(self, mapped: frozenset[str]) -> dict[str, Inputs]:
-        """The keys that all states have in common, by key."""
+        """Return the inputs of the keys that all states have in common."""
         if self._spec.shard in mapped:
             raise EdgeError(
-                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected one that all "
-                "items share, or shard='batch', which spreads the items themselves."
+                f"{self._spec.name}: shard={self._spec.shard!r} is a key of the items; expected a key that "
+                "all items share, or shard='batch', which spreads the items themselves."
             )
         found: dict[str, Inputs] = {}
         for key in self._spec.reads:
@@ -133,8 +140,8 @@ class Batch:
             part = self._compiler.reader.part(key, read(self._state, key, self._spec.name, "in_keys"), leaves)
             if any(_is_random_key(leaf) for leaf in leaves):
                 raise StateError(
-                    f"{self._spec.name}: state[{key!r}] is a key for random numbers, which all items would "
-                    "share, and so draw the same. Pass seed_key= with the state key of a seed: each item "
+                    f"{self._spec.name}: state[{key!r}] is a random key, which all items would share, so "
+                    "that they draw the same numbers. Pass seed_key= with the state key of a seed: each item "
                     "then gets a key of its own."
                 )
             found[key] = Inputs((part,), own(leaves) if self._spec.output == "jax" else leaves)
@@ -143,8 +150,9 @@ class Batch:
     def _quick_group(
         self, mapped: frozenset[str], places: Sequence[int], shared: Mapping[str, Inputs]
     ) -> _Group | None:
-        """One group of all states, if it is easy to see that they make one; columns are then made without
-        taking each apart.
+        """Return one group of all states, if their values are clearly alike; otherwise None.
+
+        The columns are then stacked without taking each state apart, which is much faster.
         """
         inputs, flags, columns = Inputs((), []), list[bool](), list[Any]()
         for key in self._spec.reads:
@@ -163,7 +171,8 @@ class Batch:
             try:
                 columns.append(self._compiler.reader.column(key, column))
             except StateError:
-                return None  # of one item, which has to be found
+                # `_groups` takes the states apart, and finds the one with the error.
+                return None
             inputs.parts += (LEAF,)
             flags.append(True)
         for key in self._spec.seeds:
@@ -229,7 +238,8 @@ class Batch:
 
     def _compute(self, group: _Group) -> None:
         compiler, spec = self._compiler, self._spec
-        if not any(group.flags) and not spec.seeds:  # nothing but static values
+        # All values are static, so all states have the same result.
+        if not any(group.flags) and not spec.seeds:
             outcome = compiler({**self._state, **self._overlays[group.places[0]]})
             self._keep(
                 group, [outcome if self._output is None else outcome[self._output]] * len(group.places)
@@ -264,7 +274,7 @@ class Batch:
                 self._outcomes[place] = row
 
     def _columns(self, group: _Group, members: Sequence[Sequence[Leaf]]) -> list[Any]:
-        """The leaves of all states, stacked where they differ from state to state."""
+        """Return the leaves of all states, stacked if they differ between states."""
         filled = self._filled(members)
         return [
             _column([leaves[at] for leaves in filled], x64=self._spec.x64) if flag else members[0][at]
@@ -277,10 +287,10 @@ class Batch:
         return self._compiler.placement.of_all(self._spec.reads, group.inputs.parts, columns)
 
     def _rows(self, value: Any, count: int) -> list[Any]:
-        """What each state gets of an output, as `Program` would give it."""
+        """Split an output into the result of each state, as `Program` would return it."""
         kind = cast("type[Any]", type(value))
         if kind is dict:
-            # Filled key by key, which is quicker than by rows.
+            # Filled key by key, which is faster than row by row.
             found: list[dict[Any, Any]] = [{} for _ in range(count)]
             for key, entry in value.items():
                 for row, member in zip(found, self._rows(entry, count), strict=True):
@@ -291,7 +301,8 @@ class Batch:
             return (list(rows) if kind is tuple else list(map(list, rows))) if value else [value] * count
         if hasattr(value, "dtype"):
             return self._split(value, count)
-        leaves, treedef = jax.tree.flatten(self._compiler.convert(value))  # which refuses other containers
+        # `convert` raises an error for other containers, unless the output is "jax".
+        leaves, treedef = jax.tree.flatten(self._compiler.convert(value))
         if not leaves:
             return [value] * count
         return [
@@ -314,7 +325,7 @@ class Batch:
                     leaves = self._columns(group, again) + columns[len(group.flags) :]
                     refilled = self._cut(group, self._compiler.computed(compiled, leaves, call=False), axes)
                     check_padding(self._spec.name, found, refilled, exactly=True)
-                # Which also tries another size.
+                # A single call also checks another size of the bucket.
                 self._compiler({**self._state, **self._overlays[group.places[0]]})
                 compiled.checked(group.inputs)
         output, convert = self._output, self._compiler.convert
@@ -336,9 +347,7 @@ class Batch:
 
 
 def _stacked(column: list[Any], *, x64: bool) -> Any:
-    """One array of values that clearly are alike: arrays of one shape, numbers, or lists of as many
-    numbers.
-    """
+    """Return one array of arrays of one shape, of numbers, or of lists of one length; otherwise None."""
     kinds: set[Any] = set(map(type, column))
     if kinds == {np.ndarray}:
         return _joined(column, x64=x64)
@@ -354,8 +363,9 @@ def _stacked(column: list[Any], *, x64: bool) -> Any:
 
 
 def _joined(arrays: list[Any], *, x64: bool) -> Any:
-    """As np.stack, in a third of the time, in memory that JAX can use as it is, and in the precision that is
-    computed in.
+    """Return stacked arrays, in memory that JAX uses without a copy, and in the precision of the program.
+
+    This takes a third of the time of `np.stack`.
     """
     first = arrays[0]
     if (
@@ -371,13 +381,14 @@ def _joined(arrays: list[Any], *, x64: bool) -> Any:
     try:
         with np.errstate(over="raise"):
             np.concatenate(arrays, out=joined, casting="same_kind")
-    except FloatingPointError:  # of one item, which has to be found
+    except FloatingPointError:
+        # `_groups` takes the states apart, and finds the one with the error.
         return None
     return joined.reshape(len(arrays), *first.shape)
 
 
 _ALIGNMENT = 64
-"""Bytes that memory has to begin at a multiple of, for XLA's CPU to read it without a copy."""
+"""Alignment in bytes with which XLA on the CPU reads memory without a copy."""
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The results of many states, in their order.
+    """The results of many states, in order.
 
     Attributes:
-        outcomes: For each state what it gives, or why it failed.
-        failed: Why those failed that did, by place.
+        outcomes: For each state its result, or the exception.
+        failed: The exceptions, by position.
     """
 
     outcomes: list[Any]

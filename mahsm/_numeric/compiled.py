@@ -16,19 +16,19 @@ from mahsm._numeric.values import Leaf, Part
 
 
 class Compiled:
-    """The functions, compiled for one structure of inputs, and by JAX for each of its shapes.
+    """The functions, compiled for one structure of inputs; JAX compiles them for each of its shapes.
 
     Args:
-        spec: What is compiled.
+        spec: The spec of the program.
         modules: The functions' modules, with their arrays.
         parts: The part of each key.
-        batched: For many states at once: which leaves differ from state to state; else None.
-        places: Where each leaf goes, or None for where JAX puts it.
+        batched: For a batch of states, flags of the leaves that differ between states; None for one state.
+        places: The sharding of each leaf; None for JAX's default.
 
     Attributes:
-        seconds: What a call took, last, for each of its shapes; reading the state included.
+        seconds: Seconds of the last call for each shape, reading the state included.
         used: A number that grows with each use.
-        compiles: How often JAX has compiled it.
+        compiles: The number of compilations by JAX.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Compiled:
         self.run: Any = jax.jit(self._all(self.single), **options)
 
     def _all(self, single: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of one state as one of all that are computed at once."""
+        """Return the function, mapped over the states of a batch if it is for a batch."""
         if self.batched is not None:
             single = jax.vmap(single, in_axes=(None, [0 if each else None for each in self.batched]))
         single.__name__ = self._spec.identifier
         return single
 
     def traced(self, parts: Sequence[Part]) -> Callable[[Sequence[Leaf], Sequence[Leaf]], Any]:
-        """A function of the leaves of the modules and of those of the inputs."""
+        """Return a function of the leaves of the modules and of the leaves of the inputs."""
         spec, modules = self._spec, self._modules.parts
 
         def run(resident: Sequence[Leaf], leaves: Sequence[Leaf]) -> Any:
@@ -69,25 +69,27 @@ class Compiled:
             values = {key: part.build(left) for key, part in zip(spec.reads, parts, strict=True)}
             keys = {key: jax.random.key(next(left)) for key in spec.seeds}
             mask = next(left) if spec.ragged else None
-            place = next(left, 0)  # alone, it draws as for the first item
+            # A state alone draws the same as the first item of a batch.
+            place = next(left, 0)
             keys = {name: jax.random.fold_in(key, place) for name, key in keys.items()}
             return spec.run([module.build(those) for module in modules], values, mask, keys)
 
         return run if spec.x64 else in_64_bits(run)
 
     def shapes(self, leaves: Sequence[Leaf], parts: Sequence[Part] | None = None) -> Any:
-        """The shapes of the outputs of one state."""
+        """Return the shapes of the outputs of one state."""
         run = self.single if parts is None else self.traced(parts)
         left = list(leaves)
-        if parts is not None:  # some of which are static now, and have no leaves
+        # In other parts, a value may be static that was a leaf.
+        if parts is not None:
             left = _without(self.parts, parts, left)
         return jax.eval_shape(run, self._modules.resident, left)
 
     def check(self, leaves: Sequence[Leaf]) -> None:
-        """Trace it, and see that this can be done, and gives the same a second time.
+        """Trace the functions twice, and check that both traces are the same.
 
         Raises:
-            JitError: if not.
+            JitError: if they cannot be traced, or if the traces differ.
         """
         resident = self._modules.resident
         with tracing(self._spec.name):
@@ -105,7 +107,7 @@ class Compiled:
             check_purity(self._spec.name, lambda: jax.make_jaxpr(again)(resident, leaves), first.jaxpr)
 
     def axes(self, reader: StateReader, inputs: Inputs) -> Any:
-        """Which axes of each output are padded."""
+        """Return the padded axes of each output."""
         shapes = _shapes(inputs)
         if shapes not in self._axes:
             small = self.shapes(inputs.leaves)
@@ -114,11 +116,11 @@ class Compiled:
         return self._axes[shapes]
 
     def is_unchecked(self, inputs: Inputs) -> bool:
-        """Whether results in this bucket have not been checked, and it has a padding to check them with."""
+        """Return whether results in this bucket are still to be checked, and have padding to check with."""
         return inputs.length < inputs.bucket and _shapes(inputs) not in self._checked
 
     def checked(self, inputs: Inputs) -> None:
-        """Results in this bucket do not depend on the padding."""
+        """Note that results in this bucket do not depend on the padding."""
         self._checked.add(_shapes(inputs))
 
 
@@ -127,7 +129,7 @@ def _shapes(inputs: Inputs) -> tuple[Any, ...]:
 
 
 def _without(before: Sequence[Part], after: Sequence[Part], leaves: list[Leaf]) -> list[Leaf]:
-    """The leaves, less those whose parts have become static."""
+    """Return the leaves without those whose parts have become static."""
     left: list[Leaf] = []
     at = 0
     for old, new in zip(before, after, strict=True):

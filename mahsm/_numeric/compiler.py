@@ -1,6 +1,4 @@
-"""Compiling functions of a state, once for each structure and shape of what goes in, and computing with
-them.
-"""
+"""Compilation of functions of a state, once for each structure and shape of inputs, and calls of them."""
 
 import itertools
 import threading
@@ -22,23 +20,23 @@ from mahsm._numeric.untyped_jax import jax
 from mahsm._numeric.values import Leaf
 
 _MOST_STRUCTURES = 256
-"""Structures of inputs that are kept compiled; beyond it, the least recently used one is dropped."""
+"""Structures of inputs that are kept; beyond it, the least recently used one is dropped."""
 
 _MOST_SHAPES = 256
-"""Shapes of one structure that are kept compiled; beyond it, the structure begins anew."""
+"""Compilations of one structure that are kept; beyond it, the structure is dropped with all of them."""
 
 
 _SHORT = 0.001
-"""Seconds that an event loop can wait; a thread takes half of it to begin, on a busy machine."""
+"""Seconds for which an event loop may block; starting a thread takes half of that on a busy machine."""
 
 _config: Any = jax.config
 
 
 class Compiler:
-    """Compiles the functions of a `jit_edge`, keeps what was compiled, and computes with it. Safe in threads.
+    """Compiles the functions of a `jit_edge`, keeps the compiled functions, and calls them. Thread-safe.
 
     Args:
-        spec: What is compiled.
+        spec: The spec of the program.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -57,11 +55,11 @@ class Compiler:
         self._lock = threading.RLock()
 
     def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """What the functions write."""
+        """Call the functions with a state; return the keys and values that they write."""
         return self.call(self.reader.read(state))
 
     def call(self, inputs: Inputs) -> dict[str, Any]:
-        """The same, of a state that has been read."""
+        """Call the functions with a state that has been read."""
         compiled = self.prepared(inputs)
         leaves = inputs.leaves if self._waits else own(inputs.leaves)
         outputs = self.computed(compiled, leaves)
@@ -73,9 +71,7 @@ class Compiler:
         return {key: convert(value) for key, value in outputs.items()}
 
     def computed(self, compiled: Compiled, leaves: Sequence[Leaf], *, call: bool = True) -> Any:
-        """What comes out for these leaves, on its device. Unless it is only to check something, it counts as
-        a call.
-        """
+        """Return the outputs for some leaves, on their device. Checks pass `call=False`, and do not count."""
         if _config.jax_enable_x64 is self._x64:
             outputs = compiled.run(self.modules.resident, leaves)
         else:
@@ -94,11 +90,11 @@ class Compiler:
         self._storms.note(new, self.compiles.stats.calls, compiled.parts, compiled.batched, leaves)
 
     def known(self, inputs: Inputs) -> Compiled | None:
-        """What is compiled for inputs like these, if anything is."""
+        """Return the functions compiled for the structure of some inputs, or None."""
         return self._kept.get(inputs.parts)
 
     def prepared(self, inputs: Inputs) -> Compiled:
-        """What is compiled for inputs like these, now if not before."""
+        """Return the functions compiled for the structure of some inputs, compiled now if necessary."""
         if (compiled := self._kept.get(inputs.parts)) is not None:
             return compiled
         places = self.placement.of_all(self.spec.reads, inputs.parts, inputs.leaves)
@@ -107,7 +103,7 @@ class Compiler:
         )
 
     def compiled(self, key: Any, make: Callable[[], Compiled], leaves: Sequence[Leaf]) -> Compiled:
-        """What is compiled for a structure, or a new one that has been traced."""
+        """Return the functions compiled for a structure; if they are new, they are traced and checked."""
         with self._lock:
             if key not in self._kept:
                 made = make()
@@ -128,7 +124,8 @@ class Compiler:
                     again = self.computed(compiled, self.reader.refilled(inputs, fill), call=False)
                     check_padding(self.spec.name, found, _cut_all(again, axes, inputs.length), exactly=True)
                 compiled.checked(inputs)
-            if not compiled.size_checked and not self.spec.seeds:  # draws of other shapes are other draws
+            # Random draws of another shape differ, so with seeds results in two sizes cannot be compared.
+            if not compiled.size_checked and not self.spec.seeds:
                 count, *both = self.reader.first_rows(inputs)
                 one, two = (
                     _cut_all(self.computed(compiled, leaves, call=False), axes, count) for leaves in both
@@ -139,13 +136,13 @@ class Compiler:
 
 
 OTHER_FILLS = (7, -7)
-"""What the padding holds when it is checked; finite numbers, since `x * mask` is a correct way to ignore
-it."""
+"""Values of the padding for checks. They are finite, since `x * mask` is a correct way to ignore padding."""
 
 
 def own(leaves: Sequence[Leaf]) -> list[Leaf]:
-    """The leaves with copies of NumPy's arrays, for a computation that is not waited for: whoever gave them
-    may change them.
+    """Return the leaves with copies of NumPy arrays.
+
+    A computation that is not awaited needs copies, since the caller may change its arrays in the meantime.
     """
     return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
 

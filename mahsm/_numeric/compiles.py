@@ -1,4 +1,4 @@
-"""Counting compilations, as JAX itself reports them."""
+"""Counts of compilations, from the events that JAX reports."""
 
 import threading
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JitStats:
-    """What a `jit_edge` has done so far in this process.
+    """Statistics of a `jit_edge` in this process.
 
     Attributes:
-        calls: How often it has computed; a batch counts once for each computation that it takes.
-        compiles: How often JAX has compiled it: for each new shape, dtype and static value.
-        compile_ms: Milliseconds that took, tracing included.
+        calls: The number of computations; a batch may take several.
+        compiles: The number of compilations by JAX, one for each new shape, dtype and static value.
+        compile_ms: Milliseconds of compilation, tracing included.
     """
 
     calls: int = 0
@@ -21,7 +21,7 @@ class JitStats:
     compile_ms: float = 0.0
 
     def facts(self, before: "JitStats") -> dict[str, float]:
-        """What traces say of what was done since."""
+        """Return the compilations since an earlier record, as attributes of a trace."""
         return {
             "jit_compiles": self.compiles - before.compiles,
             "jit_compile_ms": round(self.compile_ms - before.compile_ms, 3),
@@ -33,9 +33,7 @@ _BACKEND = f"{_PREFIX}backend_compile_duration"
 
 
 class _CompilesHere(threading.local):
-    """What has been compiled in this thread, and not been counted yet. JAX reports it on the thread that
-    compiles.
-    """
+    """Compilations in this thread that are not counted yet. JAX reports them in the thread that compiles."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, float, str]] = []
@@ -43,12 +41,12 @@ class _CompilesHere(threading.local):
 
 _here = _CompilesHere()
 _names: set[str] = set()
-"""The functions that are counted."""
+"""Names of the functions whose compilations are counted."""
 
 
 @cache
 def _listen() -> None:
-    """Ask JAX to report compilations, once for the process."""
+    """Register a listener for JAX's compilation events, once for the process."""
     from mahsm._numeric.untyped_jax import jax
 
     def note(event: str, seconds: float, **details: Any) -> None:
@@ -60,7 +58,7 @@ def _listen() -> None:
 
 
 class Compiles:
-    """Counts the calls and compilations of one function. Safe in threads.
+    """Counts the calls and compilations of one function. Thread-safe.
 
     Args:
         name: The function's name.
@@ -74,10 +72,10 @@ class Compiles:
         self._seconds = 0.0
 
     def count(self, *, call: bool = True) -> int:
-        """Count what was just done in this thread: a call, perhaps, and what was compiled for it.
+        """Count one call in this thread (unless `call=False`) and its compilations.
 
         Returns:
-            How often it was compiled.
+            The number of these compilations.
         """
         with self._lock:
             self._calls += call
@@ -91,5 +89,5 @@ class Compiles:
 
     @property
     def stats(self) -> JitStats:
-        """What was counted so far."""
+        """The counts so far."""
         return JitStats(self._calls, self._compiles, self._seconds * 1000)

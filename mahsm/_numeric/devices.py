@@ -1,4 +1,4 @@
-"""Where a function runs: on a device, or spread over a mesh of them."""
+"""Placement of a function: on a device, or spread over a mesh of devices."""
 
 import re
 from collections.abc import Sequence
@@ -16,16 +16,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
 
 def check_device(edge: str, device: Any, shard: str | None) -> None:
-    """Refuse, without asking JAX, what cannot name a device. Which devices there are is looked up when they
-    are needed.
+    """Check the arguments `device` and `shard`, without JAX. Devices are looked up when they are needed.
 
     Raises:
-        EdgeError: for what is neither a name, a device nor a mesh.
+        EdgeError: if `device` is not a valid name, a device or a mesh, or if `shard` does not go with it.
     """
     is_mesh = hasattr(device, "axis_names")
     if isinstance(device, str) and not _NAME.fullmatch(device):
         raise EdgeError(
-            f"{edge}: device={device!r}; expected a platform and perhaps a number, such as 'cpu', "
+            f"{edge}: device={device!r}; expected a platform with or without a number, such as 'cpu', "
             "'gpu' or 'cuda:1'."
         )
     if device is not None and not isinstance(device, str) and not is_mesh and not hasattr(device, "platform"):
@@ -39,26 +38,26 @@ def check_device(edge: str, device: Any, shard: str | None) -> None:
         )
     if is_mesh and shard is None:
         raise EdgeError(
-            f"{edge}: device is a mesh of devices; say with shard= which key's first axis is "
+            f"{edge}: device is a mesh of devices; pass shard= with the key whose first axis is "
             "spread over them."
         )
 
 
 def x64_pinned(wanted: bool) -> AbstractContextManager[Any]:
-    """JAX's 64-bit mode as wanted, whatever it is around and in this thread."""
+    """Return a block in which JAX's 64-bit mode is as wanted in this thread."""
     from mahsm._numeric.untyped_jax import jax
 
     return nullcontext() if jax.config.jax_enable_x64 is wanted else jax.enable_x64(wanted)
 
 
 class Placement:
-    """Where the arguments of a function go.
+    """The shardings of a function's arguments.
 
     Args:
-        spec: What is compiled.
+        spec: The spec of the program.
 
     Raises:
-        EdgeError: if there is no such device.
+        EdgeError: if JAX has no device of that name.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -70,7 +69,7 @@ class Placement:
         from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
         if isinstance(spec.device, Mesh):
-            # With automatic axes, whatever make_mesh chose.
+            # Its axes are made automatic, since `jax.make_mesh` may have made explicit ones.
             mesh = Mesh(spec.device.devices, spec.device.axis_names)
             self.devices = int(mesh.shape[mesh.axis_names[0]])
             self._whole = NamedSharding(mesh, PartitionSpec())
@@ -80,12 +79,12 @@ class Placement:
 
     @property
     def is_default(self) -> bool:
-        """Whether JAX chooses."""
+        """True if JAX chooses the device."""
         return self._whole is None
 
     @property
     def is_far(self) -> bool:
-        """Whether results have to be copied to where NumPy can read them."""
+        """True if results have to be copied before NumPy can read them."""
         from mahsm._numeric.untyped_jax import jax
 
         whole: Any = self._whole
@@ -93,9 +92,7 @@ class Placement:
         return devices[0].platform != "cpu"
 
     def of_all(self, keys: Sequence[str], parts: Sequence[Part], leaves: Sequence[Leaf]) -> list[Any] | None:
-        """The places of the leaves of all keys, and of what comes after them; None for where JAX puts
-        them.
-        """
+        """Return the shardings of the leaves of all keys and of those after them; None for JAX's default."""
         if self.is_default:
             return None
         places: list[Any] = []
@@ -104,23 +101,21 @@ class Placement:
         return places + self.of("", leaves[len(places) :])
 
     def of(self, key: str, leaves: Sequence[Leaf]) -> list[Any]:
-        """The places of the leaves of a key.
+        """Return the shardings of the leaves of a key.
 
         Raises:
-            EdgeError: for an axis that cannot be spread evenly.
+            EdgeError: if an axis cannot be spread evenly.
         """
         if key != self._spec.shard:
             return [self._whole] * len(leaves)
         return [self._whole if np.ndim(leaf) == 0 else self._even(key, leaf) for leaf in leaves]
 
     def of_rows(self, flags: Sequence[bool]) -> list[Any]:
-        """The places of leaves of many states, of which those that differ from state to state are spread over
-        the mesh.
-        """
+        """Return the shardings of the leaves of a batch; those that differ between states are spread."""
         return [self._spread if flag else self._whole for flag in flags]
 
     def kept(self, key: str, leaves: Sequence[Leaf]) -> list[Leaf]:
-        """The arrays of a key where they are computed with, to be used more than once."""
+        """Return the leaves of a key with its arrays on the device, to be used by more than one call."""
         from mahsm._numeric.untyped_jax import jax
 
         with x64_pinned(self._spec.x64):
@@ -139,7 +134,7 @@ class Placement:
         return self._spread
 
     def resident(self, leaves: Sequence[Leaf], keys: Sequence[str]) -> list[Leaf]:
-        """Copies of a module's arrays that stay where they are computed with. Numbers stay numbers."""
+        """Return copies of a module's arrays that stay on the device. Numbers stay numbers."""
         from mahsm._numeric.untyped_jax import jax
 
         own = [_copied(leaf) for leaf in leaves]
@@ -151,7 +146,8 @@ class Placement:
 
 
 def _copied(leaf: Any) -> Any:
-    return leaf.copy() if type(leaf) is np.ndarray else leaf  # device_put would go on using its memory
+    # `jax.device_put` may share the memory of a NumPy array.
+    return leaf.copy() if type(leaf) is np.ndarray else leaf
 
 
 def _device(name: str, device: Any) -> Any:
@@ -166,7 +162,7 @@ def _device(name: str, device: Any) -> Any:
     except (RuntimeError, IndexError):
         there = [f"{each.platform}:{each.id}" for each in _all_devices()]
         raise EdgeError(
-            f"{name}: device={device!r} is not there; JAX has {', '.join(there)}. Pass one of these, or "
+            f"{name}: device={device!r} does not exist; JAX has {', '.join(there)}. Pass one of these, or "
             "leave device out to use JAX's default."
         ) from None
 

@@ -1,4 +1,4 @@
-"""What a `jit_edge` does where JAX is not installed: the same on NumPy, step by step."""
+"""The program of a `jit_edge` without JAX: the same functions on NumPy arrays, step by step."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from mahsm._numeric.values import Leaf
 
 
 class EagerProgram:
-    """The functions of a `jit_edge`, called with arrays of NumPy. Safe in threads.
+    """The functions of a `jit_edge`, called with NumPy arrays. Thread-safe.
 
     Args:
-        spec: What is computed.
+        spec: The spec of the program.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -33,7 +33,7 @@ class EagerProgram:
         return JitStats(calls=self._called)
 
     def replace(self, step: int, module: Any) -> None:
-        """Call another module from now on."""
+        """Use another module for a step from now on."""
         self._fns[step] = module
 
     def warmup(self, state: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ class EagerProgram:
         self._reader.read(state)
 
     def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """What the functions write."""
+        """Call the functions with a state; return the keys and values that they write."""
         inputs = self._reader.read(state)
         length, mask = inputs.length, None
         if self.spec.ragged:
@@ -57,26 +57,26 @@ class EagerProgram:
     timed = __call__
 
     def is_short(self, state: Mapping[str, Any]) -> bool:
-        """Nobody knows what the function does."""
+        """Return False: the time of a call is unknown."""
         return False
 
     def batch(
         self, state: State, overlays: Sequence[Overlay], size: int | None = None, output: str | None = None
     ) -> BatchResult:
-        """The same for each of many states, one after the other."""
+        """Compute the results of many states, one after the other."""
         outcomes, failed = list[Any](), dict[int, Exception]()
         for place, overlay in enumerate(overlays):
             try:
                 found = self({**state, **overlay})
                 outcomes.append(found if output is None else found[output])
-            except Exception as error:  # noqa: BLE001  whoever asked decides what becomes of it
+            except Exception as error:  # noqa: BLE001  the caller handles it
                 outcomes.append(error)
                 failed[place] = error
         return BatchResult(outcomes, failed)
 
 
 def _own(leaf: Leaf) -> Leaf:
-    """A copy that cannot be written to, as nothing can that JAX computes with."""
+    """Return a copy that is read-only, as JAX arrays are."""
     if hasattr(leaf, "flags"):
         leaf = leaf.copy()
         leaf.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Reading a state: the leaves of the keys that are computed with, and what is between them."""
+"""Reading a state: its keys, taken apart into leaves and parts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Inputs:
 
     Attributes:
         parts: The part of each key.
-        leaves: The leaves of all of them, then the seeds, then the mask.
-        length: What the first axis of ragged keys was.
-        bucket: What it is padded to.
+        leaves: The leaves of all keys, then the seeds, then the mask.
+        length: The length of the first axis of ragged keys, before padding.
+        bucket: Its length after padding.
     """
 
     parts: tuple[Part, ...]
@@ -37,9 +37,8 @@ class StateReader:
     """Takes states apart.
 
     Args:
-        spec: What is compiled.
-        multiple: Ragged axes are padded to a multiple of this, so that they can be spread over as many
-            devices.
+        spec: The spec of the program.
+        multiple: Ragged axes are padded to a multiple of this number of devices, to be spread over them.
     """
 
     def __init__(self, spec: JitSpec, multiple: int = 1) -> None:
@@ -56,19 +55,19 @@ class StateReader:
         return self._ragged if key in self._spec.ragged else self._values.flatten
 
     def part(self, key: str, value: Any, leaves: list[Leaf]) -> Part:
-        """Append the leaves of one key's value, not padded, and give back its part.
+        """Append the leaves of one key's value to a list, without padding, and return its part.
 
         Raises:
-            StateError: for what cannot be computed with.
+            StateError: if JAX cannot compute with the value.
         """
         _, where, rule = self._rules[self._spec.reads.index(key)]
         return rule(value, leaves, where)
 
     def column(self, key: str, array: Any) -> Any:
-        """An array of one key's values in many states, as it goes in.
+        """Return an array of one key's values in many states, converted for the program.
 
         Raises:
-            StateError: for what cannot be computed with.
+            StateError: if JAX cannot compute with the array.
         """
         return self._values.array(array, self._rules[self._spec.reads.index(key)][1])
 
@@ -76,8 +75,8 @@ class StateReader:
         """Take a state apart.
 
         Raises:
-            MissingKeyError: for a key that is not there.
-            StateError: for what cannot be computed with.
+            MissingKeyError: if a key is missing.
+            StateError: if JAX cannot compute with a value.
         """
         leaves: list[Leaf] = []
         parts: list[Part] = []
@@ -86,7 +85,7 @@ class StateReader:
             for key, where, rule in self._rules:
                 value = state[key]
                 kind = cast("type[Any]", type(value))
-                # As `flatten` does, with a call less.
+                # The same as `flatten`, with one call less.
                 parts.append(usual.get(kind, rule)(value, leaves, where))
         except KeyError:
             for key in self._spec.reads:
@@ -101,15 +100,17 @@ class StateReader:
         seeds = [
             self.seed(key, read(dict(state), key, self._spec.name, "seed_key")) for key in self._spec.seeds
         ]
+        # The mask, if there is one, is the last leaf, and the seeds stand before it. `Compiled.traced` takes
+        # them from there without their names.
         at = len(inputs.leaves) - bool(self._spec.ragged)
         inputs.leaves[at:at] = seeds
         return inputs
 
     def seed(self, key: str, value: Any) -> Any:
-        """A seed, as it goes in.
+        """Return a seed as a leaf.
 
         Raises:
-            StateError: for what is not an integer from 0 to 2**32 - 1.
+            StateError: if it is not an integer from 0 to 2**32 - 1.
         """
         seed = (
             int(value)
@@ -119,7 +120,7 @@ class StateReader:
         if not 0 <= seed < 1 << 32:
             raise StateError(
                 f"{self._spec.name}: state[{key!r}] is {shown(value)}; expected a seed, an integer from "
-                "0 to 2**32 - 1, of which the key for random numbers is made."
+                "0 to 2**32 - 1, for the random key."
             )
         return np.uint32(seed)
 
@@ -143,8 +144,13 @@ class StateReader:
         inputs.leaves.append(np.arange(inputs.bucket) < inputs.length)
 
     def first_rows(self, inputs: Inputs) -> tuple[int, list[Leaf], list[Leaf]]:
-        """As many of the first rows as fill a bucket of their own, in that bucket and in this one; in the
-        smallest bucket, all rows, in it and in the next one.
+        """Return the first rows of the inputs in two buckets, to check that results do not depend on them.
+
+        These are as many rows as fill a smaller bucket, in that bucket and in the present one. If the present
+        bucket is the smallest, they are all rows, in that bucket and in the next one.
+
+        Returns:
+            The number of rows, and their leaves in both buckets.
         """
         count = min(inputs.length, inputs.bucket // 2)
         own = bucket_of(count, self._multiple)
@@ -157,21 +163,21 @@ class StateReader:
         return count, self.with_bucket(rows, sizes[0]), self.with_bucket(rows, sizes[1])
 
     def refilled(self, inputs: Inputs, fill: int) -> list[Leaf]:
-        """The leaves of inputs that were padded, with another filling."""
+        """Return the leaves of padded inputs with another fill value."""
         leaves = list(inputs.leaves)
         for place in self._places(inputs).values():
             leaves[place] = padded(leaves[place][: inputs.length], inputs.bucket, fill)
         return leaves
 
     def unpadded(self, inputs: Inputs) -> list[Leaf]:
-        """The leaves of inputs that were padded, without padding."""
+        """Return the leaves of padded inputs without padding."""
         leaves = list(inputs.leaves)
         for place in (*self._places(inputs).values(), -1):
             leaves[place] = leaves[place][: inputs.length]
         return leaves
 
     def with_bucket(self, inputs: Inputs, bucket: int) -> list[Leaf]:
-        """The leaves as they would be in another bucket."""
+        """Return the leaves of inputs in another bucket."""
         leaves = list(inputs.leaves)
         for place in self._places(inputs).values():
             leaves[place] = padded(leaves[place][: inputs.length], bucket, 0)
@@ -179,7 +185,7 @@ class StateReader:
         return leaves
 
     def _places(self, inputs: Inputs) -> dict[str, int]:
-        """Where the leaves of ragged keys stand; each has one."""
+        """Return the position of the leaf of each ragged key; a ragged key has one leaf."""
         places: dict[str, int] = {}
         at = 0
         for key, part in zip(self._spec.reads, inputs.parts, strict=True):
@@ -194,7 +200,7 @@ class StateReader:
         if part is not LEAF or np.ndim(found[0]) == 0:
             raise StateError(
                 f"{where} is {shown(value)}; expected an array or a list of numbers or of equal rows, since "
-                "its first axis is to be padded."
+                "its first axis is padded."
             )
         leaves.append(np.asarray(found[0]))
         return part

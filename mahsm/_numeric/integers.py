@@ -1,14 +1,17 @@
-"""Integers that are computed in 64 bits, in functions that are traced in 32.
+"""Integers in 64 bits, in functions that are traced in 32 bits.
 
-JAX computes integers in 32 bits, and what overflows is wrong without a word: `[2**30] * 4` sums to 0. In
-64-bit mode it would compute floats in 64 bits too, slowly. So the function is traced as ever, and its integer
-arithmetic is then done in 64 bits: each signed value that an addition, a product, a sum, a rounded float or
-the like gives is an int64 from there on, as are the results of sums and products of all of an unsigned array;
-unsigned arithmetic wraps, as hashes need it. What only looks at integers, as an index or a comparison, takes
-them as they are. What is not listed here gets them cut to 32 bits again.
+JAX computes integers in 32 bits, and overflow is silent: `[2**30] * 4` sums to 0. In its 64-bit mode it would
+also compute floats in 64 bits, slowly. So the function is traced in 32 bits, and the trace is then evaluated
+equation by equation with wide integers:
 
-That costs nothing for a small function, and up to three times the time where millions of integers are all the
-work. To compute in both widths and to compare, so as to raise an error, costs more everywhere.
+- Signed results of arithmetic (sums, products, rounded floats and so on) are int64.
+- Unsigned arithmetic wraps in 32 bits, as hashes need it; but sums and products over an unsigned array are
+  uint64.
+- Primitives that only read or move integers, such as comparisons, take either width.
+- All other primitives get integers that are cut to 32 bits.
+
+For a small function that costs nothing; where millions of integers are all the work, up to three times the
+time. Computing in both widths, and comparing them to raise an error, would cost more everywhere.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +29,7 @@ _NARROW = {wide: narrow for narrow, wide in _WIDE.items()}
 _SUMS = frozenset(
     ("reduce_sum", "reduce_prod", "cumsum", "cumprod", "dot_general", "conv_general_dilated", "scatter-add")
 )
-"""What may overflow, and is not meant to, whether its integers have a sign or not."""
+"""Primitives that must not overflow, with signed or unsigned integers."""
 _ARITHMETIC = _SUMS | {
     "add",
     "add_any",
@@ -96,7 +99,7 @@ _FOLLOWING = frozenset(
         ),
     )
 )
-"""What takes wide integers as well as narrow ones."""
+"""Primitives that take wide integers as well as narrow ones."""
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -106,11 +109,11 @@ _CALLS = {
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
 }
-"""What calls a function, and the parameter that holds it."""
+"""Primitives that call a function, with the name of the parameter that holds it."""
 
 
 def in_64_bits(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with integers computed in 64 bits; its floats, and how it is traced, stay as they are."""
+    """Return the function with integers computed in 64 bits; its floats and its trace stay the same."""
 
     def run(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
@@ -121,7 +124,7 @@ def in_64_bits(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evaluated(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """What a traced function gives, equation by equation."""
+    """Return the outputs of a traced function, evaluated equation by equation."""
     env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def value_of(atom: Any) -> Any:
@@ -164,7 +167,8 @@ def _bound_wide(eqn: Any, values: list[Any]) -> Any:
                 for key in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
             }
             return getattr(jax.lax, name.replace("-", "_"))(*wide, **options)
-        if name in ("argmax", "argmin"):  # which JAX lowers in 32 bits
+        # JAX lowers these in 32 bits.
+        if name in ("argmax", "argmin"):
             return eqn.primitive.bind(_extreme(eqn, wide[0]), **params)
         for param in ("new_dtype", "preferred_element_type"):
             if params.get(param) is not None:
@@ -173,14 +177,14 @@ def _bound_wide(eqn: Any, values: list[Any]) -> Any:
 
 
 def _extreme(eqn: Any, wide: Any) -> Any:
-    """Narrow integers that are most, or least, where these are."""
+    """Return narrow integers with their maximum, or minimum, in the same places as wide ones."""
     most = eqn.primitive.name == "argmax"
     extreme = (jax.numpy.max if most else jax.numpy.min)(wide, axis=eqn.params["axes"], keepdims=True)
     return ((wide == extreme) if most else (wide != extreme)).astype(_SIGNED)
 
 
 def _overflows(eqn: Any) -> bool:
-    """Whether it is arithmetic whose result may be an integer that does not fit 32 bits."""
+    """Return whether an equation is arithmetic whose integer result may not fit 32 bits."""
     name = eqn.primitive.name
     if name not in _ARITHMETIC and name != "convert_element_type":
         return False
@@ -191,11 +195,12 @@ def _overflows(eqn: Any) -> bool:
 
 
 def _computes(jaxpr: Any) -> bool:
-    """Whether there is such arithmetic in a traced function."""
+    """Return whether a traced function contains arithmetic that may overflow."""
     return any(_overflows(eqn) or any(map(_computes, _inner(eqn.params))) for eqn in jaxpr.eqns)
 
 
-# Loops and branches: what goes round and comes out is wide wherever it is an int32.
+# Loops and branches. A carry must have the same dtypes in each round, and an output in each branch. So all
+# signed integers among them are int64, and all unsigned ones uint32, whatever the body has computed.
 
 
 def _scan(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
@@ -212,9 +217,7 @@ def _scan(params: Mapping[str, Any], values: list[Any]) -> list[Any]:
 
 
 def _scanned(params: Mapping[str, Any], values: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    """The values that stay the same in each round of a scan, those that it begins with, and those that it
-    goes along.
-    """
+    """Return the constants of a scan, its first carry, and the arrays that it iterates over."""
     if "ft_in" in params:  # from JAX 0.11 on
         fixed, begins, slices = params["ft_in"].update(values).unpack()
         return list(fixed), list(begins), list(slices)
@@ -252,9 +255,7 @@ _LOOPS: dict[str, Callable[[Mapping[str, Any], list[Any]], list[Any]]] = {
 
 
 def _all_signed(values: Sequence[Any]) -> list[Any]:
-    """The values with all int32 widened, and all uint64 narrowed, so that they are the same in each round and
-    branch.
-    """
+    """Return the values with int32 widened and uint64 narrowed, for dtypes that are the same every round."""
     return [
         _widened(value)
         if _dtype(value) == _SIGNED
@@ -284,5 +285,5 @@ def _inner(params: Mapping[str, Any]) -> list[Any]:
 
 
 def _opened(called: Any) -> tuple[Any, Sequence[Any]]:
-    """A traced function, and its constants."""
+    """Return a traced function and its constants."""
     return (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())

@@ -1,6 +1,4 @@
-"""Functions that hold arrays: the arrays stay where they are computed with, and can be swapped without
-compiling again.
-"""
+"""Functions that hold arrays: the arrays stay on the device, and can be replaced without recompilation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ from mahsm.errors import EdgeError
 
 
 class _Function(Part):
-    """A function that holds nothing that JAX knows of."""
+    """A function without leaves for JAX."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__(id(fn), 0)
@@ -25,11 +23,11 @@ class _Function(Part):
 
 
 class Modules:
-    """The functions of a spec, taken apart.
+    """The functions of a spec, taken apart into parts and leaves.
 
     Args:
-        spec: What is compiled.
-        placement: Where arrays go.
+        spec: The spec of the program.
+        placement: The shardings of the arrays.
     """
 
     def __init__(self, spec: JitSpec, placement: Placement) -> None:
@@ -43,10 +41,10 @@ class Modules:
         self.places: list[Any] = [place for _, _, places in taken for place in places]
 
     def replace(self, step: int, module: Any) -> None:
-        """Swap the arrays of a step's module.
+        """Replace the arrays of a step's module.
 
         Raises:
-            EdgeError: for a module of another structure, or arrays of other shapes.
+            EdgeError: if the module has another structure, or its arrays have other shapes.
         """
         name = self._spec.steps[step].name
         part, leaves, _ = self._taken(module, name)
@@ -54,7 +52,7 @@ class Modules:
             raise EdgeError(
                 f"{name}: replace got {shown(module)}, which differs from {shown(self._spec.steps[step].fn)} "
                 "in more than its arrays; expected the same class with the same static fields. Make another "
-                "jit_edge of it."
+                "jit_edge for it."
             )
         for old, new in zip(self._leaves[step], leaves, strict=True):
             if _kind(old) != _kind(new):
@@ -63,7 +61,7 @@ class Modules:
                     "another jit_edge."
                 )
         self._leaves[step] = leaves
-        # At once, for calls in other threads.
+        # One assignment, so that a call in another thread sees either all old arrays or all new ones.
         self.resident = [leaf for each in self._leaves for leaf in each]
 
     def _taken(self, fn: Any, name: str) -> tuple[Part, list[Leaf], list[Any]]:

@@ -1,4 +1,4 @@
-"""What comes out: arrays as a checkpointer can store them."""
+"""Conversion of results to values that a checkpointer can store."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +12,12 @@ from mahsm.errors import JitError
 
 
 def converter(name: str, output: Output) -> Callable[[Any], Any]:
-    """From one output of a function to what the state gets.
+    """Return a function that converts one output of a function to a value for the state.
 
     Args:
-        name: Whose output it is.
-        output: "numpy": arrays of NumPy, and Python's numbers for arrays without axes; "python": lists and
-            numbers; "jax": as it is, computed or not.
+        name: The edge's name.
+        output: "numpy" for NumPy arrays, and Python numbers for arrays without axes; "python" for lists and
+            numbers; "jax" for no conversion, also of arrays that are still being computed.
     """
     if output == "jax":
         return _as_it_is
@@ -32,9 +32,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def begin_fetching(outputs: Any) -> None:
-    """Let all outputs be copied from their device at the same time. `jax.device_get` does so too, and copies
-    once more.
-    """
+    """Start the copies of all outputs from their device. `jax.device_get` does that too, but copies twice."""
     from mahsm._numeric.untyped_jax import jax
 
     for leaf in jax.tree.leaves(outputs):
@@ -42,10 +40,10 @@ def begin_fetching(outputs: Any) -> None:
 
 
 def plain(value: Any, name: str) -> Any:
-    """An array of NumPy, or Python's number if it has no axes. This waits until it is computed."""
+    """Return a NumPy array, or a Python number for an array without axes. Blocks until it is computed."""
     try:
         array: Any = np.asarray(value)
-    except TypeError:  # a key for random numbers
+    except TypeError:  # a random key
         raise _no_numbers(value, name) from None
     if array.dtype not in _USUAL:
         array = _known(array, value, name)
@@ -61,7 +59,8 @@ def _known(array: Any, value: Any, name: str) -> Any:
     if array.dtype.kind in "biufc":
         return array
     if array.dtype.type.__module__ == "ml_dtypes" and array.dtype.name.startswith(("bfloat", "float")):
-        return array.astype(np.float32)  # no checkpointer knows these
+        # Checkpointers cannot store these dtypes.
+        return array.astype(np.float32)
     raise _no_numbers(value, name)
 
 

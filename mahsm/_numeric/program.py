@@ -1,4 +1,4 @@
-"""What a `jit_edge` calls: its functions, of a state or of many states at once."""
+"""The program that a `jit_edge` calls: its functions, for one state or for a batch of states."""
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -17,22 +17,22 @@ from mahsm._numeric.untyped_jax import jax
 from mahsm._numeric.values import is_small
 
 _SHORT = 0.001
-"""Seconds that an event loop can wait; a thread takes half of it to begin, on a busy machine."""
+"""Seconds for which an event loop may block; starting a thread takes half of that on a busy machine."""
 
 
 class Program(Compiler):
-    """The functions of a `jit_edge`, from a state, or many, to what they write. Safe in threads."""
+    """The functions of a `jit_edge`, called with one state or with many. Thread-safe."""
 
     @property
     def stats(self) -> JitStats:
         return self.compiles.stats
 
     def replace(self, step: int, module: Any) -> None:
-        """Swap the arrays of a module."""
+        """Replace the arrays of a module."""
         self.modules.replace(step, module)
 
     def timed(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """The same, and see how long it takes."""
+        """Call the functions, and note the time that it takes."""
         began = perf_counter()
         inputs = self.reader.read(state)
         found = self.call(inputs)
@@ -41,9 +41,7 @@ class Program(Compiler):
         return found
 
     def is_short(self, state: Mapping[str, Any]) -> bool:
-        """Whether it is known to be done in less time than a thread takes to begin. To see that, nothing
-        large is read.
-        """
+        """Return whether a call is known to be short enough for an event loop. Does not read large values."""
         if not all(is_small(state.get(key)) for key in self.spec.reads):
             return False
         try:
@@ -59,18 +57,18 @@ class Program(Compiler):
     def batch(
         self, state: State, overlays: Sequence[Overlay], size: int | None = None, output: str | None = None
     ) -> BatchResult:
-        """Compute for many states at once: a common one, with something of each laid over it.
+        """Compute the results of many states in one call: a common state, and an overlay for each of them.
 
         Args:
             state: The common state.
-            overlays: What is laid over it.
-            size: How many are computed at once; None for all.
-            output: The one output whose value is wanted; None for all outputs, by name.
+            overlays: The overlays.
+            size: The number of states in a slice; None for all.
+            output: The only output that is wanted; None for a dict of all outputs.
         """
         return Batch(self, state, overlays, size, output).run()
 
     def warmup(self, state: Mapping[str, Any]) -> None:
-        """Compile for a state like this one, without computing."""
+        """Compile for states like this one, without a computation."""
         inputs = self.reader.read({key: _example(value) for key, value in state.items()})
         compiled = self.prepared(inputs)
         with x64_pinned(self.spec.x64):
@@ -79,6 +77,6 @@ class Program(Compiler):
 
 
 def _example(value: Any) -> Any:
-    """A value to compile with, of a shape that stands for one."""
+    """Return a value to compile with: zeros for a `jax.ShapeDtypeStruct`, and other values as they are."""
     shape: Any = value
     return np.zeros(shape.shape, shape.dtype) if isinstance(value, jax.ShapeDtypeStruct) else value

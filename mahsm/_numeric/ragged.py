@@ -1,4 +1,4 @@
-"""Padding: arrays whose first axis varies are compiled for few lengths, and not for each one."""
+"""Padding of arrays whose first axis varies, so that they are compiled for few lengths."""
 
 from typing import Any
 
@@ -10,31 +10,38 @@ _LEAST = 8
 
 
 def bucket_of(length: int, multiple: int = 1) -> int:
-    """The least power of two that is at least this length and 8, rounded up to a multiple."""
+    """Return the least power of two that is at least `length` and 8, rounded up to a multiple."""
     bucket = max(_LEAST, 1 << (length - 1).bit_length() if length else 0)
     return -(-bucket // multiple) * multiple
 
 
 def rows_of(count: int, multiple: int = 1) -> int:
-    """How many rows so many items are computed in: 1, 1.25, 1.5 or 1.75 times a power of two, rounded up to a
-    multiple.
+    """Return the number of rows for a number of items: 1, 1.25, 1.5 or 1.75 times a power of two.
+
+    It is rounded up to a multiple.
     """
     step = max(1, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-(-(-count // step) * step) // multiple) * multiple
 
 
 def padded(array: Any, size: int, fill: int) -> Any:
-    """The array with rows of `fill` up to this size of its first axis."""
+    """Return an array with rows of `fill` added up to a size of its first axis."""
     out = np.full((size, *array.shape[1:]), abs(fill) if array.dtype.kind == "u" else fill, array.dtype)
     out[: array.shape[0]] = array
     return out
 
 
 def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
-    """Which axes of each output vary with the bucket, of its shapes in a bucket and in one of twice the size.
+    """Return the axes of each output that vary with the bucket.
+
+    Args:
+        name: The edge's name.
+        small: The shapes of the outputs in a bucket.
+        large: Their shapes in a bucket of twice the size.
+        bucket: The size of the bucket.
 
     Raises:
-        JitError: for an axis that varies, but is not of the bucket's size.
+        JitError: if an axis varies that does not have the size of the bucket.
     """
     from mahsm._numeric.untyped_jax import jax
 
@@ -50,8 +57,8 @@ def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
             if (one.shape[axis], two.shape[axis]) != (bucket, 2 * bucket):
                 raise JitError(
                     f"{name}: axis {axis} of an output of shape {one.shape} depends on the padding, but is "
-                    "not the padded axis, so nobody knows what of it to cut. Return arrays whose varying "
-                    "axes have the length of the ragged keys."
+                    "not the padded axis, so its padding cannot be cut off. Return arrays whose varying axes "
+                    "have the length of the ragged keys."
                 )
         return found
 
@@ -59,7 +66,7 @@ def ragged_axes(name: str, small: Any, large: Any, bucket: int) -> Any:
 
 
 def cut(array: Any, axes: tuple[int, ...], length: int, *, after: int = 0) -> Any:
-    """The array without padding on these axes, which come after so many others."""
+    """Return an array cut to a length on some axes, which are counted after `after` leading axes."""
     index = [slice(None)] * array.ndim
     for axis in axes:
         index[axis + after] = slice(length)
@@ -67,18 +74,18 @@ def cut(array: Any, axes: tuple[int, ...], length: int, *, after: int = 0) -> An
 
 
 def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> None:
-    """See that results do not depend on the padding.
+    """Check that results do not depend on the padding.
 
     Args:
-        name: Who says so.
-        outputs: The results, without padding.
-        others: The same, from another padding.
-        exactly: Whether all of them must be equal; else floats must be so up to rounding, since sums of other
-            lengths are added up in another order, and the rest may differ, since such a difference can turn a
-            ranking around.
+        name: The edge's name.
+        outputs: The results, with the padding cut off.
+        others: The results under another padding.
+        exactly: If True, all results must be equal. If False, floats must be equal up to rounding, since sums
+            of another length are added in another order. Other dtypes are not compared then, since a rounding
+            difference can change a ranking.
 
     Raises:
-        JitError: if they differ.
+        JitError: if the results differ.
     """
     from mahsm._numeric.untyped_jax import jax
 
@@ -91,6 +98,6 @@ def check_padding(name: str, outputs: Any, others: Any, *, exactly: bool) -> Non
     if not all(jax.tree.leaves(jax.tree.map(same, outputs, others))):
         raise JitError(
             f"{name}: the result changes with the padding of the ragged keys. Use mask in every sum, mean, "
-            "softmax and ranking over their first axis, as jnp.where(mask, x, 0.0), and mask.sum() for its "
-            "length. In a fused edge, whatever reads what an edge with ragged= wrote needs ragged= too."
+            "softmax and ranking over their first axis, such as jnp.where(mask, x, 0.0), and mask.sum() for "
+            "its length. In a fused edge, steps that read a result of an edge with ragged= need ragged= too."
         )

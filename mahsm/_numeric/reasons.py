@@ -1,4 +1,4 @@
-"""Why a function cannot be compiled, in words that say what to change."""
+"""Error messages for functions that cannot be compiled, with the change that helps."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,36 +14,32 @@ from mahsm.errors import JitError
 
 _FIXES = {
     "TracerArrayConversionError": (
-        "It hands a traced value to NumPy or another library: use jax.numpy (jnp) instead of np."
+        "It passes a traced value to NumPy or another library: use jax.numpy (jnp) instead of np."
     ),
     "TracerBoolConversionError": (
         "It branches on a traced value: use jnp.where or jax.lax.cond instead of if, and jnp.max instead of "
         "max."
     ),
     "TracerIntegerConversionError": (
-        "It uses a traced value as an index or a size of Python's: use jnp.take, or an array instead of the "
+        "It uses a traced value as an index or a size in Python: use jnp.take, or an array instead of the "
         "list."
     ),
     "NonConcreteBooleanIndexError": (
-        "It keeps the entries for which something holds, so that the size of the result depends on values: "
+        "It selects entries by a condition, so that the size of the result depends on values: "
         "use jnp.where with a default, or multiply by the mask."
     ),
     "ConcretizationTypeError": "It needs the number itself, as float(), int(), .item() and math do: use "
     "jax.numpy (jnp).",
-    "UnexpectedTracerError": "It keeps a traced value in a global or an object: return all that is needed "
-    "later.",
+    "UnexpectedTracerError": "It keeps a traced value in a global or an object: return all values that are "
+    "needed later.",
 }
 
-_NO_ARRAY = (
-    "It returns something that is no array: return arrays only, and make texts of them in the node after."
-)
+_NO_ARRAY = "It returns a value that is not an array: return arrays only, and make strings in the next node."
 
 
 @contextmanager
 def tracing(name: str) -> Generator[None, None, None]:
-    """A block that traces a function: calls of models are refused in it, since they would be made once for
-    all calls.
-    """
+    """Return a block for tracing, in which model calls are refused: they would run once, for all calls."""
     with (
         observed(),
         calls_refused(
@@ -61,11 +57,11 @@ def explained(
     leaves: Sequence[Any],
     shapes: Callable[[Sequence[Part]], Any],
 ) -> Exception:
-    """The error, or one that says what to change, if JAX could not trace the function.
+    """Return the error itself, or a `JitError` with a fix if JAX could not trace the function.
 
     Args:
-        error: What was raised.
-        spec: What is compiled.
+        error: The error that was raised.
+        spec: The spec of the program.
         parts: The part of each key.
         leaves: The leaves of all keys.
         shapes: Traces the function with other parts.
@@ -84,8 +80,8 @@ def explained(
     ]
     if working:
         fix = (
-            f"Make {working[0]!r} static: static_keys=[{working[0]!r}]. A compilation is then made for each "
-            "of its values."
+            f"Make {working[0]!r} static: static_keys=[{working[0]!r}]. The function is then compiled for "
+            "each of its values."
         )
     seen = ", ".join(f"{key} {part!r}" for key, part in zip(spec.reads, parts, strict=True))
     first = str(error).split("\n")[0]
@@ -96,7 +92,7 @@ def explained(
 
 
 def _numbers(spec: JitSpec, parts: Sequence[Part], leaves: Sequence[Any]) -> Mapping[str, Any]:
-    """The keys whose values are single numbers."""
+    """Return the keys whose values are single numbers, with these numbers."""
     found: dict[str, Any] = {}
     at = 0
     for key, part in zip(spec.reads, parts, strict=True):
@@ -114,27 +110,27 @@ def _works(
     at = spec.reads.index(key)
     try:
         shapes([*parts[:at], Static(value), *parts[at + 1 :]])
-    except Exception:  # noqa: BLE001  then it is not what has to be changed
+    except Exception:  # noqa: BLE001  then another change is needed
         return False
     return True
 
 
 def check_purity(name: str, trace: Callable[[], Any], first: Any) -> None:
-    """See that a function does the same when it is traced again.
+    """Check that a function gives the same when it is traced again.
 
     Args:
-        name: Who says so.
-        trace: Traces it again.
-        first: What came out the first time.
+        name: The edge's name.
+        trace: Traces the function again.
+        first: The first trace.
 
     Raises:
-        JitError: if it does not.
+        JitError: if the traces differ.
     """
     again = trace()
     if str(again.jaxpr) == str(first.jaxpr) and all(map(_equal, again.consts, first.consts)):
         return
     raise JitError(
-        f"{name}: the function computes something else each time that it is traced, as with random, "
+        f"{name}: the function computes different values each time it is traced, as with random, "
         "np.random, a counter or the time; compiled, it would use one of these values for all calls. Pass "
         "seed_key= and draw with jax.random from the key= that it then gets, or read the value from the "
         "state."
@@ -144,5 +140,5 @@ def check_purity(name: str, trace: Callable[[], Any], first: Any) -> None:
 def _equal(one: Any, two: Any) -> bool:
     try:
         return bool(np.array_equal(np.asarray(one), np.asarray(two), equal_nan=True))
-    except TypeError:  # keys for random numbers, and dtypes without NaN
+    except TypeError:  # random keys, and dtypes without NaN
         return one is two or str(one) == str(two)

@@ -1,4 +1,4 @@
-"""What is compiled: one function after the other, on keys of a state."""
+"""The spec of a program: functions that are called in sequence, on keys of a state."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from mahsm._common import cached
 Output: TypeAlias = Literal["numpy", "python", "jax"]
 
 BATCH = "batch"
-"""What `shard` is, if the items of a batch are spread over a mesh."""
+"""The value of `shard` that spreads the items of a batch over a mesh."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class Step:
     """One function, and the keys that it reads and writes.
 
     Attributes:
-        name: What it is called in errors.
-        fn: The function, or a module that can be called.
-        arguments: The state keys of its arguments; by the names of its parameters, if they were given.
+        name: Its name in errors.
+        fn: The function, or a callable module.
+        arguments: The state keys of its arguments, in order or by the names of its parameters.
         out_keys: The state keys that it writes.
-        single: Whether it gives the value of its one out key, and not one value for each key.
-        ragged: Those of its arguments whose first axis varies.
-        takes_mask: Whether it takes `mask`, which says what is no padding.
-        seed_key: State key of the seed that its `key` is made of.
-        named_key: Whether its `key` is also made of its name, so that steps with one seed draw different
+        single: True if it returns the value of its only out key; False if it returns a value for each key.
+        ragged: The arguments whose first axis varies.
+        takes_mask: True if it takes `mask`, which is False for padding.
+        seed_key: State key of the seed for its `key`.
+        named_key: True if its `key` also depends on its name, so that steps with one seed draw different
             numbers.
     """
 
@@ -48,7 +48,7 @@ class Step:
     def run(
         self, fn: Callable[..., Any], values: Mapping[str, Any], special: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Call a function in the place of this one's; what it writes."""
+        """Call a function in place of `fn`; return the state keys and values that it writes."""
         if isinstance(self.arguments, Mapping):
             given = fn(**{parameter: values[key] for parameter, key in self.arguments.items()}, **special)
         else:
@@ -73,14 +73,14 @@ class JitSpec:
 
     Attributes:
         name: The edge's name.
-        steps: What runs, in this order.
-        keep: The state keys that come out.
-        static_keys: State keys whose values a compilation is made for.
-        device: Where it runs: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for
+        steps: The functions, in order.
+        keep: The state keys of the result.
+        static_keys: State keys whose values are static: each value has a compilation.
+        device: The device: a platform, such as "gpu" or "cuda:1", a device, or a mesh of devices; None for
             JAX's default.
         shard: State key, or field of a module, whose first axis is spread over the mesh; or "batch".
-        x64: Whether numbers keep 64 bits.
-        output: What arrays become.
+        x64: True if numbers keep 64 bits.
+        output: The types into which arrays of the result are converted.
     """
 
     name: str
@@ -94,24 +94,24 @@ class JitSpec:
 
     @cached
     def identifier(self) -> str:
-        """The name as JAX and XLA show it."""
+        """The name in JAX and XLA."""
         return "".join(char if char.isalnum() else "_" for char in self.name)
 
     @cached
     def reads(self) -> tuple[str, ...]:
-        """The state keys of arguments, without those that a step before writes."""
+        """The state keys of arguments, without those that an earlier step writes."""
         return tuple(
             dict.fromkeys(key for step, written in self._each() for key in step.in_keys if key not in written)
         )
 
     @property
     def shards_batch(self) -> bool:
-        """Whether the items of a batch are spread over the mesh."""
+        """True if the items of a batch are spread over the mesh."""
         return self.shard == BATCH and BATCH not in self.reads
 
     @cached
     def ragged(self) -> frozenset[str]:
-        """Those of them whose first axis varies."""
+        """The keys of `reads` whose first axis varies."""
         return frozenset(key for step, written in self._each() for key in step.ragged if key not in written)
 
     @cached
@@ -120,7 +120,7 @@ class JitSpec:
         return tuple(dict.fromkeys(step.seed_key for step in self.steps if step.seed_key is not None))
 
     def _each(self) -> list[tuple[Step, frozenset[str]]]:
-        """Each step, and what those before it write."""
+        """Return each step with the keys that earlier steps write."""
         found: list[tuple[Step, frozenset[str]]] = []
         written: frozenset[str] = frozenset()
         for step in self.steps:
@@ -131,13 +131,13 @@ class JitSpec:
     def run(
         self, fns: Sequence[Callable[..., Any]], values: Mapping[str, Any], mask: Any, keys: Mapping[str, Any]
     ) -> Any:
-        """Run the steps, with these functions in place of theirs.
+        """Run the steps, with other functions in place of theirs.
 
         Args:
-            fns: One for each step.
+            fns: A function for each step.
             values: The values of `reads`.
-            mask: What is no padding, if a key is ragged.
-            keys: A key for random numbers for each of `seeds`.
+            mask: The mask, False for padding, if a key is ragged.
+            keys: A random key for each of `seeds`.
 
         Returns:
             The values of `keep`.
@@ -153,7 +153,7 @@ class JitSpec:
 
 
 def _folded(key: Any, name: str) -> Any:
-    """A step's own key, so that two that read one seed draw different numbers, also if they are fused."""
+    """Return a random key of a step's own, so that steps with one seed draw different numbers."""
     from mahsm._numeric.untyped_jax import jax
 
     return jax.random.fold_in(key, zlib.crc32(name.encode()))

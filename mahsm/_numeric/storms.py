@@ -1,4 +1,4 @@
-"""A warning where nearly every call is compiled, as when a value that should be dynamic is static."""
+"""A warning if too many calls compile, for instance because a value is static that should be dynamic."""
 
 import threading
 import warnings
@@ -10,14 +10,14 @@ from mahsm._numeric.spec import JitSpec
 from mahsm._numeric.values import Leaf, Part
 
 _MOST = 16
-"""Compilations that nobody has to be warned of."""
+"""Compilations without a warning."""
 
 
 class Storms:
-    """Warns once, when compilations pass 16 and a third of the calls. Safe in threads.
+    """Warns once, when compilations exceed 16 and a third of the calls. Thread-safe.
 
     Args:
-        spec: What is compiled.
+        spec: The spec of the program.
     """
 
     def __init__(self, spec: JitSpec) -> None:
@@ -35,15 +35,15 @@ class Storms:
         batched: Sequence[bool] | None,
         leaves: Sequence[Leaf],
     ) -> None:
-        """A call has compiled; warn if too many do.
+        """Note the compilations of a call, and warn if there are too many.
 
         Args:
-            compiles: How often it has compiled.
-            calls: How many calls there were so far.
+            compiles: The number of compilations.
+            calls: The number of calls so far.
             parts: The part of each key.
-            batched: For many states at once: which leaves differ from state to state. How many states there
-                are is no storm, since they are padded.
-            leaves: The leaves of all keys, and what comes after them.
+            batched: For a batch of states, flags of the leaves that differ between states. Their number of
+                rows is ignored, since batches are padded.
+            leaves: The leaves of all keys, and those that come after them.
         """
         if self._warned:
             return
@@ -81,7 +81,7 @@ class Storms:
         return found
 
     def _changing(self) -> str:
-        """Which key's static values, or shapes, change most."""
+        """Return a sentence about the key whose static values, or shapes, change most."""
         counts = {
             (key, kind): len({one[key][kind] for one in self._seen})
             for kind in (0, 1)
@@ -96,13 +96,13 @@ class Storms:
                 f"dtype, or ragged=[{key!r}], which pads the first axis to few lengths."
             )
         return (
-            f"What is static of state[{key!r}] {seen} {values[-1]!r}. Pass numbers or arrays, which are "
+            f"The static part of state[{key!r}] {seen} {values[-1]!r}. Pass numbers or arrays, which are "
             f"dynamic{f', and leave {key!r} out of static_keys' if key in self._spec.static_keys else ''}."
         )
 
 
 def shape_of(leaf: Leaf) -> Any:
-    """What of a leaf JAX compiles for."""
+    """Return the shape and dtype of a leaf, or the type of a number: JAX compiles for each of them."""
     kind = cast("type[Any]", type(leaf))
     return (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else kind
 

@@ -1,6 +1,4 @@
-"""JAX, as something of unknown type: the types of its functions are partly unknown, and every call would need
-a cast.
-"""
+"""JAX typed as `Any`: its functions are only partly typed, so that each call would need a cast."""
 
 from typing import Any
 
@@ -8,4 +6,5 @@ import jax as _jax
 import jax.extend as _extend
 
 jax: Any = _jax
-jax.extend = _extend  # which it is anyhow, once it is imported
+# The import has set this attribute already; the line keeps the import in use.
+jax.extend = _extend

@@ -1,9 +1,9 @@
-"""What of a value is computed with, and what decides how it is compiled.
+"""The dynamic and the static parts of a value.
 
-Arrays, floats and ints are dynamic: they enter a compiled function as its arguments, the *leaves*. Booleans,
-texts, None and enums are static: a compiled function is made for each of their values. The rest is taken
-apart, as far as it can be. What stays of a value without its leaves is its *part*; values with equal parts,
-and leaves of equal shapes, share one compilation.
+Arrays, floats and integers are dynamic: they enter a compiled function as its arguments, the *leaves*.
+Booleans, strings, None and enums are static: a function is compiled for each of their values. Containers are
+taken apart. The *part* of a value is the value without its leaves; values with equal parts and with leaves of
+equal shapes share one compilation.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from mahsm._common import shown
 from mahsm.errors import StateError
 
 Leaf = Any
-"""An array, a float, an int or a complex number."""
+"""An array, a float, an integer or a complex number."""
 
 
 class Part:
-    """What a value is besides its leaves. Parts with equal tags are equal.
+    """A value without its leaves. Parts of one class with equal tags are equal.
 
     Args:
-        tag: What tells it from others.
-        leaves: How many leaves it takes.
+        tag: A hashable value that identifies the part.
+        leaves: The number of leaves that it takes.
     """
 
     __slots__ = ("_hash", "leaves", "tag")
@@ -40,7 +40,7 @@ class Part:
         self._hash = hash((type(self), tag))
 
     def build(self, leaves: Iterator[Leaf]) -> Any:
-        """The value again, with the next of these leaves."""
+        """Rebuild the value with the next of these leaves."""
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -62,7 +62,7 @@ LEAF = _Leaf(None, 1)
 
 
 class Static(Part):
-    """A value that a compilation is made for."""
+    """A static value; each one has a compilation of its own."""
 
     __slots__ = ("value",)
 
@@ -109,7 +109,7 @@ class _Sequence(Part):
 
 
 class _Tree(Part):
-    """An Equinox module, a named tuple, or another class that JAX knows how to take apart."""
+    """An Equinox module, a named tuple, or another class that is a pytree for JAX."""
 
     __slots__ = ("_parts", "_treedef")
 
@@ -125,7 +125,7 @@ class _Tree(Part):
 
 
 def _tag_of(parts: Sequence[Part]) -> Hashable:
-    """What tells parts from others; if all are leaves, quickly."""
+    """Return a tag of parts: only their number if all are leaves, since that is compared fast."""
     return len(parts) if parts.count(LEAF) == len(parts) else tuple(parts)
 
 
@@ -134,11 +134,13 @@ def _count(parts: Iterable[Part]) -> int:
 
 
 def tagged(value: Any) -> Hashable:
-    """A value with its types, so that 1, True and 1.0 differ, and so do 0.0 and -0.0, and dicts of other
-    order; NaN equals itself.
+    """Return a hashable tag of a value, with its types.
+
+    The tags of 1, True and 1.0 differ, and so do those of 0.0 and -0.0, and of dicts in another order. The
+    tag of NaN equals itself.
 
     Raises:
-        TypeError: for what cannot be hashed.
+        TypeError: if the value cannot be hashed.
     """
     kind = cast("type[Any]", type(value))
     if kind is str or value is None:
@@ -165,24 +167,24 @@ def tagged(value: Any) -> Hashable:
 
 
 _EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
-"""Types whose values may be equal and yet differ: in a sign, in their digits, or in a time zone."""
+"""Types with values that are equal but differ in a sign, in their digits, or in a time zone."""
 
 
 def tag_of_tree(treedef: Any) -> Hashable:
-    """How a tree is put together, with the types of its static values, as `tagged` has them."""
+    """Return a hashable tag of a tree's structure, with its static values as `tagged` returns them."""
     data: Any = treedef.node_data()
     return None if data is None else (data[0], tagged(data[1]), *map(tag_of_tree, treedef.children()))
 
 
 class Values:
-    """Takes values apart.
+    """Takes values apart into leaves and parts.
 
     Args:
-        x64: Whether numbers keep 64 bits. If not, floats are rounded to 32, and ints that do not fit are
-            refused.
+        x64: If True, numbers keep 64 bits. If False, floats are rounded to 32 bits, and integers that do not
+            fit 32 bits raise an error.
 
     Attributes:
-        rules: How values of the usual types are taken apart.
+        rules: Functions that take values of common types apart, by type.
     """
 
     def __init__(self, *, x64: bool) -> None:
@@ -204,38 +206,38 @@ class Values:
         }
 
     def flatten(self, value: Any, leaves: list[Leaf], where: str) -> Part:
-        """Append the leaves of a value, and give back its part.
+        """Append the leaves of a value to a list, and return its part.
 
         Args:
             value: The value.
-            leaves: Gets the leaves.
-            where: What it is called in errors, such as `state['x']`.
+            leaves: The list of leaves.
+            where: The name of the value in errors, such as `state['x']`.
 
         Raises:
-            StateError: for what cannot be computed with, and numbers that do not fit.
+            StateError: if JAX cannot compute with the value, or if a number does not fit.
         """
         kind = cast("type[Any]", type(value))
         return self.rules.get(kind, self._other)(value, leaves, where)
 
     def static(self, value: Any, where: str) -> Part:
-        """The part of a value that is static because somebody says so.
+        """Return the part of a value that was declared as static.
 
         Raises:
-            StateError: for what cannot be hashed.
+            StateError: if the value cannot be hashed.
         """
         try:
             return Static(value)
         except TypeError as error:
             raise StateError(
                 f"{where} is {shown(value)}, which cannot be hashed ({error}); expected a static value that "
-                "can be compared. Make it a tuple, a text, or a frozen dataclass."
+                "can be compared. Make it a tuple, a string or a frozen dataclass."
             ) from None
 
     def array(self, value: Any, where: str) -> Any:
-        """An array as it goes in: of a dtype that is computed with.
+        """Return an array converted to a dtype that JAX computes with.
 
         Raises:
-            StateError: for a dtype that is none, and numbers that do not fit.
+            StateError: if the dtype is not numeric, or if a number does not fit.
         """
         leaves: list[Leaf] = []
         self._array_leaf(value, leaves, where)
@@ -254,7 +256,7 @@ class Values:
         if dtype.kind not in "biufc" and dtype.type.__module__ != "ml_dtypes":
             raise StateError(
                 f"{where} is an array of dtype {dtype}, {shown(value)}; expected numbers or booleans. "
-                "Compute numbers of it in the node before."
+                "Convert it to numbers in the previous node."
             )
         if not dtype.isnative:
             return lambda array, where: self.array(array.astype(dtype.newbyteorder("=")), where)
@@ -299,7 +301,7 @@ class Values:
         if (isinstance(value[0], _NUMERIC) or hasattr(value[0], "dtype")) and not isinstance(value[0], Enum):
             try:
                 array = np.asarray(value)
-            except (ValueError, TypeError):  # rows of different lengths, and keys for random numbers
+            except (ValueError, TypeError):  # rows of different lengths, or random keys
                 array = None
             if array is not None and array.dtype.kind in "biufc":
                 if not is_exact(array):
@@ -309,7 +311,7 @@ class Values:
         return _Sequence(type(value), self._entries(value, range(len(value)), leaves, where))
 
     def _refuse_large(self, value: Any, where: str) -> None:
-        """See that no int beyond 63 bits is in a list that NumPy makes floats of."""
+        """Raise an error for an integer beyond 63 bits in a list that NumPy converts to floats."""
         if isinstance(value, list | tuple):
             for index, entry in enumerate(cast("Sequence[Any]", value)):
                 self._refuse_large(entry, f"{where}[{index}]")
@@ -322,28 +324,30 @@ class Values:
     def _entries(
         self, values: Iterable[Any], keys: Iterable[Any], leaves: list[Leaf], where: str
     ) -> list[Part]:
-        """The parts of the entries of a container, whose names are made only if one of them is wrong."""
+        """Return the parts of a container's entries. Their names are made only for an error."""
         get, other = self.rules.get, self._other
         try:
             return [get(cast("type[Any]", type(value)), other)(value, leaves, where) for value in values]
         except StateError:
             for key, value in zip(keys, values, strict=True):
                 self.flatten(value, [], f"{where}[{key!r}]")
-            raise  # which one of them has done
+            # Not reached: `flatten` has raised for one of the entries.
+            raise
 
     def _other(self, value: Any, leaves: list[Leaf], where: str) -> Part:
         found = self._leaf(value, leaves, where)
         if found is not None:
             return found
-        jax: Any = sys.modules.get("jax")  # whoever has such a value has imported it
+        # A program that has such a value has imported JAX.
+        jax: Any = sys.modules.get("jax")
         if jax is not None:
             entries, treedef = jax.tree_util.tree_flatten_with_path(value)
             if len(entries) != 1 or entries[0][1] is not value:
                 return self._tree(entries, treedef, leaves, where)
         raise StateError(
-            f"{where} is {shown(value)}, of type {type(value).__name__}, which is no number, array, text or "
-            "container of these. Compute numbers of it in the node before, or name the key in static_keys if "
-            "a compilation is to be made for each value of it."
+            f"{where} is {shown(value)}, of type {type(value).__name__}; expected a number, an array, a "
+            "string or a container of these. Convert it to numbers in the previous node, or name the key in "
+            "static_keys to compile for each of its values."
         )
 
     def _tree(self, entries: Sequence[Any], treedef: Any, leaves: list[Leaf], where: str) -> Part:
@@ -365,7 +369,7 @@ class Values:
             ) from None
 
     def _leaf(self, value: Any, leaves: list[Leaf], where: str) -> Part | None:
-        """The part of a number, an array or a static value; None for what may have to be taken apart."""
+        """Return the part of a number, an array or a static value; None for other types."""
         if isinstance(value, bool | str | bytes | None | Enum):
             return Static(value)
         if isinstance(value, np.ndarray | np.generic):
@@ -386,11 +390,11 @@ class Values:
 
 
 _SMALL = 1000
-"""Numbers, or entries, that are read in some hundred microseconds at most."""
+"""The number of entries that are read within some hundred microseconds."""
 
 
 def is_small(value: Any) -> bool:
-    """Whether a value can be taken apart at once. This stops at what cannot."""
+    """Return whether a value is small enough to be taken apart on an event loop; stops at a large one."""
     return _room_after(value, _SMALL) >= 0
 
 
@@ -410,7 +414,7 @@ def _room_after(value: Any, room: int) -> int:
 
 
 def is_exact(array: Any) -> bool:
-    """Whether no int beyond 63 bits can have become a float in this array of a list."""
+    """Return whether an array made from a list cannot have integers beyond 63 bits that became floats."""
     return array.dtype.kind not in "fc" or not bool((np.abs(array) >= 2.0**63).any())
 
 
@@ -420,7 +424,7 @@ def _static(value: Any, leaves: list[Leaf], where: str) -> Part:
 
 def _opaque(value: Any, where: str) -> Part:
     raise StateError(
-        f"{where} is {shown(value)}, of type {type(value).__name__}; expected a number, an array or a text."
+        f"{where} is {shown(value)}, of type {type(value).__name__}; expected a number, an array or a string."
     )
 
 
@@ -447,7 +451,7 @@ def _narrow_floats(dtype: np.dtype[Any]) -> Callable[[Any, str], Any]:
         except FloatingPointError:
             finite = np.abs(array[np.isfinite(array)])
             wide = dtype.itemsize > (8 if dtype.kind == "c" else 4)
-            fix = "Scale it in the node before" if wide else "Pass x64=True to compute in 64 bits"
+            fix = "Scale it in the previous node" if wide else "Pass x64=True to compute in 64 bits"
             raise StateError(f"{where} holds {finite.max()!s}, which does not fit {dtype}. {fix}.") from None
 
     return narrow

@@ -1,16 +1,16 @@
-"""Operators: units of work on Equinox, which are nodes of LangGraph, targets of edges and modules of DSPy.
+"""Operators: units of work built on Equinox that serve as LangGraph nodes, edge targets and DSPy modules.
 
 - `_operator`    `Operator`
-- `_operator_fields`, `_annotations`  its fields, and which of them are static
-- `_specs`       checks of inputs and outputs; `_shapes`: of arrays
-- `_binding`     `ModelBinding`: a model by its name
+- `_operator_fields`, `_annotations`  its fields, and which of them are static for JAX
+- `_specs`       checks of inputs and outputs; `_shapes`: shapes of arrays in them
+- `_binding`     `ModelBinding`: a language model by its name
 - `_op`, `_signatures`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
 - `_trees`       operators as trees: `partition`, `parameters`
 - `_files`       operators in files: `save`, `load`
-- `_threads`     calls that block, side by side
+- `_threads`     blocking calls in threads, concurrently
 - `_modules`     DSPy modules in the fields of operators
-- `_io`, `_operator_node`, `_as_dspy`  between operators and state keys, and the arguments of DSPy modules
-- `_internal`    what `GraphModule` uses
+- `_io`, `_operator_node`, `_as_dspy`  operators behind state keys, and behind the arguments of DSPy modules
+- `_internal`    exports for `GraphModule`
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What an annotation says about the values of a field: whether they may hold arrays."""
+"""Annotations of fields: which fields may hold arrays."""
 
 import collections.abc
 import dataclasses
@@ -18,7 +18,7 @@ _CONTAINERS = (list, tuple, set, frozenset)
 
 
 def own_annotations(cls: type[Any]) -> dict[str, Any]:
-    """The annotations of a class's own body; texts are looked up where that is possible."""
+    """Return the annotations in a class's own body; strings are evaluated where that is possible."""
     module = sys.modules.get(cls.__module__)
     names = {**vars(module), cls.__name__: cls} if module else {}
     found: dict[str, Any] = {}
@@ -31,7 +31,7 @@ def own_annotations(cls: type[Any]) -> dict[str, Any]:
 
 
 def is_class_variable(annotation: Any) -> bool:
-    """Whether it makes no field."""
+    """Return whether an annotation declares a class variable (or an `InitVar`), and so not a field."""
     if isinstance(annotation, str):
         return "ClassVar" in annotation or "InitVar" in annotation
     special = (ClassVar, eqx.AbstractVar, eqx.AbstractClassVar)
@@ -43,10 +43,10 @@ def is_class_variable(annotation: Any) -> bool:
 
 
 def may_hold_arrays(annotation: Any) -> bool:
-    """Whether values of this annotation may hold arrays. If it does not say, they may.
+    """Return whether values of an annotation may hold arrays; True if the annotation leaves it open.
 
-    Dicts are an exception: one that does not say of what it is, is configuration. Its numbers would be
-    trained otherwise.
+    Dicts are the exception: without a type of its values, a dict is taken for configuration. Otherwise
+    numbers in it would be trained.
     """
     if annotation is Any or isinstance(annotation, str | ForwardRef | TypeVar):
         return True
@@ -81,14 +81,17 @@ def _class_may(cls: type[Any]) -> bool:
         return False
     if is_typeddict(cls):
         return any(may_hold_arrays(annotation) for annotation in cls.__annotations__.values())
-    if _is_mapping(cls):  # one that does not say of what: configuration
+    # A mapping without a type of its values is configuration.
+    if _is_mapping(cls):
         return False
     if issubclass(cls, (jax.Array, np.ndarray, np.generic, eqx.Module, *_CONTAINERS)):
         return True
     if cls is object or cls.__module__.startswith("jaxtyping") or getattr(cls, "_is_protocol", False):
         return True
-    if cls.__module__ == "collections.abc":  # Callable, Sequence, which do not say of what
+    # `Callable` or `Sequence` without arguments leaves it open.
+    if cls.__module__ == "collections.abc":
         return True
     if dataclasses.is_dataclass(cls):
         return any(may_hold_arrays(field.type) for field in dataclasses.fields(cls))
-    return False  # a client, a language model, a pydantic model: it is no container that JAX looks into
+    # A client, a language model or a pydantic model is not a container into which JAX looks.
+    return False

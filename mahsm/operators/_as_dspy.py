@@ -16,12 +16,12 @@ from mahsm.operators._operator import Operator, without_forward
 class OperatorModule(dspy.Module):
     """An operator as a DSPy module. Made by `as_dspy`.
 
-    The DSPy modules in the operator's fields are its own: `named_predictors` finds them, optimisers and
-    `set_lm` change them, and calls use them as they are then.
+    The DSPy modules in the operator's fields are its submodules: `named_predictors` finds them, optimisers
+    and `set_lm` change them, and each call uses their present version.
 
     Attributes:
         op: The operator.
-        modules: Those modules, by where they are in the operator.
+        modules: Those modules, by their path in the operator.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class OperatorModule(dspy.Module):
 
     @property
     def _current(self) -> Operator:
-        """The operator with the modules as they are now: a copy of this one has copies of them."""
+        """The operator with the present modules; a deep copy of this module has its own copies of them."""
         return cast("Operator", with_modules(self.op, self.modules))
 
     def _input(self, inputs: dict[str, Any]) -> Any:
@@ -54,18 +54,18 @@ class OperatorModule(dspy.Module):
 def as_dspy(
     op: Operator, /, *, input_fields: Names | None = None, output_fields: Names | None = None
 ) -> OperatorModule:
-    """Make a DSPy module of an operator, which DSPy can evaluate and optimise.
+    """Make a DSPy module from an operator, which DSPy can then evaluate and optimise.
 
     Args:
         op: The operator.
-        input_fields: The argument whose value the operator takes; or the fields of its input. By default
-            those of its `input_spec`; without one, all arguments as a dict.
-        output_fields: The prediction's field that gets what the operator gives; or fields of that. By default
-            all, or `output`.
+        input_fields: The argument whose value is the input; or the fields of the input, which are arguments.
+            By default the fields of the operator's `input_spec`; without a spec, all arguments as a dict.
+        output_fields: The prediction's field for the output; or the fields of the output. By default all
+            fields, or `output` if the output has no fields.
 
     Raises:
-        NodeError: immediately, for what is not an operator; when called, for an output without the fields.
-        MissingKeyError: when called, for an argument that is missing.
+        NodeError: immediately, if `op` is not an operator; when called, if the output lacks a field.
+        MissingKeyError: when called, if an argument is missing.
 
     Example:
         >>> import dspy
@@ -77,7 +77,8 @@ def as_dspy(
     """
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(
-            f"as_dspy: got {shown(op)}; expected an Operator. Make one of a function with mahsm.operators.op."
+            f"as_dspy: got {shown(op)}; expected an Operator. Make one from a function with "
+            "mahsm.operators.op."
         )
     if (problem := without_forward(op)) is not None:
         raise NodeError(f"as_dspy: {problem}")

@@ -1,4 +1,4 @@
-"""`ModelBinding`: a model by its name, which is reached when it is first called."""
+"""`ModelBinding`: a language model by its name, whose client is made at the first call."""
 
 import re
 import threading
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 class ModelBinding:
     """A language model by its name and options. Bindings of the same model with the same options are equal.
 
-    DSPy's client is made, and credentials are read, when the model is first called; so operators can be
-    built, compared and saved without any. Calls count in edges as those of DSPy modules do: towards rate
-    limits, budgets and usage.
+    The `dspy.LM` is made, and credentials are read, at the first call; so operators can be built, compared
+    and saved without credentials. In edges, calls count towards rate limits, budgets and usage, as calls of
+    DSPy modules do.
 
-    Two bindings of names, or of `dspy.LM`s, are equal if the names and all options are. A language model of
-    another class is equal to itself only. A pickle has the model and its options without API keys, which the
-    other process takes from its environment.
+    Two bindings of names, or of `dspy.LM`s, are equal if their names and all their options are equal. A
+    language model of another class is equal only to itself. A pickle contains the model and its options
+    without API keys; the process that loads it reads them from its environment.
 
     Args:
         model: The model's name, such as "openai/gpt-4o-mini".
-        **options: What `dspy.LM` takes besides.
+        **options: Further arguments of `dspy.LM`.
 
     Raises:
-        JitError: when called while JAX traces or transforms a function: the call would be made once, for all
-            inputs.
-        TypeError: when pickled, for a language model of a class that does not say what is to be kept of it.
+        JitError: when called while JAX traces or transforms a function, since the model would be called once
+            and its answer used for all inputs.
+        TypeError: when pickled, if the class of the language model does not define how it is saved.
 
     Example:
         >>> from mahsm.operators import ModelBinding
@@ -55,11 +55,10 @@ class ModelBinding:
 
     @classmethod
     def of(cls, model: Any, **options: Any) -> "ModelBinding":
-        """A binding of a name or of a `dspy.LM`, with these options; a binding without further options is
-        left as it is.
+        """Return a binding of a name, of a `dspy.LM` or of a binding, with these options added.
 
         Raises:
-            TypeError: for anything else.
+            TypeError: if `model` is something else.
         """
         if isinstance(model, ModelBinding):
             if not options:
@@ -83,7 +82,7 @@ class ModelBinding:
 
     @property
     def lm(self) -> "dspy.LM":
-        """DSPy's language model.
+        """The `dspy.LM`.
 
         Raises:
             JitError: while JAX traces a function.
@@ -98,7 +97,7 @@ class ModelBinding:
         return self._lm
 
     def __call__(self, prompt: str, **options: Any) -> str:
-        """The model's answer to a prompt.
+        """Return the model's answer to a prompt.
 
         Raises:
             JitError: while JAX traces a function.
@@ -106,14 +105,14 @@ class ModelBinding:
         return _text(observed_lm(self.lm)(prompt, **options))
 
     async def acall(self, prompt: str, **options: Any) -> str:
-        """The same, to be awaited."""
+        """Async version of `__call__`."""
         return _text(await observed_lm(self.lm).acall(prompt, **options))
 
     def _check_not_traced(self) -> None:
         if traced():
             raise JitError(
                 f"the model {self.model!r} is called while JAX traces or transforms a function; it would be "
-                "called once, and its answer used for all inputs. Call it outside, and hand its answer in as "
+                "called once, and its answer used for all inputs. Call it outside, and pass its answer in as "
                 "an array; or use a HybridOperator, which keeps the two apart."
             )
 
@@ -133,7 +132,8 @@ class ModelBinding:
         return f"ModelBinding({self.model!r}{options})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelBinding":
-        return self  # nothing of it changes
+        # It is immutable.
+        return self
 
     def __reduce__(self) -> Any:
         if self._is_of_lm:
@@ -150,10 +150,10 @@ def _of_state(kind: Any, state: dict[str, Any]) -> ModelBinding:
 
 
 def _state(lm: Any) -> dict[str, Any]:
-    """What is kept of a language model, as DSPy has it: without keys.
+    """Return the state that DSPy saves of a language model, without secrets.
 
     Raises:
-        TypeError: if its class inherits from another what is kept, which may be less than it needs.
+        TypeError: if its class inherits `dump_state` or `load_state`, which may miss some of its attributes.
     """
     import dspy
 
@@ -172,13 +172,11 @@ def _state(lm: Any) -> dict[str, Any]:
 _TELLS_NOTHING = frozenset(
     {"history", "provider", "_engine_lock", "_engine_store", "_warned_zero_temp_rollout"}
 )
-"""Attributes of a `dspy.LM` that do not decide what it answers, or that follow from others."""
+"""Attributes of a `dspy.LM` that have no influence on its answers, or that follow from other attributes."""
 
 
 def _what_tells(lm: Any) -> Any:
-    """What tells a language model from others: its attributes, or nothing but itself, whose class may have
-    any.
-    """
+    """Return the attributes that distinguish a `dspy.LM`; for other classes, the identity of the object."""
     import dspy
 
     if type(lm) is not dspy.LM:
@@ -191,7 +189,7 @@ def _what_tells(lm: Any) -> Any:
 
 
 def _tag(value: Any, otherwise: Any) -> Any:
-    """The value for comparisons; the identity of the other one, if it cannot be compared."""
+    """Return a value to compare by; the identity of `otherwise`, if the value cannot be hashed."""
     try:
         return tagged(sorted(cast("dict[str, Any]", value).items()) if isinstance(value, dict) else value)
     except TypeError:
@@ -207,7 +205,7 @@ def _is_secret(name: Any) -> bool:
 
 
 def _without_secrets(value: Any, instead: str | None = None) -> Any:
-    """A value without entries that are named as keys are, or with something instead."""
+    """Return a value without entries whose names suggest secrets, or with `instead` in their place."""
     if not isinstance(value, Mapping):
         return value
     left: dict[Any, Any] = {}

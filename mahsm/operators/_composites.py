@@ -1,4 +1,4 @@
-"""Operators made of operators: side by side, and one after the other."""
+"""Operators made of operators: concurrent ones, and sequences."""
 
 import asyncio
 import inspect
@@ -16,20 +16,20 @@ from mahsm.operators._threads import blocking, in_thread, traced
 
 
 class EnsembleOperator(Operator):
-    """Give one input to several operators, side by side, and combine what they give.
+    """Call several operators with one input, concurrently, and combine their results.
 
-    Members that can be awaited, such as models, are; those that block run in threads of their own, in the
-    caller's context. While JAX traces, they run one after the other. The first error of a member comes out,
-    and the others are cancelled; a blocking call that is in progress is left to run on.
+    Async members, such as models, are awaited; blocking ones run in threads of their own, in the caller's
+    context. While JAX traces, the members run one after the other. The first error of a member is raised, and
+    the other members are cancelled; a blocking call in progress runs on in its thread.
 
     Attributes:
         members: The operators, at least one.
-        combine: From the list of their results, in the order of the members, to one; by default the list.
-        max_concurrency: How many members run at any moment, at least 1; by default all.
+        combine: Maps the list of results, in the order of the members, to one result; by default the list.
+        max_concurrency: The most members that run at any moment, at least 1; by default all.
 
     Raises:
-        TypeError: immediately, for members that are not operators.
-        ValueError: immediately, for a `max_concurrency` below 1.
+        TypeError: immediately, if a member is not an operator.
+        ValueError: immediately, if `max_concurrency` is below 1.
 
     Example:
         >>> from mahsm.operators import EnsembleOperator, op
@@ -78,15 +78,16 @@ async def _in_turn(member: Operator, input: Any, free: asyncio.Semaphore) -> Any
     await free.acquire()
     left_behind.check()
     result = await member.acall(input)
-    free.release()  # not after an error, or the next one would begin before it is cancelled
+    # The slot is not released after an error: the next member would begin before it is cancelled.
+    free.release()
     return result
 
 
 def without_waiting(op: Operator, input: Any) -> Any:
-    """Call an operator where nothing can be awaited.
+    """Call an operator in a place that cannot await.
 
     Raises:
-        JitError: if it has to be awaited.
+        JitError: if the operator has to be awaited.
     """
     result = op(input)
     if inspect.isawaitable(result):
@@ -94,20 +95,20 @@ def without_waiting(op: Operator, input: Any) -> Any:
             result.close()
         raise JitError(
             f"{shown(op)} is async, and is called while JAX traces or transforms a function, which cannot "
-            "wait. Call it outside, and hand its result in as an array; or use a HybridOperator, which keeps "
-            "the two apart."
+            "await it. Call it outside, and pass its result in as an array; or use a HybridOperator, which "
+            "keeps the two apart."
         )
     return result
 
 
 class ChainOperator(Operator):
-    """Give each operator what the one before gave.
+    """Call operators in sequence, each with the output of the one before.
 
     Attributes:
-        steps: The operators, in their order, at least one.
+        steps: The operators, in order, at least one.
 
     Raises:
-        TypeError: immediately, for steps that are not operators.
+        TypeError: immediately, if a step is not an operator.
 
     Example:
         >>> from mahsm.operators import ChainOperator, op

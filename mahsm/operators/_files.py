@@ -1,6 +1,4 @@
-"""Operators in files: a line of JSON that says what the arrays belong to, and the arrays, as Equinox writes
-them.
-"""
+"""Files of operators: a header in JSON that describes the arrays, and the arrays in Equinox's format."""
 
 import dataclasses
 import io
@@ -27,17 +25,17 @@ _FORMAT = 2
 
 
 def save(path: str | os.PathLike[str], op: Any) -> None:
-    """Write the arrays of an operator to a file, after a line that says what they belong to.
+    """Write the arrays of an operator to a file, after a header that describes them.
 
-    Nothing else of the operator is in the file: no model, prompt or key. The file is replaced when all is
-    written; if something fails before that, it stays as it was.
+    The file contains nothing else of the operator: no model, prompt or API key. An existing file is replaced
+    when everything is written; if an error occurs before that, it stays as it was.
 
     Args:
-        path: The file, which is replaced.
+        path: Path of the file.
         op: The operator, or any other tree.
 
     Raises:
-        TypeError: for labels that JSON does not have, and that are no enums.
+        TypeError: if the operator has labels that are neither JSON values nor enums.
 
     Example:
         >>> import equinox as eqx, jax, pathlib, tempfile
@@ -55,16 +53,16 @@ def save(path: str | os.PathLike[str], op: Any) -> None:
 
 
 def load(path: str | os.PathLike[str], like: TreeT) -> TreeT:
-    """An operator with the arrays of a file.
+    """Return an operator with the arrays of a file.
 
     Args:
         path: A file that `save` has written.
-        like: An operator of a class of the same name, whatever its module, with the same labels, and with
-            arrays of the same shapes in the same places.
+        like: An operator with the same class name (in any module), the same labels, and arrays of the same
+            dtypes and shapes in the same places.
 
     Raises:
-        ValueError: for a file that `save` has not written, that another version has, that is cut off, or that
-            does not fit; it says in what.
+        ValueError: if the file was not written by `save`, has the format of another version, is truncated, or
+            does not fit `like`; the message names the difference.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -88,7 +86,7 @@ def load(path: str | os.PathLike[str], like: TreeT) -> TreeT:
 
 
 def _replace(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is there as a whole or not at all; one that was there keeps its mode."""
+    """Write a file atomically; a file that is replaced keeps its mode."""
     target = os.path.realpath(path)
     folder = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
     try:
@@ -110,7 +108,7 @@ def _header(name: str, line: bytes) -> dict[str, Any]:
         written = header["format"]
     except (ValueError, TypeError, KeyError):
         raise ValueError(
-            f"{name} is no file of an operator; expected one that mahsm.operators.save wrote."
+            f"{name} is not a file of an operator; expected a file that mahsm.operators.save wrote."
         ) from None
     if written != _FORMAT:
         raise ValueError(
@@ -125,7 +123,7 @@ def _header(name: str, line: bytes) -> dict[str, Any]:
 
 
 def _described(op: Any) -> dict[str, Any]:
-    """What the arrays belong to, as JSON has it."""
+    """Return the header of the arrays, in JSON types."""
     cls = cast("type[Any]", type(op))
     described = {
         "format": _FORMAT,
@@ -148,12 +146,12 @@ def _label(label: Any) -> str:
 
 
 def _class_name(path: str) -> str:
-    """The name of a class, whose module is another one when a script is imported."""
+    """Return a class name without its module, which differs if a script is imported instead of run."""
     return path.rpartition(".")[2]
 
 
 def _labels(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """What the rows of arrays mean: the fields named `labels`, here and in operators inside."""
+    """Yield the fields named `labels`, which give the rows of arrays their meaning, with their paths."""
     if isinstance(value, eqx.Module):
         for field in dataclasses.fields(value):
             entry = getattr(value, field.name)
@@ -170,9 +168,7 @@ def _labels(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _write(file: Any, leaf: Any) -> None:
-    """Write an array, and nothing else; keys for random numbers as their numbers, and rare dtypes as their
-    bytes.
-    """
+    """Write a leaf if it is an array; random keys as their key data, and unusual dtypes as bytes."""
     if eqx.is_array(leaf):
         array = np.asarray(jax.random.key_data(leaf) if _is_random_key(leaf) else leaf)
         np.save(file, array if array.dtype.kind in "biufc" else np.frombuffer(array.tobytes(), np.uint8))

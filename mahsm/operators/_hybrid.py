@@ -1,4 +1,4 @@
-"""`HybridOperator`: numbers computed for many inputs at once, and then work for each of them."""
+"""`HybridOperator`: a computation on arrays, which edges do in one batch, and then work for each input."""
 
 import inspect
 from abc import abstractmethod
@@ -18,22 +18,22 @@ from mahsm.operators._trees import Rest, combine, partition
 class HybridOperator(Operator):
     """An operator that computes on arrays, or draws random numbers, and also calls models or other functions.
 
-    It says what it computes in `compute`, apart from the rest, so that a `vmap` computes it for all items in
-    one `jax.vmap`, and then calls `forward` for each item, with what was computed for it.
+    The computation stands apart, in `compute`. A `vmap` runs `compute` for all items in one `jax.vmap`, and
+    then calls `forward` for each item with the result of its computation.
 
-    A subclass gives:
+    A subclass defines:
 
-    - `compute(self, <names of input fields>, *, key)`: what JAX can trace; `key` is for `jax.random`, if it
-      takes one. It is made of the seed and the item's place in the `vmap`, and of nothing else: in a node,
-      and called alone, an operator draws as for the first item.
-    - `forward(self, input, computed)`: sync or async; `computed` is what `compute` gave, as arrays of NumPy
+    - `compute(self, <names of input fields>, *, key)`: a function that JAX can trace. If it has a parameter
+      `key`, it gets a key for `jax.random`, which depends only on the seed and on the item's place in the
+      `vmap`. In a node, or called alone, the operator draws as for the first item.
+    - `forward(self, input, computed)`: sync or async; `computed` is the result of `compute`, as NumPy arrays
       and numbers.
 
     Attributes:
         seed_key: The input field, and state key, of the seed: an integer from 0 to 2**32 - 1. Needed if
             `compute` takes a key.
         computed_of: The input fields that `compute` takes.
-        draws: Whether it takes a key.
+        draws: True if `compute` takes a key.
 
     Example:
         >>> import jax
@@ -57,7 +57,7 @@ class HybridOperator(Operator):
 
     @abstractmethod
     def forward(self, input: Any, computed: Any, /) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What is done with an input and what was computed of it."""
+        """Do the work for an input, given the result of its computation."""
 
     computed_of: ClassVar[tuple[str, ...]] = ()
     draws: ClassVar[bool] = False
@@ -89,10 +89,10 @@ class HybridOperator(Operator):
         return await Operator.acall(self, *inputs, **options)
 
     _alone: ClassVar[Program]
-    """What computes for operators of this class that are called alone."""
+    """The program of all operators of this class that are called alone."""
 
     def _computed(self, input: Any) -> Any:
-        """What is computed for one input."""
+        """Return the result of `compute` for one input."""
         cls = type(self)
         if "_alone" not in vars(cls):
             cls._alone = _program_alone(cls)
@@ -108,7 +108,7 @@ class HybridOperator(Operator):
 
 
 class _Compute(eqx.Module):
-    """What an operator computes, as a module whose only leaves are the operator's arrays."""
+    """The `compute` of an operator, as a module whose only leaves are the operator's arrays."""
 
     arrays: Any
     rest: Rest = eqx.field(static=True)
@@ -120,12 +120,13 @@ class _Compute(eqx.Module):
 
 
 def computing(op: HybridOperator, names: Callable[[Sequence[str]], Mapping[str, str]], name: str) -> Program:
-    """What an operator computes, compiled, with its arrays kept where that is done: from a state to
-    `{"computed": ...}`.
+    """Return the compiled `compute` of an operator, which maps a state to `{"computed": ...}`.
+
+    The operator's arrays stay on the device of the program.
 
     Args:
         op: The operator.
-        names: From input fields to state keys.
+        names: Maps input fields to state keys.
         name: The node's name.
     """
     cls = type(op)
@@ -144,17 +145,18 @@ def _program(
         out_keys=("computed",),
         single=True,
         seed_key=seed_key if cls.draws else None,
-        named_key=False,  # one seed draws the same, whatever the node is called
+        # The same seed draws the same numbers under any name of the node.
+        named_key=False,
     )
     return Program(JitSpec(name=name, steps=(step,), keep=("computed",)))
 
 
 _OPERATOR = "mahsm:operator"
-"""Where the state of an operator that is called alone holds what it computes."""
+"""State key of the `_Compute` of an operator that is called alone."""
 
 
 def _program_alone(cls: type[HybridOperator]) -> Program:
-    """As `computing`, for all operators of a class, each of which is in the state."""
+    """Return a program for all operators of a class, which takes the operator from the state."""
 
     def compute(of: _Compute, *values: Any, **special: Any) -> Any:
         return of(**dict(zip(cls.computed_of, values, strict=True)), **special)
@@ -163,7 +165,7 @@ def _program_alone(cls: type[HybridOperator]) -> Program:
 
 
 def _inlined(program: Program, state: State) -> Any:
-    """The same, as a part of what JAX traces."""
+    """Run a program as a part of the function that JAX traces."""
     spec, flatten = program.spec, Values(x64=jax.config.jax_enable_x64).flatten
     values: dict[str, Any] = {_OPERATOR: state[_OPERATOR]}
     for key in spec.reads[1:]:

@@ -1,4 +1,4 @@
-"""What of operators a `GraphModule` uses."""
+"""Exports of `operators` for `GraphModule`."""
 
 from mahsm.operators._modules import modules_in as modules_in
 

@@ -1,4 +1,4 @@
-"""Between an operator and named values: the keys of a state, or the fields of a DSPy module."""
+"""Mapping of an operator's input and output to named values: state keys, or fields of a DSPy module."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,19 @@ from mahsm.errors import MissingKeyError, NodeError
 from mahsm.operators._specs import spec_fields
 
 Names: TypeAlias = str | Sequence[str] | Mapping[str, str]
-"""One name, for the value itself; or names of the fields of a value; or from each field to a name outside."""
+"""One name, for the value itself; or the names of its fields; or a name outside for each of its fields."""
 
 _NONE: frozenset[str] = frozenset()
 
 
 class Boundary:
-    """How an operator's input is made of named values, and named values of its output.
+    """Mapping of named values to an operator's input, and of its output to named values.
 
     Args:
-        reader: Who says so in errors.
+        reader: The name of the caller in errors.
         op: The operator.
-        input_fields: A name, if the operator takes its value; or names of fields, if it takes a dict or a
-            model.
-        output_fields: Likewise, of what the operator gives back.
+        input_fields: A name whose value is the input; or names of fields, if the input is a dict or a model.
+        output_fields: Likewise, for the output.
     """
 
     def __init__(self, reader: str, op: Any, input_fields: Names | None, output_fields: Names | None) -> None:
@@ -34,7 +33,8 @@ class Boundary:
         self._spec = op.input_spec
         fields = spec_fields(self._spec)
         self._inputs = {name: name for name in fields} if input_fields is None and fields else input_fields
-        self._optional = frozenset(fields) if input_fields is None else _NONE  # the spec says which it needs
+        # The check against the spec reports fields that are missing and required.
+        self._optional = frozenset(fields) if input_fields is None else _NONE
         self._outputs = output_fields
         self._known = spec_fields(op.output_spec) if output_fields is None else ()
         if input_fields is not None:
@@ -44,24 +44,24 @@ class Boundary:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names that are known to be read."""
+        """The names that are read, as far as they are known."""
         return frozenset(_pairs(self._inputs).values())
 
     @property
     def writes(self) -> frozenset[str]:
-        """The names that are known to be written."""
+        """The names that are written, as far as they are known."""
         return frozenset(self._known or _pairs(self._outputs).values())
 
     def names(self, fields: Sequence[str]) -> dict[str, str]:
-        """Where these fields of the input are outside."""
+        """Return the names outside of some fields of the input."""
         pairs = {} if isinstance(self._inputs, str) else _pairs(self._inputs)
         return {field: pairs.get(field, field) for field in fields}
 
     def input(self, values: State) -> Any:
-        """The operator's input.
+        """Return the operator's input.
 
         Raises:
-            MissingKeyError: for a name that is not there.
+            MissingKeyError: if a name is missing.
         """
         if self._inputs is None:
             return values
@@ -76,14 +76,14 @@ class Boundary:
         return {field: values[name] for field, name in pairs.items() if name in values}
 
     def update(self, result: Any, *, any_value: bool = False) -> Any:
-        """Named values of the operator's output.
+        """Return the named values of the operator's output.
 
         Args:
             result: The output.
-            any_value: Whether an output without names may be left as it is.
+            any_value: If True, an output without fields is returned as it is.
 
         Raises:
-            NodeError: for an output that lacks a field, or has none.
+            NodeError: if the output lacks a field, or has no fields.
         """
         if isinstance(self._outputs, str):
             return {self._outputs: storable(result)}
@@ -92,7 +92,7 @@ class Boundary:
             if any_value and self._outputs is None:
                 return storable(result)
             raise NodeError(
-                f"{self._reader}: the operator gave {shown(result)}; expected a dict or a model. Pass "
+                f"{self._reader}: the operator returned {shown(result)}; expected a dict or a model. Pass "
                 "output_fields='key' to write it to one key."
             )
         if self._outputs is None:
@@ -106,9 +106,7 @@ class Boundary:
 
 
 def storable(value: Any) -> Any:
-    """The value with arrays of NumPy in place of JAX's, which no checkpointer can store; what holds none is
-    not copied.
-    """
+    """Return a value with NumPy arrays in place of JAX arrays, which checkpointers cannot store."""
     if isinstance(value, jax.Array):
         return plain(value, "operator")
     if type(value) is dict:
@@ -141,6 +139,6 @@ def _check(reader: str, argument: str, names: Any) -> None:
     pairs: Any = _pairs(cast("Any", names)) if isinstance(names, str | Sequence | Mapping | None) else None
     if pairs is None or any(not isinstance(name, str) or not name for pair in pairs.items() for name in pair):
         raise NodeError(
-            f"{reader}: {argument}={shown(cast('Any', names))}; expected a name, a list of names of fields, "
+            f"{reader}: {argument}={shown(cast('Any', names))}; expected a name, a list of field names, "
             "or {field: name}."
         )

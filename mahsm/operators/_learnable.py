@@ -12,12 +12,12 @@ LearnableT = TypeVar("LearnableT", bound="LearnableOperator")
 
 
 class LearnableOperator(Operator):
-    """An operator that learns: its arrays of floats, and those of the operators in it, are its parameters.
+    """A trainable operator: its float arrays, and those of the operators in it, are its parameters.
 
-    A number is a parameter if its field is a `param()`; else it is static, as everything that is no array.
+    A number is a parameter only if its field is a `param()`. All values that are not arrays are static.
 
     Raises:
-        TypeError: immediately, if it has no parameter.
+        TypeError: immediately, if the operator has no parameters.
 
     Example:
         >>> import jax
@@ -36,14 +36,14 @@ class LearnableOperator(Operator):
         if not jax.tree_util.tree_leaves(eqx.filter(self, eqx.is_inexact_array)):
             raise TypeError(
                 f"{type(self).__name__} has no parameter: none of its fields holds an array of floats. "
-                "Annotate one as jax.Array, or declare a number with param(); or make it a plain Operator."
+                "Annotate a field as jax.Array, declare a number with param(), or make it a plain Operator."
             )
 
     @property
     def parameters(self: LearnableT) -> LearnableT:
-        """The parameters, and None for everything else that is a leaf."""
+        """The operator with its parameters as the only leaves, and None for other leaves."""
         return parameters(self)
 
     def with_parameters(self: LearnableT, new: Any) -> LearnableT:
-        """A copy with other parameters, as `optax.apply_updates` gives them."""
+        """Return a copy with new parameters, such as the result of `optax.apply_updates`."""
         return eqx.combine(new, self)

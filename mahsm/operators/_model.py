@@ -1,4 +1,4 @@
-"""`ModelOperator`: a model and a prompt."""
+"""`ModelOperator`: a language model and a prompt."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,22 +13,22 @@ from mahsm.operators._operator_fields import template_variables
 
 
 class ModelOperator(Operator):
-    """Ask a model, and give back its text; or a typed answer, through a signature of DSPy.
+    """Call a language model; return its answer as a string, or typed through a DSPy signature.
 
     Args:
         model: The model's name, such as "openai/gpt-4o-mini", a `dspy.LM` or a `ModelBinding`.
-        prompt: A template, as `str.format` takes it. Its variables are the inputs. With `answer` it becomes
-            the instructions of a signature.
-        answer: The type of the answer: `float`, `bool`, `Literal[...]`, a pydantic model...
-        signature: A signature of DSPy, such as "question -> answer: float", instead of both.
+        prompt: A template in the syntax of `str.format`. Its variables are the inputs. With `answer`, the
+            template becomes the instructions of a signature.
+        answer: The type of the answer, such as `float`, `bool`, `Literal[...]` or a pydantic model.
+        signature: A DSPy signature, such as "question -> answer: float", instead of `prompt` and `answer`.
 
-    The input is a dict or a model with the variables; if there is only one, it may be its value. With a
-    signature that has several outputs, the result is a dict of them.
+    The input is a dict or a model with the variables; if there is only one variable, the input may be its
+    value. If a signature has several outputs, the result is a dict of them.
 
     Raises:
-        ValueError: immediately, without a prompt or a signature, or with both; or for a prompt without
-            variables and an answer.
-        MissingKeyError: when called, for an input that lacks a variable.
+        ValueError: immediately, if neither or both of `prompt` and `signature` are given, or if `answer` is
+            given for a prompt without variables.
+        MissingKeyError: when called, if the input lacks a variable.
 
     Example:
         >>> import dspy
@@ -54,7 +54,7 @@ class ModelOperator(Operator):
             )
         if signature is not None and answer is not None:
             raise ValueError(
-                f"ModelOperator got signature and answer={shown(answer)}; say the type in the signature."
+                f"ModelOperator got signature and answer={shown(answer)}; give the type in the signature."
             )
         self.model = _binding(model)
         self.prompt = prompt
@@ -79,7 +79,8 @@ class ModelOperator(Operator):
 
     @property
     def _lm(self) -> Any:
-        return self.predictor.lm or self.model.lm  # an optimiser, or set_lm, may have given the predictor one
+        # An optimiser or `set_lm` may have set the predictor's own model.
+        return self.predictor.lm or self.model.lm
 
     def _values(self, input: Any) -> dict[str, Any]:
         if len(self.variables) == 1 and not _has(input, self.variables[0]):
@@ -114,7 +115,7 @@ def _predictor(prompt: str | None, answer: Any, signature: Any) -> Any:
     if not names:
         raise ValueError(
             f"ModelOperator got the prompt {shown(prompt)}, without variables; expected at least one, such "
-            "as '{text}'."
+            "as '{question}'."
         )
     fields: Any = {name: (str, dspy.InputField()) for name in names}
     fields["answer"] = (answer, dspy.OutputField())

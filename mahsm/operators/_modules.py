@@ -1,4 +1,4 @@
-"""DSPy modules in the fields of operators: where they are, and the operator with others in their place."""
+"""DSPy modules in the fields of operators: finding and replacing them."""
 
 import dataclasses
 import sys
@@ -9,8 +9,9 @@ import equinox as eqx
 
 
 def modules_in(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The DSPy modules in a value, by where they are."""
-    if "dspy" not in sys.modules:  # whoever has a DSPy module has imported it
+    """Yield the DSPy modules in a value, with their paths."""
+    # A value that contains a DSPy module has imported DSPy.
+    if "dspy" not in sys.modules:
         return
     if _is_module(value):
         yield where, value
@@ -20,7 +21,7 @@ def modules_in(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_modules(value: Any, modules: Mapping[str, Any], where: str = "") -> Any:
-    """The value with these modules; what holds none is not copied."""
+    """Return a value with its DSPy modules replaced, by path; parts without modules are not copied."""
     if _is_module(value):
         return modules[where]
     entries = _entries(value)
@@ -44,7 +45,8 @@ def with_modules(value: Any, modules: Mapping[str, Any], where: str = "") -> Any
 
 def _entries(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, eqx.Module):
-        values = vars(value)  # without the wrapping of methods that Equinox does when an attribute is read
+        # `vars`, since Equinox wraps methods when an attribute is read.
+        values = vars(value)
         return [
             (f".{field.name}", values[field.name])
             for field in dataclasses.fields(value)

@@ -14,20 +14,21 @@ from mahsm.operators._operator_fields import SPECS
 from mahsm.operators._signatures import Parameters, parameters_of, specs_of
 
 _ANNOTATED: Any = object()
-"""A spec that is read from the function's annotations."""
+"""Default of a spec: it is read from the function's annotations."""
 
 
 class _Wrapped:
-    """Where `inspect.signature` and the like look for the function that something wraps."""
+    """Descriptor for `__wrapped__`, where `inspect.signature` and others look for the wrapped function."""
 
     def __get__(self, instance: Any, owner: type[Any]) -> Any:
+        # The class itself wraps no function.
         if instance is None:
-            raise AttributeError("__wrapped__")  # the class wraps nothing
+            raise AttributeError("__wrapped__")
         return instance.function
 
 
 class _Caller(Operator):
-    """Calls something whose parameters it knows."""
+    """An operator that calls a function or module with known parameters."""
 
     parameters: eqx.AbstractVar[Parameters]
 
@@ -49,7 +50,7 @@ class _Caller(Operator):
         return ({**given, **options},), {}
 
     def _arguments(self, input: Any) -> dict[str, Any]:
-        """The arguments of several parameters in an input."""
+        """Return the arguments of a function with several parameters, from the fields of its input."""
         known, values = self.parameters, as_dict(input)
         for name in known.required:
             if name not in values:
@@ -64,8 +65,8 @@ class FunctionOperator(_Caller):
 
     Attributes:
         function: The function.
-        input_spec: What it takes.
-        output_spec: What it gives back.
+        input_spec: The spec of its input.
+        output_spec: The spec of its output.
         parameters: Its parameters.
     """
 
@@ -96,7 +97,9 @@ class FunctionOperator(_Caller):
     def awaits(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
 
-    def __reduce__(self) -> Any:  # specs of annotations are made again where it is loaded
+    # A spec that comes from annotations may be a class made by `specs_of`, which cannot be pickled. It is
+    # left out, and made again when the operator is loaded.
+    def __reduce__(self) -> Any:
         given = zip(SPECS, (self.input_spec, self.output_spec), specs_of(self.function), strict=True)
         return _again, (
             self.function,
@@ -109,7 +112,7 @@ def _again(function: Any, specs: dict[str, Any]) -> Any:
 
 
 class ModuleOperator(_Caller):
-    """An operator that calls a module of Equinox, whose arrays are then its own. Made by `op`.
+    """An operator that calls an Equinox module; the module's arrays are leaves of the operator. Made by `op`.
 
     Attributes:
         module: The module.
@@ -145,20 +148,21 @@ def op(
     *, input_spec: Any = ..., output_spec: Any = ...
 ) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
 def op(function: Any = None, /, *, input_spec: Any = _ANNOTATED, output_spec: Any = _ANNOTATED) -> Any:
-    """Make an operator of a function, sync or async, or of a module of Equinox.
+    """Make an operator from a function, sync or async, or from an Equinox module.
 
-    A function with one required parameter gets the input. One with several gets those fields of the input, a
-    dict or a model, that are named as its parameters are: `op(add)({"x": 1, "y": 2})`, or `op(add)(1, 2)`, or
-    `op(add)(x=1, y=2)`.
+    If the function has one required parameter, it is called with the input. If it has several, it is called
+    with the fields of the input, a dict or a model, that have the names of its parameters. These calls are
+    the same: `op(add)({"x": 1, "y": 2})`, `op(add)(1, 2)` and `op(add)(x=1, y=2)`.
 
     Args:
-        function: A function of at least one input.
-        input_spec: What it takes: a pydantic model, a dataclass or a type; None checks nothing. By default
-            its annotations say so; typed dicts are not checked, since the state of a graph may lack keys.
-        output_spec: What it gives back, likewise.
+        function: A function with at least one parameter.
+        input_spec: The spec of its input: a pydantic model, a dataclass or a type; None for no check. By
+            default it is read from the annotations. Typed dicts in annotations are not checked, since the
+            state of a graph may lack keys.
+        output_spec: The spec of its output, likewise.
 
     Raises:
-        TypeError: for what cannot be called.
+        TypeError: if `function` is not callable, or is a class.
 
     Example:
         >>> from mahsm.operators import op
@@ -181,7 +185,7 @@ def op(function: Any = None, /, *, input_spec: Any = _ANNOTATED, output_spec: An
         return ModuleOperator(module=function, parameters=parameters_of(function))
     if not callable(function) or isinstance(function, type):
         raise TypeError(
-            f"op got {shown(function)}; expected a function of at least one input, or a module of Equinox."
+            f"op got {shown(function)}; expected a function with at least one parameter or an Equinox module."
         )
     taken, given = specs_of(function)
     return FunctionOperator(

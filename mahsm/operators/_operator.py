@@ -1,4 +1,4 @@
-"""`Operator`: a unit of work with fields, some of which can be learned."""
+"""`Operator`: a unit of work with fields, some of which may be trainable."""
 
 import dataclasses
 import inspect
@@ -17,29 +17,29 @@ OperatorT = TypeVar("OperatorT", bound="Operator")
 
 
 class Operator(eqx.Module):
-    """A unit of work: a dataclass of models, prompts, arrays and other operators, and a `forward` that uses
-    them.
+    """A unit of work: a dataclass of models, prompts, arrays and other operators, with a `forward` method.
 
-    It is a module of Equinox, and so a tree: its arrays, and those of the operators in it, are leaves, and
-    everything else is static. What is static is told by the annotations: `str`, `int`, a language model, a
-    client or a pydantic model hold no arrays; an annotation that does not say (`Any`, `Callable`, `dict`,
-    `list`) leaves the value a leaf, which `eqx.partition` and `eqx.filter_jit` sort out. An array in a static
-    field is a TypeError.
+    An operator is an Equinox module, and so a tree: its arrays, and those of the operators in it, are leaves.
+    A field is static if its annotation excludes arrays, as `str`, `int`, a language model, a client or a
+    pydantic model do. If the annotation leaves that open (`Any`, `Callable`, `list`), the value is a leaf,
+    which `eqx.partition` and `eqx.filter_jit` sort by its type. A `dict` without a type of its values is
+    static too. An array in a static field raises a TypeError.
 
-    A subclass gives `forward(input)`, sync or async; or `forward` and `aforward`. One without them holds data
-    for others, and cannot be called. Required fields after ones with defaults are keyword-only.
+    A subclass defines `forward(input)`, sync or async; or `forward` and `aforward`. A subclass without them
+    only holds data for other operators, and cannot be called. Required fields that follow fields with a
+    default are keyword-only.
 
-    `op(input)` calls it; `op(x=1, y=2)` is `op({"x": 1, "y": 2})`.
+    `op(input)` calls the operator; `op(x=1, y=2)` is the same as `op({"x": 1, "y": 2})`.
 
     Attributes:
-        input_spec: What `forward` takes: a pydantic model, a dataclass or a type; None checks nothing.
-            Shapes, as in `Float[Array, "n d"]`, are checked by jaxtyping; a name of a size means one size in
-            the input and its output.
-        output_spec: What it gives back, likewise.
+        input_spec: The spec of the input: a pydantic model, a dataclass or a type; None for no check. Shapes,
+            such as `Float[Array, "n d"]`, are checked by jaxtyping; a named dimension has the same size in
+            the input and in the output.
+        output_spec: The spec of the output, likewise.
 
     Raises:
-        SpecError: when called, for an input or output that does not fit its spec.
-        TypeError: when called, for one without `forward`.
+        SpecError: when called, if the input or the output does not fit its spec.
+        TypeError: when called, if the operator has no `forward`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,7 +53,8 @@ class Operator(eqx.Module):
         {'score': 11.0}
     """
 
-    if TYPE_CHECKING:  # without annotations they are no fields, and a subclass can make them some
+    # At run time they have no annotation, so that they are not fields; a subclass can make them fields.
+    if TYPE_CHECKING:
         input_spec: ClassVar[Any] = None
         output_spec: ClassVar[Any] = None
     else:
@@ -61,7 +62,7 @@ class Operator(eqx.Module):
 
     _checks: ClassVar[bool] = False
     _composed: ClassVar[bool] = False
-    """Whether `aforward` awaits operators of any kind, those that block too."""
+    """True if `aforward` can await any operators, also those that block."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -70,14 +71,15 @@ class Operator(eqx.Module):
         cls._checks = cls._checks or any(getattr(cls, name) is not None for name in SPECS)
 
     def forward(self, input: Any, /) -> Any:
-        """What the operator does, sync or async."""
+        """Do the work of the operator, sync or async."""
         aforward: Any = getattr(self, "aforward", None)
         if aforward is None:
             raise TypeError(without_forward(self))
         return blocking(partial(aforward, input), awaits=True)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        cls: Any = type(self)  # a bound method of a module costs 20 us
+        # Methods are looked up on the class: on an instance, Equinox wraps each of them, which takes 20 us.
+        cls: Any = type(self)
         if options or len(inputs) != 1:
             inputs, options = cls._bound(self, inputs, options)
         if cls._checks:
@@ -85,7 +87,7 @@ class Operator(eqx.Module):
         return cls.forward(self, *inputs, **options)
 
     async def acall(self, *inputs: Any, **options: Any) -> Any:
-        """The same, to be awaited; a blocking `forward` runs in a thread of its own."""
+        """Async version of `__call__`; a blocking `forward` runs in a thread of its own."""
         cls: Any = type(self)
         if options or len(inputs) != 1:
             inputs, options = cls._bound(self, inputs, options)
@@ -97,9 +99,7 @@ class Operator(eqx.Module):
     def _bound(
         self, inputs: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What `forward` gets of arguments: the input, and perhaps more. Without an input, the options are
-        its fields.
-        """
+        """Return the arguments of `forward`; if only options are given, they are the fields of the input."""
         if not inputs and not options:
             raise TypeError(
                 f"{type(self).title(self)} was called without an input; expected one, or its fields by name."
@@ -107,27 +107,27 @@ class Operator(eqx.Module):
         return (inputs, options) if inputs else ((options,), {})
 
     def title(self) -> str:
-        """What errors call it: by default its class."""
+        """Return the operator's name in errors, by default that of its class."""
         return type(self).__name__
 
     @property
     def awaits(self) -> bool:
-        """Whether it waits for something, such as a model, and so should be awaited."""
+        """True if the operator awaits, for instance a model, so that `acall` should be used."""
         cls = type(self)
         return hasattr(cls, "aforward") or inspect.iscoroutinefunction(cls.forward)
 
     def as_node(self) -> Any:
-        """This operator as a LangGraph node, as edges make it."""
+        """Return this operator as a LangGraph node, which edges make of it too."""
         return node_of(self)
 
     def update_params(self: OperatorT, **fields: Any) -> OperatorT:
-        """A copy with other values in some fields, static ones too.
+        """Return a copy with new values in some fields, static ones included.
 
         Args:
-            **fields: The new values; they are converted and checked as at the beginning.
+            **fields: The new values; they are converted and checked as in the constructor.
 
         Raises:
-            AttributeError: for a field that is not there.
+            AttributeError: if the operator has no field of that name.
 
         Example:
             >>> from mahsm.operators import Operator
@@ -146,7 +146,7 @@ def _called(op: Operator, function: Any, *arguments: Any, **options: Any) -> Any
 
 
 def without_forward(op: Operator) -> str | None:
-    """Why an operator cannot be called, if it only holds data."""
+    """Return the reason why an operator cannot be called, if it only holds data."""
     cls = type(op)
     if cls.forward is not Operator.forward or hasattr(cls, "aforward"):
         return None
@@ -157,10 +157,10 @@ def without_forward(op: Operator) -> str | None:
 
 
 def check_operators(owner: str, field: str, values: Any) -> None:
-    """Refuse what are no operators, and those that cannot be called.
+    """Check a list of operators.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: if it is empty or not a list, or if an entry is not an operator or cannot be called.
     """
     if not isinstance(values, list | tuple) or not values:
         raise TypeError(
@@ -169,7 +169,7 @@ def check_operators(owner: str, field: str, values: Any) -> None:
     for value in cast("list[Any]", values):
         if not isinstance(value, Operator):
             raise TypeError(
-                f"{owner}: {field} has {shown(value)}; expected operators. Make one of a function with "
+                f"{owner}: {field} has {shown(value)}; expected operators. Make one from a function with "
                 "mahsm.operators.op."
             )
         if (problem := without_forward(value)) is not None:
@@ -177,7 +177,7 @@ def check_operators(owner: str, field: str, values: Any) -> None:
 
 
 def updated(op: OperatorT, values: dict[str, Any]) -> OperatorT:
-    """A copy with other values in some fields, which are converted and checked."""
+    """Return a copy with new values in some fields, which are converted and checked."""
     fields = {field.name: field for field in dataclasses.fields(op)}
     if unknown := [name for name in values if name not in fields]:
         raise AttributeError(

@@ -1,4 +1,4 @@
-"""Fields of operators: what they are converted to, and whether they are static."""
+"""Fields of operators: converters, and which fields are static."""
 
 import dataclasses
 import string
@@ -19,12 +19,13 @@ SPECS = ("input_spec", "output_spec")
 
 
 def model_field(*, default: Any = _MISSING, **options: Any) -> Any:
-    """A field for a model: a name as "openai/gpt-4o-mini", a `dspy.LM`, or a list or dict of these. It is
-    static.
+    """Declare a static field for a model: a name such as "openai/gpt-4o-mini", or a `dspy.LM`.
+
+    Its value may also be a list or dict of models.
 
     Args:
-        default: What it is if nothing is given.
-        **options: What `dspy.LM` takes besides the model's name: `temperature`, `max_tokens`, `api_base`...
+        default: The default of the field; without it, the field is required.
+        **options: Options for `dspy.LM`, such as `temperature`, `max_tokens` or `api_base`.
 
     Returns:
         A field whose value is a `ModelBinding`, or a list or dict of them.
@@ -51,12 +52,12 @@ def model_field(*, default: Any = _MISSING, **options: Any) -> Any:
 
 
 def prompt_field(*, template_vars: Sequence[str] = (), default: Any = _MISSING) -> Any:
-    """A field for a prompt's template, as `str.format` takes it. It is static.
+    """Declare a static field for a prompt: a template in the syntax of `str.format`.
 
     Args:
-        template_vars: The variables that are filled in; a template that lacks one, or has others, is refused
-            when built.
-        default: What it is if nothing is given.
+        template_vars: The variables of the template. If a template lacks one of them or has another one, the
+            constructor raises a ValueError.
+        default: The default of the field; without it, the field is required.
 
     Example:
         >>> from mahsm.operators import Operator, prompt_field
@@ -94,10 +95,10 @@ def prompt_field(*, template_vars: Sequence[str] = (), default: Any = _MISSING) 
 
 
 def template_variables(template: str) -> tuple[str, ...]:
-    """The variables of a template, as `str.format` takes it, in the order in which they appear.
+    """Return the variables of a template in the syntax of `str.format`, in the order of their appearance.
 
     Raises:
-        ValueError: for a template with a brace too many or too few.
+        ValueError: if the braces of the template do not match.
     """
     names = [
         name.split(".")[0].split("[")[0]
@@ -112,11 +113,10 @@ def _braced(names: Sequence[str]) -> str:
 
 
 def spec_field(*, default: Any = None) -> Any:
-    """A field for a spec that differs from instance to instance: a pydantic model, a dataclass or a type. It
-    is static.
+    """Declare a static field for a spec of each instance: a pydantic model, a dataclass or a type.
 
     Args:
-        default: What it is if nothing is given; None checks nothing.
+        default: The default of the field; None for no check.
 
     Example:
         >>> from mahsm.operators import Operator, spec_field
@@ -131,11 +131,11 @@ def spec_field(*, default: Any = None) -> Any:
 
 
 def param(default: Any = _MISSING, *, dtype: Any = jnp.float32) -> Any:
-    """A field for a parameter that is learned: a number or numbers, which become an array.
+    """Declare a field for a trainable parameter: a number, or a list of numbers, which becomes an array.
 
     Args:
-        default: What it is if nothing is given.
-        dtype: The array's dtype; a definite one, since a weak one costs compilations.
+        default: The default of the field; without it, the field is required.
+        dtype: The dtype of the array. It is explicit, since a weak type causes more compilations.
 
     Example:
         >>> from mahsm.operators import LearnableOperator, param, parameters
@@ -158,13 +158,14 @@ def param(default: Any = _MISSING, *, dtype: Any = jnp.float32) -> Any:
 
 
 def mark_fields(cls: type[Any]) -> None:
-    """Make the fields of a class static whose annotations say that they hold no arrays.
+    """Make fields static if their annotations exclude arrays.
 
-    This runs before Equinox makes the class a dataclass. A required field after one with a default is made
-    keyword-only.
+    This runs before Equinox makes the class a dataclass. A required field that follows a field with a default
+    is made keyword-only.
     """
     inherited: dict[str, dataclasses.Field[Any]] = {}
-    for base in reversed(cls.__mro__[1:]):  # as dataclasses do it
+    # The order in which dataclasses collect the fields of base classes.
+    for base in reversed(cls.__mro__[1:]):
         if dataclasses.is_dataclass(base):
             inherited.update((field.name, field) for field in dataclasses.fields(base))
     after_default = any(map(_has_default, inherited.values()))
@@ -175,7 +176,7 @@ def mark_fields(cls: type[Any]) -> None:
         elif not is_class_variable(annotation) and not isinstance(value, property):
             field = _field(cls, name, annotation, value)
             if field.init and (name in inherited if _has_default(field) else after_default):
-                # What is inherited keeps its place, and those after it may have no default.
+                # An inherited field keeps its place, and fields after it may be without a default.
                 field.kw_only = True
             after_default = after_default or _has_default(field)
 
@@ -207,7 +208,7 @@ def _no_arrays(cls: type[Any], name: str) -> Callable[[Any], Any]:
 
 
 def _says_so(value: Any) -> str:
-    """The annotation under which the arrays of a value are leaves."""
+    """Return an annotation under which the arrays of a value are leaves."""
     if isinstance(value, dict):
         entry = next(entry for entry in cast("dict[Any, Any]", value).values() if _holds_arrays(entry))
         return f"dict[str, {_says_so(entry)}]"
@@ -222,7 +223,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _default(value: Any) -> dict[str, Any]:
-    """What a dataclass field takes: values that may change are made anew for each instance."""
+    """Return the default as arguments of a dataclass field; mutable values are copied for each instance."""
     if value is _MISSING:
         return {}
     if type(value).__hash__ is None:

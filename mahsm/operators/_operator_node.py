@@ -17,11 +17,11 @@ from mahsm.operators._modules import modules_in, with_modules
 from mahsm.operators._operator import Operator, without_forward
 
 COMPUTED = "mahsm:computed"
-"""Where an item's state holds what was computed for all items at once."""
+"""State key of an item's result, if a hybrid operator was computed for all items in one call."""
 
 
 class OperatorNode(Node):
-    """An operator between state keys and its input and output. Made by `operator_node`.
+    """An operator with its input and output mapped to state keys. Made by `operator_node`.
 
     Attributes:
         op: The operator.
@@ -48,17 +48,17 @@ class OperatorNode(Node):
 
     @property
     def is_async(self) -> bool:
-        """Whether the operator can be awaited; if not, it runs in a thread."""
+        """True if the operator is awaited; otherwise it runs in a thread."""
         return self._awaits
 
     @property
     def reads(self) -> frozenset[str]:
-        """The state keys that it is known to read."""
+        """The state keys that are known to be read."""
         return self._boundary.reads
 
     @property
     def writes(self) -> frozenset[str]:
-        """The state keys that it is known to write."""
+        """The state keys that are known to be written."""
         return self._boundary.writes
 
     def _run(self, state: Any, config: RunnableConfig) -> Any:
@@ -77,17 +77,17 @@ class OperatorNode(Node):
 
     @property
     def _current(self) -> Operator:
-        """The operator with the DSPy modules that are to be called here and now."""
+        """The operator with the DSPy modules that a `GraphModule` may have substituted in this context."""
         return (
             with_modules(self.op, {where: held.current for where, held in self.held.items()})
             if self.held
             else self.op
         )
 
-    # What a hybrid operator computes.
+    # The array part of a hybrid operator.
 
     def _take_computed(self, values: State) -> tuple[Any, ...]:
-        """Take what was computed for this item out of its state, or compute it."""
+        """Take the computed result of this item out of its state, or compute it."""
         if self._program is None:
             return ()
         computed = values.pop(COMPUTED, None) or self._program(values)
@@ -105,7 +105,7 @@ class OperatorNode(Node):
 
     @property
     def batched(self) -> Any:
-        """For an edge with many items: lays over each what was computed for all of them at once."""
+        """Function that computes all items of an edge in one call and adds the results to their overlays."""
         return None if self._program is None else self._computed
 
     def _computed(self, state: State, overlays: Sequence[Overlay]) -> list[Overlay]:
@@ -121,22 +121,22 @@ def operator_node(
     output_fields: Names | None = None,
     name: str | None = None,
 ) -> OperatorNode:
-    """Make a LangGraph node of an operator.
+    """Make a LangGraph node from an operator.
 
     Args:
         op: The operator.
-        input_fields: A state key whose value the operator takes; or names of the fields of its input, which
-            are state keys too, or `{field: state key}`. By default the fields of its `input_spec`; without
-            one, the whole state as a dict.
-        output_fields: A state key that gets what the operator gives; or names of fields of that, likewise. By
-            default all fields.
-        name: Node name; by default the operator's class.
+        input_fields: A state key whose value is the input; or the fields of the input: a list of names that
+            are also state keys, or `{field: state key}`. By default the fields of the operator's
+            `input_spec`; without a spec, the whole state as a dict.
+        output_fields: A state key for the output; or the fields of the output to write, likewise. By default
+            all fields.
+        name: Node name; by default the name of the operator's class.
 
     Returns:
-        A node that gives plain values: JAX's arrays become NumPy's, which a checkpointer can store.
+        A node that returns plain values: JAX arrays become NumPy arrays, which a checkpointer can store.
 
     Raises:
-        NodeError: immediately, for what is not an operator; when run, for an output without the fields.
+        NodeError: immediately, if `op` is not an operator; when run, if the output lacks a field.
         MissingKeyError: when run, if the state lacks a key.
 
     Example:
@@ -148,7 +148,7 @@ def operator_node(
     """
     if not isinstance(op, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise NodeError(
-            f"operator_node: got {shown(op)}; expected an Operator. Make one of a function with "
+            f"operator_node: got {shown(op)}; expected an Operator. Make one from a function with "
             "mahsm.operators.op."
         )
     return OperatorNode(op, input_fields=input_fields, output_fields=output_fields, name=name)

@@ -1,4 +1,4 @@
-"""`RouterOperator`: which operator gets an input, decided by weights that can be learned."""
+"""`RouterOperator`: routing of an input to one of several operators, by trainable weights."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,25 +17,24 @@ from mahsm.operators._threads import blocking
 
 
 class RouterOperator(LearnableOperator):
-    """Give an input to the operator whose score is the highest: `weights @ features + bias`.
+    """Call the operator with the highest score, `weights @ features + bias`.
 
-    The weights are learned, what the routes hold is not: gradients of `scores` are None for models and
-    prompts.
+    The weights are trainable, the models and prompts of the routes are not: they have no gradients.
 
     Args:
         routes: The operators, by label.
-        features: How many features an input has.
-        feature_key: Where they are in the input, which is a dict or a model: an array or list of shape
-            `(features,)`.
-        weights: Shape `(routes, features)`; by default zeros, with which the first route is taken.
+        features: The number of features of an input.
+        feature_key: The field of the input, a dict or a model, that has the features: an array or list of
+            shape `(features,)`.
+        weights: Shape `(routes, features)`; by default zeros, which choose the first route.
         bias: Shape `(routes,)`; by default zeros.
 
     Attributes:
         labels: The routes' labels, in the order of the scores.
 
     Raises:
-        ValueError: immediately, without routes, or for weights of another shape.
-        MissingKeyError: when called, for an input without features.
+        ValueError: immediately, if `routes` is empty, or if `weights` or `bias` has another shape.
+        MissingKeyError: when called, if the input lacks its features.
 
     Example:
         >>> from mahsm.operators import RouterOperator, op
@@ -62,7 +61,7 @@ class RouterOperator(LearnableOperator):
     ) -> None:
         if not isinstance(routes, Mapping) or not routes:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(
-                f"RouterOperator: routes={shown(routes)}; expected operators by label, as {{'cheap': op}}."
+                f"RouterOperator: routes={shown(routes)}; expected a dict of operators, {{'cheap': op}}."
             )
         check_operators("RouterOperator", "routes", list(routes.values()))
         self.routes = dict(routes)
@@ -72,11 +71,11 @@ class RouterOperator(LearnableOperator):
         self.bias = _shaped("bias", bias, (len(routes),))
 
     def scores(self, features: Any) -> jax.Array:
-        """The score of each route, shape `(routes,)`, of features of shape `(features,)`."""
+        """Return the score of each route, shape `(routes,)`, for features of shape `(features,)`."""
         return self.weights @ jnp.asarray(features, self.weights.dtype) + self.bias
 
     def choose(self, features: Any) -> str:
-        """The label of the route that is taken."""
+        """Return the label of the route with the highest score."""
         scores = np.asarray(self.weights) @ np.asarray(features, np.float32) + np.asarray(self.bias)
         return self.labels[int(scores.argmax())]
 
@@ -96,8 +95,8 @@ class RouterOperator(LearnableOperator):
         values = as_dict(input)
         if self.feature_key not in values:
             raise MissingKeyError(
-                f"RouterOperator: {missing(values, self.feature_key, 'the input')} It needs the features; "
-                "pass feature_key=."
+                f"RouterOperator: {missing(values, self.feature_key, 'the input')} Add the features, "
+                "or pass feature_key=."
             )
         return self.routes[RouterOperator.choose(self, values[self.feature_key])]
 
@@ -106,6 +105,6 @@ def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
     array = jnp.zeros(shape) if value is None else jnp.asarray(value, jnp.float32)
     if array.shape != shape:
         raise ValueError(
-            f"RouterOperator: {name} has shape {array.shape}; expected {shape}, of the routes and features."
+            f"RouterOperator: {name} has shape {array.shape}; expected {shape}, from routes and features."
         )
     return array

@@ -1,6 +1,4 @@
-"""Shapes of arrays in specs, which jaxtyping checks: one name of a size means one size, in an input and its
-output.
-"""
+"""Shapes of arrays in specs, checked by jaxtyping: a named dimension has one size in input and output."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,10 +11,10 @@ from typing_extensions import is_typeddict
 
 
 def misfit(*checked: tuple[Any, Any]) -> str | None:
-    """What does not fit in values of specs, if something does not.
+    """Return a description of the first array that does not fit its spec, or None.
 
     Args:
-        checked: A spec, and a value that fits it apart from shapes; names of sizes hold for all of them.
+        checked: Pairs of a spec and a value that fits it, shapes aside. Named dimensions hold for all pairs.
     """
     arrays = [
         (name, hint, found)
@@ -26,7 +24,8 @@ def misfit(*checked: tuple[Any, Any]) -> str | None:
     ]
     if not arrays:
         return None
-    with jaxtyped("context"):  # what is found in here binds the names of sizes
+    # Inside this block, the first array with a named dimension binds its size.
+    with jaxtyped("context"):
         for place, (name, hint, value) in enumerate(arrays):
             try:
                 _adapter(hint).validate_python(value)
@@ -39,9 +38,7 @@ def misfit(*checked: tuple[Any, Any]) -> str | None:
 
 @cache
 def _arrays(spec: Any) -> tuple[tuple[str, Any], ...]:
-    """The fields of a spec in whose annotations jaxtyping has shapes; the spec itself, without a name, if it
-    is such.
-    """
+    """Return the fields of a spec whose annotations have shapes; the spec itself has the name ''."""
     if _has_shapes(spec):
         return (("", spec),)
     if not (
@@ -52,7 +49,7 @@ def _arrays(spec: Any) -> tuple[tuple[str, Any], ...]:
         return ()
     try:
         hints = get_type_hints(spec)
-    except NameError:  # one that only type checkers know
+    except NameError:  # a name that only type checkers know
         return ()
     return tuple((name, hint) for name, hint in hints.items() if _has_shapes(hint))
 
@@ -69,7 +66,7 @@ def _adapter(hint: Any) -> "TypeAdapter[Any]":
 
 
 def _at(value: Any, name: str) -> list[Any]:
-    """The value's field, if it is there; the value itself, if the field has no name."""
+    """Return a field of a value, in a list that is empty if it is missing; the value itself for ''."""
     if not name:
         return [value]
     fields = cast("Mapping[str, Any]", value if isinstance(value, Mapping) else vars(value))
@@ -81,7 +78,7 @@ def _shape(value: Any) -> str:
 
 
 def told(spec: Any) -> str:
-    """A spec as its author wrote it."""
+    """Return a spec as its author wrote it."""
     if get_origin(spec) is Annotated:
         return told(get_args(spec)[0])
     name = getattr(spec, "__name__", None) if isinstance(spec, type) else None

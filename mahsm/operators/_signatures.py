@@ -1,6 +1,4 @@
-"""What a function says of its inputs and its output: names of its parameters, and specs of its
-annotations.
-"""
+"""Signatures of functions: the names of the parameters, and specs from the annotations."""
 
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
@@ -18,12 +16,12 @@ from typing_extensions import is_typeddict
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters of a function that can be given by name.
+    """The parameters of a function that can be passed by name.
 
     Attributes:
-        names: Their names, in their order.
-        required: Those without defaults. If there are several, the function's input is a dict or a model with
-            its arguments; else it is the argument.
+        names: Their names, in order.
+        required: The names of those without defaults. If there are several, the function's input is a dict or
+            a model of its arguments; otherwise it is the argument.
     """
 
     names: tuple[str, ...] = ()
@@ -35,7 +33,7 @@ class Parameters:
 
 
 def parameters_of(function: Any) -> Parameters:
-    """The parameters of a function, or of an object that can be called; none if it does not say."""
+    """Return the parameters of a callable; they are empty if it has no signature."""
     named = [
         each for each in _parameters(function) if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     ]
@@ -51,10 +49,9 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def specs_of(function: Any) -> tuple[Any, Any]:
-    """The specs of a function's input and output, as its annotations have them; None for what they do not
-    say.
+    """Return the specs of a function's input and output from its annotations, or None without annotations.
 
-    The same function has the same specs, so that its operators are equal.
+    The specs of a function are made once, so that all its operators are equal.
     """
     try:
         return _known[function]
@@ -62,7 +59,7 @@ def specs_of(function: Any) -> tuple[Any, Any]:
         specs = _input_spec(function), spec_of(_hints(function).get("return"))
     try:
         return _known.setdefault(function, specs)
-    except TypeError:  # it cannot be hashed, or be referred to weakly
+    except TypeError:  # it cannot be hashed, or has no weak references
         return specs
 
 
@@ -89,7 +86,8 @@ def _input_spec(function: Any) -> Any:
 def _default(parameter: inspect.Parameter) -> Any:
     if parameter.default is parameter.empty:
         return field()
-    return field(default_factory=lambda: parameter.default)  # itself, as the function would have it
+    # The default itself and not a copy, as in a call of the function.
+    return field(default_factory=lambda: parameter.default)
 
 
 def _hints(function: Any) -> dict[str, Any]:
@@ -102,11 +100,10 @@ def _hints(function: Any) -> dict[str, Any]:
 
 
 def spec_of(hint: Any) -> Any:
-    """The spec that an annotation makes; None if it does not say what values are, or if they cannot be
-    checked.
+    """Return the spec of an annotation; None if it leaves the type open, or if values cannot be checked.
 
-    Typed dicts make none: they are the states of graphs, which may lack keys. Numbers of NumPy and JAX become
-    Python's, and arrays of the one the other's, where the annotation says so.
+    Typed dicts have no spec: they are states of graphs, which may lack keys. If the annotation asks for it,
+    NumPy and JAX scalars become Python numbers, NumPy arrays JAX arrays, and JAX arrays NumPy arrays.
     """
     kind: Any = get_origin(hint) or hint
     if hint in (None, Any, object) or isinstance(hint, str | ForwardRef | TypeVar) or is_typeddict(kind):
@@ -119,7 +116,8 @@ def spec_of(hint: Any) -> Any:
         or getattr(cls, "_is_protocol", False)
         or issubclass(cls, Iterator | Awaitable | AsyncIterable)
     ):
-        return None  # to look into them would use them up, or be impossible
+        # A check would consume the values, or is impossible.
+        return None
     convert = _converter(cls)
     return hint if convert is None else Annotated[hint, BeforeValidator(convert)]
 

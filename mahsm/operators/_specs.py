@@ -1,4 +1,4 @@
-"""Specs: what an operator takes and gives back, checked at its boundary."""
+"""Specs: checks of an operator's input and output."""
 
 import dataclasses
 import inspect
@@ -25,10 +25,10 @@ from mahsm.operators._threads import traced
 
 
 def checked(op: Any, function: Any, input: Any, /, *more: Any, **options: Any) -> Any:
-    """Call a function of an operator between checks of its input and output.
+    """Call a function of an operator, and check its input before and its output after the call.
 
     Raises:
-        SpecError: if one of them does not fit.
+        SpecError: if the input or the output does not fit its spec.
     """
     taken = _fitted(op, "input", input)
     output = function(op, taken, *more, **options)
@@ -44,16 +44,16 @@ async def _awaited(op: Any, taken: Any, output: Any) -> Any:
 
 
 def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tuple[Any, Any]) -> Any:
-    """A value as its spec has it, such as a pydantic model made of a dict.
+    """Return a value converted to its spec, such as a pydantic model made from a dict.
 
     Args:
         op: The operator.
-        what: Whether it is its input or its output.
+        what: The role of the value.
         value: The value.
-        before: What names of sizes have been bound by: the input, for an output.
+        before: Pairs of a spec and a value that have bound named dimensions: the input, for an output.
 
     Raises:
-        SpecError: if it does not fit.
+        SpecError: if the value does not fit.
     """
     spec = op.input_spec if what == "input" else op.output_spec
     if spec is None:
@@ -87,9 +87,7 @@ def _made(spec: Any, value: Any) -> Any:
 
 
 def _unchecked(spec: Any, value: Any) -> Any:
-    """A value of numbers that are not known yet, since JAX traces; whether they are numbers is JAX's to
-    say.
-    """
+    """Return a value that holds tracers converted to its spec, without a check of the tracers."""
     if isinstance(value, Mapping) and spec_fields(spec) and not is_typeddict(spec):
         values = cast("Mapping[str, Any]", value)
         known = {name: values[name] for name in spec_fields(spec) if name in values}
@@ -99,17 +97,17 @@ def _unchecked(spec: Any, value: Any) -> Any:
 
 @cache
 def _adapter(spec: Any) -> "TypeAdapter[Any] | None":
-    """None for a model that says nothing of how its fields are checked: one with arrays in it."""
+    """Return an adapter, or None for a pydantic model with fields that pydantic cannot check (arrays)."""
     try:
         return TypeAdapter(spec)
-    except PydanticSchemaGenerationError:  # of a class that pydantic does not know, such as an array's
+    except PydanticSchemaGenerationError:  # a class that pydantic does not know, such as an array
         with suppress(PydanticUserError):
             return TypeAdapter(spec, config=ConfigDict(arbitrary_types_allowed=True))
         return None
 
 
 def spec_fields(spec: Any) -> tuple[str, ...]:
-    """The names of a spec's fields; none if it is no model and no dataclass."""
+    """Return the names of a spec's fields; empty unless it is a model, a dataclass or a typed dict."""
     if spec is None:
         return ()
     if inspect.isclass(spec) and issubclass(spec, BaseModel):

@@ -1,8 +1,8 @@
-"""Calls of operators that block: in threads of their own, where what holds for the caller holds too; never
-while JAX traces.
+"""Blocking calls of operators, in threads of their own with the caller's context and JAX settings.
 
-Context variables are copied into a thread. JAX keeps settings such as `jax.enable_x64(True)` and whether it
-traces per thread, so the settings are carried over, and nothing that is traced leaves its thread.
+Context variables are copied into the thread. JAX keeps its settings, such as `jax.enable_x64(True)`, per
+thread, so they are set again in the new one. Its traces are per thread too, so a call that JAX traces stays
+in its thread.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from mahsm._waiting import tasks
 
 T = TypeVar("T")
 
-try:  # JAX has no public way to ask this
+try:  # JAX has no public function for this
     from jax._src.core import trace_state_clean as _trace_state_clean
 
     _no_trace: Callable[[], bool] = _trace_state_clean
@@ -42,11 +42,10 @@ _MANAGERS: dict[str, Callable[[Any], Any]] = {
     "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
     "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
 }
-"""Settings that a `with` block sets for one thread, and what makes that block."""
+"""Settings that JAX keeps per thread, with the context managers that set them."""
 
 _carried: ContextVar[Mapping[str, Any] | None] = ContextVar("mahsm_jax_settings", default=None)
-"""Settings of the thread that waits. Set where operators call or await others; read by the threads that work
-for it."""
+"""JAX settings of the thread that called an operator. Set by `blocking`; read by `in_thread`."""
 
 
 def _settings() -> dict[str, Any]:
@@ -54,16 +53,17 @@ def _settings() -> dict[str, Any]:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Await a function that blocks, in a thread of its own, under the caller's context and settings of JAX.
+    """Await a blocking function, in a thread of its own with the caller's context and JAX settings.
 
-    While JAX traces, it is called right here. If this is cancelled, the function is left to run on.
+    While JAX traces, the function is called in this thread. On cancellation, it runs on in its thread.
     """
     if traced():
         return function()
     wanted = _carried.get() or _settings()
 
     def call() -> T:
-        _carried.set(None)  # from here on, those of this thread count
+        # The settings are now set in this thread, from where nested calls read them.
+        _carried.set(None)
         with ExitStack() as stack:
             for name, value in wanted.items():
                 if getattr(jax.config, name) != value:
@@ -78,15 +78,13 @@ def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:
 
     Args:
         function: The function.
-        awaits: Whether something in it has to be awaited, and may need the caller's event loop.
+        awaits: True if the function awaits, and may need the caller's event loop.
 
     Raises:
-        RuntimeError: on an event loop, which it would block for good, if something has to be awaited.
+        RuntimeError: on an event loop, if the function awaits: the call could block the loop forever.
     """
     if awaits and _on_a_loop():
-        raise RuntimeError(
-            "an operator that waits was called on an event loop; expected await op.acall(input)."
-        )
+        raise RuntimeError("an async operator was called on an event loop; expected await op.acall(input).")
     token = _carried.set(_settings())
     try:
         return tasks.call(function)

@@ -1,4 +1,4 @@
-"""Operators as trees: what of them is numeric, and what is learned."""
+"""Operators as trees: their arrays, their parameters, and the static rest."""
 
 from typing import Any, TypeVar, cast
 
@@ -12,11 +12,10 @@ TreeT = TypeVar("TreeT")
 
 @jax.tree_util.register_static
 class Rest:
-    """What `partition` leaves of an operator without its arrays. It is static for JAX: equal rests share a
-    compilation.
+    """The part of an operator that is not arrays. It is static for JAX: equal rests share a compilation.
 
-    They are equal if everything in them is, types and signs included: 1, 1.0 and True differ, and so do 0.0
-    and -0.0. One with something that cannot be hashed equals itself only.
+    Two rests are equal if all their values are equal and have the same types: 1, 1.0 and True differ, and so
+    do 0.0 and -0.0. A rest with an unhashable value is equal only to itself.
 
     Attributes:
         tree: The operator, with None for each array.
@@ -45,10 +44,11 @@ class Rest:
 
 
 def partition(op: TreeT) -> tuple[TreeT, Rest]:
-    """An operator as its arrays, and the rest, as `equinox.partition` gives them.
+    """Split an operator into its arrays and the rest, as `equinox.partition` does.
 
-    The first is the operator with None for whatever is no array: what `jax.jit`, `jax.grad` and optimisers
-    take. The second is one static thing, which they take too. Partition once, outside of a loop.
+    The first is the operator with None in place of all leaves that are not arrays, for `jax.jit`, `jax.grad`
+    and optimisers. The second is a static value, which JAX functions take as an argument too. In a training
+    loop, call `partition` once, before the loop.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp
@@ -62,7 +62,7 @@ def partition(op: TreeT) -> tuple[TreeT, Rest]:
 
 
 def combine(arrays: TreeT, rest: Rest) -> TreeT:
-    """The operator that `partition` made two of; the arrays may be others by now.
+    """Return the operator of arrays and a rest from `partition`; the arrays may be updated ones.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -75,9 +75,9 @@ def combine(arrays: TreeT, rest: Rest) -> TreeT:
 
 
 def parameters(op: TreeT) -> TreeT:
-    """The parameters of an operator: its arrays of floats or complex numbers, and None for everything else.
+    """Return the parameters of an operator: its float or complex arrays, and None in place of other leaves.
 
-    It is what an optimiser of Optax is initialised with.
+    An Optax optimiser is initialised with them.
 
     Example:
         >>> import equinox as eqx, jax

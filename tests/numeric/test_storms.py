@@ -29,7 +29,7 @@ def test_one_warning_names_the_static_key_that_keeps_changing() -> None:
     edge = scaled(static_keys=["k"])
     (message,) = messages(edge, [{"x": 1.0, "k": k} for k in range(40)])
     assert message == (
-        "jit_lambda: compiled 17 times in 17 calls. What is static of state['k'] keeps changing: 17 in the "
+        "jit_lambda: compiled 17 times in 17 calls. The static part of state['k'] keeps changing: 17 in the "
         "last 17 compilations, such as static 16. Pass numbers or arrays, which are dynamic, and leave 'k' "
         "out of static_keys."
     )

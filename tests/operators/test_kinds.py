@@ -83,7 +83,7 @@ def test_a_missing_variable() -> None:
     [
         ({}, "got prompt=None and signature=None; expected one of them"),
         ({"prompt": "{a}", "signature": "a -> b"}, "expected one of them"),
-        ({"signature": "a -> b", "answer": int}, "say the type in the signature"),
+        ({"signature": "a -> b", "answer": int}, "give the type in the signature"),
         ({"prompt": "no variables", "answer": int}, "without variables; expected at least one"),
     ],
 )
@@ -157,7 +157,7 @@ def test_numeric_ensembles_can_be_traced() -> None:
 @pytest.mark.parametrize("kind", [EnsembleOperator, ChainOperator])
 @pytest.mark.parametrize(
     ("value", "message"),
-    [([], "expected a list of at least one operator"), ([len], "Make one of a function with"), (3, "=3;")],
+    [([], "expected a list of at least one operator"), ([len], "Make one from a function with"), (3, "=3;")],
 )
 def test_what_are_no_operators(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
@@ -193,7 +193,7 @@ def test_a_router_over_models() -> None:
 def test_what_is_no_router() -> None:
     with pytest.raises(ValueError, match=r"weights has shape \(1, 1\); expected \(2, 1\)"):
         routed(weights=[[1.0]])
-    with pytest.raises(ValueError, match=r"routes={}; expected operators by label"):
+    with pytest.raises(ValueError, match=r"routes={}; expected a dict of operators"):
         RouterOperator({}, 1)
     with pytest.raises(TypeError, match="expected operators"):
         RouterOperator({"a": len}, 1)  # type: ignore[dict-item]

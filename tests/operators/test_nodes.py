@@ -120,7 +120,7 @@ def test_arrays_of_jax_become_numpys() -> None:
             lambda: operator_node(op(len), input_fields=3),
             {},
             NodeError,
-            "input_fields=3; expected a name, a list of names",
+            "input_fields=3; expected a name, a list of field names",
         ),
         (lambda: operator_node(op(len), output_fields=[""]), {}, NodeError, r"output_fields=\[''\]"),
         (
@@ -135,7 +135,7 @@ def test_arrays_of_jax_become_numpys() -> None:
             lambda: operator_node(op(lambda _: 3)),
             {},
             NodeError,
-            "gave 3; expected a dict or a model. Pass output_fields='key'",
+            "returned 3; expected a dict or a model. Pass output_fields='key'",
         ),
         (
             lambda: operator_node(Ask(), output_fields=["nope"]),

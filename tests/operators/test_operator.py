@@ -713,7 +713,7 @@ def test_op_makes_operators_of_functions_and_modules() -> None:
     assert op(double) is double
     for wrong in (3, Question):
         with pytest.raises(
-            TypeError, match="expected a function of at least one input, or a module of Equinox"
+            TypeError, match="expected a function with at least one parameter or an Equinox module"
         ):
             op(wrong)  # type: ignore[call-overload]
 

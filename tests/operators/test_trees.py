@@ -345,7 +345,7 @@ def test_what_is_no_file_of_an_operator(path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             ValueError,
-            match=r"operator is no file of an operator; expected one that mahsm\.operators\.save wrote",
+            match=r"operator is not a file of an operator; expected a file that mahsm\.operators\.save wrote",
         ):
             load(path, labelled())
     path.write_bytes(b'{"format": 1, "mahsm": "0.7.0"}\n')
@@ -411,7 +411,7 @@ def test_a_file_that_is_cut_off(path: Path, cut: int) -> None:
     ):
         load(path, labelled())
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="is no file of an operator"):
+    with pytest.raises(ValueError, match="is not a file of an operator"):
         load(path, labelled())
 
 

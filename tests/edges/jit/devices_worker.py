@@ -118,7 +118,7 @@ with pytest.raises(EdgeError, match="cannot be spread evenly over 4 devices"):
 with pytest.raises(EdgeError, match="JAX has cpu:0, cpu:1, cpu:2, cpu:3"):
     jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:9").invoke({"x": 1.0})
 items = jit_edge(lambda x: x, in_keys=["x"], out_key="y", device=mesh, shard="x")
-with pytest.raises(EdgeError, match="expected one that all items share"):
+with pytest.raises(EdgeError, match="expected a key that all items share"):
     vmap(items, batch_key="xs", out_key="ys", item_to_state=lambda x: {"x": x}).invoke({"xs": docs})
 print(
     jit_edge(lambda x: x, in_keys=["x"], out_key="y", device="cpu:2", output="jax")

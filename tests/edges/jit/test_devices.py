@@ -45,7 +45,7 @@ def test_a_mesh_of_one_device() -> None:
     assert over.invoke({"xs": [1.0, 2.0, 3.0], "docs": np.ones(2)})["ys"][2].tolist() == [3.0, 3.0]
     items = vmap(edge, batch_key="xs", out_key="ys", item_to_state=lambda x: {"docs": x, "by": 1.0})
     with pytest.raises(
-        EdgeError, match="shard='docs' is a key of the items; expected one that all items share"
+        EdgeError, match="shard='docs' is a key of the items; expected a key that all items share"
     ):
         items.invoke({"xs": [np.ones(2)]})
 

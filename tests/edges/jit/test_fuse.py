@@ -101,7 +101,7 @@ def test_ragged_keys_stay_ragged_in_between() -> None:
         assert (found["best"], found["scores"].shape) == (-2.0, (length,))
     careless = fuse(scores, step(lambda scores: scores.max(), "scores", "best"))
     with pytest.raises(
-        JitError, match="In a fused edge, whatever reads what an edge with ragged= wrote needs ragged= too"
+        JitError, match="In a fused edge, steps that read a result of an edge with ragged= need ragged= too"
     ):
         careless.invoke({"docs": [-1.0, -2.0]})
 

@@ -235,7 +235,7 @@ def test_a_random_key_that_all_items_would_share_is_refused() -> None:
     target = edge_of(lambda item, key: item + jax.random.normal(key), "item", "noise")
     with pytest.raises(
         StateError,
-        match=r"state\['noise'\] is a key for random numbers, which all items would share.*seed_key=",
+        match=r"state\['noise'\] is a random key, which all items would share.*seed_key=",
     ):
         over(target).invoke({"xs": [1.0, 2.0], "noise": jax.random.key(0)})
     keys = [{"item": 0.0, "noise": key} for key in jax.random.split(jax.random.key(0), 3)]
