@@ -3,27 +3,32 @@
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langgraph.types import RetryPolicy
 
-from mahsm._common import check, shown
+from mahsm._common import cached, check, shown
 from mahsm._waiting import TASK, THREAD, Way, run_blocking
 from mahsm.edges._internal import Tries, current_item, session
 from mahsm.limits import RateLimit
 from mahsm.policies import Budget, Retry
 from mahsm.xcs._calls import helpers
 from mahsm.xcs._containers import forced
+from mahsm.xcs._durable import DurableProgram, DurableSteps
 from mahsm.xcs._greenlets import Body
 from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun, current
 from mahsm.xcs._source import rewritten
 from mahsm.xcs._step import Step, is_async, name_of
 from mahsm.xcs._warnings import runs_plainly
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +47,7 @@ class JitOptions:
         budget: The most that one call may spend.
         rewrite: True if the function is rewritten.
         name: Its name in traces and reports.
+        checkpointer: Saves the steps of its durable form.
     """
 
     max_concurrency: int
@@ -49,6 +55,7 @@ class JitOptions:
     budget: Budget | None
     rewrite: bool
     name: str
+    checkpointer: "BaseCheckpointSaver[Any] | None"
 
 
 class Jitted(Step[P, T], Generic[P, T]):
@@ -67,7 +74,79 @@ class Jitted(Step[P, T], Generic[P, T]):
         self.last = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_not_durable()
         return run_blocking(self._run(THREAD, args, kwargs))
+
+    def _check_not_durable(self) -> None:
+        if self._options.checkpointer is not None:
+            raise TypeError(
+                f"{self._options.name} has a checkpointer, which needs the id of a thread. Call "
+                f'{self._options.name}.invoke(input, {{"configurable": {{"thread_id": "1"}}}}).'
+            )
+
+    # The durable form.
+
+    def node(self) -> DurableProgram:
+        """Return the function as a node of a graph, whose checkpointer saves each step.
+
+        After an error, an interrupt or a kill, only unfinished steps run again; the function's own code runs
+        anew, and must call the same steps for the same results.
+
+        Example:
+            >>> from langgraph.graph import START, StateGraph
+            >>> from mahsm import xcs
+            >>> @xcs.step
+            ... def ask(question):
+            ...     return question.upper()
+            >>> @xcs.jit
+            ... def answer(state):
+            ...     return {"answer": ask(state["question"])}
+            >>> builder = StateGraph(dict)
+            >>> builder = builder.add_node("answer", answer.node()).add_edge(START, "answer")
+            >>> builder.compile().invoke({"question": "why"})
+            {'answer': 'WHY'}
+        """
+        return self._durable(None)
+
+    @cached
+    def graph(self) -> DurableProgram:
+        """The durable form with the checkpointer of `jit`, as a graph: `invoke`, `ainvoke`, `stream`..."""
+        return self._durable(self._options.checkpointer)
+
+    def _durable(self, checkpointer: "BaseCheckpointSaver[Any] | None") -> DurableProgram:
+        return DurableProgram(
+            self._options.name,
+            self._durable_run,
+            self.function,
+            is_async=self.is_async,
+            checkpointer=checkpointer,
+            most=self._options.max_concurrency,
+        )
+
+    async def _durable_run(self, way: Way | None, args: Any, kwargs: Any, steps: DurableSteps) -> Any:
+        return await self._run(way or TASK, args, kwargs, steps)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None) -> Any:
+        """Run the durable form, blocking.
+
+        Args:
+            input: The argument of a function of one parameter, or a dict of the arguments of one of several;
+                None to resume.
+            config: The config of the run, with a `thread_id`.
+        """
+        return self.graph.invoke(input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None) -> Any:
+        """Async version of `invoke`."""
+        return await self.graph.ainvoke(input, config)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Any]:
+        """Stream the durable form, as LangGraph streams a graph."""
+        return self.graph.stream(input, config, **options)
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> AsyncIterator[Any]:
+        """Async version of `stream`."""
+        return self.graph.astream(input, config, **options)
 
     def __repr__(self) -> str:
         return f"jit({shown(self.function)})"
@@ -98,7 +177,9 @@ class Jitted(Step[P, T], Generic[P, T]):
             return self.function, False
         return found.of(cast("FunctionType", self.function), helpers), False
 
-    async def _run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _run(
+        self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any], steps: DurableSteps | None = None
+    ) -> Any:
         options = self._options
         config = ensure_config({"run_name": options.name})
         body, is_direct = self._body()
@@ -109,7 +190,7 @@ class Jitted(Step[P, T], Generic[P, T]):
             "xcs", options.name, way, shown_state, config, budget=options.budget, retries=retries
         ) as around:
             run = ProgramRun(
-                options.name, around, options.max_concurrency, options.tries, is_direct=is_direct
+                options.name, around, options.max_concurrency, options.tries, is_direct=is_direct, durable=steps
             )
             try:
                 async with run.on_slots():
@@ -155,7 +236,10 @@ async def _in_scope_async(run: ProgramRun, body: Callable[..., Any], args: Any, 
 class AsyncJitted(Jitted[P, T]):
     """An async function that runs ahead of itself."""
 
+    is_async = True
+
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        self._check_not_durable()
         return await self._run(TASK, args, kwargs)
 
 
@@ -170,6 +254,7 @@ def jit(
     rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
     budget: Budget | None = ...,
     rewrite: bool = ...,
+    checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
     name: str | None = ...,
 ) -> Jitted[P, T]: ...
 @overload
@@ -181,6 +266,7 @@ def jit(
     rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
     budget: Budget | None = ...,
     rewrite: bool = ...,
+    checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
     name: str | None = ...,
 ) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
 def jit(
@@ -193,6 +279,7 @@ def jit(
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     budget: Budget | None = None,
     rewrite: bool = True,
+    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
     name: str | None = None,
 ) -> Any:
     """Make a function run ahead of itself: calls of models run beside each other, the result stays the same.
@@ -211,6 +298,7 @@ def jit(
         budget: The most that one call may spend.
         rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and f-strings
             wait.
+        checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
         name: Its name in traces and reports; by default the function's.
 
     Raises:
@@ -238,6 +326,7 @@ def jit(
             rate_limit=rate_limit,
             budget=budget,
             rewrite=rewrite,
+            checkpointer=checkpointer,
             name=name,
         )
     if isinstance(function, staticmethod | classmethod):
@@ -258,6 +347,7 @@ def jit(
         budget,
         rewrite,
         name or name_of(function),
+        checkpointer,
     )
     kind = AsyncJitted if is_async(function) else Jitted
     return kind(_plain_function(function), options)

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
@@ -19,6 +21,7 @@ from mahsm.nodes._internal import Target
 from mahsm.xcs._cells import Cell
 from mahsm.xcs._containers import ATOMS, copied, filled, forced, pending_in
 from mahsm.xcs._derived import Arrivals
+from mahsm.xcs._durable import DurableSteps
 from mahsm.xcs._greenlets import Body, body_here
 from mahsm.xcs._pending import Pending, cell_of
 from mahsm.xcs._report import Report, StepRecord, Wait
@@ -56,13 +59,15 @@ class ProgramRun(EdgeRun):
         limit: The number of steps that run at the same time.
         tries: How each step is tried.
         is_direct: True if the function is not rewritten.
+        durable: Begins the steps, if LangGraph saves them.
     """
 
-    def __init__(self, name: str, around: Session, limit: int, tries: Tries, *, is_direct: bool) -> None:
+    def __init__(self, name: str, around: Session, limit: int, tries: Tries, *, is_direct: bool, durable: DurableSteps | None = None) -> None:
         super().__init__(name, around, slots=limit, unsaved=1)
         # Steps are saved by LangGraph's functional API, if at all.
         self.saving, self.saved = None, False
         self.is_direct = is_direct
+        self._durable = durable
         self.is_over = False
         self.body: Body | None = None
         self.report = Report(name)
@@ -121,7 +126,10 @@ class ProgramRun(EdgeRun):
         step = StepRun(self, cell, callee, given, record)
         with self._lock:
             self._steps[cell.number] = step
-        Arrivals(list(needed.values()), step.begin, partial(step.end)).start()
+        if self._durable is not None:
+            self._durable.begin(self, step, list(needed.values()))
+        else:
+            Arrivals(list(needed.values()), step.begin, step.end).start()
         pending = Pending(cell)
         return forced(pending) if ordered else pending
 
@@ -393,9 +401,23 @@ class StepRun:
         cell: The cell of its result.
         context: The context that it runs in.
         task: Its task, in an async run.
+        gate: Where its task waits for its arguments, if LangGraph saves it.
     """
 
-    __slots__ = ("_args", "_callee", "_given", "_item", "_kwargs", "_record", "_run", "cell", "context", "is_cancelled", "task")
+    __slots__ = (
+        "_args",
+        "_callee",
+        "_given",
+        "_item",
+        "_kwargs",
+        "_record",
+        "_run",
+        "cell",
+        "context",
+        "gate",
+        "is_cancelled",
+        "task",
+    )
 
     def __init__(self, run: ProgramRun, cell: Cell, callee: Any, given: Any, record: StepRecord) -> None:
         self._run = run
@@ -409,20 +431,33 @@ class StepRun:
         self.context = contextvars.copy_context()
         self.context.run(current.set, None)
         self.task: asyncio.Task[None] | None = None
+        self.gate: Future[Any] | None = None
         self.is_cancelled = False
+
+    @property
+    def name(self) -> str:
+        """Its name in reports and traces."""
+        return self._record.name
 
     def begin(self, values: dict[int, Any]) -> None:
         """Run the step, since its arguments have arrived."""
         if self.is_cancelled:
             return
+        self.fill(values)
+        self._run.start(self)
+
+    def fill(self, values: dict[int, Any]) -> None:
+        """Complete the arguments by the values that were pending."""
         self._args, self._kwargs = filled(self._given, values) if values else self._given
         self._given = None
-        self._run.start(self)
 
     def cancel(self) -> None:
         """Cancel the step; a blocking call that is in progress goes on."""
         self.is_cancelled = True
-        if self.task is not None:
+        if self.gate is not None and self._item is None:
+            with suppress(InvalidStateError):  # its arguments have just come
+                self.gate.set_exception(_Cancelled())
+        elif self.task is not None:
             self.task.cancel()
         elif self._item is not None:
             self._item.running.stop(_Cancelled())
@@ -441,7 +476,7 @@ class StepRun:
         value, error = None, None
         if not self.is_cancelled:
             try:
-                value = run_blocking(self._tried())
+                value = run_blocking(self.tried())
             except BaseException as raised:  # noqa: BLE001  it is raised where the value is used
                 error = raised
             self.end(value, error)
@@ -452,7 +487,7 @@ class StepRun:
         set_awaited(True)
         value, error = None, None
         try:
-            value = await self._tried()
+            value = await self.tried()
         except BaseException as raised:  # noqa: BLE001
             error = raised
         if error is None and type(value) not in ATOMS and type(value) not in _PLAIN:
@@ -461,7 +496,9 @@ class StepRun:
             return
         self.end(value, error)
 
-    async def _tried(self) -> Any:
+    async def tried(self) -> Any:
+        if self.gate is not None:
+            current.set(None)
         self._record.begin()
         name = self._record.name
         self._item = item = self._run.item_of(self)

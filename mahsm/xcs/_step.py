@@ -21,6 +21,9 @@ class Step(Generic[P, T]):
         ordered: True if it runs after all earlier steps, and before all later ones.
     """
 
+    is_async = False
+    """True if its calls are awaited."""
+
     def __init__(self, function: Callable[P, T], *, ordered: bool) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
@@ -37,6 +40,8 @@ class Step(Generic[P, T]):
 
 
 class _AsyncStep(Step[P, T]):
+    is_async = True
+
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         return await cast("Any", _called(self, self.function, args, kwargs))
 
@@ -93,8 +98,10 @@ def is_async(function: Any) -> bool:
     """Return whether a call gives an awaitable."""
     while isinstance(function, functools.partial):
         function = function.func
+    if isinstance(function, MethodType) and isinstance(function.__func__, Step):
+        function = function.__func__
     if isinstance(function, Step):
-        return isinstance(function, _AsyncStep)
+        return function.is_async
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(type(function), "__call__", None)  # noqa: B004  of an object
     )
