@@ -6,6 +6,9 @@
 - `_calls`       the helpers of rewritten code: calls, f-strings, blocks
 - `_rewrite`, `_source`  the rewriting, and where sources come from
 - `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
+- `_durable`     the durable form, in LangGraph's functional API
+- `_vmap`        `vmap`
+- `_numeric`     `grad`, and functions that JAX compiles
 - `_greenlets`   waiting in the middle of synchronous code on an event loop
 - `_report`      reports of calls
 - `_warnings`    functions that cannot be rewritten
@@ -14,10 +17,29 @@
 from mahsm.xcs._jit import AsyncJitted as AsyncJitted
 from mahsm.xcs._jit import Jitted as Jitted
 from mahsm.xcs._jit import jit as jit
+from mahsm.xcs._numeric import Compiled as Compiled
+from mahsm.xcs._numeric import grad as grad
 from mahsm.xcs._report import Report as Report
 from mahsm.xcs._report import StepRecord as StepRecord
 from mahsm.xcs._report import Wait as Wait
 from mahsm.xcs._step import Step as Step
 from mahsm.xcs._step import step as step
+from mahsm.xcs._vmap import AsyncVmapped as AsyncVmapped
+from mahsm.xcs._vmap import Vmapped as Vmapped
+from mahsm.xcs._vmap import vmap as vmap
 
-__all__ = ["AsyncJitted", "Jitted", "Report", "Step", "StepRecord", "Wait", "jit", "step"]
+__all__ = [
+    "AsyncJitted",
+    "AsyncVmapped",
+    "Compiled",
+    "Jitted",
+    "Report",
+    "Step",
+    "StepRecord",
+    "Vmapped",
+    "Wait",
+    "grad",
+    "jit",
+    "step",
+    "vmap",
+]

@@ -5,8 +5,8 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -21,10 +21,11 @@ from mahsm.xcs._calls import helpers
 from mahsm.xcs._containers import forced
 from mahsm.xcs._durable import DurableProgram, DurableSteps
 from mahsm.xcs._greenlets import Body
+from mahsm.xcs._numeric import Compiled
 from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun, current
 from mahsm.xcs._source import rewritten
-from mahsm.xcs._step import Step, is_async, name_of
+from mahsm.xcs._step import Step, is_async, is_step, name_of
 from mahsm.xcs._warnings import runs_plainly
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class Jitted(Step[P, T], Generic[P, T]):
         if not self._options.rewrite:
             return self.function, True
         found = rewritten(self.function) if isinstance(self.function, FunctionType) else None
+        if found is None and is_step(self.function):
+            return self.function, False
         if found is None:
             runs_plainly(self._options.name)
             return self.function, False
@@ -255,6 +258,7 @@ def jit(
     budget: Budget | None = ...,
     rewrite: bool = ...,
     checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
+    backend: Literal["jax"] | None = ...,
     name: str | None = ...,
 ) -> Jitted[P, T]: ...
 @overload
@@ -267,6 +271,7 @@ def jit(
     budget: Budget | None = ...,
     rewrite: bool = ...,
     checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
+    backend: Literal["jax"] | None = ...,
     name: str | None = ...,
 ) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
 def jit(
@@ -280,6 +285,7 @@ def jit(
     budget: Budget | None = None,
     rewrite: bool = True,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
+    backend: Literal["jax"] | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a function run ahead of itself: calls of models run beside each other, the result stays the same.
@@ -299,6 +305,7 @@ def jit(
         rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and f-strings
             wait.
         checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
+        backend: "jax" gives a function that is numeric all through to `jax.jit`; no other option applies then.
         name: Its name in traces and reports; by default the function's.
 
     Raises:
@@ -327,6 +334,7 @@ def jit(
             budget=budget,
             rewrite=rewrite,
             checkpointer=checkpointer,
+            backend=backend,
             name=name,
         )
     if isinstance(function, staticmethod | classmethod):
@@ -338,6 +346,9 @@ def jit(
             f"xcs.jit got the generator function {shown(function)}; expected a function that returns its "
             "value. Return a list."
         )
+    if backend is not None:
+        check.choice("xcs.jit", "backend", backend, ["jax"])
+        return Compiled(function)
     if max_concurrency is not None:
         check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
     check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
@@ -349,14 +360,4 @@ def jit(
         name or name_of(function),
         checkpointer,
     )
-    kind = AsyncJitted if is_async(function) else Jitted
-    return kind(_plain_function(function), options)
-
-
-def _plain_function(function: Any) -> Any:
-    """Return the Python function of something that calls one, with what it binds as arguments."""
-    if isinstance(function, FunctionType):
-        return function
-    if isinstance(function, MethodType) or isinstance(function, functools.partial):
-        return function
-    return function
+    return (AsyncJitted if is_async(function) else Jitted)(function, options)
