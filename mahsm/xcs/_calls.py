@@ -174,7 +174,7 @@ def _of_container(owner: Any, callee: Any, args: tuple[Any, ...], kwargs: dict[s
         if any(map(has_pending, args)) or kwargs:
             run.touched[id(owner)] = owner
         if name in _CHANGING:
-            run.will_change(owner)
+            run.will_change(owner, name)
     if name == "sort" and (key := kwargs.get("key")) is not None:
         owner[:] = _sorted(sorted, owner, key=key, reverse=kwargs.get("reverse", False))
         return None
@@ -376,7 +376,7 @@ def in_place(name: str, left: Any, right: Any) -> Any:
         return in_place(name, value_of(left), right)
     run = current.get()
     if run is not None and kind in _CONTAINERS:
-        run.will_change(left)
+        run.will_change(left, "__iadd__")
     return changing(left, listed(right) if kind is list else forced(right))
 
 
@@ -385,7 +385,7 @@ def set_item(value: Any, owner: Any, key: Any) -> None:
     owner, key = ready(owner), forced(key)
     run = current.get()
     if run is not None and not run.is_over and type(owner) in _CONTAINERS:
-        run.will_change(owner)
+        run.will_change(owner, "__setitem__", key)
         if has_pending(value):
             run.touched[id(owner)] = owner
         owner[key] = value
@@ -393,10 +393,10 @@ def set_item(value: Any, owner: Any, key: Any) -> None:
         owner[key] = forced(value)
 
 
-def scope(handles: bool) -> Any:  # noqa: FBT001  in rewritten code
-    """Return the block that the body of a `try` or a `with` is; `handles` is true for a `try`."""
+def scope() -> Any:
+    """Return the block that the body of a `try` or a `with` is."""
     run = current.get()
-    return contextlib.nullcontext() if run is None or run.is_over else run.scope(handles=handles)
+    return contextlib.nullcontext() if run is None or run.is_over else run.scope()
 
 
 def settled(value: Any, scope: Any) -> Any:
@@ -404,6 +404,12 @@ def settled(value: Any, scope: Any) -> Any:
     if scope is not None:
         scope.settle()
     return value
+
+
+def each_settled(values: Any, scope: Any) -> Generator[Any, None, None]:
+    """Iterate over values; what began in a scope has succeeded before each of them."""
+    for value in values:
+        yield settled(value, scope)
 
 
 class StepCall(Coroutine[Any, Any, Any]):
@@ -472,7 +478,7 @@ def await_(awaitable: Any) -> Any:
 helpers: dict[str, Any] = dict(
     zip(
         HELPERS,
-        (call, format_, ready, forced, scope, settled, await_, set_item, slice, binary, in_place),
+        (call, format_, ready, forced, scope, settled, each_settled, await_, set_item, slice, binary, in_place),
         strict=True,
     )
 )

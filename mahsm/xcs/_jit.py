@@ -222,18 +222,24 @@ def _in_scope(run: ProgramRun, body: Callable[..., Any], args: Any, kwargs: Any)
     try:
         with run.scope():
             result = body(*args, **kwargs)
-        return forced(result)
-    finally:
-        run.finish()
+        result = forced(result)
+    except BaseException:
+        run.finish(failed=True)
+        raise
+    run.finish(failed=False)
+    return result
 
 
 async def _in_scope_async(run: ProgramRun, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     try:
         with run.scope():
             result = await body(*args, **kwargs)
-        return forced(result)
-    finally:
-        run.finish()
+        result = forced(result)
+    except BaseException:
+        run.finish(failed=True)
+        raise
+    run.finish(failed=False)
+    return result
 
 
 class AsyncJitted(Jitted[P, T]):

@@ -37,10 +37,10 @@ class _Numeric:
             "for all inputs. Call it outside, and pass its result in as an array."
         )
 
-    def scope(self, *, handles: bool) -> Any:
+    def scope(self) -> Any:
         return nullcontext()
 
-    def will_change(self, container: Any) -> None:
+    def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
         """Do nothing: no step can fail."""
 
     touched: dict[int, Any] = {}  # noqa: RUF012  nothing pending is ever put into it

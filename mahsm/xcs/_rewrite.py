@@ -4,7 +4,7 @@ import ast
 import copy
 from typing import Any, cast
 
-CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HELPERS = tuple(
+CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, EACH_SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HELPERS = tuple(
     f"__xcs_{name}__"
     for name in (
         "call",
@@ -13,6 +13,7 @@ CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_P
         "force",
         "scope",
         "settled",
+        "each_settled",
         "await",
         "set_item",
         "slice",
@@ -169,14 +170,18 @@ class Rewriter(ast.NodeTransformer):
         return node
 
     def _try(self, node: Any) -> Any:
+        if node.finalbody and node.handlers:
+            # Errors in handlers come out before `finally`, too.
+            node.body = [_without_finally(node)]
+            node.handlers, node.orelse = [], []
         kept = kept_names(self._functions[-1], node) if self._functions else set()
         self._scopes += 1
         name = f"__xcs_scope_{self._scopes}__"
         self.generic_visit(node)
         if kept:
             settle = _Settle(kept, name)
-            node.body = [settle.visit(statement) for statement in node.body]
-        node.body = _scope(node.body, ast.Constant(True), name)
+            node.body = settle.block(node.body)
+        node.body = _scope(node.body, name)
         return node
 
     visit_Try = visit_TryStar = _try
@@ -185,7 +190,7 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         for item in node.items:
             item.context_expr = _of(FORCE, item.context_expr)
-        node.body = _scope(node.body, ast.Constant(False), None)
+        node.body = _scope(node.body, None)
         return node
 
     visit_With = visit_AsyncWith = _with
@@ -255,15 +260,22 @@ def _unsliced(node: ast.expr) -> ast.expr:
     return node
 
 
-def _scope(body: list[ast.stmt], handles: ast.expr, name: str | None) -> list[ast.stmt]:
+def _scope(body: list[ast.stmt], name: str | None) -> list[ast.stmt]:
     bound = None if name is None else ast.Name(name, ast.Store())
-    item = ast.withitem(ast.Call(_name(SCOPE), [handles], []), bound)
+    item = ast.withitem(ast.Call(_name(SCOPE), [], []), bound)
     made = _at(body[0], ast.With([item], body))
     made.end_lineno, made.end_col_offset = body[0].lineno, body[0].col_offset
     for part in ast.walk(item):
         if isinstance(part, ast.expr):
             _at(body[0], part)
     return [made]
+
+
+def _without_finally(node: Any) -> Any:
+    inner = _at(node, type(node)(node.body, node.handlers, node.orelse, []))
+    last = (node.orelse or node.handlers[-1].body)[-1]
+    inner.end_lineno, inner.end_col_offset = last.end_lineno, last.end_col_offset
+    return inner
 
 
 def _of(helper: str, value: ast.expr) -> ast.expr:
@@ -289,13 +301,28 @@ class _Settle(ast.NodeTransformer):
         self._names = names
         self._scope = scope
 
-    def _other(self, node: Any) -> Any:
+    def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """Let the statements of a body wait."""
+        made: list[ast.stmt] = []
+        for statement in body:
+            found = self.visit(statement)
+            made += found if isinstance(found, list) else [found]
+        return made
+
+    def _named(self, node: Any) -> Any:
+        """Wait before a `def`, a class or an import; what is inside has names of its own."""
+        names = [alias.asname or alias.name.partition(".")[0] for alias in getattr(node, "names", ())]
+        if self._names.isdisjoint([*names, getattr(node, "name", "")]):
+            return node
+        return [_at(node, ast.Expr(self._settled(_at(node, ast.Constant(None))))), node]
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Import = visit_ImportFrom = _named
+
+    def visit_Lambda(self, node: ast.Lambda) -> Any:
         return node
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = visit_ClassDef = _other
-
-    def _settled(self, value: ast.expr) -> ast.expr:
-        return _at(value, ast.Call(_name(SETTLED), [value, _name(self._scope)], []))
+    def _settled(self, value: ast.expr, by: str = SETTLED) -> ast.expr:
+        return _at(value, ast.Call(_name(by), [value, _name(self._scope)], []))
 
     def _assigned(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -309,8 +336,17 @@ class _Settle(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> Any:
         self.generic_visit(node)
         if _stored(node.target) & self._names:
-            node.iter = self._settled(node.iter)
+            node.iter = self._settled(node.iter, EACH_SETTLED)
         return node
+
+    def _with(self, node: Any) -> Any:
+        self.generic_visit(node)
+        for item in node.items:
+            if item.optional_vars is not None and _stored(item.optional_vars) & self._names:
+                item.context_expr = self._settled(item.context_expr)
+        return node
+
+    visit_With = visit_AsyncWith = _with
 
 
 def _stored(target: ast.AST) -> set[str]:
@@ -323,12 +359,15 @@ def kept_names(function: ast.AST, node: Any) -> set[str]:
     That is so if the name is read anywhere else in the function, or in the body before it is assigned there,
     in an earlier turn of a loop around the `try`.
     """
-    stored = {
-        part.id
-        for statement in node.body
-        for part in ast.walk(statement)
-        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-    }
+    stored: set[str] = set()
+    for statement in node.body:
+        for part in ast.walk(statement):
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                stored.add(part.id)
+            elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                stored.add(part.name)
+            elif isinstance(part, ast.alias):
+                stored.add(part.asname or part.name.partition(".")[0])
     if not stored:
         return set()
     first, last = node.body[0], node.body[-1]

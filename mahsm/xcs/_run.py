@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
@@ -74,7 +74,7 @@ class ProgramRun(EdgeRun):
         self.touched: dict[int, Any] = {}
         """Containers of the user's that pending values were put into."""
         self._journal: list[tuple[int, Callable[[], None]]] = []
-        self._handling = 0
+        self._has_failed = False
         self._limit = limit
         self._tries = tries
         self._loop = asyncio.get_running_loop() if around.way is TASK else None
@@ -191,6 +191,10 @@ class ProgramRun(EdgeRun):
         with self._lock:
             self._open += 1
 
+    def failed(self) -> None:
+        """Note that a step has failed, whose error comes out later."""
+        self._has_failed = True
+
     def step_ended(self, number: int) -> None:
         """Forget a step that has ended."""
         with self._idle:
@@ -300,60 +304,61 @@ class ProgramRun(EdgeRun):
             if cell.number in self._steps and not cell.is_settled:
                 self.wait_for(cell)
 
-    def scope(self, *, handles: bool = False) -> "Scope":
-        """Return a block whose steps have ended when it is left, such as the body of a `try`.
-
-        Args:
-            handles: The function may go on after an error in the block.
-        """
-        return Scope(self, handles=handles)
+    def scope(self) -> "Scope":
+        """Return a block whose steps have ended when it is left, such as the body of a `try`."""
+        return Scope(self)
 
     def enter(self, scope: "Scope") -> None:
         with self._lock:
             scope.mark = next(self._numbers)
         self._scopes.append(scope)
-        self._handling += scope.handles
 
     def leave(self, scope: "Scope") -> None:
         self._scopes.remove(scope)
-        self._handling -= scope.handles
-        if not self._handling:
-            self._journal.clear()
 
     # Changes of containers.
     #
-    # The function's code goes on after a step has begun, and may change lists and dicts that it still uses
-    # after the step has failed and a `try` has caught the error. The plain function would not have reached
-    # these changes. So inside a `try` each change is noted with its number, and changes that came after the
-    # failed step are undone, the last one first.
+    # The function's code goes on after a step has begun, and may change lists and dicts that are still used
+    # after the step has failed: by the handler of a `try`, or by the caller. The plain function would not have
+    # reached these changes. So each change is noted with its number, and changes that came after the failed
+    # step are undone, the last one first.
 
-    def will_change(self, container: Any) -> None:
-        """Note what a container holds before it is changed inside a `try`."""
-        if self._handling:
+    def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
+        """Note how to undo a change of a container, if a step that has begun may still fail.
+
+        Args:
+            container: The container.
+            method: The method that changes it.
+            key: The key that changes, for the method `__setitem__` of a dict.
+        """
+        if self._steps or self._has_failed:
             with self._lock:
                 number = next(self._numbers)
-            self._journal.append((number, _restorer(container)))
+            self._journal.append((number, _restorer(container, method, key)))
+        elif self._journal:
+            self._journal.clear()
 
     def _undo(self, after: float) -> None:
         while self._journal and self._journal[-1][0] > after:
             self._journal.pop()[1]()
 
-    def finish(self) -> None:
+    def finish(self, *, failed: bool) -> None:
         """End the run: everything in it has been settled."""
         self.is_over = True
         for container in self.touched.values():
-            forced(container)
+            # After an error some may never get a value, in containers that only the function had.
+            with suppress(Exception) if failed else nullcontext():
+                forced(container)
         self.touched.clear()
 
 
 class Scope:
     """A block of a program: what begins in it has ended when the block is left, or has been cancelled."""
 
-    __slots__ = ("_run", "handles", "mark")
+    __slots__ = ("_run", "mark")
 
-    def __init__(self, run: ProgramRun, *, handles: bool) -> None:
+    def __init__(self, run: ProgramRun) -> None:
         self._run = run
-        self.handles = handles
         self.mark = 0
 
     def __enter__(self) -> "Scope":
@@ -383,8 +388,15 @@ class Scope:
         return None
 
 
-def _restorer(container: Any) -> Callable[[], None]:
-    """Return a function that gives a container what it holds now."""
+def _restorer(container: Any, method: str, key: Any) -> Callable[[], None]:
+    """Return a function that undoes a change of a container."""
+    if type(container) is list and method in {"append", "extend", "__iadd__"}:
+        length = len(container)
+        return lambda: container.__delitem__(slice(length, None))
+    if type(container) is dict and method == "__setitem__":
+        if key in container:
+            return partial(container.__setitem__, key, container[key])
+        return lambda: container.pop(key, None)
     kept = container.copy()
 
     def restore() -> None:
@@ -520,6 +532,8 @@ class StepRun:
     def end(self, value: Any, error: BaseException | None) -> None:
         """Settle the cell."""
         self._record.end(error)
+        if error is not None:
+            self._run.failed()
         self.cell.settle(forced(value) if error is None else None, error)
         self._run.step_ended(self.cell.number)
 
