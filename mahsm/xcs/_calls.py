@@ -77,9 +77,9 @@ def _given(value: Any) -> Any:
     kind = type(value)
     if kind in ATOMS:
         return value
-    if kind is FunctionType and value.__code__ in rewritten_codes:
+    if kind is FunctionType and id(value.__code__) in rewritten_codes:
         return _returning_values(value)
-    if kind is CoroutineType and value.cr_code in rewritten_codes:
+    if kind is CoroutineType and id(value.cr_code) in rewritten_codes:
         return in_body(_forced_result(value))
     return forced(value)
 
@@ -112,15 +112,15 @@ def _step(run: ProgramRun, callee: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _function(callee: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if callee.__code__ in rewritten_codes:
+    if id(callee.__code__) in rewritten_codes:
         return callee(*args, **kwargs)
     if is_users(callee):
         run = current.get()
         if run is None or run.is_over:
             return _foreign(callee, args, kwargs)
-        found = rewritten(callee)
+        found = rewritten(callee, helpers)
         if found is not None:
-            return found.of(callee, helpers)(*args, **kwargs)
+            return found.of(callee)(*args, **kwargs)
         runs_plainly(name_of(callee))
     elif callee in _PURE:
         return _pure(callee, args, kwargs)
@@ -257,7 +257,7 @@ def _reduce(callee: Any, function: Any, iterable: Any, /, *initial: Any) -> Any:
 
 
 for _generator in (_map, _filter):
-    rewritten_codes.update(part for part in _generator.__code__.co_consts if hasattr(part, "co_code"))
+    rewritten_codes.update((id(part), part) for part in _generator.__code__.co_consts if hasattr(part, "co_code"))
 
 
 def _extreme(callee: Any, *args: Any, **kwargs: Any) -> Any:

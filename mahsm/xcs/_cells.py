@@ -23,6 +23,10 @@ class Host(Protocol):
         """Wait, in the code of the function, until the cell is settled."""
         ...
 
+    def new_cell(self, steps: tuple[int, ...]) -> "Cell":
+        """Make the cell of a value that follows from steps."""
+        ...
+
     def first_error(self, cell: "Cell") -> BaseException:
         """Return the error to raise where the value of a failed cell is used."""
         ...

@@ -7,11 +7,12 @@ into: no pending value is ever put into one.
 import copy
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
 from typing import Any, cast
 
-from mahsm.xcs._pending import Pending, value_of
+from mahsm.xcs._cells import Cell
+from mahsm.xcs._pending import Pending, cell_of, value_of
 
 ATOMS: frozenset[type] = frozenset(
     {str, int, float, bool, complex, bytes, type(None), type, range, slice, type(...)}
@@ -93,14 +94,14 @@ def forced(value: Any) -> Any:
     return _replaced(value, forced, {}) if has_pending(value) else value
 
 
-rewritten_codes: set[Any] = set()
-"""Code objects of rewritten functions, and of those inside them."""
+rewritten_codes: dict[int, Any] = {}
+"""Code objects of rewritten functions, and of those inside them, by `id`."""
 
 
 def may_give_pending(value: Any) -> bool:
     """Return whether an iterator may give pending values: a generator of a rewritten function, or a view."""
     if type(value) is GeneratorType:
-        return cast("Any", value).gi_code in rewritten_codes
+        return id(cast("Any", value).gi_code) in rewritten_codes
     return type(value) in _LAZY or type(value) in _ITERATORS
 
 
@@ -195,8 +196,51 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     return made
 
 
-def filled(value: Any, values: dict[int, Any]) -> Any:
-    """Replace the pending values in a copy, made by `copied`, by those that have arrived, by `id` of the cell."""
-    from mahsm.xcs._pending import cell_of
+class Arguments:
+    """The arguments of a step, or of a function of pending values, as they were when it was called.
 
-    return _replaced(value, lambda pending: values[id(cell_of(pending))], {})
+    Containers among them are copied, so that later changes are not seen.
+
+    Attributes:
+        needed: The cells of the values that are still pending.
+    """
+
+    __slots__ = ("_args", "_has_containers", "_kwargs", "needed")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.needed: dict[int, Cell] = {}
+        self._has_containers = False
+        self._args = [self._taken(arg) for arg in args]
+        self._kwargs = {name: self._taken(arg) for name, arg in kwargs.items()} if kwargs else kwargs
+
+    def _taken(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in ATOMS:
+            return value
+        if kind is Pending:
+            cell = cell_of(value)
+            self.needed[id(cell)] = cell
+            return value
+        value = copied(value)
+        for one in pending_in(value):
+            self._has_containers = True
+            self.needed[id(cell_of(one))] = cell_of(one)
+        return value
+
+    def filled(self, values: dict[int, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Return the arguments with the values that were pending, by the `id` of their cells."""
+        if not self.needed:
+            return self._args, self._kwargs
+
+        def value_of(pending: Pending) -> Any:
+            return values[id(cell_of(pending))]
+
+        if self._has_containers:
+            return _replaced(self._args, value_of, {}), _replaced(self._kwargs, value_of, {})
+        args = [value_of(arg) if type(arg) is Pending else arg for arg in self._args]
+        if not self._kwargs:
+            return args, self._kwargs
+        return args, {
+            name: value_of(arg) if type(arg) is Pending else arg for name, arg in self._kwargs.items()
+        }
+

@@ -2,11 +2,11 @@
 
 import operator
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from mahsm.xcs._cells import Cell
-from mahsm.xcs._containers import copied, filled, has_pending, pending_in
+from mahsm.xcs._containers import Arguments, copied, forced
 from mahsm.xcs._pending import Pending, cell_of, value_of
 
 STRING_METHODS = frozenset(
@@ -25,8 +25,6 @@ def attribute(owner: Pending, name: str) -> Any:
 
 def item(owner: Pending, key: Any) -> Any:
     """Return an item of a pending value; a key that is pending is waited for."""
-    from mahsm.xcs._containers import forced
-
     key = forced(key)
     return _accessed(owner, lambda value: operator.getitem(value, key))
 
@@ -63,22 +61,19 @@ def derived(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     Returns:
         What the function returns; pending, if it has to wait for an argument.
     """
-    given = copied((args, kwargs))
-    needed = {id(cell_of(one)): cell_of(one) for one in pending_in(given)}
-    if all(cell.is_settled for cell in needed.values()):
-        from mahsm.xcs._containers import forced
-
-        now, named = forced((args, kwargs))
-        return function(*now, **named)
-    cell = _new_cell(list(needed.values()))
+    given = Arguments(args, kwargs)
+    needed = given.needed.values()
+    if all(cell.is_settled for cell in needed):
+        return function(*map(forced, args), **{name: forced(arg) for name, arg in kwargs.items()})
+    cell = _new_cell(needed)
     cell.is_text = _gives_text(function, args)
-    Arrivals(list(needed.values()), lambda values: _call(cell, function, given, values), cell.settle).start()
+
+    def compute(values: dict[int, Any]) -> None:
+        given_args, given_kwargs = given.filled(values)
+        _settle_by(cell, lambda: function(*given_args, **given_kwargs))
+
+    Arrivals(needed, compute, cell.settle).start()
     return Pending(cell)
-
-
-def _call(cell: Cell, function: Callable[..., Any], given: Any, values: dict[int, Any]) -> None:
-    args, kwargs = filled(given, values)
-    _settle_by(cell, lambda: function(*args, **kwargs))
 
 
 def _gives_text(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
@@ -99,7 +94,10 @@ def gives_text(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _new_cell(needed: list[Cell]) -> Cell:
+def _new_cell(needed: Collection[Cell]) -> Cell:
+    if len(needed) == 1:
+        for only in needed:
+            return only.host.new_cell(only.steps)
     steps: dict[int, None] = {}
     for cell in needed:
         steps.update(dict.fromkeys(cell.steps))
@@ -133,7 +131,7 @@ class Arrivals:
 
     def __init__(
         self,
-        needed: list[Cell],
+        needed: Collection[Cell],
         go_on: Callable[[dict[int, Any]], None],
         fail: Callable[[None, BaseException], None],
     ) -> None:
@@ -165,5 +163,3 @@ class Arrivals:
         else:
             self._go_on(self._values)
 
-
-__all__ = ["STRING_METHODS", "Arrivals", "attribute", "derived", "gives_text", "has_pending", "item"]

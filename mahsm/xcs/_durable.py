@@ -8,7 +8,7 @@ result instead of running.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +38,7 @@ class DurableSteps:
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
 
-    def begin(self, run: "ProgramRun", step: "StepRun", needed: "list[Cell]") -> None:
+    def begin(self, run: "ProgramRun", step: "StepRun", needed: "Collection[Cell]") -> None:
         """Create the task of a step, which waits for what the step needs."""
         ready: Future[dict[int, Any]] = Future()
         step.gate = ready

@@ -159,7 +159,7 @@ class Jitted(Step[P, T], Generic[P, T]):
         Raises:
             ValueError: if the function is not rewritten.
         """
-        found = rewritten(cast("FunctionType", self.function)) if self._is_rewritten else None
+        found = rewritten(cast("FunctionType", self.function), helpers) if self._is_rewritten else None
         if found is None:
             raise ValueError(f"{self._options.name} runs as it is; it has no rewritten source.")
         return found.text
@@ -172,13 +172,13 @@ class Jitted(Step[P, T], Generic[P, T]):
         """Return what is called, and whether steps begin where they are called by code as it is."""
         if not self._options.rewrite:
             return self.function, True
-        found = rewritten(self.function) if isinstance(self.function, FunctionType) else None
+        found = rewritten(self.function, helpers) if isinstance(self.function, FunctionType) else None
         if found is None and is_step(self.function):
             return self.function, False
         if found is None:
             runs_plainly(self._options.name)
             return self.function, False
-        return found.of(cast("FunctionType", self.function), helpers), False
+        return found.of(cast("FunctionType", self.function)), False
 
     async def _run(
         self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any], steps: DurableSteps | None = None

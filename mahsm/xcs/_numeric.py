@@ -61,8 +61,8 @@ def numeric(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     while isinstance(plain, Step):
         plain = plain.function
     body = plain
-    if isinstance(plain, FunctionType) and is_users(plain) and (found := rewritten(plain)) is not None:
-        body = found.of(plain, helpers)
+    if isinstance(plain, FunctionType) and is_users(plain) and (found := rewritten(plain, helpers)) is not None:
+        body = found.of(plain)
 
     @functools.wraps(plain)
     def traced(*args: Any, **kwargs: Any) -> Any:

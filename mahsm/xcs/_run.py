@@ -8,7 +8,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
@@ -19,11 +19,11 @@ from mahsm._waiting import TASK, THREAD, StopCallbacks, Turn, run_blocking, set_
 from mahsm.edges._internal import AttemptRunner, CallSpec, EdgeRun, Ends, Item, Session, Tries
 from mahsm.nodes._internal import Target
 from mahsm.xcs._cells import Cell
-from mahsm.xcs._containers import ATOMS, copied, filled, forced, pending_in
+from mahsm.xcs._containers import ATOMS, Arguments, forced
 from mahsm.xcs._derived import Arrivals
 from mahsm.xcs._durable import DurableSteps
 from mahsm.xcs._greenlets import Body, body_here
-from mahsm.xcs._pending import Pending, cell_of
+from mahsm.xcs._pending import Pending
 from mahsm.xcs._report import Report, StepRecord, Wait
 from mahsm.xcs._step import is_async, name_of
 
@@ -114,22 +114,22 @@ class ProgramRun(EdgeRun):
 
     def step(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Begin a step when its arguments are there; return its result, which is pending."""
-        given = copied((args, kwargs))
-        needed = {id(cell_of(one)): cell_of(one) for one in pending_in(given)}
+        given = Arguments(args, kwargs)
+        needed = given.needed.values()
         ordered = getattr(callee, "ordered", False)
         if ordered:
             self.settle(self._scopes[0].mark if self._scopes else 0, drop=False)
         cell = self.new_cell(())
         cell.steps = (cell.number,)
-        before = sorted({number for one in needed.values() for number in one.steps})
+        before = sorted({number for one in needed for number in one.steps}) if needed else ()
         record = self.report.step(cell.number, name_of(callee), before)
         step = StepRun(self, cell, callee, given, record)
         with self._lock:
             self._steps[cell.number] = step
         if self._durable is not None:
-            self._durable.begin(self, step, list(needed.values()))
+            self._durable.begin(self, step, needed)
         else:
-            Arrivals(list(needed.values()), step.begin, step.end).start()
+            Arrivals(needed, step.begin, step.end).start()
         pending = Pending(cell)
         return forced(pending) if ordered else pending
 
@@ -431,13 +431,13 @@ class StepRun:
         "task",
     )
 
-    def __init__(self, run: ProgramRun, cell: Cell, callee: Any, given: Any, record: StepRecord) -> None:
+    def __init__(self, run: ProgramRun, cell: Cell, callee: Any, given: Arguments, record: StepRecord) -> None:
         self._run = run
         self.cell = cell
         self._callee = callee
         self._given = given
         self._record = record
-        self._args: tuple[Any, ...] = ()
+        self._args: Sequence[Any] = ()
         self._kwargs: dict[str, Any] = {}
         self._item: Item | None = None
         self.context = contextvars.copy_context()
@@ -460,8 +460,7 @@ class StepRun:
 
     def fill(self, values: dict[int, Any]) -> None:
         """Complete the arguments by the values that were pending."""
-        self._args, self._kwargs = filled(self._given, values) if values else self._given
-        self._given = None
+        self._args, self._kwargs = self._given.filled(values)
 
     def cancel(self) -> None:
         """Cancel the step; a blocking call that is in progress goes on."""

@@ -9,7 +9,7 @@ import inspect
 import linecache
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
 from typing import Any, cast
@@ -26,40 +26,54 @@ for _name in __future__.all_feature_names:
 _BODY = "__xcs_body__"
 
 
-@dataclass(frozen=True)
 class Rewritten:
     """The rewritten code of a function.
 
-    Attributes:
+    Args:
         code: The code object; its free variables are those of the function, and the helpers.
         text: Its source, for readers.
+        free: The free variables of the function.
+        helpers: The helpers, by name.
     """
 
-    code: CodeType
-    text: str
+    def __init__(self, code: CodeType, text: str, free: Sequence[str], helpers: Mapping[str, Any]) -> None:
+        self.code = code
+        self.text = text
+        places = {name: place for place, name in enumerate(free)}
+        self._cells = [
+            (places[name], None) if name in places else (-1, CellType(helpers[name])) for name in code.co_freevars
+        ]
+        self._constant = None if free else tuple(cell for _, cell in self._cells)
 
-    def of(self, function: FunctionType, helpers: dict[str, Any]) -> FunctionType:
+    def of(self, function: FunctionType) -> FunctionType:
         """Return a function with this code, and everything else of the function."""
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        closure = tuple(cells.get(name) or CellType(helpers[name]) for name in self.code.co_freevars)
-        made = FunctionType(
-            self.code, function.__globals__, function.__name__, function.__defaults__, closure
-        )
-        made.__kwdefaults__ = function.__kwdefaults__
-        made.__qualname__ = function.__qualname__
+        closure: Any = self._constant
+        if closure is None:
+            cells = function.__closure__ or ()
+            closure = tuple(cell or cells[place] for place, cell in self._cells)
+        made = FunctionType(self.code, function.__globals__, function.__name__, function.__defaults__, closure)
+        if function.__kwdefaults__:
+            made.__kwdefaults__ = function.__kwdefaults__
         return made
 
 
 _made: dict[tuple[CodeType, str], Rewritten | None] = {}
+_known: dict[int, tuple[CodeType, Rewritten | None]] = {}
+"""The same by the `id` of a code object, which is faster: its hash covers all of its instructions."""
 _lock = threading.Lock()
 
 
-def rewritten(function: FunctionType) -> Rewritten | None:
+def rewritten(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | None:
     """Return the rewritten code of a function; None if its source is missing or is not what runs."""
-    key = (function.__code__, function.__code__.co_filename)
+    code = function.__code__
+    known = _known.get(id(code))
+    if known is not None and known[0] is code:
+        return known[1]
+    key = (code, code.co_filename)
     with _lock:
         if key not in _made:
-            _made[key] = _rewrite(function)
+            _made[key] = _rewrite(function, helpers)
+        _known[id(code)] = (code, _made[key])
         return _made[key]
 
 
@@ -82,7 +96,7 @@ _files: dict[str, bool] = {"<string>": False}
 _LIBRARY: tuple[str, ...] = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
 
 
-def _rewrite(function: FunctionType) -> Rewritten | None:
+def _rewrite(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | None:
     code = function.__code__
     file = _parsed(code.co_filename, tuple(linecache.getlines(code.co_filename, function.__globals__)))
     # pytest changes the `assert`s of test modules itself.
@@ -98,7 +112,7 @@ def _rewrite(function: FunctionType) -> Rewritten | None:
         return None
     made = _renamed(made, code)
     _remember(made)
-    return Rewritten(made, ast.unparse(node))
+    return Rewritten(made, ast.unparse(node), code.co_freevars, helpers)
 
 
 @dataclass(frozen=True)
@@ -244,7 +258,7 @@ def _renamed(made: CodeType, original: CodeType) -> CodeType:
 
 
 def _remember(code: CodeType) -> None:
-    rewritten_codes.add(code)
+    rewritten_codes[id(code)] = code
     for part in code.co_consts:
         if isinstance(part, CodeType):
             _remember(part)
