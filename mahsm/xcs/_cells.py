@@ -27,6 +27,18 @@ class Host(Protocol):
         """Make the cell of a value that follows from steps."""
         ...
 
+    def derived(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of values, some of which may be pending, when they are there."""
+        ...
+
+    def attribute(self, owner: Any, name: str) -> Any:
+        """Return an attribute of a pending value."""
+        ...
+
+    def item_of_pending(self, owner: Any, key: Any) -> Any:
+        """Return an item of a pending value."""
+        ...
+
     def first_error(self, cell: "Cell") -> BaseException:
         """Return the error to raise where the value of a failed cell is used."""
         ...

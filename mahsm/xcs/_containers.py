@@ -5,7 +5,6 @@ into: no pending value is ever put into one.
 """
 
 import copy
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
@@ -14,23 +13,32 @@ from typing import Any, cast
 from mahsm.xcs._cells import Cell
 from mahsm.xcs._pending import Pending, cell_of, value_of
 
+kind_of = cast("Callable[[Any], type[Any]]", type)
+"""The class of a value, which is not asked of the value itself: a pending one would wait."""
+
 ATOMS: frozenset[type] = frozenset(
-    {str, int, float, bool, complex, bytes, type(None), type, range, slice, type(...)}
+    {str, int, float, bool, complex, bytes, type(None), type, range, type(...)}
 )
 """Types of values that hold no others."""
 
-_LAZY = (zip, enumerate, map, filter, reversed, type({}.values()), type({}.items()), type({}.keys()))
-_ITERATORS = tuple(type(iter(made)) for made in ([], (), {}, {}.values(), {}.items(), set[Any](), deque[Any]()))
+_EMPTY: dict[Any, Any] = {}
+_VIEWS: Sequence[Any] = (_EMPTY.keys(), _EMPTY.values(), _EMPTY.items())
+_LAZY: frozenset[type[Any]] = frozenset(
+    {
+        *(zip, enumerate, map, filter, reversed),
+        *map(kind_of, _VIEWS),
+        *(kind_of(iter(made)) for made in (list[Any](), (), set[Any](), deque[Any](), _EMPTY, *_VIEWS)),
+    }
+)
+"""Types of iterators that give what a container holds."""
 
 
 def has_pending(value: Any) -> bool:
     """Return whether a value is pending, or is a container that holds a pending value."""
-    kind = type(value)
+    kind = kind_of(value)
     if kind in ATOMS:
         return False
-    if kind is Pending:
-        return True
-    return bool(_parts(value)) and any(True for _ in pending_in(value))
+    return kind is Pending or any(True for _ in pending_in(value))
 
 
 def pending_in(value: Any) -> Iterator[Pending]:
@@ -39,7 +47,7 @@ def pending_in(value: Any) -> Iterator[Pending]:
     todo: list[Any] = [value]
     while todo:
         one = todo.pop()
-        kind = type(one)
+        kind = kind_of(one)
         if kind in ATOMS:
             continue
         if kind is Pending:
@@ -52,46 +60,46 @@ def pending_in(value: Any) -> Iterator[Pending]:
 
 
 def _parts(value: Any) -> list[Any]:
-    kind = type(value)
-    if kind is list or kind is tuple or kind is set or kind is frozenset or kind is deque:
+    kind = kind_of(value)
+    if kind in _SEQUENCES:
         return list(value)
     if kind is slice:
         return [value.start, value.stop, value.step]
-    if isinstance_of(kind, dict):
-        return [part for pair in dict.items(value) for part in pair]
-    if is_record(kind):
-        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
-    if issubclass(kind, list | deque):
+    bases = kind.__mro__
+    if dict in bases:
+        return [part for pair in _pairs(value) for part in pair]
+    if list in bases or deque in bases:
         return list(value)
-    return []
+    return [getattr(value, name, None) for name in fields_of(kind)]
 
 
-def isinstance_of(kind: type, base: type) -> bool:
-    """Return whether a class is a subclass of another, whatever its metaclass says."""
-    return base in kind.__mro__
+def _pairs(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return the items of a dict, as `dict` gives them, whatever its class says."""
+    return list(cast("Any", dict).items(value))
 
 
-def is_record(kind: type) -> bool:
-    """Return whether a class is a dataclass that only keeps its arguments, so that it may hold pending ones."""
-    return "__dataclass_fields__" in vars(kind) and not hasattr(kind, "__post_init__") and _is_generated(kind)
+_SEQUENCES: frozenset[type[Any]] = frozenset({list, tuple, set, frozenset, deque})
 
 
-def _is_generated(kind: type) -> bool:
-    init = vars(kind).get("__init__")
-    parameters: Any = vars(kind).get("__dataclass_params__")
-    return init is not None and parameters is not None and parameters.init
+def fields_of(kind: type[Any]) -> Sequence[str]:
+    """Return the fields of a dataclass that only keeps its arguments, so that they may be pending."""
+    if "__dataclass_fields__" not in vars(kind) or hasattr(kind, "__post_init__"):
+        return ()
+    if not vars(kind)["__dataclass_params__"].init:
+        return ()
+    return list(kind.__dataclass_fields__)
 
 
 def forced(value: Any) -> Any:
     """Wait for a value, and for all pending values inside it, which are replaced where they are."""
-    kind = type(value)
+    kind = kind_of(value)
     if kind in ATOMS:
         return value
     if kind is Pending:
         return forced(value_of(value))
-    if kind is GeneratorType or kind in _LAZY or kind in _ITERATORS:
-        return _each_forced(value) if may_give_pending(value) else value
-    return _replaced(value, forced, {}) if has_pending(value) else value
+    if may_give_pending(value):
+        return (forced(one) for one in value)
+    return _Replacing(forced).in_(value) if has_pending(value) else value
 
 
 rewritten_codes: dict[int, Any] = {}
@@ -100,99 +108,100 @@ rewritten_codes: dict[int, Any] = {}
 
 def may_give_pending(value: Any) -> bool:
     """Return whether an iterator may give pending values: a generator of a rewritten function, or a view."""
-    if type(value) is GeneratorType:
-        return id(cast("Any", value).gi_code) in rewritten_codes
-    return type(value) in _LAZY or type(value) in _ITERATORS
-
-
-def _each_forced(values: Any) -> Any:
-    return (forced(value) for value in values)
+    kind = kind_of(value)
+    return kind in _LAZY or (kind is GeneratorType and id(value.gi_code) in rewritten_codes)
 
 
 def listed(value: Any) -> Any:
     """Return a list of what an iterator gives, if it may give pending values; otherwise the value."""
-    return list(value) if type(value) not in ATOMS and may_give_pending(value) else value
+    return list(value) if kind_of(value) not in ATOMS and may_give_pending(value) else value
 
 
-def _replaced(value: Any, by: Callable[[Pending], Any], memo: dict[int, Any]) -> Any:
-    """Replace the pending values in a container in place; a tuple or a frozen set is made anew."""
-    kind = type(value)
-    if kind in ATOMS:
+class _Replacing:
+    """Replaces pending values in containers in place; tuples and frozen sets are made anew.
+
+    Args:
+        by: Returns what stands for a pending value.
+    """
+
+    def __init__(self, by: Callable[[Pending], Any]) -> None:
+        self._by = by
+        self._seen: dict[int, Any] = {}
+
+    def in_(self, value: Any) -> Any:
+        """Return the value without pending values."""
+        kind = kind_of(value)
+        if kind in ATOMS:
+            return value
+        if kind is Pending:
+            return self._by(value)
+        if id(value) in self._seen:
+            return self._seen[id(value)]
+        if kind is tuple or kind is frozenset:
+            return self._seen.setdefault(id(value), kind(map(self.in_, value)))
+        if kind is slice:
+            return slice(self.in_(value.start), self.in_(value.stop), self.in_(value.step))
+        self._seen[id(value)] = value
+        self._change(value, kind)
         return value
-    if kind is Pending:
-        return by(value)
-    if id(value) in memo:
-        return memo[id(value)]
-    if kind is tuple or kind is frozenset:
-        made: Any = kind(_replaced(part, by, memo) for part in value)
-        memo[id(value)] = made
-        return made
-    if kind is slice:
-        return slice(*(_replaced(part, by, memo) for part in (value.start, value.stop, value.step)))
-    memo[id(value)] = value
-    if isinstance_of(kind, dict):
-        _replace_in_dict(value, by, memo)
-    elif kind is set:
-        members = [_replaced(member, by, memo) for member in value]
-        value.clear()
-        value.update(members)
-    elif issubclass(kind, list | deque):
-        for index, part in enumerate(value):
-            new = _replaced(part, by, memo)
-            if new is not part:
-                value[index] = new
-    elif is_record(kind):
-        for field in dataclasses.fields(value):
-            part = getattr(value, field.name, None)
-            new = _replaced(part, by, memo)
-            if new is not part:
-                object.__setattr__(value, field.name, new)
-    return value
 
+    def _change(self, value: Any, kind: type[Any]) -> None:
+        bases = kind.__mro__
+        if dict in bases:
+            self._change_dict(value)
+        elif kind is set:
+            members = list(map(self.in_, value))
+            value.clear()
+            value.update(members)
+        elif list in bases or deque in bases:
+            for index, part in enumerate(value):
+                if (new := self.in_(part)) is not part:
+                    value[index] = new
+        for name in fields_of(kind):
+            part = getattr(value, name, None)
+            if (new := self.in_(part)) is not part:
+                object.__setattr__(value, name, new)
 
-def _replace_in_dict(value: dict[Any, Any], by: Callable[[Pending], Any], memo: dict[int, Any]) -> None:
-    if any(type(key) is Pending or type(key) is tuple for key in value):
-        pairs = [(_replaced(key, by, memo), part) for key, part in dict.items(value)]
-        value.clear()
-        for key, part in pairs:
-            dict.__setitem__(value, key, part)
-    for key, part in list(dict.items(value)):
-        new = _replaced(part, by, memo)
-        if new is not part:
-            dict.__setitem__(value, key, new)
+    def _change_dict(self, value: dict[Any, Any]) -> None:
+        if any(kind_of(key) is Pending or kind_of(key) is tuple for key in value):
+            pairs = [(self.in_(key), part) for key, part in _pairs(value)]
+            value.clear()
+            for key, part in pairs:
+                dict.__setitem__(value, key, part)
+        for key, part in _pairs(value):
+            if (new := self.in_(part)) is not part:
+                dict.__setitem__(value, key, new)
 
 
 def copied(value: Any) -> Any:
-    """Copy containers, and what is in them, so that later changes are not seen. Other objects stay themselves."""
-    return value if type(value) in ATOMS else _copied(value, {})
+    """Copy containers, and those in them, so that later changes are not seen; other objects stay the same."""
+    return value if kind_of(value) in ATOMS else _copied(value, {})
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
+def _copied(value: Any, seen: dict[int, Any]) -> Any:
+    kind = kind_of(value)
     if kind in ATOMS or kind is Pending:
         return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if kind is list or kind is deque or kind is set:
-        made: Any = kind() if kind is not deque else deque(maxlen=value.maxlen)
-        memo[id(value)] = made
-        parts = [_copied(part, memo) for part in value]
-        (made.update if kind is set else made.extend)(parts)
-        return made
+    if id(value) in seen:
+        return seen[id(value)]
     if kind is tuple or kind is frozenset:
-        made = kind(_copied(part, memo) for part in value)
-        return memo.setdefault(id(value), made)
+        return seen.setdefault(id(value), kind(_copied(part, seen) for part in value))
+    made: Any
     if kind is dict:
-        made = memo[id(value)] = {}
-        made.update((_copied(key, memo), _copied(part, memo)) for key, part in value.items())
-        return made
-    if kind is slice or not _parts(value) or not has_pending(value):
+        made = seen[id(value)] = dict[Any, Any]()
+        for key, part in value.items():
+            made[_copied(key, seen)] = _copied(part, seen)
+    elif kind in _SEQUENCES:
+        made = seen[id(value)] = deque(maxlen=value.maxlen) if kind is deque else kind()
+        add = made.add if kind is set else made.append
+        for part in value:
+            add(_copied(part, seen))
+    elif kind is slice or not has_pending(value):
         return value
-    # A dataclass or a subclass of a container that holds pending values, which are replaced in the copy.
-    made = memo[id(value)] = copy.copy(value)
-    if is_record(kind):
-        for field in dataclasses.fields(value):
-            object.__setattr__(made, field.name, _copied(getattr(value, field.name), memo))
+    else:
+        made = seen[id(value)] = copy.copy(value)
+        for name in fields_of(kind):
+            object.__setattr__(made, name, _copied(getattr(value, name), seen))
     return made
 
 
@@ -214,7 +223,7 @@ class Arguments:
         self._kwargs = {name: self._taken(arg) for name, arg in kwargs.items()} if kwargs else kwargs
 
     def _taken(self, value: Any) -> Any:
-        kind = type(value)
+        kind = kind_of(value)
         if kind in ATOMS:
             return value
         if kind is Pending:
@@ -236,11 +245,11 @@ class Arguments:
             return values[id(cell_of(pending))]
 
         if self._has_containers:
-            return _replaced(self._args, value_of, {}), _replaced(self._kwargs, value_of, {})
+            replacing = _Replacing(value_of)
+            return replacing.in_(self._args), replacing.in_(self._kwargs)
         args = [value_of(arg) if type(arg) is Pending else arg for arg in self._args]
         if not self._kwargs:
             return args, self._kwargs
         return args, {
             name: value_of(arg) if type(arg) is Pending else arg for name, arg in self._kwargs.items()
         }
-

@@ -162,4 +162,3 @@ class Arrivals:
             self._fail(None, error)
         else:
             self._go_on(self._values)
-

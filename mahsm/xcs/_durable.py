@@ -10,6 +10,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -17,13 +18,13 @@ from langgraph.func import entrypoint, task
 
 from mahsm._waiting import THREAD, run_blocking, tasks
 from mahsm.nodes._internal import Node, node_name
+from mahsm.xcs._cells import Cell
 from mahsm.xcs._derived import Arrivals
+from mahsm.xcs._step_run import StepHost, StepRun
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-    from mahsm.xcs._cells import Cell
-    from mahsm.xcs._run import ProgramRun, StepRun
 
 Call = Callable[..., Any]
 
@@ -38,7 +39,7 @@ class DurableSteps:
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
 
-    def begin(self, run: "ProgramRun", step: "StepRun", needed: "Collection[Cell]") -> None:
+    def begin(self, run: StepHost, step: StepRun, needed: Collection[Cell]) -> None:
         """Create the task of a step, which waits for what the step needs."""
         ready: Future[dict[int, Any]] = Future()
         step.gate = ready
@@ -48,21 +49,21 @@ class DurableSteps:
 
         def create() -> None:
             made: Any = step.context.run(task(body))
-            made.add_done_callback(lambda done: _pass_on(done, step))
+            made.add_done_callback(partial(_pass_on, step))
 
         if self._loop is None or run.way is not THREAD:
             create()
         else:
             self._loop.call_soon_threadsafe(create)
 
-    def _blocking(self, step: "StepRun", ready: "Future[dict[int, Any]]") -> Call:
+    def _blocking(self, step: StepRun, ready: "Future[dict[int, Any]]") -> Call:
         def body() -> Any:
             step.fill(ready.result())
             return run_blocking(step.tried())
 
         return body
 
-    def _awaited(self, run: "ProgramRun", step: "StepRun", ready: "Future[dict[int, Any]]") -> Call:
+    def _awaited(self, run: StepHost, step: StepRun, ready: "Future[dict[int, Any]]") -> Call:
         async def body() -> Any:
             step.fill(await asyncio.wrap_future(ready))
             if run.way is THREAD:
@@ -72,7 +73,7 @@ class DurableSteps:
         return body
 
 
-def _pass_on(done: Any, step: "StepRun") -> None:
+def _pass_on(step: StepRun, done: Any) -> None:
     if done.cancelled():
         step.end(None, asyncio.CancelledError())
     elif (error := done.exception()) is not None:
@@ -127,18 +128,18 @@ class DurableProgram(Node):
         self.sync_graph: Any = make(blocking)
         self.graph: Any = make(awaited)
         self.sync_graph.name = self.graph.name = label
-        super().__init__(self._invoke, self._ainvoke, name=label, graphs=[self.graph])
+        super().__init__(self._run_blocking, self._run_awaited, name=label, graphs=[self.graph])
 
     def _inner(self, config: RunnableConfig | None) -> RunnableConfig:
         # LangGraph's threads: one for each task that waits, besides that of the function.
         return {**(config or {}), "max_concurrency": 2 * self._most}
 
-    def _invoke(self, input: Any, config: RunnableConfig) -> Any:
+    def _run_blocking(self, input: Any, config: RunnableConfig) -> Any:
         if self._is_async:
             return tasks.call(lambda: self.graph.ainvoke(input, self._inner(config)))
         return self.sync_graph.invoke(input, self._inner(config))
 
-    async def _ainvoke(self, input: Any, config: RunnableConfig) -> Any:
+    async def _run_awaited(self, input: Any, config: RunnableConfig) -> Any:
         return await self.graph.ainvoke(input, self._inner(config))
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -175,7 +176,9 @@ def _binder(function: Call) -> Callable[[Any], tuple[tuple[Any, ...], dict[str, 
     """Return a function from the input of a graph to the arguments of a function."""
     parameters = list(inspect.signature(function).parameters.values())
     required = [
-        one for one in parameters if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        one
+        for one in parameters
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     ]
     if len(required) <= 1:
         return lambda input: ((input,), {})

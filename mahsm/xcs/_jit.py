@@ -19,11 +19,12 @@ from mahsm.limits import RateLimit
 from mahsm.policies import Budget, Retry
 from mahsm.xcs._calls import helpers
 from mahsm.xcs._containers import forced
+from mahsm.xcs._current import current
 from mahsm.xcs._durable import DurableProgram, DurableSteps
 from mahsm.xcs._greenlets import Body
 from mahsm.xcs._numeric import Compiled
 from mahsm.xcs._report import Report
-from mahsm.xcs._run import ProgramRun, current
+from mahsm.xcs._run import ProgramRun
 from mahsm.xcs._source import rewritten
 from mahsm.xcs._step import Step, is_async, is_step, name_of
 from mahsm.xcs._warnings import runs_plainly
@@ -193,7 +194,12 @@ class Jitted(Step[P, T], Generic[P, T]):
             "xcs", options.name, way, shown_state, config, budget=options.budget, retries=retries
         ) as around:
             run = ProgramRun(
-                options.name, around, options.max_concurrency, options.tries, is_direct=is_direct, durable=steps
+                options.name,
+                around,
+                options.max_concurrency,
+                options.tries,
+                is_direct=is_direct,
+                durable=steps,
             )
             try:
                 async with run.on_slots():
@@ -247,7 +253,9 @@ class AsyncJitted(Jitted[P, T]):
 
     is_async = True
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  T is what its call gives: a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
         self._check_not_durable()
         return await self._run(TASK, args, kwargs)
 
@@ -344,7 +352,8 @@ def jit(
             name=name,
         )
     if isinstance(function, staticmethod | classmethod):
-        raise TypeError(f"xcs.jit got {shown(function)}; write @xcs.jit below @{type(function).__name__}.")
+        kind = type(cast("Any", function)).__name__
+        raise TypeError(f"xcs.jit got a {kind}; write @xcs.jit below @{kind}.")
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"xcs.jit got {shown(function)}; expected a function. Write @xcs.jit above a def.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -1,6 +1,7 @@
 """Numeric functions: given to JAX, where no model may be called."""
 
 import functools
+import importlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FunctionType
@@ -9,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from mahsm._common import shown
 from mahsm.errors import JitError
 from mahsm.xcs._calls import helpers
-from mahsm.xcs._run import current
+from mahsm.xcs._current import current
 from mahsm.xcs._source import is_users, rewritten
 from mahsm.xcs._step import Step, name_of
 
@@ -33,8 +34,8 @@ class _Numeric:
 
     def step(self, callee: Any, args: Any, kwargs: Any) -> Any:
         raise NotNumeric(
-            f"{self._what}: {name_of(callee)} is called while JAX traces the function, which would call it once, "
-            "for all inputs. Call it outside, and pass its result in as an array."
+            f"{self._what}: {name_of(callee)} is called while JAX traces the function, which would call it "
+            "once, for all inputs. Call it outside, and pass its result in as an array."
         )
 
     def scope(self) -> Any:
@@ -61,7 +62,11 @@ def numeric(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     while isinstance(plain, Step):
         plain = plain.function
     body = plain
-    if isinstance(plain, FunctionType) and is_users(plain) and (found := rewritten(plain, helpers)) is not None:
+    if (
+        isinstance(plain, FunctionType)
+        and is_users(plain)
+        and (found := rewritten(plain, helpers)) is not None
+    ):
         body = found.of(plain)
 
     @functools.wraps(plain)
@@ -80,10 +85,9 @@ def is_array(value: Any) -> bool:
 def jax_or_none() -> Any:
     """Return JAX, or None if it is not installed."""
     try:
-        import jax
+        return importlib.import_module("jax")
     except ImportError:  # pragma: no cover
         return None
-    return jax
 
 
 def needed_jax(what: str) -> Any:
@@ -112,7 +116,9 @@ class Compiled(Step[P, T]):
         return f"jit({shown(self.function)}, backend='jax')"
 
 
-def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any) -> Callable[..., Any]:
+def grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, **options: Any
+) -> Callable[..., Any]:
     """Return a function that computes the gradient of a numeric function, by `jax.grad`.
 
     Args:

@@ -22,7 +22,7 @@ class Pending:
     @property
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         # `isinstance(pending, str)` waits, and is true of a string.
-        return type(value_of(self))
+        return cast("Any", type(value_of(self)))
 
     @__class__.setter
     def __class__(self, kind: Any) -> None:
@@ -35,14 +35,10 @@ class Pending:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             return getattr(value_of(self), name)
-        from mahsm.xcs._derived import attribute
-
-        return attribute(self, name)
+        return cell_of(self).host.attribute(self, name)
 
     def __getitem__(self, key: Any) -> Any:
-        from mahsm.xcs._derived import item
-
-        return item(self, key)
+        return cell_of(self).host.item_of_pending(self, key)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(value_of(self), name, value)
@@ -122,10 +118,6 @@ class Pending:
     __array_ufunc__ = None
     """NumPy leaves arithmetic with its arrays to this class."""
 
-    def __iadd__(self, other: Any) -> Any:
-        return _in_place(operator.iadd, operator.add, self, other)
-
-
 
 def cell_of(pending: Pending) -> Cell:
     """Return the cell behind a pending value."""
@@ -151,12 +143,12 @@ def ready(value: Any) -> Any:
     return value_of(value) if type(value) is Pending else value
 
 
-def _in_place(changing: Callable[[Any, Any], Any], plain: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+def _in_place(
+    changing: Callable[[Any, Any], Any], plain: Callable[[Any, Any], Any], left: Any, right: Any
+) -> Any:
     """Return `left op= right`. If `left` may be an object that this changes, wait for it."""
-    from mahsm.xcs._derived import derived
-
     if cell_of(left).is_text:
-        return derived(plain, left, right)
+        return cell_of(left).host.derived(plain, left, right)
     return changing(value_of(left), right)
 
 
@@ -164,14 +156,10 @@ def _derives(name: str, function: Callable[..., Any], *, reflected: bool) -> Non
     """Define an operator, and its reflected version, to give a pending value."""
 
     def forward(self: Pending, *others: Any) -> Any:
-        from mahsm.xcs._derived import derived
-
-        return derived(function, self, *others)
+        return cell_of(self).host.derived(function, self, *others)
 
     def backward(self: Pending, other: Any) -> Any:
-        from mahsm.xcs._derived import derived
-
-        return derived(function, other, self)
+        return cell_of(self).host.derived(function, other, self)
 
     setattr(Pending, f"__{name}__", forward)
     if reflected:
@@ -187,7 +175,9 @@ def _waits(name: str, function: Callable[..., Any]) -> None:
     setattr(Pending, f"__{name}__", method)
 
 
-_BINARY = {
+Function = Callable[..., Any]
+
+_BINARY: dict[str, Function] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -203,16 +193,14 @@ _BINARY = {
     "rshift": operator.rshift,
     "divmod": divmod,
 }
-for _name, _function in _BINARY.items():
-    _derives(_name, _function, reflected=True)
-for _name, _function in {
+_IN_PLACE: dict[str, Function] = {name: getattr(operator, f"i{name}") for name in _BINARY if name != "divmod"}
+_UNARY: dict[str, Function] = {
     "neg": operator.neg,
     "pos": operator.pos,
     "abs": abs,
     "invert": operator.invert,
-}.items():
-    _derives(_name, _function, reflected=False)
-for _name, _function in {
+}
+_WAITING: dict[str, Function] = {
     "lt": operator.lt,
     "le": operator.le,
     "gt": operator.gt,
@@ -227,13 +215,23 @@ for _name, _function in {
     "repr": repr,
     "bytes": bytes,
     "length_hint": operator.length_hint,
-}.items():
+}
+
+
+def _changes(name: str) -> None:
+    """Define an operator in place."""
+
+    def method(self: Pending, other: Any) -> Any:
+        return _in_place(_IN_PLACE[name], _BINARY[name], self, other)
+
+    setattr(Pending, f"__i{name}__", method)
+
+
+for _name, _function in _BINARY.items():
+    _derives(_name, _function, reflected=True)
+for _name, _function in _UNARY.items():
+    _derives(_name, _function, reflected=False)
+for _name, _function in _WAITING.items():
     _waits(_name, _function)
-for _name in ("sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
-
-    def _method(
-        self: Any, other: Any, changing: Any = getattr(operator, f"i{_name}"), plain: Any = _BINARY[_name]
-    ) -> Any:
-        return _in_place(changing, plain, self, other)
-
-    setattr(Pending, f"__i{_name}__", _method)
+for _name in _IN_PLACE:
+    _changes(_name)

@@ -112,14 +112,16 @@ class Report:
         for place, step in enumerate(self.steps):
             after = ", ".join(f"{numbers[number]}" for number in step.after if number in numbers)
             failed = "" if step.error is None else f", {step.error}"
-            lines.append(f"  {place} {step.name} {_ms(step.seconds)}{f' after {after}' if after else ''}{failed}")
+            lines.append(
+                f"  {place} {step.name} {_ms(step.seconds)}{f' after {after}' if after else ''}{failed}"
+            )
         spent: dict[tuple[str, int], float] = defaultdict(float)
         for wait in self.waits:
             spent[wait.file, wait.line] += wait.ended - wait.began
         for (file, line), seconds in sorted(spent.items(), key=lambda pair: -pair[1]):
             if seconds >= 0.001:
                 lines.append(
-                    f"  waited {_ms(seconds)} at {os.path.basename(file)}:{line}; to go on meanwhile, put what "  # noqa: PTH119
+                    f"  waited {_ms(seconds)} at {os.path.basename(file)}:{line}; to go on meanwhile, put what "
                     "uses the value into a function marked by @xcs.step"
                 )
         return "\n".join(lines)

@@ -2,9 +2,12 @@
 
 import ast
 import copy
+from collections.abc import Iterator
 from typing import Any, cast
 
-CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, EACH_SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = HELPERS = tuple(
+CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, EACH_SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = (
+    HELPERS
+) = tuple(
     f"__xcs_{name}__"
     for name in (
         "call",
@@ -28,7 +31,7 @@ _FRAME_FUNCTIONS = frozenset({"super", "locals", "globals", "vars", "eval", "exe
 
 
 class Rewriter(ast.NodeTransformer):
-    """Rewrites the body of one function, and of the functions inside it. Lines and columns stay what they are.
+    """Rewrites the body of one function, and of those inside it. Lines and columns stay what they are.
 
     - A call goes through `call`, which begins steps, and waits for arguments of what is not rewritten.
     - An f-string goes through `format`, and stays pending.
@@ -174,7 +177,7 @@ class Rewriter(ast.NodeTransformer):
             # Errors in handlers come out before `finally`, too.
             node.body = [_without_finally(node)]
             node.handlers, node.orelse = [], []
-        kept = kept_names(self._functions[-1], node) if self._functions else set()
+        kept: set[str] = kept_names(self._functions[-1], node) if self._functions else set()
         self._scopes += 1
         name = f"__xcs_scope_{self._scopes}__"
         self.generic_visit(node)
@@ -206,10 +209,7 @@ class Rewriter(ast.NodeTransformer):
 
 def _stored_outside(node: ast.AST) -> set[str]:
     return {
-        name
-        for part in ast.walk(node)
-        if isinstance(part, ast.Global | ast.Nonlocal)
-        for name in part.names
+        name for part in ast.walk(node) if isinstance(part, ast.Global | ast.Nonlocal) for name in part.names
     }
 
 
@@ -359,15 +359,7 @@ def kept_names(function: ast.AST, node: Any) -> set[str]:
     That is so if the name is read anywhere else in the function, or in the body before it is assigned there,
     in an earlier turn of a loop around the `try`.
     """
-    stored: set[str] = set()
-    for statement in node.body:
-        for part in ast.walk(statement):
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                stored.add(part.id)
-            elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                stored.add(part.name)
-            elif isinstance(part, ast.alias):
-                stored.add(part.asname or part.name.partition(".")[0])
+    stored = {name for statement in node.body for name in _bound(statement)}
     if not stored:
         return set()
     first, last = node.body[0], node.body[-1]
@@ -382,6 +374,17 @@ def kept_names(function: ast.AST, node: Any) -> set[str]:
         if not inside and not isinstance(part.ctx, ast.Store):
             kept.add(part.id)
     return kept | {name for name in stored - kept if not _assigned_first(node.body, name)}
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """Iterate over the names that a statement binds."""
+    for part in ast.walk(statement):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            yield part.id
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield part.name
+        elif isinstance(part, ast.alias):
+            yield part.asname or part.name.partition(".")[0]
 
 
 def _assigned_first(body: list[ast.stmt], name: str) -> bool:

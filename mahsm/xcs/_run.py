@@ -2,49 +2,32 @@
 
 import asyncio
 import bisect
-import contextvars
 import heapq
+import inspect
 import itertools
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from contextvars import ContextVar
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from mahsm._waiting import TASK, THREAD, StopCallbacks, Turn, run_blocking, set_awaited, tasks
+from mahsm._common import cached
+from mahsm._waiting import TASK, THREAD, Turn, run_blocking, tasks
 from mahsm.edges._internal import AttemptRunner, CallSpec, EdgeRun, Ends, Item, Session, Tries
 from mahsm.nodes._internal import Target
 from mahsm.xcs._cells import Cell
-from mahsm.xcs._containers import ATOMS, Arguments, forced
-from mahsm.xcs._derived import Arrivals
+from mahsm.xcs._containers import Arguments, forced
+from mahsm.xcs._current import current
+from mahsm.xcs._derived import Arrivals, attribute, derived, item
 from mahsm.xcs._durable import DurableSteps
 from mahsm.xcs._greenlets import Body, body_here
+from mahsm.xcs._journal import Journal
 from mahsm.xcs._pending import Pending
-from mahsm.xcs._report import Report, StepRecord, Wait
-from mahsm.xcs._step import is_async, name_of
-
-current: "ContextVar[ProgramRun | None]" = ContextVar("mahsm_program", default=None)
-"""The run of the jitted function whose own code runs here. Set by `jit`, unset in its steps; read by the calls
-of rewritten code."""
-
-
-def direct_run() -> "ProgramRun | None":
-    """Return the run here if steps begin where they are called, since the code is not rewritten."""
-    run = current.get()
-    return run if run is not None and run.is_direct else None
-
-
-class Escaping(BaseException):
-    """Carries the error of a step out of a `try` that began after it, past the handlers of that `try`."""
-
-    def __init__(self, error: BaseException, number: int) -> None:
-        super().__init__(error)
-        self.error = error
-        self.number = number
+from mahsm.xcs._report import Report, Wait
+from mahsm.xcs._scopes import Escaping, Scope
+from mahsm.xcs._step import name_of
+from mahsm.xcs._step_run import StepRun
 
 
 class ProgramRun(EdgeRun):
@@ -62,7 +45,16 @@ class ProgramRun(EdgeRun):
         durable: Begins the steps, if LangGraph saves them.
     """
 
-    def __init__(self, name: str, around: Session, limit: int, tries: Tries, *, is_direct: bool, durable: DurableSteps | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        around: Session,
+        limit: int,
+        tries: Tries,
+        *,
+        is_direct: bool,
+        durable: DurableSteps | None = None,
+    ) -> None:
         super().__init__(name, around, slots=limit, unsaved=1)
         # Steps are saved by LangGraph's functional API, if at all.
         self.saving, self.saved = None, False
@@ -73,7 +65,7 @@ class ProgramRun(EdgeRun):
         self.report = Report(name)
         self.touched: dict[int, Any] = {}
         """Containers of the user's that pending values were put into."""
-        self._journal: list[tuple[int, Callable[[], None]]] = []
+        self._journal = Journal()
         self._has_failed = False
         self._limit = limit
         self._tries = tries
@@ -94,8 +86,8 @@ class ProgramRun(EdgeRun):
     def threads(self) -> int:
         return self._limit
 
-    @property
-    def pool(self) -> Any:
+    @cached
+    def pool(self) -> ThreadPoolExecutor:
         return tasks.shared_pool()
 
     def close(self, *, wait: bool) -> None:
@@ -204,6 +196,18 @@ class ProgramRun(EdgeRun):
 
     # Cells.
 
+    def derived(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of values, some of which may be pending, when they are there."""
+        return derived(function, *args, **kwargs)
+
+    def attribute(self, owner: Any, name: str) -> Any:
+        """Return an attribute of a pending value."""
+        return attribute(owner, name)
+
+    def item_of_pending(self, owner: Any, key: Any) -> Any:
+        """Return an item of a pending value."""
+        return item(owner, key)
+
     def new_cell(self, steps: tuple[int, ...]) -> Cell:
         """Make a cell for the next value of the program."""
         with self._lock:
@@ -228,9 +232,8 @@ class ProgramRun(EdgeRun):
             turn: Turn = THREAD.turn()
             cell.wake(turn)
             run_blocking(turn.wait())
-        if current.get() is self:  # not in another thread of the user's
-            if (place := _place()) is not None:
-                self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
+        if current.get() is self and (place := _place()) is not None:
+            self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
 
     def first_error(self, cell: Cell) -> BaseException:
         """Return the error to raise where a failed value is used: that of the first step that failed.
@@ -265,7 +268,7 @@ class ProgramRun(EdgeRun):
         failed = self._first_failed(mark, float("inf"))
         if failed is not None:
             assert failed.error is not None
-            self._undo(failed.number)
+            self._journal.undo(failed.number)
             raise failed.error
         if drop:
             self._drop(mark)
@@ -277,7 +280,7 @@ class ProgramRun(EdgeRun):
         """
         if isinstance(error, Escaping):
             if error.number < mark:
-                self._undo(error.number)
+                self._journal.undo(error.number)
                 self._drop(mark)
                 return error
             error = error.error
@@ -287,7 +290,7 @@ class ProgramRun(EdgeRun):
             failed = self._first_failed(mark, at)
             if failed is not None and failed.error is not None:
                 error, at = failed.error, failed.number
-            self._undo(at)
+            self._journal.undo(at)
         self._drop(mark)
         return error
 
@@ -316,13 +319,6 @@ class ProgramRun(EdgeRun):
     def leave(self, scope: "Scope") -> None:
         self._scopes.remove(scope)
 
-    # Changes of containers.
-    #
-    # The function's code goes on after a step has begun, and may change lists and dicts that are still used
-    # after the step has failed: by the handler of a `try`, or by the caller. The plain function would not have
-    # reached these changes. So each change is noted with its number, and changes that came after the failed
-    # step are undone, the last one first.
-
     def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
         """Note how to undo a change of a container, if a step that has begun may still fail.
 
@@ -334,13 +330,9 @@ class ProgramRun(EdgeRun):
         if self._steps or self._has_failed:
             with self._lock:
                 number = next(self._numbers)
-            self._journal.append((number, _restorer(container, method, key)))
-        elif self._journal:
+            self._journal.note(number, container, method, key)
+        else:
             self._journal.clear()
-
-    def _undo(self, after: float) -> None:
-        while self._journal and self._journal[-1][0] > after:
-            self._journal.pop()[1]()
 
     def finish(self, *, failed: bool) -> None:
         """End the run: everything in it has been settled."""
@@ -352,201 +344,9 @@ class ProgramRun(EdgeRun):
         self.touched.clear()
 
 
-class Scope:
-    """A block of a program: what begins in it has ended when the block is left, or has been cancelled."""
-
-    __slots__ = ("_run", "mark")
-
-    def __init__(self, run: ProgramRun) -> None:
-        self._run = run
-        self.mark = 0
-
-    def __enter__(self) -> "Scope":
-        self._run.enter(self)
-        return self
-
-    def settle(self) -> None:
-        """Wait for everything that has begun in the block."""
-        self._run.settle(self.mark, drop=False)
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            first = self._settled() if error is None else error
-            if first is not None:
-                first = self._run.left_by(self.mark, first)
-        finally:
-            self._run.leave(self)
-        if first is not error:
-            assert first is not None
-            raise first
-
-    def _settled(self) -> BaseException | None:
-        try:
-            self._run.settle(self.mark)
-        except BaseException as error:  # noqa: BLE001  what began after it is to be cancelled
-            return error
-        return None
-
-
-def _restorer(container: Any, method: str, key: Any) -> Callable[[], None]:
-    """Return a function that undoes a change of a container."""
-    if type(container) is list and method in {"append", "extend", "__iadd__"}:
-        length = len(container)
-        return lambda: container.__delitem__(slice(length, None))
-    if type(container) is dict and method == "__setitem__":
-        if key in container:
-            return partial(container.__setitem__, key, container[key])
-        return lambda: container.pop(key, None)
-    kept = container.copy()
-
-    def restore() -> None:
-        container.clear()
-        (container.update if hasattr(container, "update") else container.extend)(kept)
-
-    return restore
-
-
-class StepRun:
-    """One step: it begins when its arguments are there, and settles its cell.
-
-    Attributes:
-        cell: The cell of its result.
-        context: The context that it runs in.
-        task: Its task, in an async run.
-        gate: Where its task waits for its arguments, if LangGraph saves it.
-    """
-
-    __slots__ = (
-        "_args",
-        "_callee",
-        "_given",
-        "_item",
-        "_kwargs",
-        "_record",
-        "_run",
-        "cell",
-        "context",
-        "gate",
-        "is_cancelled",
-        "task",
-    )
-
-    def __init__(self, run: ProgramRun, cell: Cell, callee: Any, given: Arguments, record: StepRecord) -> None:
-        self._run = run
-        self.cell = cell
-        self._callee = callee
-        self._given = given
-        self._record = record
-        self._args: Sequence[Any] = ()
-        self._kwargs: dict[str, Any] = {}
-        self._item: Item | None = None
-        self.context = contextvars.copy_context()
-        self.context.run(current.set, None)
-        self.task: asyncio.Task[None] | None = None
-        self.gate: Future[Any] | None = None
-        self.is_cancelled = False
-
-    @property
-    def name(self) -> str:
-        """Its name in reports and traces."""
-        return self._record.name
-
-    def begin(self, values: dict[int, Any]) -> None:
-        """Run the step, since its arguments have arrived."""
-        if self.is_cancelled:
-            return
-        self.fill(values)
-        self._run.start(self)
-
-    def fill(self, values: dict[int, Any]) -> None:
-        """Complete the arguments by the values that were pending."""
-        self._args, self._kwargs = self._given.filled(values)
-
-    def cancel(self) -> None:
-        """Cancel the step; a blocking call that is in progress goes on."""
-        self.is_cancelled = True
-        if self.gate is not None and self._item is None:
-            with suppress(InvalidStateError):  # its arguments have just come
-                self.gate.set_exception(_Cancelled())
-        elif self.task is not None:
-            self.task.cancel()
-        elif self._item is not None:
-            self._item.running.stop(_Cancelled())
-        else:
-            self.end(None, _Cancelled())
-
-    def submit(self) -> None:
-        self._run.pool.submit(self.context.run, self._work)
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        given = {str(index): arg for index, arg in enumerate(self._args)} | self._kwargs
-        return given, given
-
-    def _work(self) -> None:
-        set_awaited(False)
-        value, error = None, None
-        if not self.is_cancelled:
-            try:
-                value = run_blocking(self.tried())
-            except BaseException as raised:  # noqa: BLE001  it is raised where the value is used
-                error = raised
-            self.end(value, error)
-        self._run.thread_is_free()
-
-    async def arun(self) -> None:
-        """Run the step as a task."""
-        set_awaited(True)
-        value, error = None, None
-        try:
-            value = await self.tried()
-        except BaseException as raised:  # noqa: BLE001
-            error = raised
-        if error is None and type(value) not in ATOMS and type(value) not in _PLAIN:
-            # Attributes and items of unknown objects may block, so they are read in a thread.
-            self._run.pool.submit(self.end, value, None)
-            return
-        self.end(value, error)
-
-    async def tried(self) -> Any:
-        if self.gate is not None:
-            current.set(None)
-        self._record.begin()
-        name = self._record.name
-        self._item = item = self._run.item_of(self)
-        item.running = StopCallbacks()
-        attempts = self._run.attempts_of(self._callee, name)
-        call = self._awaited if self._run.way is TASK else self._blocking
-        with self._run.running.on_stop(item.running.stop):
-            return await attempts.run(item, self._state, cast("Any", call))
-
-    def _blocking(self, _: Any) -> Any:
-        return self._callee(*self._args, **self._kwargs)
-
-    async def _awaited(self, _: Any) -> Any:
-        call = partial(self._callee, *self._args, **self._kwargs)
-        if is_async(self._callee):
-            return await call()
-        return await tasks.call_in_thread(call, self._run.pool, left=None)
-
-    def end(self, value: Any, error: BaseException | None) -> None:
-        """Settle the cell."""
-        self._record.end(error)
-        if error is not None:
-            self._run.failed()
-        self.cell.settle(forced(value) if error is None else None, error)
-        self._run.step_ended(self.cell.number)
-
-
-class _Cancelled(Exception):
-    """A step was cancelled, because an earlier one failed. Never seen outside."""
-
-
-_PLAIN = frozenset({list, dict, tuple, set, frozenset})
-
-
 def _place() -> tuple[str, int] | None:
     """Return the file and the line of the user's code that waits here; None at the end of the function."""
-    frame: Any = sys._getframe(1)  # noqa: SLF001
+    frame: Any = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("mahsm."):
         if frame.f_code.co_name in _ENDS:
             return None

@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import linecache
+import operator
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +20,9 @@ from mahsm.xcs._rewrite import Rewriter
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-_FUTURE = 0
-for _name in __future__.all_feature_names:
-    _FUTURE |= getattr(__future__, _name).compiler_flag
+_FUTURE: int = functools.reduce(
+    operator.ior, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
 
 _BODY = "__xcs_body__"
 
@@ -41,7 +42,8 @@ class Rewritten:
         self.text = text
         places = {name: place for place, name in enumerate(free)}
         self._cells = [
-            (places[name], None) if name in places else (-1, CellType(helpers[name])) for name in code.co_freevars
+            (places[name], None) if name in places else (-1, CellType(helpers[name]))
+            for name in code.co_freevars
         ]
         self._constant = None if free else tuple(cell for _, cell in self._cells)
 
@@ -51,7 +53,9 @@ class Rewritten:
         if closure is None:
             cells = function.__closure__ or ()
             closure = tuple(cell or cells[place] for place, cell in self._cells)
-        made = FunctionType(self.code, function.__globals__, function.__name__, function.__defaults__, closure)
+        made = FunctionType(
+            self.code, function.__globals__, function.__name__, function.__defaults__, closure
+        )
         if function.__kwdefaults__:
             made.__kwdefaults__ = function.__kwdefaults__
         return made
@@ -137,7 +141,9 @@ def _parsed(name: str, lines: tuple[str, ...]) -> _File | None:
         module = compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
-    return _File(tree, frozenset((code.co_qualname, code.co_firstlineno, code.co_code) for code in _codes(module)))
+    return _File(
+        tree, frozenset((code.co_qualname, code.co_firstlineno, code.co_code) for code in _codes(module))
+    )
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -268,5 +274,3 @@ def function_of(callee: Callable[..., Any]) -> FunctionType | None:
     """Return the Python function that something calls, if it is one."""
     inner: Any = inspect.unwrap(callee) if not isinstance(callee, FunctionType) else callee
     return inner if isinstance(inner, FunctionType) else None
-
-

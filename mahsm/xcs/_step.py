@@ -8,6 +8,7 @@ from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from mahsm._common import shown
+from mahsm.xcs._current import direct_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,13 +43,13 @@ class Step(Generic[P, T]):
 class _AsyncStep(Step[P, T]):
     is_async = True
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        return await cast("Any", _called(self, self.function, args, kwargs))
+    async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  T is what its call gives: a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
+        return await _called(self, self.function, args, kwargs)
 
 
 def _called(step: Step[Any, Any], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    from mahsm.xcs._run import direct_run
-
     run = direct_run()
     return function(*args, **kwargs) if run is None else run.step(step, args, kwargs)
 
@@ -90,21 +91,20 @@ def step(function: Any = None, /, *, ordered: bool = False) -> Any:
             f"xcs.step got the generator function {shown(function)}; expected a function that returns its "
             "value. Return a list."
         )
-    kind = _AsyncStep if is_async(function) else Step
+    kind: Any = _AsyncStep if is_async(function) else Step
     return kind(function, ordered=ordered)
 
 
 def is_async(function: Any) -> bool:
     """Return whether a call gives an awaitable."""
     while isinstance(function, functools.partial):
-        function = function.func
+        function = cast("Any", function).func
     if isinstance(function, MethodType) and isinstance(function.__func__, Step):
         function = function.__func__
     if isinstance(function, Step):
-        return function.is_async
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004  of an object
-    )
+        return cast("Step[..., Any]", function).is_async
+    call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004  of an object
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 _METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
@@ -122,7 +122,7 @@ def is_step(callee: Any) -> bool:
 
 
 def _is_unit(callee: Any) -> bool:
-    kind = type(callee)
+    kind = cast("type[Any]", type(callee))
     found = _units.get(kind)
     if found is None:
         found = _units[kind] = isinstance(callee, _unit_types())

@@ -15,7 +15,9 @@ Axes = int | None | Sequence[int | None]
 class Vmapped(Step[..., Any]):
     """A function over many items. Made by `vmap`."""
 
-    def __init__(self, function: Callable[..., Any], axes: Axes, max_concurrency: int, batch_size: int | None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], axes: Axes, max_concurrency: int, batch_size: int | None
+    ) -> None:
         super().__init__(function, ordered=False)
         self._axes = axes
         self._size = batch_size
@@ -78,7 +80,7 @@ class Vmapped(Step[..., Any]):
             parts = [many(*part) for part in self._array_batches(args, axes)]
         except (NotNumeric, jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
             return False, None
-        return True, jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
+        return True, jax.tree.map(_concatenated, *parts)
 
     def _array_batches(self, args: Any, axes: list[int | None]) -> Iterable[list[Any]]:
         size = self._size or 1
@@ -102,7 +104,13 @@ class Vmapped(Step[..., Any]):
             raise ValueError(f"xcs.vmap: {self._name}: {found}; expected arguments of equal length.")
         length = next(iter(lengths.values()))
         return [
-            (tuple(arg if column is None else column[index] for arg, column in zip(args, columns, strict=True)), kwargs)
+            (
+                tuple(
+                    arg if column is None else column[index]
+                    for arg, column in zip(args, columns, strict=True)
+                ),
+                kwargs,
+            )
             for index in range(length)
         ]
 
@@ -116,8 +124,8 @@ class Vmapped(Step[..., Any]):
             )
         if isinstance(arg, str | bytes | dict) or not isinstance(arg, Iterable):
             raise TypeError(
-                f"xcs.vmap: argument {place} of {self._name} is {shown(arg)}; expected a list or an array to map "
-                "over. Pass in_axes with None at its place to give it to each call."
+                f"xcs.vmap: argument {place} of {self._name} is {shown(cast('object', arg))}; expected a list or an array "
+                "to map over. Pass in_axes with None at its place to give it to each call."
             )
         return list(cast("Iterable[Any]", arg))
 
@@ -137,6 +145,10 @@ class AsyncVmapped(Vmapped):
         for batch in self._batches(items):
             results += (await self._edge.ainvoke({"items": batch}))["results"]
         return _stacked(results)
+
+
+def _concatenated(*leaves: Any) -> Any:
+    return jax_or_none().numpy.concatenate(leaves)
 
 
 def _as_state(item: Any) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def _stacked(results: list[Any]) -> Any:
     import numpy as np
 
     if any(not isinstance(one, np.ndarray | np.generic) for one in results):
-        return cast("Any", jax_or_none()).numpy.stack(results)
+        return jax_or_none().numpy.stack(results)
     return np.stack(results)
 
 
@@ -205,7 +217,9 @@ def vmap(
         ['a!', 'b!']
     """
     if function is None:
-        return functools.partial(vmap, in_axes=in_axes, max_concurrency=max_concurrency, batch_size=batch_size)
+        return functools.partial(
+            vmap, in_axes=in_axes, max_concurrency=max_concurrency, batch_size=batch_size
+        )
     if not callable(function):
         raise TypeError(f"xcs.vmap got {shown(function)}; expected a function of one item.")
     check.whole("xcs.vmap", "max_concurrency", max_concurrency, "the number of calls at the same time")

@@ -10,8 +10,8 @@ def runs_plainly(name: str) -> None:
     if name not in _warned:
         _warned.add(name)
         warnings.warn(
-            f"xcs.jit: the source of {name} is missing or has changed, so it runs as it is, with its steps one "
-            "after the other. Define it in a file or a notebook, or mark it with @xcs.step.",
+            f"xcs.jit: the source of {name} is missing or has changed, so it runs as it is, with its steps "
+            "one after the other. Define it in a file or a notebook, or mark it with @xcs.step.",
             RuntimeWarning,
             stacklevel=4,
         )
