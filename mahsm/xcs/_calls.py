@@ -43,15 +43,22 @@ def call(callee: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _class(callee, args, kwargs)
     if (run := running()) is not None and is_step(callee):
         return _step(run, callee, args, kwargs)
-    if kind is MethodType:
-        if type(callee.__func__) is FunctionType:
-            return _function(callee.__func__, (callee.__self__, *args), kwargs)
-    elif kind is functools.partial:
+    if kind is functools.partial:
         return call(callee.func, *callee.args, *args, **{**callee.keywords, **kwargs})
+    return _other(callee, args, kwargs)
+
+
+def _other(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a method, a class of another metaclass, or an object with `__call__`."""
+    if isinstance(callee, MethodType):
+        if isinstance(callee.__func__, FunctionType):
+            return _function(callee.__func__, (callee.__self__, *args), kwargs)
     elif isinstance(callee, type):
         return _class(callee, args, kwargs)
-    elif type(method := getattr(kind, "__call__", None)) is FunctionType and is_users(method):  # noqa: B004
-        return _function(method, (callee, *args), kwargs)
+    else:
+        method = getattr(kind_of(callee), "__call__", None)  # noqa: B004
+        if isinstance(method, FunctionType) and is_users(method):
+            return _function(method, (callee, *args), kwargs)
     return foreign(callee, args, kwargs)
 
 

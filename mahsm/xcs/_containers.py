@@ -192,7 +192,7 @@ def _copied(value: Any, seen: dict[int, Any]) -> Any:
         for key, part in value.items():
             made[_copied(key, seen)] = _copied(part, seen)
     elif kind in _SEQUENCES:
-        made = seen[id(value)] = deque(maxlen=value.maxlen) if kind is deque else kind()
+        made = seen[id(value)] = kind(**({"maxlen": value.maxlen} if kind is deque else {}))
         add = made.add if kind is set else made.append
         for part in value:
             add(_copied(part, seen))

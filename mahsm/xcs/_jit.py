@@ -316,10 +316,10 @@ def jit(
         timeout: Seconds for each attempt of a step.
         rate_limit: The provider's limit for steps.
         budget: The most that one call may spend.
-        rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and f-strings
-            wait.
+        rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and
+            f-strings wait.
         checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
-        backend: "jax" gives a function that is numeric all through to `jax.jit`; no other option applies then.
+        backend: "jax" gives a function that is numeric all through to `jax.jit`, without other options.
         name: Its name in traces and reports; by default the function's.
 
     Raises:

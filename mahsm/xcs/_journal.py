@@ -9,8 +9,8 @@ class Journal:
     """Undoes changes of containers that came after a step which failed."""
 
     # The function's code goes on after a step has begun, and may change lists and dicts that are still used
-    # after the step has failed: by the handler of a `try`, or by the caller. The plain function would not have
-    # reached these changes. So each change is noted with its number, and changes that came after the failed
+    # after the step has failed: by the handler of a `try`, or by the caller. The plain function would not
+    # have reached these changes. So each change is noted with its number, and changes that came after the failed
     # step are undone, the last one first.
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Numeric functions: given to JAX, where no model may be called."""
 
 import functools
-import importlib
+import importlib.util
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FunctionType
@@ -84,10 +84,8 @@ def is_array(value: Any) -> bool:
 
 def jax_or_none() -> Any:
     """Return JAX, or None if it is not installed."""
-    try:
-        return importlib.import_module("jax")
-    except ImportError:  # pragma: no cover
-        return None
+    found: Any = importlib.import_module("jax") if importlib.util.find_spec("jax") else None
+    return found
 
 
 def needed_jax(what: str) -> Any:

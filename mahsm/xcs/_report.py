@@ -106,7 +106,7 @@ class Report:
     def __repr__(self) -> str:
         lines = [
             f"{self.name}: {len(self.steps)} steps in {_ms(self.seconds)}, {_ms(self.saved)} saved by running "
-            "steps beside each other"
+            "them beside each other"
         ]
         numbers = {step.number: place for place, step in enumerate(self.steps)}
         for place, step in enumerate(self.steps):
@@ -120,10 +120,8 @@ class Report:
             spent[wait.file, wait.line] += wait.ended - wait.began
         for (file, line), seconds in sorted(spent.items(), key=lambda pair: -pair[1]):
             if seconds >= 0.001:
-                lines.append(
-                    f"  waited {_ms(seconds)} at {os.path.basename(file)}:{line}; to go on meanwhile, put what "
-                    "uses the value into a function marked by @xcs.step"
-                )
+                place = f"{os.path.basename(file)}:{line}"
+                lines.append(f"  waited {_ms(seconds)} at {place}; mark what uses the value with @xcs.step")
         return "\n".join(lines)
 
     def mermaid(self) -> str:

@@ -7,7 +7,6 @@ import copy
 import functools
 import inspect
 import linecache
-import operator
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,8 @@ from mahsm.xcs._rewrite import Rewriter
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-_FUTURE: int = functools.reduce(
-    operator.ior, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
-)
+_FLAGS: set[int] = {getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+_FUTURE = sum(_FLAGS)
 
 _BODY = "__xcs_body__"
 
@@ -124,11 +122,11 @@ class _File:
     """A source file: its syntax tree, and the codes of its functions."""
 
     tree: ast.Module
-    codes: frozenset[tuple[str, int, bytes]]
+    codes: frozenset[Any]
 
     def has(self, code: CodeType) -> bool:
         """Return whether the file still says what the code does; it may have changed since its import."""
-        return (code.co_qualname, code.co_firstlineno, code.co_code) in self.codes
+        return _print_of(code) in self.codes
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,9 +139,17 @@ def _parsed(name: str, lines: tuple[str, ...]) -> _File | None:
         module = compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
-    return _File(
-        tree, frozenset((code.co_qualname, code.co_firstlineno, code.co_code) for code in _codes(module))
-    )
+    return _File(tree, frozenset(map(_print_of, _codes(module))))
+
+
+def _print_of(code: CodeType) -> Any:
+    consts = [_shown(part) for part in code.co_consts if not isinstance(part, CodeType)]
+    return code.co_qualname, code.co_firstlineno, code.co_code, code.co_names, code.co_varnames, tuple(consts)
+
+
+def _shown(const: Any) -> str:
+    # The order of a frozen set may be another one after it was read from a file.
+    return repr(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

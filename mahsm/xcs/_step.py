@@ -100,7 +100,7 @@ def is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
     if isinstance(function, MethodType) and isinstance(function.__func__, Step):
-        function = function.__func__
+        function = cast("Any", function.__func__)
     if isinstance(function, Step):
         return cast("Step[..., Any]", function).is_async
     call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004  of an object
