@@ -4,6 +4,7 @@
 - `graph`     `connect`
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
+- `xcs`       `jit`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
 - `limits`    `RateLimit`: what providers allow
 - `policies`  `Retry`, `Budget`, and what happens to items that fail
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mahsm import reducers as reducers
     from mahsm import testing as testing
     from mahsm import tracing as tracing
+    from mahsm import xcs as xcs
     from mahsm._model_calls import EdgeUsage as EdgeUsage
     from mahsm._model_calls import Ledger as Ledger
     from mahsm._model_calls import Usage as Usage
@@ -98,6 +100,7 @@ _HOMES = {
     "tracing": "mahsm.tracing",
     "usage": "mahsm._model_calls",
     "vmap": "mahsm.edges",
+    "xcs": "mahsm.xcs",
 }
 
 __all__ = [  # the keys of _HOMES, spelled out for type checkers
@@ -138,6 +141,7 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "tracing",
     "usage",
     "vmap",
+    "xcs",
 ]
 
 

@@ -16,6 +16,7 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
+    {"xcs"},
     {"graph"},
     {"reducers"},
     {"edges"},
@@ -31,7 +32,7 @@ LAYERS = [
 ]
 LAYERS_OF_EDGES = [{"__init__", "_internal"}, {"_vmap"}, {"_parallel", "_reduce", "_jit"}, {"_shared"}]
 OWNERS = {
-    "jax": {"_numeric", "operators"},
+    "jax": {"_numeric", "operators", "xcs"},
     "equinox": {"operators"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},

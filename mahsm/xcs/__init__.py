@@ -2,15 +2,19 @@
 
 - `_jit`         `jit`
 - `_step`        `step`, and what else is a step
-- `_run`         one call of a jitted function
-- `_calls`       the helpers of rewritten code: calls, f-strings, blocks
-- `_rewrite`, `_source`  the rewriting, and where sources come from
-- `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
 - `_durable`     the durable form, in LangGraph's functional API
 - `_vmap`        `vmap`
 - `_numeric`     `grad`, and functions that JAX compiles
-- `_greenlets`   waiting in the middle of synchronous code on an event loop
 - `_report`      reports of calls
+- `_run`, `_step_run`  one call of a jitted function, and its steps
+- `_scopes`, `_journal`  the bodies of `try` and `with`, and how changes in them are undone
+- `_current`     the context variable of this package
+- `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
+- `_rewrite`, `_source`  the rewriting, and where sources come from
+- `_calls`       calls of rewritten code, and the helpers that it uses; in `_functions` and `_foreign` those of
+  functions that are not rewritten
+- `_formats`, `_changes`, `_awaiting`  f-strings, operators and containers, `await`
+- `_greenlets`   waiting in the middle of synchronous code on an event loop
 - `_warnings`    functions that cannot be rewritten
 """
 

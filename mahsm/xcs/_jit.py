@@ -53,7 +53,7 @@ class JitOptions:
     """
 
     max_concurrency: int
-    tries: Tries
+    tries: Any  # Tries, whose types reach into DSPy
     budget: Budget | None
     rewrite: bool
     name: str

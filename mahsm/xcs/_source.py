@@ -114,6 +114,8 @@ def _rewrite(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | 
         return None
     made = _renamed(made, code)
     _remember(made)
+    if not isinstance(node, ast.Lambda):
+        node.name = code.co_name
     return Rewritten(made, ast.unparse(node), code.co_freevars, helpers)
 
 

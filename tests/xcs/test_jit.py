@@ -379,7 +379,10 @@ def test_methods():
 
 def test_a_jitted_function_looks_like_the_function():
     jitted = xcs.jit(of_this_module)
-    assert (jitted.__name__, inspect.signature(jitted)) == ("of_this_module", inspect.signature(of_this_module))
+    assert (jitted.__name__, inspect.signature(jitted)) == (
+        "of_this_module",
+        inspect.signature(of_this_module),
+    )
     assert repr(jitted).startswith("jit(")
 
 
@@ -575,7 +578,9 @@ def test_a_report():
     assert report.seconds >= 0.06
     assert "program: 3 steps in" in repr(report)
     assert "1 slow" in repr(report)
-    assert f"test_jit.py:{inspect.getsourcelines(program.function)[1] + 4}; mark what uses the value" in repr(report)
+    assert f"test_jit.py:{inspect.getsourcelines(program.function)[1] + 4}; mark what uses the value" in repr(
+        report
+    )
     assert "s0 --> s1" in report.mermaid()
     assert set(report._repr_mimebundle_()) == {"text/plain", "text/vnd.mermaid"}
 
