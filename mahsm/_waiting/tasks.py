@@ -98,7 +98,7 @@ os.register_at_fork(after_in_child=_pools.clear)
 
 
 def shared_pool() -> ThreadPoolExecutor:
-    """Return the thread pool of the process, for callers that bound their own calls: idle threads are reused."""
+    """Return the thread pool of the process, for callers that bound their calls: idle threads are reused."""
     if not _pools:
         _pools.append(ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="mahsm-step"))
     return _pools[0]

@@ -11,7 +11,7 @@
 - `_current`     the context variable of this package
 - `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
 - `_rewrite`, `_source`  the rewriting, and where sources come from
-- `_calls`       calls of rewritten code, and the helpers that it uses; in `_functions` and `_foreign` those of
+- `_calls`       calls of rewritten code, and the helpers that it uses; `_functions` and `_foreign`: those of
   functions that are not rewritten
 - `_formats`, `_changes`, `_awaiting`  f-strings, operators and containers, `await`
 - `_greenlets`   waiting in the middle of synchronous code on an event loop

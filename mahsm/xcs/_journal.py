@@ -10,8 +10,8 @@ class Journal:
 
     # The function's code goes on after a step has begun, and may change lists and dicts that are still used
     # after the step has failed: by the handler of a `try`, or by the caller. The plain function would not
-    # have reached these changes. So each change is noted with its number, and changes that came after the failed
-    # step are undone, the last one first.
+    # have reached these changes. So each change is noted with its number, and changes that came after the
+    # failed step are undone, the last one first.
 
     def __init__(self) -> None:
         self._changes: list[tuple[int, Callable[[], None]]] = []

@@ -105,8 +105,8 @@ class Report:
 
     def __repr__(self) -> str:
         lines = [
-            f"{self.name}: {len(self.steps)} steps in {_ms(self.seconds)}, {_ms(self.saved)} saved by running "
-            "them beside each other"
+            f"{self.name}: {len(self.steps)} steps in {_ms(self.seconds)}, {_ms(self.saved)} saved "
+            "by running them beside each other"
         ]
         numbers = {step.number: place for place, step in enumerate(self.steps)}
         for place, step in enumerate(self.steps):

@@ -124,8 +124,8 @@ class Vmapped(Step[..., Any]):
             )
         if isinstance(arg, str | bytes | dict) or not isinstance(arg, Iterable):
             raise TypeError(
-                f"xcs.vmap: argument {place} of {self._name} is {shown(cast('object', arg))}; expected a list or "
-                "an array to map over. Pass in_axes with None at its place to give it to each call."
+                f"xcs.vmap: argument {place} of {self._name} is {shown(cast('object', arg))}; expected a "
+                "list or an array to map over. Pass in_axes with None at its place to give it to each call."
             )
         return list(cast("Iterable[Any]", arg))
 

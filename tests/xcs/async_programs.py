@@ -8,6 +8,8 @@ from mahsm import xcs
 from tests.xcs.programs import note
 from tests.xcs.programs import score as blocking_score
 
+# ruff: noqa: TID251  programs as people write them
+
 
 @xcs.step
 async def ask(prompt: Any) -> str:

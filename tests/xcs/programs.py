@@ -12,6 +12,8 @@ from typing import Any
 
 from mahsm import xcs
 
+# ruff: noqa: B009, B905, C400, F841, PIE804, UP031  programs as people write them
+
 made: list[str] = []
 """The calls of steps, in the order in which they were made."""
 _lock = threading.Lock()

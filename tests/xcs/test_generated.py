@@ -11,7 +11,7 @@ from tests.xcs import generated
 
 @given(st.integers(0, 10**9))
 def test_a_made_up_program_gives_the_same_jitted(seed: int) -> None:
-    """Calls that come after one that fails may have been made already; none is missing, and else none more."""
+    """Calls after one that fails may have been made already; none is missing, and else none more."""
     program = generated.made_up(seed)
     wanted, calls = generated.outcome(program, "hello q")
     found, made = generated.outcome(xcs.jit(program), "hello q")

@@ -208,7 +208,7 @@ async def test_what_runs_is_cancelled_after_an_error():
         await fails(q)
         await hangs(q)
 
-    with pytest.raises(ValueError, match="^q$"):
+    with pytest.raises(ValueError, match=r"^q$"):
         await program("q")
     assert cancelled.is_set()
     assert len(asyncio.all_tasks()) == 1
@@ -310,8 +310,8 @@ def test_a_function_without_a_source_runs_as_it_is():
         def program(q):
             return " ".join([ask(f"{i} {q}").strip() for i in range(2)])
     """)
-    with pytest.warns(RuntimeWarning, match="xcs.jit: the source of program is missing or has changed"):
-        jitted = xcs.jit(plain)
+    jitted = xcs.jit(plain)
+    with pytest.warns(RuntimeWarning, match=r"xcs.jit: the source of program is missing or has changed"):
         assert jitted("q") == plain("q")
     assert jitted("r") == plain("r"), "without a second warning"
     with pytest.raises(ValueError, match="program runs as it is; it has no rewritten source"):
