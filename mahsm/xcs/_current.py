@@ -24,6 +24,10 @@ class Program(Protocol):
         """Return a block whose steps have ended when it is left."""
         ...
 
+    def will_format(self, parts: tuple[Any, ...]) -> None:
+        """Refuse an f-string of these parts, if the function has to be numeric."""
+        ...
+
     def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
         """Note how to undo a change of a container."""
         ...

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mahsm.xcs._containers import ATOMS, has_pending, kind_of
+from mahsm.xcs._current import running
 from mahsm.xcs._derived import derived, gives_text
 
 
 def format_(*parts: Any) -> Any:
     """Make the string of an f-string; each part is a string, or a value, a conversion and a format."""
+    if (run := running()) is not None:
+        run.will_format(parts)
     for part in parts:
         if (
             kind_of(part) is tuple

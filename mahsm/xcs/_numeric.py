@@ -41,6 +41,14 @@ class _Numeric:
     def scope(self) -> Any:
         return nullcontext()
 
+    def will_format(self, parts: tuple[Any, ...]) -> None:
+        """Refuse an f-string of a traced value, which would be the same for all inputs."""
+        if any(type(part) is tuple and hasattr(part[0], "aval") for part in parts):
+            raise NotNumeric(
+                f"{self._what}: an f-string is made of a value while JAX traces the function, which would make it "
+                "once, for all inputs. Make it outside."
+            )
+
     def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
         """Do nothing: no step can fail."""
 
@@ -79,7 +87,8 @@ def numeric(function: Callable[..., Any], what: str) -> Callable[..., Any]:
 
 def is_array(value: Any) -> bool:
     """Return whether a value is an array of NumPy or JAX, or is traced by JAX."""
-    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "ndim") and value.ndim > 0
+    dimensions: Any = getattr(value, "ndim", 0) if hasattr(value, "dtype") else 0
+    return dimensions > 0
 
 
 def jax_or_none() -> Any:

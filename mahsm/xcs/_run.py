@@ -319,6 +319,9 @@ class ProgramRun(EdgeRun):
     def leave(self, scope: "Scope") -> None:
         self._scopes.remove(scope)
 
+    def will_format(self, parts: tuple[Any, ...]) -> None:
+        """Do nothing: any string may be made."""
+
     def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
         """Note how to undo a change of a container, if a step that has begun may still fail.
 

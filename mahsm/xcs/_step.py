@@ -148,12 +148,14 @@ _CLASSES = {
 }
 
 
+_NAMES = ("__name__", "name", "model")
+
+
 def name_of(callee: Any) -> str:
     """Return the name of a step in reports and errors."""
     while isinstance(callee, functools.partial):
         callee = callee.func
     if isinstance(callee, MethodType):
-        owner = callee.__self__
-        return getattr(owner, "name", None) or getattr(owner, "__name__", type(owner).__name__)
-    name = getattr(callee, "__name__", None) or getattr(callee, "name", None)
+        return name_of(callee.__self__) if is_step(callee) else callee.__name__
+    name = next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)
     return name if isinstance(name, str) else type(callee).__name__
