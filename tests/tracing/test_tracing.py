@@ -273,7 +273,7 @@ def test_of_many_items_some_have_spans() -> None:
 
 
 def slowest_of_many(seconds: float) -> list[int]:
-    """Run 2,000 items, of which item 3 takes so long; check their spans, and return those shown as slowest."""
+    """Run 2,000 items, item 3 for so many seconds; return the items whose spans say they are the slowest."""
     with recorded() as recording:
 
         def odd(state: Any) -> Any:
