@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("scenario", "figures"),
-    [("fanout", 10), ("limits", 23), ("branches", 7), ("jit", 21), ("tracing", 5), ("dspy", 7)],
+    [("fanout", 10), ("limits", 23), ("branches", 7), ("jit", 21), ("tracing", 5), ("dspy", 7), ("xcs", 15)],
 )
 def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:
     done = subprocess.run(
