@@ -92,7 +92,7 @@ _arguments = map(str, itertools.count())
 
 
 def wall(rounds: int, run: Callable[[str], Any]) -> float:
-    """Seconds of the quickest round, each with a new argument; the first, which also rewrites, is left out."""
+    """Seconds of the quickest round, each with a new argument, without the first, which also rewrites."""
     found: list[float] = []
     for _ in range(rounds + 1):
         began = time.perf_counter()

@@ -17,7 +17,13 @@ class Consumer(Protocol):
 
 
 class Host(Protocol):
-    """The run of a jitted function that a cell belongs to."""
+    """The run of a jitted function that a cell belongs to.
+
+    Attributes:
+        lock: Guards the states of its cells. One lock serves all, since to make one takes longer than to use it.
+    """
+
+    lock: threading.Lock
 
     def wait_for(self, cell: "Cell") -> None:
         """Wait, in the code of the function, until the cell is settled."""
@@ -68,7 +74,6 @@ class Cell:
 
     __slots__ = (
         "_consumers",
-        "_lock",
         "_turns",
         "error",
         "host",
@@ -89,13 +94,12 @@ class Cell:
         self.is_settled = False
         self.is_text = False
         self.owner: tuple[Any, str] | None = None
-        self._lock = threading.Lock()
         self._consumers: deque[Consumer] = deque()
         self._turns: list[Turn] = []
 
     def add(self, consumer: Consumer) -> None:
         """Tell a consumer the value as soon as it is there."""
-        with self._lock:
+        with self.host.lock:
             if not self.is_settled:
                 self._consumers.append(consumer)
                 return
@@ -103,7 +107,7 @@ class Cell:
 
     def wake(self, turn: Turn) -> None:
         """Wake a turn when the cell is settled."""
-        with self._lock:
+        with self.host.lock:
             if not self.is_settled:
                 self._turns.append(turn)
                 return
@@ -114,12 +118,12 @@ class Cell:
         _queue.run(lambda: self._settle(value, error))
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
-        with self._lock:
+        with self.host.lock:
             if self.is_settled or self.error is not None:
                 return
             self.value, self.error = value, error
         while True:
-            with self._lock:
+            with self.host.lock:
                 if not self._consumers:
                     self.is_settled = True
                     break

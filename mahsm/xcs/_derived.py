@@ -1,7 +1,6 @@
 """Values that are computed from pending ones, without waiting: attributes, items, arithmetic, strings."""
 
 import operator
-import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -139,7 +138,6 @@ class Arrivals:
         self._go_on = go_on
         self._fail = fail
         self._values: dict[int, Any] = {}
-        self._lock = threading.Lock()
         self._is_over = False
 
     def start(self) -> None:
@@ -151,7 +149,7 @@ class Arrivals:
     def arrived(self, cell: Cell) -> None:
         error = cell.error
         value = None if error is not None else copied(cell.value)
-        with self._lock:
+        with cell.host.lock:
             if self._is_over:
                 return
             self._values[id(cell)] = value

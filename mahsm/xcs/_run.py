@@ -74,6 +74,7 @@ class ProgramRun(EdgeRun):
         self._entries: list[Cell] = []
         self._most_entries = 1_000
         self._scopes: list[Scope] = []
+        self.lock = threading.Lock()
         self._lock = threading.Lock()
         self._steps: dict[int, StepRun] = {}
         self._ready: list[tuple[int, Callable[[], None]]] = []
