@@ -5,6 +5,7 @@ import contextvars
 import inspect
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -207,16 +208,25 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
-    future = in_own_thread(function)
+    future, thread = _own_thread(function)
     try:
+        thread.start()
         # A signal that arrives just before a wait without a timeout would not end it.
         while not wait([future], timeout=0.1).done:
             pass
     except BaseException as error:
         stop(error)
-        wait([future])
+        # The interrupt may have come in `start`, before or after the thread began; then it soon has an ident.
+        patience = time.monotonic() + _TO_START
+        while not wait([future], timeout=0.1).done:
+            if thread.ident is None and time.monotonic() > patience:
+                break
         raise
     return future.result()
+
+
+_TO_START = 10.0
+"""Seconds that a thread has to begin, on a busy machine."""
 
 
 async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
@@ -355,6 +365,15 @@ def _too_long(timeout: float | None) -> TimeoutError:
 
 def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":
     """Call a function in a thread of its own, in this context; `own` is the call if it may be left behind."""
+    future, thread = _own_thread(function, own)
+    thread.start()
+    return future
+
+
+def _own_thread(
+    function: Callable[[], T], own: OwnCall | None = None
+) -> "tuple[Future[T], threading.Thread]":
+    """Return the future of such a call, and its thread, which has not started."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -372,5 +391,4 @@ def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Fut
 
     # From now on the future counts as running, so it cannot be cancelled.
     future.set_running_or_notify_cancel()
-    threading.Thread(target=run, name="mahsm-item", daemon=True).start()
-    return future
+    return future, threading.Thread(target=run, name="mahsm-item", daemon=True)
