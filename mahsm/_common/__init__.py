@@ -6,12 +6,14 @@
 - `answer`   what one call of a model took
 - `redact`   masks secrets
 - `notes`    notes on exceptions
+- `cache_key` keys of caches: equal values have equal keys
 - `cached`   values that are made when they are first asked for
 - `types`    shared names of types
 """
 
 from mahsm._common import check as check
 from mahsm._common.answer import Answer as Answer
+from mahsm._common.cache_key import cache_key as cache_key
 from mahsm._common.cached import cached as cached
 from mahsm._common.figures import MOST as MOST
 from mahsm._common.figures import MOST_SECONDS as MOST_SECONDS
@@ -48,6 +50,7 @@ __all__ = [
     "as_dict",
     "batch",
     "batch_of",
+    "cache_key",
     "cached",
     "check",
     "is_figure",
