@@ -108,6 +108,18 @@ def shared_pool() -> ThreadPoolExecutor:
 _MOST_THREADS = 32_768
 
 
+_detached: set["asyncio.Task[Any]"] = set()
+"""Tasks that have no other reference: an event loop keeps only weak ones."""
+
+
+def detached(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Begin a task of the running loop that may outlive its caller; the coroutine passes its errors on."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _detached.add(task)
+    task.add_done_callback(_detached.discard)
+    return task
+
+
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
     """Call a function once after so many seconds, in another thread; return a function that cancels this."""
     loop = limits_loop()

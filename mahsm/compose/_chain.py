@@ -52,4 +52,4 @@ def chain(*fns: Any) -> Chain:
     if not fns:
         raise TypeError("chain got no function; expected at least one. Write chain(first, second).")
     first, *rest = (check_part("chain", fn) for fn in fns)
-    return Chain(first, tuple(rest), parameters_of_part(first))
+    return Chain(first=first, rest=tuple(rest), parameters=parameters_of_part(first))

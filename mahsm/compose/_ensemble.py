@@ -101,14 +101,21 @@ def ensemble(
         raise TypeError("ensemble got no function; expected at least one. Write ensemble(first, second).")
     members = tuple(check_part("ensemble", fn) for fn in fns)
     if max_concurrency is not None:
-        check.whole("ensemble", "max_concurrency", max_concurrency, "the number of functions at the same time")
+        check.whole(
+            "ensemble", "max_concurrency", max_concurrency, "the number of functions at the same time"
+        )
     if reduce is not None and not callable(reduce):
         raise TypeError(f"ensemble: reduce={shown(reduce)}; expected a function of the list of results.")
     if weights is not None:
         if reduce is not None:
             raise ValueError("ensemble: reduce and weights exclude each other. Pass one of them.")
         reduce = partial(_vote, _checked(weights, len(members)))
-    return Ensemble(members, reduce, max_concurrency, parameters_of_part(members[0]))
+    return Ensemble(
+        members=members,
+        reduce=reduce,
+        max_concurrency=max_concurrency,
+        parameters=parameters_of_part(members[0]),
+    )
 
 
 def _checked(weights: Sequence[float], count: int) -> tuple[float, ...]:

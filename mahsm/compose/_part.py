@@ -4,7 +4,7 @@ import inspect
 import sys
 from abc import abstractmethod
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
 
@@ -38,10 +38,9 @@ def is_async(part: Any) -> bool:
         part = part.func
     if isinstance(part, Composed):
         return part.is_async
-    function = getattr(part, "function", part) if isinstance(part, Operator) else part
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(part), "__call__", None)  # noqa: B004  of an object
-    )
+    function: Any = getattr(cast("Any", part), "function", part) if isinstance(part, Operator) else part
+    call: Any = getattr(cast("Any", type(part)), "__call__", None)  # noqa: B004  of an object
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def awaited_side(part: Any) -> Any:
@@ -85,6 +84,15 @@ class _Wrapped:
         return instance.first
 
 
+class _Name:
+    """The name of a composition: that of its first part."""
+
+    def __get__(self, instance: Any, owner: type[Any]) -> str:
+        if instance is None:
+            raise AttributeError("__name__")
+        return name_of(instance.first)
+
+
 class Composed(Operator):
     """An operator that is called like the function, operator or DSPy module that it was made of.
 
@@ -100,10 +108,7 @@ class Composed(Operator):
 
     __wrapped__: ClassVar[_Wrapped] = _Wrapped()
 
-    @property
-    def __name__(self) -> str:
-        """The name of the first part."""
-        return name_of(self.first)
+    __name__: ClassVar[Any] = _Name()  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def name(self) -> str:
@@ -152,7 +157,7 @@ class Composed(Operator):
         known = self.parameters
         if not known.several or options or len(inputs) != 1 or not isinstance(inputs[0], dict):
             return inputs, options
-        given: dict[str, Any] = inputs[0]
+        given = cast("dict[str, Any]", inputs[0])
         return (), {name: given[name] for name in known.names if name in given}
 
 

@@ -73,11 +73,13 @@ class Retried(Composed):
         return wait
 
 
-def retry(fn: Any = None, /, max_attempts: int | None = None, *, policy: Retry | None = None, **options: Any) -> Any:
+def retry(
+    fn: Any = None, /, max_attempts: int | None = None, *, policy: Retry | None = None, **options: Any
+) -> Any:
     """Try a function again when it fails, after a while.
 
-    The policy is that of edges, `mahsm.Retry`: full jitter, what a provider asks for with Retry-After, and for
-    DSPy modules a bound on retries that all calls of their provider share.
+    The policy is that of edges, `mahsm.Retry`: full jitter, what a provider asks for with Retry-After, and
+    for DSPy modules a bound on retries that all calls of their provider share.
 
     Args:
         fn: A function, sync or async, an operator or a DSPy module.
@@ -112,7 +114,7 @@ def retry(fn: Any = None, /, max_attempts: int | None = None, *, policy: Retry |
         return functools.partial(retry, policy=policy)
     check_part("retry", fn)
     budget = retry_budget(provider_of(fn) if _is_module(fn) else None)
-    return Retried(fn, policy, parameters_of_part(fn), budget)
+    return Retried(first=fn, policy=policy, parameters=parameters_of_part(fn), _budget=budget)
 
 
 def _is_module(fn: Any) -> bool:

@@ -8,7 +8,15 @@ import equinox as eqx
 
 from mahsm._common import check
 from mahsm._waiting import TASK, LeftBehind, Way, tasks
-from mahsm.compose._part import Composed, awaited_side, call_part, check_part, is_async, name_of, parameters_of_part
+from mahsm.compose._part import (
+    Composed,
+    awaited_side,
+    call_part,
+    check_part,
+    is_async,
+    name_of,
+    parameters_of_part,
+)
 from mahsm.operators._internal import Parameters
 
 _MOST_LEFT = 1_000
@@ -90,6 +98,4 @@ def timeout(fn: Any = None, /, seconds: float | None = None) -> Any:
     if fn is None:
         return functools.partial(timeout, seconds=seconds)
     check_part("timeout", fn)
-    return Timed(fn, seconds, parameters_of_part(fn), LeftBehind(_MOST_LEFT))
-
-
+    return Timed(first=fn, seconds=seconds, parameters=parameters_of_part(fn), _left=LeftBehind(_MOST_LEFT))

@@ -20,7 +20,7 @@ class Host(Protocol):
     """The run of a jitted function that a cell belongs to.
 
     Attributes:
-        lock: Guards the states of its cells. One lock serves all, since to make one takes longer than to use it.
+        lock: Guards the states of its cells; one for all, since making a lock takes longer than using it.
     """
 
     lock: threading.Lock

@@ -151,7 +151,7 @@ def _print_of(code: CodeType) -> Any:
 
 def _shown(const: Any) -> str:
     # The order of a frozen set may be another one after it was read from a file.
-    return repr(sorted(map(repr, const)) if type(const) is frozenset else const)
+    return repr(sorted(map(repr, cast("frozenset[Any]", const))) if type(const) is frozenset else const)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -32,9 +32,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
 from mahsm import vmap
+from mahsm._common import cache_key
 from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.edges._vmap.cache import Stored
-from mahsm._common import cache_key
 from tests.helpers import MODES, run_edge
 
 
