@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import cachetools
 import equinox as eqx
@@ -214,8 +214,9 @@ class Cached(Composed):
     def _key_of(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if self._key is not None:
             return self._key(*args, **options)
-        if not options and all(type(arg) in _SIMPLE for arg in args):
-            return tuple([(cast("type", type(arg)), arg) for arg in args])
+        kinds: list[Any] = [*map(type, args)]
+        if not options and _SIMPLE.issuperset(kinds):
+            return (*kinds, *args)
         try:
             return cache_key((args, options))
         except Exception as error:

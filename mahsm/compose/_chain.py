@@ -36,7 +36,8 @@ def chain(*fns: Any) -> Chain:
     """Call functions one after the other: each gets what the one before gave.
 
     Args:
-        *fns: Functions, sync or async, operators or DSPy modules, at least one. The first takes the arguments.
+        *fns: Functions, sync or async, operators or DSPy modules, at least one. The first takes the
+            arguments.
 
     Returns:
         An operator that is called like the first one, and awaited if one of them is async.

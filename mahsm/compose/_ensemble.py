@@ -17,29 +17,26 @@ class Ensemble(Composed):
     """Functions beside each other. Made by `ensemble`.
 
     Attributes:
-        members: The functions.
+        first: The first function.
+        others: The other functions.
         reduce: From the list of their results to one; None for the list.
         max_concurrency: The number of members that run at the same time; None for all.
     """
 
-    members: tuple[Any, ...]
+    first: Any
+    others: tuple[Any, ...]
     reduce: Callable[[list[Any]], Any] | None = eqx.field(static=True)
     max_concurrency: int | None = eqx.field(static=True)
     parameters: Parameters = eqx.field(static=True)
 
     @property
-    def first(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The first function."""
-        return self.members[0]
-
-    @property
     def name(self) -> str:
-        """The names of the members."""
-        return "ensemble_" + "_".join(dict.fromkeys(map(name_of, self.members)))
+        """The names of the functions."""
+        return "ensemble_" + "_".join(dict.fromkeys(map(name_of, self.parts)))
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        return self.members
+        return (self.first, *self.others)
 
     async def _run(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         call = partial(self._results, args, options)
@@ -49,7 +46,7 @@ class Ensemble(Composed):
         return self.reduce(results) if way is THREAD else await in_thread(partial(self.reduce, results))
 
     async def _results(self, args: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:
-        free = asyncio.Semaphore(self.max_concurrency or len(self.members))
+        free = asyncio.Semaphore(self.max_concurrency or len(self.parts))
 
         async def call(member: Any) -> Any:
             await free.acquire()
@@ -59,7 +56,7 @@ class Ensemble(Composed):
             return result
 
         async with tasks.task_group() as group:
-            running = [group.create_task(call(member)) for member in self.members]
+            running = [group.create_task(call(member)) for member in self.parts]
         return [task.result() for task in running]
 
 
@@ -111,7 +108,8 @@ def ensemble(
             raise ValueError("ensemble: reduce and weights exclude each other. Pass one of them.")
         reduce = partial(_vote, _checked(weights, len(members)))
     return Ensemble(
-        members=members,
+        first=members[0],
+        others=members[1:],
         reduce=reduce,
         max_concurrency=max_concurrency,
         parameters=parameters_of_part(members[0]),

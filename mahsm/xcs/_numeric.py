@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from mahsm._common import shown
 from mahsm.errors import JitError
@@ -45,8 +45,8 @@ class _Numeric:
         """Refuse an f-string of a traced value, which would be the same for all inputs."""
         if any(type(part) is tuple and hasattr(part[0], "aval") for part in parts):
             raise NotNumeric(
-                f"{self._what}: an f-string is made of a value while JAX traces the function, which would make "
-                "it once, for all inputs. Make it outside."
+                f"{self._what}: an f-string is made of a value while JAX traces the function, which would "
+                "make it once, for all inputs. Make it outside."
             )
 
     def will_change(self, container: Any, method: str = "", key: Any = None) -> None:
@@ -93,7 +93,10 @@ def is_array(value: Any) -> bool:
 
 def jax_or_none() -> Any:
     """Return JAX, or None if it is not installed."""
-    return cast("Any", importlib.import_module("jax")) if importlib.util.find_spec("jax") else None
+    if importlib.util.find_spec("jax") is None:  # pragma: no cover
+        return None
+    module: Any = importlib.import_module("jax")
+    return module
 
 
 def needed_jax(what: str) -> Any:
