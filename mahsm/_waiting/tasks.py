@@ -4,11 +4,12 @@ import asyncio
 import contextvars
 import inspect
 import os
+import signal
 import threading
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 from mahsm._waiting.here import here, set_awaited
@@ -221,24 +222,37 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     if threading.current_thread() is not threading.main_thread():
         return function()
     future, thread = _own_thread(function)
+    started = False
     try:
-        thread.start()
+        with _interrupts_held_back():
+            thread.start()
+            started = True
         # A signal that arrives just before a wait without a timeout would not end it.
         while not wait([future], timeout=0.1).done:
             pass
     except BaseException as error:
         stop(error)
-        # The interrupt may have come in `start`, before or after the thread began; then it soon has an ident.
-        patience = time.monotonic() + _TO_START
-        while not wait([future], timeout=0.1).done:
-            if thread.ident is None and time.monotonic() > patience:
-                break
+        if started:
+            wait([future])
         raise
     return future.result()
 
 
-_TO_START = 10.0
-"""Seconds that a thread has to begin, on a busy machine."""
+@contextmanager
+def _interrupts_held_back() -> Generator[None, None, None]:
+    """Let a Ctrl-C in the block come at its end; only for the main thread."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])
 
 
 async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:

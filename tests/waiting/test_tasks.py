@@ -1,5 +1,7 @@
 """Calls of blocking code from the main thread."""
 
+import os
+import signal
 import threading
 
 import pytest
@@ -13,7 +15,7 @@ def test_ctrl_c_while_the_thread_of_a_call_starts(monkeypatch: pytest.MonkeyPatc
 
     def interrupted(thread: threading.Thread) -> None:
         start(thread)
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
     def function() -> None:
         assert stopped.wait(30)
