@@ -37,7 +37,7 @@ def fine(ys: list[Any]) -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"Budget\(\) bounds nothing; pass at least one of usd="),
+        ({}, r"Budget\(\) has no limit; pass at least one of usd="),
         ({"usd": 0}, r"usd=0; expected a number > 0"),
         ({"tokens": -1}, r"tokens=-1"),
         ({"seconds": float("inf")}, r"seconds=inf"),
