@@ -3,8 +3,8 @@
 import threading
 
 SAVED = 100.0
-"""The most retries that are saved, and the number at the start: as in AWS's standard retry mode, which has 500
-tokens and takes 5 a retry."""
+"""The most retries that are saved, and the number at the start, as in AWS's standard retry mode: 500 tokens, of
+which a retry takes 5."""
 
 
 class RetryBudget:

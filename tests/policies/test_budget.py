@@ -212,7 +212,7 @@ def test_a_price_that_nobody_knows_ends_the_budget(mode: str) -> None:
     with ModelServer(YES) as server, dspy.context(lm=server.lm("openai/homemade")):
         ys = run_edge(edge_of(budget=Budget(usd=1), on_error="collect", max_concurrency=1), range(5), mode)
         assert fine(ys) == 1
-        assert "the price of the model 'homemade' is not known" in ys[-1]["message"]
+        assert "the price of the model 'homemade' is unknown" in ys[-1]["message"]
         priced = Budget(usd=1, prices={"homemade": (1, 2)})
         assert fine(run_edge(edge_of(budget=priced, on_error="collect"), range(5), mode)) == 5
 
