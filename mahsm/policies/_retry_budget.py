@@ -3,8 +3,8 @@
 import threading
 
 SAVED = 100.0
-"""The most retries that are saved, and the number at the start, as in AWS's standard retry mode: 500 tokens, of
-which a retry takes 5."""
+"""The most retries that are saved, and the number at the start; as in AWS's standard retry mode, where 500
+tokens pay for 100 retries."""
 
 
 class RetryBudget:
