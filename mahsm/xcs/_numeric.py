@@ -95,8 +95,7 @@ def jax_or_none() -> Any:
     """Return JAX, or None if it is not installed."""
     if importlib.util.find_spec("jax") is None:  # pragma: no cover
         return None
-    module: Any = importlib.import_module("jax")
-    return module
+    return importlib.import_module("jax")
 
 
 def needed_jax(what: str) -> Any:
@@ -105,7 +104,8 @@ def needed_jax(what: str) -> Any:
     Raises:
         ImportError: if it is not installed.
     """
-    if (jax := jax_or_none()) is None:  # pragma: no cover
+    jax: Any = jax_or_none()
+    if jax is None:  # pragma: no cover
         raise ImportError(f"{what} needs JAX, which is not installed: pip install 'mahsm[jax]'")
     return jax
 
