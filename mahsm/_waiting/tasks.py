@@ -1,4 +1,4 @@
-"""Starting concurrent work: the only file that makes threads and event loops."""
+"""Starting concurrent work: besides `threads`, the only file that makes threads and event loops."""
 
 import asyncio
 import contextvars
@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any, TypeVar, cast
@@ -93,20 +93,6 @@ limits_loop = _limits.loop
 
 limits_on = _limits.replaced
 """Replaces that loop in a block."""
-
-
-_pools: list[ThreadPoolExecutor] = []
-os.register_at_fork(after_in_child=_pools.clear)
-
-
-def shared_pool() -> ThreadPoolExecutor:
-    """Return the thread pool of the process, for callers that bound their calls: idle threads are reused."""
-    if not _pools:
-        _pools.append(ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="mahsm-step"))
-    return _pools[0]
-
-
-_MOST_THREADS = 32_768
 
 
 _detached: set["asyncio.Task[Any]"] = set()

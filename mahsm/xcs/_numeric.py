@@ -69,7 +69,7 @@ def numeric(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     plain = function
     while isinstance(plain, Step):
         plain = plain.function
-    body = plain
+    body: Callable[..., Any] = plain
     if (
         isinstance(plain, FunctionType)
         and is_users(plain)

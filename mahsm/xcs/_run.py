@@ -8,12 +8,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import nullcontext, suppress
 from typing import Any
 
 from mahsm._common import cached
-from mahsm._waiting import TASK, THREAD, Turn, run_blocking, tasks
+from mahsm._waiting import TASK, THREAD, Turn, run_blocking, shared_threads
 from mahsm.edges._internal import AttemptRunner, CallSpec, EdgeRun, Ends, Item, Session, Tries
 from mahsm.nodes._internal import Target
 from mahsm.xcs._cells import Cell
@@ -88,8 +88,8 @@ class ProgramRun(EdgeRun):
         return self._limit
 
     @cached
-    def pool(self) -> ThreadPoolExecutor:
-        return tasks.shared_pool()
+    def pool(self) -> Executor:
+        return shared_threads
 
     def close(self, *, wait: bool) -> None:
         """Do nothing: the threads are the process's."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, cast
@@ -31,7 +31,7 @@ class StepHost(Protocol):
     running: StopCallbacks
 
     @cached
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> Executor:
         """The threads of blocking calls."""
         ...
 
