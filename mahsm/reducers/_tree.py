@@ -46,8 +46,8 @@ def tree_reduce(
     """Merge values `arity` at a time, then merge the results, until one is left.
 
     `n` values take `ceil(log(n, arity))` levels, and a call gets at most `arity` values: a summary of a
-    thousand documents never overflows a prompt. Each level is a `vmap`. `merge` is called for a single value
-    too, so the result always comes from `merge`.
+    thousand documents never overflows a prompt. Each level is a `vmap`. `merge` is called even for
+    a list of one value, so the result always comes from `merge`.
 
     Args:
         values: The values, in order.

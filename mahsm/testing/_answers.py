@@ -75,7 +75,7 @@ class Call:
 
     @property
     def instructions(self) -> str:
-        """The instructions of a DSPy prompt: the docstring of its signature, or an optimizer's version of
+        """The instructions of a DSPy prompt: the docstring of its signature, or an optimiser's version of
         it.
         """
         return cleandoc(self._system.partition("your objective is:")[2].lstrip(" ").removeprefix("\n"))

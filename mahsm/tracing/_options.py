@@ -41,8 +41,8 @@ _STOP, _STOPS = 24, 16
 
 
 def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a trace shows: numbers, booleans, short words, stop sequences, names of types and
-    tools.
+    """Return the options that a trace shows: numbers, booleans, short words, stop sequences, and names of
+    types and tools.
     """
     found = {name: show(options[name]) for name, show in _SHOWN.items() if options.get(name) is not None}
     found["tool_choice"] = _tool(options)

@@ -260,7 +260,7 @@ def _graph_run() -> Any:
 
 
 def _attributes(config: RunnableConfig) -> dict[str, Any]:
-    """Return the trace's attributes from the config's metadata, by the names that Langfuse's handler reads."""
+    """Return the trace's attributes in the config's metadata, which have the names for Langfuse's handler."""
     metadata: Any = config.get("metadata") or {}
     found = {
         name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")
