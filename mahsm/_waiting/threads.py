@@ -1,8 +1,8 @@
 """Threads that are used again, for callers that bound their own calls.
 
-A `ThreadPoolExecutor` keeps as many threads as it is told, and from Python 3.12 on it makes further ones while
-others are idle. Here a thread that has ended its call waits some seconds for another one; a new thread is made
-only if none waits. The scheme is that of trio's thread cache.
+A `ThreadPoolExecutor` keeps as many threads as it is told, and from Python 3.12 on it makes further ones
+while others are idle. Here a thread that has ended its call waits some seconds for another one; a new thread
+is made only if none waits. The scheme is that of trio's thread cache.
 """
 
 import os
