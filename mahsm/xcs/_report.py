@@ -12,7 +12,8 @@ class StepRecord:
     """One step of a call.
 
     Attributes:
-        number: Its place in the order of the program.
+        number: Its place in the order of the program, among all that it computes.
+        place: Its place among the steps.
         name: The name of what was called.
         after: The numbers of the steps that it needed results of.
         began: `time.monotonic()` when it was called, or None.
@@ -21,6 +22,7 @@ class StepRecord:
     """
 
     number: int
+    place: int
     name: str
     after: Sequence[int]
     began: float | None = None
@@ -81,7 +83,7 @@ class Report:
 
     def step(self, number: int, name: str, after: Sequence[int]) -> StepRecord:
         """Note a new step."""
-        record = StepRecord(number, name, after)
+        record = StepRecord(number, len(self.steps), name, after)
         self.steps.append(record)
         return record
 

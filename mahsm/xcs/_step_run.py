@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -37,6 +37,10 @@ class StepHost(Protocol):
 
     def start(self, step: "StepRun") -> None:
         """Run a step whose arguments are there, now or when others have ended."""
+        ...
+
+    def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
+        """Return a block that is a step in traces."""
         ...
 
     def item_of(self, step: "StepRun") -> Item:
@@ -172,7 +176,8 @@ class StepRun:
         item.running = StopCallbacks()
         attempts = self._run.attempts_of(self._callee, name)
         call = self._awaited if self._run.way is TASK else self._blocking
-        with self._run.running.on_stop(item.running.stop):
+        place = self._record.place
+        with self._run.running.on_stop(item.running.stop), self._run.part(name, place, place + 1):
             return await attempts.run(item, self._state, cast("Any", call))
 
     def _blocking(self, _: Any) -> Any:

@@ -13,6 +13,7 @@ import mahsm
 from mahsm import reduce_edge, vmap, xcs
 from mahsm.operators import ModelBinding, Operator, op
 from mahsm.testing import Call, ModelServer
+from tests.tracing.spans import facts, recorded
 
 
 class Together:
@@ -178,3 +179,23 @@ def test_a_host_bounds_its_steps(most: int) -> None:
     builder.add_edge(START, "node")
     assert builder.compile().invoke({}, {"max_concurrency": most}) == {"ys": list(range(10))}
     assert peak <= most
+
+
+def test_a_trace_has_a_span_for_the_call_and_one_for_each_step() -> None:
+    @xcs.step
+    def work(x: int) -> int:
+        return x
+
+    @xcs.jit
+    def program(x: int) -> list[int]:
+        return [work(x), work(x + 1)]
+
+    with recorded() as recording:
+        program(1)
+        program(2)
+        assert len(recording.named("xcs:program")) == 2
+        steps = recording.named("work")
+        assert len(steps) == 4
+        ids = {span.context.span_id for span in recording.named("xcs:program")}
+        assert {span.parent.span_id for span in steps} == ids
+        assert facts(recording.named("xcs:program")[0])["fan_out"] == 2
