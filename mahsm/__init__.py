@@ -2,6 +2,7 @@
 
 - `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
+- `compose`   `chain`, `ensemble`, `retry`, `timeout`, `cache`, `policy_router`
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
 - `reducers`  functions from a list to one value
@@ -21,6 +22,7 @@ from mahsm._lazy import attach
 
 if TYPE_CHECKING:
     from mahsm import cli as cli
+    from mahsm import compose as compose
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
     from mahsm._model_calls import Usage as Usage
     from mahsm._model_calls import usage as usage
     from mahsm._progress import progress as progress
+    from mahsm.compose import cache as cache
+    from mahsm.compose import chain as chain
+    from mahsm.compose import ensemble as ensemble
+    from mahsm.compose import policy_router as policy_router
+    from mahsm.compose import retry as retry
+    from mahsm.compose import timeout as timeout
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
     from mahsm.edges import fuse as fuse
@@ -73,11 +81,15 @@ _HOMES = {
     "Retry": "mahsm.policies",
     "Usage": "mahsm._model_calls",
     "budget": "mahsm.policies",
+    "cache": "mahsm.compose",
+    "chain": "mahsm.compose",
     "cli": "mahsm.cli",
+    "compose": "mahsm.compose",
     "connect": "mahsm.graph",
     "dspy_node": "mahsm.nodes",
     "dspy_program": "mahsm.graph",
     "edges": "mahsm.edges",
+    "ensemble": "mahsm.compose",
     "errors": "mahsm.errors",
     "fuse": "mahsm.edges",
     "graph": "mahsm.graph",
@@ -91,10 +103,13 @@ _HOMES = {
     "operators": "mahsm.operators",
     "parallel": "mahsm.edges",
     "policies": "mahsm.policies",
+    "policy_router": "mahsm.compose",
     "progress": "mahsm._progress",
     "reduce_edge": "mahsm.edges",
     "reducers": "mahsm.reducers",
+    "retry": "mahsm.compose",
     "testing": "mahsm.testing",
+    "timeout": "mahsm.compose",
     "tracing": "mahsm.tracing",
     "usage": "mahsm._model_calls",
     "vmap": "mahsm.edges",
@@ -114,11 +129,15 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Retry",
     "Usage",
     "budget",
+    "cache",
+    "chain",
     "cli",
+    "compose",
     "connect",
     "dspy_node",
     "dspy_program",
     "edges",
+    "ensemble",
     "errors",
     "fuse",
     "graph",
@@ -131,10 +150,13 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "operators",
     "parallel",
     "policies",
+    "policy_router",
     "progress",
     "reduce_edge",
     "reducers",
+    "retry",
     "testing",
+    "timeout",
     "tracing",
     "usage",
     "vmap",

@@ -16,6 +16,7 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
+    {"compose"},
     {"graph"},
     {"reducers"},
     {"edges"},

@@ -6,6 +6,7 @@
 - `answer`   what one call of a model took
 - `redact`   masks secrets
 - `notes`    notes on exceptions
+- `tags`     hashable tags of values, with their types
 - `cached`   values that are made when they are first asked for
 - `types`    shared names of types
 """
@@ -28,6 +29,7 @@ from mahsm._common.state import batch_of as batch_of
 from mahsm._common.state import missing as missing
 from mahsm._common.state import read as read
 from mahsm._common.state import shown as shown
+from mahsm._common.tags import tagged as tagged
 from mahsm._common.types import AsyncCall as AsyncCall
 from mahsm._common.types import Overlay as Overlay
 from mahsm._common.types import State as State
@@ -58,4 +60,5 @@ __all__ = [
     "redacted",
     "reported",
     "shown",
+    "tagged",
 ]

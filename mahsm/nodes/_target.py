@@ -113,8 +113,11 @@ class Target:
 
 
 @functools.singledispatch
-def node_of(source: Any) -> Node | None:
-    """Return the node of something that is made into one, such as an operator: its package registers how."""
+def node_of(source: Any) -> Node | Callable[..., Any] | None:
+    """Return the node of something that is made into one, such as an operator: its package registers how.
+
+    It may be a function of the state, too.
+    """
     return None
 
 
@@ -139,8 +142,7 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
             f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...)."
         )
     _check_no_model(source, reader)
-    if (node := node_of(source)) is not None:
-        return _of_runnable(node)
+    source = node_of(source) or source
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
