@@ -46,8 +46,8 @@ _EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
 
 
 def _of_object(kind: type[Any], value: Any, *, by_value: bool) -> Hashable:
+    array: Any = value
     if isinstance(value, np.ndarray | np.generic):
-        array: Any = value
         if array.dtype.hasobject and by_value:
             return kind, array.shape, tagged(array.tolist(), by_value=True)
         return kind, str(array.dtype), array.shape, array.tobytes()

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, NamedTuple, cast, overload
 
 from mahsm._common import MOST_SECONDS, is_figure, shown, tagged
-from mahsm._waiting import THREAD, Way
-from mahsm.compose._calls import acall, arguments, call, call_as, kind_of
+from mahsm._waiting import Way
+from mahsm.compose._calls import Kind, acall, arguments, call, call_as, kind_of
 from mahsm.compose._flights import MISSING, Flight, Results
 from mahsm.compose._function import ComposedFunction, P, R
 from mahsm.operators._internal import in_thread, traced
@@ -53,68 +53,70 @@ class CachedFunction(ComposedFunction[P, R]):
         return CacheInfo(results.hits, results.misses, self.max_size, len(results))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        results = self.results
-        if self.kind.is_async or _passes_by(self):
-            return ComposedFunction.__call__(self, *args, **kwargs)
-        key = CachedFunction.key_of(self, args, kwargs)
-        value = results.get(key)
-        if value is not MISSING:
-            return value
-        return results.call(key, self.kind.name, partial(call, self.function, self.kind, args, kwargs))
+        # Equinox makes the read of an attribute ten times as slow as that of a dict.
+        fields = vars(self)
+        kind: Kind = fields["kind"]
+        results: Results = fields["results"]
+        function = fields["function"]
+        if kind.is_async:
+            return cast("Any", ComposedFunction).__call__(self, *args, **kwargs)
+        if results.are_of(function):
+            key = _key_of(fields, args, kwargs)
+            value = results.get(key)
+            if value is not MISSING:
+                return value
+            if key is not None and not traced():
+                return results.call(key, kind.name, partial(call, function, kind, args, kwargs))
+        return call(function, kind, args, kwargs)
 
     async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if way is THREAD or _passes_by(self):
-            return await call_as(way, self.function, self.kind, args, kwargs)
-        results = self.results
-        key = CachedFunction.key_of(self, args, kwargs)
+        kind, results, function = self.kind, self.results, self.function
+        key = _key_of(vars(self), args, kwargs) if results.are_of(function) else None
         value = results.get(key)
         if value is not MISSING:
             return value
+        if key is None or traced():
+            return await call_as(way, function, kind, args, kwargs)
 
         async def begin(flight: Flight) -> None:
-            work = partial(call, self.function, self.kind, args, kwargs)
+            work = partial(call, function, kind, args, kwargs)
             try:
-                if self.kind.awaits:
-                    results.end(key, flight, await acall(self.function, self.kind, args, kwargs))
+                if kind.awaits:
+                    results.end(key, flight, await acall(function, kind, args, kwargs))
                 else:
                     # The thread ends the flight, so that a thread that waits for it needs no event loop.
                     await in_thread(partial(results.fill, key, flight, work))
             except BaseException as error:  # noqa: BLE001  the callers raise it
                 results.end(key, flight, error=error)
 
-        return await results.acall(key, self.kind.name, begin)
-
-    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call.
-
-        Raises:
-            TypeError: if an argument cannot be part of a key.
-        """
-        if self.key is not None:
-            args, kwargs = (self.key(*args, **kwargs),), {}
-        else:
-            if self.kind.by_fields:
-                args, kwargs = arguments(self.kind, args, kwargs)
-            if kwargs:
-                args, kwargs = _in_place(self.positions, args, kwargs)
-        if len(args) == 1 and not kwargs and type(args[0]) is str:
-            return args[0]
-        try:
-            return tagged((args, kwargs), by_value=True)
-        except (TypeError, RecursionError) as error:
-            raise TypeError(
-                f"{self.kind.name}: the arguments {shown((*args, *kwargs.values()))} cannot be the key of a "
-                f"cache: {error}. Pass key=, a function of the arguments that returns what tells them apart."
-            ) from error
+        return await results.acall(key, kind.name, begin)
 
 
-def _passes_by(function: Any) -> bool:
-    """Return whether a call passes the cache by.
+def _key_of(fields: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    """Return the key of a call, or None for a call that JAX traces and that has a tracer as an argument.
 
-    That is so while JAX traces; and if the operator is a copy with other parameters or another DSPy module,
-    whose results are not those of the original.
+    Raises:
+        TypeError: if an argument cannot be part of a key.
     """
-    return not function.results.are_of(function.function) or traced()
+    key, kind = fields["key"], fields["kind"]
+    if key is not None:
+        args, kwargs = (key(*args, **kwargs),), {}
+    else:
+        if kind.by_fields:
+            args, kwargs = arguments(kind, args, kwargs)
+        if kwargs:
+            args, kwargs = _in_place(fields["positions"], args, kwargs)
+    if not kwargs and len(args) == 1 and type(args[0]) is str:
+        return args[0]
+    try:
+        return tagged((args, kwargs), by_value=True)
+    except (TypeError, RecursionError) as error:
+        if traced():
+            return None
+        raise TypeError(
+            f"{kind.name}: the arguments {shown((*args, *kwargs.values()))} cannot be the key of a "
+            f"cache: {error}. Pass key=, a function of the arguments that returns what tells them apart."
+        ) from error
 
 
 def _in_place(
@@ -125,7 +127,7 @@ def _in_place(
     for name in positions[len(args) :]:
         if name not in rest:
             break
-        more.append(rest.pop(cast("str", name)))
+        more.append(rest.pop(name))
     return tuple(more), rest
 
 
@@ -160,7 +162,7 @@ def cache(
     max_size: int | None = 1_000,
     key: Callable[..., Any] | None = None,
 ) -> Any:
-    """Keep the results of a function, and call it once for equal arguments; also as a decorator, `@cache(ttl=60)`.
+    """Call a function once for equal arguments, and keep its results; as a decorator, `@cache(ttl=60)`.
 
     Arguments are equal if their types and values are, inside of containers too: 1, 1.0 and True differ, and
     the order of a dict does not matter. Lists, dicts, arrays, dataclasses and pydantic models are compared by
@@ -209,7 +211,7 @@ def cache(
         raise TypeError(f"cache: key={shown(key)}; expected a function of the arguments.")
     if function is None:
         return partial(cache, ttl=ttl, max_size=max_size, key=key)
-    return CachedFunction(
+    return cast("Any", CachedFunction)(
         kind=kind_of("cache", function),
         function=function,
         key=key,

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import CoroutineType
 from typing import Any, Literal, cast, get_type_hints
@@ -56,14 +56,18 @@ def kind_of(owner: str, function: Any) -> Kind:
         side = "acall" if hasattr(type(function), "aforward") else None
         return Kind(name, False, side is not None, side, "module", Parameters(keys, ()))
     if isinstance(function, Operator):
+        inner = getattr(function, "kind", None)
+        if isinstance(inner, Kind):
+            return replace(inner, side="acall")
         name = type(function).title(function)
-        return Kind(name, _is_async(function), function.awaits, "acall", "operator", _parameters(function))
-    if isinstance(function, type) and hasattr(cast("Any", function), "forward"):
+        return Kind(name, _is_async(function), function.awaits, "acall", "operator", Parameters())
+    if isinstance(function, type) and hasattr(cast("Any", function), "forward"):  # pyright: ignore[reportUnknownArgumentType]
         raise TypeError(f"{owner}: got the class {shown(cast('Any', function))}; expected an instance of it.")
     if not callable(function):
         hint = " Pass lambda state: graph.invoke(state)." if isinstance(function, Runnable) else ""
         raise TypeError(
-            f"{owner}: got {shown(function)}; expected a function, an operator or a DSPy module.{hint}"
+            f"{owner}: got {shown(cast('Any', function))}; expected a function, an operator "
+            f"or a DSPy module.{hint}"
         )
     parts = _parts(function)
     if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in parts):
@@ -82,15 +86,7 @@ def _parts(function: Any) -> tuple[Any, ...]:
 
 
 def _is_async(op: Operator) -> bool:
-    kind = getattr(op, "kind", None)
-    if isinstance(kind, Kind):
-        return kind.is_async
     return op.awaits if isinstance(op, FunctionOperator) else inspect.iscoroutinefunction(type(op).forward)
-
-
-def _parameters(op: Operator) -> Parameters:
-    found: Any = getattr(getattr(op, "kind", op), "parameters", None)
-    return found if isinstance(found, Parameters) and not isinstance(op, FunctionOperator) else Parameters()
 
 
 def hints_of(function: Any) -> Mapping[str, Any]:
@@ -116,9 +112,11 @@ def call(function: Any, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any
     """Call from synchronous code, and wait for the result."""
     if kind.by_fields:
         args, kwargs = arguments(kind, args, kwargs)
-    value = function(*args, **kwargs)
-    if type(value) is CoroutineType:
-        return tasks.call(lambda: value)
+    value: Any = function(*args, **kwargs)
+    return tasks.call(partial(_itself, value)) if type(value) is CoroutineType else value
+
+
+def _itself(value: Any) -> Any:
     return value
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from mahsm._waiting import Way
 from mahsm.compose._calls import Kind, call, call_as, hints_of, kind_of
@@ -33,7 +33,7 @@ class _Chain(ComposedFunction[P, Any]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         if self.kind.is_async:
-            return ComposedFunction.__call__(self, *args, **kwargs)
+            return cast("Any", ComposedFunction).__call__(self, *args, **kwargs)
         steps, kinds = self.steps, self.kinds
         value = call(steps[0], kinds[0], args, kwargs)
         for step, kind in zip(steps[1:], kinds[1:], strict=True):

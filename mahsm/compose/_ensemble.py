@@ -140,10 +140,10 @@ def _weight(vote: tuple[Any, float]) -> float:
 def _weighing(weights: Any, functions: int, reduce: Any) -> _Weighing:
     if reduce is not None:
         raise ValueError(
-            f"ensemble: reduce={shown(reduce)} with weights={shown(weights)}, which are a vote by themselves; "
-            "expected one of the two."
+            f"ensemble: reduce={shown(reduce)} with weights={shown(weights)}, which vote "
+            "already; expected one of the two."
         )
-    given = tuple(weights) if isinstance(weights, Sequence) or hasattr(weights, "__array__") else ()
+    given: tuple[Any, ...] = tuple(weights) if hasattr(weights, "__iter__") else ()
     if len(given) != functions or not all(map(is_figure, given)):
         raise ValueError(
             f"ensemble: weights={shown(weights)}; expected {functions} numbers >= 0, one for each function."

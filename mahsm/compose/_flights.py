@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Hashable, MutableMapping
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent import futures
 from contextlib import suppress
 from typing import Any
 
-from cachetools import LRUCache, TTLCache
+from cachetools import Cache, LRUCache, TTLCache
 from langgraph.errors import GraphBubbleUp
 
 from mahsm._waiting import TASK, THREAD, Closed, Latch, Way, left_behind, run_blocking, tasks
@@ -64,9 +64,9 @@ class Results(Shared):
     def __init__(self, max_size: float, ttl: float | None) -> None:
         super().__init__(max_size, ttl)
         self._lock = threading.Lock()
-        self._values: MutableMapping[Hashable, Any] = (
-            LRUCache(max_size) if ttl is None else TTLCache(max_size, ttl)
-        )
+        self._values: Cache[Hashable, Any] = LRUCache(max_size)
+        if ttl is not None:
+            self._values = TTLCache[Hashable, Any, float](max_size, ttl)
         self._flights: dict[Hashable, Flight] = {}
         self._function: Any = MISSING
         self.hits = self.misses = 0
@@ -76,7 +76,10 @@ class Results(Shared):
             return len(self._values)
 
     def are_of(self, function: Any) -> bool:
-        """Return whether the results are those of this function; those of the first one that asks."""
+        """Return whether the results are those of this function.
+
+        A copy of an operator with other parameters, or with another DSPy module, is another function.
+        """
         if self._function is MISSING:
             self._function = function
         return self._function is function
@@ -91,10 +94,13 @@ class Results(Shared):
     def get(self, key: Hashable) -> Any:
         """Return a result, or `MISSING`."""
         with self._lock:
-            value = self._values.get(key, MISSING)
-            if value is not MISSING:
-                self.hits += 1
-        return value
+            try:
+                # Without a default, which takes cachetools two lookups.
+                value = self._values[key]
+            except KeyError:
+                return MISSING
+            self.hits += 1
+            return value
 
     def call(self, key: Hashable, name: str, function: Callable[[], Any]) -> Any:
         """Return the result of a key in a thread; `function` makes it if there is none."""

@@ -52,7 +52,7 @@ class ComposedFunction(Operator, Generic[P, R]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__doc__ = cast("Any", _OfFunction("__doc__", cls.__doc__))
+        cls.__doc__ = cast("Any", _OfFunction("__doc__", cls.__doc__ or cls.__name__))
 
     @property
     @abstractmethod
@@ -91,7 +91,7 @@ class ComposedFunction(Operator, Generic[P, R]):
             return work(self, TASK, args, kwargs)
         return run_blocking(work(self, THREAD, args, kwargs))
 
-    def acall(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    def acall(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Async version of `__call__`; what blocks runs in a thread of its own."""
         return cast("Any", type(self)).run(self, TASK, args, kwargs)
 

@@ -151,7 +151,7 @@ def retry(
     policy: Retry | None = None,
     provider: str | None = None,
 ) -> Any:
-    """Call a function again after an error that usually goes away; also as a decorator, `@retry(max_attempts=3)`.
+    """Call a function again after a passing error; also as a decorator, `@retry(max_attempts=3)`.
 
     What is tried again and when is said by `Retry`: errors such as timeouts, connection errors, HTTP 429 and
     5xx, after a random wait that grows, at least as long as the provider asks for with Retry-After; and no
@@ -188,7 +188,9 @@ def retry(
     made = _policy(max_attempts, on, policy)
     if function is None:
         return partial(retry, policy=made, provider=provider)
-    return _Retry(kind=kind_of("retry", function), function=function, policy=made, retries=_Retries(provider))
+    return cast("Any", _Retry)(
+        kind=kind_of("retry", function), function=function, policy=made, retries=_Retries(provider)
+    )
 
 
 def _policy(max_attempts: Any, on: Any, policy: Any) -> Retry:

@@ -89,7 +89,7 @@ def policy_router(
     if strategy not in ("greedy", "sample"):
         raise EdgeError(f"policy_router: strategy={shown(strategy)}; expected 'greedy' or 'sample'.")
     for argument, value in (("key", key), ("write_to", write_to)):
-        if value is not None and (not isinstance(value, str) or not value):
+        if value is not None and not _is_name(value):
             raise EdgeError(f"policy_router: {argument}={shown(value)}; expected a state key.")
     chosen = _Chooser(policy, names, _generator(strategy, rng), key, write_to)
     return _as_function(chosen, write_to is not None)
@@ -150,11 +150,13 @@ class _Chooser:
         return Command(goto=label, update={self._write_to: written})
 
     def _probabilities(self, found: Any) -> Any:
-        if isinstance(found, Mapping):
-            by_label = cast("Mapping[str, Any]", found)
-            found = [by_label[label] for label in self.labels] if set(by_label) == set(self.labels) else found
+        numbers = found
+        if isinstance(found, Mapping) and set(by_label := cast("Mapping[str, Any]", found)) == set(
+            self.labels
+        ):
+            numbers = [by_label[label] for label in self.labels]
         try:
-            values = np.asarray(found, np.float64)
+            values = np.asarray(numbers, np.float64)
         except (TypeError, ValueError):
             values = np.empty(0)
         if (
@@ -163,7 +165,7 @@ class _Chooser:
             or not np.isfinite(highest := values.max())
         ):
             raise EdgeError(
-                f"policy_router: the policy {self.kind.name} returned {shown(found)}; expected "
+                f"policy_router: the policy {self.kind.name} returned {shown(cast('object', found))}; expected "
                 f"{len(self.labels)} numbers, one for each of {', '.join(map(repr, self.labels))}."
             )
         if values.min() >= 0 and abs(values.sum() - 1) <= _EXACT:
@@ -189,13 +191,19 @@ def _as_function(chooser: _Chooser, is_node: bool) -> Any:
 
 
 def _checked_labels(labels: Any) -> tuple[str, ...]:
-    names = tuple(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else ()
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+    names: tuple[Any, ...] = (
+        () if isinstance(labels, str) or not hasattr(labels, "__iter__") else tuple(labels)
+    )
+    if not names or not all(map(_is_name, names)) or len(set(names)) < len(names):
         raise EdgeError(
-            f"policy_router: labels={shown(labels)}; expected a list of the names of different nodes, such as "
-            "['search', 'answer']."
+            f"policy_router: labels={shown(labels)}; expected a list of the names of different nodes, "
+            "such as ['search', 'answer']."
         )
     return names
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _generator(strategy: str, rng: Any) -> np.random.Generator | None:

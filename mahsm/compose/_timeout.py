@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from mahsm._common import MOST_SECONDS, is_figure, shown
 from mahsm._waiting import THREAD, LeftBehind, Way, tasks
@@ -78,6 +78,6 @@ def timeout(function: Any = None, /, seconds: Any = None) -> Any:
         raise ValueError(f"timeout: seconds={shown(seconds)}; expected a number > 0.")
     if function is None:
         return partial(timeout, seconds=seconds)
-    return _Timeout(
+    return cast("Any", _Timeout)(
         kind=kind_of("timeout", function), function=function, seconds=float(seconds), hanging=_Hanging()
     )
