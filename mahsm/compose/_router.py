@@ -165,7 +165,7 @@ class _Chooser:
             or not np.isfinite(highest := values.max())
         ):
             raise EdgeError(
-                f"policy_router: the policy {self.kind.name} returned {shown(cast('object', found))}; expected "
+                f"policy_router: {self.kind.name} returned {shown(cast('object', found))}; expected "
                 f"{len(self.labels)} numbers, one for each of {', '.join(map(repr, self.labels))}."
             )
         if values.min() >= 0 and abs(values.sum() - 1) <= _EXACT:
