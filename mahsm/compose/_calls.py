@@ -61,7 +61,7 @@ def kind_of(owner: str, function: Any) -> Kind:
             return replace(inner, side="acall")
         name = type(function).title(function)
         return Kind(name, _is_async(function), function.awaits, "acall", "operator", Parameters())
-    if isinstance(function, type) and hasattr(cast("Any", function), "forward"):  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(function, type) and "forward" in dir(function):
         raise TypeError(f"{owner}: got the class {shown(cast('Any', function))}; expected an instance of it.")
     if not callable(function):
         hint = " Pass lambda state: graph.invoke(state)." if isinstance(function, Runnable) else ""

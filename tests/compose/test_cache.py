@@ -240,7 +240,8 @@ def all_call(cached: Any, threads: int, loops: int, per_loop: int) -> list["Futu
 
     def on_loop() -> list[Any]:
         async def all_of() -> list[Any]:
-            return await asyncio.gather(*(cached.acall(1) for _ in range(per_loop)))
+            tasks = [asyncio.ensure_future(cached.acall(1)) for _ in range(per_loop)]
+            return [await task for task in tasks]
 
         return asyncio.run(all_of())
 
@@ -330,7 +331,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_call_for_others(kind: str,
         await callers[cancelled]
     call.go_on.set()
     others = [each for place, each in enumerate(callers) if place != cancelled]
-    assert await asyncio.gather(*others) == ["value", "value"]
+    assert [await each for each in others] == ["value", "value"]
     assert (call.calls, await cached.acall(1)) == (1, "value")
 
 
@@ -424,58 +425,58 @@ async def test_a_blocking_call_on_the_loop_of_the_flight_is_refused() -> None:
     assert await task == "value"
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 3), st.booleans()), min_size=1, max_size=12
-    ),
-    st.sets(st.integers(0, 2)),
-)
-def test_any_mixture_of_callers(callers: list[tuple[int, bool, int, bool]], failing: set[int]) -> None:
-    """Each gets the value or the error of its key; no two calls of a key overlap."""
+async def begin_on_loop(cached: Any, keys: list[tuple[int, bool]], found: list[tuple[int, Any]]) -> None:
+    """Call with these keys; cancel some of the callers; note what the others get."""
+    tasks = [(key, is_cancelled, asyncio.ensure_future(cached.acall(key))) for key, is_cancelled in keys]
+    await asyncio.sleep(0)
+    for _, is_cancelled, task in tasks:
+        if is_cancelled:
+            task.cancel()
+    for key, is_cancelled, task in tasks:
+        try:
+            found.append((key, await task))
+        except ValueError as error:
+            found.append((key, error))
+        except asyncio.CancelledError:
+            assert is_cancelled
+
+
+def call_in_thread(cached: Any, key: int, found: list[tuple[int, Any]]) -> None:
+    try:
+        found.append((key, cached(key)))
+    except ValueError as error:
+        found.append((key, error))
+
+
+on_loops = st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=5)
+
+
+@given(st.lists(st.integers(0, 2), max_size=4), on_loops, on_loops, st.sets(st.integers(0, 2)))
+def test_any_mixture_of_callers(
+    threads: list[int], one: list[tuple[int, bool]], other: list[tuple[int, bool]], failing: set[int]
+) -> None:
+    """Each gets the value or the error of its key; calls of a key do not overlap, unless callers leave."""
     inside: Counter[int] = Counter()
-    lock = threading.Lock()
+    overlaps: list[int] = []
 
     @cache
     def function(key: int) -> int:
-        with lock:
-            inside[key] += 1
-            assert inside[key] == 1
+        inside[key] += 1
+        if inside[key] > 1:
+            overlaps.append(key)
         time.sleep(0.0005)
-        with lock:
-            inside[key] -= 1
+        inside[key] -= 1
         if key in failing:
             raise ValueError(key)
         return 10 * key
 
-    def expect(key: int, found: Any) -> None:
-        assert repr(found) == repr(ValueError(key)) if key in failing else found == 10 * key
-
-    def in_thread(key: int) -> None:
-        try:
-            found: Any = function(key)
-        except ValueError as error:
-            found = error
-        expect(key, found)
-
-    async def on_loop(keys: list[tuple[int, bool]]) -> None:
-        tasks = [(key, cancelled, asyncio.ensure_future(function.acall(key))) for key, cancelled in keys]
-        await asyncio.sleep(0)
-        for _, cancelled, task in tasks:
-            if cancelled:
-                task.cancel()
-        found = await asyncio.gather(*(task for *_, task in tasks), return_exceptions=True)
-        for (key, cancelled, _), each in zip(tasks, found, strict=True):
-            if not (cancelled and isinstance(each, asyncio.CancelledError)):
-                expect(key, each)
-
-    loops = [
-        [(key, cancelled) for key, is_async, loop, cancelled in callers if is_async and loop % 2 == each]
-        for each in (0, 1)
-    ]
-    threads = [key for key, is_async, *_ in callers if not is_async]
+    found: list[tuple[int, Any]] = []
     with ThreadPoolExecutor(len(threads) + 2) as pool:
-        running = [pool.submit(in_thread, key) for key in threads]
-        running += [pool.submit(asyncio.run, on_loop(keys)) for keys in loops]
+        running = [pool.submit(call_in_thread, function, key, found) for key in threads]
+        running += [pool.submit(asyncio.run, begin_on_loop(function, keys, found)) for keys in (one, other)]
         for each in running:
             each.result(WAIT)
-    assert function.info().currsize <= 3
+    assert all(repr(value) == repr(ValueError(key) if key in failing else 10 * key) for key, value in found)
+    if not any(is_cancelled for _, is_cancelled in one + other):
+        assert overlaps == []
+        assert len(found) == len(threads) + len(one) + len(other)

@@ -8,7 +8,7 @@ import threading
 import time
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import dspy
 import equinox as eqx
@@ -94,7 +94,7 @@ async def test_an_async_function_is_awaited(wrap: Any) -> None:
     assert await wrap(area_async).acall(3, scale=2) == 12
 
 
-@pytest.mark.parametrize("name", set(WRAPPERS) - {"chain"})
+@pytest.mark.parametrize("name", sorted(set(WRAPPERS) - {"chain"}))
 @pytest.mark.parametrize("function", [area, area_async])
 def test_it_looks_like_the_function(name: str, function: Any) -> None:
     wrapped = WRAPPERS[name](function)
@@ -112,18 +112,18 @@ def test_a_chain_and_an_ensemble_say_what_they_call() -> None:
     assert "function made of functions" in (type(chain(area)).__mro__[1].__doc__ or "")
 
 
-def needs_two(x: int, y: int, z: int = 0) -> dict[str, int]:
-    return {"sum": x + y + z}
+def needs_two(item: int, y: int, z: int = 0) -> dict[str, int]:
+    return {"sum": item + y + z}
 
 
-async def needs_two_async(x: int, y: int, z: int = 0) -> dict[str, int]:
-    return {"sum": x + y + z}
+async def needs_two_async(item: int, y: int, z: int = 0) -> dict[str, int]:
+    return {"sum": item + y + z}
 
 
 @pytest.mark.parametrize("wrap", [*WRAPPERS.values(), ensemble], ids=[*WRAPPERS, "ensemble"])
 @pytest.mark.parametrize("mode", MODES)
 def test_several_parameters_may_be_fields_of_one_input(mode: str, wrap: Any) -> None:
-    found = run(wrap(needs_two), mode, {"x": 1, "y": 2, "other": 3})
+    found = run(wrap(needs_two), mode, {"item": 1, "y": 2, "other": 3})
     assert found in ({"sum": 3}, [{"sum": 3}])
 
 
@@ -175,7 +175,7 @@ def test_they_are_targets_as_the_function_is(mode: str, wrap: Any, target: Any) 
 @pytest.mark.parametrize("function", [needs_two, needs_two_async, op(needs_two)])
 @pytest.mark.parametrize("mode", MODES)
 def test_parameters_are_keys_of_the_state(mode: str, function: Any) -> None:
-    edge = vmap(cache(retry(function)), batch_key="xs", item_key="x", out_key="ys", result="sum")
+    edge = vmap(cache(retry(function)), batch_key="xs", out_key="ys", result="sum")
     state = {"xs": [1, 2], "y": 10}
     found = edge.invoke(state) if mode == "sync" else asyncio.run(edge.ainvoke(state))
     assert found == {"ys": [11, 12]}
@@ -189,21 +189,31 @@ class State(TypedDict, total=False):
     done: str
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_they_are_nodes_and_branches(mode: str) -> None:
+def test_they_are_nodes_and_branches(mode: str, wrap: Any) -> None:
     def double(state: State) -> State:
         return {"x": 2 * state["x"]}
 
-    async def sum_up(state: State) -> State:
+    def add(state: State) -> State:
         return {"sum": state["x"] + state["y"]}
 
+    async def done(state: State) -> State:
+        return {"done": f"{state['x']}"}
+
     graph = StateGraph(State)
-    graph.add_node("double", retry(double).as_node())
-    graph.add_node("both", parallel(Branch("sum", chain(retry(sum_up), itemgetter("sum")), result=None)))
+    graph.add_node("double", wrap(double).as_node())
+    graph.add_node("both", parallel([Branch(wrap(add), name="add"), Branch(wrap(done), name="done")]))
     graph.add_edge(START, "double")
-    graph.add_edge("double", END)
+    graph.add_edge("double", "both")
+    graph.add_edge("both", END)
     compiled = graph.compile()
-    assert "double" in compiled.nodes
+    found = (
+        compiled.invoke({"x": 1, "y": 3})
+        if mode == "sync"
+        else asyncio.run(compiled.ainvoke({"x": 1, "y": 3}))
+    )
+    assert found == {"x": 2, "y": 3, "sum": 5, "done": "2"}
 
 
 def test_composed_operators_are_parts_of_operators() -> None:
@@ -215,11 +225,11 @@ def test_composed_operators_are_parts_of_operators() -> None:
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_dspy_modules_are_called_by_their_fields(mode: str, wrap: Any) -> None:
-    module = dspy.Predict("question -> answer")
+    module = dspy.Predict("item -> answer")
     with dspy.context(lm=FakeLM({"answer": "Paris"})):
-        assert run(wrap(module), mode, question="Where?").answer == "Paris"
-        assert run(wrap(module), mode, {"question": "Where?", "other": 1}).answer == "Paris"
-        edge = vmap(wrap(module), batch_key="qs", item_key="question", out_key="ys", result="answer")
+        assert run(wrap(module), mode, item="Where?").answer == "Paris"
+        assert run(wrap(module), mode, {"item": "Where?", "other": 1}).answer == "Paris"
+        edge = vmap(wrap(module), batch_key="qs", out_key="ys", result="answer")
         state = {"qs": ["a", "b"]}
         found = edge.invoke(state) if mode == "sync" else asyncio.run(edge.ainvoke(state))
     assert found == {"ys": ["Paris", "Paris"]}
@@ -295,7 +305,7 @@ async def test_a_chain_with_an_async_function_is_async() -> None:
 
 
 def test_a_chain_hands_fields_on() -> None:
-    assert chain(lambda x: {"x": x, "y": 1}, needs_two, needs_two_default)(2) == 3
+    assert chain(lambda x: {"item": x, "y": 1}, needs_two, needs_two_default)(2) == 3
 
 
 def needs_two_default(found: dict[str, int], key: str = "sum") -> int:
@@ -521,7 +531,7 @@ async def test_an_async_function_is_cancelled() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_timeout_of_the_function_is_its_own(mode: str) -> None:
-    with pytest.raises(TimeoutError, match="^own$"):
+    with pytest.raises(TimeoutError, match=r"^own$"):
         run(timeout(flaky(1, TimeoutError("own")), 30), mode, 1)
 
 
@@ -530,10 +540,11 @@ def test_few_calls_may_hang() -> None:
     hanging = timeout(lambda: go_on.wait(60), 1e-6)
     hanging.hanging.left.most, hanging.hanging.left._room = 2, 1  # type: ignore[attr-defined]
     try:
-        with pytest.raises(TooManyHanging, match="lambda.*: 2 blocking calls were given up and hang"):
-            for _ in range(10):
-                with pytest.raises(TimeoutError):
-                    hanging()
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                hanging()
+        with pytest.raises(TooManyHanging, match=r"lambda.*: 2 blocking calls were given up and hang"):
+            hanging()
     finally:
         go_on.set()
 
@@ -604,7 +615,7 @@ def test_a_router_in_a_graph(policy: str, mode: str, write_to: str | None) -> No
         graph.add_node("router", made)
         graph.add_edge(START, "router")
     compiled = graph.compile()
-    state = {"features": [0.0, 1.0]}
+    state = {"features": [0.0, 2.0]}
     if policy == "async" and mode == "sync":
         return
     found = compiled.invoke(state) if mode == "sync" else asyncio.run(compiled.ainvoke(state))
@@ -612,7 +623,7 @@ def test_a_router_in_a_graph(policy: str, mode: str, write_to: str | None) -> No
     if write_to:
         assert found["route"] == {
             "choice": "b",
-            "probability": pytest.approx(0.731, abs=1e-3) if policy == "module" else 1.0,
+            "probability": pytest.approx(0.881, abs=1e-3) if policy == "module" else 1.0,
         }
     drawn = {(edge.source, edge.target) for edge in compiled.get_graph().edges}
     assert {("router" if write_to else START, name) for name in ("a", "b")} <= drawn
@@ -647,4 +658,3 @@ def test_policies_that_return_something_else(found: Any) -> None:
 def test_a_key_that_is_missing() -> None:
     with pytest.raises(MissingKeyError, match="state has no key 'features'"):
         policy_router(lambda _: [1, 0, 0], LABELS, key="features")({})
-    assert Literal["a"] is not None
