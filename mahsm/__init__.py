@@ -1,4 +1,4 @@
-"""Special edges for LangGraph: fan-out, fan-in, and what holds them together.
+"""Special edges for LangGraph: fan-out, fan-in, compiled numerics, and tools around them.
 
 - `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
@@ -6,14 +6,14 @@
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
 - `reducers`  functions from a list to one value
-- `limits`    `RateLimit`: what providers allow
-- `policies`  `Retry`, `Budget`, and what happens to items that fail
-- `errors`    every error that mahsm raises of its own
-- `tracing`   spans of edge runs in Langfuse, or any backend of OpenTelemetry
-- `testing`   a model server on loopback, for tests
+- `limits`    `RateLimit`: rate limits of providers
+- `policies`  `Retry`, `Budget`, `ItemError`: retries, spending, and failures of items
+- `errors`    all errors that mahsm itself raises
+- `tracing`   spans of edge runs in Langfuse or any OpenTelemetry backend
+- `testing`   models, servers and a clock for tests
 - `cli`       the `mahsm` command
 
-Names are imported when they are first used, so that `import mahsm` costs nothing.
+Names are imported when they are first used, so `import mahsm` is fast.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,8 @@ _HOMES = {
     "vmap": "mahsm.edges",
 }
 
-__all__ = [  # the keys of _HOMES, spelled out for type checkers
+# The keys of `_HOMES`, spelled out for type checkers.
+__all__ = [
     "Branch",
     "Budget",
     "DSPySerializer",

@@ -1,14 +1,14 @@
-"""What every part of the package uses, and what knows of none of them.
+"""Helpers for all parts of the package, which import none of these.
 
-- `state`    reading states and batches; `shown`: a value in an error
+- `state`    reading states and batches; `shown` formats a value for an error message
 - `check`    checks of arguments
-- `figures`  which figures can be counted with
-- `answer`   what one call of a model took
-- `redact`   masks secrets
+- `figures`  valid figures: tokens, prices, seconds
+- `answer`   tokens and price of one model call
+- `redact`   masking secrets
 - `notes`    notes on exceptions
 - `tags`     hashable tags of values, with their types
-- `cached`   values that are made when they are first asked for
-- `types`    shared names of types
+- `cached`   attributes that are computed on first access
+- `types`    shared type aliases
 """
 
 from mahsm._common import check as check

@@ -1,4 +1,4 @@
-"""What one call of a model took, as its client reports it."""
+"""`Answer`: the tokens and price of one model call, as its client reports them."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -9,21 +9,20 @@ from mahsm._common.figures import reported
 
 @dataclass(frozen=True)
 class Answer:
-    """What one answer of a model took.
+    """The tokens and price of one answer of a model.
 
-    Clients report what their provider sent. What is not a finite number >= 0 is as if it had not been
-    reported.
+    Clients report what their provider sent. A value that is not a finite number >= 0 counts as not reported.
 
     Attributes:
         model: The model's name, as the client knows it.
-        input_tokens: Tokens of the prompt, an integer; 0 if nobody knows.
-        output_tokens: Tokens of the answer, an integer; 0 if nobody knows.
-        usd: Its price, or None if nobody knows it.
-        cached: It came from a cache, and took nothing.
-        known: It says how many tokens it took.
-        cache_read_tokens: Those of the input that the provider read from its cache.
-        cache_creation_tokens: Those of the input that it wrote into its cache.
-        reasoning_tokens: Those of the output that are reasoning.
+        input_tokens: Tokens of the prompt, an integer; 0 if unknown.
+        output_tokens: Tokens of the answer, an integer; 0 if unknown.
+        usd: Its price in US dollars, or None if unknown.
+        cached: True if it came from a cache, and so took no tokens.
+        known: True if its tokens were reported.
+        cache_read_tokens: Input tokens that the provider read from its cache.
+        cache_creation_tokens: Input tokens that it wrote into its cache.
+        reasoning_tokens: Output tokens that are reasoning.
     """
 
     model: str = ""
@@ -49,12 +48,14 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Tokens in and out."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def priced(self, price: tuple[float, float]) -> "Answer":
-        """The same, at so many US dollars per million tokens in and out; if it does not say how many it took,
-        nobody knows.
+        """Return a copy with the price computed from its tokens; unchanged if these are unknown.
+
+        Args:
+            price: US dollars per million input tokens and per million output tokens.
         """
         if not self.known:
             return self

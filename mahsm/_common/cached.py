@@ -1,4 +1,4 @@
-"""A value that an object makes when it is first asked for."""
+"""`cached`: an attribute that is computed on first access."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
@@ -7,10 +7,10 @@ T = TypeVar("T")
 
 
 class cached(Generic[T]):
-    """As `functools.cached_property`, without the lock that it has up to Python 3.11.
+    """Like `functools.cached_property`, without the lock that it has up to Python 3.11.
 
-    That lock is one for all objects: a process that forks while another thread holds it waits for it for
-    ever.
+    That lock is shared by all objects. If a process forks while another thread holds it, the child process
+    waits for it forever.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:
@@ -25,5 +25,5 @@ class cached(Generic[T]):
     @overload
     def __get__(self, instance: object, owner: type[Any]) -> T: ...
     def __get__(self, instance: object | None, owner: type[Any]) -> T | Self:
-        """The object's value; of two threads that make one, both get the same."""
+        """Return the value; if two threads compute it at the same time, both get the same one."""
         return self if instance is None else vars(instance).setdefault(self._name, self._make(instance))

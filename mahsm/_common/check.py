@@ -15,10 +15,10 @@ R = TypeVar("R")
 
 
 def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function whose callers are told what to write for an argument that it does not have.
+    """Decorate a function so that an unknown argument raises a `TypeError` with a suggestion.
 
     Args:
-        elsewhere: For arguments of something else, where they go.
+        elsewhere: From arguments of other functions to a hint where they belong.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -41,15 +41,15 @@ def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def key(edge: str, argument: str, value: object) -> None:
-    """Refuse what cannot be a key of a state."""
+    """Raise `EdgeError` unless the value is a state key."""
     if not isinstance(value, str) or not value:
         raise EdgeError(
-            f"{edge}: {argument}={shown(value)}; expected the name of a state key, as {argument}='docs'."
+            f"{edge}: {argument}={shown(value)}; expected the name of a state key, such as {argument}='docs'."
         )
 
 
 def keys(edge: str, argument: str, value: object) -> tuple[str, ...]:
-    """One key of a state, or several; refuse what is neither."""
+    """Return one or more state keys as a tuple; raise `EdgeError` for other values."""
     found: Sequence[Any] = (
         () if isinstance(value, str) or not isinstance(value, Sequence) else cast("Sequence[Any]", value)
     )
@@ -59,12 +59,12 @@ def keys(edge: str, argument: str, value: object) -> tuple[str, ...]:
     for one in found:
         key(edge, argument, one)
     if len(set(found)) < len(found):
-        raise EdgeError(f"{edge}: {argument}={shown(found)} names a key twice; expected each once.")
+        raise EdgeError(f"{edge}: {argument}={shown(found)} repeats a key; expected each once.")
     return tuple(found)
 
 
 def inherit(edge: str, value: object, *, default: bool) -> bool | frozenset[str]:
-    """Which keys of the parent's state are seen: all, none, or these."""
+    """Return the keys of the parent's state that are visible: True for all, False for none, or a set."""
     if value is None:
         return default
     if isinstance(value, bool):
@@ -72,25 +72,25 @@ def inherit(edge: str, value: object, *, default: bool) -> bool | frozenset[str]
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise EdgeError(
             f"{edge}: inherit={shown(cast('object', value))}; expected True, False, or a list of state keys, "
-            "as ['question']."
+            "such as ['question']."
         )
     return frozenset(keys(edge, "inherit", cast("Sequence[Any]", value))) if value else False
 
 
 def whole(edge: str, argument: str, value: object, hint: str) -> None:
-    """Refuse what is not an integer >= 1."""
+    """Raise `EdgeError` unless the value is an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected an integer >= 1. {hint}")
 
 
 def flag(edge: str, argument: str, value: object) -> None:
-    """Refuse what is neither True nor False: any other text or number would count as one of them."""
+    """Raise `EdgeError` unless the value is a bool; a string or number would silently count as one."""
     if not isinstance(value, bool):
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected True or False.")
 
 
 def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse what is not one of `choices`."""
+    """Raise `EdgeError` unless the value is one of `choices`."""
     if value in (known := list(choices)):
         return
     close = difflib.get_close_matches(str(value), known, n=1)
@@ -101,26 +101,24 @@ def choice(edge: str, argument: str, value: object, choices: Iterable[str]) -> N
 
 
 def function(edge: str, argument: str, value: object, expected: str) -> None:
-    """Refuse what cannot be called, unless it is None."""
+    """Raise `EdgeError` unless the value is callable or None."""
     if value is not None and not callable(value):
         raise EdgeError(f"{edge}: {argument}={shown(value)} cannot be called; expected {expected}.")
 
 
 def seconds(edge: str, argument: str, value: object) -> None:
-    """Refuse what is not a time > 0 in seconds, unless it is None."""
+    """Raise `EdgeError` unless the value is a number of seconds > 0 or None."""
     if value is not None and not (is_figure(value, most=MOST_SECONDS) and value > 0):
-        raise EdgeError(
-            f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None to wait as long as it takes."
-        )
+        raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None for no limit.")
 
 
 def of_type(edge: str, argument: str, value: object, kind: type, expected: str) -> None:
-    """Refuse what is not of a type, unless it is None."""
+    """Raise `EdgeError` unless the value is an instance of `kind` or None."""
     if value is not None and not isinstance(value, kind):
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected {expected}.")
 
 
 def name(edge: str, value: object) -> None:
-    """Refuse what LangGraph takes for no node name."""
+    """Raise `EdgeError` unless LangGraph accepts the value as a node name."""
     if not isinstance(value, str) or not value or any(reserved in value for reserved in ":|"):
         raise EdgeError(f"{edge}: name={shown(value)}; expected a node name, a string without ':' and '|'.")

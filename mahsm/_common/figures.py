@@ -1,19 +1,20 @@
-"""Figures that users and clients give: which of them can be counted with."""
+"""Figures from users and clients, such as tokens and prices, and the checks that make sums of them safe."""
 
 from numbers import Real
 from typing import Any, TypeGuard, cast
 
 MOST = 1e12
-"""More tokens or US dollars than any call takes. What is above is a mistake, and sums of it would not be
+"""More tokens or US dollars than any call takes. A larger figure is a mistake, and sums with it would not be
 exact."""
 
 MOST_SECONDS = 1e9
-"""Thirty years. Threads cannot wait for longer than about three hundred."""
+"""About thirty years. Threads cannot wait for more than about three hundred years."""
 
 
 def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuard[float]:
-    """Return whether a value is a number from `least` to `most`. NaN, infinities, booleans and strings are
-    none.
+    """Return whether a value is a number from `least` to `most`.
+
+    NaN, infinities, booleans and strings are invalid.
     """
     return (
         not isinstance(value, bool)
@@ -23,7 +24,7 @@ def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuar
 
 
 def is_price(value: object) -> bool:
-    """Return whether a value is a pair of prices: US dollars per million tokens, in and out."""
+    """Return whether a value is a pair of prices: US dollars per million input and output tokens."""
     if not isinstance(value, tuple | list):
         return False
     pair = cast("list[object]", value)
@@ -31,8 +32,9 @@ def is_price(value: object) -> bool:
 
 
 def reported(value: object) -> float | None:
-    """Return a figure that a client reports, or None if it is absent, not a number, NaN, negative, or above
-    `MOST`.
+    """Convert a figure that a client reports to a float.
+
+    It is None if it is absent, not a number, NaN, negative, or above `MOST`.
 
     Example:
         >>> reported(70), reported("70"), reported(float("nan")), reported(-1), reported(None)

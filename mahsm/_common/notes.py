@@ -3,8 +3,8 @@
 import threading
 
 _MOST = 5
-"""An exception that passes through nested edges gets a note of each; one that many items share must not get
-one of each."""
+"""The most notes of one exception. Nested edges that it passes through add one each; this bound is for an
+exception that many items share."""
 
 _OURS = "mahsm: "
 _REST = f"{_OURS}the same exception was noted more often; further notes are left out"
@@ -12,7 +12,7 @@ _lock = threading.Lock()
 
 
 def add_note(error: BaseException, text: str) -> None:
-    """Note something on an exception, unless it carries enough of our notes already."""
+    """Add a note to an exception, unless it has enough notes of mahsm already."""
     with _lock:
         ours = sum(note.startswith(_OURS) for note in getattr(error, "__notes__", ()))
         if ours < _MOST:

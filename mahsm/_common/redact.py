@@ -1,9 +1,9 @@
-"""Masks what looks like a secret, in texts that mahsm writes into states, checkpoints, traces and logs.
+"""Masks secrets in strings that mahsm writes into states, checkpoints, traces and logs.
 
-Errors of clients quote keys, headers and URLs. What is masked is what has the form of a secret, and nothing
-else: the user and password of a URL, credentials after `Authorization`, values of parameters that are named
-as keys and passwords are, and the keys of known providers; and what environment variables hold that are named
-as keys and passwords are. Ordinary text stays as it is.
+Errors of clients quote keys, headers and URLs. A substring is masked only if it has the form of a secret: the
+user and password of a URL, credentials after `Authorization`, the value of a parameter with a name such as
+`api_key` or `password`, the key of a known provider, or the value of an environment variable with such a
+name. The rest of the string is unchanged.
 """
 
 import os
@@ -18,16 +18,16 @@ _NAMES = (
     r"|(?<![a-z])client[_-]?secret|(?<![a-z])secret|(?<![a-z])password|(?<![a-z])passwd|(?<![a-z])passphrase"
 )
 _UNLIKE_A_WORD = rf"(?-i:(?={_VALUE}{{0,200}}[0-9])|(?={_VALUE}{{1,200}}[A-Z]))"
-"""A digit in it, or a capital that is not its first letter."""
+"""Matches before a value that contains a digit, or a capital letter after the first character."""
 
 _ASSIGNED = r"(?<==)|(?<==[\"'])|(?<=[\"']:[\"'])|(?<=[\"']: [\"'])"
-"""After `name=`, `name="` or `"name": "`."""
+"""Matches after `name=`, `name="` or `"name": "`."""
 
 _SCHEMES = r"(?:bearer|basic|digest|token)\b"
 
 
 def _pattern(kept: str, secret: str) -> re.Pattern[str]:
-    """A secret, with what stands before it and is kept."""
+    """Compile the pattern of a secret; `kept` is the part before it, which is not masked."""
     return re.compile(f"({kept}){secret}", re.IGNORECASE | re.DOTALL)
 
 
@@ -75,8 +75,8 @@ _PATTERNS: list[tuple[tuple[str, ...], re.Pattern[str]]] = [
     (("akia", "asia"), _pattern(r"(?-i:\b(?:AKIA|ASIA))", r"(?-i:[A-Z0-9]{16})\b")),
     (("eyj",), _pattern(r"(?-i:\beyJ)", r"[\w-]{8,5000}\.[\w-]{8,5000}(?:\.[\w-]*)?")),
 ]
-"""What a text with such a secret has at least one of, in lower case, which is quick to see; and the
-pattern."""
+"""Pairs of hints and a pattern. Strings that match the pattern contain at least one of the hints in lower
+case, which is much faster to check."""
 
 
 _VARIABLE = re.compile(
@@ -84,11 +84,11 @@ _VARIABLE = re.compile(
     re.IGNORECASE,
 )
 _SHORTEST = 12
-"""Characters of a value that is one of its own: a shorter one may be a word of the text."""
+"""Least length of an environment variable's value to be masked; a shorter one may be an ordinary word."""
 
 
 def redacted(text: str) -> str:
-    """The text, with each secret in it masked."""
+    """Return the string with all secrets masked."""
     if len(text) >= _SHORTEST:
         for name, value in os.environ.items():
             if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
@@ -103,8 +103,9 @@ def redacted(text: str) -> str:
 
 
 def masked(error: BaseException) -> BaseException:
-    """What others may write down of an error: itself, or one of the same name whose message has its secrets
-    masked.
+    """Return an error that may be logged.
+
+    It is the error itself, or, if its message has secrets, one of the same name with the secrets masked.
     """
     text = str(error)
     clean = redacted(text)

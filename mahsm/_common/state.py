@@ -1,4 +1,4 @@
-"""Reading a LangGraph state, whatever its schema is."""
+"""Reading LangGraph states of any schema."""
 
 import dataclasses
 import reprlib
@@ -12,10 +12,10 @@ from mahsm.errors import MissingKeyError, StateError
 
 
 def as_dict(state: object) -> State:
-    """The keys and values of a state: a mapping, a dataclass or a pydantic model. Values are not copied.
+    """Return a state, which is a mapping, dataclass or pydantic model, as a dict. Values are not copied.
 
     Raises:
-        StateError: if `state` is none of these.
+        StateError: if `state` has any other type.
     """
     if isinstance(state, Mapping):
         return dict(cast("Mapping[str, Any]", state))
@@ -35,10 +35,10 @@ def as_dict(state: object) -> State:
 
 
 def read(state: State, key: str, reader: str, argument: str) -> Any:
-    """`state[key]`, or an error that says who reads it, and which keys there are.
+    """Return `state[key]`.
 
     Raises:
-        MissingKeyError: if the key is not there.
+        MissingKeyError: if the key is missing; it names the reader and the keys of the state.
     """
     try:
         return state[key]
@@ -47,16 +47,16 @@ def read(state: State, key: str, reader: str, argument: str) -> Any:
 
 
 def missing(values: Mapping[str, Any], key: str, what: str = "state") -> str:
-    """Say that a key is missing and which keys there are."""
+    """Return an error message for a missing key, with the keys that exist."""
     there = ", ".join(repr(name) for name in values) or "no keys at all"
     return f"{what} has no key {key!r}; it has {there}."
 
 
 def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
-    """The items of a batch that stands under a key of the state, as a list.
+    """Return the items of the batch under a state key as a list.
 
     Raises:
-        StateError: for what is no batch; see `batch_of`.
+        StateError: if the value is not a batch; see `batch_of`.
     """
     hints = {
         "none": f"Let the node before write {key!r}; an empty list is fine.",
@@ -68,29 +68,30 @@ def batch(value: Any, reader: str, key: str, argument: str) -> list[Any]:
 def batch_of(
     value: Any, reader: str, what: str, name: str = "items", hints: Mapping[str, str] = MappingProxyType({})
 ) -> list[Any]:
-    """The items of a batch as a list: of a list, tuple, generator, array, or a view of a dict.
+    """Return the items of a batch as a list.
 
     Args:
-        value: The batch.
-        reader: Who wants it, for the error.
-        what: What gave it.
-        name: What to call it in a proposal.
-        hints: Next steps for what is None, or a text.
+        value: The batch: a list, tuple, generator, array, or view of a dict.
+        reader: Name of the edge or node that reads it, for the error.
+        what: Source of the batch, for the error.
+        name: Name of the batch in suggested code.
+        hints: Next steps in the error, by `"none"` for None and `"text"` for strings.
 
     Raises:
-        StateError: for what is no batch: None, a string, bytes, a mapping, a set, or what cannot be iterated.
+        StateError: if the value is None, a string, bytes, a mapping, a set, or not iterable.
     """
     if isinstance(value, list):
         return list(cast("list[Any]", value))
     kind = type(value).__name__
-    scalar = getattr(value, "shape", None) == ()  # an array of no dimensions
+    # Arrays of shape () have an `__iter__`, which raises.
+    scalar = getattr(value, "shape", None) == ()
     if value is None:
         wrong = f"; expected a list of items. {hints.get('none', 'An empty list is fine.')}"
     elif isinstance(value, str | bytes | bytearray):
-        wrong = f", one {kind}; expected a list of items. {hints.get('text', 'Wrap it in a list.')}"
+        wrong = f", of type {kind}; expected a list of items. {hints.get('text', 'Wrap it in a list.')}"
     elif isinstance(value, Mapping):
         wrong = (
-            ", a mapping; expected a list of items. Say which part is meant: "
+            ", a mapping; expected a list of items. Choose one of "
             f"list({name}.values()), list({name}.items()) or list({name})."
         )
     elif isinstance(value, Set) and not isinstance(value, KeysView | ItemsView):
@@ -103,18 +104,20 @@ def batch_of(
 
 
 def shown(value: object) -> str:
-    """The value's repr without secrets, at most 80 characters, also if it is huge or its repr fails."""
+    """Return the value's repr without secrets, at most 80 characters, even if its repr is huge or fails."""
     text = redacted(_repr.repr(value))
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
 _WIDTH = 80
-# Of the beginning and the end of a long text: of less than is shown a secret may not look like one.
+
+# Characters from each end of a long string that are searched for secrets. It is far more than is shown,
+# because a secret that is cut off may not look like one.
 _SEEN = 2000
 
 
 class _Repr(reprlib.Repr):
-    """Masks secrets before a text is shortened, which might leave half of one."""
+    """Masks secrets before a string is shortened, since half of a secret may not look like one."""
 
     def repr_str(self, x: str, level: int) -> str:
         return super().repr_str(redacted(_ends(x)), level)
@@ -122,7 +125,8 @@ class _Repr(reprlib.Repr):
     def repr_instance(self, x: Any, level: int) -> str:
         try:
             text = redacted(_ends(repr(x)))
-        except Exception:  # noqa: BLE001  of a repr that fails
+        except Exception:  # noqa: BLE001
+            # The repr of the object fails; reprlib shows its type.
             return super().repr_instance(x, level)
         if len(text) <= self.maxother:
             return text

@@ -1,13 +1,14 @@
-"""One call of a model: seen where it is made, let through, counted, recorded.
+"""Calls of models: observed where they are made, admitted by rate limits, counted, and recorded.
 
-- `calls`           a call: what holds for it here, its begin and its end
-- `counting`        what counts calls here
-- `records`         the counts: usage in all, by model, node and edge run; of budgets and attempts
-- `observe`         seeing the calls of DSPy's and LangChain's models in a block
-- `dspy`            language models and adapters of DSPy's
-- `langchain`       handlers of LangChain's; `client_retries`: the retries of the clients below
+- `calls`           one call: its options, its start and its end
+- `counting`        the counters around the code that runs here
+- `records`         the counts: total usage, by model, node and edge run; of budgets and attempts
+- `observe`         observing DSPy's and LangChain's calls in a block
+- `dspy`            observing DSPy's calls, by views of its language models and adapters
+- `langchain`       observing LangChain's calls, by callback handlers
+- `client_retries`  turning off the retries of providers' clients
 - `usage`           `mahsm.usage()`
-- `prices`          of models whose clients do not say what a call costs
+- `prices`          prices of models whose clients do not report a cost
 """
 
 from mahsm._model_calls import calls as calls

@@ -1,7 +1,7 @@
-"""One call of a model: let through, and made known where it begins and ends.
+"""One call of a model: its options, its admission by a rate limit, and the reports of its start and end.
 
-What holds for calls is one immutable object in a context variable: it holds for one edge run, one attempt or
-one `with` block, in its tasks and threads, and nowhere else.
+The options of calls are one immutable object in a context variable. So they apply to one edge run, one
+attempt or one `with` block, in its tasks and threads, and nowhere else.
 """
 
 from collections.abc import Awaitable, Callable, Generator
@@ -18,32 +18,32 @@ from mahsm.errors import JitError
 
 
 class AdmittedCall(Protocol):
-    """A call that has been let through."""
+    """A call that a gate has admitted."""
 
     def end(self, answer: Answer | None, error: BaseException | None) -> None:
-        """Settle it: it has ended with an answer, if what it took is known, or with an error."""
+        """Settle the call, which ended with an answer, if its usage is known, or with an error."""
         ...
 
 
 class Gate(Protocol):
-    """A gate that calls pass, such as a rate limit.
+    """A gate that admits calls, such as a rate limit.
 
     Attributes:
-        passed: Calls of LangChain's models that have been let through and have not ended, by their run.
+        passed: Admitted calls of LangChain's models that have not ended, by the id of their run.
     """
 
     passed: dict[UUID, AdmittedCall]
 
     async def enter(self, way: Way, characters: int) -> AdmittedCall:
-        """Wait until a call with a prompt of so many characters may be made."""
+        """Wait until a call whose prompt has so many characters is admitted."""
         ...
 
 
 class Keeper(Protocol):
-    """A store of what calls of models give, so that they need not be made again."""
+    """A store of model outputs, so that calls need not be made again."""
 
     def call(self, make: Callable[[], Any], given: Any) -> Any:
-        """Return what the call gives, made now or kept; `given` is what it is called with."""
+        """Return the kept output for the arguments `given`, or make the call and keep its output."""
         ...
 
     async def call_async(self, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
@@ -56,15 +56,15 @@ class Sample:
     """One of several answers to the same prompts.
 
     Attributes:
-        number: Which one, from 0.
-        total: Of how many.
+        number: Its number, from 0.
+        total: The number of samples.
     """
 
     number: int
     total: int
 
     def nested_in(self, outer: "Sample | None") -> "Sample":
-        """The same within one sample of another fan-out: as one of all of them."""
+        """Return this sample of a fan-out inside the sample `outer`, numbered among all samples of both."""
         return (
             self
             if outer is None
@@ -73,27 +73,28 @@ class Sample:
 
 
 class Here(NamedTuple):
-    """What holds for calls of models that are made here.
+    """The options of model calls that are made here.
 
     Attributes:
-        gate: What they have to pass. Set by attempts with a rate limit and by `limits.admit`; read by `call`
-            and by LangChain's handlers.
-        clients_retry: Clients may retry them. Set by `observed`; read by views of language models and by
-            clients.
-        keeper: Keeps what DSPy's language models give. Set while a program's `forward` runs; read by views of
-            language models, and by stands of modules.
+        gate: The gate that admits them. Set by attempts with a rate limit and by `limits.admit`; read by
+            `admit` and by LangChain's handlers.
+        clients_retry: True if clients may retry them. Set by `observed`; read by views of language models and
+            by clients.
+        keeper: Stores the outputs of DSPy's language models. Set while a program's `forward` runs; read by
+            views of language models, and by placeholders of modules.
         blocking: Makes blocking calls of language models. Set by streams; read by views of language models.
-        unparsed: Answers that attempts before this one could not be parsed from, which no cache should give
-            again. Set by attempts and by DSPy nodes; read by both, and by views of language models.
-        sample: Which sample is drawn, where a cache must not give one answer to all of them. Set by
+        unparsed: Answers of earlier attempts that could not be parsed, so a cache should not give them again.
+            Set by attempts and by DSPy nodes; read by both, and by views of language models.
+        sample: The sample that is drawn, so that a cache does not give the same answer to all samples. Set by
             `vmap(sample=)`; read by views of language models, and by fan-outs inside.
-        prompt: Langfuse's prompt that they are made of. Set by `tracing.prompt`; read by traces.
-        refused: Why no model may be called, if none may. Set where values are only traced.
-        call: The call that is being made, and whether DSPy's history is off. Set by views of language models;
-            read where DSPy adds to its history.
-        langchain_observed: LangChain's calls are seen. Set by `observed`; read when LangChain looks for
-            handlers.
-        dspy_observed: DSPy's calls are seen. Set by `observed`; read by what would let them be seen.
+        prompt: The Langfuse prompt that they use. Set by `tracing.prompt`; read by traces.
+        refused: The reason why no model may be called, or None. Set where values are only traced.
+        call: The call in progress, and True if the user has turned DSPy's history off. Set by views of
+            language models; read where DSPy adds to its history.
+        langchain_observed: True if LangChain's calls are observed. Set by `observed`; read when LangChain
+            looks for handlers.
+        dspy_observed: True if DSPy's calls are observed. Set by `observed`; read by code that would observe
+            them, or restore an observed context.
     """
 
     gate: Gate | None = None
@@ -111,19 +112,19 @@ class Here(NamedTuple):
 
 _NOTHING = Here()
 _here: ContextVar[Here] = ContextVar("mahsm_calls_here", default=_NOTHING)
-"""Set by `change` and `changed`, read by `here`; `Here` says by whom."""
+"""Set by `change` and `changed`, read by `here`. `Here` lists their callers for each option."""
 
 here: Callable[[], Here] = _here.get
-"""What holds for calls of models that are made here."""
+"""Return the options of model calls that are made here."""
 
 
 def change(**changes: Any) -> None:
-    """Let something else hold in this context from now on. The changes are attributes of `Here`."""
+    """Change options in this context from now on. The changes are attributes of `Here`."""
     _here.set(_here.get()._replace(**changes))
 
 
 class changed:
-    """A block in which something else holds.
+    """A block with changed options.
 
     Args:
         changes: Attributes of `Here`.
@@ -142,7 +143,7 @@ class changed:
 
 
 def completed(context: Context) -> AbstractContextManager[None]:
-    """A block in which what is not set here holds as in another context."""
+    """Return a block in which options that are not set here have their values from another context."""
     there = context.get(_here, _NOTHING)
     changes = {
         name: value
@@ -153,16 +154,16 @@ def completed(context: Context) -> AbstractContextManager[None]:
 
 
 def calls_refused(why: str) -> AbstractContextManager[None]:
-    """A block in which calls of models raise an error that says why."""
+    """Return a block in which calls of models raise an error with this reason."""
     return changed(refused=why)
 
 
 def check_refused() -> None:
-    """Do nothing, if a model may be called here.
+    """Raise an error if no model may be called here.
 
     Raises:
-        JitError: if none may.
-        Closed: if the call that it would be made in has been left behind.
+        JitError: if calls are refused.
+        Closed: if the call that runs here has been left behind.
     """
     left_behind.check()
     if (why := _here.get().refused) is not None:
@@ -170,22 +171,22 @@ def check_refused() -> None:
 
 
 def begin_call() -> None:
-    """Make known that a call of a model begins here."""
+    """Report that a call of a model begins here."""
     count_call()
 
 
 def end_call(
     answer: Answer | None, error: BaseException | None = None, admitted: AdmittedCall | None = None
 ) -> None:
-    """Make known that a call has ended that began here.
+    """Report that a call that began here has ended.
 
-    This is the one place that counts what it took, in budgets, usage, traces and progress events, and that
-    settles what it was admitted with.
+    This is the one place that counts its usage, in budgets, `usage()`, traces and progress events, and that
+    settles its rate limit.
 
     Args:
-        answer: What it took; None if it failed, or if that is not known.
-        error: Why it failed.
-        admitted: What it was let through as.
+        answer: Its answer; None if it failed, or if its usage is unknown.
+        error: The error that it failed with.
+        admitted: The call as its gate admitted it.
     """
     count_end(answer)
     if admitted is not None:
@@ -193,16 +194,16 @@ def end_call(
 
 
 def record_call(answer: Answer) -> None:
-    """Make a call known that has ended."""
+    """Report a call that has ended, and whose start was not reported."""
     begin_call()
     end_call(answer)
 
 
 class SeenCall:
-    """One call of a model.
+    """One call of a model that is observed.
 
     Attributes:
-        answer: What it took, once that is known.
+        answer: Its answer, once known.
     """
 
     def __init__(self) -> None:
@@ -210,10 +211,10 @@ class SeenCall:
 
 
 async def admit(way: Way, characters: Callable[[], int]) -> AdmittedCall | None:
-    """Wait until a call with so many characters may be made here.
+    """Wait until a call whose prompt has so many characters is admitted.
 
     Raises:
-        JitError: if no model may be called here.
+        JitError: if calls are refused here.
     """
     check_refused()
     gate = _here.get().gate
@@ -222,7 +223,7 @@ async def admit(way: Way, characters: Callable[[], int]) -> AdmittedCall | None:
 
 @contextmanager
 def call(admitted: AdmittedCall | None) -> Generator[SeenCall, None, None]:
-    """A block that is a call which has been admitted: it is counted, and settled at its end."""
+    """Count the block as a call that has been admitted, and settle it at the end."""
     seen, failure = SeenCall(), None
     begin_call()
     try:

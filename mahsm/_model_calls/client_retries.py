@@ -1,8 +1,9 @@
-"""Retries of the providers' own clients, which are off where an edge retries.
+"""Turns off the retries of the providers' own clients where an edge retries.
 
-LangChain's chat models hold such clients; agents, functions and other libraries hold chat models, or make
-them when they are called. So nobody looks for them. A client reads its `max_retries` when a request begins:
-it reads 0 where an edge retries, and everywhere else what it was made with.
+Such clients are attributes of LangChain's chat models, which in turn are held by agents, functions and other
+libraries, or created during a call. Searching for them would miss some. But a client reads its `max_retries`
+when a request begins; a descriptor on its class returns 0 where an edge retries, and the client's own value
+everywhere else.
 """
 
 import sys
@@ -11,11 +12,11 @@ from typing import Any
 from mahsm._model_calls import calls
 
 _CLIENTS = {"anthropic": "Anthropic", "groq": "Groq", "openai": "OpenAI"}
-"""Modules and their client; each has an async version, `AsyncOpenAI`."""
+"""From modules to their client class. Each has an async version, such as `AsyncOpenAI`."""
 
 
 class _MaxRetries:
-    """`max_retries` of a client."""
+    """Descriptor for `max_retries` of a client class."""
 
     def __get__(self, client: Any, kind: type[Any]) -> Any:
         if client is None:
@@ -30,7 +31,7 @@ _MAX_RETRIES = _MaxRetries()
 
 
 def obey_edges() -> None:
-    """Have the clients that are imported by now look whether an edge retries."""
+    """Install the descriptor in the client classes that are imported by now."""
     for module, name in _CLIENTS.items():
         for kind in (
             getattr(sys.modules.get(module), name, None),

@@ -1,12 +1,12 @@
-"""Counting of calls: by everything around them, and of each call the same.
+"""Counts model calls at the call site, in every counter that is active there.
 
-A call is counted when it begins: in the records of `usage()`, of edge runs and of traces, in budgets, and by
-the attempt of the item that makes it. What it took is added when it ends. `calls.begin_call` and
+A call is counted when it begins: in the records of `usage()`, of edge runs and of traces, in budgets, and in
+the attempt of the item that makes it. Its tokens and price are added when it ends. `calls.begin_call` and
 `calls.end_call` are the only callers, so all counters agree.
 
-Budgets count attempts, too, since a target may call a model that is not seen. An attempt is a call from when
-it begins; the first call inside of it is that call, and is not counted again by the meters around. Hence the
-order of the meters: from the inside out, up to an attempt that stands for the call.
+Budgets count attempts, too, since a target may call a model that is not observed. An attempt counts as a call
+when it begins. The first call inside it is that call, and the meters around the attempt do not count it
+again. So a call is counted by the meters from the inside out, up to an attempt that already counted for it.
 """
 
 from collections.abc import Generator
@@ -22,15 +22,15 @@ from mahsm._model_calls.records import AttemptCounter, EdgeUsage, Ledger, Meter,
 
 
 class _Counters(NamedTuple):
-    """What counts calls, each from the outside in.
+    """The active counters, each tuple from the outside in.
 
     Attributes:
-        meters: Budgets and attempts.
-        usages: Edge runs, and blocks without parts.
-        ledgers: Blocks of `usage()`.
-        prices: Prices that count before those that a client knows. Budgets have prices of their own.
-        edge: The innermost edge run's.
-        alone: Name of the outermost edge run, if it runs outside of any graph.
+        meters: Counters of budgets and attempts.
+        usages: Counters of edge runs and of `added_up` blocks.
+        ledgers: Counters of `usage()` blocks.
+        prices: Prices that take precedence over those of clients. Budgets have their own prices.
+        edge: The counter of the innermost edge run.
+        alone: Name of the outermost edge run, if it runs outside any graph.
     """
 
     meters: tuple[Meter, ...] = ()
@@ -42,14 +42,14 @@ class _Counters(NamedTuple):
 
 
 _counters: ContextVar[_Counters] = ContextVar("mahsm_counters", default=_Counters())  # noqa: B039
-"""Set by the blocks below; read wherever a call or an attempt begins or ends."""
+"""Set by the blocks below; read when a call or an attempt begins or ends."""
 
 
 # Calls and attempts.
 
 
 def count_call() -> None:
-    """Count a call that begins here, whatever is spent."""
+    """Count a call that begins here, even if a budget is spent."""
     here = _counters.get()
     for meter in _uncounted(here.meters):
         meter.begin_call()
@@ -77,8 +77,9 @@ def count_end(answer: Answer | None) -> None:
 
 
 def count_attempt() -> Meter | None:
-    """Count an attempt of an item that begins here, unless a meter is at its `most_calls`; return that
-    meter.
+    """Count an attempt of an item that begins here.
+
+    If a meter is at its `most_calls`, nothing is counted, and that meter is returned.
     """
     counted: list[Meter] = []
     for meter in _uncounted(_counters.get().meters):
@@ -91,7 +92,7 @@ def count_attempt() -> Meter | None:
 
 
 def _uncounted(meters: tuple[Meter, ...]) -> Generator[Meter, None, None]:
-    """The meters that have not counted a call which begins here, from the inside out."""
+    """Yield the meters that have to count a call that begins here, from the inside out."""
     for meter in reversed(meters):
         yield meter
         if isinstance(meter, AttemptCounter) and meter.already_counted():
@@ -99,21 +100,21 @@ def _uncounted(meters: tuple[Meter, ...]) -> Generator[Meter, None, None]:
 
 
 def _node(here: _Counters) -> str:
-    """The path of the LangGraph node that runs here."""
+    """Return the path of the LangGraph node that runs here."""
     return "/".join(step for step in (here.alone, *_nodes()) if step)
 
 
 def _nodes() -> list[str]:
-    """The names of the LangGraph nodes that run here, from the outside in."""
+    """Return the names of the LangGraph nodes that run here, from the outside in."""
     namespace: str = (var_child_runnable_config.get() or {}).get("configurable", {}).get("checkpoint_ns", "")
     return [step.partition(":")[0] for step in namespace.split("|") if step and not step.isdigit()]
 
 
-# What counts here.
+# The active counters.
 
 
 def meters() -> tuple[Meter, ...]:
-    """The meters of this place, from the outside in."""
+    """Return the active meters, from the outside in."""
     return _counters.get().meters
 
 
@@ -123,12 +124,12 @@ def in_attempt() -> bool:
 
 
 def is_recorded() -> bool:
-    """Return whether `mahsm.usage()` records what is called here."""
+    """Return whether `mahsm.usage()` records calls that are made here."""
     return bool(_counters.get().ledgers)
 
 
 def usage_of_edge_run() -> Usage:
-    """The usage of the innermost edge run here; an empty one outside of edge runs."""
+    """Return the usage of the innermost edge run here; an empty one outside edge runs."""
     return _counters.get().edge or Usage()
 
 
@@ -157,7 +158,7 @@ class metered:
         self._meter = meter
 
     def __enter__(self) -> None:
-        # Once for each attempt, where `_replace` takes twice as long.
+        # This runs for each attempt, and `_replace` would take twice as long.
         meters, *others = _counters.get()
         self._token = _counters.set(_Counters._make(((*meters, self._meter), *others)))
 
@@ -167,7 +168,7 @@ class metered:
 
 @contextmanager
 def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
-    """A block whose calls a ledger counts, in all and in parts."""
+    """Count the calls in the block in a ledger."""
     here = _counters.get()
     ledgers = (*here.ledgers, ledger)
     with _counting(here._replace(ledgers=ledgers, prices={**here.prices, **prices})):
@@ -176,7 +177,7 @@ def recorded(ledger: Ledger, prices: Prices) -> Generator[None, None, None]:
 
 @contextmanager
 def added_up() -> Generator[Usage, None, None]:
-    """A block whose calls are counted; the usage is what they took."""
+    """Yield a usage that counts the calls in the block."""
     here, usage = _counters.get(), Usage()
     with _counting(here._replace(usages=(*here.usages, usage))):
         yield usage
@@ -184,7 +185,7 @@ def added_up() -> Generator[Usage, None, None]:
 
 @contextmanager
 def edge_run(name: str) -> Generator[None, None, None]:
-    """A block that is an edge run, with a usage of its own."""
+    """Count the block as an edge run, with its own usage."""
     here, run = _counters.get(), EdgeUsage(name, Usage())
     for ledger in here.ledgers:
         ledger.begin_edge(run)

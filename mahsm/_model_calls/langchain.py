@@ -1,8 +1,8 @@
-"""LangChain's calls: seen by a handler of theirs, and made to wait by another one.
+"""Callback handlers that observe LangChain's calls, and that make them wait for rate limits.
 
-LangChain tells its handlers of a call just before it makes it, in the thread or on the event loop that makes
-it. So that is where a call waits in line. Blocking code waits in the first handler. Where an event loop runs,
-the second one awaits.
+LangChain calls its handlers just before it makes a call, in the thread or on the event loop that makes it. So
+a handler is the place where a call can wait in line. Blocking code waits in the first handler; if an event
+loop runs, the second one awaits.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ from mahsm._waiting import TASK, THREAD, Closed, run_blocking
 
 
 class _Sees(BaseCallbackHandler):
-    """Counts calls, and what they say that they took; lets blocking ones wait."""
+    """Counts calls and the usage that they report; blocking calls wait here for their rate limit."""
 
     run_inline = True
-    raise_error = True  # of a refused call
+    # Lets the error of a refused call reach the caller.
+    raise_error = True
 
     def __init__(self) -> None:
         self._asked = OrderedDict[UUID, dict[str, Any]]()
@@ -49,13 +50,16 @@ class _Sees(BaseCallbackHandler):
         calls.check_refused()
         here, blocks = calls.here(), _running_loop() is None
         if not here.clients_retry:
-            obey_edges()  # once more: the model may have been imported by the item
+            # The item may have imported the client after `observed` was entered.
+            obey_edges()
         if here.gate is not None and blocks:
             here.gate.passed[run_id] = run_blocking(here.gate.enter(THREAD, _characters(prompts, told)))
         self._asked[run_id] = told.get("metadata") or {}
-        while len(self._asked) > _MOST_OPEN:  # nobody is told of the end of a call that is cancelled
+        # LangChain does not report the end of a call that is cancelled, so the oldest entries are dropped.
+        while len(self._asked) > _MOST_OPEN:
             self._asked.popitem(last=False)
-        if here.gate is None or blocks:  # else the other handler says so, when the call has been let through
+        # In the remaining case, `_Waits` reports the start, after the call has been admitted.
+        if here.gate is None or blocks:
             calls.begin_call()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -76,17 +80,17 @@ class _Sees(BaseCallbackHandler):
 
 
 class _Waits(BaseCallbackHandler):
-    """Lets calls wait where an event loop runs.
+    """Makes calls wait for their rate limit where an event loop runs.
 
-    Of a chat model's handlers LangChain awaits those last that are not inline, and leaves none of them behind
-    when one is cancelled. Of an LLM's it awaits only those that are inline.
+    For chat models, this handler is not inline: LangChain awaits such handlers last, and none of them runs on
+    when one is cancelled. For LLMs it is inline, since LangChain awaits only inline ones there.
 
-    Blocking code may run on an event loop, too, and so block it. Then LangChain runs the coroutine in another
-    thread, on a loop of its own, while the code waits; there the call waits blocking, since that lends no
-    slots to what could not run.
+    Blocking code may also run on an event loop, and so block it. LangChain then runs the handler's coroutine
+    in another thread, on a loop of its own, and the code waits for it. There the call waits as a thread does,
+    which lends no slots to tasks of the blocked loop, since these could not run.
 
     Args:
-        llms: Whether it is for LLMs, and not for chat models.
+        llms: True for the handler of LLMs, False for that of chat models.
     """
 
     raise_error = True
@@ -111,13 +115,15 @@ class _Waits(BaseCallbackHandler):
         if self._asked.__dict__.get("loop") is asyncio.get_running_loop():
             gate.passed[run_id] = await gate.enter(TASK, _characters(prompts, told))
         else:
-            with suppress(Closed):  # LangChain would log it, and make the call all the same
+            # LangChain would only log the error, and make the call anyway.
+            with suppress(Closed):
                 gate.passed[run_id] = run_blocking(gate.enter(THREAD, _characters(prompts, told)))
         calls.begin_call()
 
     def _has_nothing_to_do(self) -> bool:
-        """Whether no event loop runs, or nothing has to be passed: LangChain asks just before, and where the
-        call is made.
+        """Return whether no event loop runs, or no gate is set.
+
+        LangChain calls this just before the call, in the same thread.
         """
         self._asked.loop = _running_loop()
         return self._asked.loop is None or calls.here().gate is None
@@ -152,14 +158,14 @@ class _Waits(BaseCallbackHandler):
 
 
 _MOST_OPEN = 100_000
-"""Calls whose beginning is remembered."""
+"""The most calls whose start is remembered."""
 
 
 class _HandlerHere:
-    """A handler, in the shape of a context variable, which is what LangChain asks for handlers.
+    """A handler in the shape of a context variable, from which LangChain takes handlers.
 
-    LangChain reads the variable whenever it configures a call, and nothing else; so `calls.here()` alone says
-    what holds. It adds no handler twice: there is one of each kind.
+    LangChain only reads the variable, whenever it configures a call, so the options of `calls.here()` decide.
+    A nested call gets each handler once, since there is only one of each kind.
     """
 
     def __init__(self, handler: BaseCallbackHandler, holds: Callable[[calls.Here], bool]) -> None:
@@ -184,21 +190,21 @@ for _handler_here in (
 
 
 def _admitted(run_id: UUID) -> calls.AdmittedCall | None:
-    """What a call that ends was let through as."""
+    """Return the admitted call of a run that ends, if it passed a gate."""
     gate = calls.here().gate
     return None if gate is None else gate.passed.pop(run_id, None)
 
 
 def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:
-    """What an answer took; it is `fresh` if it brings what only a provider says.
+    """Return the `Answer` for a message.
 
-    LangChain's cache marks its hits by a cost of 0. It does so on the very object that an equal call may be
-    about to report.
+    LangChain's cache marks its hits with a cost of 0. It marks the cached message itself, which an equal call
+    to the provider may still be about to report; so the mark counts only for answers that are not fresh.
 
     Args:
-        message: The answer.
-        fresh: Whether it brings what only a provider says.
-        asked: What LangChain says of the model that is called.
+        message: The message.
+        fresh: True if it has output that only a provider gives.
+        asked: LangChain's metadata of the model.
     """
     usage: dict[str, Any] = {**(message.usage_metadata or {})}
     inputs: dict[str, Any] = usage.get("input_token_details") or {}
@@ -222,7 +228,7 @@ def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> A
 
 
 def _characters(prompts: Sequence[Any], told: dict[str, Any]) -> int:
-    """The length of a prompt, or of messages and of the tools that the model is told of."""
+    """Return the length of prompts or messages, and of the tools that are sent along."""
     options: dict[str, Any] = told.get("invocation_params") or {}
     return len(str(options.get("tools") or "")) + sum(map(_length, prompts))
 
@@ -241,7 +247,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of LangChain's log says something: what our handlers raise comes out, too."""
+    """Return False for LangChain's log of errors in our handlers: the caller gets these errors anyway."""
     return not (
         isinstance(record.args, tuple) and record.args and record.args[0] in (_Sees.__name__, _Waits.__name__)
     )

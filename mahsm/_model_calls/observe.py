@@ -1,6 +1,4 @@
-"""Observing calls of models where they are made: DSPy's by its language models, LangChain's by a callback
-handler.
-"""
+"""`observed`: a block in which the calls of DSPy's and LangChain's models are observed."""
 
 import sys
 from collections.abc import Generator
@@ -13,14 +11,15 @@ from mahsm._model_calls.dspy import observed_settings
 
 @contextmanager
 def observed(*, retries: bool = True) -> Generator[None, None, None]:
-    """A block whose calls of models are seen.
+    """Observe the calls of models in the block.
 
     Args:
-        retries: Clients may retry by themselves.
+        retries: Let clients retry by themselves.
     """
     if not retries:
         obey_edges()
-    has_dspy = "dspy" in sys.modules  # whoever uses it has imported it
+    # Code that uses DSPy has imported it.
+    has_dspy = "dspy" in sys.modules
     here = calls.here()
     with (
         calls.changed(

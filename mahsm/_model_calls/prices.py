@@ -1,8 +1,7 @@
-"""Prices of models whose clients do not say what a call costs: from the table of prices that LiteLLM brings
-along.
+"""Prices of models whose clients do not report a cost, from the table of prices in LiteLLM's package.
 
-DSPy prices its calls by the same table. It is read as a file, once, when the first answer needs a price:
-importing what it belongs to takes seconds, and may ask the network.
+DSPy uses the same table. It is read as a file, once, when the first answer needs a price: importing LiteLLM
+takes seconds, and may access the network.
 """
 
 import json
@@ -28,7 +27,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "mistralai": ("mistral",),
     "together": ("together_ai",),
 }
-"""What the table calls LangChain's providers, where that differs."""
+"""From LangChain's names of providers to those in the table, where they differ."""
 
 _INPUTS = {
     "cache_read": "cache_read_input_token_cost",
@@ -42,11 +41,11 @@ _TIERS = ("flex", "priority")
 
 
 def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -> float | None:
-    """Return what a call costs in US dollars, or None if nobody knows.
+    """Return the price of a call in US dollars, or None if unknown.
 
     Args:
-        provider: The provider, as LangChain calls it.
-        models: Names of the model: the first one that has a price counts.
+        provider: LangChain's name of the provider.
+        models: Names of the model; the first one in the table is used.
         usage: LangChain's `usage_metadata`, with the details of its tokens.
 
     Example:
@@ -79,25 +78,25 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
 def _parts(
     total: Any, details: Any, plain: str, kinds: Mapping[str, str]
 ) -> Iterator[tuple[float, str, str]]:
-    """Tokens of each kind, the price they have, and the one that they have if they have none of their own."""
+    """Yield the tokens of each kind, the name of their price, and the name of the price to fall back to."""
     left, given = reported(total) or 0.0, dict[str, Any](details or {})
     for name, count in given.items():
         own = kinds.get(name.partition("_")[2] if name.startswith(_TIERS) else name)
         if own is not None and (tokens := reported(count) or 0.0):
             left -= tokens
-            # What is kept for longer is never cheaper.
+            # Entries that are cached for longer cost more, so the plain price would be too low for them.
             yield tokens, own, own if own.endswith("_1hr") else plain
     yield left, plain, plain
 
 
 def _tier(usage: Mapping[str, Any]) -> str:
-    """The suffix of the prices of the tier that answered."""
+    """Return the suffix of the prices of the service tier that answered."""
     details: Mapping[str, Any] = usage.get("input_token_details") or {}
     return next((f"_{tier}" for tier in _TIERS if any(name.startswith(tier) for name in details)), "")
 
 
 def _long(entry: Mapping[str, float], tokens: float) -> str:
-    """The suffix of the prices of so long a prompt."""
+    """Return the suffix of the prices of a prompt of so many tokens."""
     found = (re.fullmatch(r"input_cost_per_token_above_(\d+)k_tokens", name) for name in entry)
     passed = [int(match[1]) for match in found if match and tokens > 1000 * int(match[1])]
     return f"_above_{max(passed)}k_tokens" if passed else ""
@@ -107,7 +106,7 @@ def _entry(provider: str, model: str) -> Mapping[str, float] | None:
     for name in _NAMES.get(provider, (provider,)):
         for key in (f"{name}/{model}", model):
             of, prices = _table().get(key, ("", {}))
-            # As vertex_ai-language-models.
+            # The table has providers such as vertex_ai-language-models.
             if prices and (key != model or of == name or of.startswith(f"{name}-")):
                 return prices
     return None
@@ -115,7 +114,7 @@ def _entry(provider: str, model: str) -> Mapping[str, float] | None:
 
 @cache
 def _table() -> dict[str, tuple[str, dict[str, float]]]:
-    """From a model's name to its provider and what a token of each kind costs."""
+    """Return a dict from a model's name to its provider and the prices of each kind of token."""
     spec = find_spec("litellm")
     folders = spec.submodule_search_locations if spec else None
     path = Path(folders[0]) / _TABLE if folders else None

@@ -1,4 +1,4 @@
-"""Records of calls of models: what they took, in all, by model, by node and by edge run."""
+"""Records of model calls and their usage: in total, by model, by node and by edge run."""
 
 import threading
 from collections.abc import Mapping
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from mahsm._common import Answer
 
 Prices = Mapping[str, tuple[float, float]]
-"""From a model's name to US dollars per million tokens, in and out."""
+"""From a model's name to US dollars per million input and output tokens."""
 
 
 class Usage:
-    """Counts of calls of models and of what they took. Safe in threads.
+    """Counts of model calls, their tokens and their price. Thread-safe.
 
     Attributes:
-        calls: Calls of models from when they begin, failed and cancelled ones included, cached ones not. What
-            a client retries by itself is one call.
-        failed: Those of them that ended with an error.
-        answers: Answers, cached ones included.
-        cached: Those of them that came from a cache. They took nothing.
-        unknown: Those of them that do not say how many tokens they took.
+        calls: Model calls that have begun, including failed and cancelled ones, without cached ones. A call
+            that a client retries by itself is one call.
+        failed: Calls that ended with an error.
+        answers: Answers, including cached ones.
+        cached: Answers from a cache, which take no tokens.
+        unknown: Answers whose tokens were not reported.
         input_tokens: Tokens of prompts.
         output_tokens: Tokens of answers.
-        usd: US dollars, as far as prices are known.
-        unpriced: Answers whose price is not known.
+        usd: US dollars, for answers with a known price.
+        unpriced: Answers whose price is unknown.
 
     Example:
         >>> import dspy, mahsm
@@ -51,7 +51,7 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Tokens in and out."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def begin_call(self) -> None:
@@ -86,11 +86,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class EdgeUsage:
-    """Usage of one run of an edge, edges inside included.
+    """Usage of one run of an edge, including edges inside it.
 
     Attributes:
         edge: The edge's name.
-        usage: What it took.
+        usage: Its usage.
 
     Example:
         >>> import mahsm
@@ -106,13 +106,13 @@ class EdgeUsage:
 
 
 class Ledger(Usage):
-    """Usage in all, and in parts.
+    """Total usage, and its parts.
 
     Attributes:
-        by_model: By the model that answered; a call that failed is only in the sum.
-        by_node: By the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside of nodes
-            and edges are only in the sum.
-        runs: Each edge run, in the order in which they began.
+        by_model: Usage by the model that answered; failed calls are only in the total.
+        by_node: Usage by the path of the LangGraph node, such as `"summaries/Summarize"`; calls outside nodes
+            and edges are only in the total.
+        runs: Usage of each edge run, in the order in which they began.
 
     Example:
         >>> import mahsm
@@ -131,7 +131,7 @@ class Ledger(Usage):
         self.runs: list[EdgeUsage] = []
 
     def begin_call(self, node: str = "") -> None:
-        """Count a call that begins, of this node."""
+        """Count a call that begins in this node."""
         super().begin_call()
         if node:
             self._part(self.by_node, node).begin_call()
@@ -140,14 +140,15 @@ class Ledger(Usage):
         """Count the end of a call of this node."""
         super().end_call(answer)
         if answer is not None:
+            # The model that answers is known only now, so the start is counted late.
             of_model = self._part(self.by_model, answer.model)
-            of_model.begin_call()  # which model answers is known only now
+            of_model.begin_call()
             of_model.end_call(answer)
         if node:
             self._part(self.by_node, node).end_call(answer)
 
     def begin_edge(self, run: EdgeUsage) -> None:
-        """Add an edge run, which begins."""
+        """Add an edge run that begins."""
         with self._lock:
             self.runs.append(run)
 
@@ -157,20 +158,18 @@ class Ledger(Usage):
 
 
 class Meter(Usage):
-    """Usage in which an attempt of an item counts as a call, also if it calls no model.
+    """Usage in which an attempt of an item counts as a call even if it calls no model.
 
     Attributes:
-        calls: Calls of models, and attempts that have called none.
-        most_calls: How many calls attempts may begin.
+        calls: Model calls, and attempts without a model call.
+        most_calls: Number of calls after which no attempt may begin; None for no limit.
     """
 
     calls: int = 0
     most_calls: float | None = None
 
     def begin_attempt(self) -> bool:
-        """Count an attempt that begins, unless there have been `most_calls`; return whether it was
-        counted.
-        """
+        """Count an attempt unless `most_calls` is reached; return whether it was counted."""
         with self._lock:
             if self.most_calls is not None and self.calls >= self.most_calls:
                 return False
@@ -178,7 +177,7 @@ class Meter(Usage):
             return True
 
     def cancel_attempt(self) -> None:
-        """Take back an attempt, which does not begin after all."""
+        """Undo one `begin_attempt()`, since the attempt does not begin."""
         with self._lock:
             self.calls -= 1
 
@@ -187,7 +186,7 @@ class AttemptCounter(Meter):
     """Usage of one attempt of an item.
 
     Args:
-        counted: The attempt has been counted as a call, which the first call inside stands for.
+        counted: True if the attempt was counted as a call, so that its first call is not counted again.
     """
 
     def __init__(self, *, counted: bool = False) -> None:
@@ -195,7 +194,10 @@ class AttemptCounter(Meter):
         self._stands = counted
 
     def already_counted(self) -> bool:
-        """Return whether a call inside is the one that the meters around counted when the attempt began."""
+        """Return whether the meters around the attempt have already counted a call that begins in it.
+
+        That is so for the first call, if the attempt was counted when it began.
+        """
         with self._lock:
             first, self._stands = self._stands, False
         return first

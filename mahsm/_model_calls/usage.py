@@ -1,4 +1,4 @@
-"""`mahsm.usage()`: what the calls of models in a block took."""
+"""`mahsm.usage()`: the usage of all model calls in a block."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,14 +15,15 @@ __all__ = ["EdgeUsage", "Ledger", "Usage", "usage"]
 
 @contextmanager
 def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
-    """Add up what the calls of models in the block take: tokens, US dollars, calls, cache hits.
+    """Add up the usage of all model calls in the block: tokens, US dollars, calls, cache hits.
 
-    It sees the calls of DSPy's and LangChain's models, in any thread and on any loop that the block leads to,
-    `dspy.Parallel` and `dspy.Evaluate` included. Blocks nest: each sees what is called in it.
+    It counts the calls of DSPy's and LangChain's models, and `mahsm.limits.report`, in all threads and event
+    loops that the block uses, including those of `dspy.Parallel` and `dspy.Evaluate`. Blocks nest: a call
+    counts in every block around it.
 
     Args:
-        prices: From a model's name, as it stands in `by_model`, to US dollars per million tokens, in and out.
-            Those of the providers' own models are known.
+        prices: From a model's name, as in `by_model`, to US dollars per million input and output tokens.
+            Prices of the providers' own models are known.
 
     Yields:
         The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`,
@@ -47,8 +48,8 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     for model, price in (prices or {}).items():
         if not is_price(price):
             raise EdgeError(
-                f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in and "
-                "out, (0.15, 0.6)."
+                f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million input and "
+                "output tokens, such as (0.15, 0.6)."
             )
     ledger = Ledger()
     with restored_context(), recorded(ledger, prices or {}), observed():

@@ -53,7 +53,7 @@ def kind_of(owner: str, function: Any) -> Kind:
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None and isinstance(function, dspy.Module):
         keys = tuple(sorted(FieldInputs(owner, function, None, None).keys))
-        side = "acall" if hasattr(type(function), "aforward") else None
+        side = "acall" if hasattr(cast("Any", type(function)), "aforward") else None
         return Kind(name, False, side is not None, side, "module", Parameters(keys, ()))
     if isinstance(function, Operator):
         inner = getattr(function, "kind", None)

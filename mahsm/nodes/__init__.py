@@ -1,17 +1,17 @@
-"""Nodes: what stands between the keys of a state and the arguments of a function or module.
+"""Nodes: they convert between the keys of a state and the arguments of functions and modules.
 
-- `_node`           a node with a synchronous and an asynchronous side
-- `_target`         whatever an edge can call, made into one thing
-- `_parameter`      what a function says that it is called with
-- `_example`        the keys that an item gives by itself
-- `_single_try`     Runnables whose chat models do not try again by themselves
+- `_node`           `Node`: a LangGraph node with a sync and an async function
+- `_target`         `Target`: anything that an edge can call, in one form
+- `_parameter`      annotations of a function: its input and its output
+- `_example`        the state keys that an item sets by default
+- `_single_try`     Runnables without retries of their own
 - `_provider`       the provider whose models a DSPy module calls
-- `_module_ref`     references to DSPy modules, for which others are substituted inside a `GraphModule`
-- `_position`       which item, of which edge runs, code runs in
-- `_stream_target`  where the stream events of a node go
+- `_module_ref`     references to DSPy modules, which a `GraphModule` substitutes
+- `_position`       the item and the edge runs that code runs in
+- `_stream_target`  the stream that a node's events go to
 - `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming) and
                     `_unparsed`; they import DSPy, so they are loaded when first used
-- `_internal`       what the packages above use
+- `_internal`       names that other packages of mahsm import
 """
 
 from typing import TYPE_CHECKING, Any

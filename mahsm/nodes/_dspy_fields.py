@@ -1,4 +1,4 @@
-"""Between the keys of a state and the fields of a DSPy module, both ways."""
+"""Conversion between the keys of a state and the fields of a DSPy module."""
 
 import inspect
 import re
@@ -17,7 +17,6 @@ Fields: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of a module's fields; or from each field to the state key that it is read from or written to."""
 Transform: TypeAlias = Callable[[Any], Mapping[str, Any]]
 
-
 _RETURN = (
     "Return dspy.Prediction(name=value) in its forward, or make it a node with dspy_node(module, "
     "output_transform=lambda value: {'name': value})."
@@ -25,19 +24,19 @@ _RETURN = (
 
 
 class FieldInputs:
-    """How a module's arguments are made of a state.
+    """Reads a module's arguments from a state.
 
     Args:
-        reader: Who says so in errors.
+        reader: Name of the node, for errors.
         module: The module.
-        fields: Which of its inputs are read, and from where; by default all that it is known to take.
-        transform: From the state to inputs; what it does not give is read.
+        fields: Its inputs to read, and their state keys; by default all inputs that it is known to take.
+        transform: Function from the state to inputs; other inputs are read from the state.
 
     Attributes:
-        keys: The state keys that are read, if they are there.
+        keys: The state keys that are read if they exist.
 
     Raises:
-        NodeError: if the inputs cannot be told, or `fields` lacks one that the module needs.
+        NodeError: if the inputs are unknown, or `fields` lacks one that the module needs.
     """
 
     def __init__(self, reader: str, module: Any, fields: Fields | None, transform: Transform | None) -> None:
@@ -49,8 +48,8 @@ class FieldInputs:
         if fields is None:
             if not any((names.required, names.guessed, names.optional)) and transform is None:
                 raise NodeError(
-                    f"{reader}: {type(module).__name__}.forward names no inputs, and there is no signature "
-                    "to take them from. Pass input_fields=[...]."
+                    f"{reader}: {type(module).__name__}.forward names no inputs, and the module has no "
+                    "signature. Pass input_fields=[...]."
                 )
             self._keys = {field: field for field in (*names.required, *names.guessed, *names.optional)}
         else:
@@ -68,10 +67,10 @@ class FieldInputs:
         return frozenset(self._keys.values())
 
     def of(self, state: State) -> dict[str, Any]:
-        """The arguments.
+        """Return the arguments for a state.
 
         Raises:
-            MissingKeyError: if there is nothing for a required input.
+            MissingKeyError: if a required input is missing.
         """
         given = (
             {}
@@ -82,7 +81,7 @@ class FieldInputs:
         arguments = {**read, **given}
         for field in sorted(self._required - arguments.keys()):
             key = self._keys.get(field, field)
-            besides = "" if self._transform is None else " input_transform does not give it, either."
+            besides = "" if self._transform is None else " input_transform does not return it, either."
             raise MissingKeyError(
                 f"{self._reader}: {missing(state, key)} Its module needs {field!r}: write the key first, or "
                 f"pass input_fields={{{field!r}: <state key>}}.{besides}"
@@ -91,18 +90,18 @@ class FieldInputs:
 
 
 class Outputs:
-    """How an update of the state is made of what a module gives back.
+    """Converts a module's result to an update of the state.
 
     Args:
-        reader: Who says so in errors.
+        reader: Name of the node, for errors.
         module: The module.
-        fields: Which outputs are written, and where; by default all.
-        transform: From the prediction to the outputs.
-        prefix: What stands before the names of keys that `fields` does not spell out.
+        fields: Outputs to write, and their state keys; by default all outputs.
+        transform: Function from the prediction to the outputs.
+        prefix: Prefix of the keys that `fields` does not name.
 
     Raises:
-        NodeError: for a prefix that has nothing to stand before, and for a module whose `forward` is
-            annotated to give what has no fields.
+        NodeError: if a prefix has no key to apply to, or if the module's `forward` is annotated with a type
+            that has no fields.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Outputs:
         self._prefix = _prefix(reader, prefix)
         if isinstance(fields, Mapping) and prefix is not None:
             raise NodeError(
-                f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which spells out all keys. "
+                f"{reader}: prefix={prefix!r} with output_fields={shown(fields)}, which names all keys. "
                 "Pass a list of fields, or leave prefix out."
             )
         if transform is None:
@@ -126,20 +125,21 @@ class Outputs:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The state keys that are known to be written."""
+        """The state keys that it is known to write."""
         return (
             frozenset(map(self._key, self._known)) if self._keys is None else frozenset(self._keys.values())
         )
 
     def of(self, result: Any) -> State:
-        """The update.
+        """Return the update for a result.
 
         Raises:
-            NodeError: if the result has no fields, or lacks one that is to be written.
+            NodeError: if the result has no fields, or lacks one of `fields`.
         """
         if self._transform is not None:
             result = _mapping(self._reader, "output_transform", self._transform(result))
-        if not isinstance(result, dspy.Example | Mapping):  # a Prediction is an Example
+        # A Prediction is an Example.
+        if not isinstance(result, dspy.Example | Mapping):
             raise NodeError(
                 f"{self._reader}: the module returned {shown(result)}; expected a dspy.Prediction or a dict. "
                 f"{_RETURN}"
@@ -159,11 +159,12 @@ class Outputs:
 
 
 def signature_of(module: Any) -> Any:
-    """The signature that a module has as a whole, if it has one."""
+    """Return the signature of a module: its own, or that of its only predictor; else None."""
     signature = getattr(module, "signature", None)
     if hasattr(signature, "input_fields"):
         return signature
-    inner = getattr(module, "module", None)  # BestOfN, Refine
+    # BestOfN and Refine have an inner module.
+    inner = getattr(module, "module", None)
     if isinstance(inner, dspy.Module):
         return signature_of(inner)
     predictors = module.predictors()
@@ -171,10 +172,11 @@ def signature_of(module: Any) -> Any:
 
 
 def check_gives_fields(reader: str, module: Any) -> None:
-    """Raise NodeError for a module whose `forward` is annotated to give what has no fields."""
+    """Raise `NodeError` if the module's `forward` is annotated with a type that has no fields."""
     try:
         given = get_type_hints(_forward(module)).get("return", Any)
-    except Exception:  # noqa: BLE001  names that cannot be told here
+    except Exception:  # noqa: BLE001
+        # The annotation has names that cannot be resolved here.
         return
     if not any(map(_may_have_fields, _members(given))):
         raise NodeError(
@@ -197,7 +199,7 @@ def _type_name(kind: Any) -> str:
 
 
 def output_names(module: Any) -> list[str]:
-    """The outputs that a module is known to have."""
+    """Return the outputs that a module is known to have."""
     if isinstance(module, HoldsGraph):
         return sorted(module.gives or ())
     signature = signature_of(module)
@@ -205,7 +207,7 @@ def output_names(module: Any) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """The value without predictions in it; what holds none is not copied."""
+    """Return the value with predictions converted to dicts, in lists, tuples and dicts, too."""
     if isinstance(value, dspy.Example):
         value = dict(cast("Mapping[str, Any]", value).items())
     if isinstance(value, dict):
@@ -222,8 +224,8 @@ class _Names:
 
     Attributes:
         required: Parameters of `forward` without a default.
-        guessed: What else it probably needs: its `**kwargs` are those of the one signature in it.
-        optional: What it can do without.
+        guessed: Inputs that it probably needs: those of its only signature, if `forward` takes `**kwargs`.
+        optional: Inputs that it does not need.
     """
 
     required: list[str]
@@ -253,15 +255,14 @@ def _input_names(module: Any) -> _Names:
 
 
 def _forward(module: Any) -> Any:
-    """What a call of the module runs; it may only await."""
+    """Return the module's `forward`, or its `aforward` if it has only that."""
     name = "forward" if hasattr(cast("Any", type(module)), "forward") else "aforward"
-    return object.__getattribute__(module, name)  # reading module.forward logs a warning
+    # Reading `module.forward` would log a warning.
+    return object.__getattribute__(module, name)
 
 
 def _is_made_inside(module: Any, field: str) -> bool:
-    """Whether the module fills the field itself: a `MultiChainComparison` makes attempts of its
-    `completions`.
-    """
+    """Return whether the module sets the field itself, as `MultiChainComparison` does with its attempts."""
     return (
         isinstance(module, dspy.MultiChainComparison)
         and re.fullmatch(r"reasoning_attempt_\d+", field) is not None

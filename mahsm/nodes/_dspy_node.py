@@ -29,10 +29,10 @@ from mahsm.policies._internal import check_budgets
 
 
 class DSPyNode(Node):
-    """A DSPy module between state keys and its fields. Made by `dspy_node`.
+    """A node that runs a DSPy module. Made by `dspy_node`.
 
-    It holds the module itself and calls it as DSPy does, so what `set_lm` or a new demo does to `module`
-    counts here.
+    It holds the module itself and calls it as DSPy does, so changes of `module`, such as by `set_lm` or new
+    demos, take effect.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class DSPyNode(Node):
 
     @property
     def is_async(self) -> bool:
-        """Whether the module can be awaited; if not, it runs in a thread."""
+        """True if the module can be awaited; otherwise it runs in a thread."""
         return hasattr(type(self.module), "aforward")
 
     @property
     def reads(self) -> frozenset[str]:
-        """The state keys that it reads, if they are there."""
+        """The state keys that it reads if they exist."""
         return self._inputs.keys
 
     @property
@@ -91,7 +91,8 @@ class DSPyNode(Node):
         arguments = self._inputs.of(as_dict(state))
         with self._traced(config), self._admitted(state, arguments):
             if self._streamed:
-                place = stream_target(config)  # before another thread calls
+                # Read here, since the other thread lacks LangGraph's context.
+                place = stream_target(config)
                 return self._outputs.of(tasks.call(partial(self._streaming, arguments, config, place)))
             return self._outputs.of(self.module(**arguments))
 
@@ -113,8 +114,9 @@ class DSPyNode(Node):
 
     @contextmanager
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
-        """A block whose calls of models are seen as the node's, if anybody asks; those in threads of DSPy's,
-        too.
+        """Observe the model calls in the block as the node's, including those in threads of DSPy's.
+
+        They are not observed if no tracer, budget or `usage()` block, and no retry of a failed parse needs it.
         """
         with restored_context(), self._unparsed.attempt() as again:
             if _spans.tracer() is None and not is_observed() and not again:
@@ -124,11 +126,10 @@ class DSPyNode(Node):
                 yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
-        """A block for `with` and `async with` that is the call; it begins when the rate limit and budgets
-        allow it.
+        """Return a block for `with` and `async with` that begins when rate limit and budgets admit the call.
 
         Raises:
-            BudgetExceeded: if a budget is spent, and no edge that has begun the call is around.
+            BudgetExceeded: if a budget is spent; inside an item of an edge, the edge has checked it before.
         """
         check_budgets()
         if self._limit is None:
@@ -168,37 +169,37 @@ def dspy_node(
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
 ) -> Any:
-    """Make a LangGraph node of a DSPy module; or, as a decorator, of each instance of a class.
+    """Make a LangGraph node from a DSPy module; or, as a decorator, from each instance of a class.
 
     Args:
         module: A module, or a class of modules; or a `dspy.Parallel`, whose input is `exec_pairs` and whose
             output is `results`. A decorated class makes nodes: `Summarize(...)` is then a node whose
             `module` is the instance, and the class itself is `Summarize.__wrapped__`.
-        input_fields: FieldInputs of the module: names that are both field and state key, or
-            `{field: state key}`. By default what `forward` takes, or the inputs of its signature.
-        output_fields: Outputs that go into the state, likewise; by default all. LangGraph drops keys that the
-            state schema lacks.
-        input_transform: From the state to inputs of the module, as a dict by field. What it does not give is
-            read from the state, as `input_fields` says.
-        output_transform: From what the module returned to the outputs, as a dict by field, which
-            `output_fields` and `prefix` then apply to.
-        prefix: What stands before the names of the keys that are written, such as `"draft_"`: two modules
-            side by side that both give a `reasoning` need it. Keys that `output_fields` spells out stay as
-            they are spelled.
+        input_fields: Inputs of the module: names that are both field and state key, or
+            `{field: state key}`; by default the parameters of `forward`, or the inputs of its signature.
+        output_fields: Outputs to write to the state, in the same form; by default all. LangGraph drops keys
+            that the state schema lacks.
+        input_transform: Function from the state to a dict of the module's inputs. Other inputs are read from
+            the state, by `input_fields`.
+        output_transform: Function from the module's result to a dict of outputs, to which `output_fields`
+            and `prefix` are then applied.
+        prefix: Prefix of the keys that are written, such as `"draft_"`, for parallel modules that have an
+            output of the same name, such as `reasoning`. It does not apply to keys that an `output_fields`
+            dict names.
         stream: Stream the tokens of outputs that are strings: True for all, or names of fields.
             `stream_mode="custom"` gets a `TokenEvent` for each token, `stream_mode="messages"` a message
-            chunk; from inside an edge, too.
-        rate_limit: What the provider allows: a `RateLimit`, its arguments as a dict, or the name of a
-            provider that has one. In an edge that waits for the same provider, its items do not wait twice.
-        name: Node name; by default the class's.
+            chunk, also from inside an edge.
+        rate_limit: The provider's limit: a `RateLimit`, its arguments as a dict, or the name of a provider
+            that has one. In an edge that waits for the same provider, its items do not wait twice.
+        name: Node name; by default the name of the module's class.
 
     Returns:
-        A node that gives plain values, never a `Prediction`: nested predictions become dicts, pydantic models
-        stay.
+        A node whose update has plain values, and no `Prediction`: nested predictions become dicts. Pydantic
+        models are kept.
 
     Raises:
-        NodeError: immediately, if this is not a DSPy module, its inputs cannot be told, or arguments
-            contradict each other; when run, if an output is missing, or what a transform gives is no dict.
+        NodeError: immediately, if this is not a DSPy module, its inputs are unknown, or arguments contradict
+            each other; when run, if an output is missing, or a transform does not return a dict.
         MissingKeyError: when run, if the state lacks a required input.
 
     Example:
@@ -229,7 +230,7 @@ def dspy_node(
         return wrap(_Pairs(module))
     given = shown(module)
     if not (isinstance(module, type) and issubclass(module, dspy.Module)):
-        raise NodeError(f"dspy_node: got {given}; expected a dspy.Module, or a class of them.")
+        raise NodeError(f"dspy_node: got {given}; expected a dspy.Module, or a subclass of it.")
 
     def make(*args: Any, **kwargs: Any) -> DSPyNode:
         return wrap(module(*args, **kwargs))
@@ -239,7 +240,7 @@ def dspy_node(
 
 
 class _Pairs(dspy.Module):
-    """A `dspy.Parallel`, which is no module itself."""
+    """A module that runs a `dspy.Parallel`."""
 
     def __init__(self, parallel: dspy.Parallel) -> None:
         super().__init__()

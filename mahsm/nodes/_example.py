@@ -1,4 +1,4 @@
-"""What an item is to a target by itself: `item`, and the fields of a DSPy example."""
+"""The state keys that an item sets by default: `item`, and the fields of a DSPy example."""
 
 import sys
 from typing import Any
@@ -7,17 +7,20 @@ from mahsm._common import Overlay
 
 
 def item_keys(item: Any) -> Overlay:
-    """The keys that an item gives if nothing says otherwise.
+    """Return the state keys that an item sets by default.
 
-    They are `{"item": item}`; of a `dspy.Example` also its fields, so that a module gets its inputs as from
-    `dspy.Evaluate`: those that `with_inputs` names, and all where nothing is named. A field wins over `item`.
+    They are `{"item": item}`, and for a `dspy.Example` also its fields, so that a module gets the same inputs
+    as from `dspy.Evaluate`: the fields that `with_inputs` names, or all if it was not called. A field named
+    `item` replaces the example.
     """
-    dspy: Any = sys.modules.get("dspy")  # whoever has made an example has imported it
+    # Code that makes examples has imported DSPy.
+    dspy: Any = sys.modules.get("dspy")
     if dspy is None or not isinstance(item, dspy.Example):
         return {"item": item}
     example: Any = item
     try:
         fields = example.inputs()
-    except (ValueError, AttributeError):  # none are named; a Prediction has no place for names
+    except (ValueError, AttributeError):
+        # `with_inputs` was not called, or the item is a Prediction, which lacks it.
         fields = example
     return {"item": item, **dict(fields.items())}

@@ -1,4 +1,4 @@
-"""What of nodes the edges, graphs and operators use."""
+"""Names of this package that edges, graphs and operators import."""
 
 from mahsm.nodes._dspy_fields import FieldInputs as FieldInputs
 from mahsm.nodes._dspy_fields import check_gives_fields as check_gives_fields

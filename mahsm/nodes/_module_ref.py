@@ -1,4 +1,4 @@
-"""DSPy modules that nodes hold, and what stands in for them inside a `GraphModule`."""
+"""References to the DSPy modules of nodes, which a `GraphModule` substitutes while it runs."""
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping
@@ -10,14 +10,14 @@ from typing import Any, Self
 
 
 class ModuleRef:
-    """A place in a node that holds a DSPy module.
+    """A node's reference to its DSPy module.
 
-    A compiled graph cannot be copied, and an optimiser works on copies. So the graph stays one, its nodes ask
-    the place for the module whenever they run, and each copy of a `GraphModule` puts its own modules in the
-    place while it runs.
+    A compiled graph cannot be copied, but an optimiser works on copies. So all copies of a `GraphModule`
+    share one graph, whose nodes read the reference whenever they run, and each copy substitutes its own
+    modules while it runs.
 
     Attributes:
-        module: The module of the graph itself.
+        module: The node's own module.
     """
 
     __slots__ = ("module",)
@@ -27,7 +27,7 @@ class ModuleRef:
 
     @property
     def current(self) -> Any:
-        """The module to call here and now."""
+        """The module to call here: the substitute, if any, or the node's own."""
         return _substituted.get().get(self, self.module)
 
 
@@ -42,12 +42,12 @@ class HoldsGraph:
 
     @property
     def takes(self) -> frozenset[str] | None:
-        """The inputs of the graph, none of which it has to be given; None if it takes any."""
+        """The inputs of the graph, which are all optional; None if it takes any."""
         raise NotImplementedError
 
     @property
     def gives(self) -> frozenset[str] | None:
-        """The fields of its prediction; None if nobody has said."""
+        """The fields of its prediction; None if unknown."""
         raise NotImplementedError
 
     @property
@@ -56,17 +56,17 @@ class HoldsGraph:
         raise NotImplementedError
 
     def with_nodes(self, nodes: Mapping[str, Any]) -> Self:
-        """The same with other modules at these paths."""
+        """Return a copy with other modules at these paths."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ModulePlace:
-    """Where a module is: what a node holds, or a module inside of a graph that runs as such a module.
+    """The place of a module: a node's reference, or a path in a graph that the node's module runs.
 
     Attributes:
-        held: The place in the node.
-        path: The path in the graph that is held there; empty for what is held itself.
+        held: The node's reference.
+        path: The path in that graph; empty for the node's module itself.
     """
 
     held: ModuleRef
@@ -77,7 +77,7 @@ class ModulePlace:
         return self.held.module.nodes[self.path] if self.path else self.held.module
 
     def put(self, module: Any) -> None:
-        """Let it hold this module."""
+        """Put a module in this place."""
         if self.path:
             self.held.module.nodes[self.path] = module
         else:
@@ -87,12 +87,12 @@ class ModulePlace:
 _substituted: ContextVar[Mapping[ModuleRef, Any]] = ContextVar(
     "mahsm_standing_in", default=MappingProxyType({})
 )
-"""Modules that stand in for those of references. Set by a `GraphModule`; read by nodes when they run."""
+"""Substitutes for the modules of references. Set by a `GraphModule`; read by nodes when they run."""
 
 
 @contextmanager
 def substituted(modules: Mapping[ModulePlace, Any]) -> Generator[None, None, None]:
-    """In the block, these modules stand in for those that are in the places."""
+    """Substitute these modules for those in the places, inside the block."""
     parts: defaultdict[ModuleRef, dict[str, Any]] = defaultdict(dict)
     for place, module in modules.items():
         parts[place.held][place.path] = module
@@ -107,5 +107,5 @@ def substituted(modules: Mapping[ModulePlace, Any]) -> Generator[None, None, Non
 
 
 def is_substituted() -> bool:
-    """Whether a `GraphModule` runs around here, so that what was kept of other modules says nothing."""
+    """Return whether this code runs in a `GraphModule`, where kept results of other modules are invalid."""
     return bool(_substituted.get())

@@ -1,4 +1,4 @@
-"""A LangGraph node with a synchronous and an asynchronous side."""
+"""`Node`: a LangGraph node with a sync and an async function."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -16,29 +16,31 @@ Async = Callable[[Any, RunnableConfig], Awaitable[Any]]
 
 
 class _SignatureOfCall:
-    """The signature of a node's `__call__`, made once: LangGraph asks each node that is added for it."""
+    """The signature of a node's `__call__`, computed once, since LangGraph reads it for each added node."""
 
     def __get__(self, instance: object, owner: type[Any]) -> Signature:
         if instance is None:
-            raise AttributeError("__signature__")  # so that the class has the signature of its __init__
+            # The class then has the signature of its `__init__`.
+            raise AttributeError("__signature__")
         return _call_signature()
 
 
 @cache
 def _call_signature() -> Signature:
     found = signature(Node.__call__)
-    return found.replace(parameters=list(found.parameters.values())[1:])  # without self
+    # The first parameter is `self`.
+    return found.replace(parameters=list(found.parameters.values())[1:])
 
 
 class Node(RunnableLambda[Any, Any]):
-    """A Runnable made of two functions, whose graphs LangGraph finds.
+    """A Runnable made of two functions, in which LangGraph finds subgraphs.
 
-    LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`; that is why this is one. It adds no
-    span and no callback of its own, so a node costs what its function costs.
+    LangGraph looks for subgraphs in the `deps` of a `RunnableLambda`, so it is a subclass of that. It makes
+    no run of its own in traces and callbacks, so a node costs as much as its function.
 
     Attributes:
-        held: The DSPy modules that it holds itself, by where in it they are.
-        children: What else it calls, by name: functions, Runnables, graphs.
+        held: References to the DSPy modules that it holds itself, by their place in it.
+        children: Functions, Runnables and graphs that it calls, by name.
     """
 
     held: Mapping[str, ModuleRef] = MappingProxyType({})
@@ -53,39 +55,36 @@ class Node(RunnableLambda[Any, Any]):
         graphs: Sequence[Runnable[Any, Any]] = (),
         children: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        # Not super().__init__, which inspects both functions for what is known here.
+        # `super().__init__` is not called: it would inspect both functions, whose properties are known here.
         self.func = self._sync = sync
         self.afunc = self._async = async_
         self.name: str = name
         self.deps = list(graphs)
-        self.children: dict[str, object] = dict(children)  # a MappingProxyType cannot be copied deeply
+        # A dict, since a MappingProxyType cannot be deep-copied.
+        self.children: dict[str, object] = dict(children)
 
     @property
     def is_async(self) -> bool:
-        """Whether the asynchronous side is more than the synchronous one in a thread."""
+        """True if the async function does more than run the sync one in a thread."""
         return True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
     def __call__(self, state: Any, config: RunnableConfig | None = None) -> Any:
-        """Run the synchronous side, as `invoke` does, with the config of the node that is running here, if
-        one is.
-        """
+        """Run the sync function, by default with the config of the node that runs here, if any."""
         return self.invoke(state, config)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the synchronous side."""
+        """Run the sync function."""
         return self._sync(input, ensure_config(config))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the asynchronous side."""
+        """Run the async function."""
         return await self._async(input, ensure_config(config))
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """Give what `invoke` gives: LangGraph streams its nodes for `astream_events`, and this one is no run
-        of its own.
-        """
+        """Yield the result of `invoke`. LangGraph calls it for `astream_events`; it makes no run of its own."""
         yield self.invoke(input, config)
 
     async def astream(
@@ -102,5 +101,5 @@ class Node(RunnableLambda[Any, Any]):
 
 
 def node_name(name: str) -> str:
-    """The name without what LangGraph reserves in node names."""
+    """Return the name without the characters that LangGraph reserves in node names."""
     return name.replace(":", "_").replace("|", "_").strip("<>") or "node"

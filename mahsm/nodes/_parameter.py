@@ -1,4 +1,4 @@
-"""What a function says that it is called with: the annotation of its first parameter, and of its result."""
+"""Annotations of a function's first parameter and of its result, and conversion to the former."""
 
 import inspect
 import types
@@ -12,12 +12,15 @@ from typing_extensions import is_protocol, is_typeddict
 from mahsm._common import State
 
 Annotations = tuple[Any, Any]
-"""Of the first parameter and of the result; None for what has none, or none that can be found."""
+"""Those of the first parameter and of the result; None if missing, or if it cannot be resolved."""
 
 
 def annotations_of(source: Callable[..., Any], inner: Callable[..., Any]) -> Annotations:
-    """The first parameter is that of `source`; the annotations are those of the function `inner` of its
-    partials.
+    """Return the annotations of a function.
+
+    Args:
+        source: The function, perhaps a partial, which decides which parameter is the first.
+        inner: The function inside its partials, which has the annotations.
     """
     function: Any = inner if inspect.isroutine(inner) else inner.__call__
     try:
@@ -28,8 +31,9 @@ def annotations_of(source: Callable[..., Any], inner: Callable[..., Any]) -> Ann
 
 
 def _hint(function: Any, name: str) -> Any:
-    """What is annotated under a name; None if that cannot be found, as of what is imported for type checkers
-    alone.
+    """Return the annotation of a name; None if it cannot be resolved.
+
+    That is so for names that are imported under `TYPE_CHECKING` only.
     """
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
@@ -44,8 +48,9 @@ def _hint(function: Any, name: str) -> Any:
 
 
 def is_item(annotation: Any) -> bool:
-    """Whether this annotates something that is no state: a number, a text, a list, a message, a
-    document...
+    """Return whether an annotation is of an item and not of a state.
+
+    Items are numbers, strings, lists, messages, documents, and so on.
     """
     annotation = _plain(annotation)
     if (
@@ -59,18 +64,20 @@ def is_item(annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return all(part is type(None) or is_item(part) for part in get_args(annotation))
     kind: Any = origin or annotation
-    if not inspect.isclass(kind):  # Literal["a", "b"], and what nobody knows
+    if not inspect.isclass(kind):
+        # A generic such as Literal["a", "b"] is an item; anything else is unknown.
         return origin is not None
-    if issubclass(kind, Serializable):  # a message or a document, though pydantic's models are states, too
+    if issubclass(kind, Serializable):
+        # Messages and documents are items, although other pydantic models are states.
         return True
     return not (issubclass(kind, Mapping) or _is_schema(kind))
 
 
 def converter(annotation: Any, *, of_items: bool) -> Callable[[State], Any] | None:
-    """How to make of a state what the first parameter is annotated with; None if that is the state itself.
+    """Return a function from the state to the annotated type; None if the state itself is passed.
 
-    Of an item that is no state this is `state["item"]`. Where items are called `item`, so it is if the item
-    is such a dataclass or model already.
+    If the annotation is of an item, the function returns `state["item"]`. With `of_items` it also does so if
+    `state["item"]` already is an instance of the annotated dataclass or model.
     """
     if is_item(annotation):
         return lambda state: state["item"]
@@ -88,7 +95,7 @@ def converter(annotation: Any, *, of_items: bool) -> Callable[[State], Any] | No
 
 
 def _plain(annotation: Any) -> Any:
-    """What a NewType or an alias stands for."""
+    """Resolve a NewType or a type alias."""
     return getattr(annotation, "__supertype__", getattr(annotation, "__value__", annotation))
 
 
@@ -97,7 +104,7 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 
 def keys_of(annotation: Any) -> frozenset[str]:
-    """The state keys that an annotation names: the fields of a TypedDict, a dataclass or a pydantic model."""
+    """Return the state keys in an annotation: the fields of a TypedDict, dataclass or pydantic model."""
     if not inspect.isclass(annotation) or is_item(annotation):
         return frozenset()
     if is_dataclass(annotation):

@@ -1,4 +1,4 @@
-"""Where code runs: in which item of which edge runs, and where its stream events go."""
+"""The position of running code: its item, its edge runs, and the stream for its events."""
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -7,17 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 Finished = Callable[[int, Any], object]
-"""Gets the index of an item, and its entry or its `ItemError`."""
+"""A callback for finished items: it gets the index, and the entry or `ItemError`."""
 
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """Where stream events go.
+    """The stream that events are written to.
 
     Attributes:
         write: LangGraph's stream writer.
-        metadata: What LangGraph says of the node.
-        item: Which item of an edge runs here, as a path of indices through nested edges; `()` outside of
+        metadata: LangGraph's metadata of the node.
+        item: Returns the path of indices, through nested edges, of the item that runs here; `()` outside
             edges.
     """
 
@@ -27,15 +27,14 @@ class StreamTarget:
 
 
 class Position:
-    """A position. Immutable. Nodes know of no edges, so items and runs have no types here.
+    """A position. Immutable. The `nodes` package must not import edges, so items and runs have no types here.
 
     Attributes:
         item: The item whose target is being called, if any.
-        runs: The runs of edges that this is in, from the outside in, by what each edge compiles into.
-        stream: The stream target of the outermost edge, if this is in one.
-        finished: What gets the finished items of an edge run that begins here, by what the edge compiles
-            into.
-        reducing: What the node of a `reduce_edge` is to call.
+        runs: The edge runs around the code, from the outside in, by the `Lowering` of each edge.
+        stream: The stream target of the outermost edge, if any.
+        finished: The callbacks for finished items of edge runs that begin here, by the edge's `Lowering`.
+        reducing: The reducer that the node of a `reduce_edge` has to call.
     """
 
     __slots__ = ("finished", "item", "reducing", "runs", "stream")
@@ -55,20 +54,20 @@ class Position:
         self.reducing = reducing
 
     def at(self, item: Any) -> "Position":
-        """The position of an item."""
+        """Return the position inside an item."""
         return Position(item, self.runs, self.stream, self.finished)
 
     def inside(self, edge: object, run: object, stream: StreamTarget) -> "Position":
-        """The position inside of an edge run; its own finished items are told, and no others."""
+        """Return the position inside an edge run, whose callback for finished items does not apply there."""
         finished = {other: tell for other, tell in self.finished.items() if other is not edge}
         return Position(self.item, {**self.runs, edge: run}, stream, finished)
 
     def calling(self, reducer: Any) -> "Position":
-        """The same, where the node of a `reduce_edge` is to call its reducer."""
+        """Return a copy in which the node of a `reduce_edge` calls this reducer."""
         return Position(self.item, self.runs, self.stream, self.finished, reducer)
 
     def told(self, edge: object, finished: Finished) -> "Position":
-        """The same, where `finished` gets the finished items of the edge."""
+        """Return a copy in which `finished` is called for the finished items of the edge."""
         return Position(self.item, self.runs, self.stream, {**self.finished, edge: finished})
 
 
@@ -76,4 +75,4 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _OUTSIDE = Position(None, _NOTHING, None, _NOTHING)
 
 position: ContextVar[Position] = ContextVar("mahsm_position", default=_OUTSIDE)
-"""Set by edges (a run, an item, `as_completed`); read by what runs inside of them."""
+"""Set by edges (a run, an item, `as_completed`); read by code that runs inside them."""

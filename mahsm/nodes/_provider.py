@@ -7,12 +7,12 @@ from mahsm.errors import LimitError
 
 
 def provider_of(module: Any) -> str | None:
-    """The provider of the DSPy language models that a module uses, or that are configured if it is None.
+    """Return the provider of a module's language models; of the configured one if the module is None.
 
-    It is "openai" of "openai/gpt-4o-mini"; None if there is no language model.
+    For "openai/gpt-4o-mini" it is "openai". It is None if no language model is set.
 
     Raises:
-        LimitError: if it has several.
+        LimitError: if the module uses several providers.
     """
     dspy: Any = sys.modules.get("dspy")
     if dspy is None:
@@ -21,10 +21,11 @@ def provider_of(module: Any) -> str | None:
     models: set[str] = {lm.model for lm in own or [None] if lm is not None}
     if dspy.settings.lm is not None and (not own or None in own):
         models.add(dspy.settings.lm.model)
-    providers = {model.split("/")[0] if "/" in model else "openai" for model in models}  # as DSPy takes it
+    # DSPy, too, takes "openai" for a model without a provider.
+    providers = {model.split("/")[0] if "/" in model else "openai" for model in models}
     if len(providers) > 1:
         raise LimitError(
             f"{type(module).__name__} has language models of several providers: "
-            f"{', '.join(sorted(providers))}. Say which one the limit is of: RateLimit('openai', ...)."
+            f"{', '.join(sorted(providers))}. Name the one to limit: RateLimit('openai', ...)."
         )
     return next(iter(providers), None)

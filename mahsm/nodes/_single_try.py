@@ -1,4 +1,4 @@
-"""Runnables whose chat models do not try again by themselves, for an edge that does."""
+"""Runnables without retries of their own, for edges that retry."""
 
 from collections.abc import Iterable
 from functools import singledispatch
@@ -11,11 +11,10 @@ from langchain_core.runnables.retry import RunnableRetry
 
 @singledispatch
 def single_try(value: Any) -> Any:
-    """A copy of a Runnable in which nothing tries again: no `with_retry`, and chat models with
-    `max_retries=0`.
+    """Return a copy of a Runnable without retries: no `with_retry`, and chat models with `max_retries=0`.
 
-    What cannot be looked into, such as a function, is left as it is. So is a Runnable in which nothing tries
-    again.
+    A Runnable without retries is returned itself, and so is any value whose parts are unknown, such as a
+    function.
     """
     return value
 
@@ -27,7 +26,7 @@ def _with_retry(value: Any) -> Any:
 
 @single_try.register(BaseLanguageModel)
 def _model(model: Any) -> Any:
-    """The model made anew, and not copied: its clients have been made with the number of retries."""
+    """Create the model anew. A copy would share its clients, which keep their number of retries."""
     kind = cast("Any", type(model))
     fields: dict[str, Any] = kind.model_fields
     if "max_retries" not in fields or model.max_retries == 0:
@@ -61,9 +60,7 @@ def _dict(value: dict[Any, Any]) -> Any:
 
 
 def _is_client(field: str) -> bool:
-    """Whether a model fills this field by itself: `root_client`, but not `http_client`, which is the
-    user's.
-    """
+    """Return whether a model sets this field by itself: `root_client`, but not the user's `http_client`."""
     return field.endswith("client") and not field.startswith("http")
 
 

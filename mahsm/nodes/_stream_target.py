@@ -1,6 +1,4 @@
-"""Where a node's stream events go: what LangGraph shows of an edge comes from the edge's own node, and not
-from inside.
-"""
+"""The stream for a node's events. Inside an edge it is the stream of the edge's own node."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,19 +9,20 @@ from langgraph.config import get_stream_writer
 from mahsm.nodes._position import StreamTarget, position
 
 EDGE = "mahsm_edge"
-"""Key of a run's metadata: the name of the edge that it belongs to."""
+"""Key in the metadata of a run: the name of its edge."""
 
 ITEM = "mahsm_item"
-"""Key of a run's metadata: which item or branch it is, as a path of indices through nested edges."""
+"""Key in the metadata of a run: its item's or branch's path of indices through nested edges."""
 
 
 def stream_target(config: RunnableConfig) -> StreamTarget:
-    """The stream target of the node that runs here with this config."""
+    """Return the stream target of the node that runs here with this config."""
     return position.get().stream or StreamTarget(_writer(), config.get("metadata", {}))
 
 
 def _writer() -> Callable[[Any], object]:
     try:
         return get_stream_writer()
-    except (RuntimeError, KeyError):  # outside of any graph
+    except (RuntimeError, KeyError):
+        # This runs outside any graph.
         return lambda _: None

@@ -1,4 +1,4 @@
-"""Targets: whatever maps a state to an update, made into one thing that an edge can call."""
+"""`Target`: one form for functions, Runnables, graphs, edges, operators and modules that an edge calls."""
 
 import functools
 import inspect
@@ -29,28 +29,28 @@ from mahsm.nodes._parameter import annotations_of, converter, is_item, keys_of
 Graph: TypeAlias = PregelProtocol[Any, Any, Any, Any]
 
 _INJECTED = {"config": "RunnableConfig", "runtime": "Runtime", "store": "BaseStore", "writer": "StreamWriter"}
-"""The parameters that LangGraph fills by name, and what their annotation says if they have one."""
+"""Names of parameters that LangGraph fills, and a part of their annotation, if they have one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an edge calls for each item.
+    """The callable of an edge: it maps a state to an update.
 
     Attributes:
-        name: A legal node name.
-        sync: Its blocking side, if it has one.
-        async_: Its awaitable side, if it has one.
-        injected: Which of LangGraph's own parameters it takes.
-        source: What it was made of.
-        graph: The graph inside, if there is one: each call is then a run of that graph.
-        held: The DSPy module that it is, if it is one.
+        name: A valid node name.
+        sync: Its sync function, if any.
+        async_: Its async function, if any.
+        injected: The parameters that LangGraph fills.
+        source: The object that it was made from.
+        graph: The graph inside, if any: each call is then a run of that graph.
+        held: The reference to its DSPy module, if it is one.
         reads: State keys that it is known to read.
         writes: State keys that it is known to write.
-        batched: What computes something for many items at once, if it does: from the state and what is laid
-            over it for each item to what then is laid over it.
-        reports: Whether what it calls can be expected to say what it used: DSPy's and LangChain's models do.
-        run_name: What its runs are called, if it does not say so itself.
-        item: What it takes, if that is an item and no state, such as "str".
+        batched: Computes values for many items together, if it can: from the state and each item's overlay
+            to the new overlays.
+        reports: True if its calls are expected to report their usage, as DSPy's and LangChain's models do.
+        run_name: Name of its runs, if it has no name of its own.
+        item: The type of its parameter, such as "str", if that is an item and not a state.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Target:
 
     @property
     def input_keys(self) -> frozenset[str] | None:
-        """The state keys that the graph takes which it is; None if it is none, or takes any."""
+        """The input keys, if it is a graph; None if it is not, or takes any keys."""
         builder: Any = getattr(self.source, "builder", None) if self.is_graph else None
         keys: frozenset[str] | None = (
             None if builder is None else frozenset(builder.schemas[builder.input_schema])
@@ -78,27 +78,27 @@ class Target:
 
     @property
     def is_graph(self) -> bool:
-        """Whether it is a graph itself, and not something that holds one."""
+        """True if it is a graph itself, and not a function or node that holds one."""
         return isinstance(self.source, PregelProtocol)
 
     @property
     def module(self) -> Any:
-        """The DSPy module that it is here and now, if it is one."""
+        """The DSPy module to call here, if it is one."""
         return None if self.held is None else self.held.current
 
     @property
     def is_unnamed(self) -> bool:
-        """Whether it is a graph with the name that LangGraph gives to all that were compiled without one."""
+        """True if it is a graph with LangGraph's default name."""
         return self.name == node_name(Pregel.name) and isinstance(self.source, Runnable)
 
     def named(self, name: str) -> "Target":
-        """The same under this name, in traces too, if it has none of its own."""
+        """Return a copy with this name, also in traces, if it has no name of its own."""
         if not self.is_unnamed:
             return self
         return replace(self, name=name, run_name=name)
 
     def bind(self, runtime: Runtime[Any]) -> tuple[SyncCall | None, AsyncCall | None]:
-        """Both sides with LangGraph's parameters filled in, inside of a node."""
+        """Return the sync and async functions with LangGraph's parameters filled in; called in a node."""
         config = get_config() if self.run_name is None else {**get_config(), "run_name": self.run_name}
         values = {
             "config": config,
@@ -114,25 +114,25 @@ class Target:
 
 @functools.singledispatch
 def node_of(source: Any) -> Node | Callable[..., Any] | None:
-    """Return the node of something that is made into one, such as an operator: its package registers how.
-
-    It may be a function of the state, too.
+    """Return a node, or a function of the state, made from a source, such as an operator; None for types
+    without a registered function.
     """
     return None
 
 
 def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
-    """Make a target of a function, a Runnable, a graph, an edge, an operator or a DSPy module.
+    """Make a target from a function, a Runnable, a graph, an edge, an operator or a DSPy module.
 
     Args:
-        source: What to call.
-        reader: Who wants it, for the error.
-        of_items: Whether `state["item"]` is an item of a batch.
+        source: The object to call.
+        reader: Name of the edge, for errors.
+        of_items: True if `state["item"]` is an item of a batch.
 
     Raises:
         NodeError: if `source` cannot be called with a state.
     """
-    dspy: Any = sys.modules.get("dspy")  # whoever passes a DSPy module has imported it
+    # Code that passes a DSPy module has imported DSPy.
+    dspy: Any = sys.modules.get("dspy")
     if dspy is not None and isinstance(source, dspy.Module):
         from mahsm.nodes._dspy_node import DSPyNode
 
@@ -146,7 +146,7 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
-        hint = ", not a class: make an instance" if isinstance(source, type) else ""
+        hint = ", not a class: create an instance" if isinstance(source, type) else ""
         raise NodeError(
             f"{reader}: the target is {shown(source)}; expected a function of the state, a DSPy module, a "
             f"Runnable, a compiled graph or an edge{hint}."
@@ -155,18 +155,18 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
 
 
 def plain_update(update: Update) -> Update:
-    """What a target gave back, without the `Command` around it.
+    """Return a target's result without the `Command` around it.
 
     Raises:
-        NodeError: if the command also says where to go, which means nothing for one item of many.
+        NodeError: if the command also has `goto`, `graph` or `resume`, which do not apply to one item of many.
     """
     if not isinstance(update, Command):
         return update
     command = cast("Command[Any]", update)
     if command.goto or command.graph is not None or command.resume is not None:
         raise NodeError(
-            f"the target returned {shown(command)}; only an update can come out of an item. Return the "
-            "update, and route after the edge, on what it wrote."
+            f"the target returned {shown(command)}; an item can return only an update. Return the "
+            "update, and route after the edge, by the keys that it wrote."
         )
     return command.update
 
@@ -178,13 +178,13 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
     elif isinstance(source, RunnableLambda):
         has_sync, has_async = hasattr(source, "func"), hasattr(source, "afunc")
     else:
-        # The default is a thread of the loop's few.
+        # The default `ainvoke` runs `invoke` in the loop's thread pool, which has few threads.
         has_sync, has_async = True, type(source).ainvoke is not Runnable.ainvoke
     return Target(
         name,
         source.invoke if has_sync else None,
         source.ainvoke if has_async else None,
-        # Its own config is merged with this one.
+        # A Node merges the config of the running node by itself.
         injected=frozenset() if isinstance(source, Node) else frozenset({"config"}),
         source=source,
         graph=graph,
@@ -197,20 +197,22 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
 
 
 def _check_no_model(source: Any, reader: str) -> None:
-    """Refuse what would hand the state to a language model as it is, which takes messages or a string."""
+    """Raise `NodeError` if the state would be passed to a language model, which takes messages or a string."""
     first = source
     while not isinstance(first, BaseLanguageModel):
         match first:
-            case RunnableBindingBase():  # bind_tools, with_config
+            case RunnableBindingBase():
+                # Made by bind_tools and with_config.
                 first = cast("Any", first).bound
-            case RunnableSequence():  # with_structured_output
+            case RunnableSequence():
+                # Made by with_structured_output.
                 first = cast("Any", first).first
             case RunnableWithFallbacks():
                 first = cast("Any", first).runnable
             case _:
                 return
     raise NodeError(
-        f"{reader}: the target hands the state to the language model {type(cast('Any', first)).__name__}, "
+        f"{reader}: the target passes the state to the language model {type(cast('Any', first)).__name__}, "
         "which takes messages or a string. Pass prompt | model, or a function such as lambda state: "
         "model.invoke(state['item'])."
     )
@@ -221,12 +223,13 @@ def _of_function(source: Callable[..., Any], reader: str, *, of_items: bool) -> 
     while isinstance(inner, functools.partial):
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
-    call = getattr(inner, "__call__", None)  # noqa: B004  of an object
+    # The method of a callable object, which may be a coroutine function.
+    call = getattr(inner, "__call__", None)  # noqa: B004
     if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (inner, call)):
         raise NodeError(
-            f"{reader}: the target {name} is a generator function, whose call gives a generator and no "
-            "value. Return what it yields, as a list; for parts as they come, take LangGraph's writer as a "
-            "parameter and call writer(part)."
+            f"{reader}: the target {name} is a generator function, whose call returns a generator. "
+            "Return its values as a list; to stream them, take LangGraph's writer as a parameter and call "
+            "writer(value)."
         )
     injected = _injected(source, name, reader)
     given, result = annotations_of(source, inner)
@@ -251,7 +254,8 @@ def _of_function(source: Callable[..., Any], reader: str, *, of_items: bool) -> 
 def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[str]:
     try:
         signature = inspect.signature(source)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):
+        # Some builtins lack a signature.
         return frozenset()
     taken = frozenset(
         name for name, marker in _INJECTED.items() if _takes(signature.parameters.get(name), marker)
@@ -261,7 +265,7 @@ def _injected(source: Callable[..., Any], name: str, reader: str) -> frozenset[s
     except TypeError as error:
         raise NodeError(
             f"{reader}: the target {name}{signature} cannot be called with a state: {error}. Expected "
-            f"{name}(state), and besides only {', '.join(_INJECTED)}. Fix other arguments with "
+            f"{name}(state), with no other required parameters than {', '.join(_INJECTED)}. Set others with "
             "functools.partial."
         ) from None
     return taken
@@ -293,17 +297,22 @@ class _Probe(TypedDict, total=False):
 
 
 def _graph_in(source: Any) -> Graph | None:
-    """The graph that LangGraph itself would find in a node made of `source`."""
+    """Return the graph that LangGraph would find in a node made from `source`.
+
+    LangGraph has no public function for that, so it is asked by way of a graph with such a node. That takes a
+    while, which `_holds_nothing` saves for simple functions.
+    """
     if isinstance(source, PregelProtocol):
         return cast("Graph", source)
     if _holds_nothing(source):
         return None
     builder: StateGraph[Any, Any, Any, Any] = StateGraph(_Probe)
     try:
-        # Of annotations that it would not inject; ours are checked above.
+        # LangGraph warns of annotations that it would not inject; `_injected` has checked these.
         with warnings.catch_warnings(action="ignore"):
             builder.add_node("probe", source, input_schema=_Probe)
-    except ValueError:  # a builtin without a signature
+    except ValueError:
+        # This is a builtin without a signature.
         return None
     builder.set_entry_point("probe")
     compiled: Any = builder.compile()
@@ -311,14 +320,13 @@ def _graph_in(source: Any) -> Graph | None:
 
 
 def _holds_nothing(source: Any) -> bool:
-    """Whether it is a function that uses plain values only, and so no graph; to let LangGraph look takes a
-    while.
-    """
+    """Return whether `source` is a function whose closure and globals hold only plain values, and no graph."""
     if not isinstance(source, FunctionType):
         return False
     try:
         values = [cell.cell_contents for cell in source.__closure__ or ()]
-    except ValueError:  # a cell that is filled later
+    except ValueError:
+        # A cell of the closure is set later.
         return False
     names = _names(source.__code__) & source.__globals__.keys()
     return all(type(value) in _PLAIN for value in [*values, *map(source.__globals__.__getitem__, names)])
@@ -328,5 +336,5 @@ _PLAIN = (int, float, complex, bool, str, bytes, type(None))
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names that code uses, in functions inside of it too."""
+    """Return the names that code uses, including those in nested functions."""
     return set(code.co_names).union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))

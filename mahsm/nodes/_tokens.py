@@ -1,4 +1,4 @@
-"""Tokens of a DSPy module, streamed as they come."""
+"""Streaming the tokens of a DSPy module."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,15 @@ from mahsm.nodes._stream_target import ITEM, StreamTarget
 
 
 class TokenEvent(TypedDict):
-    """What `stream_mode="custom"` shows of a token.
+    """The event of a token in `stream_mode="custom"`.
 
     Attributes:
         node: Name of the `dspy_node`.
-        predictor: Which of its module's predictors wrote it, as in `named_predictors`.
+        predictor: Name of the predictor that wrote it, as in `named_predictors`.
         field: The output field.
-        token: The text.
-        last: Whether it ends the field.
-        item: Which item of an edge it belongs to, as a path of indices through nested edges; `()` outside of
-            edges.
+        token: The token, a string.
+        last: True if it ends the field.
+        item: The path of indices, through nested edges, of its item; `()` outside edges.
     """
 
     node: str
@@ -43,10 +42,10 @@ class TokenEvent(TypedDict):
 
 
 def streamed_fields(reader: str, module: Any, stream: bool | Sequence[str]) -> tuple[str, ...]:
-    """The fields that are streamed: those that are named, or all texts.
+    """Return the fields to stream: those that are named, or all outputs that are strings.
 
     Raises:
-        NodeError: for a field that no predictor writes as a text.
+        NodeError: if a field is not a string output of any predictor.
     """
     if stream is False:
         return ()
@@ -74,14 +73,15 @@ async def call_streaming(
     config: RunnableConfig,
     place: StreamTarget,
 ) -> Any:
-    """Call the module, and send the tokens of these fields to whoever streams the graph."""
+    """Call the module, and write the tokens of these fields to the graph's streams."""
     tokens = _Tokens(node, module, fields, config, place)
     streaming: dict[str, Any] = {"send_stream": tokens, "stream_listeners": tokens.listeners}
     try:
         with dspy.context(**streaming):
             if hasattr(cast("type[Any]", type(module)), "aforward"):
                 result = await module.acall(**arguments)
-            else:  # DSPy sends from such a thread only
+            else:
+                # DSPy can send chunks only from a thread of AnyIO.
                 result = await anyio.to_thread.run_sync(
                     partial(module, **arguments), limiter=anyio.CapacityLimiter(1)
                 )
@@ -120,20 +120,22 @@ class _Tokens:
                 self._tell(response)
 
     def finish(self, result: Any) -> None:
-        """The call has ended: what is held back comes now, and fields of which nothing came, as with a cached
-        answer.
+        """Send the rest when the call has ended.
+
+        These are tokens that DSPy held back, and fields that were not streamed, as with a cached answer.
         """
         for listener in self.listeners:
             if (response := listener.finalize()) is not None:
                 self._tell(response)
-        has_fields = isinstance(result, dspy.Example | Mapping)  # if it has none, the node refuses it
+        # The node raises an error for results without fields.
+        has_fields = isinstance(result, dspy.Example | Mapping)
         given: Any = cast("Any", result) if has_fields else {}
         for field in self._fields:
             if field not in self._sent and isinstance(value := given.get(field), str):
                 self._tell(StreamResponse("", field, value, is_last_chunk=True))
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """End the messages."""
         self._messages.end()
 
     def _tell(self, response: StreamResponse) -> None:
@@ -154,8 +156,8 @@ class _Tokens:
 class _Messages:
     """The same tokens for `stream_mode="messages"`, where each field is a message.
 
-    LangGraph hears of tokens by a callback handler. Handlers that only watch, such as tracers, get nothing:
-    for them the call of DSPy's model is what happened.
+    LangGraph gets tokens by a callback handler. Other handlers, such as tracers, do not get them, since they
+    would record a second model call beside the one of DSPy's.
     """
 
     def __init__(self, config: RunnableConfig, place: StreamTarget) -> None:

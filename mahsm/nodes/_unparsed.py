@@ -1,6 +1,4 @@
-"""Answers that could not be parsed: an attempt after LangGraph's own retry does not get them again from a
-cache.
-"""
+"""Answers that could not be parsed, so that a retry by LangGraph does not get them from a cache again."""
 
 from collections import OrderedDict
 from collections.abc import Generator
@@ -11,18 +9,18 @@ from langgraph.runtime import get_runtime
 from mahsm._model_calls import calls, unparsed_in
 
 _KEPT = 1000
-"""Tasks, of which only those that failed so are kept, until an attempt succeeds."""
+"""The most tasks whose answers are kept. Only tasks that failed to parse one are kept, until they succeed."""
 
 
 class Unparsed:
-    """What the attempts of a node's tasks could not be parsed from."""
+    """The answers that could not be parsed in the attempts of a node's tasks."""
 
     def __init__(self) -> None:
         self._of_task: OrderedDict[str, frozenset[str]] = OrderedDict()
 
     @contextmanager
     def attempt(self) -> Generator[bool, None, None]:
-        """A block that is an attempt; gives whether there are such answers."""
+        """Count the block as an attempt; yield whether an earlier attempt of the task had such answers."""
         task = _task_id()
         known = self._of_task.pop(task, frozenset[str]())
         try:
@@ -37,9 +35,9 @@ class Unparsed:
 
 
 def _task_id() -> str:
-    """The task of the graph in which this is called; empty outside of graphs."""
+    """Return the id of the graph's task that runs here; an empty string outside graphs."""
     try:
-        # Outside of a graph there may be no runtime, either.
+        # Outside a graph, the runtime may be missing or lack the attribute.
         info = getattr(get_runtime(), "execution_info", None)
     except (RuntimeError, KeyError):
         return ""

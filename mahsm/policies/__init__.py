@@ -1,12 +1,12 @@
-"""What happens to items that fail.
+"""Policies for items that fail, are slow, or cost too much.
 
-- `_item_error`    a failure as data, and what a fan-in does with it
-- `_retry`         `Retry`: whether and when an item is tried again
-- `_retryable`     what exceptions of clients say about that
-- `_retry_budget`  what keeps retries from becoming a storm
-- `_budget`        `Budget`: how much may be spent
+- `_item_error`    a failure as data, and how `reduce_edge` handles it
+- `_retry`         `Retry`: if and when an item is tried again
+- `_retryable`     clients' exceptions: if a retry may help, and Retry-After
+- `_retry_budget`  a bound on retries while a provider is failing
+- `_budget`        `Budget`: limits on money, tokens, time and calls
 - `_hedge`         `Hedge`: a second call for stragglers
-- `_internal`      what the packages above use
+- `_internal`      names that other packages of mahsm import
 """
 
 from mahsm.policies._budget import Budget as Budget

@@ -1,4 +1,4 @@
-"""`Budget`: how much may be spent before nothing new begins."""
+"""`Budget`: limits on money, tokens, time and calls, after which nothing new begins."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -20,22 +20,21 @@ from mahsm.errors import BudgetExceeded, EdgeError
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be spent: on an edge, for each of its runs; or in a `with budget(...)` block, for all that
-    runs in it.
+    """A limit on spending: of each run of an edge, or of everything in a `with budget(...)` block.
 
-    When it is spent, no item and no further attempt begins. What runs goes on and may overspend by what is in
-    flight. Then the open items hold a `BudgetExceeded`, as `on_error` says.
+    When it is spent, no item and no further attempt begins. Calls in flight go on, so their cost may exceed
+    the budget. The remaining items fail with `BudgetExceeded`, which `on_error` handles.
 
-    Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. An answer
-    from a cache takes nothing. A price that nobody knows ends the budget, since it could not be kept: those
-    of the providers' own models are known; for others give `prices`.
+    Money and tokens are those that DSPy's and LangChain's models report, and `mahsm.limits.report`. Answers
+    from a cache are free. If a price is unknown, a `usd` budget ends after the first answer, since it cannot
+    be kept. Prices of the providers' own models are known; give `prices` for others.
 
     Args:
         usd: US dollars, > 0.
-        tokens: Tokens in and out, > 0.
-        seconds: Seconds from the beginning of the run or block, > 0.
-        calls: Calls of models, >= 1; a target that calls none counts as one, unless it holds a graph.
-        prices: From a model's name to US dollars per million tokens, in and out.
+        tokens: Input and output tokens, > 0.
+        seconds: Seconds from the start of the run or block, > 0.
+        calls: Model calls, >= 1. A target that calls no model counts as one call, unless it contains a graph.
+        prices: From a model's name to US dollars per million input and output tokens.
 
     Raises:
         EdgeError: immediately, for invalid values.
@@ -64,23 +63,21 @@ class Budget:
                     f"Budget: {name}={shown(value)}; expected a number > 0, or None for no bound."
                 )
         if all(value is None for value in bounds.values()):
-            raise EdgeError(
-                "Budget() bounds nothing; pass at least one of usd=, tokens=, seconds= and calls=."
-            )
+            raise EdgeError("Budget() has no limit; pass at least one of usd=, tokens=, seconds= and calls=.")
         for model, price in (self.prices or {}).items():
             if not is_price(price):
                 raise EdgeError(
-                    f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million tokens in "
-                    "and out, (0.15, 0.6)."
+                    f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million input "
+                    "and output tokens, such as (0.15, 0.6)."
                 )
 
 
 class Spending(Meter):
-    """What has been spent of a budget. `stops` is called when it is spent.
+    """The spending of a budget so far. Callbacks of `on_stop` are called when the budget is spent.
 
     Attributes:
         budget: The budget.
-        exceeded: Why nothing new begins, or None.
+        exceeded: The reason why nothing new begins, or None.
     """
 
     def __init__(self, budget: Budget, name: str) -> None:
@@ -93,16 +90,16 @@ class Spending(Meter):
         self.on_stop: OnStop = self._stops.on_stop
 
     def end_call(self, answer: Answer | None) -> None:
-        """Count the end of a call, and stop what has to be stopped."""
+        """Count the end of a call, and call the stop callbacks if the budget is spent."""
         if answer is None:
             return super().end_call(None)
         priced = self._priced(answer)
         super().end_call(priced)
         if self.budget.usd is not None and priced.usd is None and not priced.cached:
             self._exceed(
-                f"the price of the model {priced.model!r} is not known, so usd={self.budget.usd:g} cannot be "
-                f"kept. Pass prices={{{priced.model!r}: (dollars per million tokens in, out)}}, or bound "
-                "tokens= instead"
+                f"the price of the model {priced.model!r} is unknown, so usd={self.budget.usd:g} cannot be "
+                f"kept. Pass prices={{{priced.model!r}: (dollars per million input, output tokens)}}, or "
+                "limit tokens= instead"
             )
         for bound, spent, unit in (
             (self.budget.usd, self.usd, "USD"),
@@ -112,16 +109,16 @@ class Spending(Meter):
                 self._exceed(f"{spent:g} of {bound:g} {unit} are spent")
 
     def check(self) -> None:
-        """Do nothing while there is something left.
+        """Raise an error if the budget is spent.
 
         Raises:
-            BudgetExceeded: if nothing new may begin any more.
+            BudgetExceeded: with the reason.
         """
         if self.exceeded is not None:
             raise BudgetExceeded(*self.exceeded.args)
 
     def begun(self) -> None:
-        """An attempt has begun, perhaps with the last call that there was."""
+        """End the budget if an attempt that has begun took its last call."""
         if self.most_calls is not None and self.calls >= self.most_calls:
             self._exceed(f"{self.calls} of {self.most_calls:g} calls are made")
 
@@ -138,7 +135,7 @@ class Spending(Meter):
 
     @contextmanager
     def running(self) -> Generator["Spending", None, None]:
-        """Count what is called in the block."""
+        """Count the calls in the block."""
         seconds = self.budget.seconds
         call_off = (
             None if seconds is None else tasks.after(seconds, lambda: self._exceed(f"{seconds:g} s are over"))
@@ -152,15 +149,15 @@ class Spending(Meter):
 
 
 def spendings() -> list[Spending]:
-    """The budgets that hold here, from the outside in."""
+    """Return the spendings of the budgets around this code, from the outside in."""
     return [meter for meter in meters() if isinstance(meter, Spending)]
 
 
 def check_budgets() -> None:
-    """Something begins here that counts its own calls; inside of an attempt it has begun already.
+    """Check the budgets before code that counts its own calls; inside an attempt they were checked.
 
     Raises:
-        BudgetExceeded: if a budget that holds here is spent.
+        BudgetExceeded: if a budget around this code is spent.
     """
     if not in_attempt():
         for spending in spendings():
@@ -169,18 +166,19 @@ def check_budgets() -> None:
 
 
 def begin_attempt(*, calls: bool = True) -> None:
-    """An attempt of an item begins here.
+    """Count an attempt of an item, and check the budgets.
 
     Args:
-        calls: It counts as a call, if nothing inside is one; else only what is inside counts.
+        calls: Count the attempt as a call if it makes no model call; if False, only its model calls count.
 
     Raises:
-        BudgetExceeded: if a budget that holds here is spent.
+        BudgetExceeded: if a budget around this code is spent.
     """
     held = spendings()
     for spending in held:
         if not calls:
-            spending.begun()  # perhaps with the last call that there was
+            # A call before this attempt may have been the last one of the budget.
+            spending.begun()
         spending.check()
     if not calls:
         return
@@ -199,12 +197,12 @@ def budget(
     calls: int | None = None,
     prices: Mapping[str, tuple[float, float]] | None = None,
 ) -> Generator[Spending, None, None]:
-    """Bound what all edges and DSPy nodes in the block spend together. The arguments are those of `Budget`.
+    """Limit the total spending of all edges and DSPy nodes in the block. Its arguments are those of `Budget`.
 
-    Budgets nest: what is spent counts in every one around it.
+    Budgets nest: a call counts in every budget around it.
 
     Yields:
-        What has been spent so far: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`, `cached`, and
+        The spending so far: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`, `cached`, and
         `exceeded`, the reason why nothing new begins, or None.
 
     Raises:

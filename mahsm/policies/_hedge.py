@@ -10,17 +10,19 @@ from mahsm.errors import EdgeError
 
 @dataclass(frozen=True)
 class Hedge:
-    """Start an item once more when it takes longer than most; the first answer wins, and the other call is
-    cancelled.
+    """Call an item's target a second time when the first call takes unusually long.
 
-    After Dean and Barroso, The Tail at Scale (2013): with `percentile=0.95`, about 5 % more calls, and the
-    slowest are about as slow as the 95th percentile. The second call waits for tokens and a slot of its own,
-    and counts in budgets; while it waits, it is called off when the first one ends. A blocking call cannot be
-    cancelled; its answer is not waited for, and nothing further is done for it.
+    The first answer wins, and the other call is cancelled. After Dean and Barroso, The Tail at Scale (2013):
+    with `percentile=0.95` there are about 5 % more calls, and the slowest items take about as long as the
+    95th percentile.
+
+    The second call waits for its own tokens and slot, and counts in budgets. If the first call ends during
+    that wait, the second one is not made. A blocking call cannot be cancelled: it runs on, but its answer is
+    ignored, and it can begin nothing further.
 
     Args:
-        percentile: Share of the calls that are quicker than what is hedged, in (0, 1).
-        after: How many calls must have ended before any is hedged, >= 1.
+        percentile: Share of calls that must be faster than an item before it is hedged, in (0, 1).
+        after: Calls that must have ended before any is hedged, >= 1.
 
     Raises:
         EdgeError: immediately, for invalid values.
@@ -39,14 +41,14 @@ class Hedge:
     def __post_init__(self) -> None:
         if not (is_figure(self.percentile) and 0 < self.percentile < 1):
             raise EdgeError(
-                f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, as 0.95."
+                f"Hedge: percentile={shown(self.percentile)}; expected a share between 0 and 1, such as 0.95."
             )
         if isinstance(self.after, bool) or not isinstance(self.after, int) or self.after < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise EdgeError(f"Hedge: after={shown(self.after)}; expected an integer of calls >= 1.")
+            raise EdgeError(f"Hedge: after={shown(self.after)}; expected an integer >= 1.")
 
 
 class Durations:
-    """How long the recent calls of one run took."""
+    """The durations of one run's recent calls."""
 
     def __init__(self, hedge: Hedge) -> None:
         self._hedge = hedge

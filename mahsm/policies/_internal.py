@@ -1,4 +1,4 @@
-"""What of policies the edges, limits and nodes use."""
+"""Names of this package that edges, limits and nodes import."""
 
 from mahsm.policies._budget import begin_attempt as begin_attempt
 from mahsm.policies._budget import check_budgets as check_budgets

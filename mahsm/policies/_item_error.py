@@ -1,4 +1,4 @@
-"""Items that failed, as data in the state, and what a fan-in does with them."""
+"""Items that failed, as data in the state, and how `reduce_edge` handles them."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeGuard, TypeVar
@@ -13,8 +13,8 @@ T = TypeVar("T")
 class ItemError(TypedDict):
     """An item that failed, as data in the state.
 
-    It is a plain dict of plain values, so it comes back from every checkpointer as it was, in LangGraph's
-    strict mode too. `is_item_error` tells it from a result.
+    It is a dict of strings and integers, so every checkpointer restores it unchanged, also in LangGraph's
+    strict mode. `is_item_error` tells it from a result.
 
     Example:
         >>> from mahsm import is_item_error
@@ -28,27 +28,27 @@ class ItemError(TypedDict):
     index: int
     """Position in the batch, from 0."""
     key: str
-    """What the item is: its repr, at most 80 characters, with secrets masked."""
+    """The item's repr, at most 80 characters, with secrets masked."""
     type: str
-    """Class of the exception, with its module unless that is builtins: "ValueError", "httpx.ReadTimeout"."""
+    """Class of the exception, with its module unless it is a builtin: "ValueError", "httpx.ReadTimeout"."""
     message: str
     """`str()` of the exception, with secrets masked."""
     attempts: int
-    """How often the item was tried."""
+    """Attempts of the item, >= 1."""
 
 
 _FIELDS = ItemError.__annotations__.keys()
 
 
 def item_error(error: BaseException, *, edge: str, index: int, item: object, attempts: int = 1) -> ItemError:
-    """Record an exception as an `ItemError`. For tests it is `mahsm.testing.item_error`.
+    """Return the `ItemError` for an exception. Tests import it as `mahsm.testing.item_error`.
 
     Args:
         error: The exception.
         edge: Name of the edge.
         index: Position of the item in the batch, from 0.
-        item: The item, of which the entry keeps the start of the repr.
-        attempts: How often the item was tried, >= 1.
+        item: The item; the entry keeps the start of its repr.
+        attempts: Attempts of the item, >= 1.
 
     Example:
         >>> from mahsm.testing import item_error
@@ -64,7 +64,7 @@ def item_error(error: BaseException, *, edge: str, index: int, item: object, att
 
 
 def is_item_error(value: object) -> TypeGuard[ItemError]:
-    """Whether a value is an `ItemError`.
+    """Return whether a value is an `ItemError`.
 
     Example:
         >>> is_item_error({"summary": "fine"})
@@ -81,10 +81,12 @@ class Penalize(Generic[T]):
 
 
 def penalize(value: Any) -> Penalize[Any]:
-    """Let `reduce_edge` count a failed input as `value`, where `errors="drop"` would leave it out.
+    """Return an error policy with which `reduce_edge` counts a failed input as `value`.
+
+    With `errors="drop"` it would leave the input out.
 
     Args:
-        value: What stands in the place of the failed input, such as `0.0` among scores.
+        value: Replacement for the failed input, such as `0.0` among scores.
 
     Example:
         >>> from mahsm import reduce_edge

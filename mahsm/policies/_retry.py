@@ -1,4 +1,4 @@
-"""`Retry`: whether and when a failed item is tried again."""
+"""`Retry`: if and when a failed item is tried again."""
 
 import random
 from collections.abc import Callable
@@ -14,34 +14,34 @@ from mahsm.policies._retryable import is_retryable, retry_after
 RetryOn: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
 RETRY_AFTER_CAP = 600.0
-"""Seconds that a provider can make everybody wait with one Retry-After, unless a `Retry` says otherwise."""
+"""Default of `Retry(retry_after_cap=...)`: the longest wait, in seconds, that one Retry-After may impose."""
 
-_MOST_FACTOR = 1000.0  # its hundredth power is still a float
+_MOST_FACTOR = 1000.0
+"""Its hundredth power, the largest that `Retry.wait` computes, still fits a float."""
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Try a failed item again, after a while.
+    """Try a failed item again, after a random wait.
 
     The wait before attempt `k + 1` is drawn from `[0, min(cap, base * factor ** (k - 1))]` seconds: full
-    jitter, as in Brooker, Exponential Backoff And Jitter (AWS Architecture Blog, 2015), so that items which
-    failed together do not come back together. It is at least what the provider asked for with Retry-After, up
-    to `retry_after_cap`. The item's slot is free meanwhile.
+    jitter, as in Brooker, Exponential Backoff And Jitter (AWS Architecture Blog, 2015), so that items that
+    failed together are not retried together. It is at least the provider's Retry-After, up to
+    `retry_after_cap`. The item holds no slot while it waits.
 
     Args:
-        attempts: How often an item is tried at most, the first time included, >= 1.
-        base: Seconds, >= 0.
-        cap: Seconds, >= `base`.
-        on: What is tried again: exception types, or a function of the exception; by default `is_retryable`.
+        attempts: Most attempts of an item, including the first, >= 1.
+        base: Ceiling of the first wait in seconds, >= 0.
+        cap: Ceiling of all waits in seconds, >= `base`.
+        on: Exceptions to retry: types, or a function of the exception; by default `is_retryable`.
         timeout: Seconds after which no further attempt begins, > 0; None for no limit.
-        factor: By what the ceiling grows, from 1 to 1000.
-        jitter: Draw the wait; else it is the ceiling itself.
-        share: Retries per call that a provider which answers nothing gets, >= 0; None for no bound. Every
-            call of the provider earns `share` of a retry and every success a whole one; 100 can be saved up,
-            and are there at first. An item that would need more fails with its error.
-        retry_after_cap: Seconds of Retry-After that are waited for at most, >= 0; keyword only. If the
-            provider asks for more, the item fails with its error, and a rate limit pauses for no longer than
-            this.
+        factor: Growth of the ceiling with each attempt, from 1 to 1000.
+        jitter: Draw the wait at random; if False, it equals the ceiling.
+        share: Retries allowed per call while a provider is failing, >= 0; None for no limit. Every call of
+            the provider earns `share` of a retry, and every success a full one. Up to 100 are saved, and 100
+            are there at the start. If no retry is left, the item fails with its error.
+        retry_after_cap: Longest Retry-After to wait for, in seconds, >= 0; keyword only. If the provider asks
+            for more, the item fails with its error, and a rate limit pauses for this long only.
 
     Raises:
         EdgeError: immediately, for invalid values.
@@ -71,8 +71,7 @@ class Retry:
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
-                f"Retry: attempts={shown(self.attempts)}; expected an integer >= 1. 1 tries once, "
-                "without a retry."
+                f"Retry: attempts={shown(self.attempts)}; expected an integer >= 1. 1 means no retries."
             )
         if not (is_figure(self.cap, most=MOST_SECONDS) and is_figure(self.base, most=self.cap)):
             raise EdgeError(
@@ -89,17 +88,17 @@ class Retry:
             )
         if self.share is not None and not is_figure(self.share):
             raise EdgeError(
-                f"Retry: share={shown(self.share)}; expected retries per call >= 0, as 0.2, or "
-                "None for no bound."
+                f"Retry: share={shown(self.share)}; expected retries per call >= 0, such as "
+                "0.2, or None for no limit."
             )
         if not is_figure(self.retry_after_cap, most=MOST_SECONDS):
             raise EdgeError(
-                f"Retry: retry_after_cap={shown(self.retry_after_cap)}; expected seconds >= 0, as 600."
+                f"Retry: retry_after_cap={shown(self.retry_after_cap)}; expected seconds >= 0, such as 600."
             )
 
     @classmethod
     def of(cls, policy: "Retry | RetryPolicy") -> "Retry":
-        """A `Retry` as it is, or one that does what LangGraph's `RetryPolicy` says."""
+        """Return a `Retry` unchanged, or convert LangGraph's `RetryPolicy` to one."""
         if isinstance(policy, Retry):
             return policy
         if not isinstance(policy, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -115,7 +114,7 @@ class Retry:
         )
 
     def retries(self, error: BaseException) -> bool:
-        """Whether this error is worth another attempt."""
+        """Return whether the item is tried again after this error."""
         if not isinstance(error, Exception):
             return False
         if self.on is None:
@@ -125,19 +124,17 @@ class Retry:
         return self.on(error)
 
     def refusal(self, error: BaseException) -> str | None:
-        """Return why an error is not worth another attempt now: the provider asks for a wait that is longer
-        than the cap.
-        """
+        """Return why a retry is refused: the provider's Retry-After exceeds the cap. None if it does not."""
         asked = retry_after(error)
         if asked is None or asked <= self.retry_after_cap:
             return None
         return (
             f"not tried again, since the provider asks to wait for {round(asked, 2):.12g} s; "
-            f"Retry(retry_after_cap={self.retry_after_cap:g}) says how long is waited for at most"
+            f"Retry(retry_after_cap={self.retry_after_cap:g}) bounds the wait"
         )
 
     def wait(self, attempt: int, error: BaseException | None) -> float:
-        """Seconds to wait after the attempt of this number, from 1, that ended with `error`."""
+        """Return the seconds to wait after an attempt, numbered from 1, that ended with `error`."""
         ceiling = min(self.cap, self.base * self.factor ** min(attempt - 1, 100))
         drawn = random.uniform(0, ceiling) if self.jitter else ceiling
         return max(drawn, min(retry_after(error) or 0.0, self.retry_after_cap))

@@ -1,18 +1,18 @@
-"""A bound on retries: when a provider is down, trying everything again only keeps it down."""
+"""A bound on retries: if a provider is overloaded, retrying every call keeps it overloaded."""
 
 import threading
 
 SAVED = 100.0
-"""Retries that can be saved up, and with which a provider begins: as in AWS's standard retry mode, 500 tokens
-at 5 a retry."""
+"""The most retries that are saved, and the number at the start; as in AWS's standard retry mode, where 500
+tokens pay for 100 retries."""
 
 
 class RetryBudget:
-    """How many retries calls of one provider have left.
+    """The retries left for the calls of one provider.
 
-    Every call earns `share` of a retry, and every success a whole one: while the provider answers, retries
-    are hardly bounded; while it does not, there are `share` of them per call, once what was saved is used.
-    The share is Finagle's.
+    Every call earns `share` of a retry, and every success a full one. So retries are hardly bounded while the
+    provider answers. While it does not, there are `share` retries per call, once the saved ones are used.
+    The share is an idea of Finagle's.
     """
 
     def __init__(self) -> None:
@@ -20,15 +20,15 @@ class RetryBudget:
         self._left = SAVED
 
     def call(self, share: float) -> None:
-        """A call is made for the first time."""
+        """Count the first attempt of a call."""
         self._earn(share)
 
     def success(self) -> None:
-        """A call has succeeded."""
+        """Count a call that has succeeded."""
         self._earn(1.0)
 
     def take(self) -> bool:
-        """Use a retry, if there is one."""
+        """Use a retry if one is left; return whether it was."""
         with self._lock:
             if self._left < 1:
                 return False
@@ -45,7 +45,7 @@ _lock = threading.Lock()
 
 
 def retry_budget(provider: str | None) -> RetryBudget:
-    """The budget of a provider, the same in the whole process; a new one if the provider is not known."""
+    """Return the process-wide budget of a provider; a new one if the provider is None."""
     if provider is None:
         return RetryBudget()
     with _lock:
@@ -53,6 +53,6 @@ def retry_budget(provider: str | None) -> RetryBudget:
 
 
 def forget(provider: str) -> None:
-    """Begin anew for a provider."""
+    """Drop the budget of a provider, so that the next one starts full."""
     with _lock:
         _budgets.pop(provider, None)

@@ -1,6 +1,4 @@
-"""What exceptions of clients say: whether the failure goes away by itself, and how long the provider asks to
-wait.
-"""
+"""Information in clients' exceptions: if a retry may help, and how long the provider asks to wait."""
 
 import math
 import sys
@@ -25,11 +23,11 @@ _TRANSIENT = {
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether an error usually goes away by itself.
+    """Return whether an error is usually transient.
 
-    Timeouts, connection errors, HTTP 408, 409, 425, 429 and 5xx of any client whose exceptions carry a
-    status, and DSPy's retryable errors. Never 400, 401, 403 and 404, an account without money, or a prompt
-    that is too long.
+    These are timeouts, connection errors, HTTP 408, 409, 425, 429 and 5xx of any client whose exceptions have
+    a status, and DSPy's retryable errors. HTTP 400, 401, 403 and 404, exhausted quotas and prompts that are
+    too long are not.
 
     Example:
         >>> is_retryable(ConnectionResetError()), is_retryable(ValueError("no number"))
@@ -48,8 +46,9 @@ def is_retryable(error: Exception) -> bool:
 
 
 def is_rate_limited(error: BaseException) -> bool:
-    """Whether a provider said that there were too many calls: HTTP 429, of any client whose exceptions carry
-    a status.
+    """Return whether an error is HTTP 429, too many requests.
+
+    It is recognized for any client whose exceptions have a status.
 
     Example:
         >>> is_rate_limited(TimeoutError())
@@ -66,11 +65,10 @@ def is_rate_limited(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the provider asked to wait: of an exception that has `retry_after` or a Retry-After
-    header.
+    """Return the seconds that the provider asks to wait, or None if it does not.
 
-    Always a finite number >= 0: 0 for what has passed, thirty years for what is longer or infinite, None for
-    what says nothing.
+    They are read from the exception's `retry_after`, or its response's Retry-After header. They are a finite
+    number >= 0: 0 for a date in the past, and at most about thirty years.
 
     Example:
         >>> error = ConnectionError("slow down")
@@ -91,7 +89,7 @@ def retry_after(error: BaseException | None) -> float | None:
 
 
 def _seconds(asked: Any) -> float | None:
-    """Seconds of a number, or until a date."""
+    """Convert a number, or the time until a date, to seconds."""
     try:
         return float(asked)
     except OverflowError:

@@ -159,7 +159,7 @@ def test_prices_that_the_caller_knows() -> None:
 def test_prices_that_are_none(price: Any) -> None:
     with (
         pytest.raises(
-            EdgeError, match=r"usage: prices\['m'\]=.*expected US dollars per million tokens in and out"
+            EdgeError, match=r"usage: prices\['m'\]=.*expected US dollars per million input and output tokens"
         ),
         mahsm.usage({"m": price}),
     ):

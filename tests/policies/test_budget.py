@@ -37,7 +37,7 @@ def fine(ys: list[Any]) -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"Budget\(\) bounds nothing; pass at least one of usd="),
+        ({}, r"Budget\(\) has no limit; pass at least one of usd="),
         ({"usd": 0}, r"usd=0; expected a number > 0"),
         ({"tokens": -1}, r"tokens=-1"),
         ({"seconds": float("inf")}, r"seconds=inf"),
@@ -213,7 +213,7 @@ def test_a_price_that_nobody_knows_ends_the_budget(mode: str) -> None:
     with ModelServer(YES) as server, dspy.context(lm=server.lm("openai/homemade")):
         ys = run_edge(edge_of(budget=Budget(usd=1), on_error="collect", max_concurrency=1), range(5), mode)
         assert fine(ys) == 1
-        assert "the price of the model 'homemade' is not known" in ys[-1]["message"]
+        assert "the price of the model 'homemade' is unknown" in ys[-1]["message"]
         priced = Budget(usd=1, prices={"homemade": (1, 2)})
         assert fine(run_edge(edge_of(budget=priced, on_error="collect"), range(5), mode)) == 5
 

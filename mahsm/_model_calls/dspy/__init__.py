@@ -1,13 +1,13 @@
-"""DSPy's calls: language models and adapters that report what they do, in place of the user's and otherwise
-the same.
+"""Observing DSPy's calls, by views of the user's language models and adapters.
 
-- `settings`  DSPy's settings in a block in which its calls are seen
-- `models`, `adapters`  what stands in these for the user's language models and adapters
-- `answers`   what DSPy says of a call that has ended
-- `around`    the context of the block, for DSPy's own threads
-- `bars`      DSPy's progress bars, which several threads show
+- `settings`  DSPy's settings in a block whose calls are observed
+- `models`    views of language models, and how a call is observed
+- `adapters`  views of adapters
+- `answers`   `Answer`s from entries of DSPy's history, and answers that could not be parsed
+- `around`    the context of the block, for threads that DSPy starts
+- `bars`      DSPy's progress bars, when several threads show them
 
-DSPy is not imported here: whoever uses it has imported it.
+DSPy is not imported here: code that uses it has imported it.
 """
 
 from mahsm._model_calls.dspy.answers import unparsed_in as unparsed_in

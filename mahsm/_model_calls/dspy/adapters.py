@@ -1,4 +1,4 @@
-"""Adapters that hand seen language models to the user's, and are otherwise the same."""
+"""Views of adapters, which pass views of language models to the user's adapter."""
 
 import copy
 from functools import cache
@@ -10,6 +10,7 @@ from mahsm._model_calls.dspy.models import observed_lm
 
 
 def observed_adapter(adapter: Any, around: Around) -> Any:
+    """Return a view of an adapter: a copy with the same attributes, whose calls are observed."""
     kind = cast("type[Any]", type(adapter))
     view = copy.copy(adapter)
     if not getattr(kind, "_mahsm", False):
@@ -39,7 +40,7 @@ def _adapter_class(kind: type[Any]) -> type[Any]:
             "_mahsm": True,
         },
     )
-    # DSPy wraps these once more in every subclass, and callbacks would come twice.
+    # DSPy wraps these methods in every subclass, so callbacks would be called twice.
     for name in ("format", "parse"):
         if name in vars(made):
             delattr(made, name)

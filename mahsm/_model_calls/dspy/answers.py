@@ -1,4 +1,4 @@
-"""What DSPy says of a call that has ended: what it took, or why its answer could not be parsed."""
+"""What DSPy reports of a call that has ended: its usage, and answers that could not be parsed."""
 
 from typing import Any, cast
 
@@ -6,13 +6,15 @@ from mahsm._common import Answer
 
 
 def answer_of(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
+    """Return the `Answer` for an entry of DSPy's history."""
     usage: dict[str, Any] = entry.get("usage") or {}
     return Answer(
         model=str(entry.get("response_model") or entry.get("model") or ""),
         input_tokens=usage.get("prompt_tokens", 0),
         output_tokens=usage.get("completion_tokens", 0),
         usd=entry.get("cost"),
-        cached=may_be_cached and not usage,  # DSPy keeps the price of a cached answer, and drops its usage
+        # For a cached answer, DSPy keeps the price and drops the usage.
+        cached=may_be_cached and not usage,
         known=bool(usage),
         cache_read_tokens=_detail(usage, "prompt", "cached_tokens"),
         cache_creation_tokens=_detail(usage, "prompt", "cache_creation_tokens"),
@@ -21,7 +23,7 @@ def answer_of(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
 
 
 def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
-    """A kind of tokens, of which DSPy has a dict and LiteLLM an object; None if nobody says."""
+    """Return the tokens of one kind, from DSPy's dict or LiteLLM's object; None if not reported."""
     details: Any = usage.get(f"{side}_tokens_details")
     return (
         cast("dict[str, Any]", details).get(name)
@@ -31,12 +33,13 @@ def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
 
 
 def unparsed_in(error: BaseException | None) -> frozenset[str]:
-    """The answers that could not be parsed, if that is why it failed: of each adapter that tried."""
+    """Return the answers that could not be parsed, of all adapters that tried, if that caused the error."""
     found: set[str] = set()
     while error is not None:
         if isinstance(answer := getattr(error, "lm_response", None), str):
             found.add(answer)
-        inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # of a group
+        # The exceptions of an `ExceptionGroup`.
+        inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
         found.update(*map(unparsed_in, inside))
         error = error.__cause__ or error.__context__
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""The context in which calls are seen, for threads that know DSPy's settings of it and nothing else."""
+"""The context of an observed block, for threads of DSPy's, which get DSPy's settings and no other context."""
 
 import sys
 from collections.abc import Generator
@@ -11,13 +11,14 @@ from mahsm._model_calls.dspy import bars
 
 
 def is_observed() -> bool:
-    """Return whether calls of language models are seen here."""
+    """Return whether calls of DSPy's language models are observed here."""
     return calls.here().dspy_observed
 
 
 def restored_context() -> AbstractContextManager[None]:
-    """A block in the context of the watched block around it, also in a thread of DSPy's that knows only its
-    settings.
+    """Return a block that has the context of the observed block around it.
+
+    It is needed in a thread of DSPy's, which gets only DSPy's settings; anywhere else it changes nothing.
     """
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None:
@@ -27,19 +28,21 @@ def restored_context() -> AbstractContextManager[None]:
 
 
 class Around:
-    """The context in which a block is watched, for threads that know DSPy's settings of it and nothing else.
+    """A copy of the context of an observed block, for threads of DSPy's.
 
-    `dspy.Parallel`, and with it `Module.batch` and `dspy.Evaluate`, starts such threads.
+    `dspy.Parallel` starts such threads, and so do `Module.batch` and `dspy.Evaluate`, which use it. DSPy
+    copies its settings to them, but no other context variable. The views are in these settings, so each view
+    holds an `Around`.
     """
 
     def __init__(self) -> None:
         self._context = copy_context()
         self.is_over = False
-        """The block has ended; views of it may live on in copies of DSPy's settings, and count nothing any
-        more."""
+        """True when the block has ended. Its views may live on in copies of DSPy's settings, and must not
+        count calls then."""
 
     def here(self) -> AbstractContextManager[None]:
-        """A block that has the context, wherever it runs."""
+        """Return a block that has the context, in any thread."""
         return nullcontext() if is_observed() or self.is_over else self._restored()
 
     @contextmanager

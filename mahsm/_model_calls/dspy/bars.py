@@ -1,9 +1,9 @@
 """Progress bars that DSPy shows from several threads.
 
-tqdm keeps its bars in a set of weak references, which changes under tqdm's lock. `dspy.Parallel` and
-`dspy.Evaluate` empty it without the lock whenever they begin. In another thread a bar that was being made is
-then gone from the set when tqdm removes it, as it does with every bar that is switched off: a `KeyError`
-comes out of the user's code. Or the set changes while tqdm goes through it: a `RuntimeError`.
+tqdm keeps its bars in a set of weak references, which it changes under a lock. `dspy.Parallel` and
+`dspy.Evaluate` clear that set without the lock when they begin. If another thread is creating a disabled bar
+at that time, tqdm removes the bar from a set that no longer contains it, which raises a `KeyError` in the
+user's code. If another thread iterates over the set, that raises a `RuntimeError`.
 """
 
 import sys
@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 
 class _Bars(WeakSet[Any]):
-    """A set that is emptied under tqdm's lock, and where removing what is not there is no error."""
+    """A set that is cleared under tqdm's lock, and whose `remove` ignores missing elements."""
 
     def clear(self) -> None:
         with sys.modules["tqdm"].tqdm.get_lock():
@@ -23,7 +23,7 @@ class _Bars(WeakSet[Any]):
 
 
 def shield() -> None:
-    """Let bars begin and end in several threads at the same time, if tqdm is there."""
+    """Make tqdm's bars safe to use in several threads, if tqdm is imported."""
     kind: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if kind is None or isinstance(kind._instances, _Bars):
         return

@@ -1,4 +1,4 @@
-"""Language models that report what they do, in place of the user's and otherwise the same."""
+"""Views of DSPy's language models, which observe the calls."""
 
 import itertools
 import sys
@@ -14,12 +14,40 @@ from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
 from mahsm._waiting import TASK, THREAD, run_blocking
 
+# How DSPy's calls are observed.
+#
+# DSPy's callbacks are not enough: they cannot await a rate limit, DSPy logs their errors instead of refusing
+# the call, and they do not get its usage. So the call itself has to pass through code of mahsm. There are
+# three ways to a language model, and a block of `observed` intercepts each of them in DSPy's settings:
+#
+# - `dspy.settings.lm(...)`: reading `settings.lm` returns a view of the user's language model.
+# - A predictor with a language model of its own, which is not in the settings. But every predictor passes its
+#   model to an adapter, so reading `settings.adapter` returns a view of the adapter, which makes a view of
+#   whatever model it is given.
+# - A call of a model object that the user holds, with no predictor in between. It passes no setting, but DSPy
+#   appends an entry to the history of each module in `settings.caller_modules` when the call has ended.
+#   `_Reader` in `settings.py` poses as such a module. It counts the call late, and such a call does not wait.
+#
+# Invariant: each call is counted once. A view inside a view would count twice, so `observed_lm` never makes
+# a view of a view. A call of a view adds to the history, too; so it sets `calls.here().call`, and `_Reader`
+# ignores entries while that is set.
+#
+# A view must be the user's model to all other code. It is an instance of a subclass of the model's class, so
+# `isinstance` holds and methods that the user has overridden are called. It shares the model's `__dict__`, so
+# connections, callbacks and the history are the same objects, and an attribute that is set on one of them is
+# set on both. The view's own attribute, `around`, must not appear on the user's model, so it is in a slot.
+#
+# The usage of a call comes from its history entry, since a call returns only the outputs. `update_history`
+# reads it in the context of the call, so it cannot be mistaken for that of another call. If the user has
+# turned the history off, `_reported` turns it on for the call, so that DSPy makes the entry, and
+# `update_history` turns it off again, so that DSPy does not store it.
+
 _FAR = 1_000_000
-"""Between rollout ids of the user's, and those after answers that could not be parsed."""
+"""Distance between the user's rollout ids and those of calls after an answer that could not be parsed."""
 
 
 def observed_lm(lm: Any, around: Around | None = None) -> Any:
-    """A view of a language model: the same state, connections and history, and calls that are seen."""
+    """Return a view of a language model: the same state, connections and history, with observed calls."""
     if not hasattr(lm, "num_retries") or (isinstance(lm, _ObservedLM) and around is None):
         return lm
     kind = cast("type[Any]", type(lm))
@@ -30,13 +58,14 @@ def observed_lm(lm: Any, around: Around | None = None) -> Any:
 
 
 class _ObservedLM:
-    """What a view of a language model does otherwise."""
+    """The methods of a view that differ from those of the user's language model."""
 
     around: Around
 
     @property
     def _around(self) -> Around:
-        return getattr(self, "around", None) or Around()  # a deep copy has lost it
+        # A deep copy of a view lacks the attribute.
+        return getattr(self, "around", None) or Around()
 
     @property
     def num_retries(self) -> int:
@@ -96,10 +125,9 @@ class _ObservedLM:
             drawn = self._rolled_out(kwargs, number)
 
     def _drawn(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The options of the call; of a sample, with a rollout id of its own, and a temperature at which
-        answers differ.
+        """Return the options of the call; for a sample, with its own rollout id and a temperature above 0.
 
-        As `dspy.BestOfN` does it, which may be what calls: its own rollout ids stay apart.
+        `dspy.BestOfN` does the same, and may be the caller: its rollout ids stay distinct.
         """
         sample = calls.here().sample
         if sample is None:
@@ -109,9 +137,7 @@ class _ObservedLM:
         return {**kwargs, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
 
     def _rolled_out(self, kwargs: dict[str, Any], number: int) -> dict[str, Any]:
-        """The options of the call with another rollout id, after so many answers from the cache that were of
-        no use.
-        """
+        """Return the options of the call with another rollout id, after so many useless cached answers."""
         drawn = self._drawn(kwargs)
         options = {**self.__dict__["kwargs"], **drawn}
         rollout = (options.get("rollout_id") or 0) + _FAR * number
@@ -123,7 +149,8 @@ class _ObservedLM:
     def update_history(self, entry: dict[str, Any]) -> None:
         call = calls.here().call
         with _settings(disable_history=True) if call is not None and call[1] else nullcontext():
-            super().update_history(entry)  # type: ignore[misc]  # it may add a price
+            # The language model's class may add a price to the entry here.
+            super().update_history(entry)  # type: ignore[misc]
         if call is not None:
             call[0].answer = answer_of(
                 entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"])
@@ -131,7 +158,7 @@ class _ObservedLM:
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
-    """Whether it comes from the cache, and an attempt before could not be parsed from it."""
+    """Return whether an answer came from the cache and could not be parsed in an earlier attempt."""
     if answer is None or not answer.cached or not (unparsed := calls.here().unparsed):
         return False
     return any(
@@ -145,9 +172,7 @@ def _characters(prompt: Any, messages: Any) -> int:
 
 @contextmanager
 def _reported(seen: calls.SeenCall) -> Generator[None, None, None]:
-    """The block makes the call. DSPy says in its history what it took; where that is off, it is on for this
-    entry only.
-    """
+    """Let a call in the block report its usage, through an entry of DSPy's history, even if that is off."""
     off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
     with calls.changed(call=(seen, off)), _settings(disable_history=False) if off else nullcontext():
         yield
@@ -155,7 +180,7 @@ def _reported(seen: calls.SeenCall) -> Generator[None, None, None]:
 
 @contextmanager
 def _first_heard(span: _spans.CallSpan) -> Generator[None, None, None]:
-    """The block makes the call, whose span is told when the first piece of a streamed answer comes."""
+    """Tell the span of a call in the block when the first chunk of a streamed answer arrives."""
     stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
     if stream is None or _spans.tracer() is None:
         yield
@@ -165,7 +190,7 @@ def _first_heard(span: _spans.CallSpan) -> Generator[None, None, None]:
 
 
 class _Heard:
-    """A stream of DSPy's that tells a span when the first piece of an answer is sent."""
+    """A stream of DSPy's that tells a span when the first chunk of an answer is sent."""
 
     def __init__(self, stream: Any, span: _spans.CallSpan) -> None:
         self._stream = stream
@@ -175,7 +200,8 @@ class _Heard:
         return getattr(self._stream, name)
 
     async def send(self, piece: Any) -> None:
-        if self._span is not None and hasattr(piece, "choices"):  # else it is a message of DSPy's
+        # Pieces without choices are status messages of DSPy's.
+        if self._span is not None and hasattr(piece, "choices"):
             self._span.begun()
             self._span = None
         await self._stream.send(piece)

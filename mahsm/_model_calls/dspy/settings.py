@@ -1,4 +1,4 @@
-"""DSPy's settings in a block in which its calls are seen."""
+"""DSPy's settings in a block whose calls are observed; `models` explains how."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -16,11 +16,9 @@ from mahsm._model_calls.dspy.models import observed_lm
 
 @contextmanager
 def observed_settings() -> Generator[None, None, None]:
-    """A block in which every call of a language model is seen; what `dspy.configure` sets in it holds in it.
+    """Observe all calls of DSPy's language models in the block.
 
-    Direct calls go through `settings.lm`. Predictors may have a language model of their own, but all of them
-    hand it to the adapter. What is called in neither way is seen by its entry in DSPy's history, once it has
-    ended.
+    `dspy.configure` may be called in the block: its changes apply there, too.
     """
     overrides, around = _overrides(), Around()
     token = overrides.set(_ObservedSettings(overrides.get(), around))
@@ -32,13 +30,14 @@ def observed_settings() -> Generator[None, None, None]:
 
 
 class _ObservedSettings(Mapping[str, Any]):
-    """What a `dspy.context` sets, in place of which views stand.
+    """The overrides that a `dspy.context` would set, with views in place of the user's objects.
 
-    `dspy.context` itself would set all that was configured before, and hide what is configured later.
+    Views are made when a setting is read. `dspy.context` would copy all settings when the block begins, and
+    so hide the changes that `dspy.configure` makes later.
 
     Args:
-        present: What is set around.
-        around: The context in which the block is watched.
+        present: The overrides around the block.
+        around: The context of the block.
     """
 
     def __init__(self, present: Any, around: "Around") -> None:
@@ -56,7 +55,8 @@ class _ObservedSettings(Mapping[str, Any]):
             return self._present[name]
         value = self._present[name] if name in self._present else self._configured.get(name)
         known = self._views.get(name)
-        if known is None or known[0] is not value:  # a view stays the same, with what is done to it
+        # The view is kept as long as the value is the same, and with it the changes that users make to it.
+        if known is None or known[0] is not value:
             self._views[name] = known = value, make(self, value)
         return known[1]
 
@@ -70,7 +70,7 @@ class _ObservedSettings(Mapping[str, Any]):
         return len(list(iter(self)))
 
     def copy(self) -> dict[str, Any]:
-        """What is set now."""
+        """Return the present overrides as a dict."""
         return {**self._present.copy(), **{name: self[name] for name in self._MAKERS}}
 
     def _lm(self, lm: Any) -> Any:
@@ -94,7 +94,7 @@ class _ObservedSettings(Mapping[str, Any]):
 
 
 def observe_here() -> None:
-    """Let the calls be seen of what a `dspy.context` inside of a watched block has set."""
+    """Observe the calls of models that a `dspy.context` inside an observed block has set."""
     overrides = _overrides().get()
     kept = isinstance(overrides, _ObservedSettings)
     if not kept and not hasattr(overrides["adapter"], "_mahsm_around"):
@@ -102,12 +102,12 @@ def observe_here() -> None:
 
 
 def _overrides() -> "ContextVar[Any]":
-    """What `dspy.context` sets; DSPy has no public name for it."""
+    """Return the variable that `dspy.context` sets; DSPy has no public name for it."""
     return cast("Any", sys.modules["dspy.dsp.utils.settings"]).thread_local_overrides
 
 
 class _Reader:
-    """Reads the entries that DSPy adds to the histories of calling modules, of which it seems to be one."""
+    """Poses as a calling module, so that DSPy appends every entry of its history to it."""
 
     def __init__(self, around: Around) -> None:
         self._around = around
@@ -120,10 +120,11 @@ class _Reader:
         return 0
 
     def pop(self, index: int) -> None:
-        """Nothing is kept."""
+        """No-op: no entry is kept."""
 
     def append(self, entry: dict[str, Any]) -> None:
-        if calls.here().call is not None:  # a view of the language model sees the call
+        # A view of the language model observes this call.
+        if calls.here().call is not None:
             return
         answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", True))
         with self._around.here():

@@ -187,7 +187,7 @@ def test_what_an_item_gives_is_not_lost_for_want_of_a_key(mode: str, given: Any)
     [
         ({"out_key": []}, r"out_key=\[\]; expected the name of a state key"),
         ({"out_key": ["a", 3]}, r"out_key=3; expected the name of a state key"),
-        ({"out_key": ["a", "a"]}, r"out_key=\['a', 'a'\] names a key twice"),
+        ({"out_key": ["a", "a"]}, r"out_key=\['a', 'a'\] repeats a key"),
         ({"on_error": "collect"}, r"out_key names several keys.*on_error='drop' with errors_key="),
         ({"result": "done"}, r"result='done' is one key, and out_key names several"),
         ({"on_error": "drop", "errors_key": "done"}, r"errors_key and out_key are both 'done'"),
@@ -252,7 +252,7 @@ def test_a_batch_by_a_function_resumes(mode: str) -> None:
     ("given", "message"),
     [
         (None, r"edge: batch\(state\) is None; expected a list of items"),
-        ("text", r"batch\(state\) is 'text', one str; expected a list"),
+        ("text", r"batch\(state\) is 'text', of type str; expected a list"),
         ({"a": 1}, r"batch\(state\) is .*a mapping.*list\(items.values\(\)\)"),
         ({1}, r"batch\(state\) is \{1\}, a set"),
         (3, r"batch\(state\) is 3, of type int"),

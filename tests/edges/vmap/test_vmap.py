@@ -149,7 +149,7 @@ def test_takes_whatever_has_items(batch: Any, mode: str) -> None:
 
 BAD_BATCHES = {
     "none": (None, r"is None; expected a list of items\. Let the node before write 'xs'"),
-    "text": ("abc", r"is 'abc', one str; expected a list of items\. Wrap it in a list: \[xs\]"),
+    "text": ("abc", r"is 'abc', of type str; expected a list of items\. Wrap it in a list: \[xs\]"),
     "mapping": ({"a": 1}, r"a mapping; expected a list.*list\(xs\.values\(\)\)"),
     "set": ({1, 2}, r"a set, whose order changes from process to process.*sorted\(xs\)"),
     "number": (7, r"of type int, which has no items"),
