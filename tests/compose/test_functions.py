@@ -658,3 +658,20 @@ def test_policies_that_return_something_else(found: Any) -> None:
 def test_a_key_that_is_missing() -> None:
     with pytest.raises(MissingKeyError, match="state has no key 'features'"):
         policy_router(lambda _: [1, 0, 0], LABELS, key="features")({})
+
+
+class Async:
+    async def __call__(self, x: int) -> int:
+        return x + 1
+
+
+async def test_other_callables() -> None:
+    assert await retry(Async())(1) == 2
+    assert await chain(partial(area_async, height=3), str)(2) == "6"
+    # Not async by its looks: its result is waited for.
+    assert await asyncio.to_thread(retry(lambda x: area_async(x)), 2) == 4
+    assert await retry(lambda x: area_async(x)).acall(2) == 4
+
+
+def test_a_builtin_without_a_signature_is_a_target() -> None:
+    assert vmap(retry(dict), batch_key="xs", out_key="ys", result="item").invoke({"xs": [1]}) == {"ys": [1]}
