@@ -2,9 +2,9 @@
 
 - `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
+- `compose`   `chain`, `ensemble`, `retry`, `timeout`, `cache`, `policy_router`
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
-- `compose`   `chain`, `ensemble`, `retry`, `timeout`, `cache`: functions made of functions
 - `xcs`       `jit`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
 - `limits`    `RateLimit`: rate limits of providers

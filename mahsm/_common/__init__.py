@@ -6,14 +6,13 @@
 - `answer`   tokens and price of one model call
 - `redact`   masking secrets
 - `notes`    notes on exceptions
-- `cache_key` keys of caches: equal values have equal keys
+- `tags`     hashable tags of values, with their types
 - `cached`   attributes that are computed on first access
 - `types`    shared type aliases
 """
 
 from mahsm._common import check as check
 from mahsm._common.answer import Answer as Answer
-from mahsm._common.cache_key import cache_key as cache_key
 from mahsm._common.cached import cached as cached
 from mahsm._common.figures import MOST as MOST
 from mahsm._common.figures import MOST_SECONDS as MOST_SECONDS
@@ -30,6 +29,7 @@ from mahsm._common.state import batch_of as batch_of
 from mahsm._common.state import missing as missing
 from mahsm._common.state import read as read
 from mahsm._common.state import shown as shown
+from mahsm._common.tags import tagged as tagged
 from mahsm._common.types import AsyncCall as AsyncCall
 from mahsm._common.types import Overlay as Overlay
 from mahsm._common.types import State as State
@@ -50,7 +50,6 @@ __all__ = [
     "as_dict",
     "batch",
     "batch_of",
-    "cache_key",
     "cached",
     "check",
     "is_figure",
@@ -61,4 +60,5 @@ __all__ = [
     "redacted",
     "reported",
     "shown",
+    "tagged",
 ]

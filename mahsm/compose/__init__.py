@@ -1,40 +1,32 @@
-"""Compositions of functions: what they return is an operator, which is called like the function.
+"""Functions made of functions, which are operators: targets of edges, nodes, and plain callables.
 
-- `_part`      what can be composed: functions, operators, DSPy modules
-- `_chain`     `chain`
-- `_ensemble`  `ensemble`
-- `_retry`     `retry`
-- `_timeout`   `timeout`
-- `_cache`     `cache`
-- `_policy`    `policy_router`
+- `_function`  `ComposedFunction`: the operator that all of them return
+- `_calls`     how a callable of any kind is called, in a thread and in a task
+- `_as_node`   composed functions as nodes
+- `_chain`     `chain`: one after the other
+- `_ensemble`  `ensemble`: concurrently
+- `_retry`     `retry`: again after an error
+- `_timeout`   `timeout`: for so many seconds
+- `_cache`     `cache`: once for equal arguments
+- `_flights`   calls in progress that several callers wait for
+- `_router`    `policy_router`: a policy that chooses the next node
 """
 
-from mahsm.compose._cache import Cached as Cached
+from mahsm.compose import _as_node as _as_node
+from mahsm.compose._cache import CachedFunction as CachedFunction
 from mahsm.compose._cache import CacheInfo as CacheInfo
 from mahsm.compose._cache import cache as cache
-from mahsm.compose._chain import Chain as Chain
 from mahsm.compose._chain import chain as chain
-from mahsm.compose._ensemble import Ensemble as Ensemble
 from mahsm.compose._ensemble import ensemble as ensemble
-from mahsm.compose._part import Composed as Composed
-from mahsm.compose._policy import Choice as Choice
-from mahsm.compose._policy import PolicyRouter as PolicyRouter
-from mahsm.compose._policy import policy_router as policy_router
-from mahsm.compose._retry import Retried as Retried
+from mahsm.compose._function import ComposedFunction as ComposedFunction
 from mahsm.compose._retry import retry as retry
-from mahsm.compose._timeout import Timed as Timed
+from mahsm.compose._router import policy_router as policy_router
 from mahsm.compose._timeout import timeout as timeout
 
 __all__ = [
     "CacheInfo",
-    "Cached",
-    "Chain",
-    "Choice",
-    "Composed",
-    "Ensemble",
-    "PolicyRouter",
-    "Retried",
-    "Timed",
+    "CachedFunction",
+    "ComposedFunction",
     "cache",
     "chain",
     "ensemble",

@@ -1,41 +1,27 @@
-"""`cache`: a function whose results are kept.
+"""`cache`: a function that is called once for equal arguments."""
 
-A *flight* is a call that is being made. Equal calls that come meanwhile, from any thread or event loop, wait
-for it. Under `await` it is a task of its own, so that a caller that is cancelled takes nothing from the
-others; when all of them have been, it is cancelled too.
-"""
-
-import asyncio
-import functools
+import inspect
 import math
-import threading
-import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError, Future
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple, cast, overload
 
-import cachetools
-import equinox as eqx
-
-from mahsm._common import cache_key, check, shown
-from mahsm._waiting import TASK, THREAD, Way, tasks
-from mahsm.compose._part import Composed, call_part, check_part, name_of, parameters_of_part
-from mahsm.errors import EdgeError
-from mahsm.operators._internal import Parameters
-
-_MISSING: Any = object()
-_SIMPLE: frozenset[type] = frozenset({str, int, bool, bytes, type(None)})
-"""Types whose values are equal only if they are the same, given the type."""
+from mahsm._common import MOST_SECONDS, is_figure, shown, tagged
+from mahsm._waiting import Way
+from mahsm.compose._calls import Kind, acall, arguments, call, call_as, kind_of
+from mahsm.compose._flights import MISSING, Flight, Results
+from mahsm.compose._function import ComposedFunction, P, R
+from mahsm.operators._internal import in_thread, traced
 
 
 class CacheInfo(NamedTuple):
-    """Statistics of a cache.
+    """Statistics of a cache, as those of `functools.lru_cache`.
 
     Attributes:
-        hits: Calls that got a result that was there, or was being made.
-        misses: Calls that were made.
-        maxsize: The most results that it keeps; None for no bound.
-        currsize: The results that it keeps.
+        hits: Calls that were answered without a call of the function of their own.
+        misses: Calls that called the function.
+        maxsize: The most results that are kept, or None for no limit.
+        currsize: The results that are kept now.
     """
 
     hits: int
@@ -44,231 +30,192 @@ class CacheInfo(NamedTuple):
     currsize: int
 
 
-class _Flight:
-    """A call that is being made.
+class CachedFunction(ComposedFunction[P, R]):
+    """A function with a cache. Made by `cache`."""
 
-    Attributes:
-        future: Its result.
-        loop: The event loop that it is made on, if any.
-        waiters: The number of callers that await it.
-        task: Its task, if it is awaited.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        self.future: Future[Any] = Future()
-        self.loop = loop
-        self.waiters = 0
-        self.task: asyncio.Task[None] | None = None
-
-
-def _now() -> float:
-    return time.monotonic()
-
-
-class _Store:
-    """The results of one function, and its flights.
-
-    Args:
-        max_size: The most results; None for no bound.
-        ttl: Seconds that a result is kept; None for no bound.
-    """
-
-    def __init__(self, max_size: int | None, ttl: float | None) -> None:
-        size = math.inf if max_size is None else max_size
-        self._max_size = max_size
-        self._values: Any = (
-            cachetools.LRUCache(size) if ttl is None else cachetools.TTLCache(size, ttl, timer=_now)
-        )
-        self._flights: dict[Any, _Flight] = {}
-        self._lock = threading.Lock()
-        self._hits = 0
-        self._misses = 0
-
-    def clear(self) -> None:
-        """Forget all results; calls in progress keep theirs for those who wait."""
-        with self._lock:
-            self._values.clear()
-            self._flights.clear()
-
-    def info(self) -> CacheInfo:
-        with self._lock:
-            return CacheInfo(self._hits, self._misses, self._max_size, len(self._values))
-
-    def _board(self, key: Any, loop: asyncio.AbstractEventLoop | None) -> tuple[Any, _Flight | None, bool]:
-        """Return the result, if it is there; otherwise the flight, and whether it is the caller's to make."""
-        with self._lock:
-            value = self._values.get(key, _MISSING)
-            if value is not _MISSING:
-                self._hits += 1
-                return value, None, False
-            flight = self._flights.get(key)
-            if flight is not None:
-                self._hits += 1
-                flight.waiters += 1
-                return None, flight, False
-            self._misses += 1
-            flight = self._flights[key] = _Flight(loop)
-            flight.waiters = 1
-            return None, flight, True
-
-    def _land(self, key: Any, flight: _Flight, value: Any, error: BaseException | None) -> None:
-        with self._lock:
-            is_kept = self._flights.get(key) is flight
-            if is_kept:
-                del self._flights[key]
-                if error is None:
-                    self._values[key] = value
-        if error is None:
-            flight.future.set_result(value)
-        elif isinstance(error, Exception):
-            flight.future.set_exception(error)
-        else:
-            flight.future.cancel()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return the result of a key; make it if it is neither there nor being made."""
-        while True:
-            value, flight, is_mine = self._board(key, None)
-            if flight is None:
-                return value
-            if is_mine:
-                try:
-                    value = make()
-                except BaseException as error:
-                    self._land(key, flight, None, error)
-                    raise
-                self._land(key, flight, value, None)
-                return value
-            if flight.loop is not None and tasks.is_running_here(flight.loop):
-                return make()  # to wait would block the loop that makes it
-            try:
-                return flight.future.result()
-            except CancelledError:
-                continue
-
-    async def aget(self, key: Any, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Async version of `get`."""
-        while True:
-            loop = asyncio.get_running_loop()
-            value, flight, is_mine = self._board(key, loop)
-            if flight is None:
-                return value
-            if is_mine:
-                flight.task = tasks.detached(self._made(key, flight, make))
-            try:
-                return await asyncio.shield(asyncio.wrap_future(flight.future))
-            except asyncio.CancelledError:
-                if tasks.is_cancelled_here() or not flight.future.cancelled():
-                    raise
-            finally:
-                self._leave(flight)
-
-    async def _made(self, key: Any, flight: _Flight, make: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            value = await make()
-        except BaseException as error:
-            self._land(key, flight, None, error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._land(key, flight, value, None)
-
-    def _leave(self, flight: _Flight) -> None:
-        with self._lock:
-            flight.waiters -= 1
-            is_last = flight.waiters == 0 and not flight.future.done()
-        if is_last and flight.task is not None and flight.loop is not None:
-            flight.loop.call_soon_threadsafe(flight.task.cancel)
-
-
-class Cached(Composed):
-    """A function whose results are kept. Made by `cache`.
-
-    Attributes:
-        first: The function.
-    """
-
-    first: Any
-    parameters: Parameters = eqx.field(static=True)
-    _key: Callable[..., Any] | None = eqx.field(static=True)
-    _store: _Store = eqx.field(static=True)
+    function: Any
+    key: Any
+    positions: tuple[str | None, ...]
+    max_size: int | None
+    results: Results
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.first,)
+    def first(self) -> Any:
+        return self.function
 
     def clear(self) -> None:
-        """Forget all results."""
-        self._store.clear()
+        """Forget all results and statistics; a call in progress is not kept either."""
+        self.results.clear()
 
     def info(self) -> CacheInfo:
-        """Return the statistics of the cache."""
-        return self._store.info()
+        """Return the statistics since the last `clear`."""
+        results = self.results
+        return CacheInfo(results.hits, results.misses, self.max_size, len(results))
 
-    async def _run(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        key = self._key_of(args, options)
-        if way is THREAD:
-            return self._store.get(key, lambda: self.first(*args, **options))
-        return await self._store.aget(key, lambda: call_part(self.first, TASK, args, options))
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        # Equinox makes the read of an attribute ten times as slow as that of a dict.
+        fields = vars(self)
+        kind: Kind = fields["kind"]
+        results: Results = fields["results"]
+        function = fields["function"]
+        if kind.is_async:
+            return cast("Any", ComposedFunction).__call__(self, *args, **kwargs)
+        if results.are_of(function):
+            key = _key_of(fields, args, kwargs)
+            value = results.get(key)
+            if value is not MISSING:
+                return value
+            if key is not None and not traced():
+                return results.call(key, kind.name, partial(call, function, kind, args, kwargs))
+        return call(function, kind, args, kwargs)
 
-    def _key_of(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if self._key is not None:
-            return self._key(*args, **options)
-        kinds: list[Any] = [*map(type, args)]
-        if not options and _SIMPLE.issuperset(kinds):
-            return (*kinds, *args)
-        try:
-            return cache_key((args, options))
-        except Exception as error:
-            raise TypeError(
-                f"cache: an argument of {name_of(self.first)} has no key: {error}. Pass key=, a function of "
-                "the arguments that returns what tells calls apart."
-            ) from error
+    async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind, results, function = self.kind, self.results, self.function
+        key = _key_of(vars(self), args, kwargs) if results.are_of(function) else None
+        value = results.get(key)
+        if value is not MISSING:
+            return value
+        if key is None or traced():
+            return await call_as(way, function, kind, args, kwargs)
+
+        async def begin(flight: Flight) -> None:
+            work = partial(call, function, kind, args, kwargs)
+            try:
+                if kind.awaits:
+                    results.end(key, flight, await acall(function, kind, args, kwargs))
+                else:
+                    # The thread ends the flight, so that a thread that waits for it needs no event loop.
+                    await in_thread(partial(results.fill, key, flight, work))
+            except BaseException as error:  # noqa: BLE001  the callers raise it
+                results.end(key, flight, error=error)
+
+        return await results.acall(key, kind.name, begin)
 
 
+def _key_of(fields: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+    """Return the key of a call, or None for a call that JAX traces and that has a tracer as an argument.
+
+    Raises:
+        TypeError: if an argument cannot be part of a key.
+    """
+    key, kind = fields["key"], fields["kind"]
+    if key is not None:
+        args, kwargs = (key(*args, **kwargs),), {}
+    else:
+        if kind.by_fields:
+            args, kwargs = arguments(kind, args, kwargs)
+        if kwargs:
+            args, kwargs = _in_place(fields["positions"], args, kwargs)
+    if not kwargs and len(args) == 1 and type(args[0]) is str:
+        return args[0]
+    try:
+        return tagged((args, kwargs), by_value=True)
+    except (TypeError, RecursionError) as error:
+        if traced():
+            return None
+        raise TypeError(
+            f"{kind.name}: the arguments {shown((*args, *kwargs.values()))} cannot be the key of a "
+            f"cache: {error}. Pass key=, a function of the arguments that returns what tells them apart."
+        ) from error
+
+
+def _in_place(
+    positions: tuple[str | None, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with those by name at their positions, so that equal calls have equal keys."""
+    rest, more = dict(kwargs), list(args)
+    for name in positions[len(args) :]:
+        if name not in rest:
+            break
+        more.append(rest.pop(name))
+    return tuple(more), rest
+
+
+def _positions(function: Any) -> tuple[str | None, ...]:
+    """Return the names of the parameters that have a position; None for those without a name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none
+        return ()
+    unnamed, named = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return tuple(
+        each.name if each.kind is named else None for each in parameters if each.kind in (unnamed, named)
+    )
+
+
+@overload
 def cache(
-    fn: Any = None,
+    function: Callable[P, R],
     /,
-    *,
+    ttl: float | None = ...,
+    max_size: int | None = ...,
+    key: Callable[..., Any] | None = ...,
+) -> CachedFunction[P, R]: ...
+@overload
+def cache(
+    *, ttl: float | None = ..., max_size: int | None = ..., key: Callable[..., Any] | None = ...
+) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+def cache(
+    function: Any = None,
+    /,
     ttl: float | None = None,
     max_size: int | None = 1_000,
     key: Callable[..., Any] | None = None,
 ) -> Any:
-    """Keep the results of a function.
+    """Call a function once for equal arguments, and keep its results; as a decorator, `@cache(ttl=60)`.
 
-    Equal calls at the same time, from any threads and event loops, are made once. An error goes to all that
-    waited, and is not kept. Arguments are compared by type and value: `1`, `True` and `1.0` differ, inside of
-    containers too; the order of a dict's keys makes no difference. A result is kept as it is, and not copied.
+    Arguments are equal if their types and values are, inside of containers too: 1, 1.0 and True differ, and
+    the order of a dict does not matter. Lists, dicts, arrays, dataclasses and pydantic models are compared by
+    value; objects that can be hashed, as Python compares them. `f(1, b=2)` and `f(a=1, b=2)` are equal calls.
+
+    Concurrent calls with equal arguments, from any threads and event loops, make one call of the function. If
+    it raises, so do all of them, and nothing is kept. A caller that is cancelled does not cancel the call for
+    the others.
+
+    Results are not copied: all callers get the same object, so do not change it.
 
     Args:
-        fn: A function, sync or async, an operator or a DSPy module.
-        ttl: Seconds that a result is kept, > 0; by default as long as there is room.
-        max_size: The most results, >= 1; the one that was used the longest ago makes room. None for no bound.
-        key: From the arguments to what tells calls apart, which can be hashed; by default all arguments.
+        function: A function, sync or async, an operator, or a DSPy module.
+        ttl: Seconds for which a result is kept, > 0; None for no limit.
+        max_size: The most results that are kept, >= 1; then the one that was not used for longest is dropped.
+            None for no limit.
+        key: Maps the arguments to what tells calls apart, by default the arguments.
 
     Returns:
-        An operator that is called like the function, with `clear()` and `info()`; a decorator without one.
+        A function with `clear()`, and `info()` with `hits`, `misses`, `maxsize` and `currsize`.
 
     Raises:
-        TypeError: immediately, for what cannot be called; when called, for an argument without a key.
-        EdgeError: immediately, for an invalid `ttl` or `max_size`.
+        TypeError: immediately, if `function` cannot be called; when called, if an argument can be neither
+            hashed nor compared by value.
+        ValueError: immediately, if `ttl` or `max_size` is invalid.
 
     Example:
         >>> from mahsm import cache
         >>> @cache(ttl=3600)
-        ... def answer(question):
-        ...     return question.upper()
-        >>> answer("why"), answer("why")
-        ('WHY', 'WHY')
-        >>> answer.info()
-        CacheInfo(hits=1, misses=1, maxsize=1000, currsize=1)
+        ... def double(number):
+        ...     print("called")
+        ...     return 2 * number
+        >>> double(2), double(2), double(number=2)
+        called
+        (4, 4, 4)
+        >>> double.info()
+        CacheInfo(hits=2, misses=1, maxsize=1000, currsize=1)
     """
-    check.seconds("cache", "ttl", ttl)
-    if max_size is not None:
-        check.whole("cache", "max_size", max_size, "the most results that are kept")
+    if ttl is not None and not (is_figure(ttl, most=MOST_SECONDS) and ttl > 0):
+        raise ValueError(f"cache: ttl={shown(ttl)}; expected seconds > 0, or None for no limit.")
+    if max_size is not None and (type(max_size) is not int or max_size < 1):
+        raise ValueError(
+            f"cache: max_size={shown(max_size)}; expected an integer >= 1, or None for no limit."
+        )
     if key is not None and not callable(key):
-        raise EdgeError(f"cache: key={shown(key)}; expected a function of the arguments.")
-    if fn is None:
-        return functools.partial(cache, ttl=ttl, max_size=max_size, key=key)
-    check_part("cache", fn)
-    return Cached(first=fn, parameters=parameters_of_part(fn), _key=key, _store=_Store(max_size, ttl))
+        raise TypeError(f"cache: key={shown(key)}; expected a function of the arguments.")
+    if function is None:
+        return partial(cache, ttl=ttl, max_size=max_size, key=key)
+    return cast("Any", CachedFunction)(
+        kind=kind_of("cache", function),
+        function=function,
+        key=key,
+        positions=_positions(function),
+        max_size=max_size,
+        results=Results(math.inf if max_size is None else max_size, ttl),
+    )

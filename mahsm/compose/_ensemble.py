@@ -1,138 +1,151 @@
-"""`ensemble`: several functions get the same arguments, beside each other."""
+"""`ensemble`: functions concurrently, and one result of theirs."""
 
-import asyncio
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import equinox as eqx
+from mahsm._common import is_figure, shown
+from mahsm._waiting import THREAD, Way
+from mahsm.compose._calls import Kind, acall, call, kind_of
+from mahsm.compose._function import ComposedFunction, P
+from mahsm.operators import EnsembleOperator, Operator
+from mahsm.operators._internal import in_thread
+from mahsm.reducers import weighted_vote
 
-from mahsm._common import check, is_figure, shown
-from mahsm._waiting import TASK, THREAD, Way, left_behind, tasks
-from mahsm.compose._part import Composed, call_part, check_part, name_of, parameters_of_part
-from mahsm.operators._internal import Parameters, blocking, in_thread
 
+class _Member(Operator):
+    """A function, called with arguments: its input is a tuple and a dict of them."""
 
-class Ensemble(Composed):
-    """Functions beside each other. Made by `ensemble`.
+    function: Any
+    kind: Kind
 
-    Attributes:
-        first: The first function.
-        others: The other functions.
-        reduce: From the list of their results to one; None for the list.
-        max_concurrency: The number of members that run at the same time; None for all.
-    """
+    def forward(self, input: Any, /) -> Any:
+        return call(self.function, self.kind, *input)
 
-    first: Any
-    others: tuple[Any, ...]
-    reduce: Callable[[list[Any]], Any] | None = eqx.field(static=True)
-    max_concurrency: int | None = eqx.field(static=True)
-    parameters: Parameters = eqx.field(static=True)
+    async def aforward(self, input: Any, /) -> Any:
+        return await acall(self.function, self.kind, *input)
 
     @property
-    def name(self) -> str:
-        """The names of the functions."""
-        return "ensemble_" + "_".join(dict.fromkeys(map(name_of, self.parts)))
+    def awaits(self) -> bool:
+        return self.kind.awaits
+
+
+class _Ensemble(ComposedFunction[P, Any]):
+    members: EnsembleOperator
+    reduce: Any
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.first, *self.others)
+    def first(self) -> Any:
+        member: Any = self.members.members[0]
+        return member.function
 
-    async def _run(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        call = partial(self._results, args, options)
-        results = blocking(call, awaits=False) if way is THREAD else await call()
+    @property
+    def returns(self) -> Any:
+        return None
+
+    def described(self) -> str | None:
+        names = [member.kind.name for member in self.members.members if isinstance(member, _Member)]
+        return f"Call {', '.join(names)} concurrently."
+
+    async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # The methods of the class, since Equinox wraps those of an instance.
+        if way is THREAD:
+            results = EnsembleOperator.forward(self.members, (args, kwargs))
+            return results if self.reduce is None else self.reduce(results)
+        results = await EnsembleOperator.aforward(self.members, (args, kwargs))
         if self.reduce is None:
             return results
-        return self.reduce(results) if way is THREAD else await in_thread(partial(self.reduce, results))
-
-    async def _results(self, args: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:
-        free = asyncio.Semaphore(self.max_concurrency or len(self.parts))
-
-        async def call(member: Any) -> Any:
-            await free.acquire()
-            left_behind.check()
-            result = await call_part(member, TASK, args, options)
-            free.release()  # not after an error, or the next one would begin before it is cancelled
-            return result
-
-        async with tasks.task_group() as group:
-            running = [group.create_task(call(member)) for member in self.parts]
-        return [task.result() for task in running]
+        if inspect.iscoroutinefunction(self.reduce):
+            return await self.reduce(results)
+        return await in_thread(partial(self.reduce, results))
 
 
 def ensemble(
-    *fns: Any,
+    first: Callable[P, Any],
+    /,
+    *more: Callable[..., Any],
     reduce: Callable[[list[Any]], Any] | None = None,
     weights: Sequence[float] | None = None,
     max_concurrency: int | None = None,
-) -> Ensemble:
-    """Call several functions with the same arguments, beside each other.
+) -> ComposedFunction[P, Any]:
+    """Call functions with the same arguments, concurrently, and combine their results.
 
-    The first error of a function comes out, and the others are cancelled; a blocking call that is in progress
-    is left to run on.
+    Blocking functions run in threads of their own. The first error is raised, and the other functions are
+    cancelled. If one of the functions is async, or `reduce` is, so is the ensemble.
 
     Args:
-        *fns: Functions, sync or async, operators or DSPy modules, at least one.
-        reduce: From the list of their results, in the order of the functions, to one, such as
-            `mahsm.reducers.majority_vote`; by default the list.
-        weights: What the vote of each function weighs, >= 0: the result is the value with the most weight,
-            the first of several.
-        max_concurrency: The number of functions that run at the same time, >= 1; by default all.
-
-    Returns:
-        An operator, awaited if one of the functions is async.
+        first: A function, sync or async, an operator, or a DSPy module.
+        more: The others.
+        reduce: Maps the list of results, in the order of the functions, to one result, as `majority_vote` and
+            the other reducers do; by default the list is the result.
+        weights: One weight >= 0 for each function. The result is the value whose weights add up to most; of
+            equals, the first.
+        max_concurrency: The most functions that run at any moment, at least 1; by default all.
 
     Raises:
-        TypeError: immediately, for no function, and for what cannot be called.
-        ValueError: immediately, for weights that do not fit, or together with `reduce`.
-        EdgeError: immediately, for an invalid `max_concurrency`.
+        TypeError: immediately, if one of them cannot be called.
+        ValueError: immediately, if `weights` or `max_concurrency` is invalid, or `weights` comes with
+            `reduce`.
 
     Example:
         >>> from mahsm import ensemble
-        >>> ensemble(str.upper, str.title, str.upper, weights=[1, 3, 1])("word")
-        'Word'
-        >>> ensemble(min, max)([3, 1, 2])
-        [1, 3]
+        >>> ensemble(str.upper, str.lower, str.title)("Ada L")
+        ['ADA L', 'ada l', 'Ada L']
+        >>> ensemble(min, max, sum, weights=[0.5, 0.3, 0.3])([1, 2])
+        1
     """
-    if not fns:
-        raise TypeError("ensemble got no function; expected at least one. Write ensemble(first, second).")
-    members = tuple(check_part("ensemble", fn) for fn in fns)
-    if max_concurrency is not None:
-        check.whole(
-            "ensemble", "max_concurrency", max_concurrency, "the number of functions at the same time"
-        )
+    functions = (first, *more)
+    kinds = [kind_of("ensemble", function) for function in functions]
     if reduce is not None and not callable(reduce):
-        raise TypeError(f"ensemble: reduce={shown(reduce)}; expected a function of the list of results.")
-    if weights is not None:
-        if reduce is not None:
-            raise ValueError("ensemble: reduce and weights exclude each other. Pass one of them.")
-        reduce = partial(_vote, _checked(weights, len(members)))
-    return Ensemble(
-        first=members[0],
-        others=members[1:],
-        reduce=reduce,
-        max_concurrency=max_concurrency,
-        parameters=parameters_of_part(members[0]),
-    )
-
-
-def _checked(weights: Sequence[float], count: int) -> tuple[float, ...]:
-    if len(weights) != count or not all(is_figure(weight) and weight >= 0 for weight in weights):
-        raise ValueError(
-            f"ensemble: weights={shown(weights)}; expected {count} numbers >= 0, one for each function."
+        raise TypeError(
+            f"ensemble: reduce={shown(reduce)}; expected a function of the list of results, such as "
+            "mahsm.reducers.majority_vote."
         )
-    return tuple(weights)
+    if weights is not None:
+        reduce = _weighing(weights, len(functions), reduce)
+    members = EnsembleOperator(
+        [_Member(function, kind) for function, kind in zip(functions, kinds, strict=True)],
+        max_concurrency=max_concurrency,
+    )
+    is_async = any(kind.is_async for kind in kinds) or inspect.iscoroutinefunction(reduce)
+    kind = replace(kinds[0], name="ensemble", is_async=is_async, awaits=is_async or members.awaits)
+    return _Ensemble(kind=kind, members=members, reduce=reduce)
 
 
-def _vote(weights: tuple[float, ...], results: list[Any]) -> Any:
-    """Return the value with the most weight. Values are compared with `==`, so that any can be voted on."""
-    values: list[Any] = []
-    totals: list[float] = []
-    for result, weight in zip(results, weights, strict=True):
-        place = next((place for place, value in enumerate(values) if value == result), None)
-        if place is None:
-            values.append(result)
-            totals.append(weight)
-        else:
-            totals[place] += weight
-    return values[totals.index(max(totals))]
+class _Weighing:
+    """A weighted vote on the results of functions.
+
+    Args:
+        weights: The weights, in the order of the functions.
+    """
+
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        self._weights = weights
+
+    def __call__(self, results: list[Any]) -> Any:
+        votes = list(zip(results, self._weights, strict=True))
+        return weighted_vote(votes, weight=_weight, key=_result)
+
+
+def _result(vote: tuple[Any, float]) -> Any:
+    return vote[0]
+
+
+def _weight(vote: tuple[Any, float]) -> float:
+    return vote[1]
+
+
+def _weighing(weights: Any, functions: int, reduce: Any) -> _Weighing:
+    if reduce is not None:
+        raise ValueError(
+            f"ensemble: reduce={shown(reduce)} with weights={shown(weights)}, which vote "
+            "already; expected one of the two."
+        )
+    given: tuple[Any, ...] = tuple(weights) if hasattr(weights, "__iter__") else ()
+    if len(given) != functions or not all(map(is_figure, given)):
+        raise ValueError(
+            f"ensemble: weights={shown(weights)}; expected {functions} numbers >= 0, one for each function."
+        )
+    return _Weighing(given)

@@ -1,122 +1,204 @@
-"""`retry`: a function that is tried again."""
+"""`retry`: a function that is called again after an error."""
 
-import functools
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, cast, overload
 
-import equinox as eqx
+from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import add_note
-from mahsm._waiting import Way, left_behind
-from mahsm.compose._part import Composed, call_part, check_part, name_of, parameters_of_part
-from mahsm.errors import EdgeError
+from mahsm._common import add_note, shown
+from mahsm._model_calls import calls, unparsed_in
+from mahsm._waiting import Closed, Way, left_behind, reason_here
+from mahsm.compose._calls import call_as, kind_of
+from mahsm.compose._function import ComposedFunction, P, R, Shared
+from mahsm.errors import BudgetExceeded, LimitError, TooManyHanging
 from mahsm.nodes._internal import provider_of
-from mahsm.operators._internal import Parameters
 from mahsm.policies import Retry
-from mahsm.policies._internal import retry_budget
+from mahsm.policies._internal import retry_budget, spendings
+
+_ENDS = (GraphBubbleUp, Closed, BudgetExceeded, TooManyHanging)
+"""Errors that are no failure of the function, or after which nothing can begin."""
 
 
-class Retried(Composed):
-    """A function that is tried again. Made by `retry`.
+class _Retries(Shared):
+    """The retry budget of a function.
 
-    Attributes:
-        first: The function.
-        policy: How it is tried again.
+    Args:
+        provider: The provider whose budget it is; by default that of a DSPy module's models, or else the
+            function's own.
     """
 
-    first: Any
-    policy: Retry = eqx.field(static=True)
-    parameters: Parameters = eqx.field(static=True)
-    _budget: Any = eqx.field(static=True)
+    def __init__(self, provider: str | None) -> None:
+        super().__init__(provider)
+        self._budget = retry_budget(provider)
+        self._is_known = provider is not None
+
+    def of(self, function: Any) -> Any:
+        """Return the budget of a call that is made now."""
+        dspy: Any = sys.modules.get("dspy")
+        if self._is_known or dspy is None or not isinstance(function, dspy.Module):
+            return self._budget
+        try:
+            provider = provider_of(function)
+        except LimitError:  # it has several
+            provider = None
+        return self._budget if provider is None else retry_budget(provider)
+
+
+class _Retry(ComposedFunction[P, R]):
+    function: Any
+    policy: Retry
+    retries: _Retries
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.first,)
+    def first(self) -> Any:
+        return self.function
 
-    async def _run(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        policy, budget = self.policy, self._budget
+    async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function, kind, policy = self.function, self.kind, self.policy
+        budget = self.retries.of(function)
         if policy.share is not None:
             budget.call(policy.share)
-        attempt, began = 1, time.monotonic()
+        began, attempt, unparsed = time.monotonic(), 0, frozenset[str]()
         while True:
+            attempt += 1
             try:
-                result = await call_part(self.first, way, args, options)
+                with calls.changed(unparsed=calls.here().unparsed | unparsed) if unparsed else _NOTHING:
+                    result = await call_as(way, function, kind, args, kwargs)
             except Exception as error:
-                wait = self._wait(error, attempt, time.monotonic() - began)
-                if wait is None:
-                    add_note(error, f"{name_of(self.first)}, attempt {attempt}")
+                if isinstance(error, _ENDS) or attempt >= policy.attempts or not policy.retries(error):
                     raise
+                seconds = policy.wait(attempt, error)
+                is_late = policy.timeout is not None and (
+                    time.monotonic() + seconds - began >= policy.timeout
+                )
+                if (
+                    is_late
+                    or any(each.exceeded for each in spendings())
+                    or _is_refused(policy, budget, error)
+                ):
+                    raise
+                unparsed |= unparsed_in(error)
+                failure = error
             else:
                 budget.success()
                 return result
-            attempt += 1
-            turn = way.turn()
-            with left_behind.on_stop(lambda _, turn=turn: turn.wake()):
-                await turn.wait(wait)
-            left_behind.check()
-
-    def _wait(self, error: Exception, attempt: int, seconds: float) -> float | None:
-        """Return how long to wait before the next attempt; None if there is none."""
-        policy = self.policy
-        if attempt >= policy.attempts or not policy.retries(error):
-            return None
-        wait = policy.wait(attempt, error)
-        if policy.timeout is not None and seconds + wait >= policy.timeout:
-            return None
-        refusal = policy.refusal(error)
-        if refusal is None and policy.share is not None and not self._budget.take():
-            refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
-        if refusal is not None:
-            add_note(error, refusal)
-            return None
-        return wait
+            await _pause(way, seconds)
+            if reason_here() is not None:
+                raise failure
 
 
+_NOTHING = nullcontext()
+
+
+def _is_refused(policy: Retry, budget: Any, error: Exception) -> bool:
+    """Return whether an error that could be retried is not; a note on the error says why."""
+    refusal = policy.refusal(error)
+    if refusal is None and policy.share is not None and not budget.take():
+        refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
+    if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
+        add_note(error, refusal)
+    return refusal is not None
+
+
+async def _pause(way: Way, seconds: float) -> None:
+    if seconds:
+        turn = way.turn()
+        with left_behind.on_stop(lambda _: turn.wake()):
+            await turn.wait(seconds)
+    left_behind.check()
+
+
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+
+
+@overload
 def retry(
-    fn: Any = None, /, max_attempts: int | None = None, *, policy: Retry | None = None, **options: Any
+    function: Callable[P, R],
+    /,
+    max_attempts: int = ...,
+    *,
+    on: RetryOn | None = ...,
+    policy: Retry | None = ...,
+    provider: str | None = ...,
+) -> ComposedFunction[P, R]: ...
+@overload
+def retry(
+    max_attempts: int = ...,
+    /,
+    *,
+    on: RetryOn | None = ...,
+    policy: Retry | None = ...,
+    provider: str | None = ...,
+) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+@overload
+def retry(
+    *,
+    max_attempts: int = ...,
+    on: RetryOn | None = ...,
+    policy: Retry | None = ...,
+    provider: str | None = ...,
+) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+def retry(
+    function: Any = None,
+    /,
+    max_attempts: int | None = None,
+    *,
+    on: RetryOn | None = None,
+    policy: Retry | None = None,
+    provider: str | None = None,
 ) -> Any:
-    """Try a function again when it fails, after a while.
+    """Call a function again after a passing error; also as a decorator, `@retry(max_attempts=3)`.
 
-    The policy is that of edges, `mahsm.Retry`: full jitter, what a provider asks for with Retry-After, and
-    for DSPy modules a bound on retries that all calls of their provider share.
+    What is tried again and when is said by `Retry`: errors such as timeouts, connection errors, HTTP 429 and
+    5xx, after a random wait that grows, at least as long as the provider asks for with Retry-After; and no
+    more retries than the retry budget of the provider allows. Interrupts of LangGraph are never retried, nor
+    is anything once a `Budget` is spent. The last error is raised as it is.
 
     Args:
-        fn: A function, sync or async, an operator or a DSPy module.
-        max_attempts: How often it is tried at most, the first time included, >= 1; by default 5.
-        policy: A whole policy, in place of `max_attempts` and the options.
-        **options: Other fields of `mahsm.Retry`: `base`, `cap`, `on`, `timeout`, `share`...
-
-    Returns:
-        An operator that is called like the function; a decorator without one.
+        function: A function, sync or async, an operator, or a DSPy module.
+        max_attempts: The most calls, the first one included, >= 1; by default 3.
+        on: What is tried again: exception types, or a function of the exception; by default
+            `mahsm.policies.is_retryable`.
+        policy: A `Retry` with all its options, instead of `max_attempts` and `on`.
+        provider: The name of the provider whose retry budget is shared, such as "openai". By default that of
+            the models of a DSPy module; any other function has a budget of its own.
 
     Raises:
-        TypeError: immediately, for what cannot be called, and for an option that `Retry` does not have.
+        TypeError: immediately, if `function` cannot be called.
         EdgeError: immediately, for invalid values.
 
     Example:
-        >>> from mahsm import retry
-        >>> answers = iter([ConnectionError("reset"), "text"])
-        >>> @retry(max_attempts=3, base=0)
+        >>> from mahsm import Retry, retry
+        >>> tries = iter([ConnectionError("reset"), "text"])
+        >>> @retry(policy=Retry(attempts=2, base=0))
         ... def fetch(url):
-        ...     answer = next(answers)
-        ...     if isinstance(answer, Exception):
-        ...         raise answer
-        ...     return f"{url}: {answer}"
-        >>> fetch("a")
-        'a: text'
+        ...     result = next(tries)
+        ...     if isinstance(result, Exception):
+        ...         raise result
+        ...     return result
+        >>> fetch("https://example.com")
+        'text'
     """
-    if policy is not None and (max_attempts is not None or options):
-        raise EdgeError("retry: policy and other options exclude each other. Pass one of them.")
+    if isinstance(function, int):
+        function, max_attempts = None, function
+    made = _policy(max_attempts, on, policy)
+    if function is None:
+        return partial(retry, policy=made, provider=provider)
+    return cast("Any", _Retry)(
+        kind=kind_of("retry", function), function=function, policy=made, retries=_Retries(provider)
+    )
+
+
+def _policy(max_attempts: Any, on: Any, policy: Any) -> Retry:
     if policy is None:
-        policy = Retry(**options) if max_attempts is None else Retry(max_attempts, **options)
-    if fn is None:
-        return functools.partial(retry, policy=policy)
-    check_part("retry", fn)
-    budget = retry_budget(provider_of(fn) if _is_module(fn) else None)
-    return Retried(first=fn, policy=policy, parameters=parameters_of_part(fn), _budget=budget)
-
-
-def _is_module(fn: Any) -> bool:
-    dspy: Any = sys.modules.get("dspy")  # whoever passes a module of DSPy has imported it
-    return dspy is not None and isinstance(fn, dspy.Module)
+        return Retry(attempts=3 if max_attempts is None else max_attempts, on=on)
+    if max_attempts is not None or on is not None:
+        raise TypeError(
+            f"retry: policy={shown(policy)} with max_attempts={shown(max_attempts)} and on={shown(on)}; "
+            "expected either a policy, Retry(attempts=3, on=...), or the other two."
+        )
+    return Retry.of(cast("Retry", policy))

@@ -1,101 +1,83 @@
-"""`timeout`: a function that may take only so long."""
+"""`timeout`: a function that may take so many seconds."""
 
-import asyncio
-import functools
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast, overload
 
-import equinox as eqx
+from mahsm._common import MOST_SECONDS, is_figure, shown
+from mahsm._waiting import THREAD, LeftBehind, Way, tasks
+from mahsm.compose._calls import acall, call, kind_of
+from mahsm.compose._function import ComposedFunction, P, R, Shared
+from mahsm.operators._internal import traced, with_settings
 
-from mahsm._common import check
-from mahsm._waiting import TASK, LeftBehind, Way, tasks
-from mahsm.compose._part import (
-    Composed,
-    awaited_side,
-    call_part,
-    check_part,
-    is_async,
-    name_of,
-    parameters_of_part,
-)
-from mahsm.operators._internal import Parameters
-
-_MOST_LEFT = 1_000
-"""Calls of one function that may be left behind at a moment; further ones are errors."""
+_AT_ONCE = 64
+"""Concurrent calls of one function for which there is room; four times as many may hang."""
 
 
-class Timed(Composed):
-    """A function that may take only so long. Made by `timeout`.
+class _Hanging(Shared):
+    """Calls that have been given up and still run."""
 
-    Attributes:
-        first: The function.
-        seconds: Seconds for each call.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = LeftBehind(_AT_ONCE)
 
-    first: Any
-    seconds: float = eqx.field(static=True)
-    parameters: Parameters = eqx.field(static=True)
-    _left: LeftBehind = eqx.field(static=True)
+
+class _Timeout(ComposedFunction[P, R]):
+    function: Any
+    seconds: float
+    hanging: _Hanging
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        return (self.first,)
+    def first(self) -> Any:
+        return self.function
 
-    async def _run(self, way: Way, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if way is TASK:
-            return await self._awaited(args, options)
-        late = f"took longer than {self.seconds:g} s"
-        try:
-            return tasks.call(functools.partial(self.first, *args, **options), self.seconds, left=self._left)
-        except TimeoutError as error:
-            if str(error) != late:
-                raise
-            raise TimeoutError(f"{name_of(self.first)} {late}") from None
-
-    async def _awaited(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        scope = asyncio.timeout(self.seconds)
-        try:
-            async with scope:
-                if is_async(self.first) or awaited_side(self.first) is not None:
-                    return await call_part(self.first, TASK, args, options)
-                return await tasks.in_thread(functools.partial(self.first, *args, **options), self._left)
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise TimeoutError(
-                f"{name_of(self.first)} took longer than {self.seconds:g} s"
-            ) from error.__cause__
+    async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, left = self.kind.name, self.hanging.left
+        left.check(name)
+        if way is not THREAD:
+            async with tasks.deadline(self.seconds, name):
+                return await acall(self.function, self.kind, args, kwargs, left)
+        work = partial(call, self.function, self.kind, args, kwargs)
+        # Traces of JAX are per thread.
+        return work() if traced() else tasks.call(with_settings(work), self.seconds, left=left, name=name)
 
 
-def timeout(fn: Any = None, /, seconds: float | None = None) -> Any:
-    """Let a function take only so long.
+@overload
+def timeout(function: Callable[P, R], /, seconds: float) -> ComposedFunction[P, R]: ...
+@overload
+def timeout(*, seconds: float) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+@overload
+def timeout(seconds: float, /) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+def timeout(function: Any = None, /, seconds: Any = None) -> Any:
+    """Raise an error if a call of a function takes too long; also as a decorator, `@timeout(seconds=10)`.
 
-    An async function is cancelled. A blocking one runs in a thread of its own, which is left behind, since
-    nothing can stop it; at most 1,000 calls of a function are, and further ones fail.
+    An async function is cancelled. A blocking one cannot be stopped: it runs in a thread of its own, which is
+    left behind, and begins no further call of a model there. At most 256 such calls of one function may hang.
 
     Args:
-        fn: A function, sync or async, an operator or a DSPy module.
-        seconds: Seconds for each call, > 0.
-
-    Returns:
-        An operator that is called like the function, and raises a TimeoutError; a decorator without one.
+        function: A function, sync or async, an operator, or a DSPy module.
+        seconds: The most seconds that a call may take, > 0.
 
     Raises:
-        TypeError: immediately, for what cannot be called, or without `seconds`.
-        EdgeError: immediately, for seconds that are not > 0.
+        TypeError: immediately, if `function` cannot be called.
+        ValueError: immediately, if `seconds` is invalid.
+        TimeoutError: when called, after so many seconds.
+        TooManyHanging: when called, if too many calls hang.
 
     Example:
         >>> import time
         >>> from mahsm import timeout
-        >>> timeout(time.sleep, 0.01)(0.2)
+        >>> timeout(time.sleep, 0.01)(0.1)
         Traceback (most recent call last):
-        TimeoutError: sleep took longer than 0.01 s
+        ...
+        TimeoutError: sleep: took longer than 0.01 s
     """
-    if isinstance(fn, int | float) and seconds is None:
-        fn, seconds = None, fn
-    if seconds is None:
-        raise TypeError("timeout got no seconds; expected a number > 0. Write timeout(function, seconds=30).")
-    check.seconds("timeout", "seconds", seconds)
-    if fn is None:
-        return functools.partial(timeout, seconds=seconds)
-    check_part("timeout", fn)
-    return Timed(first=fn, seconds=seconds, parameters=parameters_of_part(fn), _left=LeftBehind(_MOST_LEFT))
+    if seconds is None and not callable(function):
+        function, seconds = None, function
+    if not (is_figure(seconds, most=MOST_SECONDS) and seconds > 0):
+        raise ValueError(f"timeout: seconds={shown(seconds)}; expected a number > 0.")
+    if function is None:
+        return partial(timeout, seconds=seconds)
+    return cast("Any", _Timeout)(
+        kind=kind_of("timeout", function), function=function, seconds=float(seconds), hanging=_Hanging()
+    )

@@ -113,8 +113,10 @@ class Target:
 
 
 @functools.singledispatch
-def node_of(source: Any) -> Node | None:
-    """Return a node made from a source, such as an operator; None for types without a registered function."""
+def node_of(source: Any) -> Node | Callable[..., Any] | None:
+    """Return a node, or a function of the state, made from a source, such as an operator; None for types
+    without a registered function.
+    """
     return None
 
 
@@ -140,8 +142,7 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
             f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...)."
         )
     _check_no_model(source, reader)
-    if (node := node_of(source)) is not None:
-        return _of_runnable(node)
+    source = node_of(source) or source
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):

@@ -103,8 +103,18 @@ def is_async(function: Any) -> bool:
         function = cast("Any", function.__func__)
     if isinstance(function, Step):
         return cast("Step[..., Any]", function).is_async
+    operators: Any = sys.modules.get("mahsm.operators")
+    if operators is not None and isinstance(function, operators.Operator):
+        return _is_async_operator(function)
     call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004  of an object
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _is_async_operator(op: Any) -> bool:
+    declared: Any = getattr(op, "is_async", None)  # of compositions
+    if isinstance(declared, bool):
+        return declared
+    return inspect.iscoroutinefunction(getattr(op, "function", type(op).forward))
 
 
 _METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, StateGraph
 
 import mahsm
-from mahsm import reduce_edge, vmap, xcs
+from mahsm import cache, chain, reduce_edge, retry, vmap, xcs
 from mahsm.operators import ModelBinding, Operator, op
 from mahsm.testing import Call, ModelServer
 from tests.tracing.spans import facts, recorded
@@ -199,3 +199,45 @@ def test_a_trace_has_a_span_for_the_call_and_one_for_each_step() -> None:
         ids = {span.context.span_id for span in recording.named("xcs:program")}
         assert {span.parent.span_id for span in steps} == ids
         assert facts(recording.named("xcs:program")[0])["fan_out"] == 2
+
+
+def test_compositions_are_steps() -> None:
+    barrier = threading.Barrier(3)
+
+    def meet(x: int) -> int:
+        barrier.wait(30)
+        return x
+
+    @retry(max_attempts=2)
+    async def awaited(x: int) -> int:
+        await asyncio.sleep(0)
+        return x + 1
+
+    made = chain(cache(meet), lambda x: x * 2)
+
+    @xcs.jit
+    def program() -> list[int]:
+        return [made(i) for i in range(3)]
+
+    @xcs.jit
+    async def other() -> list[int]:
+        return [await awaited(i) for i in range(3)]
+
+    assert program() == [0, 2, 4]
+    assert asyncio.run(other()) == [1, 2, 3]
+    assert other.last is not None
+    assert len(other.last.steps) == 3
+
+
+def test_stacked_decorators_over_a_jitted_function() -> None:
+    asked: list[str] = []
+
+    @cache(ttl=3600)
+    @retry(max_attempts=3)
+    @xcs.jit
+    def analyze(text: str) -> str:
+        asked.append(text)
+        return text.upper()
+
+    assert xcs.vmap(analyze, batch_size=2)(["a", "b", "a"]) == ["A", "B", "A"]
+    assert sorted(asked) == ["a", "b"]

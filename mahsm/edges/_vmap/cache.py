@@ -7,8 +7,9 @@ from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey
 
-from mahsm._common import cache_key, shown
+from mahsm._common import shown
 from mahsm._waiting import Latch, Way, never_stopped
+from mahsm.edges._vmap.cache_key import cache_key
 from mahsm.errors import StateError
 
 _log = logging.getLogger("mahsm.cache")

@@ -32,9 +32,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
 from mahsm import vmap
-from mahsm._common import cache_key
 from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.edges._vmap.cache import Stored
+from mahsm.edges._vmap.cache_key import cache_key
 from tests.helpers import MODES, run_edge
 
 
@@ -266,7 +266,7 @@ def test_other_processes_have_the_same_keys() -> None:
     """Strings are hashed with another seed there, so sets have another order."""
     code = """
 import dataclasses
-from mahsm._common import cache_key
+from mahsm.edges._vmap.cache_key import cache_key
 
 @dataclasses.dataclass
 class Point:
