@@ -114,7 +114,8 @@ def _is_async_operator(op: Any) -> bool:
     declared: Any = getattr(op, "is_async", None)  # of compositions
     if isinstance(declared, bool):
         return declared
-    return inspect.iscoroutinefunction(getattr(op, "function", type(op).forward))
+    function: Any = getattr(op, "function", None) or cast("Any", type(op)).forward
+    return inspect.iscoroutinefunction(function)
 
 
 _METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
