@@ -35,12 +35,12 @@ class Flight:
     __slots__ = ("error", "landed", "task", "thread", "value", "waiting")
 
     def __init__(self) -> None:
-        self.landed = Latch()
+        self.landed: Latch = Latch()
         self.value: Any = MISSING
         self.error: BaseException | None = None
         self.thread: int | None = None
         self.task: asyncio.Task[None] | None = None
-        self.waiting = 0
+        self.waiting: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -69,7 +69,8 @@ class Results(Shared):
             self._values = TTLCache[Hashable, Any, float](max_size, ttl)
         self._flights: dict[Hashable, Flight] = {}
         self._function: Any = MISSING
-        self.hits = self.misses = 0
+        self.hits: int = 0
+        self.misses: int = 0
 
     def __len__(self) -> int:
         with self._lock:
