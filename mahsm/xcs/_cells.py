@@ -115,7 +115,7 @@ class Cell:
 
     def settle(self, value: Any, error: BaseException | None = None) -> None:
         """Set the value or the error, and tell it to all consumers. Later calls have no effect."""
-        _queue.run(lambda: self._settle(value, error))
+        settling.run(lambda: self._settle(value, error))
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
         with self.host.lock:
@@ -134,13 +134,26 @@ class Cell:
         self._turns.clear()
 
 
-class _Queue(threading.local):
-    """Settles cells one after the other, so that long chains of derived values need no deep stack."""
+class _Settling(threading.local):
+    """Settles cells one after the other, so that long chains of derived values need no deep stack.
+
+    Attributes:
+        keeps_next: True while the thread ends a step, and may run a further one itself.
+        next_step: Begins the step that the thread runs next.
+    """
+
+    # Values are computed, and steps begin, while a cell is being settled. A step whose arguments have come by
+    # the end of another one may run in the same thread, which is about to be free; that saves a switch of
+    # threads for each step of a chain. What is computed may be code of the user's, which may run a jitted
+    # function of its own, and wait for it; so in there nothing is put off.
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] | None = None
+        self.keeps_next = False
+        self.next_step: Callable[[], None] | None = None
 
     def run(self, action: Callable[[], None]) -> None:
+        """Settle a cell, after those that are being settled in this thread."""
         if self._waiting is not None:
             self._waiting.append(action)
             return
@@ -151,5 +164,14 @@ class _Queue(threading.local):
         finally:
             self._waiting = None
 
+    def compute(self, function: Callable[[], Any]) -> Any:
+        """Call a function while a cell is being settled."""
+        kept = self._waiting, self.keeps_next
+        self._waiting, self.keeps_next = None, False
+        try:
+            return function()
+        finally:
+            self._waiting, self.keeps_next = kept
 
-_queue = _Queue()
+
+settling = _Settling()

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Collection
 from typing import Any
 
-from mahsm.xcs._cells import Cell
+from mahsm.xcs._cells import Cell, settling
 from mahsm.xcs._containers import Arguments, copied, forced
 from mahsm.xcs._pending import Pending, cell_of, value_of
 
@@ -106,7 +106,7 @@ def _new_cell(needed: Collection[Cell]) -> Cell:
 
 def _settle_by(cell: Cell, function: Callable[[], Any]) -> None:
     try:
-        value = function()
+        value = settling.compute(function)
     except BaseException as error:  # noqa: BLE001  it is raised where the value is used
         cell.settle(None, error)
         return

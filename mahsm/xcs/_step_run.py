@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -11,13 +11,20 @@ from typing import Any, Protocol, cast
 from mahsm._common import cached
 from mahsm._waiting import TASK, StopCallbacks, Way, run_blocking, set_awaited, tasks
 from mahsm.edges._internal import AttemptRunner, Item
-from mahsm.xcs._cells import Cell
+from mahsm.xcs._cells import Cell, settling
 from mahsm.xcs._containers import ATOMS, Arguments, forced, kind_of
 from mahsm.xcs._current import current
 from mahsm.xcs._report import StepRecord
 from mahsm.xcs._step import is_async
 
 _PLAIN: frozenset[type[Any]] = frozenset({list, dict, tuple, set, frozenset})
+
+
+def _run_steps(begin: Callable[[], None] | None) -> None:
+    """Run a step, and those that the end of each leaves to this thread."""
+    while begin is not None:
+        begin()
+        begin, settling.next_step = settling.next_step, None
 
 
 class _Cancelled(Exception):
@@ -134,8 +141,14 @@ class StepRun:
             self.end(None, _Cancelled())
 
     def submit(self) -> None:
-        """Run the step in a thread."""
-        self._run.pool.submit(self.context.run, self._work)
+        """Run the step in a thread: in this one, if it is about to end another step."""
+        if settling.keeps_next and settling.next_step is None:
+            settling.next_step = self._begin
+        else:
+            self._run.pool.submit(_run_steps, self._begin)
+
+    def _begin(self) -> None:
+        self.context.run(self._work)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         given = {str(index): arg for index, arg in enumerate(self._args)} | self._kwargs
@@ -144,13 +157,19 @@ class StepRun:
     def _work(self) -> None:
         set_awaited(False)
         value, error = None, None
-        if not self.is_cancelled:
+        is_cancelled = self.is_cancelled
+        if not is_cancelled:
             try:
                 value = run_blocking(self.tried())
             except BaseException as raised:  # noqa: BLE001  it is raised where the value is used
                 error = raised
-            self.end(value, error)
-        self._run.thread_is_free()
+        settling.keeps_next = True
+        try:
+            if not is_cancelled:
+                self.end(value, error)
+            self._run.thread_is_free()
+        finally:
+            settling.keeps_next = False
 
     async def arun(self) -> None:
         """Run the step as a task."""
