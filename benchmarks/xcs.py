@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -217,24 +218,26 @@ def mapping(rounds: int, count: int) -> tuple[list[Figure], Rows, Any]:
         time.sleep(0.02)
         return q
 
+    async def awaited(q: str) -> str:
+        await asyncio.sleep(0.02)
+        return q
+
     figures: list[Figure] = []
-    rows: Rows = [["at a time", "wall", "ideal"]]
+    rows: Rows = [["at a time", "ideal", "awaited", "blocking", "a warm thread pool by hand"]]
     measured: dict[str, Any] = {}
     items = [str(i) for i in range(count)]
     for most, asked_for in ((8, 0.97), (32, 0.96), (100, 0.90)):
-        many = xcs.vmap(work, max_concurrency=most)
+        many, many_awaited = xcs.vmap(work, max_concurrency=most), xcs.vmap(awaited, max_concurrency=most)
         ideal = -(-count // most) * 0.02
-        took = wall(rounds, lambda _, many=many: many(items))
-        figures.append(
-            Figure(
-                f"vmap of {count} x 20 ms, {most} at a time: ideal / wall",
-                ideal / took,
-                asked_for,
-                at_least=True,
-            )
-        )
-        rows.append([str(most), f"{took:.4f} s", f"{ideal:.4f} s"])
-        measured[str(most)] = {"wall": took, "ideal": ideal}
+        with asyncio.Runner() as runner:
+            took = wall(rounds, lambda _, many=many_awaited, runner=runner: runner.run(many(items)))
+        blocking = wall(rounds, lambda _, many=many: many(items))
+        with ThreadPoolExecutor(most) as pool:
+            by_hand = wall(rounds, lambda _, pool=pool: list(pool.map(work, items)))
+        what = f"vmap of {count} awaited calls of 20 ms, {most} at a time: ideal / wall"
+        figures.append(Figure(what, ideal / took, asked_for, at_least=True))
+        rows.append([str(most), *(f"{seconds:.4f} s" for seconds in (ideal, took, blocking, by_hand))])
+        measured[str(most)] = {"ideal": ideal, "awaited": took, "blocking": blocking, "pool": by_hand}
     return figures, rows, measured
 
 
