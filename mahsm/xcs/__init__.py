@@ -21,7 +21,6 @@
 from mahsm.xcs._jit import AsyncJitted as AsyncJitted
 from mahsm.xcs._jit import Jitted as Jitted
 from mahsm.xcs._jit import jit as jit
-from mahsm.xcs._numeric import Compiled as Compiled
 from mahsm.xcs._numeric import grad as grad
 from mahsm.xcs._report import Report as Report
 from mahsm.xcs._report import StepRecord as StepRecord
@@ -35,7 +34,6 @@ from mahsm.xcs._vmap import vmap as vmap
 __all__ = [
     "AsyncJitted",
     "AsyncVmapped",
-    "Compiled",
     "Jitted",
     "Report",
     "Step",

@@ -22,7 +22,7 @@ from mahsm.xcs._containers import forced
 from mahsm.xcs._current import current
 from mahsm.xcs._durable import DurableProgram, DurableSteps
 from mahsm.xcs._greenlets import Body
-from mahsm.xcs._numeric import Compiled
+from mahsm.xcs._numeric import compiled
 from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun
 from mahsm.xcs._source import rewritten
@@ -319,7 +319,8 @@ def jit(
         rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and
             f-strings wait.
         checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
-        backend: "jax" gives a function that is numeric all through to `jax.jit`, without other options.
+        backend: "jax" gives a function that is numeric all through to `jax.jit`, and returns what that
+            returns; no other option applies.
         name: Its name in traces and reports; by default the function's.
 
     Raises:
@@ -363,7 +364,7 @@ def jit(
         )
     if backend is not None:
         check.choice("xcs.jit", "backend", backend, ["jax"])
-        return Compiled(function)
+        return compiled(function)
     if max_concurrency is not None:
         check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
     check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from mahsm._common import shown
 from mahsm.errors import JitError
@@ -13,9 +13,6 @@ from mahsm.xcs._calls import helpers
 from mahsm.xcs._current import current
 from mahsm.xcs._source import is_users, rewritten
 from mahsm.xcs._step import Step, name_of
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class NotNumeric(JitError):
@@ -110,19 +107,9 @@ def needed_jax(what: str) -> Any:
     return jax
 
 
-class Compiled(Step[P, T]):
-    """A numeric function, compiled by `jax.jit`. Made by `jit(backend="jax")`."""
-
-    def __init__(self, function: Callable[P, T]) -> None:
-        super().__init__(function, ordered=False)
-        self._compiled: Any = needed_jax("xcs.jit(backend='jax')").jit(numeric(function, "xcs.jit"))
-        self.__call__ = self._compiled
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._compiled(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"jit({shown(self.function)}, backend='jax')"
+def compiled(function: Callable[..., Any]) -> Any:
+    """Return a numeric function, compiled by `jax.jit`."""
+    return needed_jax("xcs.jit(backend='jax')").jit(numeric(function, "xcs.jit"))
 
 
 def grad(
