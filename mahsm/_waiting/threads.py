@@ -73,12 +73,16 @@ class Threads(Executor):
             if future.set_running_or_notify_cancel():
                 _run(future, lambda: fn(*args, **kwargs))
 
+        self.start(call)
+        return future
+
+    def start(self, call: Callable[[], None]) -> None:
+        """Make a call in a thread; it must not raise."""
         try:
             worker = self._idle.pop()
         except IndexError:
             worker = _Worker(self._idle)
         worker.begin(call)
-        return future
 
 
 def _run(future: "Future[Any]", function: Callable[[], Any]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from mahsm._common import cached
-from mahsm._waiting import TASK, StopCallbacks, Way, run_blocking, set_awaited, tasks
+from mahsm._waiting import TASK, StopCallbacks, Way, run_blocking, set_awaited, shared_threads, tasks
 from mahsm.edges._internal import AttemptRunner, Item
 from mahsm.xcs._cells import Cell, settling
 from mahsm.xcs._containers import ATOMS, Arguments, forced, kind_of
@@ -145,7 +145,7 @@ class StepRun:
         if settling.keeps_next and settling.next_step is None:
             settling.next_step = self._begin
         else:
-            self._run.pool.submit(_run_steps, self._begin)
+            shared_threads.start(partial(_run_steps, self._begin))
 
     def _begin(self) -> None:
         self.context.run(self._work)
