@@ -51,6 +51,10 @@ def call(callee: Any, /, *args: Any, **kwargs: Any) -> Any:
 def _other(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a method, a class of another metaclass, or an object with `__call__`."""
     if isinstance(callee, MethodType):
+        owner: Any = callee.__self__
+        if kind_of(owner) is Pending:
+            # A special method of a pending value, which is that of the value.
+            return call(getattr(value_of(owner), callee.__func__.__name__), *args, **kwargs)
         if isinstance(callee.__func__, FunctionType):
             return _function(callee.__func__, (callee.__self__, *args), kwargs)
     elif isinstance(callee, type):

@@ -5,7 +5,6 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from langchain_core.runnables import RunnableConfig
@@ -17,7 +16,7 @@ from mahsm._waiting import TASK, THREAD, Way, run_blocking
 from mahsm.edges._internal import Tries, current_item, session
 from mahsm.limits import RateLimit
 from mahsm.policies import Budget, Retry
-from mahsm.xcs._calls import helpers
+from mahsm.xcs._calls import call, helpers
 from mahsm.xcs._containers import forced
 from mahsm.xcs._current import current
 from mahsm.xcs._durable import DurableProgram, DurableSteps
@@ -25,9 +24,8 @@ from mahsm.xcs._greenlets import Body
 from mahsm.xcs._numeric import compiled
 from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun
-from mahsm.xcs._source import rewritten
-from mahsm.xcs._step import Step, is_async, is_step, name_of
-from mahsm.xcs._warnings import runs_plainly
+from mahsm.xcs._source import function_of, rewritten
+from mahsm.xcs._step import Step, is_async, name_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -160,33 +158,21 @@ class Jitted(Step[P, T], Generic[P, T]):
         Raises:
             ValueError: if the function is not rewritten.
         """
-        found = rewritten(cast("FunctionType", self.function), helpers) if self._is_rewritten else None
+        function = function_of(self.function)
+        found = rewritten(function, helpers) if self._options.rewrite and function is not None else None
         if found is None:
             raise ValueError(f"{self._options.name} runs as it is; it has no rewritten source.")
         return found.text
 
-    @property
-    def _is_rewritten(self) -> bool:
-        return self._options.rewrite and isinstance(self.function, FunctionType)
-
-    def _body(self) -> tuple[Callable[..., Any], bool]:
-        """Return what is called, and whether steps begin where they are called by code as it is."""
-        if not self._options.rewrite:
-            return self.function, True
-        found = rewritten(self.function, helpers) if isinstance(self.function, FunctionType) else None
-        if found is None and is_step(self.function):
-            return self.function, False
-        if found is None:
-            runs_plainly(self._options.name)
-            return self.function, False
-        return found.of(cast("FunctionType", self.function)), False
+    def _body(self) -> Callable[..., Any]:
+        return functools.partial(call, self.function) if self._options.rewrite else self.function
 
     async def _run(
         self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any], steps: DurableSteps | None = None
     ) -> Any:
         options = self._options
         config = ensure_config({"run_name": options.name})
-        body, is_direct = self._body()
+        body = self._body()
         outer = current_item()
         shown_state = {str(place): arg for place, arg in enumerate(args)} | kwargs
         retries = options.tries.retry is not None
@@ -198,7 +184,7 @@ class Jitted(Step[P, T], Generic[P, T]):
                 around,
                 options.max_concurrency,
                 options.tries,
-                is_direct=is_direct,
+                is_direct=not options.rewrite,
                 durable=steps,
             )
             try:

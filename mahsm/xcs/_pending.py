@@ -152,6 +152,11 @@ def _in_place(
     return changing(value_of(left), right)
 
 
+def _define(name: str, method: Callable[..., Any]) -> None:
+    method.__name__ = name
+    setattr(Pending, name, method)
+
+
 def _derives(name: str, function: Callable[..., Any], *, reflected: bool) -> None:
     """Define an operator, and its reflected version, to give a pending value."""
 
@@ -161,9 +166,9 @@ def _derives(name: str, function: Callable[..., Any], *, reflected: bool) -> Non
     def backward(self: Pending, other: Any) -> Any:
         return cell_of(self).host.derived(function, other, self)
 
-    setattr(Pending, f"__{name}__", forward)
+    _define(f"__{name}__", forward)
     if reflected:
-        setattr(Pending, f"__r{name}__", backward)
+        _define(f"__r{name}__", backward)
 
 
 def _waits(name: str, function: Callable[..., Any]) -> None:
@@ -172,7 +177,7 @@ def _waits(name: str, function: Callable[..., Any]) -> None:
     def method(self: Pending, *others: Any) -> Any:
         return function(value_of(self), *map(ready, others))
 
-    setattr(Pending, f"__{name}__", method)
+    _define(f"__{name}__", method)
 
 
 Function = Callable[..., Any]
@@ -224,7 +229,7 @@ def _changes(name: str) -> None:
     def method(self: Pending, other: Any) -> Any:
         return _in_place(_IN_PLACE[name], _BINARY[name], self, other)
 
-    setattr(Pending, f"__i{name}__", method)
+    _define(f"__i{name}__", method)
 
 
 for _name, _function in _BINARY.items():

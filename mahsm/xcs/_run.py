@@ -80,7 +80,6 @@ class ProgramRun(EdgeRun):
         self._ready: list[tuple[int, Callable[[], None]]] = []
         self._open = 0
         self._attempts: dict[Any, AttemptRunner] = {}
-        self._idle = threading.Condition(self._lock)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -179,21 +178,14 @@ class ProgramRun(EdgeRun):
         if submit is not None:
             submit()
 
-    def thread_is_taken(self) -> None:
-        """Count a step that goes on after it had lent its slot; its thread is there already."""
-        with self._lock:
-            self._open += 1
-
     def failed(self) -> None:
         """Note that a step has failed, whose error comes out later."""
         self._has_failed = True
 
     def step_ended(self, number: int) -> None:
         """Forget a step that has ended."""
-        with self._idle:
+        with self._lock:
             self._steps.pop(number, None)
-            if not self._steps:
-                self._idle.notify_all()
 
     # Cells.
 

@@ -5,13 +5,12 @@ import __future__
 import ast
 import copy
 import functools
-import inspect
 import linecache
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, cast
 
 from mahsm.xcs._containers import rewritten_codes
@@ -278,7 +277,12 @@ def _remember(code: CodeType) -> None:
             _remember(part)
 
 
-def function_of(callee: Callable[..., Any]) -> FunctionType | None:
-    """Return the Python function that something calls, if it is one."""
-    inner: Any = inspect.unwrap(callee) if not isinstance(callee, FunctionType) else callee
-    return inner if isinstance(inner, FunctionType) else None
+def function_of(callee: Any) -> FunctionType | None:
+    """Return the Python function that something calls: a method, a partial, an object with `__call__`."""
+    while isinstance(callee, functools.partial):
+        callee = cast("Any", callee).func
+    if isinstance(callee, MethodType):
+        callee = callee.__func__
+    if not isinstance(callee, FunctionType):
+        callee = getattr(cast("Any", type(callee)), "__call__", None)  # noqa: B004  of an object
+    return callee if isinstance(callee, FunctionType) else None

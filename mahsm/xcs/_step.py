@@ -36,6 +36,10 @@ class Step(Generic[P, T]):
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
+    def __reduce__(self) -> str:
+        # As functions are pickled: by the name under which they are found; a copy is the step itself.
+        return str(vars(self)["__qualname__"])
+
     def __repr__(self) -> str:
         return f"step({shown(self.function)})"
 

@@ -1,8 +1,10 @@
 """What a jitted function does beside giving the same: what runs beside what, and what is left."""
 
 import asyncio
+import copy
 import functools
 import inspect
+import pickle
 import sys
 import textwrap
 import threading
@@ -377,6 +379,40 @@ def test_methods():
     assert Service.static("q") == ask("q")
 
 
+class Pair:
+    def __call__(self, q):
+        return [ask(q), ask(q + "2")]
+
+
+def test_partials_callable_objects_and_bound_methods():
+    meet = xcs.step(Meeting(2).__call__)
+
+    def two(q, r):
+        return [meet(q), meet(r)]
+
+    assert xcs.jit(functools.partial(two, "q"))("r") == ["q", "r"]
+    assert xcs.jit(Pair())("q") == [ask("q"), ask("q2")]
+    assert xcs.jit(Pair().__call__)("q") == [ask("q"), ask("q2")]
+    assert "__xcs_call__" in xcs.jit(Pair()).source
+    assert xcs.jit(len)("abc") == 3
+    assert xcs.jit(ask)("q") == ask("q")
+
+
+def test_special_methods_of_pending_values():
+    jitted = xcs.jit(lambda q: (ask(q).__len__(), ask(q).__add__("!"), ask(q).__contains__("yes")))
+    assert jitted("q") == jitted.function("q")
+
+
+def test_a_jitted_function_is_pickled_by_its_name():
+    assert pickle.loads(pickle.dumps(importable)) is importable
+    assert copy.deepcopy(importable) is importable
+
+
+@xcs.jit
+def importable(q):
+    return ask(q)
+
+
 def test_a_jitted_function_looks_like_the_function():
     jitted = xcs.jit(of_this_module)
     assert (jitted.__name__, inspect.signature(jitted)) == (
@@ -586,9 +622,6 @@ def test_a_report():
 
 
 def test_an_error_in_a_report():
-    jitted = xcs.jit(functools.partial(of_this_module, "boom"))
-    with pytest.warns(RuntimeWarning, match="runs as it is"), pytest.raises(ValueError, match="boom"):
-        jitted()
     jitted = xcs.jit(of_this_module)
     with pytest.raises(ValueError, match="boom"):
         jitted("boom")
