@@ -157,7 +157,7 @@ def plain_update(update: Update) -> Update:
     """Return a target's result without the `Command` around it.
 
     Raises:
-        NodeError: if the command also has `goto`, `graph` or `resume`, which do not apply to one item of many.
+        NodeError: if the command has `goto`, `graph` or `resume`, which cannot apply to one item of many.
     """
     if not isinstance(update, Command):
         return update
@@ -196,7 +196,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
 
 
 def _check_no_model(source: Any, reader: str) -> None:
-    """Raise `NodeError` if the state would be passed to a language model, which takes messages or a string."""
+    """Raise `NodeError` if the target passes the state to a language model, which takes messages."""
     first = source
     while not isinstance(first, BaseLanguageModel):
         match first:
@@ -319,7 +319,7 @@ def _graph_in(source: Any) -> Graph | None:
 
 
 def _holds_nothing(source: Any) -> bool:
-    """Return whether `source` is a function whose closure and globals hold only plain values, and no graph."""
+    """Return whether `source` is a function whose closure and globals hold only plain values."""
     if not isinstance(source, FunctionType):
         return False
     try:
