@@ -99,9 +99,7 @@ def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
     if present is not None and isinstance(present.runnable, Edge) and present.runnable.origin is edge:
         return edge.name
     if present is not None:
-        raise EdgeError(
-            f"connect: the graph already has a node {edge.name!r}, which is not this edge. Give {edge!r} a name=."
-        )
+        raise EdgeError(f"connect: the graph already has another node {edge.name!r}. Give {edge!r} a name=.")
     uses, keys = edge.reads | edge.writes, {*builder.channels, *builder.managed}
     # A state without a schema takes any key.
     private = {} if "__root__" in keys else _private(builder, uses)

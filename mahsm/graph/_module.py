@@ -43,7 +43,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`,
             `callbacks`...
         context: The run's context, for a graph that has a `context_schema`.
-        frozen: Nodes whose modules are not part of the program: their names, or paths such as `"answer/Predict"`.
+        frozen: Nodes whose modules the program leaves out: names, or paths such as `"answer/Predict"`.
 
     Attributes:
         graph: The graph.
@@ -133,7 +133,7 @@ class GraphModule(HoldsGraph, dspy.Module):
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """Async version of `forward`; if an optimiser has set one, as `KNNFewShot` does, it runs in a thread."""
+        """Async version of `forward`; one that an optimiser has set (`KNNFewShot`) runs in a thread."""
         if "forward" in vars(self):
             return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
         async with streamed_async():
@@ -278,7 +278,7 @@ class _Live:
         for field, key in self._outputs.items():
             if key not in values:
                 raise MissingKeyError(
-                    f"GraphModule: {missing(values, key)} The run did not write the key of the field {field!r}."
+                    f"GraphModule: {missing(values, key)} The run did not write the field {field!r}."
                 )
         return dspy.Prediction(**{field: values[key] for field, key in self._outputs.items()})
 

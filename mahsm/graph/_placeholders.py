@@ -21,7 +21,7 @@ _KEPT = frozenset({"history", "callbacks"})
 
 
 def parts_of(program: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the modules and tools in a program's attributes, and in lists and dicts there, by DSPy's names."""
+    """Yield the modules and tools in a program's attributes, lists and dicts, by the names that DSPy uses."""
     for name, value in _attributes(program):
         for key, entry in _entries(name, value):
             # LangGraph reserves these characters, so the calls of such parts belong to the node of forward.

@@ -37,7 +37,7 @@ CALLS = "mahsm:calls"
 
 
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
-    """Make a LangGraph from a DSPy program: its sub-modules are the nodes, and `forward` decides the next one.
+    """Make a LangGraph from a DSPy program. Its sub-modules are the nodes; `forward` chooses the next one.
 
     The graph does what `forward` does: its loops, conditions and Python code between the calls apply, and so
     do `dspy.context`, `set_lm`, copies and handled errors. Each node makes one call of its sub-module, and
@@ -56,8 +56,8 @@ def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = Non
             signature, or of all its sub-modules. Other fields are left out.
 
     Returns:
-        The graph, not yet compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step of
-        LangGraph for each call, so the `recursion_limit` of the config must allow for that many.
+        The graph, not yet compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step
+        of LangGraph for each call, so the `recursion_limit` of the config must allow for that many.
 
     Raises:
         GraphError: immediately, if this is not a program with sub-modules, its outputs are unknown, or it has

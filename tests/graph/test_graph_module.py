@@ -585,7 +585,7 @@ def test_a_graph_without_modules() -> None:
 
 def test_outputs_that_the_graph_does_not_give() -> None:
     with pytest.raises(
-        GraphError, match="outputs names 'answer'; the graph gives 'extra', 'out', 'text', 'texts'"
+        GraphError, match="outputs names 'answer'; the graph returns 'extra', 'out', 'text', 'texts'"
     ):
         GraphModule(graph_of(dspy_node(echo())), outputs=["answer"])
     with pytest.raises(

@@ -177,7 +177,7 @@ def test_an_input_transform_gives_inputs_and_the_rest_is_read(mode: str) -> None
     with dspy.context(lm=FakeLM(said)):
         assert run(node, {"q": "why", "docs": ["a", "b"]}, mode)["answer"] == "why/a, b"
     with pytest.raises(
-        MissingKeyError, match=r"Its module needs 'question'.*input_transform does not give it, either"
+        MissingKeyError, match=r"Its module needs 'question'.*input_transform does not return it, either"
     ):
         run(node, {"docs": []}, mode)
 
@@ -218,7 +218,7 @@ def test_a_prefix_stands_before_all_keys() -> None:
         ({"prefix": ""}, "prefix=''; expected a string, such as prefix='draft_'"),
         (
             {"prefix": "a_", "output_fields": {"answer": "b"}},
-            "prefix='a_' with output_fields=.*which spells out all keys",
+            "prefix='a_' with output_fields=.*which names all keys",
         ),
         ({"input_transform": 3}, "input_transform=3; expected a function from the state to a dict of inputs"),
         ({"output_transform": {}}, "output_transform={}; expected a function from the prediction to a dict"),

@@ -215,7 +215,7 @@ def test_an_update_in_a_command_counts_as_the_update(mode: str) -> None:
 
 
 def test_a_command_that_goes_somewhere_is_an_error() -> None:
-    with pytest.raises(NodeError, match="only an update can come out of an item"):
+    with pytest.raises(NodeError, match="an item can return only an update"):
         run_edge(edge_of(lambda _: Command(goto="elsewhere")), [1], "sync")
 
 
@@ -234,7 +234,7 @@ def test_a_dspy_module_over_http(mode: str) -> None:
     ("target", "message"),
     [
         (3, r"the target is 3; expected a function of the state"),
-        (Adder, r"the target is <class '.*Adder'>; expected .* not a class: make an instance"),
+        (Adder, r"the target is <class '.*Adder'>; expected .* not a class: create an instance"),
         (lambda: 1, r"cannot be called with a state: too many positional arguments"),
         (
             lambda state, docs: 1,
@@ -276,7 +276,7 @@ class Yields:
 )
 def test_generators_are_refused_when_built(target: Any, build: Any) -> None:
     with pytest.raises(
-        NodeError, match=r"is a generator function, whose call gives a generator and no value\. Return what"
+        NodeError, match=r"is a generator function, whose call returns a generator\. Return its values"
     ):
         build(target)
 
