@@ -4,10 +4,12 @@ import asyncio
 import contextvars
 import inspect
 import os
+import signal
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 from mahsm._waiting.here import here, set_awaited
@@ -193,16 +195,38 @@ def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
-    future = in_own_thread(function)
+    future, thread = _own_thread(function)
+    started = False
     try:
+        with _interrupts_held_back():
+            thread.start()
+            started = True
         # A signal that arrives just before a wait without a timeout would not end it.
         while not wait([future], timeout=0.1).done:
             pass
     except BaseException as error:
         stop(error)
-        wait([future])
+        if started:
+            wait([future])
         raise
     return future.result()
+
+
+@contextmanager
+def _interrupts_held_back() -> Generator[None, None, None]:
+    """Let a Ctrl-C in the block come at its end; only for the main thread."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])
 
 
 async def call_as(way: Way, function: Callable[[], T | Awaitable[T]]) -> T:
@@ -341,6 +365,15 @@ def _too_long(timeout: float | None) -> TimeoutError:
 
 def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":
     """Call a function in a thread of its own, in this context; `own` is the call if it may be left behind."""
+    future, thread = _own_thread(function, own)
+    thread.start()
+    return future
+
+
+def _own_thread(
+    function: Callable[[], T], own: OwnCall | None = None
+) -> "tuple[Future[T], threading.Thread]":
+    """Return the future of such a call, and its thread, which has not started."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -358,5 +391,4 @@ def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Fut
 
     # From now on the future counts as running, so it cannot be cancelled.
     future.set_running_or_notify_cancel()
-    threading.Thread(target=run, name="mahsm-item", daemon=True).start()
-    return future
+    return future, threading.Thread(target=run, name="mahsm-item", daemon=True)

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +42,12 @@ def wait_for_threads() -> None:
         if left[0].is_alive():  # else it has not started yet
             left[0].join(timeout=max(0.0, deadline - time.monotonic()))
     _reported.update(left)
-    assert not left, f"left behind: {left}"
+    assert not left, "left behind: " + "".join(map(_stack_of, left))
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return f"{thread}\n{''.join(traceback.format_stack(frame))}"
 
 
 CLOSING = "closing"

@@ -52,9 +52,9 @@ def interrupts(times: int) -> str:
             timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
             began = time.monotonic()
             sent += 1
-            timer.start()
             try:
                 try:
+                    timer.start()
                     edge.invoke({"xs": ITEMS * 5})
                 finally:
                     timer.join()  # if it comes only now, it comes in here

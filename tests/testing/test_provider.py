@@ -46,10 +46,13 @@ def test_a_provider_counts_tokens() -> None:
 
 
 def test_a_provider_takes_so_many_at_once() -> None:
-    judge = judge_of(at_once=1, latency=0.2)
-    with judge.server, ThreadPoolExecutor(2) as pool:
-        statuses = sorted(answer.status_code for answer in pool.map(lambda _: post(judge), range(2)))
-    assert statuses == [200, 429]
+    def statuses(latency: float) -> list[int]:
+        judge = judge_of(at_once=1, latency=latency)
+        with judge.server, ThreadPoolExecutor(2) as pool:
+            return sorted(answer.status_code for answer in pool.map(lambda _: post(judge), range(2)))
+
+    # On a busy machine the second one may come after the first one's answer.
+    assert any(statuses(latency) == [200, 429] for latency in (0.2, 2, 20))
 
 
 def test_a_provider_fails_and_refuses_its_shares() -> None:

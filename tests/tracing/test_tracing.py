@@ -268,20 +268,25 @@ def test_reducers_and_numeric_edges(mode: str) -> None:
 
 
 def test_of_many_items_some_have_spans() -> None:
+    # On a busy machine another item may take long, too.
+    assert any(slowest_of_many(seconds) == [3] for seconds in (0.05, 0.5, 5))
+
+
+def slowest_of_many(seconds: float) -> list[int]:
+    """Run 2,000 items, item 3 for so many seconds; return the items whose spans say they are the slowest."""
     with recorded() as recording:
 
         def odd(state: Any) -> Any:
             if state["item"] == 1001:
                 raise ValueError("odd")
             if state["item"] == 3:
-                time.sleep(0.05)  # longer than any other takes
+                time.sleep(seconds)
 
         vmap(odd, batch_key="xs", out_key="ys", on_error="drop").invoke({"xs": list(range(2000))})
         shown = [facts(span) for span in recording.named("odd")]
         sampled = sorted(each["index"] for each in shown if "run_ms" not in each)
         assert len(sampled) == 63
         assert sampled[:2] == [0, 32]
-        assert [each["index"] for each in shown if each.get("slowest")] == [3]
         failed = [
             span
             for span in recording.named("odd")
@@ -289,6 +294,7 @@ def test_of_many_items_some_have_spans() -> None:
         ]
         assert [facts(span)["index"] for span in failed] == [1001]
         assert facts(recording.named("vmap:odd")[0])["fan_out"] == 2000
+        return [each["index"] for each in shown if each.get("slowest")]
 
 
 def test_nothing_is_traced_when_it_is_off() -> None:

@@ -13,7 +13,8 @@ interrupt: LangGraph runs them again on resume, and any of them finds out what i
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
@@ -93,7 +94,10 @@ class Together:
 
                 await self._begin_all(places, begin)
         finally:
-            wait(begun)
+            # Not `wait`, which would wait forever for those that a shutdown of the pool has cancelled.
+            for future in begun:
+                with suppress(CancelledError):
+                    future.exception()
         for future in begun:
             future.result()
 

@@ -360,6 +360,12 @@ def test_an_edge_around_a_graph_inside_of_a_target_counts_once(mode: str) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_langchain_call_that_is_cancelled_is_counted_by_everybody(mode: str) -> None:
+    # On a busy machine the answer that comes may take longer than a short timeout.
+    assert any(is_counted_by_everybody(mode, timeout) for timeout in (0.5, 5, 50))
+
+
+def is_counted_by_everybody(mode: str, timeout: float) -> bool:
+    """Return whether one call was answered in time, after checking the counts; the other one never is."""
     release = threading.Event()
 
     def answer(call: Call) -> Reply:
@@ -372,10 +378,14 @@ def test_a_langchain_call_that_is_cancelled_is_counted_by_everybody(mode: str) -
 
     with ModelServer(answer) as server, mahsm.usage() as used, budget(tokens=100) as spent:
         model = chat_model(server.base_url)
-        edge = vmap(target, batch_key="xs", out_key="ys", on_error="drop", timeout=0.5)
+        edge = vmap(target, batch_key="xs", out_key="ys", on_error="drop", timeout=timeout)
         try:
-            assert run_edge(edge, ["a", "hangs"], mode) == ["yes"]
+            answers = run_edge(edge, ["a", "hangs"], mode)
         finally:
             release.set()
+    if not answers:
+        return False
+    assert answers == ["yes"]
     assert used.calls == spent.calls == used.runs[0].usage.calls == 2
     assert used.tokens == spent.tokens == 4
+    return True
