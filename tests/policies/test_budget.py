@@ -44,7 +44,7 @@ def fine(ys: list[Any]) -> int:
         ({"calls": True}, r"calls=True"),
         (
             {"usd": 1, "prices": {"gpt": (1,)}},
-            r"prices\['gpt'\]=\(1,\); expected US dollars per million tokens",
+            r"prices\['gpt'\]=\(1,\); expected US dollars per million input and output tokens",
         ),
         ({"usd": 1, "prices": {"gpt": (1, -1)}}, r"prices\['gpt'\]=\(1, -1\)"),
     ],
