@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = {name: name for name in ("fanout", "limits", "branches", "jit", "tracing")} | {
+SCENARIOS = {name: name for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose")} | {
     "dspy": "dspy_modules"
 }
 """Their files."""

@@ -1,18 +1,20 @@
-"""Special edges for LangGraph: fan-out, fan-in, and what holds them together.
+"""Special edges for LangGraph: fan-out, fan-in, compiled numerics, and tools around them.
 
 - `edges`     `vmap`, `parallel`, `reduce_edge`, `jit_edge`
 - `graph`     `connect`
+- `compose`   `chain`, `ensemble`, `retry`, `timeout`, `cache`, `policy_router`
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
+- `xcs`       `jit`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
-- `limits`    `RateLimit`: what providers allow
-- `policies`  `Retry`, `Budget`, and what happens to items that fail
-- `errors`    every error that mahsm raises of its own
-- `tracing`   spans of edge runs in Langfuse, or any backend of OpenTelemetry
-- `testing`   a model server on loopback, for tests
+- `limits`    `RateLimit`: rate limits of providers
+- `policies`  `Retry`, `Budget`, `ItemError`: retries, spending, and failures of items
+- `errors`    all errors that mahsm itself raises
+- `tracing`   spans of edge runs in Langfuse or any OpenTelemetry backend
+- `testing`   models, servers and a clock for tests
 - `cli`       the `mahsm` command
 
-Names are imported when they are first used, so that `import mahsm` costs nothing.
+Names are imported when they are first used, so `import mahsm` is fast.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from mahsm._lazy import attach
 
 if TYPE_CHECKING:
     from mahsm import cli as cli
+    from mahsm import compose as compose
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
@@ -31,11 +34,18 @@ if TYPE_CHECKING:
     from mahsm import reducers as reducers
     from mahsm import testing as testing
     from mahsm import tracing as tracing
+    from mahsm import xcs as xcs
     from mahsm._model_calls import EdgeUsage as EdgeUsage
     from mahsm._model_calls import Ledger as Ledger
     from mahsm._model_calls import Usage as Usage
     from mahsm._model_calls import usage as usage
     from mahsm._progress import progress as progress
+    from mahsm.compose import cache as cache
+    from mahsm.compose import chain as chain
+    from mahsm.compose import ensemble as ensemble
+    from mahsm.compose import policy_router as policy_router
+    from mahsm.compose import retry as retry
+    from mahsm.compose import timeout as timeout
     from mahsm.edges import Branch as Branch
     from mahsm.edges import Edge as Edge
     from mahsm.edges import fuse as fuse
@@ -73,11 +83,15 @@ _HOMES = {
     "Retry": "mahsm.policies",
     "Usage": "mahsm._model_calls",
     "budget": "mahsm.policies",
+    "cache": "mahsm.compose",
+    "chain": "mahsm.compose",
     "cli": "mahsm.cli",
+    "compose": "mahsm.compose",
     "connect": "mahsm.graph",
     "dspy_node": "mahsm.nodes",
     "dspy_program": "mahsm.graph",
     "edges": "mahsm.edges",
+    "ensemble": "mahsm.compose",
     "errors": "mahsm.errors",
     "fuse": "mahsm.edges",
     "graph": "mahsm.graph",
@@ -91,16 +105,21 @@ _HOMES = {
     "operators": "mahsm.operators",
     "parallel": "mahsm.edges",
     "policies": "mahsm.policies",
+    "policy_router": "mahsm.compose",
     "progress": "mahsm._progress",
     "reduce_edge": "mahsm.edges",
     "reducers": "mahsm.reducers",
+    "retry": "mahsm.compose",
     "testing": "mahsm.testing",
+    "timeout": "mahsm.compose",
     "tracing": "mahsm.tracing",
     "usage": "mahsm._model_calls",
     "vmap": "mahsm.edges",
+    "xcs": "mahsm.xcs",
 }
 
-__all__ = [  # the keys of _HOMES, spelled out for type checkers
+# The keys of `_HOMES`, spelled out for type checkers.
+__all__ = [
     "Branch",
     "Budget",
     "DSPySerializer",
@@ -114,11 +133,15 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "Retry",
     "Usage",
     "budget",
+    "cache",
+    "chain",
     "cli",
+    "compose",
     "connect",
     "dspy_node",
     "dspy_program",
     "edges",
+    "ensemble",
     "errors",
     "fuse",
     "graph",
@@ -131,13 +154,17 @@ __all__ = [  # the keys of _HOMES, spelled out for type checkers
     "operators",
     "parallel",
     "policies",
+    "policy_router",
     "progress",
     "reduce_edge",
     "reducers",
+    "retry",
     "testing",
+    "timeout",
     "tracing",
     "usage",
     "vmap",
+    "xcs",
 ]
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 
 def attach(module: str, homes: Mapping[str, str], name: str) -> Any:
-    """Import `name` from its home and keep it in `module`. A home of the same name is a module, not a name in
-    one.
+    """Import `name` from its home, and keep it in `module`.
+
+    Args:
+        module: The name of the module that has `name` as an attribute.
+        homes: For each attribute, the module that defines it; a submodule of `module` is its own home.
+        name: The attribute.
 
     Raises:
-        AttributeError: if `name` has no home.
+        AttributeError: if `name` is not in `homes`.
     """
     if name not in homes:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

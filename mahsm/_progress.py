@@ -1,4 +1,4 @@
-"""How far edge runs are: stream events and the bars of `mahsm.progress()`."""
+"""Progress of edge runs: stream events, and the bars of `mahsm.progress()`."""
 
 import itertools
 import threading
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EVERY = 0.1
-"""Seconds between two events of one edge run; the first and the last always come."""
+"""Least seconds between two events of one edge run; the first and the last are always sent."""
 
 
 class ProgressEvent(TypedDict):
-    """What `stream_mode="custom"` shows of an edge run, about ten times a second and once at the end.
+    """The progress of an edge run in `stream_mode="custom"`, up to ten times a second and once at the end.
 
     Attributes:
         edge: The edge's name.
-        done: Items that have ended.
+        done: Finished items.
         total: Items in the batch.
-        errors: Items that failed.
-        tokens: Tokens that its calls of models took in this process, in and out. A call that is left behind
-            counts at its end.
-        usd: What they cost, in US dollars, as far as prices are known.
+        errors: Failed items.
+        tokens: Input and output tokens of its model calls in this process. A call that is left behind counts
+            when it ends.
+        usd: Cost of these calls in US dollars, as far as prices are known.
     """
 
     edge: str
@@ -41,7 +41,7 @@ class ProgressEvent(TypedDict):
 
 
 Observer = Callable[[int, ProgressEvent], object]
-"""Gets the number of the edge run in this process, and its event."""
+"""A callback that takes the number of the edge run in this process, and an event."""
 
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("mahsm_progress_observers", default=())
 """Set by `progress`; read when an edge run begins."""
@@ -50,13 +50,13 @@ _numbers = itertools.count()
 
 
 class Progress:
-    """Counts the items of one edge run and tells those who listen.
+    """Counts the finished items of one edge run, and sends events.
 
     Args:
-        edge: Name of the edge.
+        edge: The edge's name.
         total: Items in the batch.
-        write: Where the events go besides the bars, such as LangGraph's stream writer.
-        used: What its calls of models have taken so far.
+        write: A callback for events besides the bars, such as LangGraph's stream writer.
+        used: Usage of its model calls, which grows during the run.
     """
 
     def __init__(
@@ -75,24 +75,25 @@ class Progress:
         self._lock = threading.Lock()
 
     def step(self, *, failed: bool) -> None:
-        """One more item has ended."""
+        """Count one more finished item."""
         event = self._event
         with self._lock:
             event["done"] += 1
             event["errors"] += failed
             now = time.monotonic()
-            if now < self._next or event["done"] == event["total"]:  # `end` tells the last one
+            # `end` sends the last event.
+            if now < self._next or event["done"] == event["total"]:
                 return
             self._next = now + EVERY
             self._tell()
 
     @property
     def done(self) -> int:
-        """How many have ended."""
+        """The number of finished items."""
         return self._event["done"]
 
     def end(self, errors: int) -> None:
-        """The edge run has ended; some of its items perhaps in a process before this one."""
+        """Send the last event. All items are done then, those of an earlier process included."""
         with self._lock:
             self._event.update(done=self._event["total"], errors=errors)
             self._tell()
@@ -113,7 +114,7 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
     Runs of one edge, in a loop or inside another edge, share a bar.
 
     Args:
-        console: Where to draw; stderr by default. What is not a terminal gets the finished bars only.
+        console: The console to draw on; stderr by default. Without a terminal, only finished bars appear.
 
     Example:
         >>> from mahsm import progress, vmap

@@ -1,4 +1,4 @@
-"""What traces show of edges and calls, as far as these need to know: nothing, unless somebody traces."""
+"""The interface between edges and traces: protocols of spans, and the tracer in use, if any."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,17 +11,17 @@ from mahsm._waiting import Order
 
 
 class Timings:
-    """Where the attempts of an edge run spent their time, in seconds. Safe in threads.
+    """Timings of the attempts of an edge run, in seconds. Thread-safe.
 
     Attributes:
-        wait_seconds: From when an attempt wants to begin to when it begins.
-        limited_seconds: The part of these that was spent waiting for rate limits.
-        run_seconds: From when an attempt begins to when it ends.
-        retries: Attempts after the first ones.
+        wait_seconds: For each attempt, the wait before it begins.
+        limited_seconds: The part of these waits that was for rate limits.
+        run_seconds: For each attempt, its duration.
+        retries: An entry for each attempt after an item's first one.
         begun: The items whose target was called, by their order.
-        hedges: Second calls of items that took long.
-        rate_limited: Attempts that the provider refused, with a 429.
-        is_late: Whether the deadline has cut an attempt off.
+        hedges: An entry for each second call of a slow item.
+        rate_limited: An entry for each attempt that the provider refused with a 429.
+        is_late: True if the deadline has cut off an attempt.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Timings:
         self.is_late = False
 
     def facts(self) -> dict[str, float]:
-        """Milliseconds: median, 95th percentile and most."""
+        """Return median, 95th percentile and maximum of waits and durations, in milliseconds."""
         found: dict[str, float] = {}
         for name, seconds in (("wait", self.wait_seconds), ("run", self.run_seconds)):
             ordered = sorted(seconds)
@@ -48,7 +48,7 @@ class Timings:
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many items were begun, tried again, and refused."""
+        """Return the numbers of items that began, of retries, and of attempts that were refused."""
         return {
             "begun": len(self.begun),
             "retries": len(self.retries),
@@ -57,14 +57,14 @@ class Timings:
 
 
 class Span(Protocol):
-    """Something that a trace shows."""
+    """A span of a trace."""
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Add to what it is described by."""
+        """Add facts to its metadata."""
         ...
 
     def show(self, output: Any) -> None:
-        """What came out."""
+        """Set its output."""
         ...
 
 
@@ -72,91 +72,92 @@ class EdgeSpan(Span, Protocol):
     """The span of an edge run.
 
     Attributes:
-        config: The config of what runs inside.
-        timings: Where its attempts spend their time.
+        config: The config for code inside the run.
+        timings: Timings of its attempts.
     """
 
     config: RunnableConfig
     timings: Timings
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
-        """A block that is one of its items or branches. Of many, some are shown, and those that fail, and the
-        slowest.
+        """Return a block that is one of its items or branches.
+
+        Of many, the trace shows a sample, the slowest one, and those that fail.
         """
         ...
 
 
 class CallSpan(Protocol):
-    """The span of a call of a model."""
+    """The span of a model call."""
 
     def begun(self) -> None:
-        """The first piece of a streamed answer is here."""
+        """Record that the first chunk of a streamed answer has arrived."""
         ...
 
     def end(self, output: Any, answer: Answer | None) -> None:
-        """What it gave, and took."""
+        """Set its output, and its usage if there is an answer."""
         ...
 
 
 class Tracer(Protocol):
-    """Makes spans."""
+    """Creates spans."""
 
     def edge(
         self, kind: str, name: str, config: RunnableConfig, state: Any
     ) -> AbstractContextManager[EdgeSpan]:
-        """A block that is an edge run."""
+        """Return a block that is an edge run."""
         ...
 
     def node(self, config: RunnableConfig) -> AbstractContextManager[Any]:
-        """A block that is a node's, so that spans in it stand below the node's."""
+        """Return a block whose spans are children of the node's span."""
         ...
 
     def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContextManager[CallSpan]:
-        """A block that is a call of a model."""
+        """Return a block that is a model call."""
         ...
 
     def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
-        """What shows DSPy's modules and tools, unless it is among those that are present."""
+        """Return callbacks that trace DSPy's modules and tools, unless they are present already."""
         ...
 
 
 class _NoCall:
     def begun(self) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def end(self, output: Any, answer: Answer | None) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
 
 _NO_CALL = nullcontext(_NoCall())
 NOTHING: AbstractContextManager[Any] = nullcontext()
 
 _tracers: list[Tracer] = []
-"""Who traces: one, or nobody."""
+"""The tracer in use, if any."""
 
 
 def is_prompt(prompt: Any) -> bool:
-    """Return whether a value is a prompt of Langfuse's, as `Langfuse.get_prompt` gives it."""
+    """Return whether a value is a Langfuse prompt, such as `Langfuse.get_prompt` returns."""
     return all(hasattr(prompt, name) for name in ("name", "version", "is_fallback"))
 
 
 def tracer() -> Tracer | None:
-    """Who traces, if anybody does."""
+    """Return the tracer in use, if any."""
     return _tracers[-1] if _tracers else None
 
 
 def trace_with(tracer: Tracer | None) -> None:
-    """Let somebody trace from now on, or nobody."""
+    """Use a tracer from now on; None to trace nothing."""
     _tracers[:] = [] if tracer is None else [tracer]
 
 
 def call(model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContextManager[CallSpan]:
-    """A block that is a call of a model."""
+    """Return a block that is a model call."""
     here = tracer()
     return _NO_CALL if here is None else here.call(model, prompt, options)
 
 
 def node(config: RunnableConfig) -> AbstractContextManager[Any]:
-    """A block that is a node's."""
+    """Return a block whose spans are children of the node's span."""
     here = tracer()
     return NOTHING if here is None else here.node(config)

@@ -1,17 +1,17 @@
-"""Every error that mahsm raises of its own; what a target raises comes out as it is.
+"""All errors that mahsm itself raises; errors of targets are raised unchanged.
 
 MahsmError
 ├── EdgeError (ValueError)          an edge was built or wired wrongly
-├── SpecError (ValueError)          what an operator takes or gives back does not fit its spec
-├── StateError (ValueError)         the state does not hold what an edge or node reads
+├── SpecError (ValueError)          an operator's input or output does not match its spec
+├── StateError (ValueError)         the state lacks a value that an edge or node reads
 │   └── MissingKeyError (KeyError)  a key is not in the state
 ├── GraphError (ValueError)         a graph cannot be a DSPy program, or not with these arguments
-├── NodeError (ValueError)          a node cannot be made from this, or gave back nothing usable
+├── NodeError (ValueError)          a node cannot be made of this object, or its result is invalid
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
-├── JitError (TypeError)            a function cannot be compiled as it is
-├── LimitError (ValueError)         a rate limit that cannot be kept, or two that contradict each other
+├── JitError (TypeError)            a function cannot be compiled
+├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
 ├── BranchSkipped                   a branch depends on one that failed
-├── BudgetExceeded                  a budget is spent, and nothing new begins
+├── BudgetExceeded                  a budget is spent, and no new work begins
 ├── TooFewSucceeded                 `min_success` can no longer be reached
 └── TooManyHanging (RuntimeError)   blocking calls hang, and no more of them may be left behind
 """
@@ -47,18 +47,19 @@ class GraphError(MahsmError, ValueError):
 
 
 class StateError(MahsmError, ValueError):
-    """The state does not hold what an edge or node reads."""
+    """The state lacks a value that an edge or node reads, or the value is invalid."""
 
 
 class MissingKeyError(StateError, KeyError):
     """A key that an edge or node reads is not in the state."""
 
-    def __str__(self) -> str:  # KeyError would show the message's repr
+    # `KeyError` would show the repr of the message.
+    def __str__(self) -> str:
         return ValueError.__str__(self)
 
 
 class NodeError(MahsmError, ValueError):
-    """A node cannot be made from this object, or the object gave back nothing usable."""
+    """A node cannot be made of this object, or the object returned an invalid result."""
 
 
 class ReducerError(MahsmError, ValueError):
@@ -66,30 +67,28 @@ class ReducerError(MahsmError, ValueError):
 
 
 class JitError(MahsmError, TypeError):
-    """A function cannot be compiled as it is, or its results depend on what they must not."""
+    """A function cannot be compiled, or its results would be wrong once compiled."""
 
 
 class SpecError(MahsmError, ValueError):
-    """What an operator takes or gives back does not fit its spec."""
+    """An operator's input or output does not match its spec."""
 
 
 class LimitError(MahsmError, ValueError):
-    """A rate limit that cannot be kept, or two that contradict each other."""
+    """A rate limit is invalid, or two of them contradict each other."""
 
 
 class BranchSkipped(MahsmError):
-    """A branch of a `parallel` was not called, since one that it depends on failed."""
+    """A branch of a `parallel` was not called, since a branch that it depends on failed."""
 
 
 class BudgetExceeded(MahsmError):
-    """A budget is spent: what had begun may finish, and nothing new begins."""
+    """A budget is spent: calls in progress may finish, and no new work begins."""
 
 
 class TooFewSucceeded(MahsmError):
-    """`min_success` of a `vmap` can no longer be reached; the failure that decided is its `__cause__`."""
+    """`min_success` of a `vmap` can no longer be reached; `__cause__` is the failure that decided it."""
 
 
 class TooManyHanging(MahsmError, RuntimeError):
-    """Blocking calls hang after their `timeout`, and no more of them may be left behind: the edge run
-    ends.
-    """
+    """Too many blocking calls hang after their `timeout`, so the edge run ends."""

@@ -125,6 +125,8 @@ SLOW = (
     "test_docs.py",
     "test_types.py",
     "tracing/test_wire.py",
+    "xcs/test_durable.py",
+    "xcs/test_generated.py",
 )
 """Folders and files of tests that start processes, or draw many examples."""
 

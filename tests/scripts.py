@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -37,13 +38,15 @@ def start(script: Path, *arguments: str, folder: Path | None = None) -> BaseProc
     return process
 
 
-def run(script: Path, folder: Path, timeout: float) -> tuple[int | None, str, str]:
+def run(
+    script: Path, folder: Path, timeout: float, arguments: Sequence[str] = ()
+) -> tuple[int | None, str, str]:
     """Run a script to its end.
 
     Returns:
         Its exit status, None if it did not end in time; then its standard output and standard error.
     """
-    process = start(script, folder=folder)
+    process = start(script, *arguments, folder=folder)
     process.join(timeout)
     status = process.exitcode
     process.kill()

@@ -151,7 +151,7 @@ def test_unknown_file(capsys: pytest.CaptureFixture[str]) -> None:
 def test_file_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00")
     assert demo("--files", str(tmp_path / "*.bin")) == 2
-    assert "is no text in UTF-8" in one_line(capsys)
+    assert "is not a UTF-8 text file" in one_line(capsys)
 
 
 def test_no_distributions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +162,7 @@ def test_no_distributions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_model_without_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo("--model", "gpt-4o-mini") == 2
-    assert "names no provider; expected provider/model, as openai/gpt-4o-mini" in one_line(capsys)
+    assert "has no provider; expected provider/model, such as openai/gpt-4o-mini" in one_line(capsys)
 
 
 def test_model_that_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import importlib
 import io
+import linecache
 import pkgutil
 import re
 from pathlib import Path
@@ -29,11 +30,14 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_code_blocks_print_what_stands_below_them(page: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = ""
-    for language, code in BLOCK.findall(page.read_text()):
+    for number, (language, code) in enumerate(BLOCK.findall(page.read_text())):
         if language == "python":
             output = io.StringIO()
+            # As a cell of a notebook, whose source can be found.
+            name = f"{page} [{number}]"
+            linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
             with contextlib.redirect_stdout(output):
-                exec(compile(code, str(page), "exec"), names)
+                exec(compile(code, name, "exec"), names)
             printed = output.getvalue()
         elif language == "text":
             assert printed == code

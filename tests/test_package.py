@@ -16,6 +16,7 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
+    {"xcs", "compose"},
     {"graph"},
     {"reducers"},
     {"edges"},
@@ -31,8 +32,8 @@ LAYERS = [
 ]
 LAYERS_OF_EDGES = [{"__init__", "_internal"}, {"_vmap"}, {"_parallel", "_reduce", "_jit"}, {"_shared"}]
 OWNERS = {
-    "jax": {"_numeric", "operators"},
-    "equinox": {"operators"},
+    "jax": {"_numeric", "operators", "xcs"},
+    "equinox": {"operators", "compose"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
     "dspy": {"nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},

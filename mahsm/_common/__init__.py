@@ -6,6 +6,7 @@
 - `answer`   tokens and price of one model call
 - `redact`   masking secrets
 - `notes`    notes on exceptions
+- `tags`     hashable tags of values, with their types
 - `cached`   attributes that are computed on first access
 - `types`    shared type aliases
 """
@@ -28,6 +29,7 @@ from mahsm._common.state import batch_of as batch_of
 from mahsm._common.state import missing as missing
 from mahsm._common.state import read as read
 from mahsm._common.state import shown as shown
+from mahsm._common.tags import tagged as tagged
 from mahsm._common.types import AsyncCall as AsyncCall
 from mahsm._common.types import Overlay as Overlay
 from mahsm._common.types import State as State
@@ -58,4 +60,5 @@ __all__ = [
     "redacted",
     "reported",
     "shown",
+    "tagged",
 ]

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from mahsm._numeric.untyped_jax import jax as jax
     from mahsm._numeric.values import Values as Values
     from mahsm._numeric.values import tag_of_tree as tag_of_tree
-    from mahsm._numeric.values import tagged as tagged
 
 _HOMES = {
     "tag_of_tree": "mahsm._numeric.values",
@@ -50,7 +49,6 @@ _HOMES = {
     "JitSpec": "mahsm._numeric.spec",
     "check_device": "mahsm._numeric.devices",
     "Program": "mahsm._numeric.program",
-    "tagged": "mahsm._numeric.values",
 }
 
 __all__ = [
@@ -66,7 +64,6 @@ __all__ = [
     "jax",
     "plain",
     "tag_of_tree",
-    "tagged",
 ]
 
 

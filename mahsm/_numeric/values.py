@@ -6,18 +6,14 @@ taken apart. The *part* of a value is the value without its leaves; values with 
 equal shapes share one compilation.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, time
-from decimal import Decimal
 from enum import Enum
 from typing import Any, cast
 
 import numpy as np
-from pydantic import BaseModel
 
-from mahsm._common import shown
+from mahsm._common import shown, tagged
 from mahsm.errors import StateError
 
 Leaf = Any
@@ -131,43 +127,6 @@ def _tag_of(parts: Sequence[Part]) -> Hashable:
 
 def _count(parts: Iterable[Part]) -> int:
     return sum(part.leaves for part in parts)
-
-
-def tagged(value: Any) -> Hashable:
-    """Return a hashable tag of a value, with its types.
-
-    The tags of 1, True and 1.0 differ, and so do those of 0.0 and -0.0, and of dicts in another order. The
-    tag of NaN equals itself.
-
-    Raises:
-        TypeError: if the value cannot be hashed.
-    """
-    kind = cast("type[Any]", type(value))
-    if kind is str or value is None:
-        return value
-    if isinstance(value, _EQUAL_AND_DIFFERENT):
-        return kind, repr(value)
-    if isinstance(value, list | tuple):
-        return kind, *map(tagged, cast("Sequence[Any]", value))
-    if isinstance(value, set | frozenset):
-        return kind, frozenset(map(tagged, cast("set[Any]", value)))
-    if isinstance(value, dict):
-        return kind, *((tagged(key), tagged(entry)) for key, entry in cast("dict[Any, Any]", value).items())
-    array: Any = value
-    if isinstance(value, np.ndarray | np.generic):
-        return kind, array.dtype.str, array.shape, array.tobytes()
-    if dataclasses.is_dataclass(value) and kind.__hash__ not in (None, object.__hash__):
-        return kind, *(
-            tagged(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare
-        )
-    hash(value)
-    if isinstance(value, BaseModel):
-        return kind, *map(tagged, vars(value).items())
-    return kind, value
-
-
-_EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
-"""Types with values that are equal but differ in a sign, in their digits, or in a time zone."""
 
 
 def tag_of_tree(treedef: Any) -> Hashable:

@@ -7,7 +7,8 @@
 - `slots`        a semaphore that serves in order
 - `stops`        callbacks on a stop, and its reason
 - `left_behind`  calls that their caller does not wait for any more
-- `tasks`        the only file that makes threads and event loops
+- `threads`      threads that are used again
+- `tasks`        besides `threads`, the only file that makes threads and event loops
 """
 
 from mahsm._waiting import left_behind as left_behind
@@ -31,6 +32,8 @@ from mahsm._waiting.stops import reason_here as reason_here
 from mahsm._waiting.stops import word_of as word_of
 from mahsm._waiting.tasks import is_cancelled_here as is_cancelled_here
 from mahsm._waiting.tasks import never_stopped as never_stopped
+from mahsm._waiting.threads import Threads as Threads
+from mahsm._waiting.threads import shared_threads as shared_threads
 from mahsm._waiting.turns import OnStop as OnStop
 from mahsm._waiting.turns import Turn as Turn
 from mahsm._waiting.ways import TASK as TASK
@@ -52,6 +55,7 @@ __all__ = [
     "OwnCall",
     "Slots",
     "StopCallbacks",
+    "Threads",
     "Turn",
     "Way",
     "acquire_all",
@@ -64,6 +68,7 @@ __all__ = [
     "release_all",
     "run_blocking",
     "set_awaited",
+    "shared_threads",
     "sides",
     "tasks",
     "try_acquire_all",

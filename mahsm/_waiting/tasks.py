@@ -1,4 +1,4 @@
-"""Starting concurrent work: the only file that makes threads and event loops."""
+"""Starting concurrent work: besides `threads`, the only file that makes threads and event loops."""
 
 import asyncio
 import contextvars
@@ -95,6 +95,18 @@ limits_on = _limits.replaced
 """Replaces that loop in a block."""
 
 
+_detached: set["asyncio.Task[Any]"] = set()
+"""Tasks that have no other reference: an event loop keeps only weak ones."""
+
+
+def detached(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Begin a task of the running loop that may outlive its caller; the coroutine passes its errors on."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _detached.add(task)
+    task.add_done_callback(_detached.discard)
+    return task
+
+
 def after(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
     """Call a function once after so many seconds, in another thread; return a function that cancels this."""
     loop = limits_loop()
@@ -139,6 +151,7 @@ def call(
     timeout: float | None = None,
     on_stop: OnStop = never_stopped,
     left: LeftBehind | None = None,
+    name: str = "",
 ) -> T:
     """Call a function from synchronous code, and wait for its result if that is awaitable.
 
@@ -151,6 +164,7 @@ def call(
         timeout: Seconds, or None for no timeout.
         on_stop: Registers, while an awaitable is waited for, the callback that cancels it.
         left: Counts the calls that are left behind.
+        name: What took too long, for the error.
 
     Raises:
         TimeoutError: after `timeout` seconds.
@@ -159,12 +173,27 @@ def call(
         value = _without_stop_iteration(function)
     else:
         own = OwnCall(left or LeftBehind(1))
-        value = _result(in_own_thread(function, own), own, timeout)
-    return _wait_for(value, timeout, on_stop) if inspect.isawaitable(value) else cast("T", value)
+        value = _result(in_own_thread(function, own), own, timeout, name)
+    return _wait_for(value, timeout, on_stop, name) if inspect.isawaitable(value) else cast("T", value)
+
+
+_apart: set[asyncio.Task[Any]] = set()
+"""Tasks that nobody else may hold: a loop keeps weak references only."""
+
+
+def begin_apart(core: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Begin a task on the running loop that a cancellation of its caller does not cancel.
+
+    It ends with its loop at the latest. It must not raise, since nothing awaits it.
+    """
+    task = asyncio.get_running_loop().create_task(core)
+    _apart.add(task)
+    task.add_done_callback(_apart.discard)
+    return task
 
 
 @asynccontextmanager
-async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
+async def deadline(timeout: float | None, name: str = "") -> AsyncGenerator[None, None]:
     """Cancel the block after `timeout` seconds, with an error that says so.
 
     Raises:
@@ -174,7 +203,7 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
     why = (
         nullcontext()
         if timeout is None
-        else stopped_by(lambda: _too_long(timeout) if scope.expired() else None)
+        else stopped_by(lambda: _too_long(timeout, name) if scope.expired() else None)
     )
     try:
         with why:
@@ -182,7 +211,7 @@ async def deadline(timeout: float | None) -> AsyncGenerator[None, None]:
                 yield
     except TimeoutError as error:
         if scope.expired():
-            raise _too_long(timeout) from error.__cause__
+            raise _too_long(timeout, name) from error.__cause__
         # It is an error of the block.
         raise
 
@@ -298,7 +327,7 @@ def _without_stop_iteration(function: Callable[[], T]) -> T:
         raise RuntimeError("the called function raised StopIteration") from error
 
 
-def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -> T:
+def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop, name: str = "") -> T:
     depth = here.get().depth
     if depth == len(_background):
         _background.append(_Background(f"mahsm-loop-{depth}"))
@@ -308,7 +337,7 @@ def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop) -
 
     async def run() -> T:
         here.set(here.get().waiting(depth + 1, awaited=True))
-        async with deadline(timeout):
+        async with deadline(timeout, name):
             return await awaitable
 
     def start() -> None:
@@ -343,7 +372,7 @@ def _settle(ended: "Future[T]", task: "asyncio.Task[T]", awaitable: Awaitable[T]
         ended.set_result(task.result())
 
 
-def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:
+def _result(future: "Future[T]", own: OwnCall, timeout: float, name: str) -> T:
     try:
         return future.result(timeout)
     except BaseException as error:
@@ -354,13 +383,14 @@ def _result(future: "Future[T]", own: OwnCall, timeout: float) -> T:
         if not isinstance(error, TimeoutError):
             own.leave(error)
             raise
-        late = _too_long(timeout)
+        late = _too_long(timeout, name)
         own.leave(late)
         raise late from None
 
 
-def _too_long(timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"took longer than {timeout:g} s")
+def _too_long(timeout: float | None, name: str) -> TimeoutError:
+    took = f"took longer than {timeout:g} s"
+    return TimeoutError(f"{name}: {took}" if name else took)
 
 
 def in_own_thread(function: Callable[[], T], own: OwnCall | None = None) -> "Future[T]":

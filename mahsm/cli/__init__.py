@@ -1,9 +1,9 @@
 """The `mahsm` command.
 
-- `_demo`       `mahsm demo`: a state machine that ranks documents by how well they answer a question
-- `_documents`  where the documents come from
-- `_relevance`  how well a document fits a question, as a number
-- `_reader`     the DSPy module that reads what was found
+- `_demo`       `mahsm demo`: a state machine that ranks documents by their relevance to a question
+- `_documents`  the documents: installed packages, or files of your own
+- `_relevance`  the relevance of a document to a question: BM25
+- `_reader`     the DSPy module that reads a document
 """
 
 import argparse
@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 @contextmanager
 def _traced() -> Generator[None, None, None]:
-    """Trace the block to Langfuse, if its keys are in the environment, and send what there is at the end."""
+    """Trace the block to Langfuse if its keys are in the environment, and flush at the end."""
     if not os.environ.get("LANGFUSE_PUBLIC_KEY"):
         yield
         return
@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: What stands behind `mahsm`; by default the process's own.
+        arguments: The arguments after `mahsm`; by default those of the process.
 
     Returns:
-        The exit code: 0, or 2 when a line on stderr says what to change.
+        The exit code: 0; 2 after an error, which one line on stderr explains; 130 after Ctrl+C.
     """
     parser = argparse.ArgumentParser(prog="mahsm", description="Special edges for LangGraph.")
     parser.add_argument("--version", action="version", version=f"mahsm {mahsm.__version__}")
@@ -68,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--api-base", metavar="URL", help="where the model is served, such as http://127.0.0.1:8000/v1"
     )
     demo.add_argument("--top", type=int, default=5, help="documents to show (default: 5)")
-    demo.add_argument("--max-concurrency", type=int, default=16, help="documents at once (default: 16)")
-    demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid text")
+    demo.add_argument(
+        "--max-concurrency", type=int, default=16, help="documents at the same time (default: 16)"
+    )
+    demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid")
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
@@ -84,5 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mahsm demo: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as shells have it
+        # 128 + SIGINT, the exit code that shells use.
+        return 130
     return 0

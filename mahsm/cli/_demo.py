@@ -1,4 +1,4 @@
-"""`mahsm demo`: a LangGraph state machine that ranks documents by how well they answer a question."""
+"""`mahsm demo`: a LangGraph state machine that ranks documents by their relevance to a question."""
 
 import argparse
 import asyncio
@@ -31,7 +31,7 @@ QUESTION = "Which of them does token-bucket rate limiting?"
 
 
 class State(TypedDict):
-    """What flows through the demo's graph."""
+    """State of the demo's graph."""
 
     question: str
     documents: list[Document]
@@ -44,10 +44,10 @@ class State(TypedDict):
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Run the demo and print what it found.
+    """Run the demo and print its results.
 
     Raises:
-        MahsmError: with a line that says what to change.
+        MahsmError: for an invalid option, or a model that fails; the message says what to change.
     """
     question: str = QUESTION if options.question is None else options.question
     if not question.strip():
@@ -89,12 +89,12 @@ def demo(options: argparse.Namespace) -> None:
 def build(
     load: Callable[[], list[Document]], read: Sequence[Edge], top: int
 ) -> StateGraph[Any, Any, Any, Any]:
-    """The state machine: load the documents, read each, keep the best, say why.
+    """Build the state machine: load the documents, score each, keep the best, and say why.
 
     Args:
-        load: Gives the documents.
+        load: Returns the documents.
         read: Edges from `documents` to `scored` and `failed`.
-        top: How many to keep, >= 1.
+        top: The number of documents to keep, >= 1.
     """
 
     def load_documents(state: State) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def build(
 
 
 def _by_relevance() -> list[Edge]:
-    """The scores of all documents are one computation, which is compiled where JAX is installed."""
+    """Return edges that score all documents in one computation, which JAX compiles if it is installed."""
 
     def scored(scores: list[float], state: dict[str, Any]) -> list[dict[str, Any]]:
         return [
@@ -134,7 +134,8 @@ def _by_relevance() -> list[Edge]:
             for document, score in zip(state["documents"], scores, strict=True)
         ]
 
-    with warnings.catch_warnings(action="ignore"):  # where it is not, NumPy is quick enough for a demo
+    # Without JAX, a `jit_edge` warns that it runs on NumPy, which is fast enough for a demo.
+    with warnings.catch_warnings(action="ignore"):
         relevance = jit_edge(
             _relevance.bm25,
             in_keys=["counts", "length", "rarity", "mean_length"],
@@ -175,25 +176,26 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _lm(model: str, api_base: str | None) -> "dspy.LM":
-    # Prices from the package, not from the network.
+    # LiteLLM then reads prices from its package, not from the network.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     provider, _, name = model.partition("/")
     if not provider or not name:
         raise EdgeError(
-            f"--model {model!r} names no provider; expected provider/model, as openai/gpt-4o-mini."
+            f"--model {model!r} has no provider; expected provider/model, such as openai/gpt-4o-mini."
         )
     import dspy
 
     if api_base is None:
         return dspy.LM(model)
-    key = os.environ.get(f"{provider.upper()}_API_KEY", "none")  # servers of one's own often want none
+    # Local servers often need no key, but the client does.
+    key = os.environ.get(f"{provider.upper()}_API_KEY", "none")
     return dspy.LM(model, api_base=api_base, api_key=key)
 
 
 def _table(state: State) -> Table:
     best = state["best"][0]
     found = f"Best match: {best['name']}" if best["score"] > 0 else "No document matches."
-    # Text, since a str may hold rich's own markup.
+    # In a plain string, rich would interpret its own markup.
     table = Table(title=Text(state["question"]), caption=Text(found))
     table.add_column("document", overflow="fold", max_width=32)
     table.add_column("score", justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Where the documents of the demo come from."""
+"""The documents of the demo: installed packages, or files of your own."""
 
 import glob
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,7 @@ from mahsm.errors import StateError
 
 
 class Document(TypedDict):
-    """A text with a name; the graph adds how often each term of the question stands in it, and its length in
-    terms.
-    """
+    """A document; the graph adds the count of each of the question's terms in it, and its length in terms."""
 
     name: str
     text: str
@@ -24,12 +22,13 @@ class Document(TypedDict):
 
 
 def installed() -> list[Document]:
-    """The descriptions of the Python distributions that are installed here, but for mahsm's own, by name."""
+    """Return the descriptions of all installed Python distributions except mahsm, sorted by name."""
     found: dict[str, Document] = {}
     for distribution in distributions():
-        metadata: Any = distribution.metadata  # an email.message.Message, in fact
+        # An `email.message.Message` at run time. Older metadata has the description as its body.
+        metadata: Any = distribution.metadata
         name, summary = metadata["Name"], metadata.get("Summary") or ""
-        text = metadata.get("Description") or metadata.get_payload()  # older metadata has it as its body
+        text = metadata.get("Description") or metadata.get_payload()
         found.setdefault(name.lower(), _document(name, f"{summary}\n\n{text or ''}"))
     found.pop("mahsm", None)
     if not found:
@@ -41,10 +40,10 @@ def installed() -> list[Document]:
 
 
 def matching(patterns: Sequence[str]) -> list[Document]:
-    """The text files that match the patterns, by path; of a folder, all text files in it.
+    """Return the text files that match the patterns, or are in matching folders, sorted by path.
 
     Raises:
-        StateError: if a pattern matches no file, a folder has no text file, or a file is no text.
+        StateError: if a pattern matches no file, a folder has no text files, or a file is not a text file.
     """
     texts: dict[Path, str] = {}
     for pattern in patterns:
@@ -64,7 +63,7 @@ def matching(patterns: Sequence[str]) -> list[Document]:
 
 
 def _inside(folder: Path) -> dict[Path, str]:
-    """The text files of a folder and of those in it, without hidden ones."""
+    """Return the text files of a folder and its subfolders, without hidden ones."""
     texts: dict[Path, str] = {}
     for path in _files(folder.rglob("*")):
         if not any(part.startswith(".") for part in path.relative_to(folder).parts):
@@ -85,4 +84,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise StateError(f"--files: {str(path)!r} is no text in UTF-8; name text files only.") from None
+        raise StateError(f"--files: {str(path)!r} is not a UTF-8 text file; pass text files only.") from None

@@ -1,4 +1,4 @@
-"""The demo's DSPy module; it imports DSPy, so it is loaded only for `--model`."""
+"""The demo's DSPy module, which is only loaded for `--model`, since it imports DSPy."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import dspy
 from mahsm.cli._documents import Document
 
 LONGEST = 6_000
-"""Characters of a document that the model gets."""
+"""Characters of a document that are sent to the model."""
 
 
 class Read(dspy.Signature):
@@ -20,7 +20,7 @@ class Read(dspy.Signature):
 
 
 class Reader(dspy.Module):
-    """Reads one document."""
+    """Scores one document."""
 
     def __init__(self) -> None:
         super().__init__()

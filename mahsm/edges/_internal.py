@@ -1,7 +1,27 @@
-"""Exports of `mahsm.edges` for graphs, reducers and traces."""
+"""Exports of `mahsm.edges` for graphs, reducers, traces and programs."""
 
+from mahsm.edges._shared.attempts import AttemptRunner as AttemptRunner
+from mahsm.edges._shared.call_spec import CallSpec as CallSpec
+from mahsm.edges._shared.ends import Ends as Ends
+from mahsm.edges._shared.items import Item as Item
 from mahsm.edges._shared.items import current_item as current_item
 from mahsm.edges._shared.reducer import Reducer as Reducer
 from mahsm.edges._shared.reducer import streams_as as streams_as
+from mahsm.edges._shared.run import EdgeRun as EdgeRun
+from mahsm.edges._shared.session import Session as Session
+from mahsm.edges._shared.session import session as session
+from mahsm.edges._shared.tries import Tries as Tries
 
-__all__ = ["Reducer", "current_item", "streams_as"]
+__all__ = [
+    "AttemptRunner",
+    "CallSpec",
+    "EdgeRun",
+    "Ends",
+    "Item",
+    "Reducer",
+    "Session",
+    "Tries",
+    "current_item",
+    "session",
+    "streams_as",
+]

@@ -116,8 +116,7 @@ class DSPyNode(Node):
     def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
         """Observe the model calls in the block as the node's, including those in threads of DSPy's.
 
-        If there is no tracer and no block that observes, they are observed only after an answer that could
-        not be parsed.
+        They are not observed if no tracer, budget, `usage()` block or retry of a failed parse needs it.
         """
         with restored_context(), self._unparsed.attempt() as again:
             if _spans.tracer() is None and not is_observed() and not again:

@@ -84,10 +84,7 @@ class Node(RunnableLambda[Any, Any]):
         return await self._async(input, ensure_config(config))
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """Yield the result of `invoke`, without a run of its own.
-
-        LangGraph calls it for `astream_events`.
-        """
+        """Yield the result of `invoke`. LangGraph calls this for `astream_events`; it makes no run."""
         yield self.invoke(input, config)
 
     async def astream(

@@ -113,8 +113,10 @@ class Target:
 
 
 @functools.singledispatch
-def node_of(source: Any) -> Node | None:
-    """Return a node made from a source, such as an operator; None for types without a registered function."""
+def node_of(source: Any) -> Node | Callable[..., Any] | None:
+    """Return a node, or a function of the state, made from a source, such as an operator; None for types
+    without a registered function.
+    """
     return None
 
 
@@ -140,8 +142,7 @@ def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:
             f"{reader}: the target is a StateGraph that is not compiled. Pass graph.compile(name=...)."
         )
     _check_no_model(source, reader)
-    if (node := node_of(source)) is not None:
-        return _of_runnable(node)
+    source = node_of(source) or source
     if isinstance(source, Runnable):
         return _of_runnable(cast("Runnable[Any, Any]", source))
     if isinstance(source, type) or not callable(source):
@@ -157,7 +158,7 @@ def plain_update(update: Update) -> Update:
     """Return a target's result without the `Command` around it.
 
     Raises:
-        NodeError: if the command has `goto`, `graph` or `resume`, which cannot apply to one item of many.
+        NodeError: if the command also has `goto`, `graph` or `resume`, which do not apply to an item.
     """
     if not isinstance(update, Command):
         return update
@@ -196,7 +197,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
 
 
 def _check_no_model(source: Any, reader: str) -> None:
-    """Raise `NodeError` if the target passes the state to a language model, which takes messages."""
+    """Raise `NodeError` if the state would be passed to a language model, which takes messages."""
     first = source
     while not isinstance(first, BaseLanguageModel):
         match first:
@@ -319,7 +320,7 @@ def _graph_in(source: Any) -> Graph | None:
 
 
 def _holds_nothing(source: Any) -> bool:
-    """Return whether `source` is a function whose closure and globals hold only plain values."""
+    """Return whether `source` is a function whose closure and globals hold plain values only."""
     if not isinstance(source, FunctionType):
         return False
     try:

@@ -5,9 +5,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from mahsm._common import shown
+from mahsm._common import shown, tagged
 from mahsm._model_calls import observed_lm
-from mahsm._numeric import tagged
 from mahsm.errors import JitError
 from mahsm.operators._threads import traced
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from mahsm._numeric import jax
-from mahsm._waiting import tasks
+from mahsm._waiting import LeftBehind, tasks
 
 T = TypeVar("T")
 
@@ -52,13 +52,17 @@ def _settings() -> dict[str, Any]:
     return {name: getattr(jax.config, name) for name in _MANAGERS}
 
 
-async def in_thread(function: Callable[[], T]) -> T:
+async def in_thread(function: Callable[[], T], left: LeftBehind | None = None) -> T:
     """Await a blocking function, in a thread of its own with the caller's context and JAX settings.
 
-    While JAX traces, the function is called in this thread. On cancellation, it runs on in its thread.
+    While JAX traces, the function is called in this thread. On cancellation, it runs on in its thread, and
+    `left` counts it.
     """
-    if traced():
-        return function()
+    return function() if traced() else await tasks.in_thread(with_settings(function), left)
+
+
+def with_settings(function: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that has the JAX settings of this thread in another one."""
     wanted = _carried.get() or _settings()
 
     def call() -> T:
@@ -70,7 +74,7 @@ async def in_thread(function: Callable[[], T]) -> T:
                     stack.enter_context(_MANAGERS[name](value))
             return function()
 
-    return await tasks.in_thread(call)
+    return call
 
 
 def blocking(function: Callable[[], Awaitable[T]], *, awaits: bool) -> T:

@@ -4,8 +4,8 @@ from typing import Any, TypeVar, cast
 
 import equinox as eqx
 
-from mahsm._common import cached
-from mahsm._numeric import jax, tag_of_tree, tagged
+from mahsm._common import cached, tagged
+from mahsm._numeric import jax, tag_of_tree
 
 TreeT = TypeVar("TreeT")
 

@@ -1,15 +1,15 @@
 """Reducers: functions from a list to one value, for `reduce_edge` and for plain calls.
 
-Each works in two ways: on a list, `top_k(values, k=3)`, or with its options alone, `top_k(k=3)`, which gives
-the function that `reduce_edge` takes. Ties go to the value that comes first in the list. A list without
-values is a `ReducerError`, but for `top_k`, `first` and `concat`, which give an empty list.
+Call a reducer on a list, `top_k(values, k=3)`, or with options only, `top_k(k=3)`, which returns a function
+for `reduce_edge`. Ties go to the value that comes first in the list. An empty list raises a `ReducerError`,
+except with `top_k`, `first` and `concat`, which return an empty list.
 
 - `_votes`   majority_vote, weighted_vote
 - `_scores`  score_and_select, top_k, mean, median
 - `_lists`   concat, first, rank_fusion
 - `_tree`    tree_reduce
 - `_judge`   llm_judge_select (imports DSPy when it is used)
-- `_values`  what of a value counts
+- `_values`  the part of a value that a reducer uses
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`llm_judge_select`: let a model choose."""
+"""`llm_judge_select`: the choice of a model."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -72,33 +72,35 @@ def llm_judge_select(
     with_reason: bool = False,
     **options: Unpack[VmapOptions],
 ) -> Any:
-    """The value that a model judges to be the best.
+    """Return the value that a model judges to be the best.
 
-    Models prefer what stands first (Zheng et al., Judging LLM-as-a-Judge, 2023), so the candidates are shown
-    in both orders; where the two answers differ, the candidate that comes first in the list counts.
+    Models prefer candidates that come first in the prompt (Zheng et al., Judging LLM-as-a-Judge, 2023), so
+    the candidates are shown in both orders. If the two answers differ, the candidate that comes first in the
+    list wins.
 
     Args:
         values: The candidates.
-        criteria: What makes a candidate good.
-        judge: A DSPy signature or module of your own. It takes `candidates`, a list of texts, and gives
-            `best`, a number from 1; for a tournament it takes `first` and `second`, and gives `better`, one
-            of these words. `criteria`, and in a `reduce_edge` the keys of the state, are there for its other
-            inputs; a `reason` that it gives is kept.
-        key: What of a value is shown: a key of it, or a function of it; by default the whole value.
-        mode: `"one_call"` shows all candidates at once; `"tournament"` two at a time, in `ceil(log2(n))`
+        criteria: The criteria for the best candidate.
+        judge: A DSPy signature or module of your own. Its input is `candidates`, a list of strings, and its
+            output `best`, a number from 1. In a tournament, its inputs are `first` and `second`, and its
+            output is `better`, one of these two words. It may have `criteria` as a further input, and in a
+            `reduce_edge` the keys of the state; an output `reason` is kept.
+        key: The part of a value to show: a key of the value, or a function of it; by default the whole value.
+        mode: `"one_call"` shows all candidates in one call; `"tournament"` two per call, in `ceil(log2(n))`
             rounds.
-        swap: Show them in both orders, with two calls.
+        swap: Show the candidates in both orders, with two calls.
         with_reason: Return `{"value": ..., "reason": ...}`; the reason is "" for a single candidate.
-        **options: How the calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
-            what else `mahsm.edges.VmapOptions` lists.
+        **options: Options of the calls: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
+            others of `mahsm.edges.VmapOptions`.
 
     Raises:
-        ReducerError: if there are no candidates, one lacks the key, or the judge names none of them.
+        ReducerError: if there are no candidates, a candidate lacks the key, or the judge does not name one of
+            the candidates.
 
     Example:
         >>> import dspy, json
         >>> from mahsm.testing import ModelServer
-        >>> def model(call):  # prefers the short one, wherever it stands
+        >>> def model(call):  # prefers the short one, at any position
         ...     return {"reason": "It is short.", "best": 1 + json.loads(call.field("candidates")).index("4")}
         >>> with ModelServer(model) as server, dspy.context(lm=server.lm()):
         ...     llm_judge_select(["It is 4, I think.", "4"], criteria="short", with_reason=True)
@@ -120,13 +122,14 @@ def llm_judge_select(
         )
         return {"value": values[best], "reason": reason} if with_reason else values[best]
 
-    vars(reduce)["judges"] = True  # traces show it as an evaluator
+    # Traces then show the reducer as an evaluator.
+    vars(reduce)["judges"] = True
     return reduce if values is None else reduce(values, {})
 
 
 _MATCHES, _VERDICTS = "judge_matches", "judge_verdicts"
 Match: TypeAlias = list[tuple[int, str]]
-"""Candidates with their places, in the order in which they are shown."""
+"""Candidates with their positions in the list, in the order in which they are shown."""
 
 
 def _shown_to_judge(match: Match) -> State:
@@ -153,7 +156,7 @@ def _tournament(edge: Edge, texts: Sequence[str], state: State, *, swap: bool) -
 def _verdicts(
     edge: Edge, matches: list[Match], state: State, field: str, *, swap: bool
 ) -> list[tuple[int, str]]:
-    """The winner of each match, and the reason given for it."""
+    """Return the winner of each match, and the reason given for it."""
     shown_as = [order for match in matches for order in ((match, match[::-1]) if swap else (match,))]
     answers: list[Any] = edge.invoke({**state, _MATCHES: shown_as})[_VERDICTS]
     chosen = [

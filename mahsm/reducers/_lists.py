@@ -1,4 +1,4 @@
-"""Lists: one of many, the first of them, and rankings made into one."""
+"""Lists: joining them, their first values, and the fusion of rankings."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
@@ -18,15 +18,16 @@ def concat(values: Sequence[Any], /, *, key: Key | None = None, separator: str =
 @overload
 def concat(*, key: Key | None = None, separator: str = "\n\n") -> Callable[[Sequence[Any]], Any]: ...
 def concat(values: Sequence[Any] | None = None, /, *, key: Key | None = None, separator: str = "\n\n") -> Any:
-    """All values in one: texts joined to a text, lists to a list.
+    """Join strings to one string, or lists to one list.
 
     Args:
-        values: Texts, or lists.
-        key: Where the text or list is: a key of each value, or a function of it; by default the value itself.
-        separator: What stands between two texts.
+        values: Strings, or lists.
+        key: Where the string or list is: a key of each value, or a function of it; by default the value
+            itself.
+        separator: The separator of two strings.
 
     Raises:
-        ReducerError: if the values are neither all texts nor all lists.
+        ReducerError: if the values are neither all strings nor all lists.
 
     Example:
         >>> concat([[1, 2], [3]])
@@ -42,13 +43,13 @@ def concat(values: Sequence[Any] | None = None, /, *, key: Key | None = None, se
     for part in found:
         if isinstance(part, str | Mapping) or not isinstance(part, Iterable):
             raise ReducerError(
-                f"concat: found {shown(cast('object', part))}; expected all texts, or all lists. Set key=."
+                f"concat: found {shown(cast('object', part))}; expected all strings, or all lists. Set key=."
             )
     return list(chain.from_iterable(found))
 
 
 class _First:
-    """`first`, value by value: decided when there are enough."""
+    """Streaming form of `first`: decided as soon as it has enough values."""
 
     def __init__(self, *, k: int = 1, where: Callable[[Any], object] | None = None) -> None:
         self._k = k
@@ -77,14 +78,14 @@ def first(
 def first(
     values: Sequence[Any] | None = None, /, *, k: int = 1, where: Callable[[Any], object] | None = None
 ) -> Any:
-    """The first `k` values that are good enough; all of them if there are fewer.
+    """Return the first `k` values that are good enough; all of these if there are fewer.
 
-    As `stop_when` of a `vmap` it stops the run when there are so many.
+    As `stop_when` of a `vmap`, it stops the run as soon as there are `k`.
 
     Args:
         values: The candidates.
-        k: How many, >= 1.
-        where: Whether a value is good enough; by default every one is.
+        k: The number of values, >= 1.
+        where: A function that returns whether a value is good enough; by default all values are.
 
     Raises:
         ReducerError: if `k` is not an integer >= 1.
@@ -106,19 +107,19 @@ def rank_fusion(*, k: int = 60, id: Key | None = None) -> Callable[[Sequence[Seq
 def rank_fusion(
     values: Sequence[Sequence[Any]] | None = None, /, *, k: int = 60, id: Key | None = None
 ) -> Any:
-    """One ranking of several, such as those of several searches: best first.
+    """Merge several rankings, such as those of several searches, into one; best first.
 
-    An entry scores `1 / (k + rank)` in each ranking that has it, ranks from 1: reciprocal rank fusion,
-    Cormack, Clarke and Buettcher (SIGIR 2009), whose `k` of 60 is the default. Of equal scores the one that
-    was seen first comes first.
+    An entry scores `1 / (k + rank)` in each ranking that contains it, with ranks from 1: reciprocal rank
+    fusion, Cormack, Clarke and Buettcher (SIGIR 2009), whose `k` of 60 is the default. Entries with equal
+    scores keep the order in which they first occur.
 
     Args:
-        values: The rankings, each best first. An entry that stands twice in one counts where it stands first.
-        k: How little the rank matters, >= 1.
-        id: What tells entries apart: a key of each, or a function of it; by default the entry itself.
+        values: The rankings, each best first. Of an entry that occurs twice in one, the first place counts.
+        k: Smoothing constant, >= 1: the larger it is, the less the rank matters.
+        id: Identity of an entry: a key of the entry, or a function of it; by default the entry itself.
 
     Raises:
-        ReducerError: if there are no rankings, an entry lacks the key, or cannot be told apart.
+        ReducerError: if there are no rankings, an entry lacks the key, or its identity is not hashable.
 
     Example:
         >>> rank_fusion([["a", "b", "c"], ["b", "c"], ["b", "a"]])
@@ -140,8 +141,8 @@ def rank_fusion(
         for rank, (entry_id, entry) in enumerate(zip(ids, ranking, strict=True), 1):
             if not isinstance(entry_id, Hashable):
                 raise ReducerError(
-                    f"rank_fusion: {shown(entry_id)} cannot be told apart from others. Pass id=, such as "
-                    "id='url'."
+                    f"rank_fusion: {shown(entry_id)} is not hashable, so it cannot identify an entry. Pass "
+                    "id=, such as id='url'."
                 )
             if entry_id not in seen:
                 seen.add(entry_id)

@@ -1,4 +1,4 @@
-"""Scores: the best, the best few, and their middle."""
+"""Scores: the best value, the best few, mean and median."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ def score_and_select(
 def score_and_select(
     values: Sequence[Any] | None = None, /, *, score_key: Key, mode: Literal["max", "min"] = "max"
 ) -> Any:
-    """The value with the best score.
+    """Return the value with the best score.
 
     Args:
         values: The candidates.
         score_key: Where the score is: a key of each value, or a function of it.
-        mode: Whether `"max"` or `"min"` is best.
+        mode: `"max"` if the highest score is best, `"min"` if the lowest is.
 
     Raises:
-        ReducerError: if there are no values, or a score is missing or is not a number (NaN neither).
+        ReducerError: if there are no values, or a score is missing or not a number (NaN is refused too).
 
     Example:
         >>> score_and_select([{"text": "a", "score": 0.2}, {"text": "b", "score": 0.9}], score_key="score")
@@ -49,16 +49,16 @@ def top_k(values: Sequence[T], /, *, k: int, key: Key | None = None) -> list[T]:
 @overload
 def top_k(*, k: int, key: Key | None = None) -> Callable[[Sequence[T]], list[T]]: ...
 def top_k(values: Sequence[Any] | None = None, /, *, k: int, key: Key | None = None) -> Any:
-    """The `k` values with the highest scores, best first; all of them if there are fewer.
+    """Return the `k` values with the highest scores, best first; all values if there are fewer.
 
     Args:
         values: The candidates.
-        k: How many, >= 1.
-        key: Where the score is: a key of each value, or a function of it; by default the value is its own
-            score.
+        k: The number of values, >= 1.
+        key: Where the score is: a key of each value, or a function of it; by default the value itself.
 
     Raises:
-        ReducerError: if `k` is not an integer >= 1, or a score is missing or is not a number.
+        ReducerError: if `k` is not an integer >= 1, or a score is missing or not a number (NaN is refused
+            too).
 
     Example:
         >>> top_k([3, 1, 2], k=2)
@@ -77,14 +77,14 @@ def mean(values: Sequence[Any], /, *, key: Key | None = None) -> float: ...
 @overload
 def mean(*, key: Key | None = None) -> Callable[[Sequence[Any]], float]: ...
 def mean(values: Sequence[Any] | None = None, /, *, key: Key | None = None) -> Any:
-    """The arithmetic mean.
+    """Return the arithmetic mean.
 
     Args:
-        values: Numbers, or what has them.
+        values: Numbers, or values that contain one.
         key: Where the number is: a key of each value, or a function of it; by default the value itself.
 
     Raises:
-        ReducerError: if there are no values, or one is not a number.
+        ReducerError: if there are no values, or one is not a number (NaN is refused too).
 
     Example:
         >>> mean([{"score": 1}, {"score": 2}], key="score")
@@ -101,14 +101,14 @@ def median(values: Sequence[Any], /, *, key: Key | None = None) -> float: ...
 @overload
 def median(*, key: Key | None = None) -> Callable[[Sequence[Any]], float]: ...
 def median(values: Sequence[Any] | None = None, /, *, key: Key | None = None) -> Any:
-    """The median; of an even number of values, the mean of the middle two.
+    """Return the median; of an even number of values, the mean of the middle two.
 
     Args:
-        values: Numbers, or values that have one.
-        key: Where the number is: a key of each value, or a function of it.
+        values: Numbers, or values that contain one.
+        key: Where the number is: a key of each value, or a function of it; by default the value itself.
 
     Raises:
-        ReducerError: if there are no values, or one is not a number (NaN neither).
+        ReducerError: if there are no values, or one is not a number (NaN is refused too).
 
     Example:
         >>> median([1, 9, 2])

@@ -1,4 +1,4 @@
-"""`tree_reduce`: merge a long list a few at a time."""
+"""`tree_reduce`: the merge of a long list, a few values per call."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -43,25 +43,25 @@ def tree_reduce(
     result: str | Callable[[Any], Any] | None = None,
     **options: Unpack[VmapOptions],
 ) -> Any:
-    """Merge values `arity` at a time, then what came of that, and so on until one is left.
+    """Merge values `arity` at a time, then merge the results, until one is left.
 
-    `n` values take `ceil(log(n, arity))` levels, and no call gets more than `arity` of them: a summary of a
-    thousand documents never overflows a prompt. The calls of a level run as a `vmap` does. Every value goes
-    through `merge`, so what comes out is always what that gives.
+    `n` values take `ceil(log(n, arity))` levels, and a call gets at most `arity` values: a summary of a
+    thousand documents never overflows a prompt. Each level is a `vmap`. `merge` is called even for
+    a list of one value, so the result always comes from `merge`.
 
     Args:
-        values: What to merge, in order.
-        merge: What merges: a target as a `vmap` takes, of a state that has the values under `input_key`; in a
+        values: The values, in order.
+        merge: The target that merges, as for `vmap`; its state has the values under `input_key`. In a
             `reduce_edge`, it sees the parent's state too.
         arity: Values per call, >= 2.
         input_key: State key of the values.
-        result: What of the target's update is the merged value: one of its keys, or a function of it; by
-            default all.
-        **options: How its calls are run: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
-            what else `mahsm.edges.VmapOptions` lists.
+        result: Where the merged value is in the target's update: a key, or a function of the update; by
+            default the whole update.
+        **options: Options of the calls: `max_concurrency`, `rate_limit`, `retry`, `timeout`, `cache` and
+            others of `mahsm.edges.VmapOptions`.
 
     Raises:
-        ReducerError: if there are no values, or `arity` is too small.
+        ReducerError: if there are no values, or `arity` is not an integer >= 2.
 
     Example:
         >>> tree_reduce(range(1, 101), merge=lambda state: sum(state["items"]), arity=4)
@@ -92,7 +92,8 @@ def _reduce(edge: Edge, values: list[Any], state: State, arity: int) -> Any:
     first = True
     while first or len(values) > 1:
         groups = [values[start : start + arity] for start in range(0, len(values), arity)]
-        alone = not first and len(groups[-1]) == 1  # merged already, and nothing to merge it with yet
+        # A single result at the end was merged before; it goes to the next level unchanged.
+        alone = not first and len(groups[-1]) == 1
         merged = edge.invoke({**state, _GROUPS: groups[:-1] if alone else groups})[_MERGED]
         values = [*merged, *groups[-1]] if alone else merged
         first = False

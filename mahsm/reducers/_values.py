@@ -1,4 +1,4 @@
-"""What of a value counts, and what reducers refuse."""
+"""The part of a value that a reducer uses, and checks of values and arguments."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +8,14 @@ from mahsm._common import missing, shown
 from mahsm.errors import ReducerError
 
 Key: TypeAlias = str | Callable[[Any], Any]
-"""What of a value counts: a key of it, or a function of it."""
+"""The part of a value that a reducer uses: a key of the value, or a function of it."""
 
 
 def parts(reducer: str, values: Sequence[Any], key: Key | None) -> list[Any]:
-    """What counts of each value.
+    """Return the part of each value that `key` names.
 
     Raises:
-        ReducerError: if one lacks the key.
+        ReducerError: if a value lacks the key.
     """
     if key is None:
         return list(values)
@@ -34,10 +34,10 @@ def parts(reducer: str, values: Sequence[Any], key: Key | None) -> list[Any]:
 
 
 def numbers(reducer: str, values: Sequence[Any], key: Key | None) -> list[float]:
-    """What counts of each value, as a number.
+    """Return the part of each value that `key` names, as a number.
 
     Raises:
-        ReducerError: if one is no number; NaN is none.
+        ReducerError: if a part is missing or not a number (NaN is refused too).
     """
     found: list[float] = []
     for place, part in enumerate(parts(reducer, values, key)):
@@ -60,6 +60,6 @@ def check_some(reducer: str, values: Sequence[Any]) -> None:
 
 
 def check_whole(reducer: str, argument: str, value: object) -> None:
-    """Refuse what is not an integer >= 1."""
+    """Refuse a value that is not an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ReducerError(f"{reducer}: {argument}={shown(value)}; expected an integer >= 1.")

@@ -1,4 +1,4 @@
-"""Votes: the answer that most agree on."""
+"""Votes: the most frequent answer, and the answer with the highest weight."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from mahsm.reducers._values import Key, check_some, numbers, parts
 
 T = TypeVar("T")
 Tally = list[tuple[Any, Any, float]]
-"""Of each vote: what it is compared by, what is given if it wins, and its weight so far."""
+"""For each distinct vote: the value to compare, the value to return if it wins, and its weight so far."""
 Give: TypeAlias = Literal["key", "item"]
-"""What a vote gives: what was voted on, or the first value that has it."""
+"""The result of a vote: the winning part, or the first value that has it."""
 
 
 def normalized(vote: Any) -> Any:
-    """A text without what two ways of writing one answer differ in: case, space, and punctuation at its ends.
+    """Fold a string's case and whitespace, and strip punctuation; return other values unchanged.
 
     Example:
         >>> normalized("  The  Answer. ")
@@ -41,7 +41,7 @@ def _check_give(reducer: str, give: object) -> None:
 
 
 class _Majority:
-    """`majority_vote`, vote by vote: decided when the lead cannot be caught up any more."""
+    """Streaming form of `majority_vote`: decided as soon as the lead cannot be overtaken."""
 
     def __init__(self, *, key: Key | None = None, normalize: bool = False, give: Give = "key") -> None:
         self._key = key
@@ -83,20 +83,20 @@ def majority_vote(
     normalize: bool = False,
     give: Give = "key",
 ) -> Any:
-    """The value that occurs most often.
+    """Return the value that occurs most often.
 
-    As `stop_when` of a `vmap` it stops the run when the lead cannot be caught up any more.
+    As `stop_when` of a `vmap`, it stops the run as soon as the lead cannot be overtaken.
 
     Args:
         values: The votes. They are compared with `==`, so dicts and lists can be voted on too.
         key: Vote on this part of each value; by default on the whole value.
-        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends; the
-            vote that came first is returned as it was.
+        normalize: Count strings as equal that differ only in case, whitespace, and punctuation at their ends;
+            the first one of these is returned unchanged.
         give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the
             winning part.
 
     Raises:
-        ReducerError: if there are no votes, one lacks the key, or `give` is something else.
+        ReducerError: if there are no votes, a vote lacks the key, or `give` is invalid.
 
     Example:
         >>> majority_vote(["paris", "rome", "paris"])
@@ -141,19 +141,19 @@ def weighted_vote(
     normalize: bool = False,
     give: Give = "key",
 ) -> Any:
-    """The value whose votes weigh most together, such as answers by their confidence.
+    """Return the value whose votes have the highest total weight, such as answers weighted by confidence.
 
     Args:
         values: The votes.
-        weight: What a vote weighs, >= 0: a key of it, or a function of it.
+        weight: The weight of a vote, >= 0: a key of the vote, or a function of it.
         key: Vote on this part of each value; by default on the whole value.
-        normalize: Count texts as equal that differ only in case, space, and punctuation at their ends.
+        normalize: Count strings as equal that differ only in case, whitespace, and punctuation at their ends.
         give: What to return: `"key"`, the part that was voted on, or `"item"`, the first value that has the
             winning part.
 
     Raises:
-        ReducerError: if there are no votes, one lacks the key, a weight is negative or no number (NaN
-            neither), or `give` is something else.
+        ReducerError: if there are no votes, a vote lacks the key, a weight is negative or not a number (NaN
+            is refused too), or `give` is invalid.
 
     Example:
         >>> votes = [{"answer": 4, "sure": 0.9}, {"answer": 5, "sure": 0.4}, {"answer": 5, "sure": 0.3}]
@@ -166,7 +166,9 @@ def weighted_vote(
     weights = numbers("weighted_vote", values, weight)
     if weights and min(weights) < 0:
         place = weights.index(min(weights))
-        raise ReducerError(f"weighted_vote: value {place} weighs {weights[place]:g}; expected a number >= 0.")
+        raise ReducerError(
+            f"weighted_vote: the weight of value {place} is {weights[place]:g}; expected a number >= 0."
+        )
     tally: Tally = []
     for value, vote, heavy in zip(values, parts("weighted_vote", values, key), weights, strict=True):
         _count(tally, vote, value if give == "item" else vote, heavy, normalize=normalize)
@@ -175,4 +177,5 @@ def weighted_vote(
 
 def _winner(reducer: str, tally: Tally) -> Any:
     check_some(reducer, tally)
-    return max(tally, key=lambda entry: entry[2])[1]  # max keeps the first of equals
+    # `max` returns the first of several equal entries.
+    return max(tally, key=lambda entry: entry[2])[1]

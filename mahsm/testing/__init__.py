@@ -1,15 +1,15 @@
-"""What users of mahsm need in their own tests: models that are real, except for what they answer.
+"""Tools for your own tests: real clients of models and traces, with scripted answers.
 
-- `_answers`          `Call`, `Reply` and `ToolCall`: what a model is asked, and what it answers
-- `_server`           `ModelServer`: speaks the OpenAI chat API on loopback
-- `_loopback_provider`  `Provider`: the same with limits, in a process of its own
-- `_langfuse_server`  `LangfuseServer`: takes traces as Langfuse does, and answers its API of observations
+- `_answers`          `Call`, `Reply` and `ToolCall`: requests to a model, and its answers
+- `_server`           `ModelServer`: an OpenAI-compatible server on loopback
+- `_loopback_provider`  `Provider`: such a server with rate limits, in a process of its own
+- `_langfuse_server`  `LangfuseServer`: receives traces like Langfuse, and serves its observations API
 - `_clock`           `Clock`: a fake clock, for rate limits
 - `_fake_lm`          `FakeLM`: a `dspy.LM` without a server
-- `_fake_chat_model`  `FakeChatModel`: a chat model of LangChain without a server
+- `_fake_chat_model`  `FakeChatModel`: a LangChain chat model without a server
 
-The last three import DSPy, LangChain and LangGraph; so they are loaded when they are first used, and so is
-`item_error`, which makes an `ItemError`.
+The last three import DSPy, LangChain and LangGraph. They are loaded when they are first used, and so is
+`item_error`, which creates an `ItemError`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What a model in a test is asked, and what it answers."""
+"""Requests to a model in a test, and its answers."""
 
 import itertools
 import json
@@ -16,19 +16,19 @@ from mahsm._common import shown
 
 @dataclass
 class Call:
-    """One request that a model got.
+    """A request to a model.
 
-    What stands in a DSPy prompt can be asked for by its parts, whichever adapter wrote it of those that mark
-    fields with `[[ ## name ## ]]` (`ChatAdapter`, `JSONAdapter`).
+    The parts of a DSPy prompt are available as properties, for adapters that mark fields with
+    `[[ ## name ## ]]` (`ChatAdapter`, `JSONAdapter`).
 
     Attributes:
-        model: The model asked for.
+        model: The requested model.
         messages: The messages, as the client sent them.
         body: The whole request.
-        began: `time.monotonic()` when it came.
-        ended: `time.monotonic()` when it was answered, or None while it is not.
-        status: HTTP status of the answer, or None while there is none.
-        repeats: How many requests with the same messages came before.
+        began: `time.monotonic()` when it arrived.
+        ended: `time.monotonic()` when it was answered, or None before.
+        status: HTTP status of the answer, or None before.
+        repeats: The number of earlier requests with the same messages.
     """
 
     model: str
@@ -41,12 +41,12 @@ class Call:
 
     @property
     def text(self) -> str:
-        """The text of the last message: a question, or what a tool gave."""
+        """The content of the last message: a question, or the result of a tool."""
         return _content(self.messages[-1]) if self.messages else ""
 
     @property
     def role(self) -> str:
-        """Who wrote the last message: "user", or "tool" if it is what a tool gave."""
+        """The role of the last message: "user", or "tool" for the result of a tool."""
         return str(self.messages[-1]["role"]) if self.messages else ""
 
     @property
@@ -55,7 +55,7 @@ class Call:
         return [str(tool["function"]["name"]) for tool in self.body.get("tools") or ()]
 
     def field(self, name: str) -> str:
-        """The value that a DSPy prompt gives for an input field.
+        """Return the value of an input field of a DSPy prompt.
 
         Raises:
             KeyError: if the last message has no such field.
@@ -64,7 +64,7 @@ class Call:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The input fields of a DSPy prompt, as texts."""
+        """The input fields of a DSPy prompt, as strings."""
         return _fields_of(self.text)
 
     @property
@@ -75,14 +75,14 @@ class Call:
 
     @property
     def instructions(self) -> str:
-        """The instructions of a DSPy prompt: the docstring of its signature, or what an optimiser made of
+        """The instructions of a DSPy prompt: the docstring of its signature, or an optimiser's version of
         it.
         """
         return cleandoc(self._system.partition("your objective is:")[2].lstrip(" ").removeprefix("\n"))
 
     @property
     def demos(self) -> list[dict[str, str]]:
-        """The worked examples of a DSPy prompt: inputs and outputs, as texts."""
+        """The demos of a DSPy prompt: their inputs and outputs, as strings."""
         asked, answered = self.messages[:-1], self.messages[1:]
         pairs = [
             pair
@@ -100,12 +100,12 @@ class Call:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a tool, which a model asks for.
+    """A tool call that a model requests.
 
     Attributes:
         name: The tool's name.
-        args: Its arguments, as JSON can have them.
-        id: What tells it apart in its conversation; by default `call_0`, `call_1` and so on.
+        args: Its arguments, JSON-serializable.
+        id: Its id, unique in the conversation; by default `call_0`, `call_1` and so on.
     """
 
     name: str
@@ -114,7 +114,7 @@ class ToolCall:
 
 
 class StatusError(Exception):
-    """What a `FakeChatModel` raises for a `Reply` with an error status.
+    """The error that a `FakeChatModel` raises for a `Reply` with an error status.
 
     Attributes:
         status_code: HTTP status.
@@ -132,13 +132,13 @@ class Reply:
     """An answer of a model.
 
     Attributes:
-        content: The model's text; or a mapping, which becomes the fields of a DSPy answer.
-        tool_calls: The tools that the model asks for, besides.
+        content: The model's answer as a string; or a mapping, which becomes the fields of a DSPy answer.
+        tool_calls: Tool calls that the model requests, besides.
         status: HTTP status; from 400 on, `content` is the error's message.
         retry_after: Seconds of a Retry-After header.
-        latency: Seconds that this answer takes, in place of the model's.
-        usage: Tokens in and out; by default a quarter of the characters, at least 1.
-        raw: Bytes that a server sends as they are in place of a well-formed answer.
+        latency: Seconds until this answer, in place of the model's latency.
+        usage: Input and output tokens; by default a quarter of the characters, at least 1.
+        raw: Bytes that a server sends unchanged, in place of a well-formed answer.
     """
 
     content: str | Mapping[str, object] = ""
@@ -151,28 +151,28 @@ class Reply:
 
     @classmethod
     def rate_limited(cls, retry_after: float | None = None) -> "Reply":
-        """A 429."""
+        """Return a 429."""
         return cls("Rate limit reached", status=429, retry_after=retry_after)
 
     @classmethod
     def failed(cls, status: int = 500) -> "Reply":
-        """An error of the server or of the request."""
+        """Return an error of the server or of the request."""
         return cls(f"Status {status}", status=status)
 
     @classmethod
     def malformed(cls) -> "Reply":
-        """A 200 whose body is no JSON."""
+        """Return a 200 whose body is not valid JSON."""
         return cls(raw=b'{"choices": [{"mess')
 
     def text(self, call: Call) -> str:
-        """The model's text, in the form that the prompt asks for."""
+        """Return the content in the format that the prompt asks for."""
         if isinstance(self.content, str):
             return self.content
         wants_json = "response_format" in call.body or "Respond with a JSON object" in call.text
         return _as_json(self.content) if wants_json else _as_fields(self.content)
 
     def asked_tools(self, call: Call) -> list[tuple[str, ToolCall]]:
-        """The tool calls with their ids, which count those of the conversation."""
+        """Return the tool calls with their ids; default ids count the tool calls of the conversation."""
         before = sum(len(message.get("tool_calls") or ()) for message in call.messages)
         return [(one.id or f"call_{before + index}", one) for index, one in enumerate(self.tool_calls)]
 
@@ -182,19 +182,19 @@ Answers: TypeAlias = Answer | Iterable[Answer] | Callable[[Call], Answer]
 
 
 class Model:
-    """Answers as it was told to, and remembers what it was asked. Safe in threads.
+    """A model with scripted answers, which records its requests. Thread-safe.
 
     Args:
-        answers: What it answers.
-        owner: Who is told to answer so, for the error.
+        answers: Its answers.
+        owner: The class to name in the error.
 
     Attributes:
-        calls: The requests so far, in the order in which they came.
-        answering: Requests that are being answered now.
-        most_at_once: The most that were being answered at the same time.
+        calls: The requests so far, in order of arrival.
+        answering: The number of requests in progress.
+        most_at_once: The highest number of requests that were in progress at the same time.
 
     Raises:
-        ValueError: if there are no answers.
+        ValueError: if `answers` is empty.
     """
 
     def __init__(self, answers: Answers, owner: str) -> None:
@@ -206,10 +206,10 @@ class Model:
         self.most_at_once = 0
 
     def begin(self, model: str, messages: list[dict[str, Any]], body: dict[str, Any]) -> tuple[Call, Reply]:
-        """A request has come: what is answered.
+        """Record a request, and return it with its answer.
 
         Raises:
-            Exception: what the function of the answers raises.
+            Exception: any error that the function of the answers raises.
         """
         call, prompt = Call(model, messages, body, time.monotonic()), json.dumps(messages, default=str)
         with self._lock:
@@ -225,24 +225,25 @@ class Model:
             raise
 
     def end(self, call: Call, status: int) -> None:
-        """The request has been answered."""
+        """Record that the request has been answered."""
         with self._lock:
             self.answering -= 1
             call.status = status
             call.ended = time.monotonic()
 
+    # Copies of a model client share one provider.
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # a copy of what it stands behind has the same provider
+        return self
 
 
 def tokens_of(call: Call, reply: Reply) -> tuple[int, int]:
-    """Tokens in and out of a call."""
+    """Return the input and output tokens of a call."""
     tools = "".join(f"{one.name}{_as_json(one.args)}" for one in reply.tool_calls)
     return reply.usage or (_tokens(json.dumps(call.messages)), _tokens(reply.text(call) + tools))
 
 
 def pieces_of(text: str) -> list[str]:
-    """A text in the pieces in which a model streams it: words, each with the space before it."""
+    """Split a string into the pieces in which a model streams it: words, each with the space before it."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -266,14 +267,14 @@ def _reply(answer: Answer) -> Reply:
     calls: Sequence[object] = (answer,) if isinstance(answer, ToolCall) else answer
     if not isinstance(calls, Sequence) or not calls or not all(isinstance(one, ToolCall) for one in calls):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
-            f"{shown(answer)} is no answer; expected a string, a mapping, a ToolCall, a list of "
+            f"{shown(answer)} is not a valid answer; expected a string, a mapping, a ToolCall, a list of "
             "them, or a Reply"
         )
     return Reply(tool_calls=cast("Sequence[ToolCall]", calls))
 
 
 def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, also of one that comes in parts."""
+    """Return the content of a message as a string, also if it is a list of parts."""
     content: Any = message.get("content") or ""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in cast("list[dict[str, Any]]", content))
@@ -281,8 +282,9 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def _fields_of(text: str) -> dict[str, str]:
-    """The fields of a DSPy message."""
-    if text.startswith("{"):  # an answer as JSON
+    """Return the fields of a DSPy message."""
+    # `JSONAdapter` writes answers as JSON.
+    if text.startswith("{"):
         try:
             values = cast("dict[str, object]", json.loads(text))
         except ValueError:

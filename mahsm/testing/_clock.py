@@ -1,4 +1,4 @@
-"""`Clock`: time that passes only when there is nothing else to do."""
+"""`Clock`: a fake clock, which moves on only when the event loop has nothing to do."""
 
 import asyncio
 import selectors
@@ -10,23 +10,22 @@ from mahsm.limits._internal import limits_on
 T = TypeVar("T")
 
 _PATIENCE = 60
-"""Seconds of the machine's clock that threads have when the loop waits for nothing else."""
+"""Seconds of real time that the loop waits for its threads when it has no timer."""
 
 
 class Clock:
     """A fake clock, for tests of rate limits: an hour of waiting takes no time.
 
-    `run` is `asyncio.run` on an event loop whose time stands still while there is anything to do, and is then
-    put forward to the next timer. In it, rate limits, back-off, pauses after a 429, `timeout=` and
-    `asyncio.sleep` wait by this clock, so the times of a run are exact, and the same each time. Rate limits
-    begin anew with each `run`, and those of the process are as they were when it ends.
+    `run` works like `asyncio.run`, on an event loop whose time stands still while it has anything to do, and
+    then jumps to the next timer. Inside `run`, rate limits, back-off, pauses after a 429, `timeout=` and
+    `asyncio.sleep` follow this clock, so the times of a run are exact and reproducible. Each `run` starts
+    with fresh rate limits; those of the process are restored when it ends.
 
-    Use it with `ainvoke` and async targets: while a thread is at work, the clock goes on as if it had nothing
-    to do. `deadline=`, `hedge=` and durations in traces are measured by the machine's clock. One clock runs
-    at a time in a process.
+    Use it with `ainvoke` and async targets: the clock does not stand still for work in threads. `deadline=`,
+    `hedge=` and durations in traces follow the real clock. A process can run one `Clock` at a time.
 
     Attributes:
-        now: Seconds that have passed, in all runs of this clock.
+        now: Seconds that have passed in all runs of this clock.
 
     Example:
         >>> from mahsm import RateLimit, vmap
@@ -45,16 +44,16 @@ class Clock:
         self.now: float = 0.0
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine as `asyncio.run` does, by this clock.
+        """Run a coroutine like `asyncio.run`, on the time of this clock.
 
         Args:
-            coroutine: What to run, such as `edge.ainvoke(state)`.
+            coroutine: The coroutine, such as `edge.ainvoke(state)`.
 
         Returns:
-            What the coroutine returns.
+            The coroutine's result.
 
         Raises:
-            RuntimeError: if an event loop runs in this thread already; or if the coroutine waits for
+            RuntimeError: if an event loop is already running in this thread; or if the coroutine waits for
                 something that never happens.
         """
         with asyncio.Runner(loop_factory=lambda: _Loop(self)) as runner, limits_on(runner.get_loop()):
@@ -62,7 +61,7 @@ class Clock:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop that has its time from a `Clock`."""
+    """An event loop on the time of a `Clock`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -72,12 +71,12 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._clock.now
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for threads as long as it takes: a timeout by this clock would be over immediately."""
+        """Wait for threads without a timeout: on this clock it would expire immediately."""
         await super().shutdown_default_executor()
 
 
 class _Selector(selectors.SelectSelector):
-    """Puts the clock forward where the loop would sleep."""
+    """A selector that moves the clock forward where the loop would sleep."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -92,6 +91,6 @@ class _Selector(selectors.SelectSelector):
                     "Clock.run: the coroutine waits for something that never happens: no timer is set, and "
                     f"no thread has called the loop for {_PATIENCE} s."
                 )
-        # While things happen time passes too, if only just: code that compares times relies on that.
+        # While the loop is busy, a step takes a nanosecond: code that compares times relies on it.
         self._clock.now += timeout if timeout and not events else 1e-9
         return events

@@ -1,4 +1,4 @@
-"""`FakeChatModel`: a chat model of LangChain that answers as a test says, without a server."""
+"""`FakeChatModel`: a LangChain chat model with scripted answers, without a server."""
 
 import asyncio
 import json
@@ -21,30 +21,27 @@ from mahsm.testing._answers import Answers, Call, Model, Reply, StatusError, pie
 
 
 class FakeChatModel(BaseChatModel):
-    """A chat model of LangChain whose provider is a function of the conversation: deterministic, with tool
-    calls and usage.
+    """A LangChain chat model whose answers are a function of the conversation: deterministic, with tool calls
+    and usage.
 
-    It answers at once or as a stream, awaited or not, and calls the tools that `bind_tools`,
-    `with_structured_output` or an agent tells it of, if the answers say so. Cache, callbacks and rate
-    limiters are LangChain's own.
+    It supports streaming and async calls. It requests the tools of `bind_tools`, `with_structured_output` or
+    an agent if its answers do. Cache, callbacks and rate limiters are LangChain's own.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and
-            again; or what a function of the `Call` returns. A text is the model's text, a `ToolCall` or a
-            list of them what it asks for, and a `Reply` says more, such as both, the usage, or a status of
-            429.
+        answers: Its answers: a single answer for every call; a list of answers, of which the last one is
+            repeated; or a function of the `Call`. An answer is a string, a `ToolCall` or a list of them, or a
+            `Reply` for more, such as a string with tool calls, the usage, or a status of 429.
         model: Its name, with a provider before the slash.
-        latency: Seconds that each answer takes.
-        **options: What every chat model of LangChain takes, such as `rate_limiter` and `cache`.
+        latency: Seconds until each answer.
+        **options: Options of any LangChain chat model, such as `rate_limiter` and `cache`.
 
     Attributes:
-        calls: The requests so far, those of its copies included, in the order in which they came.
-        most_at_once: The most that were being answered at the same time.
+        calls: The requests so far, in order of arrival, including those of its copies.
+        most_at_once: The highest number of requests that were in progress at the same time.
 
     Raises:
-        ValueError: if there are no answers.
-        StatusError: when it is called, for a `Reply` with a status from 400 on. `Reply(raw=...)` is for
-            servers.
+        ValueError: if `answers` is empty.
+        StatusError: when it is called, for a `Reply` with a status >= 400. `Reply(raw=...)` is for servers.
 
     Example:
         >>> from mahsm.testing import FakeChatModel, ToolCall
@@ -87,7 +84,7 @@ class FakeChatModel(BaseChatModel):
         tool_choice: str | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Tell it of tools, which the answers see as `call.tools`."""
+        """Bind tools, which a function of the answers finds in `call.tools`."""
         told = [convert_to_openai_tool(tool) for tool in tools]
         return self.bind(tools=told, **({"tool_choice": tool_choice} if tool_choice else {}), **kwargs)
 
@@ -184,7 +181,7 @@ def _result(message: AIMessage) -> ChatResult:
 
 
 def _chunks(message: AIMessage) -> Iterator[ChatGenerationChunk]:
-    """An answer in pieces: its words, each tool call with its arguments coming after, and what it took."""
+    """Split an answer into chunks: its words, each tool call and then its arguments, and the usage."""
     for piece in pieces_of(message.text):
         yield _chunk(piece)
     for index, one in enumerate(message.tool_calls):

@@ -1,4 +1,4 @@
-"""`FakeLM`: a language model of DSPy that answers as a test says, without a server."""
+"""`FakeLM`: a DSPy language model with scripted answers, without a server."""
 
 import asyncio
 import json
@@ -14,30 +14,30 @@ from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, token
 
 
 class FakeLM(dspy.LM):
-    """A `dspy.LM` whose provider is a function of the prompt: deterministic, with usage, price, latency and
+    """A `dspy.LM` whose answers are a function of the prompt: deterministic, with usage, price, latency and
     errors.
 
-    Everything but the provider is DSPy's own: adapters, cache, retries, streaming, history, errors by their
-    types.
+    Everything but the provider is DSPy's own: adapters, cache, retries, streaming, history, and the types of
+    errors.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and
-            again; or what a function of the `Call` returns, which sees instructions, demos and inputs. A text
-            is the model's text, a mapping the fields of a DSPy answer, a `ToolCall` or a list of them what
-            the model asks for, and a `Reply` says more, such as a status of 429.
+        answers: Its answers: a single answer for every call; a list of answers, of which the last one is
+            repeated; or a function of the `Call`, which has instructions, demos and inputs. An answer is a
+            string, a mapping (the fields of a DSPy answer), a `ToolCall` or a list of them, or a `Reply` for
+            more, such as a status of 429.
         model: Its name, with a provider before the slash.
-        latency: Seconds that each answer takes.
-        price: US dollars for a million tokens in, and out; by default nobody knows it.
-        cache: Whether DSPy may answer equal prompts from its cache.
-        num_retries: How often DSPy tries a failed call again by itself.
-        **options: What `dspy.LM` takes besides, such as `temperature`.
+        latency: Seconds until each answer.
+        price: US dollars per million input tokens, and per million output tokens; by default unknown.
+        cache: Let DSPy answer equal prompts from its cache.
+        num_retries: The number of retries that DSPy makes by itself after a failed call.
+        **options: Further options of `dspy.LM`, such as `temperature`.
 
     Attributes:
-        calls: The requests so far, those of its copies included, in the order in which they came.
-        most_at_once: The most that were being answered at the same time.
+        calls: The requests so far, in order of arrival, including those of its copies.
+        most_at_once: The highest number of requests that were in progress at the same time.
 
     Raises:
-        ValueError: if there are no answers.
+        ValueError: if `answers` is empty.
 
     Example:
         >>> import dspy
@@ -96,15 +96,16 @@ class FakeLM(dspy.LM):
 
 
 class _Provider:
-    """The provider of one `FakeLM` and its copies, as DSPy calls it without an event loop."""
+    """The provider of one `FakeLM` and its copies; DSPy's synchronous engine."""
 
     def __init__(self, answers: Answers, latency: float) -> None:
         self.model = Model(answers, "FakeLM")
         self.latency = latency
         self.async_ = _AsyncProvider(self)
 
+    # Copies of a program share one provider.
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # a copy of a program has the same provider
+        return self
 
     def begin(self, request: lm15.Request) -> tuple[Call, Reply, float]:
         messages = [_message(message) for message in request.messages]
@@ -138,7 +139,7 @@ class _Provider:
 
 
 class _AsyncProvider:
-    """The same, as DSPy awaits it."""
+    """Async version of `_Provider`."""
 
     def __init__(self, provider: _Provider) -> None:
         self._provider = provider
@@ -157,7 +158,7 @@ class _AsyncProvider:
 
 
 def _events(response: lm15.Response) -> Iterator[Any]:
-    """The response word by word."""
+    """Return the events of a response, word by word."""
     for event in lm15.response_to_events(response):
         if isinstance(event, lm15.StreamDeltaEvent) and isinstance(event.delta, lm15.TextDelta):
             yield from (
@@ -169,7 +170,7 @@ def _events(response: lm15.Response) -> Iterator[Any]:
 
 
 def _message(message: lm15.Message) -> dict[str, Any]:
-    """A message as OpenAI's API has it."""
+    """Convert a message to the format of OpenAI's API."""
     results = [
         part.text
         for result in message.parts
@@ -210,7 +211,7 @@ def _raise(reply: Reply) -> NoReturn:
 
 
 def _kind(status: int) -> type[lm15.ProviderError]:
-    """The error that DSPy's own client raises for an HTTP status."""
+    """Return the type of error that DSPy's own client raises for an HTTP status."""
     kinds: dict[int, type[lm15.ProviderError]] = {
         401: lm15.AuthError,
         402: lm15.BillingError,

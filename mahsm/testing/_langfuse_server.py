@@ -1,4 +1,4 @@
-"""A server on loopback that takes traces as Langfuse does, and answers its API of observations."""
+"""A server on loopback that receives traces like Langfuse, and serves its observations API."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "time": ("completionStartTime",),
     "prompt": ("promptName", "promptVersion"),
 }
-"""Fields of an observation, by the groups that Langfuse's API gives them in."""
+"""Fields of an observation, by the field groups of Langfuse's API."""
 
 _USAGE: Mapping[str, tuple[str, str]] = {
     "input_tokens": ("input", ""),
@@ -34,7 +34,7 @@ _USAGE: Mapping[str, tuple[str, str]] = {
     "cache_creation.input_tokens": ("input_cache_creation", "input"),
     "reasoning.output_tokens": ("output_reasoning_tokens", "output"),
 }
-"""Tokens by the conventions, what Langfuse calls them, and in which of them they are counted, too."""
+"""From kinds of tokens in OpenTelemetry's conventions to Langfuse's name, and the kind that includes them."""
 
 _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
     "=": lambda text, value: text == value,
@@ -46,19 +46,18 @@ _COMPARE: Mapping[str, Callable[[str, str], bool]] = {
 
 @dataclass
 class LangfuseServer:
-    """Takes the traces and scores that a Langfuse client sends, for tests without a network or a key.
+    """Receives the traces and scores of a Langfuse client, for tests without a network or a key.
 
-    It makes observations of spans as Langfuse does, and answers `/api/public/v2/observations`, so that what
-    reads traces can be tried out, too. Of the filters of that API it knows those by name, type, level and
-    metadata.
+    It converts spans to observations like Langfuse, and serves `/api/public/v2/observations`, so that you can
+    also test code that reads traces. It supports that API's filters by name, type, level and metadata.
 
     Args:
         latency: Seconds until each answer.
         status: The HTTP status of each answer.
 
     Attributes:
-        spans: What was sent: spans in OpenTelemetry's protocol.
-        scores: The scores that were sent.
+        spans: The received spans, in OpenTelemetry's protocol.
+        scores: The received scores.
 
     Example:
         >>> from mahsm import tracing, vmap
@@ -88,16 +87,16 @@ class LangfuseServer:
 
     @property
     def url(self) -> str:
-        """What clients take as `base_url`."""
+        """The `base_url` for clients."""
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def observations(self) -> list[dict[str, Any]]:
-        """The spans as observations, by the names of Langfuse's API, in the order in which they came."""
+        """The spans as observations, with the names of Langfuse's API, in order of arrival."""
         return [_observation(span) for span in list(self.spans)]
 
     def take(self, path: str, body: bytes) -> tuple[bytes, str]:
-        """Take what a client sends; the answer and its type."""
+        """Store the body of a client's request; return the answer and its content type."""
         if path.endswith("/otel/v1/traces"):
             from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -109,7 +108,7 @@ class LangfuseServer:
         return b'{"successes": [], "errors": []}', "application/json"
 
     def answer(self, path: str, query: Mapping[str, str]) -> object:
-        """What the API says."""
+        """Return the answer to a GET request."""
         if not path.endswith("/v2/observations"):
             return {
                 "data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]
@@ -135,7 +134,7 @@ class LangfuseServer:
 
 
 def _observation(span: Any) -> dict[str, Any]:
-    """A span as Langfuse takes it: what its attributes say goes before what OpenTelemetry says."""
+    """Convert a span to an observation; Langfuse's attributes take precedence over OpenTelemetry's."""
     found: dict[str, Any] = {each.key: _value(each.value) for each in span.attributes}
     cost = found.get("gen_ai.usage.cost")
     costs = _parsed(found.get(f"{_PREFIX}cost_details")) or ({} if cost is None else {"total": cost})
@@ -171,7 +170,7 @@ def _observation(span: Any) -> dict[str, Any]:
 
 
 def _request(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by the names of OpenTelemetry's conventions."""
+    """Return the model options that have names of OpenTelemetry's conventions."""
     options = {
         name.removeprefix("gen_ai.request."): value
         for name, value in found.items()
@@ -181,8 +180,9 @@ def _request(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(found: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens by the names of OpenTelemetry's conventions, by which those of the cache are of the input,
-    too.
+    """Return the tokens that have names of OpenTelemetry's conventions.
+
+    There, cached tokens are part of the input; Langfuse counts each token once.
     """
     usage = {
         name: found[f"gen_ai.usage.{theirs}"]
@@ -202,7 +202,7 @@ def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    """A value of an attribute, out of the protocol."""
+    """Return the value of an attribute of OpenTelemetry's protocol."""
     kind = value.WhichOneof("value")
     found = getattr(value, kind) if kind else None
     return (
@@ -213,7 +213,7 @@ def _value(value: Any) -> Any:
 
 
 def _parsed(value: Any) -> Any:
-    """A value that was sent as JSON, or as it is."""
+    """Parse a value as JSON; return it unchanged if it is not JSON."""
     try:
         return json.loads(value)
     except (TypeError, ValueError):
@@ -244,7 +244,7 @@ class _LangfuseHttp(ThreadingHTTPServer):
     owner: LangfuseServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that are gone."""
+        """No-op: clients may disconnect."""
 
 
 class _LangfuseHandler(BaseHTTPRequestHandler):
@@ -277,4 +277,4 @@ class _LangfuseHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """No-op: requests are not logged."""

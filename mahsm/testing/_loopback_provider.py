@@ -1,4 +1,4 @@
-"""A provider that keeps its limits, in a process of its own: the judge of a client's rate."""
+"""A provider that enforces rate limits, in a process of its own: an independent judge of a client's rate."""
 
 import json
 import random
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProviderReport:
-    """What a `Provider` has seen.
+    """Statistics of a `Provider`.
 
     Attributes:
-        calls: Requests that came.
-        statuses: How many of them were answered with which HTTP status.
-        tokens: Tokens of those that were answered with 200.
-        most_at_once: The most that were being answered at the same time.
-        admitted: Of each one that was answered with 200, the second in which it came, from the first one on,
+        calls: The number of requests.
+        statuses: The number of answers, by HTTP status.
+        tokens: Tokens of the requests that were answered with 200.
+        most_at_once: The highest number of requests that were in progress at the same time.
+        admitted: For each request that was answered with 200: its arrival, in seconds after the first one,
             and its tokens.
     """
 
@@ -41,25 +41,26 @@ class ProviderReport:
 
 @dataclass
 class Provider:
-    """An OpenAI-compatible server with limits, which answers 429 and Retry-After to what is beyond them.
+    """An OpenAI-compatible server with rate limits, which answers calls beyond them with a 429 and
+    Retry-After.
 
-    It runs in a process of its own, so that it judges what arrives and not what a busy client meant.
+    It runs in a process of its own, so it measures when requests arrive, however busy the client is.
 
     Args:
         rps: Requests per second, or None for no limit.
-        burst: Requests at once.
-        tpm: Tokens per minute, in and out, or None for no limit.
-        token_burst: Tokens at once; by default a second's worth.
-        at_once: Requests that may be answered at the same time, or None for no limit.
+        burst: Requests that a full bucket holds.
+        tpm: Input and output tokens per minute, or None for no limit.
+        token_burst: Tokens that a full bucket holds; by default the tokens of one second.
+        at_once: The limit of requests in progress at the same time, or None for no limit.
         failures: Share of the calls that get a 503, in [0, 1].
-        refusals: Share of the calls that get a 429 although there is room, in [0, 1].
-        retry_after: Whether a 429 says when to come again.
-        latency: Seconds that an answer takes.
-        answer: What it answers: a text, or the fields of a DSPy answer.
-        seed: Of what is random.
+        refusals: Share of the calls that get a 429 although they are within the limits, in [0, 1].
+        retry_after: Send Retry-After with a 429.
+        latency: Seconds until each answer.
+        answer: The answer: a string, or the fields of a DSPy answer.
+        seed: Seed of the random failures and refusals.
 
     Raises:
-        ValueError: immediately, for limits and shares that cannot be.
+        ValueError: immediately, for an invalid limit or share.
 
     Example:
         >>> import dspy
@@ -111,14 +112,15 @@ class Provider:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate()  # the end of its input is the end of its work
+        # The process ends at the end of its input.
+        self._process.communicate()
 
     def lm(self, model: str = "openai/fake", **options: Any) -> "dspy.LM":
-        """A real DSPy client of this provider, without cache and retries unless `options` say otherwise."""
+        """Return a real DSPy client of this provider, by default without cache and retries."""
         return client(self.base_url, model, options)
 
     def report(self) -> ProviderReport:
-        """What it has seen so far."""
+        """Return statistics so far."""
         assert self._process.stdin is not None
         self._process.stdin.write("report\n")
         self._process.stdin.flush()
@@ -133,7 +135,7 @@ class Provider:
 
 
 class _Level:
-    """A token bucket that lets through or says how long it would take."""
+    """A token bucket that reports the wait instead of waiting."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
@@ -142,7 +144,7 @@ class _Level:
         self._at = time.monotonic()
 
     def lacks(self, amount: float, now: float) -> float:
-        """Seconds until there is so much."""
+        """Return the seconds until `amount` is available."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         return max(0.0, (min(amount, self._burst) - self._left) / self._rate)
@@ -152,7 +154,7 @@ class _Level:
 
 
 class _Judge:
-    """Decides about each call as it comes."""
+    """Admits or refuses each call as it arrives."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -203,7 +205,7 @@ class _Judge:
 
 
 def judge(options: str) -> None:
-    """Be the judge: say where, and report for each line that comes in, until no more can come."""
+    """Run the server: print its URL, and a report for each line of input, until the input ends."""
     there = _Judge(json.loads(options))
     with there.server:
         print(there.server.base_url, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat API on loopback, and answers as a test says."""
+"""An OpenAI-compatible server on loopback, with scripted answers."""
 
 import json
 import os
@@ -22,20 +22,20 @@ class ModelServer:
     """An OpenAI-compatible server on loopback, for tests without a network or a key.
 
     Args:
-        answers: What it answers: always the same; or one of a list after the other, the last one again and
-            again; or what a function of the `Call` returns. A text is the model's text, a mapping the fields
-            of a DSPy answer, a `ToolCall` or a list of them what the model asks for, and a `Reply` says more.
-        latency: Seconds that each answer takes.
+        answers: Its answers: a single answer for every call; a list of answers, of which the last one is
+            repeated; or a function of the `Call`. An answer is a string, a mapping (the fields of a DSPy
+            answer), a `ToolCall` or a list of them, or a `Reply` for more.
+        latency: Seconds until each answer.
 
     Attributes:
-        calls: The requests so far, in the order in which they came.
-        answering: Requests that are being answered now.
-        most_at_once: The most that were being answered at the same time.
-        raised: What the function of the answers has raised, such as a failed assertion. Clients get a status
-            of 500.
+        calls: The requests so far, in order of arrival.
+        answering: The number of requests in progress.
+        most_at_once: The highest number of requests that were in progress at the same time.
+        raised: Errors that the function of the answers has raised, such as failed assertions. Clients get a
+            status of 500.
 
     Raises:
-        Exception: at the end of the block, the first that the function of the answers has raised.
+        Exception: at the end of the block, the first error that the function of the answers has raised.
 
     Example:
         >>> import dspy
@@ -77,11 +77,11 @@ class ModelServer:
 
     @property
     def base_url(self) -> str:
-        """What clients take as `api_base` or `base_url`."""
+        """The `api_base` or `base_url` for clients."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def lm(self, model: str = "openai/fake", **options: Any) -> "dspy.LM":
-        """A real DSPy client of this server, without cache and retries unless `options` say otherwise."""
+        """Return a real DSPy client of this server, by default without cache and retries."""
         return client(self.base_url, model, options)
 
     def __enter__(self) -> Self:
@@ -99,8 +99,8 @@ class ModelServer:
 
 
 def client(base_url: str, model: str, options: Mapping[str, Any]) -> "dspy.LM":
-    """A DSPy client of a server on loopback, without cache and retries unless `options` say otherwise."""
-    # Prices from the package, not from the network.
+    """Return a DSPy client of a server on loopback, by default without cache and retries."""
+    # LiteLLM then reads prices from its package, not from the network.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
@@ -114,7 +114,7 @@ class _Http(ThreadingHTTPServer):
     owner: ModelServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that are gone."""
+        """Ignore clients that have disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -127,12 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
         server = cast("_Http", self.server).owner
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if not self.path.endswith("/chat/completions"):
-            self._send(404, _error("This server only knows /v1/chat/completions", 404))
+            self._send(404, _error("This server only has /v1/chat/completions", 404))
             return
         model, status = server._model, 500  # pyright: ignore[reportPrivateUsage]
         try:
             call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body)
-        except Exception as error:  # noqa: BLE001  a test's own function
+        except Exception as error:  # noqa: BLE001  raised by a function of the test
             server.raised.append(error)
             self._send(500, _error(f"answers raised {error!r}", 500))
             return
@@ -143,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(call, reply)
             else:
                 self._send(status, _payload(call, reply), reply.retry_after)
-        except ConnectionError:  # the client was cancelled
+        except ConnectionError:
+            # The client was cancelled.
             self.close_connection = True
         finally:
             model.end(call, status)
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def _stream(self, call: Call, reply: Reply) -> None:
-        """Send the answer word by word, as server-sent events."""
+        """Send the answer as server-sent events, word by word."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -179,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the calls are in `ModelServer.calls`."""
+        """No-op: the requests are in `ModelServer.calls`."""
 
 
 def _payload(call: Call, reply: Reply) -> bytes:
@@ -212,7 +213,7 @@ def _tool_calls(call: Call, reply: Reply) -> list[dict[str, Any]]:
 
 
 def _deltas(call: Call, reply: Reply) -> Iterator[dict[str, Any]]:
-    """An answer in pieces: its words, and each tool call with its arguments coming after."""
+    """Split an answer into deltas: its words, and each tool call followed by its arguments."""
     yield {"role": "assistant", "content": ""}
     yield from ({"content": piece} for piece in pieces_of(reply.text(call)))
     for index, one in enumerate(_tool_calls(call, reply)):

@@ -1,11 +1,12 @@
-"""Traces: one span for each edge run, and what happened inside, in Langfuse or any backend of OpenTelemetry.
+"""Traces of edge runs, their items and model calls, in Langfuse or any OpenTelemetry backend.
 
-- `_setup`     `init`, `use`, `use_otel`, `off`, and spans of the user's own
-- `_tracer`    makes spans, each below the one that it belongs to
+- `_setup`     `init`, `use`, `use_otel`, `off`, and spans of your own
+- `_tracer`    the tracer: creates spans, each below its parent
 - `_edge_span`  the span of an edge run, and its parts
-- `_backends`  what a backend is; `_langfuse`, `_otel`: those that there are
-- `_dspy_spans`  DSPy's modules and tools
-- `_cut`       inputs and outputs, small enough for a trace; `_options`: those of models, without secrets
+- `_backends`  the interface of backends; `_langfuse`, `_otel`: the backends
+- `_dspy_spans`  spans of DSPy's modules and tools
+- `_cut`       inputs and outputs, cut for traces
+- `_options`   options of models, without secrets
 
 Langfuse is imported when it is first used.
 """

@@ -1,6 +1,4 @@
-"""What a backend is, to which spans go. Langfuse's and OpenTelemetry's are both spans of OpenTelemetry
-underneath.
-"""
+"""The interface of a backend for spans. The spans of both backends are OpenTelemetry spans underneath."""
 
 import asyncio
 from collections.abc import Generator, Mapping
@@ -17,24 +15,24 @@ PREFIX = "mahsm."
 
 
 class Recorded(Protocol):
-    """A span that was begun."""
+    """A span that has begun."""
 
     otel: Any
-    """OpenTelemetry's span."""
+    """The OpenTelemetry span."""
     output: Any
-    """What came out, as it is shown."""
+    """The output, as the trace shows it."""
 
     def note(self, facts: Mapping[str, Any]) -> None: ...
     def show(self, output: Any) -> None: ...
     def begun(self) -> None:
-        """The model has begun to answer."""
+        """Record that the model has begun to answer."""
         ...
 
     def used(self, answer: Answer) -> None: ...
     def score(self, name: str, value: float) -> None: ...
     def fail(self, error: BaseException) -> None: ...
     def stop(self, why: str) -> None:
-        """It was stopped on purpose, which is no error."""
+        """Record that it was stopped on purpose, which does not count as an error."""
         ...
 
     def end(self) -> None: ...
@@ -42,16 +40,16 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """What a span begins with.
+    """The attributes of a span at its beginning.
 
     Attributes:
         name: Its name.
         kind: One of Langfuse's observation types.
-        input: What goes in.
-        model: Of a generation: the model's name.
-        options: And what it is called with.
-        prompt: And Langfuse's prompt that it is made of, if there is one.
-        beside: A span whose trace it belongs to, and which is not around it.
+        input: Its input.
+        model: For a generation: the model's name.
+        options: For a generation: the options of the call.
+        prompt: For a generation: the Langfuse prompt that it is linked to, if any.
+        beside: A sibling in the same trace, if the span has no parent.
     """
 
     name: str
@@ -64,23 +62,23 @@ class Start:
 
 
 class Backend(Protocol):
-    """Begins spans, as children of OpenTelemetry's current one."""
+    """Begins spans, as children of OpenTelemetry's current span."""
 
     def begin(self, start: "Start") -> Recorded:
         """Begin a span."""
         ...
 
     def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-        """A block whose spans carry these: `session_id`, `user_id`, `tags`, `environment`..."""
+        """Return a block whose spans have these attributes: `session_id`, `user_id`, `tags`..."""
         ...
 
     def flush(self) -> None:
-        """Send what has not been sent."""
+        """Send all pending spans."""
         ...
 
 
 class Unseen:
-    """Stands for a span that is not shown; what is inside belongs to the one around it."""
+    """A placeholder for a span that is not recorded; spans inside become children of the span around it."""
 
     output: Any = None
 
@@ -88,33 +86,33 @@ class Unseen:
         self.otel = otel
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def show(self, output: Any) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def begun(self) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def used(self, answer: Answer) -> None:
-        """The edge run around it says what it took."""
+        """No-op: the edge run around it counts the usage."""
 
     def score(self, name: str, value: float) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def fail(self, error: BaseException) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def stop(self, why: str) -> None:
-        """Nobody looks."""
+        """No-op: not recorded."""
 
     def end(self) -> None:
-        """It was never begun."""
+        """No-op: no span was begun."""
 
 
 @contextmanager
 def running(recorded: Recorded) -> Generator[None, None, None]:
-    """A block that is a span: current in it, failed if the block fails, and ended with it."""
+    """Return a block that is a span: current in the block, failed if the block fails, and ended with it."""
     token = context.attach(trace.set_span_in_context(recorded.otel))
     try:
         yield
@@ -127,8 +125,9 @@ def running(recorded: Recorded) -> Generator[None, None, None]:
 
 
 def broke_off(recorded: Recorded, error: BaseException) -> None:
-    """Say on a span that an error has gone out of it, or a cancellation: one on purpose is no error, one for
-    its time is.
+    """Record the error or cancellation that left a span.
+
+    A cancellation on purpose is not an error; one by a timeout is.
     """
     if (why := stopped(error)) is None:
         recorded.fail(failure(error))
@@ -137,11 +136,11 @@ def broke_off(recorded: Recorded, error: BaseException) -> None:
 
 
 def stopped(error: BaseException, *, anywhere: bool = False) -> str | None:
-    """Why what has raised this was stopped, in a word; None if it was not, but has failed.
+    """Return the reason of a stop on purpose, in one word; None if the code has failed instead.
 
     Args:
-        error: The error.
-        anywhere: Do not look whether it is the running task that was cancelled.
+        error: The error that the code raised.
+        anywhere: Do not check that the running task was cancelled.
     """
     if isinstance(error, Closed):
         return word_of(error.reason if isinstance(error.reason, Exception) else reason_here())
@@ -152,12 +151,12 @@ def stopped(error: BaseException, *, anywhere: bool = False) -> str | None:
 
 
 def failure(error: BaseException) -> BaseException:
-    """What has failed: of a cancellation since time was up, that."""
+    """Return the error to record: for a cancellation by a timeout, the `TimeoutError`."""
     reason = reason_here() if isinstance(error, asyncio.CancelledError) else None
     return reason if isinstance(reason, TimeoutError) else error
 
 
 def message_of(error: BaseException) -> str:
-    """What a span says of an error: its type and its message, without secrets, at most 500 characters."""
+    """Return type and message of an error for a span: without secrets, at most 500 characters."""
     kind, text = type(error).__name__, redacted(str(error))
     return f"{kind}: {text}"[:500] if text else kind

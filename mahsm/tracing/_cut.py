@@ -1,4 +1,4 @@
-"""Inputs and outputs as a trace shows them: short, and never an array's numbers."""
+"""Inputs and outputs, cut for traces: short, and with shapes in place of arrays."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -15,26 +15,26 @@ _LARGE = 100_000
 
 
 def cut(value: Any) -> Any:
-    """The value, small enough for a trace; never an error.
+    """Return a copy that is small enough for a trace; never raises.
 
-    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; arrays are their dtype and
-    shape. What is beyond 50,000 characters in all is only counted.
+    Strings keep 2,000 characters, lists 5 entries, dicts 20; arrays become their dtype and shape. The copy
+    has about 50,000 characters at most, and says how many entries it leaves out.
     """
     return _Cut().of(value, _DEPTH)
 
 
 def short(*, data: Any, **_: Any) -> Any:
-    """Cut inputs, outputs and metadata of every observation, LangGraph's own included: pass it as Langfuse's
+    """Cut inputs, outputs and metadata of all observations, those of LangGraph too: pass it as Langfuse's
     `mask`.
 
-    Texts have at most 2,000 characters, lists their first 5 entries, dicts 20; what is beyond 50,000
-    characters in all is only counted.
+    Strings keep 2,000 characters, lists 5 entries, dicts 20; arrays become their dtype and shape. The result
+    has about 50,000 characters at most, and says how many entries it leaves out.
 
     Args:
-        data: What Langfuse is about to send.
+        data: The value that Langfuse is about to send.
 
     Returns:
-        The same, small enough for a trace.
+        A copy that is small enough for a trace.
 
     Example:
         >>> from mahsm import tracing
@@ -49,15 +49,15 @@ def short(*, data: Any, **_: Any) -> Any:
 
 
 def bounded(value: Any) -> Any:
-    """The value as it is, or cut, if it has more than about 100,000 characters; never an error."""
+    """Return the value, or `cut` of it if it has more than about 100,000 characters; never raises."""
     try:
         return cut(value) if _size(value, _LARGE) > _LARGE else value
-    except Exception:  # noqa: BLE001  as in `cut`: one that contains itself, or has no text
+    except Exception:  # noqa: BLE001  raised by a value that contains itself, or whose `str` fails
         return cut(value)
 
 
 def _size(value: Any, most: int) -> int:
-    """Characters of a value, about; it is not counted further when there are more than `most`."""
+    """Return roughly the number of characters of a value; counting ends above `most`."""
     if isinstance(value, str | bytes | bytearray):
         return len(value)
     if hasattr(value, "dtype") and hasattr(value, "size"):
@@ -77,7 +77,7 @@ def _size(value: Any, most: int) -> int:
 
 
 class _Cut:
-    """One value's, whose characters it counts."""
+    """Cuts one value, and counts the characters of the copy."""
 
     def __init__(self) -> None:
         self._left = _ALL
@@ -86,7 +86,7 @@ class _Cut:
         try:
             found: Any = self._of(value, depth)
         except Exception as error:  # noqa: BLE001
-            # A value that cannot be shown must not break the run that is traced.
+            # A value that cannot be shown must not break the traced run.
             found = f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
         if not isinstance(found, dict | list):
             self._left -= len(str(found))
@@ -110,7 +110,8 @@ class _Cut:
             return self._sequence(cast("Sequence[Any]", value), depth)
         if hasattr(value, "model_dump"):
             return self.of(value.model_dump(), depth - 1)
-        if hasattr(value, "toDict"):  # a prediction of DSPy
+        # `toDict` is DSPy's, of predictions.
+        if hasattr(value, "toDict"):
             return self.of(value.toDict(), depth - 1)
         return shown(cast("object", value))
 

@@ -1,4 +1,4 @@
-"""DSPy's modules and tools as spans. Calls of its language models are seen elsewhere, where they are made."""
+"""Spans of DSPy's modules and tools. Spans of its model calls begin where these calls are observed."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mahsm.tracing._backends import Recorded, Start, broke_off
 
 
 def is_instrumented() -> bool:
-    """Whether the user has somebody else show DSPy's calls."""
+    """Return whether OpenInference's instrumentation already traces DSPy's calls."""
     module: Any = sys.modules.get("openinference.instrumentation.dspy")
     return module is not None and bool(module.DSPyInstrumentor().is_instrumented_by_opentelemetry)
 
@@ -48,7 +48,8 @@ class ModuleSpans(BaseCallback):
         self._end(call_id, outputs, exception)
 
     def _begin(self, call_id: str, name: str, kind: str, inputs: Any) -> None:
-        around = restored_context()  # in a thread of `dspy.Parallel`, which does not know in what trace it is
+        # A thread of `dspy.Parallel` has not inherited the context variable of the current span.
+        around = restored_context()
         around.__enter__()
         recorded = self._begin_span(Start(name, kind, inputs))
         self._open[call_id] = recorded, context.attach(trace.set_span_in_context(recorded.otel)), around

@@ -1,4 +1,4 @@
-"""The span of an edge run, and which of its parts have spans of their own."""
+"""The span of an edge run, and the choice of its parts that get spans of their own."""
 
 import math
 import time
@@ -15,27 +15,27 @@ from mahsm._waiting import Closed
 from mahsm.tracing._backends import Recorded
 
 ALL_PARTS = 256
-"""Up to so many items, each has a span."""
+"""The most items of an edge run of which each one has a span."""
 
 SAMPLE = 64
-"""Of more items, so many have one, evenly spread; and those that fail, and the slowest."""
+"""Of more items, at most this many have a span, evenly spread; and those that fail, and the slowest one."""
 
 
 class Parts(Protocol):
-    """Makes the spans of items and branches."""
+    """Creates the spans of items and branches."""
 
     def has_room(self, recorded: Recorded) -> bool:
-        """Whether one more part of the edge gets a span."""
+        """Return whether the trace has room for one more part of the edge."""
         ...
 
     def part(self, label: str, index: int, config: RunnableConfig) -> AbstractContextManager[Any]:
-        """A block that is a part, below the run of this config."""
+        """Return a block that is a part, below the run of this config."""
         ...
 
     def moment(
         self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None
     ) -> None:
-        """A span of a part that has ended."""
+        """Record a part that has ended as a span without duration."""
         ...
 
 
@@ -43,9 +43,9 @@ class EdgeRecord:
     """The span of an edge run.
 
     Args:
-        tracer: Who makes the spans of its parts.
+        tracer: Creates the spans of its parts.
         recorded: The span itself.
-        config: The config of what runs inside.
+        config: The config for code inside the run.
     """
 
     def __init__(self, tracer: Parts, recorded: Recorded, config: RunnableConfig) -> None:
@@ -75,11 +75,12 @@ class EdgeRecord:
 
     @contextmanager
     def _unseen(self, label: str, index: int) -> Generator[None, None, None]:
-        """A block without a span, unless it fails or turns out to be the slowest."""
+        """Return a block without a span; it gets one at its end if it fails or is the slowest."""
         began = time.monotonic()
         try:
             yield
-        except (GraphBubbleUp, Closed):  # an interrupt, or a run that was over before the part was
+        except (GraphBubbleUp, Closed):
+            # An interrupt, or an edge run that was over before the part was: not a failure of the part.
             raise
         except Exception as error:
             self._tracer.moment(label, self._recorded, {"index": index, "run_ms": _since(began)}, error)
@@ -89,7 +90,7 @@ class EdgeRecord:
             self._slowest = seconds, index, label
 
     def close(self) -> None:
-        """Show the slowest part, if it has no span of its own."""
+        """Record the slowest of the parts without a span."""
         seconds, index, label = self._slowest
         if label:
             facts = {"index": index, "slowest": True, "run_ms": round(seconds * 1000, 3)}

@@ -1,7 +1,7 @@
-"""Langfuse: spans as observations of its client, and every private name of Langfuse's that is read.
+"""Langfuse: spans as observations of its client, and all uses of its private names.
 
-A run that has Langfuse's handler belongs to the handler's client: all of its spans go there, whoever else is
-traced to.
+A run that has Langfuse's handler belongs to the handler's client: all of its spans go there, even if another
+client or backend is in use.
 """
 
 import sys
@@ -20,14 +20,18 @@ from mahsm._common import Answer
 from mahsm.tracing._backends import PREFIX, Recorded, Start, failure, message_of, stopped
 from mahsm.tracing._cut import bounded, cut
 
-# What is read of Langfuse besides its public names. `tests/test_langfuse.py` has a test for each.
+# Private names of Langfuse.
+#
+# Langfuse has no public way to find its handler's observation of a run, and to make it the parent of other
+# spans. So these functions read private names, and no other module does. `tests/tracing/test_langfuse.py` has
+# a test for each, so a new version of Langfuse that lacks one fails there, and not in a user's trace.
 
 
 def _private(owner: Any, name: str) -> Any:
-    """A private attribute of an object of Langfuse's.
+    """Return a private attribute of a Langfuse object.
 
     Raises:
-        RuntimeError: if this version of Langfuse has none of the name.
+        RuntimeError: if this version of Langfuse lacks it.
     """
     try:
         return getattr(owner, name)
@@ -40,43 +44,43 @@ def _private(owner: Any, name: str) -> Any:
 
 
 def public_key_of(client: Any) -> str | None:
-    """The public key of a client, or None for one that is switched off."""
+    """Return the public key of a client, or None if the client is disabled."""
     resources = _private(client, "_resources")
     return None if resources is None else resources.public_key
 
 
 def client_of(handler: Any) -> Any:
-    """The client that a handler sends to."""
+    """Return the client that a handler sends to."""
     return _private(handler, "_langfuse_client")
 
 
 def runs_of(handler: Any) -> dict[Any, Any]:
-    """A handler's observations of runs that have not ended, by the run's id."""
+    """Return a handler's observations of runs that have not ended, by run id."""
     return _private(handler, "_runs")
 
 
 def span_of(observation: Any) -> Any:
-    """OpenTelemetry's span of an observation."""
+    """Return the OpenTelemetry span of an observation."""
     return _private(observation, "_otel_span")
 
 
 def set_type(observation: Any, kind: str) -> None:
-    """Change the type of an observation, which each of its updates writes."""
+    """Change the type of an observation; later updates write the new type, too."""
     if _private(observation, "_observation_type") != kind:
         observation._observation_type = kind
         span_of(observation).set_attribute("langfuse.observation.type", kind)
 
 
 def masked_by_client(observation: Any, text: str) -> str:
-    """The text as the `mask` of the observation's client leaves it."""
+    """Return the string after the `mask` of the observation's client."""
     return str(_private(observation, "_mask_attribute")(data=text))
 
 
-# What is made of these.
+# The handler and the backend, built on these.
 
 
 def handler_in(manager: Any) -> Any:
-    """Langfuse's handler among the callbacks of a config, or None."""
+    """Return Langfuse's handler among the callbacks of a config, or None."""
     module: Any = sys.modules.get("langfuse.langchain")
     if module is None or manager is None:
         return None
@@ -85,13 +89,13 @@ def handler_in(manager: Any) -> Any:
 
 
 def observation_of(manager: Any, run_id: Any) -> Any:
-    """What Langfuse's handler shows of a run, or None."""
+    """Return the observation of a run by Langfuse's handler, or None."""
     handler = handler_in(manager)
     return None if handler is None else runs_of(handler).get(run_id)
 
 
 def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
-    """The span of a run that Langfuse's handler has begun, and will end; or None."""
+    """Return the span of a run that Langfuse's handler has begun and will end, or None."""
     handler = handler_in(manager)
     observation = None if handler is None else runs_of(handler).get(run_id)
     if observation is None:
@@ -101,10 +105,11 @@ def adopted(manager: Any, run_id: Any, kind: str) -> Recorded | None:
 
 
 def handler_for(client: Any) -> Any:
-    """Langfuse's handler for LangChain, which sends to a client; its spans are short, and say of errors what
-    ours say.
+    """Return Langfuse's handler for LangChain, for one client.
+
+    Large inputs and outputs are cut, and its spans describe errors like those of edges.
     """
-    # Without a key it would take any client.
+    # Without a key, the handler would choose a client itself.
     handler = _handler_class()(public_key=public_key_of(client) or "switched off")
     handler._langfuse_client = client
     return handler
@@ -136,13 +141,13 @@ def _handler_class() -> type[Any]:
 
 
 def _told(handler: Any, error: BaseException, run_id: Any) -> BaseException:
-    """What the handler, which shows an error's text, is told of it: its type, no secrets, and what the
-    client's mask leaves.
+    """Return the error to pass to the handler: type and message, without secrets, after the client's mask.
 
-    What was stopped on purpose is shown here: the handler would make an error of it.
+    A run that was stopped on purpose is ended here, since the handler would show an error.
     """
     observation = runs_of(handler).get(run_id)
-    if observation is None or isinstance(error, GraphBubbleUp):  # which is no error
+    # An interrupt is not an error, and the handler knows it.
+    if observation is None or isinstance(error, GraphBubbleUp):
         return error
     if (why := stopped(error, anywhere=True)) is not None:
         recorded = _Observation(runs_of(handler).pop(run_id))
@@ -183,10 +188,10 @@ class LangfuseBackend:
 
 
 def _beside(other: trace.SpanContext | None) -> AbstractContextManager[Any]:
-    """A block whose spans stand beside another one, in its trace.
+    """Return a block whose spans are siblings of another one, in its trace.
 
-    Their parent is a span that is never sent, with an id which the trace gives. A span without a parent would
-    rename its trace.
+    Their parent is a span that is never sent, with an id that is derived from the trace's id. A second span
+    without a parent would rename the trace.
     """
     if other is None:
         return nullcontext()
@@ -242,8 +247,10 @@ class _Observation:
 
 
 class _Adopted(_Observation):
-    """An observation of the handler's, which ends it unless it fails or is stopped: the handler would write
-    what it thinks.
+    """An observation of Langfuse's handler.
+
+    The handler ends it, unless it fails or is stopped: then it is ended here, and taken from the handler,
+    which would overwrite the status.
     """
 
     def __init__(self, observation: Any, take_over: Any) -> None:
@@ -269,7 +276,7 @@ class _Adopted(_Observation):
 
 
 def _usage(answer: Answer) -> dict[str, int]:
-    """Tokens by the names that Langfuse prices; each token is in one of them, besides the total."""
+    """Return tokens by the names that Langfuse prices. Each token counts under one name, and in the total."""
     if answer.cached:
         return {"input": 0, "output": 0, "total": 0}
     details = {

@@ -1,8 +1,7 @@
-"""Which options of models a trace shows: known parameters of generation whose values have the shape that they
-should have.
+"""Options of models for traces: an allowlist of generation parameters, by name and by shape of the value.
 
-What is not in these lists is not shown: clients take credentials under names that nobody can list. A value of
-another shape is not shown either, since a key may stand in the wrong place.
+Other options are not shown, because clients take credentials under names that cannot be listed. A value of
+another shape is not shown either, because a user may have passed a key as the wrong option.
 """
 
 import re
@@ -34,15 +33,15 @@ _NUMBERS = (
     "top_logprobs",
     "top_p",
 )
-"""And switches."""
+"""Options whose values are numbers or booleans."""
 _WORDS = ("reasoning_effort", "service_tier", "truncation", "verbosity")
 _WORD = re.compile(r"[a-z_]{1,16}")
 _STOP, _STOPS = 24, 16
-"""Characters of a stop sequence, which are fewer than a key has, and sequences."""
+"""The most characters of a stop sequence (fewer than a key has), and the most sequences."""
 
 
 def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a trace shows: numbers, switches, short words, stop sequences, and names of
+    """Return the options that a trace shows: numbers, booleans, short words, stop sequences, and names of
     types and tools.
     """
     found = {name: show(options[name]) for name, show in _SHOWN.items() if options.get(name) is not None}
@@ -50,7 +49,8 @@ def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(found.items()) if value is not None}
 
 
-def _number(value: Any) -> float | None:  # or True, or False
+# Booleans are integers in Python, so they pass, too.
+def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
@@ -70,26 +70,26 @@ def _stop(text: str) -> str:
 
 
 def _type(value: Any) -> str | None:
-    """What kind of answer is asked for: the name of a model's class, or "json_object" and the like."""
+    """Return the requested type of answer: the name of a class, or a word such as "json_object"."""
     if isinstance(value, type):
         return value.__name__
     return _word(cast("Mapping[str, Any]", value).get("type")) if isinstance(value, Mapping) else _word(value)
 
 
 def _effort(value: Any) -> str | None:
-    """The effort of a `reasoning`, as OpenAI's Responses take it."""
+    """Return the effort of a `reasoning` option of OpenAI's Responses API."""
     return _word(cast("Mapping[str, Any]", value).get("effort")) if isinstance(value, Mapping) else None
 
 
 def _thinking(value: Any) -> float | None:
-    """The tokens of a `thinking`, as Anthropic takes it."""
+    """Return the token budget of Anthropic's `thinking` option."""
     return (
         _number(cast("Mapping[str, Any]", value).get("budget_tokens")) if isinstance(value, Mapping) else None
     )
 
 
 def _tool(options: Mapping[str, Any]) -> str | None:
-    """What tool is to be called: "auto" and the like, or the name of one of the tools."""
+    """Return the tool choice: a word such as "auto", or the name of one of the tools."""
     choice: Any = options.get("tool_choice")
     name = _name(choice)
     tools: Any = options.get("tools")
@@ -100,7 +100,7 @@ def _tool(options: Mapping[str, Any]) -> str | None:
 
 
 def _name(tool: Any) -> str | None:
-    """The name of a tool, as providers write it: `{"function": {"name": ...}}`, or `{"name": ...}`."""
+    """Return the name of a tool: `{"function": {"name": ...}}`, or `{"name": ...}`."""
     if not isinstance(tool, Mapping):
         return None
     given = cast("Mapping[str, Any]", tool)

@@ -1,6 +1,4 @@
-"""Any backend of OpenTelemetry: spans with the names of its conventions for generative AI, where these have
-one.
-"""
+"""OpenTelemetry backends: spans that follow its semantic conventions for generative AI."""
 
 import json
 import traceback
@@ -22,7 +20,7 @@ _OPERATIONS = {
     "retriever": "retrieval",
     "agent": "invoke_agent",
 }
-"""Of the kinds of spans that the conventions know. The others are told by `langfuse.observation.type`, which
+"""From kinds of spans to operations of the conventions. Each span also has `langfuse.observation.type`, which
 Langfuse reads."""
 
 _PROVIDERS = {
@@ -35,7 +33,7 @@ _PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-"""From LiteLLM's names to those of the conventions, where they differ."""
+"""From LiteLLM's names of providers to those of the conventions, where they differ."""
 
 _REQUEST = {
     "max_completion_tokens": "max_tokens",
@@ -49,14 +47,14 @@ _SHOWN = {
     "generation": ("gen_ai.input.messages", "gen_ai.output.messages"),
     "tool": ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
 }
-"""Where input and output stand; else in OpenInference's attributes, which many backends read."""
+"""Attributes for input and output; other kinds use those of OpenInference, which many backends read."""
 
 
 class OtelBackend:
-    """Spans of OpenTelemetry.
+    """Spans of an OpenTelemetry `TracerProvider`.
 
     Args:
-        provider: Who makes tracers.
+        provider: The provider.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -64,9 +62,7 @@ class OtelBackend:
         self._tracer = provider.get_tracer("mahsm")
 
     def begin(self, start: Start) -> Recorded:
-        """Begin a span. OpenTelemetry has no siblings without a parent, so nothing stands beside another
-        one.
-        """
+        """Begin a span. `start.beside` has no effect: OpenTelemetry has no siblings without a parent."""
         attributes: dict[str, Any] = {f"{PREFIX}kind": start.kind, "langfuse.observation.type": start.kind}
         if (operation := _OPERATIONS.get(start.kind)) is not None:
             attributes["gen_ai.operation.name"] = operation
@@ -83,7 +79,7 @@ class OtelBackend:
         return recorded
 
     def attributes(self, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
-        """They are Langfuse's; OpenTelemetry has resources and baggage for these."""
+        """No-op: OpenTelemetry has resources and baggage for such attributes."""
         return nullcontext()
 
     def flush(self) -> None:
@@ -118,7 +114,7 @@ class _OtelSpan:
         self._began = datetime.now(UTC)
 
     def put(self, which: int, value: Any) -> None:
-        """Write the input, which is 0, or the output, which is 1."""
+        """Set the input, if `which` is 0, or the output, if it is 1."""
         name = _SHOWN.get(self._kind, ("input.value", "output.value"))[which]
         shown = _messages(value, ("user", "assistant")[which]) if self._kind == "generation" else value
         self.otel.set_attribute(name, json.dumps(shown, default=str))
@@ -177,7 +173,7 @@ class _OtelSpan:
 
 
 def _messages(value: Any, role: str) -> list[dict[str, Any]]:
-    """Prompts and answers of DSPy's as messages of the conventions."""
+    """Convert a DSPy prompt or answer to messages of the conventions."""
     entries: Sequence[Any] = cast("Sequence[Any]", value) if isinstance(value, list) else [value]
     return [_message(entry, role) for entry in entries]
 

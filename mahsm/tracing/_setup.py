@@ -1,4 +1,4 @@
-"""Switching traces on and off, and spans of the user's own."""
+"""Switching traces on and off, and spans of your own."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 QUEUE = "65536"
-"""Spans that wait to be sent; OpenTelemetry's default of 2,048 drops the oldest ones of a large fan-out."""
+"""Size of the queue of unsent spans; OpenTelemetry's default, 2,048, drops spans of a large fan-out."""
 
 
 def init(
@@ -43,13 +43,13 @@ def init(
         public_key: Langfuse's public key; by default `LANGFUSE_PUBLIC_KEY`.
         secret_key: Its secret key; by default `LANGFUSE_SECRET_KEY`.
         host: Its address; by default `LANGFUSE_BASE_URL` or `LANGFUSE_HOST`, or Langfuse's cloud.
-        scores: Send the error rate and cost of each edge run, and what judges give, as scores, too: these can
-            be charted.
-        **options: What `langfuse.Langfuse` takes besides: `environment`, `release`, `mask`, `sample_rate`...
+        scores: Also send the error rate and cost of each edge run, and the scores of judges, as Langfuse
+            scores, which dashboards can chart.
+        **options: Further options of `langfuse.Langfuse`: `environment`, `release`, `mask`, `sample_rate`...
 
     Returns:
-        Langfuse's handler for LangChain and LangGraph, to pass as `config={"callbacks": [handler]}`; or None
-        without credentials: a warning then says what is missing, and nothing is traced.
+        Langfuse's handler for LangChain and LangGraph, to pass as `config={"callbacks": [handler]}`. None if
+        credentials are missing: nothing is traced then, and a warning names them.
 
     Example:
         >>> from mahsm import tracing
@@ -67,7 +67,8 @@ def init(
             f"{' and '.join(f'LANGFUSE_{name.upper()}_KEY' for name in missing)}, or pass {missing[0]}_key=."
         )
         return None
-    os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)  # it is read when the client is made
+    # The client reads it when it is created.
+    os.environ.setdefault("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)
     from langfuse import Langfuse
 
     given = {} if host is None else {"base_url": host}
@@ -82,7 +83,7 @@ def _say(message: str) -> None:
 
 
 def use(client: "Langfuse", *, scores: bool = False) -> None:
-    """Trace from now on to a Langfuse client that there is already.
+    """Trace to an existing Langfuse client from now on.
 
     Args:
         client: The client.
@@ -105,12 +106,11 @@ def use(client: "Langfuse", *, scores: bool = False) -> None:
 
 
 def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
-    """Trace from now on to a backend of OpenTelemetry; calls of models follow its conventions for generative
-    AI.
+    """Trace to an OpenTelemetry backend from now on; model calls follow its conventions for generative AI.
 
     Args:
         tracer_provider: A `TracerProvider` of OpenTelemetry's SDK.
-        scores: As for `init`; they are attributes here, `mahsm.score.error_rate` and so on.
+        scores: As for `init`; here, scores are attributes such as `mahsm.score.error_rate`.
 
     Raises:
         TypeError: for anything else.
@@ -129,14 +129,13 @@ def use_otel(tracer_provider: Any, *, scores: bool = False) -> None:
 
 
 def handler() -> "CallbackHandler":
-    """Langfuse's handler for LangChain and LangGraph, which sends to the client that is traced to; as `init`
-    returns it.
+    """Return Langfuse's handler for LangChain and LangGraph, for the client in use, as `init` does.
 
-    It says of errors what the spans of edges say, and cuts states of graphs that are larger than about
+    Its spans describe errors like those of edges, and it cuts states of graphs that are larger than about
     100,000 characters.
 
     Raises:
-        RuntimeError: if Langfuse is not traced to.
+        RuntimeError: if traces do not go to Langfuse.
 
     Example:
         >>> from langfuse import Langfuse
@@ -151,12 +150,12 @@ def handler() -> "CallbackHandler":
 
 
 def off() -> None:
-    """Trace nothing any more."""
+    """Stop tracing."""
     _spans.trace_with(None)
 
 
 def flush() -> None:
-    """Send what has not been sent yet, and wait for that."""
+    """Send all pending spans, and wait until they are sent."""
     if (backend := _backend()) is not None:
         backend.flush()
 
@@ -176,7 +175,7 @@ def _client(asks: str) -> Any:
 
 
 def _config() -> RunnableConfig:
-    """The config of the node that is running here, if one is."""
+    """Return the config of the node that runs here, or an empty one."""
     try:
         return get_config()
     except RuntimeError:
@@ -184,29 +183,29 @@ def _config() -> RunnableConfig:
 
 
 class Span:
-    """A span of the user's own."""
+    """A span of your own."""
 
     def __init__(self, recorded: Recorded | None) -> None:
         self._recorded = recorded
 
     def note(self, **facts: Any) -> None:
-        """Add facts to its metadata: numbers, texts, booleans."""
+        """Add facts to its metadata: numbers, strings, booleans."""
         if self._recorded is not None:
             self._recorded.note(facts)
 
     def show(self, output: Any) -> None:
-        """What came out."""
+        """Set its output."""
         if self._recorded is not None:
             self._recorded.show(output)
 
 
 @contextmanager
 def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Span, None, None]:
-    """A block that is a step of your own in the trace. Nothing is done if nothing is traced.
+    """Trace a block as a step of your own. No-op if nothing is traced.
 
     Args:
-        name: Its name; dashboards group by it, so it should not hold ids.
-        input: What goes in; it is cut to a size for traces.
+        name: Its name; dashboards group by it, so it should not contain ids.
+        input: Its input, which is cut for traces.
         as_type: One of Langfuse's observation types.
 
     Example:
@@ -220,7 +219,8 @@ def span(name: str, *, input: Any = None, as_type: str = "span") -> Generator[Sp
         return
     with tracer.node(_config()):
         recorded = tracer.begin(Start(name, as_type, input))
-        with running(recorded), observed():  # watched, so that threads of DSPy's know in what trace they are
+        # `observed` lets threads of `dspy.Parallel` find the current span.
+        with running(recorded), observed():
             yield Span(recorded)
 
 
@@ -247,8 +247,7 @@ def observe(
     capture_input: bool = True,
     capture_output: bool = True,
 ) -> Any:
-    """Make each call of a function, sync or async, a step in the trace: `@observe`, or
-    `@observe(name="rank")`.
+    """Trace each call of a sync or async function as a step: `@observe`, or `@observe(name="rank")`.
 
     Args:
         function: The function.
@@ -258,7 +257,7 @@ def observe(
         capture_output: Show the result in the trace.
 
     Raises:
-        TypeError: for what is no function, such as a name without `name=`.
+        TypeError: if the argument is not a function, such as a name without `name=`.
 
     Example:
         >>> from mahsm import tracing
@@ -303,22 +302,22 @@ def observe(
 def experiment(
     graph: Any, data: Any, evaluators: Sequence[Any] = (), *, name: str | None = None, **options: Any
 ) -> Any:
-    """Run a graph as the task of a Langfuse experiment: once for each item, with its trace and its scores.
+    """Run a graph as the task of a Langfuse experiment: once per item, with a trace and scores.
 
     Args:
-        graph: A compiled graph, an edge or another Runnable; it gets the item's `input`.
+        graph: A compiled graph, an edge or another Runnable; its input is the item's `input`.
         data: A list of `{"input": ..., "expected_output": ...}`, or the items of a Langfuse dataset.
-        evaluators: Langfuse evaluators: functions of `input`, `output`, `expected_output`, which give an
+        evaluators: Langfuse evaluators: functions of `input`, `output`, `expected_output` that return an
             `Evaluation`.
         name: The experiment's name; by default the graph's.
-        **options: What `Langfuse.run_experiment` takes besides: `run_name`, `run_evaluators`,
+        **options: Further options of `Langfuse.run_experiment`: `run_name`, `run_evaluators`,
             `max_concurrency`...
 
     Returns:
         Langfuse's `ExperimentResult`.
 
     Raises:
-        RuntimeError: if Langfuse is not traced to.
+        RuntimeError: if traces do not go to Langfuse.
 
     Example:
         >>> from langfuse import Evaluation, Langfuse
@@ -347,11 +346,11 @@ def experiment(
 
 
 def prompt(prompt: Any) -> AbstractContextManager[None]:
-    """A block whose calls of DSPy's models are linked to a prompt of Langfuse's, in the trace and in the
-    prompt's statistics.
+    """Return a block whose DSPy model calls are linked to a Langfuse prompt, in the trace and in the prompt's
+    statistics.
 
     Args:
-        prompt: What `Langfuse.get_prompt` gives. One that is only a fallback is not linked.
+        prompt: The result of `Langfuse.get_prompt`. A fallback prompt is not linked.
 
     Raises:
         TypeError: for anything else.
@@ -369,7 +368,8 @@ def prompt(prompt: Any) -> AbstractContextManager[None]:
     """
     if not _spans.is_prompt(prompt):
         raise TypeError(
-            f"tracing.prompt got {shown(prompt)}; expected what Langfuse's `client.get_prompt(name)` gives."
+            f"tracing.prompt got {shown(prompt)}; expected the result of Langfuse's "
+            "`client.get_prompt(name)`."
         )
     return calls.changed(prompt=prompt)
 
@@ -383,7 +383,7 @@ def attributes(
     trace_name: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[Any]:
-    """A block whose traces carry these in Langfuse, on every span; nothing, where Langfuse is not traced to.
+    """Return a block whose spans have these attributes in Langfuse; no-op if traces do not go to Langfuse.
 
     Example:
         >>> from mahsm import tracing

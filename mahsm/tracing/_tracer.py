@@ -1,4 +1,4 @@
-"""Makes spans of edge runs, their parts and calls of models, each below the one that it belongs to."""
+"""The tracer: creates spans of edge runs, their parts and model calls, each below its parent."""
 
 import threading
 from collections import OrderedDict
@@ -26,21 +26,21 @@ from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler
 from mahsm.tracing._options import shown_options
 
 MOST = 9_000
-"""Observations of a trace: Langfuse's dashboard shows up to 10,000. Edge runs are shown beyond this,
-nothing else is."""
+"""The most observations of a trace: Langfuse's dashboard shows up to 10,000. Only edge runs are recorded
+beyond this."""
 
 _TRACES = 1000
-"""Traces whose observations are counted, the latest ones."""
+"""The number of latest traces whose observations are counted."""
 
 _TYPES = {"judge": "evaluator"}
 
 
 class BackendTracer:
-    """Makes spans in a backend.
+    """Creates spans in a backend.
 
     Args:
-        backend: Where they go.
-        scores: Send error rates, costs and judges' scores as scores, too.
+        backend: The backend.
+        scores: Also send error rates, costs and judges' scores as scores.
     """
 
     def __init__(self, backend: Backend, *, scores: bool = False) -> None:
@@ -48,12 +48,12 @@ class BackendTracer:
         self.scores = scores
         self._counts: OrderedDict[int, int] = OrderedDict()
         self._runs: OrderedDict[int, tuple[Any, trace.SpanContext]] = OrderedDict()
-        """The first span of each graph run that has none of its own. The run is kept, so that no other gets
-        its id."""
+        """The first span of each graph run that has no span itself, by the id of the run. The run is kept in
+        the value, so that no later run can have the same id."""
         self._lock, self._begins_run = threading.Lock(), threading.Lock()
 
     def begin(self, start: Start, *, always: bool = False) -> Recorded:
-        """Begin a span below the current one, unless its trace is full; or always."""
+        """Begin a span below the current one; unless `always`, only if its trace has room."""
         around: Any = trace.get_current_span()
         if not always and not self._room(around):
             return Unseen(around)
@@ -61,13 +61,14 @@ class BackendTracer:
         if run is None:
             recorded = self._backend_here().begin(start)
         else:
-            with self._begins_run:  # edges of a run may begin together, and one of them is its first
+            # Edges of a run may begin at the same time; one of them is the first, the others its siblings.
+            with self._begins_run:
                 recorded = self._of_run(run, start)
         self._count(recorded)
         return recorded
 
     def _of_run(self, run: Any, start: Start) -> Recorded:
-        """The first span of a graph run, or one beside it."""
+        """Begin the first span of a graph run, or a sibling of the first one."""
         if id(run) in self._runs:
             return self._backend_here().begin(replace(start, beside=self._runs[id(run)][1]))
         recorded = self._backend_here().begin(start)
@@ -77,13 +78,14 @@ class BackendTracer:
         return recorded
 
     def _backend_here(self) -> Backend:
-        """Where spans go that are begun here: to the client of Langfuse's handler, if the run has one."""
+        """Return the backend for spans that begin here: that of the run's Langfuse handler, if it has one."""
         handler = handler_in((var_child_runnable_config.get() or {}).get("callbacks"))
         return self.backend if handler is None else LangfuseBackend(client_of(handler))
 
     def _count(self, recorded: Recorded) -> None:
         trace_id = recorded.otel.get_span_context().trace_id
-        if not trace_id:  # of a client that is switched off
+        # Spans of a disabled client have no trace id.
+        if not trace_id:
             return
         with self._lock:
             self._counts[trace_id] = self._counts.get(trace_id, 0) + 1
@@ -94,13 +96,13 @@ class BackendTracer:
         return self._counts.get(span.get_span_context().trace_id, 0) < MOST
 
     def has_room(self, recorded: Recorded) -> bool:
-        """Whether its trace shows further parts."""
+        """Return whether its trace has room for further parts."""
         return self._room(recorded.otel)
 
     def moment(
         self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None
     ) -> None:
-        """A span without a length, of a part that is over."""
+        """Record a part that has ended as a span without duration."""
         if not self.has_room(edge):
             return
         token = context.attach(trace.set_span_in_context(edge.otel))
@@ -146,7 +148,7 @@ class BackendTracer:
     def _opened(
         self, name: str, kind: str, config: RunnableConfig, input: Any, *, always: bool = False
     ) -> Generator[tuple[Recorded, RunnableConfig], None, None]:
-        """A span, and a run of LangChain's if somebody listens to these; what is inside belongs to both."""
+        """Return a block that is a span, and also a LangChain run if there are callback handlers."""
         manager: Any = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, cut(input), name=name) if manager.handlers else None
         recorded = adopted(manager, run.run_id, kind) if run is not None else None
@@ -171,7 +173,8 @@ class BackendTracer:
         try:
             yield recorded, child
         except GraphBubbleUp:
-            recorded.note({"interrupted": True})  # which is no error
+            # An interrupt is not an error.
+            recorded.note({"interrupted": True})
             raise
         except BaseException as error:
             failure = error
@@ -179,7 +182,9 @@ class BackendTracer:
             raise
         finally:
             var_child_runnable_config.reset(tokens[1])
-            context.detach(tokens[0])  # before the handler detaches what it has attached
+            # The handler detaches its own span in `on_chain_end` or `on_chain_error`. Contexts have to be
+            # detached in reverse order, so this one comes first.
+            context.detach(tokens[0])
             if run is not None and failure is not None:
                 run.on_chain_error(masked(failure))
             elif run is not None:
@@ -188,7 +193,7 @@ class BackendTracer:
 
     @contextmanager
     def part(self, label: str, index: int, config: RunnableConfig) -> Generator[Recorded, None, None]:
-        """A block that is an item or a branch."""
+        """Return a block that is an item or a branch."""
         with self._opened(label, "span", config, None) as (recorded, _):
             recorded.note({"index": index})
             yield recorded
@@ -213,7 +218,8 @@ class BackendTracer:
     ) -> Generator["CallRecord", None, None]:
         from mahsm.tracing._dspy_spans import is_instrumented
 
-        if is_instrumented():  # somebody else shows it
+        # OpenInference records the call.
+        if is_instrumented():
             yield CallRecord(Unseen(trace.get_current_span()))
             return
         name = model.rpartition("/")[2] or "model"
@@ -231,7 +237,7 @@ class BackendTracer:
 
 
 class CallRecord:
-    """The span of a call of a model."""
+    """The span of a model call."""
 
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
@@ -246,7 +252,7 @@ class CallRecord:
 
 
 def _graph_run() -> Any:
-    """What LangGraph shares among all nodes of a graph run, if one is running here."""
+    """Return an object that LangGraph shares among all nodes of a graph run, or None outside of one."""
     try:
         return get_runtime().control
     except RuntimeError:
@@ -254,7 +260,7 @@ def _graph_run() -> Any:
 
 
 def _attributes(config: RunnableConfig) -> dict[str, Any]:
-    """What the config's metadata says of a trace, as Langfuse's handler reads it."""
+    """Return the trace's attributes in the config's metadata, which have the names for Langfuse's handler."""
     metadata: Any = config.get("metadata") or {}
     found = {
         name: metadata.get(f"langfuse_{name}") for name in ("session_id", "user_id", "tags", "trace_name")
@@ -263,16 +269,14 @@ def _attributes(config: RunnableConfig) -> dict[str, Any]:
 
 
 def _is_inside(observation: Any) -> bool:
-    """Whether the current span is the observation's, or below it: in its trace, and begun no earlier."""
+    """Return whether the current span is the observation's or below it: same trace, and not begun earlier."""
     current, own = cast("Any", trace.get_current_span()), span_of(observation)
     same = current.get_span_context().trace_id == own.get_span_context().trace_id
     return same and getattr(current, "start_time", 0) >= getattr(own, "start_time", 0)
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    """What calls of models took; a price that nobody knows, or that calls without an answer had, is none, and
-    not 0.
-    """
+    """Return the usage of model calls for a span; without `cost_usd` if the cost is unknown."""
     if not (usage.calls or usage.cached):
         return {}
     found: dict[str, Any] = {

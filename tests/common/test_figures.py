@@ -112,7 +112,7 @@ def test_hedges_and_budgets_that_are_none_are_refused(value: Any) -> None:
     for prices in ({"m": (value, 1.0)}, {"m": value}):
         with pytest.raises(
             EdgeError,
-            match=r"Budget: prices\['m'\]=.*; expected US dollars per million input and output",
+            match=r"Budget: prices\['m'\]=.*; expected US dollars per million input",
         ):
             Budget(usd=1, prices=prices)
         with (

@@ -113,8 +113,8 @@ BAD: dict[str, tuple[Any, str]] = {
         r"mode='best'; expected 'max' or 'min'",
     ),  # type: ignore[call-overload]
     "k": (lambda: top_k(k=0), r"top_k: k=0; expected an integer >= 1"),
-    "mixed": (lambda: concat(["a", [1]]), r"concat: found 'a'; expected all texts, or all lists"),
-    "numbers": (lambda: concat([1]), r"concat: found 1; expected all texts, or all lists"),
+    "mixed": (lambda: concat(["a", [1]]), r"concat: found 'a'; expected all strings, or all lists"),
+    "numbers": (lambda: concat([1]), r"concat: found 1; expected all strings, or all lists"),
     "none": (lambda: concat([[1], None]), r"concat: found None; expected"),
 }
 

@@ -59,7 +59,7 @@ def test_weights() -> None:
     ("votes", "message"),
     [
         ([], "there are no values to choose from"),
-        ([{"w": -1}], r"value 0 weighs -1; expected a number >= 0"),
+        ([{"w": -1}], r"the weight of value 0 is -1; expected a number >= 0"),
         ([{"w": math.nan}], r"the score of value 0 is nan; expected a number"),
         ([{"v": 1}], r"value 0 has no key 'w'"),
     ],
@@ -104,7 +104,7 @@ def test_rank_fusion() -> None:
     [
         ([], "no values to choose from"),
         (["abc"], "found 'abc'; expected a ranking, a list with the best first"),
-        ([[{"url": 1}]], r"\{'url': 1\} cannot be told apart from others. Pass id="),
+        ([[{"url": 1}]], r"\{'url': 1\} is not hashable, so it cannot identify an entry. Pass id="),
     ],
 )
 def test_rankings_that_are_none(rankings: Any, message: str) -> None:

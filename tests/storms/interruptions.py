@@ -61,7 +61,7 @@ def interrupts(times: int) -> str:
                     time.sleep(0.001)
             except KeyboardInterrupt:
                 interrupted += 1
-            assert time.monotonic() - began < 10, "the run went on after Ctrl-C"
+            assert time.monotonic() - began < 60, "the run went on after Ctrl-C"
             check_alive(edge)
     assert interrupted == sent, f"{interrupted} runs of {sent} were interrupted"
     return f"{interrupted} interrupted"

@@ -145,7 +145,7 @@ def test_other_paths_are_not_found() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
         connection.request("POST", "/v1/embeddings", body="{}")
         response = connection.getresponse()
-        assert (response.status, "only knows" in json.loads(response.read())["error"]["message"]) == (
+        assert (response.status, "only has" in json.loads(response.read())["error"]["message"]) == (
             404,
             True,
         )
@@ -245,7 +245,7 @@ def test_a_stream_of_tool_calls(usage: bool) -> None:
 
 def test_an_answer_that_is_none_is_said() -> None:
     for wrong in (5, [], ["text"]):
-        expected = "is no answer; expected a string, a mapping, a ToolCall"
+        expected = "is not a valid answer; expected a string, a mapping, a ToolCall"
         with pytest.raises(TypeError, match=expected), ModelServer(lambda call, wrong=wrong: wrong) as server:
             assert expected in completion(server)["error"]["message"]
 

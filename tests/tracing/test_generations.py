@@ -350,7 +350,7 @@ def test_the_innermost_prompt_counts_and_a_fallback_links_nothing(mode: str) -> 
 def test_what_is_no_prompt_is_refused() -> None:
     with pytest.raises(
         TypeError,
-        match=r"tracing\.prompt got 'answer'; expected what Langfuse's `client\.get_prompt\(name\)`",
+        match=r"tracing\.prompt got 'answer'; expected the result of Langfuse's `client\.get_prompt\(name\)`",
     ):
         tracing.prompt("answer")
 

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -271,7 +271,7 @@ class EdgeRun(ABC):
         return False
 
     @cached
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> Executor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="mahsm-item")
 
     # The end of the run.

@@ -1,0 +1,47 @@
+"""Transformations of programs: functions that run ahead of themselves.
+
+- `_jit`         `jit`
+- `_step`        `step`, and what else is a step
+- `_durable`     the durable form, in LangGraph's functional API
+- `_vmap`        `vmap`
+- `_numeric`     `grad`, and functions that JAX compiles
+- `_report`      reports of calls
+- `_run`, `_step_run`  one call of a jitted function, and its steps
+- `_scopes`, `_journal`  the bodies of `try` and `with`, and how changes in them are undone
+- `_current`     the context variable of this package
+- `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
+- `_rewrite`, `_source`  the rewriting, and where sources come from
+- `_calls`       calls of rewritten code, and the helpers that it uses; `_functions` and `_foreign`: those of
+  functions that are not rewritten
+- `_formats`, `_changes`, `_awaiting`  f-strings, operators and containers, `await`
+- `_greenlets`   waiting in the middle of synchronous code on an event loop
+- `_warnings`    functions that cannot be rewritten
+"""
+
+from mahsm.xcs._jit import AsyncJitted as AsyncJitted
+from mahsm.xcs._jit import Jitted as Jitted
+from mahsm.xcs._jit import jit as jit
+from mahsm.xcs._numeric import grad as grad
+from mahsm.xcs._report import Report as Report
+from mahsm.xcs._report import StepRecord as StepRecord
+from mahsm.xcs._report import Wait as Wait
+from mahsm.xcs._step import Step as Step
+from mahsm.xcs._step import step as step
+from mahsm.xcs._vmap import AsyncVmapped as AsyncVmapped
+from mahsm.xcs._vmap import Vmapped as Vmapped
+from mahsm.xcs._vmap import vmap as vmap
+
+__all__ = [
+    "AsyncJitted",
+    "AsyncVmapped",
+    "Jitted",
+    "Report",
+    "Step",
+    "StepRecord",
+    "Vmapped",
+    "Wait",
+    "grad",
+    "jit",
+    "step",
+    "vmap",
+]

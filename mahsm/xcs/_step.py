@@ -1,0 +1,172 @@
+"""Steps: the calls that begin as soon as their arguments are there."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from mahsm._common import shown
+from mahsm.xcs._current import direct_run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Step(Generic[P, T]):
+    """A function whose calls in a jitted function are steps. Made by `step`; elsewhere it is the function.
+
+    Attributes:
+        function: The function.
+        ordered: True if it runs after all earlier steps, and before all later ones.
+    """
+
+    is_async = False
+    """True if its calls are awaited."""
+
+    def __init__(self, function: Callable[P, T], *, ordered: bool) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.ordered = ordered
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _called(self, self.function, args, kwargs)
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"step({shown(self.function)})"
+
+
+class _AsyncStep(Step[P, T]):
+    is_async = True
+
+    async def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  T is what its call gives: a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Any:
+        return await _called(self, self.function, args, kwargs)
+
+
+def _called(step: Step[Any, Any], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    run = direct_run()
+    return function(*args, **kwargs) if run is None else run.step(step, args, kwargs)
+
+
+@overload
+def step(function: Callable[P, T], /, *, ordered: bool = ...) -> Step[P, T]: ...
+@overload
+def step(*, ordered: bool = ...) -> Callable[[Callable[P, T]], Step[P, T]]: ...
+def step(function: Any = None, /, *, ordered: bool = False) -> Any:
+    """Mark a function, so that its calls in a jitted function are steps, which run beside each other.
+
+    Operators, DSPy modules, model bindings, edges, graphs and jitted functions are steps without it.
+
+    Args:
+        function: A function, sync or async, that does not change its arguments.
+        ordered: The function has effects whose order matters: it begins when all earlier steps have ended,
+            and later steps begin when it has ended.
+
+    Raises:
+        TypeError: if `function` cannot be called, or is a generator function.
+
+    Example:
+        >>> from mahsm import xcs
+        >>> @xcs.step
+        ... def fetch(page):
+        ...     return f"page {page}"
+        >>> @xcs.jit
+        ... def fetch_all(pages):
+        ...     return [fetch(page) for page in pages]
+        >>> fetch_all([1, 2])
+        ['page 1', 'page 2']
+    """
+    if function is None:
+        return functools.partial(step, ordered=ordered)
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"xcs.step got {shown(function)}; expected a function. Write @xcs.step above a def.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"xcs.step got the generator function {shown(function)}; expected a function that returns its "
+            "value. Return a list."
+        )
+    kind: Any = _AsyncStep if is_async(function) else Step
+    return kind(function, ordered=ordered)
+
+
+def is_async(function: Any) -> bool:
+    """Return whether a call gives an awaitable."""
+    while isinstance(function, functools.partial):
+        function = cast("Any", function).func
+    if isinstance(function, MethodType) and isinstance(function.__func__, Step):
+        function = cast("Any", function.__func__)
+    if isinstance(function, Step):
+        return cast("Step[..., Any]", function).is_async
+    operators: Any = sys.modules.get("mahsm.operators")
+    if operators is not None and isinstance(function, operators.Operator):
+        return _is_async_operator(function)
+    call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004  of an object
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _is_async_operator(op: Any) -> bool:
+    declared: Any = getattr(op, "is_async", None)  # of compositions
+    if isinstance(declared, bool):
+        return declared
+    function: Any = getattr(op, "function", None) or cast("Any", type(op)).forward
+    return inspect.iscoroutinefunction(function)
+
+
+_METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
+"""Methods of operators, modules, edges and graphs whose calls are steps."""
+
+
+def is_step(callee: Any) -> bool:
+    """Return whether calls of something are steps."""
+    if isinstance(callee, MethodType):
+        function: Any = callee.__func__
+        if isinstance(function, Step):
+            return True
+        return getattr(function, "__name__", "") in _METHODS and _is_unit(callee.__self__)
+    return _is_unit(callee)
+
+
+def _is_unit(callee: Any) -> bool:
+    kind = cast("type[Any]", type(callee))
+    found = _units.get(kind)
+    if found is None:
+        found = _units[kind] = isinstance(callee, _unit_types())
+    return found
+
+
+_units: dict[type, bool] = {}
+
+
+def _unit_types() -> tuple[type, ...]:
+    """Return the classes whose instances are steps, of the libraries that are imported."""
+    kinds: list[type] = [Step]
+    for module, names in _CLASSES.items():
+        if (loaded := sys.modules.get(module)) is not None:
+            kinds += [getattr(loaded, name) for name in names]
+    return tuple(kinds)
+
+
+_CLASSES = {
+    "mahsm.operators": ("Operator", "ModelBinding"),
+    "langchain_core.runnables": ("Runnable",),
+    "dspy": ("Module", "BaseLM"),
+}
+
+
+_NAMES = ("__name__", "name", "model")
+
+
+def name_of(callee: Any) -> str:
+    """Return the name of a step in reports and errors."""
+    while isinstance(callee, functools.partial):
+        callee = callee.func
+    if isinstance(callee, MethodType):
+        return name_of(callee.__self__) if is_step(callee) else callee.__name__
+    name = next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)
+    return name if isinstance(name, str) else type(callee).__name__

@@ -1,0 +1,243 @@
+"""Operators, DSPy modules, models, edges and graphs as steps; what is counted and traced."""
+
+import asyncio
+import threading
+from typing import Any
+
+import dspy
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langgraph.graph import START, StateGraph
+
+import mahsm
+from mahsm import cache, chain, reduce_edge, retry, vmap, xcs
+from mahsm.operators import ModelBinding, Operator, op
+from mahsm.testing import Call, ModelServer
+from tests.tracing.spans import facts, recorded
+
+
+class Together:
+    """A model that answers when so many calls of it are in progress."""
+
+    def __init__(self, guests: int) -> None:
+        self._barrier = threading.Barrier(guests)
+
+    def __call__(self, call: Call) -> dict[str, str]:
+        self._barrier.wait(30)
+        return {"answer": "yes"}
+
+
+def test_modules_run_beside_each_other_and_are_counted() -> None:
+    ask = dspy.Predict("question -> answer")
+
+    @xcs.jit
+    def program(q: str) -> str:
+        return "".join([ask(question=f"{i} {q}").answer for i in range(4)])
+
+    with ModelServer(Together(4)) as server, dspy.context(lm=server.lm()), mahsm.usage() as used:
+        assert program("q") == "yes" * 4
+    assert used.calls == 4
+    assert used.tokens > 0
+
+
+async def test_awaited_modules_and_bindings_run_beside_each_other() -> None:
+    ask = dspy.Predict("question -> answer")
+    with ModelServer(Together(4)) as server, dspy.context(lm=server.lm()):
+        bound = ModelBinding.of(server.lm())
+
+        @xcs.jit
+        async def program(q: str) -> list[Any]:
+            found = [await ask.acall(question=f"{i} {q}") for i in range(2)]
+            said = [await bound.acall(f"{i} {q}") for i in range(2)]
+            return [*(one.answer for one in found), *("yes" in one for one in said)]
+
+        assert await program("q") == ["yes", "yes", True, True]
+
+
+class Shout(Operator):
+    def forward(self, input: Any) -> Any:
+        return f"{input}!"
+
+
+def test_operators() -> None:
+    barrier = threading.Barrier(3)
+    shout = Shout()
+
+    @op
+    def meet(x: int) -> int:
+        barrier.wait(30)
+        return x + 1
+
+    @op
+    async def awaited(x: int) -> int:
+        await asyncio.sleep(0)
+        return x * 2
+
+    @xcs.jit
+    def program() -> list[Any]:
+        return [shout(meet(i)) for i in range(3)]
+
+    @xcs.jit
+    async def other() -> list[Any]:
+        return [await awaited(await awaited.acall(i)) for i in range(3)]
+
+    assert program() == ["1!", "2!", "3!"]
+    assert asyncio.run(other()) == [0, 4, 8]
+
+
+def graph() -> Any:
+    builder = StateGraph(dict)
+    builder.add_node("double", lambda state: {"x": state["x"] * 2})
+    builder.add_edge(START, "double")
+    return builder.compile()
+
+
+def test_edges_graphs_and_runnables() -> None:
+    squares = vmap(lambda state: state["item"] ** 2, batch_key="xs", out_key="ys")
+    total = reduce_edge(input_key="ys", output_key="y", reducer=sum)
+    doubled, added = graph(), RunnableLambda(lambda x: x + 1)
+
+    @xcs.jit
+    def program(xs: list[int]) -> Any:
+        found = squares({"xs": xs})
+        y = total.invoke(found)["y"]
+        return doubled.invoke({"x": y})["x"], added.invoke(y), [added.invoke(x) for x in xs]
+
+    assert program([1, 2, 3]) == program.function([1, 2, 3]) == (28, 15, [2, 3, 4])
+    assert program.last is not None
+    assert len(program.last.steps) == 7
+
+
+def test_steps_stand_below_the_edge_that_they_run_in() -> None:
+    inner = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", name="inner")
+
+    @xcs.jit
+    def program(q: int) -> Any:
+        return [inner({"xs": [q, i]})["ys"] for i in range(3)]
+
+    outer = vmap(lambda state: program(state["item"]), batch_key="qs", out_key="found", max_concurrency=2)
+    with mahsm.usage() as used:
+        assert outer.invoke({"qs": [1, 2]})["found"] == [[[q, i] for i in range(3)] for q in (1, 2)]
+    assert [run.edge for run in used.runs].count("program") == 2
+
+
+def test_a_jitted_function_is_a_node_and_a_target() -> None:
+    @xcs.step
+    def work(x: int) -> int:
+        return x + 1
+
+    @xcs.jit
+    def target(state: dict[str, Any]) -> int:
+        return work(state["item"])
+
+    @xcs.jit
+    def node(state: dict[str, Any]) -> dict[str, Any]:
+        return {"x": work(state["x"])}
+
+    assert vmap(target, batch_key="xs", out_key="ys").invoke({"xs": [1, 2]}) == {"ys": [2, 3]}
+    for way in (node, node.node()):
+        builder = StateGraph(dict)
+        builder.add_node("node", way)
+        builder.add_edge(START, "node")
+        assert builder.compile().invoke({"x": 1}) == {"x": 2}
+
+
+async def test_an_async_jitted_function_is_a_target() -> None:
+    @xcs.step
+    async def work(x: int) -> int:
+        return x + 1
+
+    @xcs.jit
+    async def target(state: dict[str, Any]) -> int:
+        return await work(state["item"])
+
+    edge = vmap(target, batch_key="xs", out_key="ys")
+    assert await edge.ainvoke({"xs": [1, 2]}) == {"ys": [2, 3]}
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_host_bounds_its_steps(most: int) -> None:
+    now, peak, lock = 0, 0, threading.Lock()
+
+    @xcs.step
+    def work(x: int) -> int:
+        nonlocal now, peak
+        with lock:
+            now += 1
+            peak = max(peak, now)
+        threading.Event().wait(0.002)
+        with lock:
+            now -= 1
+        return x
+
+    @xcs.jit
+    def node(state: dict[str, Any]) -> dict[str, Any]:
+        return {"ys": [work(x) for x in range(10)]}
+
+    builder = StateGraph(dict)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    assert builder.compile().invoke({}, {"max_concurrency": most}) == {"ys": list(range(10))}
+    assert peak <= most
+
+
+def test_a_trace_has_a_span_for_the_call_and_one_for_each_step() -> None:
+    @xcs.step
+    def work(x: int) -> int:
+        return x
+
+    @xcs.jit
+    def program(x: int) -> list[int]:
+        return [work(x), work(x + 1)]
+
+    with recorded() as recording:
+        program(1)
+        program(2)
+        assert len(recording.named("xcs:program")) == 2
+        steps = recording.named("work")
+        assert len(steps) == 4
+        ids = {span.context.span_id for span in recording.named("xcs:program")}
+        assert {span.parent.span_id for span in steps} == ids
+        assert facts(recording.named("xcs:program")[0])["fan_out"] == 2
+
+
+def test_compositions_are_steps() -> None:
+    barrier = threading.Barrier(3)
+
+    def meet(x: int) -> int:
+        barrier.wait(30)
+        return x
+
+    @retry(max_attempts=2)
+    async def awaited(x: int) -> int:
+        await asyncio.sleep(0)
+        return x + 1
+
+    made = chain(cache(meet), lambda x: x * 2)
+
+    @xcs.jit
+    def program() -> list[int]:
+        return [made(i) for i in range(3)]
+
+    @xcs.jit
+    async def other() -> list[int]:
+        return [await awaited(i) for i in range(3)]
+
+    assert program() == [0, 2, 4]
+    assert asyncio.run(other()) == [1, 2, 3]
+    assert other.last is not None
+    assert len(other.last.steps) == 3
+
+
+def test_stacked_decorators_over_a_jitted_function() -> None:
+    asked: list[str] = []
+
+    @cache(ttl=3600)
+    @retry(max_attempts=3)
+    @xcs.jit
+    def analyze(text: str) -> str:
+        asked.append(text)
+        return text.upper()
+
+    assert xcs.vmap(analyze, batch_size=2)(["a", "b", "a"]) == ["A", "B", "A"]
+    assert sorted(asked) == ["a", "b"]
