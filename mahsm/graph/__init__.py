@@ -1,16 +1,18 @@
-"""Graphs: edges wired into them, and a whole one as a DSPy program.
+"""Graphs: adding edges to a graph, a graph as a DSPy program, and a DSPy program as a graph.
 
-- `_connect`  `connect`: edges between the nodes of a graph that is being built
-- `_find`     where in a compiled graph DSPy modules are
-- `_trace`    the trace of one run, in an order that does not depend on who was quicker
-- `_streams`  what `dspy.streamify` hears of a graph
-- `_source`   what optimisers read as the source of a graph
+- `_connect`  `connect`: adds edges to a graph that is being built
+- `_find`     finds the DSPy modules of a compiled graph
+- `_trace`    the trace of one run, in an order that does not depend on timing
+- `_streams`  streams of `dspy.streamify` from a graph
+- `_source`   the source of a graph that optimisers read
 - `_module`   `GraphModule`: a compiled graph as a DSPy module
-- `_recorded` what modules gave, as plain data
-- `_serializer` `DSPySerializer`: how a checkpointer stores the types of DSPy
-- `_replay`   `forward`, run again with the calls that it has made before
-- `_placeholders`  what stands for the modules of a program inside of `forward`
-- `_program`  `dspy_program`: a DSPy program as a graph; both import DSPy, so they are loaded when first used
+- `_recorded` results of modules as plain data
+- `_serializer` `DSPySerializer`: lets a checkpointer store the types of DSPy
+- `_replay`   runs `forward` again with the results of earlier calls
+- `_placeholders`  placeholders for the modules of a program inside `forward`
+- `_program`  `dspy_program`: a DSPy program as a graph
+
+Most of these import DSPy, so they are loaded when first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`connect`: edges in a LangGraph state machine."""
+"""`connect`: adds edges to a LangGraph state machine."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,21 +20,22 @@ BuilderT = TypeVar("BuilderT", bound="StateGraph[Any, Any, Any, Any]")
 
 
 def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnable[Any, Any]) -> BuilderT:
-    """Wire steps one after the other: add each edge as a node, and a plain LangGraph edge between neighbours.
+    """Connect steps in order: add each edge as a node, and a plain LangGraph edge between neighbours.
 
     Args:
         builder: The graph that is being built.
-        *steps: Names of nodes (`START` and `END` too), edges, and functions, Runnables and graphs. What is no
-            name becomes a node of its own name; a node named here may be added before or after.
+        *steps: Names of nodes, including `START` and `END`, or edges, functions, Runnables and graphs. A step
+            that is not a name is added as a node with its own name. A node that is named may be added before
+            or after.
 
     Returns:
         The builder.
 
     Raises:
-        EdgeError: for fewer than two steps, a step that is none of these, a name that is taken, or an edge
-            that reads or writes a key which no schema of the graph has (LangGraph would drop what it writes
-            without a word). A key that only some nodes' own schemas have, LangGraph's private state, is known
-            once these nodes are added.
+        EdgeError: if there are fewer than two steps, a step has another type, a name is taken, or an edge
+            reads or writes a key that no schema of the graph has (LangGraph would silently drop such
+            writes). Keys of nodes' own schemas, LangGraph's private state, are known once these nodes are
+            added.
 
     Example:
         >>> from typing import TypedDict
@@ -63,11 +64,11 @@ def connect(builder: BuilderT, *steps: str | Edge | Callable[..., Any] | Runnabl
         if not callable(step) and not isinstance(step, Runnable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise EdgeError(
                 f"connect: step {place} is {shown(step)}; expected a node name, an edge, a function or a "
-                "Runnable. Add other nodes with builder.add_node(name, node) and give their name."
+                "Runnable. Add other nodes with builder.add_node(name, node) and pass their name."
             )
         if any(step is other for other in steps[:place]):
             raise EdgeError(
-                f"connect: {step!r} stands twice, which would make a loop. Add it under two names with "
+                f"connect: {step!r} is given twice, which would make a loop. Add it under two names with "
                 "builder.add_node(name, edge), and connect the names."
             )
         names.append(_add_edge(builder, step) if isinstance(step, Edge) else _add_node(builder, step))
@@ -84,10 +85,10 @@ def _add_node(builder: StateGraph[Any, Any, Any, Any], step: Any) -> str:
     if present is not None and step in (present.runnable, getattr(present.runnable, "func", None)):
         return name
     if present is not None or node_name(name) != name:
-        wrong = "is taken in the graph" if present is not None else "can be no node's"
+        wrong = "is taken in the graph" if present is not None else "LangGraph does not allow"
         raise EdgeError(
             f"connect: {shown(step)} would be a node {name!r}, a name that {wrong}. Add it with "
-            "builder.add_node(name, node), and give the name."
+            "builder.add_node(name, node), and pass the name."
         )
     builder.add_node(name, step)
     return name
@@ -98,11 +99,10 @@ def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
     if present is not None and isinstance(present.runnable, Edge) and present.runnable.origin is edge:
         return edge.name
     if present is not None:
-        raise EdgeError(
-            f"connect: the graph has a node {edge.name!r} already; expected another. Give {edge!r} a name=."
-        )
+        raise EdgeError(f"connect: the graph already has another node {edge.name!r}. Give {edge!r} a name=.")
     uses, keys = edge.reads | edge.writes, {*builder.channels, *builder.managed}
-    private = {} if "__root__" in keys else _private(builder, uses)  # a state without a schema takes any key
+    # A state without a schema takes any key.
+    private = {} if "__root__" in keys else _private(builder, uses)
     lacking = sorted(uses - keys - private.keys())
     if lacking and "__root__" not in keys:
         raise EdgeError(
@@ -116,7 +116,7 @@ def _add_edge(builder: StateGraph[Any, Any, Any, Any], edge: Edge) -> str:
 
 
 def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> dict[str, Any]:
-    """Those of these keys that only some nodes take or give, by their own schemas; with their types."""
+    """Return the keys, with their types, that only the schemas of some nodes have."""
     keys -= cast("dict[str, Any]", builder.schemas[builder.state_schema]).keys()
     if not keys:
         return {}
@@ -128,14 +128,15 @@ def _private(builder: StateGraph[Any, Any, Any, Any], keys: frozenset[str]) -> d
     found: dict[str, Any] = {}
     for schema in [*builder.schemas, *(schema for schema in given if keys_of(schema))]:
         hints: dict[str, Any] = {}
-        with suppress(NameError):  # of what is imported for type checkers alone
+        # Names that are imported under TYPE_CHECKING cannot be resolved.
+        with suppress(NameError):
             hints = get_type_hints(schema, include_extras=True)
         found = {key: hints[key] for key in keys & hints.keys()} | found
     return found
 
 
 def _with_keys(schema: Any, more: dict[str, Any]) -> Any:
-    """A schema with further keys."""
+    """Return a schema with additional keys."""
     name = f"{schema.__name__}AndPrivate"
     if is_dataclass(schema):
         return make_dataclass(

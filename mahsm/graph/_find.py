@@ -1,6 +1,4 @@
-"""Where in a compiled graph DSPy modules are: in its nodes, in edges and operators, in graphs inside, behind
-functions.
-"""
+"""Finds the DSPy modules of a compiled graph: in its nodes, edges, operators, subgraphs and functions."""
 
 import functools
 import inspect
@@ -17,14 +15,13 @@ from mahsm.nodes._internal import HoldsGraph, ModulePlace, ModuleRef, Node
 
 @dataclass
 class Found:
-    """What was found in a graph.
+    """The DSPy modules of a graph.
 
     Attributes:
-        places: Where DSPy modules are, by their path of node names, such as `summaries/Summarize`; through
-            graphs that are modules.
-        hidden: DSPy modules that functions call by themselves, where nothing can stand in for them; with
-            their paths.
-        awaits: Whether there are functions that can only be awaited.
+        places: The places of modules, by their path of node names, such as `summaries/Summarize`; they
+            include modules inside `GraphModule`s.
+        hidden: Paths and modules that functions call themselves, so that they cannot be substituted.
+        awaits: True if some functions can only be awaited.
     """
 
     places: dict[str, ModulePlace] = field(default_factory=dict[str, ModulePlace])
@@ -32,7 +29,7 @@ class Found:
     awaits: bool = False
 
     def add(self, path: str, held: ModuleRef) -> None:
-        """Note what a node holds, unless it is there."""
+        """Add the module of a node, or the modules of its graph, unless they are known."""
         inner = held.module.nodes if isinstance(held.module, HoldsGraph) else {"": held.module}
         for place in (ModulePlace(held, at) for at in inner):
             if place not in self.places.values():
@@ -76,7 +73,7 @@ def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
-    """What is inside of a value, with the name that it has there, if it has one."""
+    """Yield the values inside a value, each with its name there, or an empty string."""
     if isinstance(value, Node):
         yield from value.children.items()
     elif isinstance(value, PregelProtocol):
@@ -102,7 +99,7 @@ def _unnamed(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
-    """The nodes of a graph, and the functions that decide where it goes on."""
+    """Yield the nodes of a graph, and the functions of its conditional edges."""
     for name, node in cast("Mapping[str, Any]", getattr(graph, "nodes", {})).items():
         yield name, getattr(node, "bound", node)
     for name, branches in getattr(getattr(graph, "builder", None), "branches", {}).items():
@@ -110,12 +107,14 @@ def _nodes(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _reached(function: Any) -> Iterator[Any]:
-    """What a function can call by its own names: what it closes over, and globals; of functions only its own
-    module's.
+    """Yield the values that a function can reach by name: in its closure and globals.
+
+    Functions are included only if they are of the same module.
     """
     try:
         names = inspect.getclosurevars(function)
-    except ValueError:  # it closes over a name that has no value yet
+    except ValueError:
+        # A name of the closure is not set yet.
         return
     for value in (*names.nonlocals.values(), *names.globals.values()):
         is_own = inspect.isfunction(value) and value.__module__ == function.__module__
@@ -124,13 +123,13 @@ def _reached(function: Any) -> Iterator[Any]:
 
 
 def _attributes(instance: Any) -> list[Any]:
-    """The attributes of an instance that it may call; not those of everything callable, such as clients."""
+    """Return the attributes that an instance may call, without arbitrary callables such as clients."""
     own = cast("dict[str, Any]", getattr(instance, "__dict__", {}))
     return [value for value in own.values() if _is_followed(value) or inspect.isroutine(value)]
 
 
 def _is_followed(value: Any) -> bool:
-    """Whether it is followed wherever it is reached."""
+    """Return whether a value is searched wherever it is found."""
     kinds = (Runnable, PregelProtocol, list, tuple, dict, functools.partial)
     return isinstance(value, kinds) or _is_module(value) or _is_operator(value)
 

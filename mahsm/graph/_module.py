@@ -28,32 +28,31 @@ Names: TypeAlias = Sequence[str] | Mapping[str, str]
 class GraphModule(HoldsGraph, dspy.Module):
     """A compiled LangGraph as a DSPy program, which DSPy can evaluate and optimise.
 
-    The DSPy modules in the graph's nodes are the program's own, wherever they are: in `dspy_node`s, in edges,
-    in graphs inside, in the operators and judges of edges. The program has copies of them. While it runs, its
-    modules stand in for the graph's; so optimisers, `set_lm` and `load` change the program, and the graph
-    only when `apply` says so. Copies of the program share the one compiled graph, and can run at the same
-    time.
+    The program has copies of all DSPy modules in the graph: in `dspy_node`s, edges, subgraphs, and in the
+    operators and judges of edges. While it runs, its modules replace those of the graph. So optimisers,
+    `set_lm` and `load` change the program, and not the graph, until you call `apply`. Copies of the program
+    share one compiled graph, and can run at the same time.
 
-    It runs without the graph's checkpointer and cache: a program is called with arguments, and remembers
-    nothing.
+    It runs without the graph's checkpointer and cache: a program is called with arguments, and keeps no
+    state between calls.
 
     Args:
         graph: A compiled graph, with nodes made by `dspy_node` or edges over DSPy modules.
         outputs: State keys that are the fields of the prediction, or `{field: state key}`; by default all
-            keys that the graph gives back, but for inputs that it has not changed.
+            keys that the graph returns, except inputs that it has not changed.
         config: A LangGraph config for each run: `recursion_limit`, `max_concurrency`, `configurable`,
             `callbacks`...
         context: The run's context, for a graph that has a `context_schema`.
-        frozen: Nodes whose modules stay as they are: their names, or paths such as `"answer/Predict"`.
+        frozen: Nodes whose modules the program leaves out: names, or paths such as `"answer/Predict"`.
 
     Attributes:
         graph: The graph.
         nodes: The program's modules, by their path of node names in the graph.
 
     Raises:
-        GraphError: immediately, for what is not a compiled graph or holds no DSPy module, for unknown keys
-            and names, and for modules that functions of the graph call by themselves; when called, for
-            unknown arguments, outputs that were not written and runs that were interrupted.
+        GraphError: immediately, if this is not a compiled graph, it has no DSPy module, a key or name is
+            unknown, or functions of the graph call modules themselves; when called, if an argument is
+            unknown, an output was not written, or the run was interrupted.
 
     Example:
         >>> import dspy
@@ -111,7 +110,7 @@ class GraphModule(HoldsGraph, dspy.Module):
 
     @property
     def gives(self) -> frozenset[str] | None:
-        """The fields of the prediction, if `outputs` says so; else None."""
+        """The fields of the prediction, if `outputs` is given; else None."""
         return self._live.gives
 
     @property
@@ -120,7 +119,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         return None if name == Pregel.name else name
 
     def with_nodes(self, nodes: Mapping[str, dspy.Module]) -> Self:
-        """The same program with other modules at these paths."""
+        """Return a copy of the program with other modules at these paths."""
         new = copy.copy(self)
         new.nodes = {**self.nodes, **nodes}
         return new
@@ -134,7 +133,7 @@ class GraphModule(HoldsGraph, dspy.Module):
             return live.prediction(live.runs.invoke(**arguments), inputs)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
-        """Async version of `forward`, also of one that an optimiser has set, as `KNNFewShot` does."""
+        """Async version of `forward`; one that an optimiser has set (`KNNFewShot`) runs in a thread."""
         if "forward" in vars(self):
             return await asyncio.to_thread(partial(vars(self)["forward"], **inputs))
         async with streamed_async():
@@ -154,7 +153,7 @@ class GraphModule(HoldsGraph, dspy.Module):
 
     @contextmanager
     def _traced(self) -> Generator[None, None, None]:
-        """Add to the trace around, if there is one, what the run does, also if it fails."""
+        """Add the entries of the run to the trace around it, if any, even if the run fails."""
         around = cast("list[Any] | None", dspy.settings.trace)
         if around is None:
             yield
@@ -168,7 +167,7 @@ class GraphModule(HoldsGraph, dspy.Module):
             del around[: max(0, len(around) - cast("int", dspy.settings.max_trace_size))]
 
     def apply(self) -> Any:
-        """Put copies of the program's modules into the graph itself; gives the graph."""
+        """Put copies of the program's modules into the graph itself; return the graph."""
         for path, module in _copies(self.nodes).items():
             place = self._live.places[path]
             _keep_callbacks(place.module, module)
@@ -195,9 +194,9 @@ class GraphModule(HoldsGraph, dspy.Module):
 
     def __reduce__(self) -> NoReturn:
         raise GraphError(
-            "GraphModule: a compiled graph cannot be pickled. Save what was learned with "
-            "program.save('program.json'), and load it with GraphModule(graph).load('program.json') where "
-            "the graph is built again."
+            "GraphModule: a compiled graph cannot be pickled. Save its modules' state with "
+            "program.save('program.json'), and load it with GraphModule(graph).load('program.json') after "
+            "building the graph again."
         )
 
     def save(self, path: Any, save_program: bool = False, modules_to_serialize: Any = None) -> None:
@@ -211,10 +210,10 @@ class GraphModule(HoldsGraph, dspy.Module):
         super().save(path, modules_to_serialize=modules_to_serialize)
 
     def load_state(self, state: dict[str, Any], **options: Any) -> None:
-        """Load what `dump_state` or `save` gave.
+        """Load a state from `dump_state` or `save`.
 
         Raises:
-            GraphError: if it is the state of a program with other predictors.
+            GraphError: if the state has other predictors.
         """
         expected = {name for name, _ in cast("list[tuple[str, Any]]", self.named_parameters())}
         given = set(state) - {"metadata"}
@@ -232,10 +231,10 @@ class _Live:
     """The graph that all copies of a program share.
 
     Attributes:
-        graph: The graph, as the user gave it.
+        graph: The user's graph.
         runs: The same graph without checkpointer and cache.
-        places: Where its DSPy modules are.
-        awaits: Whether it can only be awaited.
+        places: The places of its DSPy modules, by path.
+        awaits: True if it can only be awaited.
         takes: Its inputs; None if it takes any.
     """
 
@@ -243,7 +242,7 @@ class _Live:
         self, graph: Any, places: dict[str, ModulePlace], awaits: bool, outputs: dict[str, str] | None
     ) -> None:
         self.graph = graph
-        # None would be that of a graph around.
+        # With `checkpointer=None` it would use the checkpointer of a graph around it.
         self.runs = graph.copy(update={"checkpointer": False, "cache": None})
         self.places = places
         self.awaits = awaits
@@ -255,7 +254,7 @@ class _Live:
         return None if self._outputs is None else frozenset(self._outputs)
 
     def check(self, inputs: Mapping[str, Any]) -> None:
-        """See to it that the graph takes these inputs: it would drop unknown ones without a word."""
+        """Raise `GraphError` for unknown inputs, which the graph would silently drop."""
         if self.takes is not None and (unknown := inputs.keys() - self.takes):
             raise GraphError(
                 f"GraphModule: got {_listed(unknown)}; the graph takes {_listed(self.takes)}. "
@@ -263,14 +262,14 @@ class _Live:
             )
 
     def prediction(self, state: Any, inputs: Mapping[str, Any]) -> dspy.Prediction:
-        """What came out, as DSPy has it."""
+        """Return the prediction for the final state of a run."""
         if not isinstance(state, Mapping):
             return dspy.Prediction(output=state)
         values = cast("Mapping[str, Any]", state)
         if "__interrupt__" in values:
             raise GraphError(
                 "GraphModule: the graph called interrupt(), and a program runs to its end. Answer it inside "
-                "of the graph, or optimise the part before it."
+                "the graph, or optimise the part before it."
             )
         if self._outputs is None:
             return dspy.Prediction(
@@ -279,23 +278,24 @@ class _Live:
         for field, key in self._outputs.items():
             if key not in values:
                 raise MissingKeyError(
-                    f"GraphModule: {missing(values, key)} The run did not write what {field!r} is read from."
+                    f"GraphModule: {missing(values, key)} The run did not write the field {field!r}."
                 )
         return dspy.Prediction(**{field: values[key] for field, key in self._outputs.items()})
 
 
 def _is_as_given(key: str, value: Any, inputs: Mapping[str, Any]) -> bool:
-    """Whether it is an input that the run has not changed."""
+    """Return whether a key is an input that the run has not changed."""
     if key not in inputs or value is inputs[key]:
         return key in inputs
     try:
         return bool(value == inputs[key])
-    except Exception:  # noqa: BLE001  arrays
+    except Exception:  # noqa: BLE001
+        # Arrays have no single truth value.
         return False
 
 
 def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
-    """The places whose modules are the program's."""
+    """Return the places whose modules are part of the program."""
     if isinstance(frozen, str):
         raise GraphError(
             f"GraphModule: frozen={frozen!r} is a string; expected a list of nodes, such as "
@@ -316,9 +316,9 @@ def _kept(found: Found, frozen: Sequence[str]) -> dict[str, ModulePlace]:
         if not is_frozen(path):
             node = path.split("/")[0]
             raise GraphError(
-                f"GraphModule: the node {path!r} calls {type(module).__name__} by itself, where its "
-                "optimised copy cannot stand in. Make the module a node with dspy_node(...), or pass "
-                f"frozen=[{node!r}] to leave it as it is."
+                f"GraphModule: the node {path!r} calls {type(module).__name__} itself, where it cannot "
+                "be replaced by its optimised copy. Make the module a node with dspy_node(...), or pass "
+                f"frozen=[{node!r}] to leave it out."
             )
     places = {path: place for path, place in found.places.items() if not is_frozen(path)}
     if not places:
@@ -340,12 +340,14 @@ def _pairs(graph: Any, outputs: Names | None) -> dict[str, str] | None:
     pairs = dict(outputs) if isinstance(outputs, Mapping) else {key: key for key in outputs}
     known = _keys(graph, "output_schema")
     if known is not None and (unknown := set(pairs.values()) - known):
-        raise GraphError(f"GraphModule: outputs names {_listed(unknown)}; the graph gives {_listed(known)}.")
+        raise GraphError(
+            f"GraphModule: outputs names {_listed(unknown)}; the graph returns {_listed(known)}."
+        )
     return pairs
 
 
 def _keys(graph: Any, schema: str) -> frozenset[str] | None:
-    """The keys of a schema of a graph; None if it takes any."""
+    """Return the keys of a graph's schema; None if it has any."""
     builder = getattr(graph, "builder", None)
     keys = (
         frozenset[str](builder.schemas[getattr(builder, schema)])
@@ -360,16 +362,17 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _copies(modules: Mapping[str, dspy.Module], memo: dict[int, Any] | None = None) -> dict[str, dspy.Module]:
-    """Copies of modules; those that share a part share its copy."""
+    """Copy modules; if modules share a part, their copies share its copy."""
     try:
         return copy.deepcopy(dict(modules), memo)
-    except Exception:  # noqa: BLE001  DSPy knows how to copy modules of which a part cannot be copied
+    except Exception:  # noqa: BLE001
+        # A part cannot be copied; DSPy's `deepcopy` then keeps that part.
         copies = {id(module): module.deepcopy() for module in modules.values()}
         return {path: copies[id(module)] for path, module in modules.items()}
 
 
 def _keep_callbacks(old: dspy.Module, new: dspy.Module) -> None:
-    """Give a copy the callbacks, which DSPy does not copy."""
+    """Set the callbacks of a copy, which DSPy does not copy."""
     known = dict(old.named_sub_modules(dspy.Module))
     for name, module in new.named_sub_modules(dspy.Module):
         if name in known:

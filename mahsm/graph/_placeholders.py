@@ -1,6 +1,4 @@
-"""What stands for the modules and tools of a program inside of `forward`: the same, but calls of them are
-steps of a graph.
-"""
+"""Placeholders for the modules and tools of a program inside `forward`, whose calls are steps of a graph."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,28 +15,26 @@ from mahsm.graph._replay import FORWARD, Replay, is_in_call, replay_here, thread
 
 _HOLDERS = (dspy.Module, dspy.Tool, list, tuple, dict)
 _CHANGED = (list, tuple, dict, set, deque)
-"""What may be changed in place, and is copied."""
+"""Types that may be changed in place, so that they are copied."""
 _KEPT = frozenset({"history", "callbacks"})
-"""Lists of every module, which hold no modules."""
+"""Attributes of every module that are lists, but contain no modules."""
 
 
 def parts_of(program: Any) -> Iterator[tuple[str, Any]]:
-    """The modules and tools in the attributes of a program, and in lists and dicts there, by the names that
-    DSPy gives them.
-    """
+    """Yield the modules and tools in a program's attributes, lists and dicts, by the names that DSPy uses."""
     for name, value in _attributes(program):
         for key, entry in _entries(name, value):
-            # Which LangGraph reserves; they are forward's.
+            # LangGraph reserves these characters, so the calls of such parts belong to the node of forward.
             if _is_part(entry) and not any(sign in key for sign in ":|"):
                 yield f"self.{name}{key}", entry
 
 
 def with_stands(program: Any, current: Mapping[str, Any]) -> Any:
-    """The program for one run of `forward`, with stands for its modules.
+    """Return a copy of the program for one run of `forward`, with placeholders for its modules.
 
     Args:
         program: The program.
-        current: The modules to call, by name; for what is not in it, the program's own.
+        current: The modules to call, by name; by default the program's own.
     """
     copied: Any = object.__new__(_wrapping(cast("Any", type(program)), "self", tuple(current)))
     for name, value in _attributes(program):
@@ -47,7 +43,7 @@ def with_stands(program: Any, current: Mapping[str, Any]) -> Any:
 
 
 def _copied(name: str, value: Any, current: Mapping[str, Any]) -> Any:
-    """An attribute of the copy: what `forward` does to lists and dicts in it is not done to the program's."""
+    """Return an attribute for the copy. Its lists and dicts are copied, since `forward` may change them."""
     entries = _entries(name, value)
     if name in _KEPT or not any(_is_part(entry) for _, entry in entries):
         return fresh(value) if name not in _KEPT and _may_change(value) else value
@@ -56,12 +52,12 @@ def _copied(name: str, value: Any, current: Mapping[str, Any]) -> Any:
 
 
 def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> None:
-    """Let the program have the attributes that `forward` has set on its copy.
+    """Set the attributes that `forward` has set on the copy on the program itself.
 
     Args:
         program: The program.
         copied: The copy.
-        before: The attributes that the copy had.
+        before: The attributes of the copy before `forward` ran.
     """
     for name, value in _attributes(copied):
         if name not in before or not _same(before[name], value):
@@ -72,12 +68,12 @@ def keep_attributes(program: Any, copied: Any, before: Mapping[str, Any]) -> Non
 
 
 def snapshot(program: Any) -> dict[str, Any]:
-    """The attributes, with copies of lists and dicts."""
+    """Return the program's attributes, with copies of lists and dicts."""
     return {name: _copied(name, value, {}) for name, value in _attributes(program)}
 
 
 class _Wrapping:
-    """A module that gives stands for the modules in it."""
+    """A module whose attributes are placeholders for the modules in it."""
 
     __slots__ = ()
     _mahsm_path: str
@@ -90,7 +86,7 @@ class _Wrapping:
         )
 
     def named_parameters(self) -> list[tuple[str, Any]]:
-        """Predictors by name, as they are called inside of `forward`."""
+        """Return predictors by name; inside `forward` they are placeholders."""
         kind, found = cast("Any", type(self)), cast("Any", super()).named_parameters()
         if is_in_call():
             return found
@@ -101,10 +97,10 @@ class _Wrapping:
 
 
 class _Placeholder(_Wrapping):
-    """A module whose call is a step of the graph.
+    """A placeholder for a module, whose call is a step of the graph.
 
-    It has the state of the module that it stands for, so what `set_lm` does to it is done to that. Copies of
-    it stand for no other module.
+    It shares the `__dict__` of the original module, so changes, such as by `set_lm`, apply to both. A copy of
+    it has its own `__dict__`, and so is a module by itself.
     """
 
     __slots__ = ()
@@ -130,12 +126,12 @@ class _Placeholder(_Wrapping):
 
     @property
     def _mahsm_module(self) -> Any:
-        """The module that it stands for; None of a copy, which has no state in common with it."""
+        """The original module; None for a copy of the placeholder, which does not share its state."""
         real = getattr(self, "_mahsm_original", None)
         return real if real is not None and real.__dict__ is self.__dict__ else None
 
     def _mahsm_real(self) -> Any:
-        """The module to call."""
+        """Return the module to call."""
         own = cast("Any", self)
         if own._mahsm_module is not None:
             return own._mahsm_module
@@ -151,7 +147,7 @@ class _Placeholder(_Wrapping):
 
 
 class _Called:
-    """The call of a stand."""
+    """The call of a placeholder."""
 
     def __init__(self, stand: Any, real: Any) -> None:
         self._stand, self._real = stand, real
@@ -172,7 +168,7 @@ class _ToolCalled:
 
 
 def _held(parent: Any, name: str, value: Any) -> Any:
-    """What an attribute is inside of `forward`: stands for the modules and tools in it."""
+    """Return an attribute as `forward` sees it, with placeholders for the modules and tools in it."""
     kind = cast("Any", type(parent))
     entries = _entries(name, value)
     if not any(_is_part(entry) for _, entry in entries):
@@ -197,7 +193,7 @@ def _stand_class(kind: type[Any], path: str, node: str, nodes: tuple[str, ...]) 
 
 
 def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
-    """A class of the same name, whose source is found, too."""
+    """Create a subclass with the same name, for which `inspect` finds the source of the original."""
     found: dict[str, Any] = {
         name: vars(kind)[name] for name in ("__module__", "__firstlineno__") if name in vars(kind)
     }
@@ -205,12 +201,12 @@ def _derived(kind: Any, mixin: type[Any], names: dict[str, Any]) -> type[Any]:
 
 
 def _joined(kind: Any, name: str) -> str:
-    """The name of a predictor in the program, by its name in a module."""
+    """Return the name of a predictor in the program, given its name in a module."""
     return f"{kind._mahsm_path}.{name}".replace("['", "[").replace("']", "]")
 
 
 def _stand(part: Any, path: str, nodes: tuple[str, ...]) -> Any:
-    """The stand for a module or tool; in one run of `forward` always the same."""
+    """Return the placeholder for a module or tool; it is the same object in one run of `forward`."""
     replay = _replay()
     if isinstance(part, _Placeholder) or replay is None:
         return part if isinstance(part, _Placeholder) else _new_placeholder(part, path, nodes)
@@ -240,7 +236,7 @@ def _replay() -> Replay | None:
 
 
 def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callable[..., Any]:
-    """A tool's function, whose call is a step."""
+    """Wrap a tool's function, so that its call is a step of the graph."""
 
     @wraps(function)
     def call(**arguments: Any) -> Any:
@@ -256,7 +252,7 @@ def _stand_function(function: Callable[..., Any], called: _ToolCalled) -> Callab
             return await function(**arguments)
         return await found.call_async(called, lambda: function(**arguments), arguments)
 
-    # Of an object.
+    # The function may also be an object with an async `__call__`.
     awaits = iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     return call_async if awaits else call
 
@@ -266,7 +262,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _may_hold(value: Any) -> bool:
-    """Whether there may be modules in it, which are called by `forward` itself."""
+    """Return whether a value may contain modules, and is read by `forward` and not inside a call."""
     return isinstance(value, _HOLDERS) and not is_in_call()
 
 
@@ -299,7 +295,7 @@ def _values(value: Any) -> Sequence[Any]:
 
 
 def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
-    """What a list or dict holds, by what stands after its name; or the value itself."""
+    """Return the entries of a list or dict by their suffix, such as `[0]`; else the value itself by `""`."""
     if not _is_container(name, value):
         return [("", value)]
     keys: Any = cast("dict[Any, Any]", value) if isinstance(value, dict) else range(len(value))
@@ -307,7 +303,7 @@ def _entries(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _refilled(value: Any, entries: list[Any]) -> Any:
-    """A list, tuple or dict of the same kind with other values."""
+    """Return a list, tuple or dict of the same type with other values."""
     if isinstance(value, dict):
         return dict(zip(cast("dict[Any, Any]", value), entries, strict=True))
     return type(value)(entries)
@@ -318,5 +314,6 @@ def _same(before: Any, after: Any) -> bool:
         return before is after
     try:
         return bool(before == after)
-    except Exception:  # noqa: BLE001  arrays in it
+    except Exception:  # noqa: BLE001
+        # Arrays have no single truth value.
         return False

@@ -33,38 +33,38 @@ from mahsm.nodes._internal import (
 
 Builder: TypeAlias = StateGraph[Any, Any, Any, Any]
 CALLS = "mahsm:calls"
-"""The state key of the calls that have been made, which no field of a program is named."""
+"""The state key of the calls that have been made; a program cannot have a field of this name."""
 
 
 def dspy_program(program: dspy.Module, /, *, outputs: Sequence[str] | None = None) -> Builder:
-    """Make a LangGraph of a DSPy program: its sub-modules are the nodes, and `forward` says which comes next.
+    """Make a LangGraph from a DSPy program. Its sub-modules are the nodes; `forward` chooses the next one.
 
-    What the program does is what its `forward` does, with its loops, conditions and Python between the calls,
-    and with what holds around them: `dspy.context`, `set_lm`, copies, handled failures. Each node makes a
-    call of its sub-module, and goes on with `forward` up to the next one. `forward` is run from its beginning
-    for that, with the results that there are. So a checkpointer saves after each call, and a resumed run
-    repeats none; streams, traces, interrupts and `usage()` see each call as a node. As with any LangGraph
-    node that is resumed, what `forward` does besides its calls should be quick, and the same each time: work
-    that is not belongs into a sub-module or a tool.
+    The graph does what `forward` does: its loops, conditions and Python code between the calls apply, and so
+    do `dspy.context`, `set_lm`, copies and handled errors. Each node makes one call of its sub-module, and
+    then runs `forward` up to the next call. For that, `forward` is run from its start, with the results of
+    the calls so far. So a checkpointer saves after each call, and a resumed run repeats no call; streams,
+    traces, interrupts and `usage()` show each call as a node. As in any LangGraph node that is resumed, the
+    code of `forward` between calls should be fast, and do the same each time; move other work to a
+    sub-module or a tool.
 
     Args:
         program: The program. Its sub-modules and tools are those in its attributes, and in lists and dicts
-            there. The nodes hold the modules themselves, and are named as DSPy names them: `self.plan`,
-            `self.steps[0]`. A call of a module inside of one is made in its node; what belongs to none, as
-            modules that `forward` makes, is called in the node `forward`.
+            there. The nodes hold the modules themselves, and have DSPy's names: `self.plan`,
+            `self.steps[0]`. Calls of a module inside a sub-module are made in the node of the sub-module.
+            Other calls, such as those of modules that `forward` creates, are made in the node `forward`.
         outputs: Fields of the prediction, which become state keys; by default those of the program's
             signature, or of all its sub-modules. Other fields are left out.
 
     Returns:
-        The graph, still to be compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one
-        step of LangGraph for each call, which a `recursion_limit` in the config has to allow for.
+        The graph, not yet compiled: `dspy_program(program).compile(checkpointer=...)`. A run takes one step
+        of LangGraph for each call, so the `recursion_limit` of the config must allow for that many.
 
     Raises:
-        GraphError: immediately, for what is not a program with sub-modules, outputs that cannot be told, and
-            a program with a `__call__` of its own; when run, before the call is made, if `forward` makes
-            other calls when it is run again, calls in threads, or calls a language model that is not that of
-            `dspy.settings`; if it asks with `interrupt()` itself, or gives no prediction.
-        NodeError: if its inputs cannot be told, or `forward` is annotated to give no prediction.
+        GraphError: immediately, if this is not a program with sub-modules, its outputs are unknown, or it has
+            its own `__call__`; when run, before the call is made, if `forward` makes other calls when it is
+            run again, makes calls in threads, or calls a language model other than that of `dspy.settings`;
+            if it calls `interrupt()` itself, or does not return a prediction.
+        NodeError: if its inputs are unknown, or `forward` is annotated with a type that is not a prediction.
 
     Example:
         >>> import dspy
@@ -121,13 +121,12 @@ def _check_call(program: Any) -> None:
 
 
 class _Driver:
-    """Runs a program's `forward` in each node: with the calls that there are, up to the next one, which is
-    another node's.
+    """Runs a program's `forward` in each node, with the results so far, up to the next node's call.
 
     Args:
         program: The program.
         parts: Its sub-modules and tools, by name.
-        places: Where the sub-modules are held.
+        places: References to the sub-modules, by name.
         outputs: Fields of its prediction.
     """
 
@@ -171,13 +170,11 @@ class _Driver:
         known = [field for module in modules for field in output_names(module)]
         fields = list(dict.fromkeys(known if outputs is None else outputs))
         if not fields:
-            raise GraphError(
-                f"{self._label}: nothing says which fields its prediction has. Pass outputs=[...]."
-            )
+            raise GraphError(f"{self._label}: the fields of its prediction are unknown. Pass outputs=[...].")
         return fields
 
     def node(self, name: str) -> Node:
-        """The node that makes the calls of a sub-module or tool."""
+        """Make the node for the calls of a sub-module or tool."""
         made = Node(partial(self._run, name), partial(self._run_async, name), name=name)
         if name in self._places:
             made.held = {"": self._places[name]}
@@ -203,8 +200,8 @@ class _Driver:
     def _running(
         self, node: str, state: State, config: RunnableConfig
     ) -> Generator[tuple["_Run", dict[str, Any]], None, None]:
-        """A block in which `forward` runs, whose calls of models are seen as the node's."""
-        # Which forward may change.
+        """Yield a run of `forward` and its arguments; model calls in the block are observed as the node's."""
+        # `forward` may change its arguments.
         arguments = {name: fresh(value) for name, value in self._inputs.of(state).items()}
         replay = Replay(self._label, node, [] if node == BEGIN else state[CALLS])
         current = {
@@ -225,7 +222,7 @@ class _Run:
     """One run of `forward` in a node.
 
     Attributes:
-        program: The program with stands.
+        program: The program with placeholders.
     """
 
     def __init__(self, label: str, program: Any, stands: Any, replay: Replay, outputs: Sequence[str]) -> None:
@@ -239,12 +236,13 @@ class _Run:
         self._failure: Exception | None = None
 
     def ended(self, forward: Any) -> None:
-        """Run `forward` until it ends, or stops at a call."""
+        """Run `forward` until it ends or stops at a call."""
         try:
             self._result = self._fields(forward())
         except Stopped:
             pass
-        except Exception as error:  # noqa: BLE001  what it means depends on the call
+        except Exception as error:  # noqa: BLE001
+            # `update` decides whether to raise it.
             self._failure = error
 
     async def ended_async(self, forward: Any) -> None:
@@ -253,7 +251,8 @@ class _Run:
             self._result = self._fields(await forward())
         except Stopped:
             pass
-        except BaseExceptionGroup as group:  # of an asyncio.TaskGroup
+        except BaseExceptionGroup as group:
+            # Raised by an asyncio.TaskGroup.
             if group.subgroup(Stopped) is None:
                 self._failed(group)
         except Exception as error:  # noqa: BLE001
@@ -266,15 +265,15 @@ class _Run:
 
     @property
     def _has_to_fail_again(self) -> bool:
-        """Whether `forward` failed after a call that was made here, which is to be saved first."""
+        """True if `forward` failed after a call that was made here and has to be saved first."""
         made = self._replay.made
         return self._failure is not None and made is not None and "error" not in made
 
     def update(self) -> Any:
-        """What the node does: it adds the call that was made, and says which node is next, if one is.
+        """Return the node's update: it adds the call that was made, and goes to the next node, if any.
 
         Raises:
-            Exception: what stopped `forward`.
+            Exception: the error that stopped `forward`.
         """
         replay = self._replay
         if replay.error is not None:
@@ -304,14 +303,13 @@ class _Run:
 
 
 def _with_calls(calls: list[Any], more: list[Any] | None) -> list[Any]:
-    """How the state reduces the calls: a run that begins has none, whatever a run of the same thread before
-    it has made.
-    """
+    """Reducer of the calls in the state. None resets them, for a new run in the same thread of LangGraph."""
     return [] if more is None else [*calls, *more]
 
 
 def _method(program: Any, name: str) -> Any:
-    return object.__getattribute__(program, name)  # reading program.forward logs a warning
+    # Reading `program.forward` would log a warning.
+    return object.__getattribute__(program, name)
 
 
 def _schema(name: str, fields: Mapping[str, Any]) -> Any:

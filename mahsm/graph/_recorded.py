@@ -1,4 +1,4 @@
-"""What modules gave, as plain data that a checkpointer can store, and back again."""
+"""Converts results of modules to plain data that a checkpointer can store, and back."""
 
 import copy
 import dataclasses
@@ -18,14 +18,12 @@ from mahsm._common import shown
 from mahsm.errors import GraphError
 
 KIND = "mahsm:kind"
-"""The key of a dict that stands for something else."""
+"""The key that marks a dict as the record of another type."""
 _PARTS: dict[type[Any], str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
 
 
 def recorded(value: Any) -> Any:
-    """The value as plain data: predictions, models, enums and tuples in it become dicts that say what they
-    were.
-    """
+    """Convert a value to plain data: predictions, models, enums and tuples become dicts with their type."""
     if type(value) is dict:
         return {key: recorded(part) for key, part in cast("dict[Any, Any]", value).items()}
     if type(value) is list:
@@ -57,7 +55,8 @@ def recorded(value: Any) -> Any:
 
 
 def _of_class(value: Any) -> Any:
-    if isinstance(value, dspy.Code):  # dspy.Code["java"] is a class that nobody finds by its name
+    if isinstance(value, dspy.Code):
+        # A class such as dspy.Code["java"] cannot be found by its name.
         return {KIND: "code", "language": type(value).language, "code": value.code}
     if isinstance(value, BaseModel):
         parts = {**vars(value), **(value.__pydantic_extra__ or {})}
@@ -71,12 +70,13 @@ def _of_class(value: Any) -> Any:
 
 
 def fresh(value: Any) -> Any:
-    """The value with containers of its own, so that what is done to it is not done to the value."""
+    """Copy the containers of a value, so that changes of the copy do not change the original."""
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(fresh, cast("Iterable[Any]", value)))
     if type(value) is dict:
         return {key: fresh(part) for key, part in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, dict | list | set | deque):  # a defaultdict, a Counter
+    if isinstance(value, dict | list | set | deque):
+        # Subclasses, such as defaultdict and Counter, are copied with their own methods.
         return copy.copy(cast("Any", value))
     if isinstance(value, dspy.Example):
         return cast("Any", value).copy()
@@ -84,26 +84,27 @@ def fresh(value: Any) -> Any:
 
 
 def digest(arguments: Any) -> str:
-    """Tells calls apart by what they are given, as far as that is plain; empty if nobody can say."""
+    """Return a hash of a call's arguments, to tell calls apart; empty if they cannot be hashed."""
     try:
         plain = json.dumps(recorded(arguments), default=lambda value: type(value).__qualname__)
-    except (TypeError, ValueError, RecursionError):  # keys that JSON does not have, or what holds itself
+    except (TypeError, ValueError, RecursionError):
+        # A key is invalid in JSON, or a container contains itself.
         return ""
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def stored(value: Any) -> Any:
-    """The value with those parts as plain data in which there are DSPy's types, and all else as it is."""
+    """Convert the parts of a value that contain DSPy's types to plain data; keep other parts."""
     if _has_dspy(value):
         return {KIND: "stored", "value": recorded(value)}
     return _within(value, stored)
 
 
 def loaded(data: Any) -> Any:
-    """The value that `stored` made the data of.
+    """Restore a value from the data of `stored`.
 
     Raises:
-        GraphError: if what was in it cannot be made here.
+        GraphError: if a class in it does not exist any more.
     """
     if isinstance(data, dict) and cast("dict[Any, Any]", data).get(KIND) == "stored":
         return replayed(cast("dict[Any, Any]", data)["value"])
@@ -111,7 +112,7 @@ def loaded(data: Any) -> Any:
 
 
 def _within(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The value with what it holds changed."""
+    """Apply `change` to the parts of a container, a `Send` or an `Interrupt`."""
     if isinstance(value, dict):
         return {key: change(part) for key, part in cast("dict[Any, Any]", value).items()}
     if type(value) in (list, tuple):
@@ -122,7 +123,7 @@ def _within(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _has_dspy(value: Any) -> bool:
-    """Whether it is of a class of DSPy's, or of a class of which such are parts."""
+    """Return whether a value is of a type of DSPy's, or is a model or dataclass that contains one."""
     if isinstance(value, dspy.Example) or type(value).__module__.startswith("dspy."):
         return True
     is_class = isinstance(value, BaseModel) or (
@@ -140,10 +141,10 @@ def _has_dspy_inside(value: Any) -> bool:
 
 
 def replayed(data: Any) -> Any:
-    """The value that `recorded` made the data of.
+    """Restore a value from the data of `recorded`.
 
     Raises:
-        GraphError: if what was in it cannot be made here.
+        GraphError: if a class in it does not exist any more.
     """
     if isinstance(data, list):
         return [replayed(part) for part in cast("list[Any]", data)]
@@ -155,17 +156,17 @@ def replayed(data: Any) -> Any:
 
 
 def recorded_error(error: Exception) -> dict[str, Any]:
-    """A failure as plain data.
+    """Convert an exception to plain data.
 
     Raises:
-        GraphError: if it cannot be raised again: its class is not found by its name, or makes another error
-            of the same data.
+        GraphError: if it cannot be raised again: its class cannot be found by its name, or the data does not
+            restore its message.
     """
     kind = type(error)
     if _find(_path(kind)) is not kind:
         raise GraphError(
-            f"{kind.__name__} is an exception that is defined inside of a function, so that it cannot be "
-            "raised again where the run goes on. Define it in a module."
+            f"{kind.__name__} is an exception that is defined inside a function, so it cannot be raised "
+            "again when the run is resumed. Define it in a module."
         ) from error
     state = {name: part for name, part in vars(error).items() if name != "__notes__" and _is_plain(part)}
     data = {
@@ -175,26 +176,27 @@ def recorded_error(error: Exception) -> dict[str, Any]:
     }
     try:
         same = str(replayed_error(data)) == str(error)
-    except Exception:  # noqa: BLE001  it wants other arguments
+    except Exception:  # noqa: BLE001
+        # The class takes other arguments.
         same = False
     if not same:
         raise GraphError(
-            f"{kind.__name__} is an exception that cannot be raised again with what it says, where the run "
-            "goes on. Handle it in the sub-module, or raise another one there."
+            f"{kind.__name__} is an exception that cannot be raised again with its message when the run is "
+            "resumed. Handle it in the sub-module, or raise another one there."
         ) from error
     return data
 
 
 def replayed_error(data: Mapping[str, Any]) -> Exception:
-    """The failure that `recorded_error` made the data of.
+    """Restore an exception from the data of `recorded_error`.
 
     Raises:
-        GraphError: if its class is not there any more.
+        GraphError: if its class does not exist any more.
     """
     kind: Any = _find(data["type"])
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         raise GraphError(
-            f"the run has recorded a {data['type']}, which is no exception any more. Define it where it was."
+            f"the run has recorded a {data['type']}, which is no longer an exception. Define it where it was."
         )
     error = kind.__new__(kind, *data["args"])
     error.args = tuple(data["args"])
@@ -207,8 +209,10 @@ def _fields(example: Any) -> dict[str, Any]:
 
 
 def _made(how: str, value: Any, parts: Any) -> dict[str, Any]:
-    """An instance of a class that is found by its name; or itself, which a checkpointer may not give back as
-    it was.
+    """Record an instance by the name of its class.
+
+    If the class cannot be found by its name, the instance itself is kept, and `_local` checks that the
+    checkpointer has restored it.
     """
     path = _path(cast("type[Any]", type(value)))
     if _find(path) is type(value):
@@ -269,8 +273,8 @@ def _local(data: Mapping[str, Any]) -> Any:
     value: Any = data["value"]
     if _path(cast("type[Any]", type(value))) != data["type"]:
         raise GraphError(
-            f"the run has recorded a {data['type']}, which is defined inside of a function; the checkpointer "
-            f"gave back {shown(value)}. Define the class in a module."
+            f"the run has recorded a {data['type']}, which is defined inside a function; the checkpointer "
+            f"returned {shown(value)}. Define the class in a module."
         )
     return value
 
@@ -293,7 +297,7 @@ def _class(data: Mapping[str, Any], base: type[Any]) -> Any:
     kind = _find(data["type"])
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise GraphError(
-            f"the run has recorded a {data['type']}, which is not there any more. Define it where it was."
+            f"the run has recorded a {data['type']}, which does not exist any more. Define it where it was."
         )
     return kind
 
@@ -303,7 +307,7 @@ def _path(kind: type[Any]) -> str:
 
 
 def _find(path: str) -> Any:
-    """What is found under a name in a module; None if nothing is."""
+    """Find an object by its module and qualified name; None if it does not exist."""
     module, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module)

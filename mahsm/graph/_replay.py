@@ -1,4 +1,4 @@
-"""`forward`, run again with the calls that it has made before, up to the one that is to be made now."""
+"""Runs `forward` again with the results of earlier calls, up to the call that is to be made now."""
 
 import asyncio
 import threading
@@ -15,48 +15,64 @@ from mahsm.errors import BudgetExceeded, GraphError
 from mahsm.graph._recorded import digest, recorded, recorded_error, replayed, replayed_error
 from mahsm.policies._internal import check_budgets
 
+# Replay.
+#
+# A node cannot keep a Python frame between two steps of a graph, so each node runs `forward` from its start.
+# The n-th call of `forward` gets the n-th record of the state, without being made. When the records are used
+# up, the next call is made if it belongs to this node, and is recorded. The call after that raises `Stopped`,
+# and the graph goes to its node.
+#
+# Invariant: a node makes at most one call, and every call that has ended is recorded in the state before
+# another one begins. So a run that is resumed repeats none of them. This requires that `forward` makes the
+# same calls in the same order each time; a call whose path differs from its record is refused.
+#
+# Calls of tasks that `forward` starts may come in any order, so their records are found by path and
+# arguments, and not by number. They are made one after the other: `_live` is set while one is being made, and
+# others wait for it. Calls in threads are refused, since they could neither be ordered nor stopped.
+#
+# `Stopped` derives from BaseException, so that an `except Exception` in `forward` does not catch it. If some
+# other handler does, `next` or `error` is set already, and each further call raises `Stopped` again.
+
 BEGIN = "begin"
-"""The node that runs `forward` until it calls for the first time."""
+"""The node that runs `forward` up to its first call."""
 FORWARD = "forward"
-"""The node of calls that are no sub-module's: of modules that `forward` makes itself, and of language
-models."""
+"""The node of calls outside sub-modules: those of modules that `forward` creates, and of language models."""
 
 
 class Called(Protocol):
-    """What a call is of.
+    """The module, tool or language model of a call.
 
     Attributes:
-        path: Its name in the program: `self.inner.ask`.
-        node: The node in which it is made.
+        path: Its name in the program, such as `self.inner.ask`.
+        node: The node in which the call is made.
     """
 
     path: str
     node: str
 
     def predictors(self) -> list[tuple[str, Any, Any]]:
-        """The predictors in it: the name, what `forward` knows it as, and what is called."""
+        """Return its predictors: each one's name, its placeholder in `forward`, and the predictor itself."""
         ...
 
 
 class Stopped(BaseException):
-    """`forward` goes no further here; no `except Exception` of its shall stop that."""
+    """Ends `forward` at a call. It is not an `Exception`, so that `forward` does not handle it."""
 
 
 class Replay:
-    """One run of `forward`: next to the calls that were made before, it makes the next one, if this is its
-    node.
+    """One run of `forward`: it replays the recorded calls, and makes the next one if it belongs to this node.
 
     Args:
-        label: Who says so in errors.
+        label: Name of the program, for errors.
         node: The node that is running.
-        calls: The calls that were made, with what they gave.
+        calls: The records of the calls so far.
 
     Attributes:
         node: The node that is running.
-        next: The node in which the call is to be made that stopped `forward`.
-        error: What stopped it, if that was an error that it may not handle.
-        made: What the call gave that was made here, as it is recorded.
-        stands: What stands for the modules in this run, with them, by their numbers.
+        next: The node of the call that stopped `forward`.
+        error: The error that stopped `forward`, if it must not be handled there.
+        made: The record of the call that was made here.
+        stands: Modules and their placeholders in this run, by the id of the module.
     """
 
     def __init__(self, label: str, node: str, calls: Sequence[Mapping[str, Any]]) -> None:
@@ -74,30 +90,30 @@ class Replay:
 
     @property
     def is_live(self) -> bool:
-        """Whether the call is being made."""
+        """True while the call is being made."""
         return self._live is not None
 
     @property
     def is_new(self) -> bool:
-        """Whether `forward` has come as far as it never was before."""
+        """True if `forward` has come further than in all earlier runs."""
         return self.is_live or self.made is not None or self.node == BEGIN
 
     def is_live_here(self) -> bool:
-        """Whether this is in the call that is being made, which may have threads of its own."""
+        """Return whether this code runs in the call that is being made, or in a thread that it started."""
         return self.is_live and (is_in_call() or threading.get_ident() != self._thread)
 
     # Calls.
 
     def call(self, place: Called, make: Callable[[], Any], given: Any) -> Any:
-        """What the call gives.
+        """Return the result of a call, from its record or by making it.
 
         Args:
-            place: What is called.
+            place: The module, tool or language model.
             make: Makes the call.
-            given: What it is called with, which tells calls at the same time apart.
+            given: Its arguments, which tell concurrent calls apart.
 
         Raises:
-            Stopped: if it is to be made in another node, or cannot be made at all.
+            Stopped: if the call has to be made in another node, or cannot be made.
         """
         self._check_thread(place)
         made = self._turn(place, asked := digest(given))
@@ -107,7 +123,7 @@ class Replay:
             return keep(make())
 
     async def call_async(self, place: Called, make: Callable[[], Awaitable[Any]], given: Any) -> Any:
-        """Async version of `call`; calls at the same time are made one after the other."""
+        """Async version of `call`; concurrent calls are made one after the other."""
         self._check_thread(place)
         while self._live is not None:
             await self._live.wait()
@@ -118,7 +134,7 @@ class Replay:
             return keep(await make())
 
     def _turn(self, place: Called, asked: str) -> Mapping[str, Any] | None:
-        """The call's record; None if it is to be made here and now."""
+        """Return the record of the call; None if it has to be made here."""
         if self.next is not None or self.error is not None:
             raise Stopped
         number = len(self._calls) - len(self._left)
@@ -135,23 +151,21 @@ class Replay:
         raise Stopped
 
     def _place_of(self, place: Called, asked: str) -> int:
-        """Which of the records left is the call's: the next one; of calls at the same time, that with its
-        arguments.
-        """
+        """Return the index of the call's record: the next one, or for concurrent calls by its arguments."""
         if not self._is_one_of_several():
             return 0
         for index, made in enumerate(self._left):
             if (made["call"], made["given"]) == (place.path, asked):
                 return index
         self._refuse(
-            f"forward makes calls at the same time, and in another order when it is run again: {place.path} "
-            "is called with what it was not called with before. Start them in an order that does not depend "
-            "on time."
+            f"forward makes concurrent calls, in another order when it is run again: {place.path} is called "
+            "with arguments that it was not called with before. Start them in an order that does not depend "
+            "on timing."
         )
 
     @contextmanager
     def _making(self, place: Called, asked: str) -> Generator[Callable[[Any], Any], None, None]:
-        """The block makes the call, and hands in what it gave."""
+        """Record the call that the block makes; it passes the result to the function that is yielded."""
         self._live = asyncio.Event()
         trace = cast("Any", dspy.settings.trace)
         own = None if trace is None or isinstance(trace, ForwardTrace) else trace
@@ -166,7 +180,7 @@ class Replay:
             if isinstance(result, Iterator | Awaitable):
                 kind = type(cast("object", result)).__name__
                 self._refuse(
-                    f"{place.path} gave a {kind}, which can be read once only. Give a list, or make "
+                    f"{place.path} returned a {kind}, which can be read only once. Return a list, or make "
                     "it async def."
                 )
             done(result=recorded(result))
@@ -196,7 +210,7 @@ class Replay:
             live.set()
 
     def _given(self, place: Called, made: Mapping[str, Any]) -> Any:
-        """What the call gave when it was made."""
+        """Return the recorded result of a call, or raise its recorded error; add its entries to the trace."""
         try:
             trace = cast("Any", dspy.settings.trace)
             if steps := made.get("trace", ()):
@@ -214,8 +228,9 @@ class Replay:
 
     @staticmethod
     def _traced(known: Mapping[int, tuple[str, Any]], trace: Any, before: int) -> list[dict[str, Any]]:
-        """What the call added to a trace that `forward` keeps by itself, with predictors as `forward` knows
-        them.
+        """Return the entries that the call added to a trace that `forward` itself has set.
+
+        In that trace, predictors are replaced by the placeholders that `forward` knows.
         """
         added = trace[before:]
         trace[before:] = [(known.get(id(step[0]), step[:1])[-1], *step[1:]) for step in added]
@@ -229,13 +244,14 @@ class Replay:
 
     def _check_thread(self, place: Called) -> None:
         if threading.get_ident() != self._thread:
-            self.error = GraphError(thread_error(self._label, place.path))  # also if forward handles it
+            # Kept as well as raised, since `forward` may handle it.
+            self.error = GraphError(thread_error(self._label, place.path))
             raise self.error
 
     def _refuse_other(self, number: int, was: str, now: str) -> NoReturn:
         self._refuse(
             f"forward is not the same when it is run again: call {number} was {was!r}, now it is {now!r}. "
-            "What it decides has to depend on its inputs and on results of its calls only."
+            "Its decisions must depend only on its inputs and on the results of its calls."
         )
 
     def _refuse(self, why: str) -> NoReturn:
@@ -243,20 +259,20 @@ class Replay:
         raise Stopped
 
     def refuse_unseen(self) -> None:
-        """A language model is called where nobody can keep what it gives.
+        """Refuse a call of a language model that cannot be recorded.
 
         Raises:
-            Stopped: always, unless this is in a call that is being made.
+            Stopped: unless this runs in a call that is being made.
         """
         if not self.is_live:
             self._refuse(
-                "forward calls a language model itself, and not that of dspy.settings around it. Such a call "
-                "cannot be replayed. Call it in a module."
+                "forward itself calls a language model other than that of dspy.settings. Such a call cannot "
+                "be replayed. Call it in a module."
             )
 
     @contextmanager
     def running(self) -> Generator[None, None, None]:
-        """A block in which `forward` runs."""
+        """Run `forward` in the block."""
         self._thread, self._task = threading.get_ident(), _current_task()
         around = cast("list[Any] | None", dspy.settings.trace)
         trace = None if around is None else ForwardTrace(self, around)
@@ -266,7 +282,7 @@ class Replay:
             yield
 
     def _is_one_of_several(self) -> bool:
-        """Return whether this is a task that `forward` has started, which may have others beside it."""
+        """Return whether this runs in a task that `forward` has started, so that calls may be concurrent."""
         task = _current_task()
         return task is not None and task is not self._task
 
@@ -279,13 +295,13 @@ def _current_task() -> "asyncio.Task[Any] | None":
 
 
 def replay_here() -> Replay | None:
-    """The run of `forward` that this is in."""
+    """Return the run of `forward` around this code, if any."""
     keeper = calls.here().keeper
     return keeper.replay if isinstance(keeper, _Kept) else None
 
 
 def is_in_call() -> bool:
-    """Return whether this is a call that is being made, and not `forward` itself."""
+    """Return whether this runs in a call that is being made, and not in `forward` itself."""
     keeper = calls.here().keeper
     return isinstance(keeper, _Kept) and keeper.in_call
 
@@ -293,12 +309,12 @@ def is_in_call() -> bool:
 def thread_error(label: str, path: str) -> str:
     return (
         f"{label}: {path} is called in a thread that forward starts, where a call cannot be a step of the "
-        "graph. Fan out in a sub-module of its own, or with vmap."
+        "graph. Fan out inside a sub-module, or with vmap."
     )
 
 
 class ForwardTrace(list[Any]):
-    """DSPy's trace of one run of `forward`, which hands on what is new to the trace around."""
+    """DSPy's trace of one run of `forward`, which passes new entries to the trace around it."""
 
     def __init__(self, replay: Replay, around: list[Any]) -> None:
         super().__init__()
@@ -315,7 +331,7 @@ class ForwardTrace(list[Any]):
 
 
 class _Guard(BaseCallback):
-    """Lets models be seen that modules call, and refuses calls that nobody sees."""
+    """Observes the models that modules call, and refuses calls of models that are not observed."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
@@ -330,13 +346,13 @@ class _Guard(BaseCallback):
 
 
 class _Kept:
-    """What language models give that `forward` calls itself, kept by a run of it.
+    """The keeper of calls that replays the language models that `forward` itself calls.
 
-    As the keeper of calls it also says, to the stands of modules, which run of `forward` they are called in.
+    From it, placeholders of modules also get the run of `forward` that they are called in.
 
     Args:
         replay: The run.
-        in_call: This is in a call that is being made, and not in `forward` itself.
+        in_call: True inside a call that is being made, False in `forward` itself.
     """
 
     path = "a language model"

@@ -1,4 +1,4 @@
-"""`DSPySerializer`: how a checkpointer stores the types of DSPy."""
+"""`DSPySerializer`: lets a checkpointer store the types of DSPy."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from mahsm.graph._recorded import loaded, stored
 
 
 class DSPySerializer(JsonPlusSerializer):
-    """LangGraph's serialiser, which also gives DSPy's types back as they were.
+    """LangGraph's serialiser, extended to restore values of DSPy's types.
 
-    LangGraph's own gives a `dspy.Code`, `dspy.Image` or `dspy.Audio` back as a text, and refuses a
-    `dspy.Prediction` and a `dspy.Example`. All else is stored as it stores it. It takes LangGraph's
-    arguments, and goes wherever a serialiser does: into a checkpointer, a cache, an `EncryptedSerializer`.
+    LangGraph's own serialiser restores a `dspy.Code`, `dspy.Image` or `dspy.Audio` as a string, and fails for
+    a `dspy.Prediction` or `dspy.Example`. Other values are stored as LangGraph stores them. It takes
+    LangGraph's arguments, and can be used in a checkpointer, a cache, or an `EncryptedSerializer`.
 
     Raises:
-        GraphError: when read, if a class of the user's that holds such types is not there any more.
+        GraphError: when read, if a class of yours that contains such types does not exist any more.
 
     Example:
         >>> import dspy
@@ -28,9 +28,9 @@ class DSPySerializer(JsonPlusSerializer):
     """
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        """The value as LangGraph's serialiser stores it, with DSPy's types as plain data."""
+        """Serialise a value as LangGraph does, with DSPy's types as plain data."""
         return super().dumps_typed(stored(obj))
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """The value, with DSPy's types as they were."""
+        """Restore a value, including DSPy's types."""
         return loaded(super().loads_typed(data))

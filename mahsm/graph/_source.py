@@ -1,4 +1,4 @@
-"""The source that optimisers show to their models: of a `GraphModule` it is the graph, and not the class."""
+"""The source that optimisers show to models: for a `GraphModule` it describes the graph, not the class."""
 
 import inspect
 import itertools
@@ -21,17 +21,18 @@ _numbers = itertools.count(1)
 
 
 def with_source(kind: KindT, source: Callable[[], str]) -> KindT:
-    """A subclass of the same name, for which `inspect.getsource` gives this, worked out when it is asked for.
+    """Return a subclass of the same name with another source for `inspect.getsource`.
 
     Args:
         kind: The class.
-        source: Gives the text, which is a class of that name.
+        source: Returns the source, which defines a class of that name; called when the source is read.
     """
     name = f"{kind.__module__}.graph_{next(_numbers)}"
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, _Loader(source))
     module.__file__ = f"{name}.py"
-    sys.modules[name] = module  # where inspect finds the module of a class
+    # `inspect` looks up the module of a class here.
+    sys.modules[name] = module
     names = {"__module__": name, "__qualname__": kind.__name__, "__doc__": kind.__doc__, "__firstlineno__": 1}
     made = cast("KindT", cast("Any", type(kind))(kind.__name__, (kind,), names))
     weakref.finalize(made, _forget, name)
@@ -52,7 +53,7 @@ def _forget(name: str) -> None:
 
 
 def source_of(name: str, graph: Any, modules: Mapping[str, dspy.Module], takes: Any, gives: Any) -> str:
-    """A class that says what a graph does: its steps, its nodes, and the signatures of its modules."""
+    """Return the source of a class that describes a graph: steps, nodes, and signatures of modules."""
     drawn = graph.get_graph()
     nodes = ((node, one.data) for node, one in drawn.nodes.items() if not node.startswith("__"))
     parts = [

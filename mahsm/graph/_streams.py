@@ -1,6 +1,4 @@
-"""What `dspy.streamify` hears of a graph, in which models are called in many threads and for many items at
-the same time.
-"""
+"""Streams of `dspy.streamify` from a graph, which calls models in many threads and for many items."""
 
 import asyncio
 import copy
@@ -23,7 +21,7 @@ from mahsm.graph._trace import number_here
 
 @dataclass
 class ItemStreamResponse(StreamResponse):
-    """A part of what an item's predictor says.
+    """A chunk of the output of an item's predictor.
 
     Attributes:
         item: The item's path of indices through nested edges, such as `(3,)`; or the number of a `Send`.
@@ -33,11 +31,11 @@ class ItemStreamResponse(StreamResponse):
 
 
 class Bridge:
-    """A stream of `dspy.streamify`, into which any thread and event loop may send.
+    """A stream of `dspy.streamify` that can be sent to from any thread and event loop.
 
-    DSPy sends from the loop of `streamify`, or from a worker thread of it. So blocking calls of models are
-    made in such threads, and what awaited ones send is handed over to that loop. Items have listeners of
-    their own, since the parts that they get at the same time would make no sense to one.
+    DSPy can send only from the loop of `streamify`, or from a worker thread of it. So blocking calls of
+    models are made in such threads, and chunks of awaited calls are passed to that loop. Each item has its
+    own listeners, since a listener cannot follow several answers at the same time.
 
     Args:
         stream: The stream.
@@ -54,7 +52,7 @@ class Bridge:
         self._lock = threading.Lock()
 
     async def send(self, message: Any) -> None:
-        """Send a message, as it is or as listeners of items make it."""
+        """Send a message, or the messages that the item's listeners make of it."""
         item = number_here()
         messages = self._heard(message, item) if item and hasattr(message, "predict_id") else [message]
         if asyncio.get_running_loop() is self._loop:
@@ -70,7 +68,8 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
     async def _flushed_if_open(self) -> None:
-        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # nobody listens any more
+        # The stream is closed if its consumer has stopped.
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             await self._flushed()
 
     async def _flushed(self) -> None:
@@ -79,15 +78,16 @@ class Bridge:
                 await self._stream.send(self._waiting.popleft())
 
     async def end(self) -> None:
-        """Send what is left, the ends of items too."""
+        """Send the remaining messages, including the last ones of items."""
         for item in sorted(self._listeners):
             for listener in self._listeners[item].values():
                 self._waiting += _of_item(item, listener.finalize())
         await self._flushed()
 
     def _heard(self, message: Any, item: tuple[int, ...]) -> list[Any]:
-        """What the item's listeners make of a part; without listeners the part, which says of which item it
-        is.
+        """Return the messages that the item's listeners make of a chunk.
+
+        Without listeners it is the chunk, with the item set on it.
         """
         listeners = [
             one
@@ -105,7 +105,8 @@ class Bridge:
             known = self._listeners.setdefault(item, {})
             for listener in listeners:
                 if id(listener) not in known:
-                    listener.stream_start = True  # so that streamify knows that something has been streamed
+                    # Tells streamify that the field has been streamed.
+                    listener.stream_start = True
                     known[id(listener)] = _new_listener(listener)
             return [known[id(listener)] for listener in listeners]
 
@@ -118,12 +119,13 @@ class Bridge:
         return asyncio.run_coroutine_threadsafe(self._called(make), self._loop).result()
 
     async def _called(self, make: Callable[[], Any]) -> Any:
-        calls.change(blocking=None)  # the thread is a worker
+        # The call runs in a worker thread, so calls inside it need no other one.
+        calls.change(blocking=None)
         return await anyio.to_thread.run_sync(make)
 
 
 def _new_listener(listener: Any) -> Any:
-    """The same, that has heard nothing yet."""
+    """Return a copy of a listener in its initial state."""
     made = copy.copy(listener)
     fresh = StreamListener(
         listener.signature_field_name, listener.predict, listener.predict_name, listener.allow_reuse
@@ -134,14 +136,15 @@ def _new_listener(listener: Any) -> Any:
 
 @contextmanager
 def streamed() -> Generator[None, None, None]:
-    """A block in which a graph runs in a worker thread of `dspy.streamify`'s loop, if anybody streams."""
+    """Stream from a graph that runs in the block, in a worker thread of `dspy.streamify`, if that is used."""
     stream = cast("Any", dspy.settings.send_stream)
     if stream is None or isinstance(stream, Bridge):
         yield
         return
     try:
         bridge = Bridge(stream, anyio.from_thread.run_sync(asyncio.get_running_loop))
-    except RuntimeError:  # no thread of streamify's, from which DSPy does not stream
+    except RuntimeError:
+        # This is not a thread of streamify's; DSPy does not stream from other threads.
         yield
         return
     try:
@@ -156,7 +159,7 @@ def streamed() -> Generator[None, None, None]:
 
 @asynccontextmanager
 async def streamed_async() -> AsyncGenerator[None, None]:
-    """Async version of `streamed`: the block runs on `dspy.streamify`'s loop."""
+    """Async version of `streamed`; the block runs on the loop of `dspy.streamify`."""
     stream = cast("Any", dspy.settings.send_stream)
     if stream is None or isinstance(stream, Bridge):
         yield

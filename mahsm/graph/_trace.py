@@ -1,6 +1,4 @@
-"""The trace of one run of a graph: what its predictors did, in an order that does not depend on who was
-quicker.
-"""
+"""The trace of one run of a graph: the calls of its predictors, in an order that is independent of timing."""
 
 import threading
 from collections.abc import Iterable
@@ -13,15 +11,14 @@ from mahsm.edges._internal import current_item
 from mahsm.nodes._internal import position
 
 Place = tuple[int, str, tuple[int, ...]]
-"""A step of the graph, a node of those that run in it, and an item of those that run in the node, if there
-are several."""
+"""A step of the graph, a node that runs in this step, and the item in that node, or `()`."""
 
 
 class Trace(list[Any]):
-    """A DSPy trace, into which the items of edges and the tasks of `Send`s write at the same time.
+    """A DSPy trace that the items of edges and the tasks of `Send`s write to at the same time.
 
-    Optimisers draw from a trace with a seed: with the order left to chance, equal seeds would give other
-    programs.
+    Optimisers draw from a trace with a seed. If its order depended on timing, the same seed would give
+    different programs.
     """
 
     def __init__(self) -> None:
@@ -45,9 +42,7 @@ class Trace(list[Any]):
             return super().pop(index)
 
     def ordered(self) -> list[Any]:
-        """The entries, step by step; those of a step in the order of nodes, then of items, and of an item's
-        as they came.
-        """
+        """Return the entries by step, then by node, then by item; those of one item in their own order."""
         with self._lock:
             pairs = list(zip(self._places, self, strict=True))
         steps = [sorted(step, key=_in_step) for _, step in groupby(pairs, key=lambda pair: pair[0][0])]
@@ -61,13 +56,14 @@ class Trace(list[Any]):
 
 
 def number_here() -> tuple[int, ...]:
-    """The item's path of indices through nested edges, or the number of the `Send`; empty outside of both."""
+    """Return the item's path of indices through nested edges, or the number of the `Send`; else `()`."""
     item = current_item()
     return _number_of_send() if item is None else item.order
 
 
 def _number_of_send() -> tuple[int, ...]:
-    path = _metadata().get("langgraph_path", ())  # ("__pregel_push", number of the Send, ...)
+    # The path is ("__pregel_push", number of the Send, ...).
+    path = _metadata().get("langgraph_path", ())
     return tuple(part for part in path[1:2] if isinstance(part, int))
 
 

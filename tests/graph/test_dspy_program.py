@@ -304,7 +304,7 @@ def test_missing_inputs() -> None:
             {"outputs": "answer"},
             r"outputs='answer' is a string; expected a list of fields, such as outputs=\['answer'\]",
         ),
-        (Odd(), {"outputs": []}, r"nothing says which fields its prediction has. Pass outputs=\[...\]"),
+        (Odd(), {"outputs": []}, r"the fields of its prediction are unknown. Pass outputs=\[...\]"),
     ],
 )
 def test_what_is_no_program(program: Any, options: Any, message: str) -> None:

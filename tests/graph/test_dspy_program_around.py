@@ -279,7 +279,7 @@ class InterruptsItself(Program):
     [
         (
             OwnModel,
-            r"forward calls a language model itself, and not that of dspy.settings.*Call it in a module",
+            r"forward itself calls a language model other than that of dspy.settings.*Call it in a module",
         ),
         (
             InterruptsItself,
@@ -551,14 +551,14 @@ class Generator(dspy.Module):
     [
         (
             Shuffles,
-            r"makes calls at the same time, and in another order when it is run again: self.ask is called",
+            r"makes concurrent calls, in another order when it is run again: self.ask is called",
         ),
         (
             TimesOut,
             r"self.waits was cancelled, perhaps by a timeout of forward's own.*timeout in a sub-module",
         ),
         (FansOut, r"self.ask is called in a thread that forward starts"),
-        (Generates, r"self.generates gave a generator, which can be read once only. Give a list"),
+        (Generates, r"self.generates returned a generator, which can be read only once. Return a list"),
     ],
 )
 def test_what_would_be_mixed_up_is_refused(kind: Any, message: str) -> None:

@@ -249,8 +249,11 @@ def test_connect_knows_no_keys_of_a_state_without_a_schema() -> None:
             lambda: [START, 7],
             r"step 1 is 7; expected a node name, an edge, a function or a Runnable.*builder\.add_node",
         ),
-        (lambda: [(edge := edge_of()), "x", edge], r"stands twice, which would make a loop.*two names"),
-        (lambda: [edge_of(), edge_of()], r"the graph has a node 'vmap_square' already.*Give .* a name="),
+        (lambda: [(edge := edge_of()), "x", edge], r"is given twice, which would make a loop.*two names"),
+        (
+            lambda: [edge_of(), edge_of()],
+            r"the graph already has another node 'vmap_square'.*Give .* a name=",
+        ),
         (
             lambda: [START, edge_of(out_key="zs")],
             r"uses 'zs', but the state schema DictState has only 'bias', 'errors', 'xs', 'ys'",

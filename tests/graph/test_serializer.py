@@ -100,7 +100,7 @@ def test_a_class_that_is_not_there_any_more() -> None:
     globals()["Gone"] = globals().pop("Report")
     try:
         with pytest.raises(
-            GraphError, match=rf"the run has recorded a {__name__}:{kept}, which is not there any more"
+            GraphError, match=rf"the run has recorded a {__name__}:{kept}, which does not exist any more"
         ):
             serializer.loads_typed(given)
     finally:

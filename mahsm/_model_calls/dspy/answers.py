@@ -1,4 +1,4 @@
-"""What DSPy reports of a call that has ended: its usage, and answers that could not be parsed."""
+"""DSPy's reports of calls that have ended: their usage, and answers that could not be parsed."""
 
 from typing import Any, cast
 

@@ -501,7 +501,7 @@ def test_connect_refuses_a_step_whose_name_is_no_node_name() -> None:
 
         return ask
 
-    with pytest.raises(EdgeError, match=r"would be a node '<lambda>', a name that can be no node's"):
+    with pytest.raises(EdgeError, match=r"would be a node '<lambda>', a name that LangGraph does not allow"):
         connect(StateGraph(Report), START, lambda state: {}, END)
     with pytest.raises(EdgeError, match=r"would be a node 'ask', a name that is taken"):
         connect(StateGraph(Report), START, ask, other(), END)
