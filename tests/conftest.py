@@ -27,7 +27,7 @@ os.environ["DSPY_CACHEDIR"] = os.path.join(
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: tests wait for timers, processes and servers a third of the time."""
+    """Half as many again as there are cores: tests wait for timers and processes a third of the time."""
     return max(3, (os.cpu_count() or 2) * 3 // 2)
 
 
