@@ -15,7 +15,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from mahsm.xcs._awaiting import StepCall, await_
-from mahsm.xcs._changes import CONTAINERS, binary, in_place, of_container, set_item
+from mahsm.xcs._changes import CONTAINERS, binary, del_item, in_place, of_container, set_item
 from mahsm.xcs._containers import fields_of, forced, kind_of, listed, rewritten_codes
 from mahsm.xcs._current import Program, running
 from mahsm.xcs._derived import STRING_METHODS, derived
@@ -137,7 +137,7 @@ helpers: dict[str, Any] = dict(
         HELPERS,
         (
             *(call, format_, ready, forced, scope, settled, each_settled, await_),
-            *(set_item, slice, binary, in_place),
+            *(set_item, del_item, slice, binary, in_place),
         ),
         strict=True,
     )

@@ -92,3 +92,11 @@ def set_item(value: Any, owner: Any, key: Any) -> None:
         owner[key] = value
     else:
         owner[key] = forced(value)
+
+
+def del_item(owner: Any, key: Any) -> None:
+    """Do `del owner[key]`."""
+    owner, key = ready(owner), forced(key)
+    if (run := running()) is not None and kind_of(owner) in CONTAINERS:
+        run.will_change(owner)
+    del owner[key]

@@ -5,9 +5,21 @@ import copy
 from collections.abc import Iterator
 from typing import Any, cast
 
-CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, EACH_SETTLED, AWAIT, SET_ITEM, SLICE, BINARY, IN_PLACE = (
-    HELPERS
-) = tuple(
+(
+    CALL,
+    FORMAT,
+    READY,
+    FORCE,
+    SCOPE,
+    SETTLED,
+    EACH_SETTLED,
+    AWAIT,
+    SET_ITEM,
+    DEL_ITEM,
+    SLICE,
+    BINARY,
+    IN_PLACE,
+) = HELPERS = tuple(
     f"__xcs_{name}__"
     for name in (
         "call",
@@ -19,6 +31,7 @@ CALL, FORMAT, READY, FORCE, SCOPE, SETTLED, EACH_SETTLED, AWAIT, SET_ITEM, SLICE
         "each_settled",
         "await",
         "set_item",
+        "del_item",
         "slice",
         "binary",
         "in_place",
@@ -119,6 +132,17 @@ class Rewriter(ast.NodeTransformer):
         if any(self._leaves(target) for target in node.targets):
             node.value = _of(FORCE, node.value)
         return node
+
+    def visit_Delete(self, node: ast.Delete) -> Any:
+        self.generic_visit(node)
+        made: list[ast.stmt] = []
+        for target in node.targets:
+            if isinstance(target, ast.Subscript):
+                call = ast.Call(_name(DEL_ITEM), [target.value, _unsliced(target.slice)], [])
+                made.append(_at(node, ast.Expr(_at(node, call))))
+            else:
+                made.append(_at(node, ast.Delete([target])))
+        return made
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         if node.value is None:

@@ -328,6 +328,20 @@ def try_keeps_old_names(q):
 
 
 @program
+def try_keeps_what_is_deleted(q):
+    d, items = {"a": 1, "b": 2}, [1, 2, 3, 4]
+    try:
+        del d["a"]
+        ask(f"boom {q}")
+        del d["b"], items[0]
+        del items[1:3]
+        del d["missing"]
+    except (ValueError, KeyError):
+        pass
+    return d, items
+
+
+@program
 def try_keeps_old_names_in_loop(q):
     n = 0
     for i in range(4):
