@@ -201,6 +201,10 @@ class Rewriter(ast.NodeTransformer):
             # Errors in handlers come out before `finally`, too.
             node.body = [_without_finally(node)]
             node.handlers, node.orelse = [], []
+        return self._kept(node)
+
+    def _kept(self, node: Any) -> Any:
+        """Make a scope of a body after whose errors the function may go on."""
         kept: set[str] = kept_names(self._functions[-1], node) if self._functions else set()
         self._scopes += 1
         name = f"__xcs_scope_{self._scopes}__"
@@ -214,10 +218,13 @@ class Rewriter(ast.NodeTransformer):
     visit_Try = visit_TryStar = _try
 
     def _with(self, node: Any) -> Any:
-        self.generic_visit(node)
+        if any(map(_suppresses, node.items)):
+            node = self._kept(node)
+        else:
+            self.generic_visit(node)
+            node.body = _scope(node.body, None)
         for item in node.items:
             item.context_expr = _of(FORCE, item.context_expr)
-        node.body = _scope(node.body, None)
         return node
 
     visit_With = visit_AsyncWith = _with
@@ -293,6 +300,13 @@ def _scope(body: list[ast.stmt], name: str | None) -> list[ast.stmt]:
         if isinstance(part, ast.expr):
             _at(body[0], part)
     return [made]
+
+
+def _suppresses(item: ast.withitem) -> bool:
+    """Return whether a block swallows errors, as far as its name says so: `contextlib.suppress`."""
+    call = item.context_expr
+    function = call.func if isinstance(call, ast.Call) else call
+    return getattr(function, "attr", getattr(function, "id", "")) == "suppress"
 
 
 def _without_finally(node: Any) -> Any:

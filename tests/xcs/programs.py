@@ -790,6 +790,17 @@ def with_block(q):
 
 
 @program
+def suppress_keeps_old_names(q):
+    import contextlib
+
+    a, log = "none", []
+    with contextlib.suppress(ValueError):
+        a = ask(f"boom {q}")
+        log.append("after")
+    return a, log
+
+
+@program
 def finally_order(q):
     log = []
     try:
