@@ -38,7 +38,11 @@ def ended(function: Callable[[], Any], label: str = "the call") -> Any:
 
     thread = threading.Thread(target=run, name="watched", daemon=True)
     thread.start()
-    thread.join(LIMIT)
+    # In slices, each of which counts once: the whole machine may stand still for a while.
+    for _ in range(int(LIMIT * 10)):
+        thread.join(0.1)
+        if not thread.is_alive():
+            break
     if thread.is_alive():
         hung.append(f"{label} has not ended in {LIMIT:g} s:\n{_stacks()}")
         raise Hang(hung[0])

@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import add_note, shown
+from mahsm._common import shown
 from mahsm._model_calls import calls, unparsed_in
 from mahsm._waiting import Closed, Way, left_behind, reason_here
 from mahsm.compose._calls import call_as, kind_of
@@ -17,7 +17,7 @@ from mahsm.compose._function import ComposedFunction, P, R, Shared
 from mahsm.errors import BudgetExceeded, LimitError, TooManyHanging
 from mahsm.nodes._internal import provider_of
 from mahsm.policies import Retry
-from mahsm.policies._internal import retry_budget, spendings
+from mahsm.policies._internal import is_refused, retry_budget, spendings
 
 _ENDS = (GraphBubbleUp, Closed, BudgetExceeded, TooManyHanging)
 """Errors that are no failure of the function, or after which nothing can begin."""
@@ -75,11 +75,7 @@ class _Retry(ComposedFunction[P, R]):
                 is_late = policy.timeout is not None and (
                     time.monotonic() + seconds - began >= policy.timeout
                 )
-                if (
-                    is_late
-                    or any(each.exceeded for each in spendings())
-                    or _is_refused(policy, budget, error)
-                ):
+                if is_late or any(each.exceeded for each in spendings()) or is_refused(policy, budget, error):
                     raise
                 unparsed |= unparsed_in(error)
                 failure = error
@@ -92,16 +88,6 @@ class _Retry(ComposedFunction[P, R]):
 
 
 _NOTHING = nullcontext()
-
-
-def _is_refused(policy: Retry, budget: Any, error: Exception) -> bool:
-    """Return whether an error that could be retried is not; a note on the error says why."""
-    refusal = policy.refusal(error)
-    if refusal is None and policy.share is not None and not budget.take():
-        refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
-    if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
-        add_note(error, refusal)
-    return refusal is not None
 
 
 async def _pause(way: Way, seconds: float) -> None:

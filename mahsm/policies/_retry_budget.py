@@ -2,6 +2,9 @@
 
 import threading
 
+from mahsm._common import add_note
+from mahsm.policies._retry import Retry
+
 SAVED = 100.0
 """The most retries that are saved, and the number at the start; as in AWS's standard retry mode, where 500
 tokens pay for 100 retries."""
@@ -56,3 +59,13 @@ def forget(provider: str) -> None:
     """Drop the budget of a provider, so that the next one starts full."""
     with _lock:
         _budgets.pop(provider, None)
+
+
+def is_refused(retry: Retry, budget: RetryBudget, error: BaseException) -> bool:
+    """Return whether an error that could be retried is not; a note on the error says why."""
+    refusal = retry.refusal(error)
+    if refusal is None and retry.share is not None and not budget.take():
+        refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
+    if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
+        add_note(error, refusal)
+    return refusal is not None

@@ -1,15 +1,13 @@
 """Operators, and changes of containers, in rewritten code."""
 
-import operator
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable
 from typing import Any
 
 from mahsm.xcs._containers import ATOMS, forced, has_pending, kind_of, listed
 from mahsm.xcs._current import running
 from mahsm.xcs._derived import derived
 from mahsm.xcs._functions import SPECIAL, Call
-from mahsm.xcs._pending import Pending, cell_of, ready, value_of
+from mahsm.xcs._pending import BINARY, IN_PLACE, Pending, cell_of, ready, value_of
 
 CONTAINERS: frozenset[type[Any]] = frozenset({list, dict, set, deque, defaultdict, OrderedDict})
 """Containers that may hold pending values."""
@@ -45,19 +43,12 @@ _CHANGING = frozenset(
 )
 
 
-_OPERATORS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
-    name: (getattr(operator, name), getattr(operator, f"i{name.rstrip('_')}"))
-    for name in (
-        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
-        *("and_", "or_", "xor", "lshift", "rshift"),
-    )
-}
 _BUILTIN = frozenset({int, float, complex, bool, str, bytes, list, tuple, set, frozenset, dict, Pending})
 
 
 def binary(name: str, left: Any, right: Any) -> Any:
     """Compute `left op right`."""
-    function = _OPERATORS[name][0]
+    function = BINARY[name]
     if name == "mod" and kind_of(left) is str:
         return derived(function, left, right)
     if kind_of(right) is Pending and kind_of(left) not in _BUILTIN:
@@ -67,18 +58,17 @@ def binary(name: str, left: Any, right: Any) -> Any:
 
 def in_place(name: str, left: Any, right: Any) -> Any:
     """Compute `left op= right`, and return the new value of `left`."""
-    plain, changing = _OPERATORS[name]
     kind = kind_of(left)
     if kind in ATOMS or kind is tuple:
         return binary(name, left, right)
     if kind is Pending:
         if cell_of(left).is_text:
-            return derived(plain, left, right)
+            return derived(BINARY[name], left, right)
         return in_place(name, value_of(left), right)
     run = running()
     if run is not None and kind in CONTAINERS:
         run.will_change(left, "__iadd__")
-    return changing(left, listed(right) if kind is list else forced(right))
+    return IN_PLACE[name](left, listed(right) if kind is list else forced(right))
 
 
 def set_item(value: Any, owner: Any, key: Any) -> None:

@@ -85,9 +85,9 @@ def fields_of(kind: type[Any]) -> Sequence[str]:
     """Return the fields of a dataclass that only keeps its arguments, so that they may be pending."""
     if "__dataclass_fields__" not in vars(kind) or hasattr(kind, "__post_init__"):
         return ()
-    if not vars(kind)["__dataclass_params__"].init:
-        return ()
-    return list(kind.__dataclass_fields__)
+    # One that is written by hand may do anything with them.
+    init = getattr(vars(kind).get("__init__"), "__code__", None)
+    return list(kind.__dataclass_fields__) if init is not None and init.co_filename == "<string>" else ()
 
 
 def forced(value: Any) -> Any:
@@ -241,15 +241,13 @@ class Arguments:
         if not self.needed:
             return self._args, self._kwargs
 
-        def value_of(pending: Pending) -> Any:
-            return values[id(cell_of(pending))]
+        def arrived(value: Any) -> Any:
+            return values[id(cell_of(value))] if kind_of(value) is Pending else value
 
         if self._has_containers:
-            replacing = _Replacing(value_of)
+            replacing = _Replacing(arrived)
             return replacing.in_(self._args), replacing.in_(self._kwargs)
-        args = [value_of(arg) if type(arg) is Pending else arg for arg in self._args]
+        args = list(map(arrived, self._args))
         if not self._kwargs:
             return args, self._kwargs
-        return args, {
-            name: value_of(arg) if type(arg) is Pending else arg for name, arg in self._kwargs.items()
-        }
+        return args, {name: arrived(arg) for name, arg in self._kwargs.items()}

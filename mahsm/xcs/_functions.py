@@ -104,23 +104,15 @@ def _sorted(call: Call, callee: Any, iterable: Any, /, *, key: Any = None, rever
     ]
 
 
-def _iterated(call: Call, callee: Any, iterable: Any, /) -> Any:
-    """Call `any` or `all`, which look at one value after the other, and at no more than they need."""
-    return callee(iterable)
-
-
-def _next(call: Call, callee: Any, *args: Any) -> Any:
-    return callee(*args)
-
-
 def _attr(call: Call, callee: Any, owner: Any, name: Any, /, *default: Any) -> Any:
     owner, name = ready(owner), ready(name)
     return callee(owner, name, *(map(forced, default) if callee is setattr else default))
 
 
 SPECIAL: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((list, tuple, zip, enumerate, reversed, iter, range, id), _moves),
-    **dict.fromkeys((any, all), _iterated),
+    **dict.fromkeys((list, tuple, zip, enumerate, reversed, iter, next, range, id), _moves),
+    # These look at one value after the other, and at no more than they need.
+    **dict.fromkeys((any, all), _moves),
     **dict.fromkeys((max, min), _extreme),
     **dict.fromkeys((isinstance, type, issubclass, callable), _type_of),
     **dict.fromkeys((getattr, hasattr, setattr), _attr),
@@ -131,7 +123,6 @@ SPECIAL: dict[Any, Callable[..., Any]] = {
     filter: _filter,
     functools.reduce: _reduce,
     sorted: _sorted,
-    next: _next,
 }
 
 PURE: set[Any] = {

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -37,8 +37,22 @@ MOST_STEPS = 1_000
 """The number of steps that run at the same time if `max_concurrency` is not given: each needs a thread."""
 
 
+class JitOptions(TypedDict, total=False):
+    """The keyword arguments of `jit`."""
+
+    max_concurrency: int | None
+    retry: Retry | RetryPolicy | None
+    timeout: float | None
+    rate_limit: RateLimit | Mapping[str, Any] | str | None
+    budget: Budget | None
+    rewrite: bool
+    checkpointer: "BaseCheckpointSaver[Any] | None"
+    backend: Literal["jax"] | None
+    name: str | None
+
+
 @dataclass(frozen=True)
-class JitOptions:
+class ProgramOptions:
     """The options of a jitted function.
 
     Attributes:
@@ -46,16 +60,18 @@ class JitOptions:
         tries: How each step is tried.
         budget: The most that one call may spend.
         rewrite: True if the function is rewritten.
-        name: Its name in traces and reports.
+        name: Its name in traces and reports; None for the function's.
         checkpointer: Saves the steps of its durable form.
+        backend: "jax" if `jax.jit` compiles it.
     """
 
     max_concurrency: int
     tries: Any  # Tries, whose types reach into DSPy
     budget: Budget | None
     rewrite: bool
-    name: str
+    name: str | None
     checkpointer: "BaseCheckpointSaver[Any] | None"
+    backend: str | None
 
 
 class Jitted(Step[P, T], Generic[P, T]):
@@ -68,9 +84,10 @@ class Jitted(Step[P, T], Generic[P, T]):
 
     last: Report | None
 
-    def __init__(self, function: Callable[P, T], options: JitOptions) -> None:
+    def __init__(self, function: Callable[P, T], options: ProgramOptions) -> None:
         super().__init__(function, ordered=False)
         self._options = options
+        self._name = options.name or name_of(function)
         self.last = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -80,8 +97,8 @@ class Jitted(Step[P, T], Generic[P, T]):
     def _check_not_durable(self) -> None:
         if self._options.checkpointer is not None:
             raise TypeError(
-                f"{self._options.name} has a checkpointer, which needs the id of a thread. Call "
-                f'{self._options.name}.invoke(input, {{"configurable": {{"thread_id": "1"}}}}).'
+                f"{self._name} has a checkpointer, which needs the id of a thread. Call "
+                f'{self._name}.invoke(input, {{"configurable": {{"thread_id": "1"}}}}).'
             )
 
     # The durable form.
@@ -115,7 +132,7 @@ class Jitted(Step[P, T], Generic[P, T]):
 
     def _durable(self, checkpointer: "BaseCheckpointSaver[Any] | None") -> DurableProgram:
         return DurableProgram(
-            self._options.name,
+            self._name,
             self._durable_run,
             self.function,
             is_async=self.is_async,
@@ -161,7 +178,7 @@ class Jitted(Step[P, T], Generic[P, T]):
         function = function_of(self.function)
         found = rewritten(function, helpers) if self._options.rewrite and function is not None else None
         if found is None:
-            raise ValueError(f"{self._options.name} runs as it is; it has no rewritten source.")
+            raise ValueError(f"{self._name} runs as it is; it has no rewritten source.")
         return found.text
 
     def _body(self) -> Callable[..., Any]:
@@ -171,16 +188,16 @@ class Jitted(Step[P, T], Generic[P, T]):
         self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any], steps: DurableSteps | None = None
     ) -> Any:
         options = self._options
-        config = ensure_config({"run_name": options.name})
+        config = ensure_config({"run_name": self._name})
         body = self._body()
         outer = current_item()
         shown_state = {str(place): arg for place, arg in enumerate(args)} | kwargs
         retries = options.tries.retry is not None
         with session(
-            "xcs", options.name, way, shown_state, config, budget=options.budget, retries=retries
+            "xcs", self._name, way, shown_state, config, budget=options.budget, retries=retries
         ) as around:
             run = ProgramRun(
-                options.name,
+                self._name,
                 around,
                 options.max_concurrency,
                 options.tries,
@@ -247,33 +264,9 @@ class AsyncJitted(Jitted[P, T]):
 
 
 @overload
-def jit(
-    function: Callable[P, T],
-    /,
-    *,
-    max_concurrency: int | None = ...,
-    retry: Retry | RetryPolicy | None = ...,
-    timeout: float | None = ...,
-    rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
-    budget: Budget | None = ...,
-    rewrite: bool = ...,
-    checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
-    backend: Literal["jax"] | None = ...,
-    name: str | None = ...,
-) -> Jitted[P, T]: ...
+def jit(function: Callable[P, T], /, **options: Unpack[JitOptions]) -> Jitted[P, T]: ...
 @overload
-def jit(
-    *,
-    max_concurrency: int | None = ...,
-    retry: Retry | RetryPolicy | None = ...,
-    timeout: float | None = ...,
-    rate_limit: RateLimit | Mapping[str, Any] | str | None = ...,
-    budget: Budget | None = ...,
-    rewrite: bool = ...,
-    checkpointer: "BaseCheckpointSaver[Any] | None" = ...,
-    backend: Literal["jax"] | None = ...,
-    name: str | None = ...,
-) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
+def jit(**options: Unpack[JitOptions]) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
 def jit(
     function: Any = None,
     /,
@@ -325,19 +318,25 @@ def jit(
         >>> ask_twice("why")
         'WHY? WHY!'
     """
-    if function is None:
-        return functools.partial(
-            jit,
-            max_concurrency=max_concurrency,
-            retry=retry,
-            timeout=timeout,
-            rate_limit=rate_limit,
-            budget=budget,
-            rewrite=rewrite,
-            checkpointer=checkpointer,
-            backend=backend,
-            name=name,
-        )
+    if max_concurrency is not None:
+        check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
+    check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
+    if backend is not None:
+        check.choice("xcs.jit", "backend", backend, ["jax"])
+    options = ProgramOptions(
+        max_concurrency or MOST_STEPS,
+        Tries.of("xcs.jit", retry, timeout, rate_limit),
+        budget,
+        rewrite,
+        name,
+        checkpointer,
+        backend,
+    )
+    made = functools.partial(_jitted, options)
+    return made if function is None else made(function)
+
+
+def _jitted(options: ProgramOptions, function: Any) -> Any:
     if isinstance(function, staticmethod | classmethod):
         kind = type(cast("Any", function)).__name__
         raise TypeError(f"xcs.jit got a {kind}; write @xcs.jit below @{kind}.")
@@ -348,18 +347,6 @@ def jit(
             f"xcs.jit got the generator function {shown(function)}; expected a function that returns its "
             "value. Return a list."
         )
-    if backend is not None:
-        check.choice("xcs.jit", "backend", backend, ["jax"])
+    if options.backend is not None:
         return compiled(function)
-    if max_concurrency is not None:
-        check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
-    check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
-    options = JitOptions(
-        max_concurrency or MOST_STEPS,
-        Tries.of("xcs.jit", retry, timeout, rate_limit),
-        budget,
-        rewrite,
-        name or name_of(function),
-        checkpointer,
-    )
     return (AsyncJitted if is_async(function) else Jitted)(function, options)

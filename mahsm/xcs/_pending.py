@@ -182,7 +182,7 @@ def _waits(name: str, function: Callable[..., Any]) -> None:
 
 Function = Callable[..., Any]
 
-_BINARY: dict[str, Function] = {
+BINARY: dict[str, Function] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -198,7 +198,7 @@ _BINARY: dict[str, Function] = {
     "rshift": operator.rshift,
     "divmod": divmod,
 }
-_IN_PLACE: dict[str, Function] = {name: getattr(operator, f"i{name}") for name in _BINARY if name != "divmod"}
+IN_PLACE: dict[str, Function] = {name: getattr(operator, f"i{name}") for name in BINARY if name != "divmod"}
 _UNARY: dict[str, Function] = {
     "neg": operator.neg,
     "pos": operator.pos,
@@ -227,16 +227,16 @@ def _changes(name: str) -> None:
     """Define an operator in place."""
 
     def method(self: Pending, other: Any) -> Any:
-        return _in_place(_IN_PLACE[name], _BINARY[name], self, other)
+        return _in_place(IN_PLACE[name], BINARY[name], self, other)
 
     _define(f"__i{name}__", method)
 
 
-for _name, _function in _BINARY.items():
+for _name, _function in BINARY.items():
     _derives(_name, _function, reflected=True)
 for _name, _function in _UNARY.items():
     _derives(_name, _function, reflected=False)
 for _name, _function in _WAITING.items():
     _waits(_name, _function)
-for _name in _IN_PLACE:
+for _name in IN_PLACE:
     _changes(_name)

@@ -11,7 +11,7 @@ import tenacity
 from langgraph.errors import GraphBubbleUp
 
 from mahsm import _spans
-from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update, add_note
+from mahsm._common import AsyncCall, Overlay, State, SyncCall, Update
 from mahsm._model_calls import AttemptCounter, calls, metered, meters, unparsed_in
 from mahsm._spans import EdgeSpan, Timings
 from mahsm._waiting import (
@@ -33,8 +33,8 @@ from mahsm.edges._shared.saving import ends_all
 from mahsm.errors import BudgetExceeded
 from mahsm.limits._internal import Admission, Limited
 from mahsm.nodes._internal import provider_of
-from mahsm.policies import Retry, is_rate_limited
-from mahsm.policies._internal import Durations, begin_attempt, retry_budget, spendings
+from mahsm.policies import is_rate_limited
+from mahsm.policies._internal import Durations, begin_attempt, is_refused, retry_budget, spendings
 
 AnyCall: TypeAlias = SyncCall | AsyncCall
 """The sync or the async side of a target, whichever the run calls."""
@@ -170,7 +170,7 @@ class AttemptRunner:
                 return False
             if state.attempt_number >= retry.attempts or any(spending.exceeded for spending in spendings()):
                 return False
-            if self._refused(retry, error):
+            if is_refused(retry, self._retries, error):
                 return False
             item.failure = error
             item.unparsed |= unparsed_in(error)
@@ -183,15 +183,6 @@ class AttemptRunner:
             tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
         )
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
-
-    def _refused(self, retry: Retry, error: BaseException) -> bool:
-        """Return whether an error that could be retried is not; a note on the error says why."""
-        refusal = retry.refusal(error)
-        if refusal is None and retry.share is not None and not self._retries.take():
-            refusal = "not tried again, since too many calls fail; Retry(share=...) bounds the retries"
-        if refusal is not None and f"mahsm: {refusal}" not in getattr(error, "__notes__", ()):
-            add_note(error, refusal)
-        return refusal is not None
 
     async def _pause(self, item: Item, seconds: float) -> None:
         item.has_nothing()
