@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
-
-from langchain_core.runnables import RunnableConfig
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mahsm._common import Answer
 from mahsm._waiting import Order
+
+if TYPE_CHECKING:
+    # Importing it takes longer than DSPy's first call.
+    from langchain_core.runnables import RunnableConfig
 
 
 class Timings:
@@ -76,7 +78,7 @@ class EdgeSpan(Span, Protocol):
         timings: Timings of its attempts.
     """
 
-    config: RunnableConfig
+    config: "RunnableConfig"
     timings: Timings
 
     def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
@@ -103,12 +105,12 @@ class Tracer(Protocol):
     """Creates spans."""
 
     def edge(
-        self, kind: str, name: str, config: RunnableConfig, state: Any
+        self, kind: str, name: str, config: "RunnableConfig", state: Any
     ) -> AbstractContextManager[EdgeSpan]:
         """Return a block that is an edge run."""
         ...
 
-    def node(self, config: RunnableConfig) -> AbstractContextManager[Any]:
+    def node(self, config: "RunnableConfig") -> AbstractContextManager[Any]:
         """Return a block whose spans are children of the node's span."""
         ...
 
@@ -157,7 +159,7 @@ def call(model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContext
     return _NO_CALL if here is None else here.call(model, prompt, options)
 
 
-def node(config: RunnableConfig) -> AbstractContextManager[Any]:
+def node(config: "RunnableConfig") -> AbstractContextManager[Any]:
     """Return a block whose spans are children of the node's span."""
     here = tracer()
     return NOTHING if here is None else here.node(config)

@@ -1,12 +1,12 @@
 """Hashable tags of values, which tell values apart that Python takes for equal."""
 
 import dataclasses
+import sys
 from collections.abc import Hashable, Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from typing import Any, cast
 
-import numpy as np
 from pydantic import BaseModel
 
 
@@ -47,11 +47,13 @@ _EQUAL_AND_DIFFERENT = (float, complex, Decimal, datetime, time)
 
 def _of_object(kind: type[Any], value: Any, *, by_value: bool) -> Hashable:
     array: Any = value
-    if isinstance(value, np.ndarray | np.generic):
+    # Importing NumPy takes longer than a first call of a model; whoever has an array has imported it.
+    np: Any = sys.modules.get("numpy")
+    if np is not None and isinstance(value, np.ndarray | np.generic):
         if array.dtype.hasobject and by_value:
             return kind, array.shape, tagged(array.tolist(), by_value=True)
         return kind, str(array.dtype), array.shape, array.tobytes()
-    if by_value and hasattr(value, "dtype") and hasattr(value, "__array__"):
+    if by_value and np is not None and hasattr(value, "dtype") and hasattr(value, "__array__"):
         return kind, tagged(np.asarray(value))
     hashes = kind.__hash__
     if dataclasses.is_dataclass(value) and (by_value if hashes is None else hashes is not object.__hash__):

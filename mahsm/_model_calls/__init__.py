@@ -7,12 +7,16 @@
 - `dspy`            observing DSPy's calls, by views of its language models and adapters
 - `langchain`       observing LangChain's calls, by callback handlers
 - `client_retries`  turning off the retries of providers' clients
-- `usage`           `mahsm.usage()`
+- `usage_block`     `mahsm.usage()`
 - `prices`          prices of models whose clients do not report a cost
+
+What imports LangChain is imported when it is first used: a direct call of a DSPy model needs none of it.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
 from mahsm._model_calls import calls as calls
-from mahsm._model_calls import langchain as langchain
 from mahsm._model_calls.calls import calls_refused as calls_refused
 from mahsm._model_calls.counting import added_up as added_up
 from mahsm._model_calls.counting import count_attempt as count_attempt
@@ -27,13 +31,16 @@ from mahsm._model_calls.dspy import observe_here as observe_here
 from mahsm._model_calls.dspy import observed_lm as observed_lm
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
-from mahsm._model_calls.observe import observed as observed
 from mahsm._model_calls.records import AttemptCounter as AttemptCounter
 from mahsm._model_calls.records import EdgeUsage as EdgeUsage
 from mahsm._model_calls.records import Ledger as Ledger
 from mahsm._model_calls.records import Meter as Meter
 from mahsm._model_calls.records import Usage as Usage
-from mahsm._model_calls.usage import usage as usage
+
+if TYPE_CHECKING:
+    from mahsm._model_calls import langchain as langchain
+    from mahsm._model_calls.observe import observed as observed
+    from mahsm._model_calls.usage_block import usage as usage
 
 __all__ = [
     "AttemptCounter",
@@ -59,3 +66,12 @@ __all__ = [
     "usage",
     "usage_of_edge_run",
 ]
+_HOMES = {
+    "langchain": "mahsm._model_calls.langchain",
+    "observed": "mahsm._model_calls.observe",
+    "usage": "mahsm._model_calls.usage_block",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, _HOMES, name)

@@ -9,13 +9,12 @@ when it begins. The first call inside it is that call, and the meters around the
 again. So a call is counted by the meters from the inside out, up to an attempt that already counted for it.
 """
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import NamedTuple
-
-from langchain_core.runnables.config import var_child_runnable_config
+from typing import Any, NamedTuple
 
 from mahsm._common import Answer
 from mahsm._model_calls.records import AttemptCounter, EdgeUsage, Ledger, Meter, Prices, Usage
@@ -106,7 +105,10 @@ def _node(here: _Counters) -> str:
 
 def _nodes() -> list[str]:
     """Return the names of the LangGraph nodes that run here, from the outside in."""
-    namespace: str = (var_child_runnable_config.get() or {}).get("configurable", {}).get("checkpoint_ns", "")
+    # A node that runs here has imported LangChain.
+    runnables: Any = sys.modules.get("langchain_core.runnables.config")
+    config: dict[str, Any] | None = runnables and runnables.var_child_runnable_config.get()
+    namespace: str = (config or {}).get("configurable", {}).get("checkpoint_ns", "")
     return [step.partition(":")[0] for step in namespace.split("|") if step and not step.isdigit()]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 
 from mahsm._model_calls import calls
+from mahsm._model_calls import langchain as _  # noqa: F401  LangChain then asks its handlers
 from mahsm._model_calls.client_retries import obey_edges
 from mahsm._model_calls.dspy import observed_settings
 
