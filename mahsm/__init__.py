@@ -7,6 +7,7 @@
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
 - `xcs`       `jit`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
+- `models`    direct calls of models: `models("openai/gpt-4o-mini", "Hello")`
 - `limits`    `RateLimit`: rate limits of providers
 - `policies`  `Retry`, `Budget`, `ItemError`: retries, spending, and failures of items
 - `errors`    all errors that mahsm itself raises
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from mahsm._model_calls import Ledger as Ledger
     from mahsm._model_calls import Usage as Usage
     from mahsm._model_calls import usage as usage
+    from mahsm._models import Response as Response
+    from mahsm._models import models as models
     from mahsm._progress import progress as progress
     from mahsm.compose import cache as cache
     from mahsm.compose import chain as chain
@@ -80,6 +83,7 @@ _HOMES = {
     "ItemError": "mahsm.policies",
     "Ledger": "mahsm._model_calls",
     "RateLimit": "mahsm.limits",
+    "Response": "mahsm._models",
     "Retry": "mahsm.policies",
     "Usage": "mahsm._model_calls",
     "budget": "mahsm.policies",
@@ -99,6 +103,7 @@ _HOMES = {
     "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
     "Operator": "mahsm.operators",
+    "models": "mahsm._models",
     "nodes": "mahsm.nodes",
     "op": "mahsm.operators",
     "operator_node": "mahsm.operators",
@@ -130,6 +135,7 @@ __all__ = [
     "Ledger",
     "Operator",
     "RateLimit",
+    "Response",
     "Retry",
     "Usage",
     "budget",
@@ -148,6 +154,7 @@ __all__ = [
     "is_item_error",
     "jit_edge",
     "limits",
+    "models",
     "nodes",
     "op",
     "operator_node",

@@ -9,6 +9,8 @@ MahsmError
 ├── NodeError (ValueError)          a node cannot be made of this object, or its result is invalid
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── JitError (TypeError)            a function cannot be compiled
+├── ModelError (ValueError)         an unknown model or provider, or an invalid prompt
+├── CredentialError                 the credential of a provider is missing
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and no new work begins
@@ -19,12 +21,14 @@ MahsmError
 __all__ = [
     "BranchSkipped",
     "BudgetExceeded",
+    "CredentialError",
     "EdgeError",
     "GraphError",
     "JitError",
     "LimitError",
     "MahsmError",
     "MissingKeyError",
+    "ModelError",
     "NodeError",
     "ReducerError",
     "SpecError",
@@ -72,6 +76,14 @@ class JitError(MahsmError, TypeError):
 
 class SpecError(MahsmError, ValueError):
     """An operator's input or output does not match its spec."""
+
+
+class ModelError(MahsmError, ValueError):
+    """A model or a provider is unknown, or a prompt is invalid."""
+
+
+class CredentialError(MahsmError):
+    """The credential of a provider is missing. The message says where to set it."""
 
 
 class LimitError(MahsmError, ValueError):

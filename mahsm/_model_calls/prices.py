@@ -129,3 +129,18 @@ def _table() -> dict[str, tuple[str, dict[str, float]]]:
 def _costs(entry: Mapping[str, Any]) -> dict[str, float]:
     given = {name: reported(value) for name, value in entry.items() if "cost" in name and "token" in name}
     return {name: value for name, value in given.items() if value is not None}
+
+
+@cache
+def priced_models() -> frozenset[tuple[str, str]]:
+    """Return the pairs of provider and model whose tokens have a price, as DSPy names them."""
+    return frozenset(
+        _named(name, re.split(r"[-_](?:language|text|[a-z0-9]+)[-_]models", provider)[0])
+        for name, (provider, prices) in _table().items()
+        if re.fullmatch(r"[\w.-]+", provider) and "output_cost_per_token" in prices
+    )
+
+
+def _named(name: str, provider: str) -> tuple[str, str]:
+    prefix, slash, model = name.partition("/")
+    return (prefix, model) if slash and prefix == provider else (provider, name)

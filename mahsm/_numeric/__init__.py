@@ -12,6 +12,7 @@
 - `compiles`  counts of compilations; `storms`: a warning if there are too many
 - `reasons`   error messages for functions that cannot be compiled
 - `untyped_jax`  JAX typed as `Any`
+- `traced`    whether JAX traces a function here
 - `eager`     the same program without JAX
 
 JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded at the first

@@ -62,6 +62,12 @@ def defined(provider: str) -> RateLimit:
     return limit
 
 
+def known(provider: str) -> str | None:
+    """Return the provider's name, if it has a limit."""
+    with _registry.lock:
+        return provider if provider in _registry.limits else None
+
+
 def resolved(limit: RateLimit | str) -> RateLimit | str:
     """Return the limit for a name, if it is defined by now; define a limit that has a provider."""
     if isinstance(limit, str):

@@ -117,7 +117,9 @@ def node_of(source: Any) -> Node | Callable[..., Any] | None:
     """Return a node, or a function of the state, made from a source, such as an operator; None for types
     without a registered function.
     """
-    return None
+    # Bindings of models, which are made before LangGraph is imported.
+    make: Any = getattr(type(source), "_mahsm_node", None)
+    return None if make is None else make(source)
 
 
 def as_target(source: Any, *, reader: str, of_items: bool = False) -> Target:

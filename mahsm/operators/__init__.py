@@ -3,7 +3,6 @@
 - `_operator`    `Operator`
 - `_operator_fields`, `_annotations`  its fields, and which of them are static for JAX
 - `_specs`       checks of inputs and outputs; `_shapes`: shapes of arrays in them
-- `_binding`     `ModelBinding`: a language model by its name
 - `_op`, `_signatures`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
 - `_trees`       operators as trees: `partition`, `parameters`
 - `_files`       operators in files: `save`, `load`
@@ -24,7 +23,7 @@ except ImportError as _missing:
         "mahsm.operators needs JAX and Equinox, which are not installed: pip install 'mahsm[jax]'"
     ) from _missing
 
-from mahsm.operators._binding import ModelBinding as ModelBinding
+from mahsm._models import ModelBinding as ModelBinding
 from mahsm.operators._composites import ChainOperator as ChainOperator
 from mahsm.operators._composites import EnsembleOperator as EnsembleOperator
 from mahsm.operators._files import load as load

@@ -7,7 +7,7 @@ import equinox as eqx
 
 from mahsm._common import as_dict, missing, shown
 from mahsm.errors import MissingKeyError
-from mahsm.operators._binding import ModelBinding
+from mahsm._models import ModelBinding
 from mahsm.operators._operator import Operator
 from mahsm.operators._operator_fields import template_variables
 
@@ -68,13 +68,13 @@ class ModelOperator(Operator):
     def forward(self, input: Any, /) -> Any:
         values = self._values(input)
         if self.predictor is None:
-            return self.model(cast("str", self.prompt).format(**values))
+            return self.model(cast("str", self.prompt).format(**values)).text
         return self._answer(self.predictor(**values, lm=self._lm))
 
     async def aforward(self, input: Any, /) -> Any:
         values = self._values(input)
         if self.predictor is None:
-            return await self.model.acall(cast("str", self.prompt).format(**values))
+            return (await self.model.acall(cast("str", self.prompt).format(**values))).text
         return self._answer(await self.predictor.acall(**values, lm=self._lm))
 
     @property

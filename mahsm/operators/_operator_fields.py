@@ -12,7 +12,7 @@ import numpy as np
 
 from mahsm._common import shown
 from mahsm.operators._annotations import is_class_variable, may_hold_arrays, own_annotations
-from mahsm.operators._binding import ModelBinding
+from mahsm._models import ModelBinding
 
 _MISSING: Any = dataclasses.MISSING
 SPECS = ("input_spec", "output_spec")

@@ -12,24 +12,10 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from mahsm._numeric import jax
+from mahsm._numeric.traced import traced
 from mahsm._waiting import LeftBehind, tasks
 
 T = TypeVar("T")
-
-try:  # JAX has no public function for this
-    from jax._src.core import trace_state_clean as _trace_state_clean
-
-    _no_trace: Callable[[], bool] = _trace_state_clean
-except ImportError:  # pragma: no cover  a later JAX: this sees jit, but not grad or vmap by themselves
-
-    def _no_trace() -> bool:
-        return not isinstance(jax.numpy.add(0, 0), jax.core.Tracer)
-
-
-def traced() -> bool:
-    """Return whether JAX traces or transforms a function in this thread."""
-    return not _no_trace()
-
 
 _MANAGERS: dict[str, Callable[[Any], Any]] = {
     "jax_enable_x64": jax.enable_x64,

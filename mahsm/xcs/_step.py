@@ -157,7 +157,8 @@ def _unit_types() -> tuple[type, ...]:
 
 
 _CLASSES = {
-    "mahsm.operators": ("Operator", "ModelBinding"),
+    "mahsm.operators": ("Operator",),
+    "mahsm._models": ("ModelBinding", "Models"),
     "langchain_core.runnables": ("Runnable",),
     "dspy": ("Module", "BaseLM"),
 }

@@ -147,14 +147,15 @@ class _ObservedLM:
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        call = calls.here().call
+        call, heard = calls.here().call, calls.here().heard
         with _settings(disable_history=True) if call is not None and call[1] else nullcontext():
             # The language model's class may add a price to the entry here.
             super().update_history(entry)  # type: ignore[misc]
         if call is not None:
-            call[0].answer = answer_of(
-                entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"])
-            )
+            answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
+            call[0].answer = answer
+            if heard is not None:
+                heard(entry, answer)
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:

@@ -1,0 +1,166 @@
+"""A direct call of a model: from a prompt and options to a `Response`, written once for threads and tasks."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mahsm import _context
+from mahsm._common import redacted
+from mahsm._model_calls import calls, in_attempt, observed_lm
+from mahsm._models import _clients, _providers
+from mahsm._models._response import Heard, Response
+from mahsm._waiting import THREAD, Way
+from mahsm.errors import CredentialError
+
+if TYPE_CHECKING:
+    from mahsm._models._binding import ModelBinding
+
+
+async def respond(
+    way: Way,
+    binding: "ModelBinding",
+    prompt: Any,
+    system: str | None,
+    output: Any,
+    options: dict[str, Any],
+    on_part: Callable[[str], None] | None = None,
+) -> Response:
+    """Call the model of a binding.
+
+    Args:
+        way: As a thread or as a task.
+        binding: The model.
+        prompt: A string, parts of a message, or messages.
+        system: Instructions.
+        output: The type of a structured output, if one is asked for.
+        options: Options of the call; they precede those of the binding, and these those of the context.
+        on_part: Called with each part of the text as it arrives, in a task.
+    """
+    binding.check_not_traced()
+    client, options = _prepared(binding, options)
+    if _clients.is_chat_model(client):
+        from mahsm._models import _chat_models
+
+        return await _chat_models.respond(way, client, prompt, system, output, options, on_part)
+    heard, key = Heard(), options.pop("api_key", None)
+    async with _admitted(way, _providers.of(client.model)):
+        with calls.changed(heard=heard.add), _with_key(key), _sent_to(on_part):
+            try:
+                value = await _answer(way, observed_lm(client), prompt, system, output, options)
+            except Exception as error:
+                _explain(error, client.model, has_key=key is not None)
+                raise
+    return heard.response(value)
+
+
+def _prepared(binding: "ModelBinding", options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the client of a call, and the call's options with those of the context."""
+    if binding.model is None:
+        # Its client is shared with bindings that have other options.
+        options = {**binding.options, **options}
+    options = {**_of_context(binding), **options}
+    own = {name: options.pop(name) for name in options.keys() & _clients.OF_CLIENTS}
+    if binding.model is None:
+        return _clients.default(own), options
+    return (type(binding).of(binding, **own) if own else binding).client, options
+
+
+def _of_context(binding: "ModelBinding") -> dict[str, Any]:
+    """Return the options that the context has for calls, and the binding has not."""
+    found = _context.config("models")
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in ("default", "aliases") and name not in binding.options
+    }
+
+
+async def _answer(
+    way: Way, lm: Any, prompt: Any, system: str | None, output: Any, options: dict[str, Any]
+) -> Any:
+    """Call the model; return the structured output, if one is asked for."""
+    if output is not None:
+        from mahsm._models import _structured
+
+        return await _structured.answer(way, lm, prompt, system, output, options)
+    if isinstance(prompt, str) and system is None:
+        await way.call(partial(lm, prompt, **options), partial(lm.acall, prompt, **options))
+        return None
+    from mahsm._models import _prompts
+
+    await _prompts.answer(way, lm, _prompts.messages(prompt, system), options)
+    return None
+
+
+def _with_key(key: str | None) -> AbstractContextManager[None]:
+    if key is None:
+        return nullcontext()
+    from mahsm._models._client import with_key
+
+    return with_key(key)
+
+
+def _sent_to(on_part: Callable[[str], None] | None) -> AbstractContextManager[Any]:
+    """Return a block whose calls stream, and send the parts of their text."""
+    if on_part is None:
+        return nullcontext()
+    import dspy
+
+    return dspy.context(send_stream=_Sink(on_part))
+
+
+class _Sink:
+    """What DSPy sends the chunks of an answer to."""
+
+    def __init__(self, on_part: Callable[[str], None]) -> None:
+        self._on_part = on_part
+
+    async def send(self, chunk: Any) -> None:
+        for choice in getattr(chunk, "choices", ()):
+            if part := getattr(choice.delta, "content", None):
+                self._on_part(part)
+
+
+@asynccontextmanager
+async def _admitted(way: Way, provider: str) -> AsyncGenerator[None, None]:
+    """Wait in the provider's line, if it has a limit and no edge has done so."""
+    limits: Any = sys.modules.get("mahsm.limits._internal")
+    limit = (
+        None if limits is None or calls.here().gate is not None or in_attempt() else limits.known(provider)
+    )
+    if limit is None:
+        yield
+    elif way is THREAD:
+        with limits.admit(limit):
+            yield
+    else:
+        async with limits.admit(limit):
+            yield
+
+
+def _explain(error: Exception, model: str, *, has_key: bool) -> None:
+    """Mask secrets in an error, and raise one that says how to set a missing credential in its place."""
+    provider = _providers.of(model)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    variables = _providers.variables(provider)
+    if names & {"LMNotConfiguredError", "LMAuthError"} and not has_key:
+        if _context.credential(provider, variables) is None:
+            raise CredentialError(
+                f"models: {model!r} needs a credential of {provider!r}, and none is found. "
+                f"{_context.where(provider, variables)}"
+            ) from error
+    _mask(error)
+
+
+def _mask(error: BaseException | None) -> None:
+    """Mask secrets in the messages of an error and of what caused it: providers quote keys that they refuse."""
+    while error is not None:
+        error.args = tuple(redacted(arg) if isinstance(arg, str) else arg for arg in error.args)
+        message = getattr(error, "message", None)
+        if isinstance(message, str) and redacted(message) != message:
+            vars(error)["message"] = redacted(message)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,136 @@
+"""`Client`: a `dspy.LM` that gets its credential when it calls, and keeps none.
+
+DSPy takes `api_key` among the options of a language model, where it is seen by callbacks, and kept by the pools
+of connections, which DSPy finds by their options. So a client has no such option. While a call of it runs, and
+only in the context of that call, its `kwargs` have a key, which is looked up then. DSPy's own client asks the key
+for its present value whenever it sends a request, so a pool of connections outlives a rotation; LiteLLM takes it
+as the string that it is.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self
+
+import dspy
+
+from mahsm import _context
+from mahsm._common import MASK
+from mahsm._models import _providers
+
+
+class Key(str):
+    """A key for one call. Its repr is masked, and a pickle has nothing of it."""
+
+    find: Callable[[], str | None] = staticmethod(lambda: None)
+
+    def __call__(self) -> str:
+        """Return the present key."""
+        return self.find() or str(self)
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return str, ("",)
+
+
+_key: ContextVar[Key | None] = ContextVar("mahsm_model_key", default=None)
+"""The key of the call that runs here. Set by a `Client` in its calls; read by its `kwargs`."""
+
+_given: ContextVar[Key | None] = ContextVar("mahsm_given_key", default=None)
+"""The key that a direct call was given. Set by `with_key`; read by a `Client`."""
+
+
+@contextmanager
+def with_key(key: str) -> Generator[None, None, None]:
+    """Use a key for the calls of clients in the block, before any other."""
+    token = _given.set(Key(key))
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+class Client(dspy.LM):
+    """A `dspy.LM` whose credential is found at each call.
+
+    Args:
+        model: The model's name, with its provider.
+        api_key: A key that takes precedence over the context, the environment and files.
+        **options: Further options of `dspy.LM`.
+    """
+
+    def __init__(self, model: str, *, api_key: str | None = None, **options: Any) -> None:
+        super().__init__(model, **options)
+        self._own_key = Key(api_key) if api_key else None
+        self._engine_store = _Pools()
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The options of its calls; while one runs, with its key."""
+        options: dict[str, Any] = self.__dict__["kwargs"]
+        key = _key.get()
+        return options if key is None or "api_key" in options else {**options, "api_key": key}
+
+    @kwargs.setter
+    def kwargs(self, options: dict[str, Any]) -> None:
+        self.__dict__["kwargs"] = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._with_key():
+            return super().__call__(*args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        with self._with_key():
+            return await super().acall(*args, **kwargs)
+
+    @contextmanager
+    def _with_key(self) -> Generator[None, None, None]:
+        token = _key.set(_given.get() or self._own_key or self._found_key())
+        try:
+            yield
+        finally:
+            _key.reset(token)
+
+    def _found_key(self) -> Key | None:
+        provider = _providers.of(self.__dict__["model"])
+
+        def find() -> str | None:
+            return _context.credential(provider, _providers.variables(provider))
+
+        value = find()
+        if value is None:
+            return None
+        key = Key(value)
+        key.find = find
+        return key
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state of a plain `dspy.LM`, which DSPy loads anywhere."""
+        return {**super().dump_state(), "_dspy_lm_class": "dspy.clients.lm.LM"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_own_key": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._engine_store = _Pools()
+
+
+class _Pools(dict[Any, Any]):
+    """DSPy's pools of connections by their options, of which keys are left out."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(_without_key(key), default)
+
+    def __setitem__(self, key: Any, pool: Any) -> None:
+        super().__setitem__(_without_key(key), pool)
+
+
+def _without_key(options: Any) -> Any:
+    *others, clients = options
+    return *others, tuple((name, None if isinstance(value, Key) else value) for name, value in clients)

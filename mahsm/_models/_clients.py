@@ -1,0 +1,131 @@
+"""Clients of models: the `dspy.LM` of a name, and what is registered under it."""
+
+import sys
+import threading
+from typing import Any
+
+from mahsm._common import shown, tagged
+from mahsm._models import _names, _providers
+from mahsm.errors import ModelError
+
+OF_CLIENTS = frozenset(
+    (
+        "model_type",
+        "num_retries",
+        "callbacks",
+        "provider",
+        "finetuning_model",
+        "launch_kwargs",
+        "train_kwargs",
+    )
+    + ("use_developer_role", "engine", "async_engine", "prompt_cache")
+)
+"""Arguments of `dspy.LM` that a call cannot have, so a call with them gets a client of its own."""
+
+
+def is_lm(client: Any) -> bool:
+    """Return whether an object is a language model of DSPy's."""
+    return not isinstance(client, type) and all(
+        hasattr(client, name) for name in ("model", "kwargs", "acall")
+    )
+
+
+def is_chat_model(client: Any) -> bool:
+    """Return whether an object is a chat model of LangChain's."""
+    loaded: Any = sys.modules.get("langchain_core.language_models")
+    return loaded is not None and isinstance(client, loaded.BaseChatModel)
+
+
+def name_of(client: Any) -> str:
+    """Return the name of a client's model."""
+    if is_lm(client):
+        return client.model
+    names = (getattr(client, name, None) for name in ("model_name", "model"))
+    return next((name for name in names if isinstance(name, str) and name), type(client).__name__)
+
+
+def lm_of(client: Any) -> Any:
+    """Return the client, if it is a language model of DSPy's.
+
+    Raises:
+        ModelError: if it is a chat model of LangChain's.
+    """
+    if not is_lm(client):
+        raise ModelError(
+            f"models: {type(client).__name__} is a chat model of LangChain's, and DSPy's modules need a dspy.LM. "
+            "Bind a model by its name, such as 'openai/gpt-4o-mini'."
+        )
+    return client
+
+
+def make(name: str, options: dict[str, Any]) -> Any:
+    """Make the client of a model.
+
+    Raises:
+        ModelError: if the name is unknown.
+    """
+    name = _names.full(name)
+    entry = _providers.registry.find(name)
+    if entry is None and "/" in name:
+        entry = _providers.registry.find(_providers.of(name))
+    if entry is not None:
+        return _made(entry, name, options)
+    from mahsm._models._client import Client
+
+    return Client(name, **options)
+
+
+def _made(entry: Any, name: str, options: dict[str, Any]) -> Any:
+    """Return the client of a registered entry: a client, or what makes one of a name and options."""
+    if is_lm(entry):
+        return entry.copy(**options) if options else entry
+    if is_chat_model(entry):
+        return entry.model_copy(update=options) if options else entry
+    client = entry(name, **options)
+    if not is_lm(client) and not is_chat_model(client):
+        raise ModelError(
+            f"models: what is registered as {_providers.of(name)!r} made {shown(client)} of {name!r}; expected a "
+            "dspy.BaseLM or a chat model of LangChain's."
+        )
+    return client
+
+
+class Shared:
+    """Clients by name and options, which direct calls share, and with them their connections. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._clients: dict[Any, Any] = {}
+
+    def get(self, key: Any, name: str, options: dict[str, Any]) -> Any:
+        """Return the client of a name and options, made if there is none of this key, which stands for both."""
+        if (client := self._clients.get(key)) is None:
+            with self._lock:
+                if (client := self._clients.get(key)) is None:
+                    client = self._clients[key] = make(name, options)
+                    while len(self._clients) > self._most:
+                        self._clients.pop(next(iter(self._clients)))
+        return client
+
+    def clear(self) -> None:
+        with self._lock:
+            self._clients.clear()
+
+
+shared = Shared(256)
+
+
+def default(options: dict[str, Any]) -> Any:
+    """Return the client of the context's default model.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    name = _names.default()
+    own = {name: options[name] for name in options.keys() & OF_CLIENTS}
+    try:
+        key = tagged(sorted(own.items()))
+    except TypeError:
+        return make(name, own)
+    return shared.get((name, key), name, own)

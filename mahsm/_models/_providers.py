@@ -1,0 +1,132 @@
+"""Providers: their names, the variables of their credentials, and what is registered under a name."""
+
+import difflib
+import threading
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import Any
+
+from mahsm._common import shown
+from mahsm._model_calls.prices import priced_models
+from mahsm.errors import ModelError
+
+_VARIABLES = {
+    "azure": ("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
+    "bedrock": ("AWS_BEARER_TOKEN_BEDROCK",),
+    "cohere": ("COHERE_API_KEY", "CO_API_KEY"),
+    "fireworks_ai": ("FIREWORKS_AI_API_KEY", "FIREWORKS_API_KEY"),
+    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+    "moonshotai": ("MOONSHOTAI_API_KEY", "MOONSHOT_API_KEY"),
+    "nvidia_nim": ("NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),
+    "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+    "together_ai": ("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY", "TOGETHER_API_KEY"),
+    "vertex_ai": (),
+}
+"""The environment variables that DSPy's clients and LiteLLM read, where they are not `<PROVIDER>_API_KEY`."""
+
+GROUP = "mahsm.providers"
+"""The group of entry points whose providers need no `models.register`."""
+
+_COMMON = frozenset(
+    (
+        "anthropic",
+        "cerebras",
+        "deepseek",
+        "gemini",
+        "groq",
+        "hosted_vllm",
+        "litellm_proxy",
+        "llamafile",
+        "lm_studio",
+    )
+    + ("meta", "mistral", "ollama", "ollama_chat", "openai", "openrouter", "sglang", "vllm", "xai", "zai")
+)
+"""Providers of DSPy's own clients, and of servers of your own, which are known without the table of prices."""
+
+
+def of(model: str) -> str:
+    """Return the provider of a model; as for DSPy, it is "openai" for a name without one."""
+    return model.partition("/")[0] if "/" in model else "openai"
+
+
+def variables(provider: str) -> tuple[str, ...]:
+    """Return the environment variables of a provider's credential; the first one found is used."""
+    return _VARIABLES.get(provider, (f"{provider.upper().replace('-', '_')}_API_KEY",))
+
+
+def known() -> set[str]:
+    """Return the names of all providers: those with prices, those of your own servers, and registered ones."""
+    registered = {name.partition("/")[0] for name in registry.names()}
+    return {provider for provider, _ in priced_models()} | _COMMON | set(_VARIABLES) | registered
+
+
+def check(provider: str, model: str) -> None:
+    """Check that a provider is known.
+
+    Raises:
+        ModelError: if it is not, with the names that are nearest.
+    """
+    if provider in _COMMON or registry.find(provider) is not None:
+        return
+    if provider not in (names := known()):
+        raise ModelError(
+            f"models: {shown(model)} has the unknown provider {provider!r}; expected 'provider/model', such as "
+            f"'openai/gpt-4o-mini'. {nearest(provider, names)} Or register one: "
+            f"models.register({provider!r}, ...)."
+        )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a sentence with the names that are nearest to a wrong one."""
+    close = difflib.get_close_matches(name, list(names), n=3)
+    return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+class Registry:
+    """What is registered under a name, by `models.register` and by entry points. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, Any] = {}
+        self._points: dict[str, Any] | None = None
+
+    def add(self, name: str, entry: Any) -> None:
+        with self._lock:
+            self._entries[name] = entry
+
+    def remove(self, name: str) -> None:
+        with self._lock:
+            self._entries.pop(name, None)
+
+    def names(self) -> list[str]:
+        return sorted({*self._entries, *self._found()})
+
+    def find(self, name: str) -> Any:
+        """Return what is registered under the name, or None.
+
+        Raises:
+            ModelError: if an entry point of this name cannot be loaded.
+        """
+        if (entry := self._entries.get(name)) is not None:
+            return entry
+        point = self._found().get(name)
+        if point is None:
+            return None
+        try:
+            entry = point.load()
+        except Exception as error:
+            raise ModelError(
+                f"the provider {name!r} cannot be loaded from {point.value!r}: {error!r}. Reinstall "
+                f"{point.dist.name if point.dist else 'its package'}, or uninstall it."
+            ) from error
+        self.add(name, entry)
+        return entry
+
+    def _found(self) -> dict[str, Any]:
+        if self._points is None:
+            self._points = {point.name: point for point in entry_points(group=GROUP)}
+        return self._points
+
+
+registry = Registry()
