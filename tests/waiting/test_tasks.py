@@ -18,8 +18,12 @@ def test_ctrl_c_while_the_thread_of_a_call_starts(monkeypatch: pytest.MonkeyPatc
         os.kill(os.getpid(), signal.SIGINT)
 
     def function() -> None:
-        assert stopped.wait(30)
-        ended.set()
+        for _ in range(30):
+            if stopped.wait(1):
+                ended.set()
+                return
+            # Python drops an interrupt that arrives in a weak reference's callback.
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
