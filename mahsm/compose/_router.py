@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, overload
 import numpy as np
 from langgraph.types import Command
 
-from mahsm._common import as_dict, read, shown
+from mahsm._common import as_dict, check, read, shown
 from mahsm.compose._calls import acall, call, kind_of
 from mahsm.errors import EdgeError
 from mahsm.operators import ModuleOperator, Operator, op
@@ -40,6 +40,7 @@ def policy_router(
     rng: np.random.Generator | int | None = ...,
     write_to: str,
 ) -> Callable[[Any], Command[str]]: ...
+@check.arguments()
 def policy_router(
     policy: Callable[..., Any],
     /,

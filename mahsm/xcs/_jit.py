@@ -267,6 +267,11 @@ class AsyncJitted(Jitted[P, T]):
 def jit(function: Callable[P, T], /, **options: Unpack[JitOptions]) -> Jitted[P, T]: ...
 @overload
 def jit(**options: Unpack[JitOptions]) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
+@check.arguments(
+    "xcs.jit",
+    cache="Decorate the function: @mahsm.cache(ttl=60) above @xcs.jit.",
+    max_attempts="Pass retry=Retry(attempts=3).",
+)
 def jit(
     function: Any = None,
     /,
@@ -319,7 +324,9 @@ def jit(
         'WHY? WHY!'
     """
     if max_concurrency is not None:
-        check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
+        check.whole(
+            "xcs.jit", "max_concurrency", max_concurrency, "It bounds the steps that run at the same time."
+        )
     check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
     if backend is not None:
         check.choice("xcs.jit", "backend", backend, ["jax"])

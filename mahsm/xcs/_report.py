@@ -106,8 +106,9 @@ class Report:
         return max(0.0, sum(step.seconds for step in self.steps) - self.seconds)
 
     def __repr__(self) -> str:
+        number = f"{len(self.steps)} step{'' if len(self.steps) == 1 else 's'}"
         lines = [
-            f"{self.name}: {len(self.steps)} steps in {_ms(self.seconds)}, {_ms(self.saved)} saved "
+            f"{self.name}: {number} in {_ms(self.seconds)}, {_ms(self.saved)} saved "
             "by running them beside each other"
         ]
         numbers = {step.number: place for place, step in enumerate(self.steps)}
