@@ -630,3 +630,36 @@ def test_an_error_in_a_report():
     assert jitted.last is not None
     assert jitted.last.steps[0].error == "ValueError"
     assert "ValueError" in repr(jitted.last)
+
+
+class Shelf:
+    @xcs.step
+    def fetch(self, title):
+        return title.upper()
+
+    @xcs.jit
+    def both(self, title):
+        return self.fetch(title), self.fetch(title)
+
+
+def test_a_report_names_steps_that_are_methods():
+    assert Shelf().both("a") == ("A", "A")
+    assert [step.name for step in Shelf.both.last.steps] == ["fetch", "fetch"]
+
+
+def test_a_report_of_one_step_counts_one_step():
+    jitted = xcs.jit(lambda q: ask(q))
+    jitted("a")
+    assert ": 1 step in" in repr(jitted.last)
+
+
+async def test_a_step_that_is_not_awaited_says_so():
+    @xcs.step
+    async def fetch(title):
+        return title
+
+    @xcs.jit
+    async def program(title):
+        return f"{fetch(title)}"
+
+    assert await program("a") == "<call of fetch; await it>"
