@@ -294,7 +294,8 @@ def jit(
     `if`, in a comparison, in a call of a function that is not rewritten.
 
     Args:
-        function: The function, sync or async.
+        function: The function, sync or async, that makes the calls. An operator, a DSPy module or what
+            `chain` and `retry` return is one step itself, and gains nothing; jit a module's `forward`.
         max_concurrency: The number of steps that run at the same time, >= 1; by default 1,000.
         retry: How a failed step is tried again.
         timeout: Seconds for each attempt of a step.
@@ -302,7 +303,8 @@ def jit(
         budget: The most that one call may spend.
         rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and
             f-strings wait.
-        checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
+        checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph. The input is the
+            argument, or a dict of several; the config has a `thread_id`.
         backend: "jax" gives a function that is numeric all through to `jax.jit`, and returns what that
             returns; no other option applies.
         name: Its name in traces and reports; by default the function's.

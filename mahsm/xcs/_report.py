@@ -15,7 +15,7 @@ class StepRecord:
         number: Its place in the order of the program, among all that it computes.
         place: Its place among the steps.
         name: The name of what was called.
-        after: The numbers of the steps that it needed results of.
+        after: The `number`s of the steps whose results were among its arguments, still pending.
         began: `time.monotonic()` when it was called, or None.
         ended: `time.monotonic()` when it ended, or None.
         error: The name of the class of its error, or None.

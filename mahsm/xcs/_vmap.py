@@ -200,6 +200,7 @@ def vmap(
 
     Arrays are mapped by `jax.vmap` if JAX can trace the function. Anything else is mapped as a `vmap` edge
     does, in threads or tasks; so are arrays if the function calls a model. Keyword arguments go to each call.
+    The first error is raised, and the other calls are cancelled.
 
     Args:
         function: The function, sync or async.

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import types
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -663,3 +664,14 @@ async def test_a_step_that_is_not_awaited_says_so():
         return f"{fetch(title)}"
 
     assert await program("a") == "<call of fetch; await it>"
+
+
+def test_a_wait_inside_of_a_library_is_reported_at_the_line_that_calls_it():
+    @xcs.jit
+    def program(qs):
+        return Counter(ask(q) for q in qs)
+
+    assert program(["a", "a"]) == Counter([ask("a"), ask("a")])
+    assert program.last is not None
+    line = inspect.getsourcelines(program.function)[1] + 2
+    assert {(wait.file, wait.line) for wait in program.last.waits} == {(__file__, line)}
