@@ -5,7 +5,7 @@
 - `compose`   `chain`, `ensemble`, `retry`, `timeout`, `cache`, `policy_router`
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
-- `xcs`       `jit`, `vmap`, `grad`: functions that run ahead of themselves
+- `xcs`       `jit`, `step`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
 - `models`    direct calls of models: `models("openai/gpt-4o-mini", "Hello")`
 - `limits`    `RateLimit`: rate limits of providers

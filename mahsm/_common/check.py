@@ -14,24 +14,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def arguments(**elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def arguments(owner: str | None = None, /, **elsewhere: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that an unknown argument raises a `TypeError` with a suggestion.
 
     Args:
+        owner: Its name in the message; by default its `__name__`.
         elsewhere: From arguments of other functions to a hint where they belong.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters.values()
-        known = [each.name for each in parameters if each.kind is not each.VAR_POSITIONAL]
+        known = [
+            each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        ]
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for name, value in kwargs.items():
                 if name not in known:
                     close = difflib.get_close_matches(name, known, n=1)
-                    hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
-                    given = f"{function.__name__}: {name}={shown(value)}"
+                    hint = (
+                        f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known) or 'none'}."
+                    )
+                    given = f"{owner or function.__name__}: {name}={shown(value)}"
                     raise TypeError(f"{given}; there is no such argument. {elsewhere.get(name, hint)}")
             return function(*args, **kwargs)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple, cast, overload
 
-from mahsm._common import MOST_SECONDS, is_figure, shown, tagged
+from mahsm._common import MOST_SECONDS, check, is_figure, shown, tagged
 from mahsm._waiting import Way
 from mahsm.compose._calls import Kind, acall, arguments, call, call_as, kind_of
 from mahsm.compose._flights import MISSING, Flight, Results
@@ -33,6 +33,7 @@ class CacheInfo(NamedTuple):
 class CachedFunction(ComposedFunction[P, R]):
     """A function with a cache. Made by `cache`."""
 
+    made_by = "cache"
     function: Any
     key: Any
     positions: tuple[str | None, ...]
@@ -155,6 +156,7 @@ def cache(
 def cache(
     *, ttl: float | None = ..., max_size: int | None = ..., key: Callable[..., Any] | None = ...
 ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+@check.arguments()
 def cache(
     function: Any = None,
     /,
@@ -201,6 +203,11 @@ def cache(
         >>> double.info()
         CacheInfo(hits=2, misses=1, maxsize=1000, currsize=1)
     """
+    if isinstance(function, int | float):
+        raise TypeError(
+            f"cache: got {function}; expected a function, an operator or a DSPy module. "
+            f"For seconds, write @cache(ttl={function})."
+        )
     if ttl is not None and not (is_figure(ttl, most=MOST_SECONDS) and ttl > 0):
         raise ValueError(f"cache: ttl={shown(ttl)}; expected seconds > 0, or None for no limit.")
     if max_size is not None and (type(max_size) is not int or max_size < 1):

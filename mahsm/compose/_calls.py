@@ -10,8 +10,9 @@ from typing import Any, Literal, cast, get_type_hints
 
 from langchain_core.runnables import Runnable
 
-from mahsm._common import as_dict, shown
+from mahsm._common import as_dict, missing, shown
 from mahsm._waiting import THREAD, Way, tasks
+from mahsm.errors import StateError
 from mahsm.nodes._internal import FieldInputs
 from mahsm.operators import FunctionOperator, Operator
 from mahsm.operators._internal import Parameters, in_thread, parameters_of
@@ -43,13 +44,18 @@ class Kind:
         return self.parameters.several or self.of == "module"
 
 
+def name_of(function: Any) -> str:
+    """Return the name of a callable."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def kind_of(owner: str, function: Any) -> Kind:
     """Return the kind of a callable.
 
     Raises:
         TypeError: if it is not one, or a generator function.
     """
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name_of(function)
     dspy: Any = sys.modules.get("dspy")
     if dspy is not None and isinstance(function, dspy.Module):
         keys = tuple(sorted(FieldInputs(owner, function, None, None).keys))
@@ -104,8 +110,30 @@ def arguments(
     """Return the arguments of a call; one dict or model may stand for arguments by name."""
     if len(args) != 1 or kwargs or not kind.by_fields:
         return args, kwargs
-    values = as_dict(args[0])
+    try:
+        values = as_dict(args[0])
+    except StateError:
+        raise StateError(_not_by_fields(kind, args[0])) from None
+    absent = [name for name in kind.parameters.required if name not in values]
+    if absent:
+        raise TypeError(f"{kind.name}: {missing(values, absent[0], 'its input')} It needs {_names(kind)}.")
     return (), {name: values[name] for name in kind.parameters.names if name in values}
+
+
+def _not_by_fields(kind: Kind, value: object) -> str:
+    if kind.of == "module":
+        what, expected = "its input fields", "them by name"
+    else:
+        what, expected = "its parameters", "an argument for each"
+    return (
+        f"{kind.name}: got {shown(value)}, of type {type(value).__name__}, for {what} {_names(kind)}; "
+        f"expected {expected}, or one dict, dataclass or pydantic model of them. In a chain, let the "
+        "function before return that."
+    )
+
+
+def _names(kind: Kind) -> str:
+    return ", ".join(map(repr, kind.parameters.required or kind.parameters.names))
 
 
 def call(function: Any, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,18 +4,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+from mahsm._common import check
 from mahsm._waiting import Way
 from mahsm.compose._calls import Kind, call, call_as, hints_of, kind_of
 from mahsm.compose._function import ComposedFunction, P
 
 
 class _Chain(ComposedFunction[P, Any]):
+    made_by = "chain"
     steps: tuple[Any, ...]
     kinds: tuple[Kind, ...]
 
     @property
     def first(self) -> Any:
         return self.steps[0]
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return self.steps
 
     @property
     def returns(self) -> Any:
@@ -44,6 +50,7 @@ class _Chain(ComposedFunction[P, Any]):
 _NONE: dict[str, Any] = {}
 
 
+@check.arguments()
 def chain(first: Callable[P, Any], /, *more: Callable[..., Any]) -> ComposedFunction[P, Any]:
     """Call functions one after the other, each with the result of the one before.
 

@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from mahsm._common import is_figure, shown
+from mahsm._common import check, is_figure, shown
 from mahsm._waiting import THREAD, Way
 from mahsm.compose._calls import Kind, acall, call, kind_of
 from mahsm.compose._function import ComposedFunction, P
@@ -33,6 +33,7 @@ class _Member(Operator):
 
 
 class _Ensemble(ComposedFunction[P, Any]):
+    made_by = "ensemble"
     members: EnsembleOperator
     reduce: Any
 
@@ -40,6 +41,10 @@ class _Ensemble(ComposedFunction[P, Any]):
     def first(self) -> Any:
         member: Any = self.members.members[0]
         return member.function
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return tuple(cast("Any", member).function for member in self.members.members)
 
     @property
     def returns(self) -> Any:
@@ -62,6 +67,7 @@ class _Ensemble(ComposedFunction[P, Any]):
         return await in_thread(partial(self.reduce, results))
 
 
+@check.arguments()
 def ensemble(
     first: Callable[P, Any],
     /,

@@ -7,7 +7,7 @@ from types import MethodType
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 
 from mahsm._waiting import TASK, THREAD, Way, run_blocking
-from mahsm.compose._calls import Kind, hints_of
+from mahsm.compose._calls import Kind, hints_of, name_of
 from mahsm.operators import Operator
 
 P = ParamSpec("P")
@@ -45,6 +45,9 @@ class ComposedFunction(Operator, Generic[P, R]):
     kind: Kind
     """The kind of the whole."""
 
+    made_by: ClassVar[str]
+    """The name of the function that makes it."""
+
     _composed = True
     __name__: ClassVar[Any] = _OfFunction("__name__")
     __wrapped__: ClassVar[Any] = _OfFunction("__wrapped__")
@@ -80,6 +83,19 @@ class ComposedFunction(Operator, Generic[P, R]):
     def described(self) -> str | None:
         """Return the docstring of the function."""
         return getattr(self.first, "__doc__", None)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The functions that it is made of."""
+        return (self.first,)
+
+    def __repr__(self) -> str:
+        # The fields would fill a page, and errors show functions.
+        names = (
+            repr(cast("Any", part)) if isinstance(part, ComposedFunction) else name_of(part)
+            for part in self.parts
+        )
+        return f"{self.made_by}({', '.join(names)})"
 
     @abstractmethod
     async def run(self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

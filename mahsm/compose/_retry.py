@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import shown
+from mahsm._common import check, shown
 from mahsm._model_calls import calls, unparsed_in
 from mahsm._waiting import Closed, Way, left_behind, reason_here
 from mahsm.compose._calls import call_as, kind_of
@@ -49,6 +49,7 @@ class _Retries(Shared):
 
 
 class _Retry(ComposedFunction[P, R]):
+    made_by = "retry"
     function: Any
     policy: Retry
     retries: _Retries
@@ -128,6 +129,12 @@ def retry(
     policy: Retry | None = ...,
     provider: str | None = ...,
 ) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+@check.arguments(
+    **dict.fromkeys(
+        ("base", "cap", "factor", "jitter", "timeout", "share", "retry_after_cap"),
+        "Pass policy=Retry(attempts=3, ...) for all options of a retry.",
+    )
+)
 def retry(
     function: Any = None,
     /,

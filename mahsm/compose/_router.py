@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, overload
 import numpy as np
 from langgraph.types import Command
 
-from mahsm._common import as_dict, read, shown
+from mahsm._common import as_dict, check, read, shown
 from mahsm.compose._calls import acall, call, kind_of
 from mahsm.errors import EdgeError
 from mahsm.operators import ModuleOperator, Operator, op
@@ -40,6 +40,7 @@ def policy_router(
     rng: np.random.Generator | int | None = ...,
     write_to: str,
 ) -> Callable[[Any], Command[str]]: ...
+@check.arguments()
 def policy_router(
     policy: Callable[..., Any],
     /,
@@ -58,14 +59,15 @@ def policy_router(
 
     Args:
         policy: A function, sync or async, an operator or an Equinox module. It returns a number for each
-            label, shape `(labels,)`. If these are >= 0 and their sum is 1 (to 1e-6), they are probabilities;
-            otherwise they are scores, of which the softmax is taken. A score of -inf is never chosen.
+            label, shape `(labels,)`, or a dict of them by label. If these are >= 0 and their sum is 1 (to
+            1e-6), they are probabilities; otherwise they are scores, of which the softmax is taken. A score
+            of -inf is never chosen.
         labels: The names of the nodes, in the order of the numbers, and perhaps `END`.
         strategy: "greedy" takes the label with the highest probability, of equals the first; "sample" draws
             one.
         key: A state key whose value the policy is called with; by default the whole state.
         rng: A NumPy generator, or a seed, for "sample".
-        write_to: A state key for the choice and its probability.
+        write_to: A state key for the choice and its probability. The result is then for `add_node` only.
 
     Returns:
         A function of the state, async if the policy is, whose annotations tell LangGraph the destinations.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast, overload
 
-from mahsm._common import MOST_SECONDS, is_figure, shown
+from mahsm._common import MOST_SECONDS, check, is_figure, shown
 from mahsm._waiting import THREAD, LeftBehind, Way, tasks
 from mahsm.compose._calls import acall, call, kind_of
 from mahsm.compose._function import ComposedFunction, P, R, Shared
@@ -23,6 +23,7 @@ class _Hanging(Shared):
 
 
 class _Timeout(ComposedFunction[P, R]):
+    made_by = "timeout"
     function: Any
     seconds: float
     hanging: _Hanging
@@ -48,6 +49,7 @@ def timeout(function: Callable[P, R], /, seconds: float) -> ComposedFunction[P, 
 def timeout(*, seconds: float) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
 @overload
 def timeout(seconds: float, /) -> Callable[[Callable[P, R]], ComposedFunction[P, R]]: ...
+@check.arguments(timeout="Pass seconds=.")
 def timeout(function: Any = None, /, seconds: Any = None) -> Any:
     """Raise an error if a call of a function takes too long; also as a decorator, `@timeout(seconds=10)`.
 
@@ -75,7 +77,7 @@ def timeout(function: Any = None, /, seconds: Any = None) -> Any:
     if seconds is None and not callable(function):
         function, seconds = None, function
     if not (is_figure(seconds, most=MOST_SECONDS) and seconds > 0):
-        raise ValueError(f"timeout: seconds={shown(seconds)}; expected a number > 0.")
+        raise ValueError(f"timeout: seconds={shown(seconds)}; expected a number > 0, such as seconds=30.")
     if function is None:
         return partial(timeout, seconds=seconds)
     return cast("Any", _Timeout)(

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from langgraph.types import RetryPolicy
 
@@ -73,6 +73,7 @@ class Retry:
             raise EdgeError(
                 f"Retry: attempts={shown(self.attempts)}; expected an integer >= 1. 1 means no retries."
             )
+        _check_on(self.on)
         if not (is_figure(self.cap, most=MOST_SECONDS) and is_figure(self.base, most=self.cap)):
             raise EdgeError(
                 f"Retry: base={shown(self.base)} and cap={shown(self.cap)}; expected seconds, 0 "
@@ -138,3 +139,14 @@ class Retry:
         ceiling = min(self.cap, self.base * self.factor ** min(attempt - 1, 100))
         drawn = random.uniform(0, ceiling) if self.jitter else ceiling
         return max(drawn, min(retry_after(error) or 0.0, self.retry_after_cap))
+
+
+def _check_on(on: Any) -> None:
+    kinds = cast("tuple[Any, ...]", on if isinstance(on, tuple) else (on,))
+    if on is None or all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return
+    if isinstance(on, type | tuple) or not callable(on):
+        raise EdgeError(
+            f"Retry: on={shown(cast('object', on))}; expected exception types, such as "
+            "(ConnectionError, TimeoutError), or a function of the exception that returns True to try again."
+        )

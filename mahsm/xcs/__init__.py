@@ -1,5 +1,23 @@
 """Transformations of programs: functions that run ahead of themselves.
 
+`jit` runs the calls of models in a function beside each other, `step` marks a function of yours as such a
+call, `vmap` maps a function over many items, and `grad` is for numeric functions. The report of the last call
+of a jitted function is its attribute `last`.
+
+Example:
+    >>> from mahsm import xcs
+    >>> @xcs.step
+    ... def ask(question):
+    ...     return f"<{question}>"
+    >>> @xcs.jit
+    ... def debate(topic):
+    ...     pro, con = ask(f"for {topic}"), ask(f"against {topic}")
+    ...     return ask(f"judge {pro} {con}")
+    >>> debate("tea")
+    '<judge <for tea> <against tea>>'
+
+Where things are:
+
 - `_jit`         `jit`
 - `_step`        `step`, and what else is a step
 - `_durable`     the durable form, in LangGraph's functional API

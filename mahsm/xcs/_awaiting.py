@@ -8,6 +8,7 @@ from mahsm.xcs._containers import forced, kind_of
 from mahsm.xcs._current import Program
 from mahsm.xcs._greenlets import in_body
 from mahsm.xcs._pending import Pending, value_of
+from mahsm.xcs._step import name_of
 
 
 class StepCall(Coroutine[Any, Any, Any]):
@@ -22,6 +23,9 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._args = args
         self._kwargs = kwargs
         self._awaited: Coroutine[Any, Any, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<call of {name_of(self._callee)}; await it>"
 
     def begin(self) -> Pending:
         return self._run.step(self._callee, self._args, self._kwargs)

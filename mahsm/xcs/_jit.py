@@ -267,6 +267,11 @@ class AsyncJitted(Jitted[P, T]):
 def jit(function: Callable[P, T], /, **options: Unpack[JitOptions]) -> Jitted[P, T]: ...
 @overload
 def jit(**options: Unpack[JitOptions]) -> Callable[[Callable[P, T]], Jitted[P, T]]: ...
+@check.arguments(
+    "xcs.jit",
+    cache="Decorate the function: @mahsm.cache(ttl=60) above @xcs.jit.",
+    max_attempts="Pass retry=Retry(attempts=3).",
+)
 def jit(
     function: Any = None,
     /,
@@ -289,7 +294,8 @@ def jit(
     `if`, in a comparison, in a call of a function that is not rewritten.
 
     Args:
-        function: The function, sync or async.
+        function: The function, sync or async, that makes the calls. An operator, a DSPy module or what
+            `chain` and `retry` return is one step itself, and gains nothing; jit a module's `forward`.
         max_concurrency: The number of steps that run at the same time, >= 1; by default 1,000.
         retry: How a failed step is tried again.
         timeout: Seconds for each attempt of a step.
@@ -297,7 +303,8 @@ def jit(
         budget: The most that one call may spend.
         rewrite: False leaves the function as it is: only functions marked by `step` begin ahead, and
             f-strings wait.
-        checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph.
+        checkpointer: Saves the steps: then call it by `invoke(input, config)`, as a graph. The input is the
+            argument, or a dict of several; the config has a `thread_id`.
         backend: "jax" gives a function that is numeric all through to `jax.jit`, and returns what that
             returns; no other option applies.
         name: Its name in traces and reports; by default the function's.
@@ -319,7 +326,9 @@ def jit(
         'WHY? WHY!'
     """
     if max_concurrency is not None:
-        check.whole("xcs.jit", "max_concurrency", max_concurrency, "the number of steps at the same time")
+        check.whole(
+            "xcs.jit", "max_concurrency", max_concurrency, "It bounds the steps that run at the same time."
+        )
     check.of_type("xcs.jit", "budget", budget, Budget, "Budget(usd=1.0)")
     if backend is not None:
         check.choice("xcs.jit", "backend", backend, ["jax"])

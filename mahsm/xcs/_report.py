@@ -15,7 +15,7 @@ class StepRecord:
         number: Its place in the order of the program, among all that it computes.
         place: Its place among the steps.
         name: The name of what was called.
-        after: The numbers of the steps that it needed results of.
+        after: The `number`s of the steps whose results were among its arguments, still pending.
         began: `time.monotonic()` when it was called, or None.
         ended: `time.monotonic()` when it ended, or None.
         error: The name of the class of its error, or None.
@@ -106,8 +106,9 @@ class Report:
         return max(0.0, sum(step.seconds for step in self.steps) - self.seconds)
 
     def __repr__(self) -> str:
+        number = f"{len(self.steps)} step{'' if len(self.steps) == 1 else 's'}"
         lines = [
-            f"{self.name}: {len(self.steps)} steps in {_ms(self.seconds)}, {_ms(self.saved)} saved "
+            f"{self.name}: {number} in {_ms(self.seconds)}, {_ms(self.saved)} saved "
             "by running them beside each other"
         ]
         numbers = {step.number: place for place, step in enumerate(self.steps)}

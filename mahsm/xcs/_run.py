@@ -26,6 +26,7 @@ from mahsm.xcs._journal import Journal
 from mahsm.xcs._pending import Pending
 from mahsm.xcs._report import Report, Wait
 from mahsm.xcs._scopes import Escaping, Scope
+from mahsm.xcs._source import is_library
 from mahsm.xcs._step import name_of
 from mahsm.xcs._step_run import StepRun
 
@@ -341,13 +342,22 @@ class ProgramRun(EdgeRun):
 
 
 def _place() -> tuple[str, int] | None:
-    """Return the file and the line of the user's code that waits here; None at the end of the function."""
+    """Return the file and the line of the user's code that waits here; None at the end of the function.
+
+    That is the line that called the library, if one waits, such as `collections.Counter` for its items.
+    """
     frame: Any = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("mahsm."):
-        if frame.f_code.co_name in _ENDS:
-            return None
+    place: tuple[str, int] | None = None
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("mahsm."):
+            if frame.f_code.co_name in _ENDS:
+                break
+        elif place is None or not is_library(frame.f_code.co_filename):
+            place = (frame.f_code.co_filename, frame.f_lineno)
+            if not is_library(place[0]):
+                break
         frame = frame.f_back
-    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+    return place
 
 
 _ENDS = frozenset({"_in_scope", "_in_scope_async"})

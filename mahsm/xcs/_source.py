@@ -84,13 +84,19 @@ def is_users(function: FunctionType) -> bool:
     known = _files.get(name)
     if known is None:
         known = _files[name] = not (
-            "site-packages" in name
-            or "dist-packages" in name
-            or name.startswith("<frozen")
-            or name.startswith(_LIBRARY)
-            or function.__globals__.get("__name__", "").partition(".")[0] == "mahsm"
+            is_library(name) or function.__globals__.get("__name__", "").partition(".")[0] == "mahsm"
         )
     return known
+
+
+def is_library(file: str) -> bool:
+    """Return whether a file is one of Python itself or of an installed package."""
+    return (
+        "site-packages" in file
+        or "dist-packages" in file
+        or file.startswith("<frozen")
+        or file.startswith(_LIBRARY)
+    )
 
 
 _files: dict[str, bool] = {"<string>": False}

@@ -172,6 +172,7 @@ def name_of(callee: Any) -> str:
     while isinstance(callee, functools.partial):
         callee = callee.func
     if isinstance(callee, MethodType):
-        return name_of(callee.__self__) if is_step(callee) else callee.__name__
+        is_call = is_step(callee) and not isinstance(callee.__func__, Step)
+        return name_of(callee.__self__) if is_call else callee.__name__
     name = next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)
     return name if isinstance(name, str) else type(callee).__name__

@@ -59,7 +59,9 @@ class Vmapped(Step[..., Any]):
             )
         if all(axis is None for axis in found):
             raise ValueError(
-                f"xcs.vmap: in_axes={axes!r} maps no argument of {self._name}; expected an axis for one."
+                f"xcs.vmap: in_axes={axes!r} maps none of the {len(args)} positional arguments of "
+                f"{self._name}; expected an axis for at least one. Pass what to map over by position: "
+                "arguments by name go to each call as they are."
             )
         return found
 
@@ -180,6 +182,12 @@ def _stacked(results: list[Any]) -> Any:
     return np.stack(results)
 
 
+@check.arguments(
+    "xcs.vmap",
+    retry="Map mahsm.retry(function).",
+    timeout="Map mahsm.timeout(function, seconds).",
+    **dict.fromkeys(("on_error", "rate_limit", "budget", "progress"), "An edge has it: mahsm.vmap."),
+)
 def vmap(
     function: Callable[..., Any] | None = None,
     /,
@@ -192,6 +200,7 @@ def vmap(
 
     Arrays are mapped by `jax.vmap` if JAX can trace the function. Anything else is mapped as a `vmap` edge
     does, in threads or tasks; so are arrays if the function calls a model. Keyword arguments go to each call.
+    The first error is raised, and the other calls are cancelled.
 
     Args:
         function: The function, sync or async.
@@ -222,8 +231,8 @@ def vmap(
         )
     if not callable(function):
         raise TypeError(f"xcs.vmap got {shown(function)}; expected a function of one item.")
-    check.whole("xcs.vmap", "max_concurrency", max_concurrency, "the number of calls at the same time")
+    check.whole("xcs.vmap", "max_concurrency", max_concurrency, "It bounds the calls at the same time.")
     if batch_size is not None:
-        check.whole("xcs.vmap", "batch_size", batch_size, "the number of items taken together")
+        check.whole("xcs.vmap", "batch_size", batch_size, "Leave it out to take all items together.")
     kind = AsyncVmapped if is_async(function) else Vmapped
     return kind(function, in_axes, max_concurrency, batch_size)

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import types
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -630,3 +631,47 @@ def test_an_error_in_a_report():
     assert jitted.last is not None
     assert jitted.last.steps[0].error == "ValueError"
     assert "ValueError" in repr(jitted.last)
+
+
+class Shelf:
+    @xcs.step
+    def fetch(self, title):
+        return title.upper()
+
+    @xcs.jit
+    def both(self, title):
+        return self.fetch(title), self.fetch(title)
+
+
+def test_a_report_names_steps_that_are_methods():
+    assert Shelf().both("a") == ("A", "A")
+    assert [step.name for step in Shelf.both.last.steps] == ["fetch", "fetch"]
+
+
+def test_a_report_of_one_step_counts_one_step():
+    jitted = xcs.jit(lambda q: ask(q))
+    jitted("a")
+    assert ": 1 step in" in repr(jitted.last)
+
+
+async def test_a_step_that_is_not_awaited_says_so():
+    @xcs.step
+    async def fetch(title):
+        return title
+
+    @xcs.jit
+    async def program(title):
+        return f"{fetch(title)}"
+
+    assert await program("a") == "<call of fetch; await it>"
+
+
+def test_a_wait_inside_of_a_library_is_reported_at_the_line_that_calls_it():
+    @xcs.jit
+    def program(qs):
+        return Counter(ask(q) for q in qs)
+
+    assert program(["a", "a"]) == Counter([ask("a"), ask("a")])
+    assert program.last is not None
+    line = inspect.getsourcelines(program.function)[1] + 2
+    assert {(wait.file, wait.line) for wait in program.last.waits} == {(__file__, line)}
