@@ -10,6 +10,8 @@ MahsmError
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── JitError (TypeError)            a function cannot be compiled
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
+├── ContextError (ValueError)       an invalid setting, or a file of settings that is broken or unsafe
+├── CredentialError                 a credential is missing
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and no new work begins
 ├── TooFewSucceeded                 `min_success` can no longer be reached
@@ -19,6 +21,8 @@ MahsmError
 __all__ = [
     "BranchSkipped",
     "BudgetExceeded",
+    "ContextError",
+    "CredentialError",
     "EdgeError",
     "GraphError",
     "JitError",
@@ -76,6 +80,14 @@ class SpecError(MahsmError, ValueError):
 
 class LimitError(MahsmError, ValueError):
     """A rate limit is invalid, or two of them contradict each other."""
+
+
+class ContextError(MahsmError, ValueError):
+    """A setting is invalid, or a file of settings is broken or unsafe. The message has no credential."""
+
+
+class CredentialError(MahsmError):
+    """A credential is missing; the message says where to set it."""
 
 
 class BranchSkipped(MahsmError):

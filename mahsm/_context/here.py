@@ -1,0 +1,58 @@
+"""The current context: a layer in a context variable, which tasks and edge workers inherit."""
+
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Final
+
+from mahsm._context.layer import Block, Layer
+
+_here: ContextVar[Layer | None] = ContextVar("mahsm_context", default=None)
+
+NOTHING: Final = Layer({})
+"""The layer of a thread or task in which nothing was set: environment and files count."""
+
+
+def current() -> Layer:
+    """Return the current layer."""
+    return _here.get() or NOTHING
+
+
+def own() -> Layer:
+    """Return the current layer; in a thread or task that has none, a new one begins."""
+    layer = _here.get()
+    if layer is None:
+        layer = Layer({})
+        _here.set(layer)
+    return layer
+
+
+def put(layer: Layer) -> None:
+    """Make another version of the current layer current, in this thread or task only."""
+    _here.set(layer)
+
+
+def enter(layer: Layer) -> ExitStack:
+    """Make a layer current, and return a stack for what its block has to leave."""
+    leaving = ExitStack()
+    _here.set(replace(layer, block=Block(_here.get(), leaving)))
+    return leaving
+
+
+def leave(lineage: object) -> Layer | None:
+    """End the innermost block of a context, and all blocks inside it that are still open.
+
+    Returns:
+        The last layer of the context; None if the context has no open block in this thread or task.
+    """
+    inside: list[Block] = []
+    layer = _here.get()
+    while layer is not None and layer.block is not None:
+        inside.append(layer.block)
+        if layer.lineage is lineage:
+            _here.set(layer.block.outer)
+            for block in inside:
+                block.leaving.close()
+            return replace(layer, block=None)
+        layer = layer.block.outer
+    return None
