@@ -27,8 +27,9 @@ def field_of(provider: str) -> str:
 def credential(provider: str, variables: Sequence[str] = ()) -> str | None:
     """Return the credential of a provider in the current context.
 
-    The first of these that has one decides: the context, the environment, `config.yaml`, `credentials.yaml`,
-    the system's keyring. A context that sets it to None, or to an empty string, has none, and hides the others.
+    The first of these that has one decides: the context, the environment, `config.yaml`,
+    `credentials.yaml`, the system's keyring. A context that sets it to None, or to an empty string, has none,
+    and hides the others.
 
     Args:
         provider: Such as `openai`.

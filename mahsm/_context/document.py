@@ -1,10 +1,11 @@
 """Documents of settings: YAML, of which only plain mappings, lists and values are read.
 
-A first pass over the parser's events bounds the work and refuses what may be hostile before any value is made:
-aliases, which may expand to any size, tags, deep nesting. Errors name a line and never quote it, since it may
-hold a credential.
+A first pass over the parser's events bounds the work, and refuses what may be hostile before any value is
+made: aliases, which may expand to any size, tags, deep nesting. Errors name a line and never quote it, since
+it may hold a credential.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -65,7 +66,8 @@ def _hostile(text: str) -> str:
     import yaml
 
     depth, documents = 0, 0
-    for event in yaml.parse(text, Loader=_loader()):
+    events: Iterator[Any] = yaml.parse(text, Loader=_loader())
+    for event in events:
         line = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             return f"{line}: an anchor or alias; expected plain values, written out"
@@ -110,15 +112,24 @@ def written(settings: dict[str, Any], path: str) -> bytes:
     """
     import yaml
 
-    kind: Any = yaml.SafeDumper
-    plain = type("Dumper", (kind,), {"ignore_aliases": lambda self, data: True})
-    text: str = yaml.dump(settings, Dumper=plain, sort_keys=False, allow_unicode=True, width=1_000)
+    text: str = yaml.dump(settings, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1_000)
     data = text.encode("utf-8", "surrogatepass")
     value, problem = _parsed(data)
     if problem or _differ(value, settings):
         problem = problem or "a value would be another one after reading"
         raise ContextError(f"{path} is not written: {problem}. Save plain strings and numbers.")
     return data
+
+
+@cache
+def _dumper() -> Any:
+    """Return a dumper that writes values out where they occur again, without aliases."""
+    import yaml
+
+    def ignore_aliases(self: Any, data: object) -> bool:
+        return True
+
+    return type("PlainDumper", (yaml.SafeDumper,), {"ignore_aliases": ignore_aliases})
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:

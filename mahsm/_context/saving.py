@@ -92,8 +92,8 @@ def _plain(value: Any, path: tuple[object, ...]) -> Any:
     if value is None or type(value) in (str, bool, int, float):
         return value
     raise ContextError(
-        f"{dotted(path)} has a value of type {type(value).__name__!r}, which cannot be saved; expected a string, "
-        "a number, a bool, a list or a mapping. Set it in the program, not in files."
+        f"{dotted(path)} has a value of type {type(value).__name__!r}, which cannot be saved; expected a "
+        "string, a number, a bool, a list or a mapping. Set it in the program, not in files."
     )
 
 

@@ -82,7 +82,7 @@ class Secret:
 
 
 def is_secret(path: tuple[object, ...]) -> bool:
-    """Return whether the value of a key is a credential: below `credentials`, or `providers.openai.api_key`."""
+    """Return whether a key holds a credential: below `credentials`, or as `providers.openai.api_key`."""
     top = path[0]
     if top == "credentials":
         return True

@@ -66,4 +66,4 @@ def _in_files(path: Path) -> Any:
     stored = dig({"credentials": files.credentials()}, path)
     if isinstance(found, dict) and isinstance(stored, dict):
         return laid_over(cast("dict[str, Any]", stored), cast("dict[str, Any]", found))
-    return found if isinstance(found, dict) else stored
+    return cast("Any", found) if isinstance(found, dict) else stored

@@ -1,5 +1,6 @@
 """Credentials in the system's keyring, if the package `keyring` is installed."""
 
+import importlib
 import warnings
 from typing import Any, Final
 
@@ -10,12 +11,9 @@ SERVICE: Final = "mahsm"
 def password(field: str) -> str | None:
     """Return a credential of the keyring; None if it has none, or there is no keyring."""
     try:
-        # Imported here: it looks for the keyrings of the system. Its types are unknown where it is missing.
-        import keyring as found  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
-        import keyring.errors  # pyright: ignore[reportMissingImports]
+        keyring: Any = importlib.import_module("keyring")
     except ImportError:
         return None
-    keyring: Any = found
     try:
         stored: str | None = keyring.get_password(SERVICE, field)
     except keyring.errors.NoKeyringError:

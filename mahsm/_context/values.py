@@ -89,9 +89,9 @@ def copied_out(value: Any) -> Any:
     """Return a copy of a setting that its reader may change."""
     if isinstance(value, dict):
         return {key: copied_out(each) for key, each in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list | tuple | set) and type(value) in (list, tuple, set):
-        return type(value)(map(copied_out, cast("list[Any]", value)))
-    return value
+    # Subclasses, such as named tuples, may not be made of their elements.
+    kind: Any = type(value)
+    return kind(map(copied_out, value)) if kind in (list, tuple, set) else value
 
 
 def copied_in(value: Any, path: tuple[object, ...], source: str = "") -> Any:

@@ -1,8 +1,8 @@
 """Writing files of settings: merged with the present file, under a lock, as a whole or not at all.
 
-A new file is written beside the old one, flushed to the disk, and renamed over it, so a reader or a kill finds
-the old or the new one. Whoever writes holds the lock of the folder; so the present file cannot change between
-reading and renaming, and the new file can have a fixed name: one that a kill left is replaced by the next.
+A new file is written beside the old one, flushed to the disk, and renamed over it, so a reader or a kill
+finds the old or the new one. Whoever writes holds the lock of the folder; so the present file cannot change
+between reading and renaming, and the new file can have a fixed name: one that a kill left is replaced.
 The lock belongs to the open file, so it ends with the process.
 """
 
