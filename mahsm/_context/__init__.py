@@ -13,6 +13,7 @@
 - `document`        YAML, of which only plain values are read
 - `saving`          what of a layer goes into which file
 - `writing`         writing files under a lock, as a whole or not at all
+- `_internal`       names for `mahsm.context` and the `mahsm` command
 
 YAML and the keyring are imported when a file or a credential is first looked up.
 """

@@ -66,7 +66,7 @@ def _hostile(text: str) -> str:
     import yaml
 
     depth, documents = 0, 0
-    events: Iterator[Any] = yaml.parse(text, Loader=_loader())
+    events = cast("Iterator[Any]", yaml.parse(text, Loader=_loader()))
     for event in events:
         line = f"line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:

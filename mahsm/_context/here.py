@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from mahsm._context.layer import Block, Layer
+from mahsm._context.values import Tree
 
 _here: ContextVar[Layer | None] = ContextVar("mahsm_context", default=None)
 
@@ -27,9 +28,29 @@ def own() -> Layer:
     return layer
 
 
-def put(layer: Layer) -> None:
-    """Make another version of the current layer current, in this thread or task only."""
-    _here.set(layer)
+def version(lineage: object) -> Layer | None:
+    """Return the version of a context that is open in this thread or task, innermost; None if it is not."""
+    layer = _here.get()
+    while layer is not None and layer.lineage is not lineage:
+        layer = layer.block and layer.block.outer
+    return layer
+
+
+def change(lineage: object, values: Tree) -> None:
+    """Change a context that is open in this thread or task, only there; no-op if it is not open."""
+    if version(lineage) is not None:
+        _here.set(_changed(_here.get(), lineage, values))
+
+
+def _changed(layer: Layer | None, lineage: object, values: Tree) -> Layer | None:
+    """Return a layer whose innermost version of a context, itself or around its block, has more values.
+
+    The layers inside that version were made before the change, and keep what they have.
+    """
+    if layer is None or layer.lineage is lineage:
+        return layer and layer.with_values(values)
+    block = layer.block
+    return block and replace(layer, block=replace(block, outer=_changed(block.outer, lineage, values)))
 
 
 def enter(layer: Layer) -> ExitStack:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self
 
-from mahsm._context.values import Path, Tree, checked, laid_over, nested
+from mahsm._context.values import Tree, checked, laid_over
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +33,6 @@ class Layer:
         """Return the layer of a new context over this one."""
         values = checked(overrides)
         return Layer(values, self, laid_over(self.merged, values))
-
-    def changed(self, path: Path, value: Any) -> Self:
-        """Return this layer with another value; a mapping is laid over the present one."""
-        values = checked(nested(path, value))
-        return self.with_values(values)
 
     def with_values(self, values: Tree) -> Self:
         """Return this layer with more values, which are copies already."""

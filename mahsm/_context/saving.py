@@ -19,19 +19,22 @@ def save(layer: Layer) -> None:
         ContextError: as `rewrite`; also for values that YAML does not have.
     """
     settings, credentials = split(layer.merged)
-    plain = {key: _plain(value, (key,)) for key, value in settings.items()}
     changes: dict[str, Change] = {}
     if credentials:
         # First, so that a kill in between leaves the old credential, not none.
         changes[files.CREDENTIALS] = partial(_merged, upper=credentials)
-    if plain or credentials:
-        changes[files.CONFIG] = partial(_merged_config, upper=plain, replaced=set(credentials))
+    if settings or credentials:
+        changes[files.CONFIG] = partial(_merged_config, upper=settings, replaced=set(credentials))
     if changes:
         rewrite(changes)
 
 
 def split(settings: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings without credentials, and the credentials by their names, as plain strings."""
+    """Return the settings without credentials, and the credentials by their names, both as YAML has them.
+
+    Raises:
+        ContextError: for values that YAML does not have.
+    """
     rest = dict(settings)
     held = cast("dict[str, Any]", rest.pop("credentials", None) or {})
     providers = cast("dict[str, Any]", rest.get("providers") or {})
@@ -44,7 +47,8 @@ def split(settings: Tree) -> tuple[dict[str, Any], dict[str, Any]]:
         rest["providers"] = {key: value for key, value in rest["providers"].items() if value != {}}
         if not rest["providers"]:
             del rest["providers"]
-    return rest, {name: _plain(value, ("credentials", name)) for name, value in held.items()}
+    plain = {key: _plain(value, (key,)) for key, value in rest.items()}
+    return plain, {name: _plain(value, ("credentials", name)) for name, value in held.items()}
 
 
 def _merged(present: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Inside, dicts and lists are never changed and never handed out, so layers share them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -90,7 +90,7 @@ def copied_out(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied_out(each) for key, each in cast("dict[Any, Any]", value).items()}
     # Subclasses, such as named tuples, may not be made of their elements.
-    kind: Any = type(value)
+    kind = cast("Any", type(value))
     return kind(map(copied_out, value)) if kind in (list, tuple, set) else value
 
 
@@ -164,3 +164,13 @@ def _check_mapping(value: Any, path: Path, example: str, source: str) -> None:
             f"{source}{dotted(path)} has a value of type {type(value).__name__!r}; expected a mapping, such "
             f"as {example}."
         )
+
+
+def leaves(tree: Tree, above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield each value that is not a mapping, with its path."""
+    for key, value in tree.items():
+        path = (*above, str(key))
+        if isinstance(value, dict) and value:
+            yield from leaves(cast("Tree", value), path)
+        else:
+            yield path, value
