@@ -90,8 +90,8 @@ def copied_out(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied_out(each) for key, each in cast("dict[Any, Any]", value).items()}
     # Subclasses, such as named tuples, may not be made of their elements.
-    kind = cast("Any", type(value))
-    return kind(map(copied_out, value)) if kind in (list, tuple, set) else value
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    return cast("Any", kind(map(copied_out, value)) if kind in (list, tuple, set) else value)
 
 
 def copied_in(value: Any, path: tuple[object, ...], source: str = "") -> Any:

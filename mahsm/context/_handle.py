@@ -108,9 +108,9 @@ class Context:
     def save(self) -> None:
         """Write what this context and those around it set over the files.
 
-        Credentials go into `credentials.yaml`, the rest into `config.yaml`. What the files have besides stays,
-        and keys that are set to None are removed. Comments are not kept. Each file is replaced as a whole:
-        after a crash it is the old or the new one.
+        Credentials go into `credentials.yaml`, the rest into `config.yaml`. Other keys in the files stay, and
+        keys that are set to None are removed. Comments are not kept. Each file is replaced as a whole: after
+        a crash it is the old or the new one.
 
         Raises:
             ContextError: if a file is broken or unsafe, cannot be written, or a value is not plain.
