@@ -90,7 +90,7 @@ def _hostile(text: str) -> str:
 
 def _is_long_number(event: "yaml.ScalarEvent") -> bool:
     value = cast("str", event.value)
-    return len(value) > LONGEST_NUMBER and event.style is None and value[:1] in "+-.0123456789"
+    return len(value) > LONGEST_NUMBER and not event.style and value[:1] in "+-.0123456789"
 
 
 def _value(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MAHSM_HOME", str(folder))
     for name in ("OPENAI_API_KEY", "MAHSM_MODEL", "MAHSM_API_BASE", "MAHSM_TEMPERATURE", "MAHSM_MAX_TOKENS"):
         monkeypatch.delenv(name, raising=False)
-    before = copy_context()[here._here] if here._here in copy_context() else None
+    before = copy_context().get(here._here)
     yield folder
     here._here.set(before)
 

@@ -56,11 +56,11 @@ def test_keys_that_are_empty_give_the_default(key: Any) -> None:
 
 
 def test_none_hides_what_is_further_out() -> None:
-    with create_context(models={"default": "a"}, search={"depth": 2}):
-        with with_context(models={"default": None}, search=None):
-            assert get_config("models.default", "none") == "none"
-            assert get_config("models") == {}
-            assert get_config("search.depth", "none") == "none"
+    outer = create_context(models={"default": "a"}, search={"depth": 2})
+    with outer, with_context(models={"default": None}, search=None):
+        assert get_config("models.default", "none") == "none"
+        assert get_config("models") == {}
+        assert get_config("search.depth", "none") == "none"
 
 
 def test_a_key_below_a_value_is_not_set() -> None:
