@@ -7,8 +7,12 @@ from typing import Final
 
 from mahsm._context.layer import Block, Layer
 from mahsm._context.values import Tree
+from mahsm._model_calls import around_thread
 
 _here: ContextVar[Layer | None] = ContextVar("mahsm_context", default=None)
+
+SETTING: Final = "mahsm_context"
+"""The setting of DSPy in which a block hands its context to threads of DSPy's."""
 
 NOTHING: Final = Layer({})
 """The layer of a thread or task in which nothing was set: environment and files count."""
@@ -16,21 +20,35 @@ NOTHING: Final = Layer({})
 
 def current() -> Layer:
     """Return the current layer."""
-    return _here.get() or NOTHING
+    return _present() or NOTHING
 
 
 def own() -> Layer:
     """Return the current layer; in a thread or task that has none, a new one begins."""
+    layer = _present() or Layer({})
+    _here.set(layer)
+    return layer
+
+
+def _present() -> Layer | None:
+    """Return the layer of this thread or task; in a thread of DSPy's, that of the code that started it."""
     layer = _here.get()
     if layer is None:
-        layer = Layer({})
-        _here.set(layer)
+        handed, around = around_thread(_here, SETTING)
+        layer = around if handed is None or _is_inside(around, handed) else handed
     return layer
+
+
+def _is_inside(layer: Layer | None, other: Layer) -> bool:
+    """Return whether a layer is a version of another one, or of a block inside it."""
+    while layer is not None and layer.lineage is not other.lineage:
+        layer = layer.block and layer.block.outer
+    return layer is not None
 
 
 def version(lineage: object) -> Layer | None:
     """Return the version of a context that is open in this thread or task, innermost; None if it is not."""
-    layer = _here.get()
+    layer = _present()
     while layer is not None and layer.lineage is not lineage:
         layer = layer.block and layer.block.outer
     return layer
@@ -39,7 +57,7 @@ def version(lineage: object) -> Layer | None:
 def change(lineage: object, values: Tree) -> None:
     """Change a context that is open in this thread or task, only there; no-op if it is not open."""
     if version(lineage) is not None:
-        _here.set(_changed(_here.get(), lineage, values))
+        _here.set(_changed(_present(), lineage, values))
 
 
 def _changed(layer: Layer | None, lineage: object, values: Tree) -> Layer | None:
