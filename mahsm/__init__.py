@@ -8,6 +8,7 @@
 - `xcs`       `jit`, `step`, `vmap`, `grad`: functions that run ahead of themselves
 - `reducers`  functions from a list to one value
 - `models`    direct calls of models: `models("openai/gpt-4o-mini", "Hello")`
+- `context`   `create_context`, `get_config`: settings and credentials
 - `limits`    `RateLimit`: rate limits of providers
 - `policies`  `Retry`, `Budget`, `ItemError`: retries, spending, and failures of items
 - `errors`    all errors that mahsm itself raises
@@ -25,6 +26,7 @@ from mahsm._lazy import attach
 if TYPE_CHECKING:
     from mahsm import cli as cli
     from mahsm import compose as compose
+    from mahsm import context as context
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
@@ -92,6 +94,7 @@ _HOMES = {
     "cli": "mahsm.cli",
     "compose": "mahsm.compose",
     "connect": "mahsm.graph",
+    "context": "mahsm.context",
     "dspy_node": "mahsm.nodes",
     "dspy_program": "mahsm.graph",
     "edges": "mahsm.edges",
@@ -144,6 +147,7 @@ __all__ = [
     "cli",
     "compose",
     "connect",
+    "context",
     "dspy_node",
     "dspy_program",
     "edges",

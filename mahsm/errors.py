@@ -10,8 +10,9 @@ MahsmError
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── JitError (TypeError)            a function cannot be compiled
 ├── ModelError (ValueError)         an unknown model or provider, or an invalid prompt
-├── CredentialError                 the credential of a provider is missing
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
+├── ContextError (ValueError)       an invalid setting, or a file of settings that is broken or unsafe
+├── CredentialError                 a credential is missing
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and no new work begins
 ├── TooFewSucceeded                 `min_success` can no longer be reached
@@ -21,6 +22,7 @@ MahsmError
 __all__ = [
     "BranchSkipped",
     "BudgetExceeded",
+    "ContextError",
     "CredentialError",
     "EdgeError",
     "GraphError",
@@ -82,12 +84,16 @@ class ModelError(MahsmError, ValueError):
     """A model or a provider is unknown, or a prompt is invalid."""
 
 
-class CredentialError(MahsmError):
-    """The credential of a provider is missing. The message says where to set it."""
-
-
 class LimitError(MahsmError, ValueError):
     """A rate limit is invalid, or two of them contradict each other."""
+
+
+class ContextError(MahsmError, ValueError):
+    """A setting is invalid, or a file of settings is broken or unsafe. The message has no credential."""
+
+
+class CredentialError(MahsmError):
+    """A credential is missing; the message says where to set it."""
 
 
 class BranchSkipped(MahsmError):

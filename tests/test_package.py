@@ -17,13 +17,15 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
     {"xcs", "compose"},
+    {"context"},
     {"graph"},
     {"reducers"},
     {"edges"},
     {"operators"},
+    {"_models"},
     {"nodes", "testing", "_numeric", "tracing"},
     {"limits"},
-    {"policies", "_progress"},
+    {"policies", "_progress", "_context"},
     {"_model_calls"},
     {"_spans"},
     {"_waiting"},
@@ -36,8 +38,10 @@ OWNERS = {
     "equinox": {"operators", "compose"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
-    "dspy": {"nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},
+    "dspy": {"_models", "context", "nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},
     "rich": {"cli", "_progress"},
+    "yaml": {"_context", "cli"},
+    "keyring": {"_context"},
 }
 
 
@@ -58,6 +62,8 @@ def test_import_is_light() -> None:
         "rich",
         "tenacity",
         "aiolimiter",
+        "yaml",
+        "keyring",
     )
     code = f"import sys, mahsm; print([name for name in {heavy!r} if name in sys.modules])"
     assert in_new_process(code) == "[]"

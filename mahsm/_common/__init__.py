@@ -21,6 +21,7 @@ from mahsm._common.figures import is_price as is_price
 from mahsm._common.figures import reported as reported
 from mahsm._common.notes import add_note as add_note
 from mahsm._common.redact import MASK as MASK
+from mahsm._common.redact import learn_secret as learn_secret
 from mahsm._common.redact import masked as masked
 from mahsm._common.redact import redacted as redacted
 from mahsm._common.state import as_dict as as_dict
@@ -54,6 +55,7 @@ __all__ = [
     "check",
     "is_figure",
     "is_price",
+    "learn_secret",
     "masked",
     "missing",
     "read",

@@ -3,11 +3,14 @@
 Errors of clients quote keys, headers and URLs. A substring is masked only if it has the form of a secret: the
 user and password of a URL, credentials after `Authorization`, the value of a parameter with a name such as
 `api_key` or `password`, the key of a known provider, or the value of an environment variable with such a
-name. The rest of the string is unchanged.
+name. The rest of the string is unchanged. Credentials that were handed out to a client are masked, whatever
+their form.
 """
 
+import hashlib
 import os
 import re
+from functools import lru_cache
 
 MASK = "***"
 
@@ -87,8 +90,60 @@ _SHORTEST = 12
 """Least length of an environment variable's value to be masked; a shorter one may be an ordinary word."""
 
 
+_SHORTEST_LEARNED = 8
+"""Least length of a credential to be masked; shorter ones are stand-ins such as "none"."""
+_MOST_LEARNED = 4096
+_BEGINNING = 3
+"""Characters of a credential that are kept, to find the places where it may begin."""
+_KEY = os.urandom(32)
+_learned: dict[bytes, tuple[str, int]] = {}
+"""From digests of credentials to their beginnings and lengths. The credentials themselves are not kept; of
+many, the oldest are forgotten."""
+
+
+def learn_secret(value: str) -> None:
+    """Have `redacted` mask a credential."""
+    if len(value) < _SHORTEST_LEARNED or (digest := _digest(value)) in _learned:
+        return
+    _learned[digest] = (value[:_BEGINNING], len(value))
+    while len(_learned) > _MOST_LEARNED:
+        # Another thread may have removed the same one.
+        _learned.pop(next(iter(_learned)), None)
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), key=_KEY, digest_size=16).digest()
+
+
+@lru_cache(maxsize=1)
+def _beginnings(kinds: frozenset[tuple[str, int]]) -> tuple[re.Pattern[str], dict[str, list[int]]]:
+    """Return a pattern of all beginnings, and the lengths of the credentials of each, longest first."""
+    lengths: dict[str, list[int]] = {}
+    for beginning, length in sorted(kinds, key=lambda kind: -kind[1]):
+        lengths.setdefault(beginning, []).append(length)
+    return re.compile("|".join(map(re.escape, lengths))), lengths
+
+
+def _without_learned(text: str) -> str:
+    if not _learned:
+        return text
+    beginnings, lengths = _beginnings(frozenset(list(_learned.values())))
+    parts: list[str] = []
+    place, kept = 0, 0
+    while found := beginnings.search(text, place):
+        begin = found.start()
+        place = begin + 1
+        for length in lengths[found.group()]:
+            if begin + length <= len(text) and _digest(text[begin : begin + length]) in _learned:
+                parts += [text[kept:begin], MASK]
+                place = kept = begin + length
+                break
+    return "".join([*parts, text[kept:]])
+
+
 def redacted(text: str) -> str:
     """Return the string with all secrets masked."""
+    text = _without_learned(text)
     if len(text) >= _SHORTEST:
         for name, value in os.environ.items():
             if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):

@@ -1,4 +1,6 @@
-"""Direct calls of language models. `models` is an object; its code is here, since `mahsm.models` would hide it.
+"""Direct calls of language models.
+
+`models` is an object. Its code is here, since a module `mahsm.models` would hide it.
 
 - `_models`         `models`
 - `_binding`        `ModelBinding`: a model by its name and options
@@ -15,10 +17,11 @@ DSPy is imported at the first call, and LangGraph only for a node.
 """
 
 from mahsm._models._binding import ModelBinding as ModelBinding
+from mahsm._models._clients import context_lm as context_lm
 from mahsm._models._models import Models as Models
 from mahsm._models._models import models as models
 from mahsm._models._response import Response as Response
 from mahsm._models._response import TokenUsage as TokenUsage
 from mahsm._models._stream import Stream as Stream
 
-__all__ = ["ModelBinding", "Models", "Response", "Stream", "TokenUsage", "models"]
+__all__ = ["ModelBinding", "Models", "Response", "Stream", "TokenUsage", "context_lm", "models"]

@@ -51,8 +51,8 @@ class ModelBinding:
     def __init__(self, model: str | None, **options: Any) -> None:
         if model is not None and (not isinstance(model, str) or not model):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
-                f"the model is {shown(model)}; expected a name, such as 'openai/gpt-4o-mini', a dspy.LM, or a "
-                "chat model of LangChain."
+                f"the model is {shown(model)}; expected a name, such as 'openai/gpt-4o-mini', a dspy.LM, or "
+                "a chat model of LangChain."
             )
         self.model = model
         self.options = options
@@ -249,7 +249,7 @@ def _what_tells(lm: Any) -> Any:
     import dspy
 
     if type(lm) is not dspy.LM:
-        return id(cast("Any", lm))
+        return id(lm)
     return {
         name: sorted(value.items()) if name == "kwargs" else value
         for name, value in vars(lm).items()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mahsm import _context
 from mahsm._common import redacted
+from mahsm._context import Secret
 from mahsm._model_calls import calls, in_attempt, observed_lm
-from mahsm._models import _clients, _providers
+from mahsm._models import _clients, _names, _providers
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import THREAD, Way
 from mahsm.errors import CredentialError
@@ -60,23 +61,16 @@ def _prepared(binding: "ModelBinding", options: dict[str, Any]) -> tuple[Any, di
     if binding.model is None:
         # Its client is shared with bindings that have other options.
         options = {**binding.options, **options}
-    options = {**_of_context(binding), **options}
-    own = {name: options.pop(name) for name in options.keys() & _clients.OF_CLIENTS}
+        name = _names.full(_names.default())
+    else:
+        name = binding.model
+    for option, value in _clients.of_context(_providers.of(name)).items():
+        if option not in binding.options:
+            options.setdefault(option, value)
+    own = {option: options.pop(option) for option in options.keys() & _clients.OF_CLIENTS}
     if binding.model is None:
         return _clients.default(own), options
     return (type(binding).of(binding, **own) if own else binding).client, options
-
-
-def _of_context(binding: "ModelBinding") -> dict[str, Any]:
-    """Return the options that the context has for calls, and the binding has not."""
-    found = _context.config("models")
-    if not isinstance(found, dict):
-        return {}
-    return {
-        name: value
-        for name, value in found.items()
-        if name not in ("default", "aliases") and name not in binding.options
-    }
 
 
 async def _answer(
@@ -96,9 +90,10 @@ async def _answer(
     return None
 
 
-def _with_key(key: str | None) -> AbstractContextManager[None]:
+def _with_key(key: "str | Secret | None") -> AbstractContextManager[None]:
     if key is None:
         return nullcontext()
+    key = key.get_secret_value() if isinstance(key, Secret) else key
     from mahsm._models._client import with_key
 
     return with_key(key)
@@ -129,10 +124,8 @@ class _Sink:
 async def _admitted(way: Way, provider: str) -> AsyncGenerator[None, None]:
     """Wait in the provider's line, if it has a limit and no edge has done so."""
     limits: Any = sys.modules.get("mahsm.limits._internal")
-    limit = (
-        None if limits is None or calls.here().gate is not None or in_attempt() else limits.known(provider)
-    )
-    if limit is None:
+    is_free = limits is not None and calls.here().gate is None and not in_attempt()
+    if limits is None or not is_free or (limit := limits.known(provider)) is None:
         yield
     elif way is THREAD:
         with limits.admit(limit):
@@ -147,17 +140,18 @@ def _explain(error: Exception, model: str, *, has_key: bool) -> None:
     provider = _providers.of(model)
     names = {kind.__name__ for kind in type(error).__mro__}
     variables = _providers.variables(provider)
-    if names & {"LMNotConfiguredError", "LMAuthError"} and not has_key:
-        if _context.credential(provider, variables) is None:
-            raise CredentialError(
-                f"models: {model!r} needs a credential of {provider!r}, and none is found. "
-                f"{_context.where(provider, variables)}"
-            ) from error
+    # Some clients make the call without a key, which then fails in any way.
+    is_refused = names & {"LMNotConfiguredError", "LMAuthError"} or _providers.needs_key(provider)
+    if is_refused and not has_key and _context.credential(provider, variables) is None:
+        raise CredentialError(
+            f"models: {model!r} needs a credential of {provider!r}, and none is found. "
+            f"{_context.where(provider, variables)}"
+        ) from error
     _mask(error)
 
 
 def _mask(error: BaseException | None) -> None:
-    """Mask secrets in the messages of an error and of what caused it: providers quote keys that they refuse."""
+    """Mask secrets in the messages of an error and of its causes: providers quote keys that they refuse."""
     while error is not None:
         error.args = tuple(redacted(arg) if isinstance(arg, str) else arg for arg in error.args)
         message = getattr(error, "message", None)

@@ -1,32 +1,33 @@
 """`Client`: a `dspy.LM` that gets its credential when it calls, and keeps none.
 
-DSPy takes `api_key` among the options of a language model, where it is seen by callbacks, and kept by the pools
-of connections, which DSPy finds by their options. So a client has no such option. While a call of it runs, and
-only in the context of that call, its `kwargs` have a key, which is looked up then. DSPy's own client asks the key
-for its present value whenever it sends a request, so a pool of connections outlives a rotation; LiteLLM takes it
-as the string that it is.
+DSPy takes `api_key` among the options of a language model, where callbacks see it, and where it is kept by
+the pools of connections, which DSPy finds by their options. So a client has no such option. While a call of
+it runs, and only in the context of that call, its `kwargs` have a key, which is looked up then. DSPy's own
+client asks the key for its present value whenever it sends a request, so a pool of connections outlives a
+rotation; LiteLLM takes it as the string that it is.
 """
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dspy
 
 from mahsm import _context
 from mahsm._common import MASK
+from mahsm._context import Secret
 from mahsm._models import _providers
 
 
 class Key(str):
     """A key for one call. Its repr is masked, and a pickle has nothing of it."""
 
-    find: Callable[[], str | None] = staticmethod(lambda: None)
+    present: Callable[[], str | None] = staticmethod(lambda: None)
 
     def __call__(self) -> str:
         """Return the present key."""
-        return self.find() or str(self)
+        return self.present() or str(self)
 
     def __repr__(self) -> str:
         return repr(MASK)
@@ -64,9 +65,10 @@ class Client(dspy.LM):
         **options: Further options of `dspy.LM`.
     """
 
-    def __init__(self, model: str, *, api_key: str | None = None, **options: Any) -> None:
+    def __init__(self, model: str, *, api_key: str | Secret | None = None, **options: Any) -> None:
         super().__init__(model, **options)
-        self._own_key = Key(api_key) if api_key else None
+        key = api_key.get_secret_value() if isinstance(api_key, Secret) else api_key
+        self._own_key = Key(key) if key else None
         self._engine_store = _Pools()
 
     @property
@@ -82,11 +84,11 @@ class Client(dspy.LM):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._with_key():
-            return super().__call__(*args, **kwargs)
+            return cast("Any", super()).__call__(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         with self._with_key():
-            return await super().acall(*args, **kwargs)
+            return await cast("Any", super()).acall(*args, **kwargs)
 
     @contextmanager
     def _with_key(self) -> Generator[None, None, None]:
@@ -106,7 +108,7 @@ class Client(dspy.LM):
         if value is None:
             return None
         key = Key(value)
-        key.find = find
+        key.present = find
         return key
 
     def dump_state(self) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 import sys
 import threading
-from typing import Any
+from typing import Any, cast
 
+from mahsm import _context
 from mahsm._common import shown, tagged
 from mahsm._models import _names, _providers
 from mahsm.errors import ModelError
 
 OF_CLIENTS = frozenset(
-    (
+    {
         "model_type",
         "num_retries",
         "callbacks",
@@ -17,8 +18,11 @@ OF_CLIENTS = frozenset(
         "finetuning_model",
         "launch_kwargs",
         "train_kwargs",
-    )
-    + ("use_developer_role", "engine", "async_engine", "prompt_cache")
+        "use_developer_role",
+        "engine",
+        "async_engine",
+        "prompt_cache",
+    }
 )
 """Arguments of `dspy.LM` that a call cannot have, so a call with them gets a client of its own."""
 
@@ -52,8 +56,8 @@ def lm_of(client: Any) -> Any:
     """
     if not is_lm(client):
         raise ModelError(
-            f"models: {type(client).__name__} is a chat model of LangChain's, and DSPy's modules need a dspy.LM. "
-            "Bind a model by its name, such as 'openai/gpt-4o-mini'."
+            f"models: {type(client).__name__} is a chat model of LangChain's, and DSPy's modules need a "
+            "dspy.LM. Bind a model by its name, such as 'openai/gpt-4o-mini'."
         )
     return client
 
@@ -84,8 +88,8 @@ def _made(entry: Any, name: str, options: dict[str, Any]) -> Any:
     client = entry(name, **options)
     if not is_lm(client) and not is_chat_model(client):
         raise ModelError(
-            f"models: what is registered as {_providers.of(name)!r} made {shown(client)} of {name!r}; expected a "
-            "dspy.BaseLM or a chat model of LangChain's."
+            f"models: what is registered as {_providers.of(name)!r} made {shown(client)} of {name!r}; "
+            "expected a dspy.BaseLM or a chat model of LangChain's."
         )
     return client
 
@@ -99,7 +103,7 @@ class Shared:
         self._clients: dict[Any, Any] = {}
 
     def get(self, key: Any, name: str, options: dict[str, Any]) -> Any:
-        """Return the client of a name and options, made if there is none of this key, which stands for both."""
+        """Return the client of a name and options, made if the key of both has none."""
         if (client := self._clients.get(key)) is None:
             with self._lock:
                 if (client := self._clients.get(key)) is None:
@@ -129,3 +133,29 @@ def default(options: dict[str, Any]) -> Any:
     except TypeError:
         return make(name, own)
     return shared.get((name, key), name, own)
+
+
+def context_lm() -> Any:
+    """Return the `dspy.LM` of the context's default model with the context's options; None without a default.
+
+    Raises:
+        ModelError: if the name is unknown, or a chat model of LangChain's.
+    """
+    if _context.config("models.default") is None:
+        return None
+    name = _names.default()
+    client = lm_of(make(name, {}))
+    return make(name, of_context(_providers.of(client.model)))
+
+
+def of_context(provider: str) -> dict[str, Any]:
+    """Return the options of the context for calls of a provider: below `providers`, and below `models`."""
+    found: dict[str, Any] = {**_section(f"providers.{provider}"), **_section("models")}
+    found.pop("default", None)
+    found.pop("aliases", None)
+    return found
+
+
+def _section(key: str) -> dict[str, Any]:
+    found: Any = _context.config(key)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -17,9 +17,9 @@ _MISSING: Any = object()
 class Models:
     """Direct calls of language models: `models("openai/gpt-4o-mini", "Hello")`.
 
-    Calls with the same model share a client, and with it its connections. In edges they count towards rate limits,
-    budgets and usage, as calls of DSPy modules do; elsewhere they wait for the rate limit of their provider, if it
-    has one. In a jitted function they are steps.
+    Calls with the same model share a client, and with it its connections. In edges they count towards rate
+    limits, budgets and usage, as calls of DSPy modules do; elsewhere they wait for the rate limit of their
+    provider, if it has one. In a jitted function they are steps.
     """
 
     @overload
@@ -43,15 +43,16 @@ class Models:
         """Return a model's response to a prompt.
 
         Args:
-            model: The model's name, such as "openai/gpt-4o-mini" or "gpt-4"; a binding, a `dspy.LM` or a chat model of
-                LangChain's; None, or left out, for the default of the context.
-            prompt: A string; a list of parts, strings and `dspy.Image`s; or a list of messages with roles, such as
-                `{"role": "user", "content": "Hello"}`, `("user", "Hello")` or LangChain's.
+            model: The model's name, such as "openai/gpt-4o-mini" or "gpt-4"; a binding, a `dspy.LM` or a chat
+                model of LangChain's; None, or left out, for the default of the context.
+            prompt: A string; a list of parts, strings and `dspy.Image`s; or a list of messages with roles,
+                such as `{"role": "user", "content": "Hello"}`, `("user", "Hello")` or LangChain's.
             system: Instructions: a message that comes first.
-            output: The type of a structured output, such as a pydantic model, `float` or `Literal["yes", "no"]`;
-                the response has it as `output`.
-            **options: Options of the call, such as `temperature`, `max_tokens` and `cache`, `api_key` and
-                `api_base`, and those of `dspy.LM`. They precede those of a binding, and these those of the context.
+            output: The type of a structured output, such as a pydantic model, `float` or
+                `Literal["yes", "no"]`; the response has it as `output`.
+            **options: Options of the call, such as `temperature`, `max_tokens`, `cache`, `api_key` and
+                `api_base`, and those of `dspy.LM`. They win over those of a binding, and these over those of
+                the context.
 
         Raises:
             CredentialError: if the provider's credential is missing.
@@ -128,8 +129,8 @@ class Models:
         Args:
             name: A provider, "acme", for all models "acme/..."; a model, "acme/large"; or a name without a
                 provider, "fast".
-            entry: A subclass of `dspy.BaseLM`, or a function of a name and options that returns a language model
-                or a chat model of LangChain's; one of these themselves; or a string, for an alias.
+            entry: A subclass of `dspy.BaseLM`, or a function of a name and options that returns a language
+                model or a chat model of LangChain's; one of these themselves; or a string, for an alias.
 
         Raises:
             ModelError: immediately, if `name` or `entry` is something else.
@@ -154,8 +155,8 @@ class Models:
         )
         if not usable or not entry:
             raise ModelError(
-                f"models.register: {name!r} is to be {shown(entry)}; expected a subclass of dspy.BaseLM, a function "
-                "that returns one, a chat model of LangChain's, or the name of a model."
+                f"models.register: {name!r} is to be {shown(entry)}; expected a subclass of dspy.BaseLM, a "
+                "function that returns one, a chat model of LangChain's, or the name of a model."
             )
         _providers.registry.add(name, entry)
         _clients.shared.clear()

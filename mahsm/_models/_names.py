@@ -1,12 +1,12 @@
 """Names of models: aliases, the default of the context, and the full name that a client takes."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from mahsm import _context
 from mahsm._common import shown
-from mahsm._models import _providers
 from mahsm._model_calls.prices import priced_models
+from mahsm._models import _providers
 from mahsm.errors import ModelError
 
 _FAMILIES = (
@@ -30,13 +30,15 @@ def default() -> str:
     name = _context.config("models.default")
     if name is None:
         raise ModelError(
-            "models: no model is given, and the context has no default. Pass one, models('openai/gpt-4o-mini', "
-            "prompt); or set it: with_context(models={'default': 'openai/gpt-4o-mini'}), the environment variable "
-            "MAHSM_MODEL, or `mahsm config set models.default openai/gpt-4o-mini`."
+            "models: no model is given, and the context has no default. Pass one, "
+            "models('openai/gpt-4o-mini', prompt); or set it: with_context(models={'default': "
+            "'openai/gpt-4o-mini'}), the environment variable MAHSM_MODEL, or `mahsm config set "
+            "models.default openai/gpt-4o-mini`."
         )
     if not isinstance(name, str) or not name:
         raise ModelError(
-            f"models: the context's models.default is {shown(name)}; expected a name, such as 'openai/gpt-4o-mini'."
+            f"models: the context's models.default is {shown(name)}; expected a name, such as "
+            "'openai/gpt-4o-mini'."
         )
     return name
 
@@ -72,6 +74,6 @@ def full(name: str) -> str:
 
 def _alias(name: str) -> Any:
     """Return what a name stands for: another name, or what is registered under it; None for neither."""
-    aliases = _context.config("models.aliases")
-    alias = aliases.get(name) if isinstance(aliases, dict) else None
+    aliases: Any = _context.config("models.aliases")
+    alias: Any = cast("dict[str, Any]", aliases).get(name) if isinstance(aliases, dict) else None
     return alias if isinstance(alias, str) else _providers.registry.find(name)

@@ -50,8 +50,8 @@ class BindingNode(Node):
         values = as_dict(state)
         if self._input_key not in values:
             raise MissingKeyError(
-                f"{self.name}: {missing(values, self._input_key, 'the state')} It is the prompt; name another key "
-                "with as_node(input_key=...)."
+                f"{self.name}: {missing(values, self._input_key, 'the state')} It is the prompt; name "
+                "another key with as_node(input_key=...)."
             )
         return values[self._input_key]
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 import dspy
 
 from mahsm._common import shown
+from mahsm._models._response import Response
 from mahsm._waiting import Way
 from mahsm.errors import ModelError
 
@@ -51,6 +52,7 @@ def _is_message(one: Any) -> bool:
 
 
 def _message(one: Any) -> Message:
+    given: Message
     if isinstance(one, Mapping):
         given = dict(cast("Mapping[str, Any]", one))
     elif isinstance(one, tuple):
@@ -59,7 +61,8 @@ def _message(one: Any) -> Message:
         given = {"role": _OF_LANGCHAIN.get(one.type, one.type), "content": one.content}
     if given["role"] not in _ROLES:
         raise ModelError(
-            f"models: a message has the role {given['role']!r}; expected one of {', '.join(map(repr, _ROLES))}."
+            f"models: a message has the role {given['role']!r}; expected one of "
+            f"{', '.join(map(repr, _ROLES))}."
         )
     return {**given, "content": given.get("content")}
 
@@ -87,7 +90,7 @@ def _part(part: Any) -> list[Any]:
     if isinstance(part, dspy.Type):  # Image, Audio, File and types of your own
         formatted = part.format()
         return formatted if isinstance(formatted, list) else [{"type": "text", "text": formatted}]
-    if hasattr(part, "text") and hasattr(part, "usage"):  # a response
+    if isinstance(part, Response):
         return [{"type": "text", "text": str(part)}]
     raise ModelError(
         f"models: {shown(part)} cannot be part of a prompt; expected strings, dspy.Image and the like, or "
@@ -105,11 +108,11 @@ class _Plain(dspy.Adapter):
         return {"text": completion}
 
 
-_ADAPTER = _Plain(use_native_function_calling=True)
-_SIGNATURE: Any = dspy.Signature("messages -> text")
+_ADAPTER: Any = cast("Any", _Plain)(use_native_function_calling=True)
+_SIGNATURE: Any = cast("Any", dspy.Signature)("messages -> text")
 
 
 async def answer(way: Way, lm: Any, given: list[Message], options: dict[str, Any]) -> None:
     """Call a model with messages."""
-    call = (lm, dict(options), _SIGNATURE, [], {"messages": given})
+    call: Any = (lm, dict(options), _SIGNATURE, [], {"messages": given})
     await way.call(lambda: _ADAPTER(*call), lambda: _ADAPTER.acall(*call))

@@ -28,21 +28,14 @@ _VARIABLES = {
 GROUP = "mahsm.providers"
 """The group of entry points whose providers need no `models.register`."""
 
-_COMMON = frozenset(
-    (
-        "anthropic",
-        "cerebras",
-        "deepseek",
-        "gemini",
-        "groq",
-        "hosted_vllm",
-        "litellm_proxy",
-        "llamafile",
-        "lm_studio",
-    )
-    + ("meta", "mistral", "ollama", "ollama_chat", "openai", "openrouter", "sglang", "vllm", "xai", "zai")
-)
-"""Providers of DSPy's own clients, and of servers of your own, which are known without the table of prices."""
+_HOSTED = {
+    *("anthropic", "cerebras", "cohere", "deepseek", "fireworks_ai", "gemini", "groq", "meta", "mistral"),
+    *("moonshotai", "openai", "openrouter", "perplexity", "together_ai", "xai", "zai"),
+}
+"""Providers that take no call without a key."""
+
+_OWN = {"hosted_vllm", "litellm_proxy", "llamafile", "lm_studio", "ollama", "ollama_chat", "sglang", "vllm"}
+"""Servers of your own, and gateways: they have no prices, and may take calls without a key."""
 
 
 def of(model: str) -> str:
@@ -55,10 +48,15 @@ def variables(provider: str) -> tuple[str, ...]:
     return _VARIABLES.get(provider, (f"{provider.upper().replace('-', '_')}_API_KEY",))
 
 
+def needs_key(provider: str) -> bool:
+    """Return whether the provider takes no call without a key."""
+    return provider in _HOSTED and registry.find(provider) is None
+
+
 def known() -> set[str]:
-    """Return the names of all providers: those with prices, those of your own servers, and registered ones."""
+    """Return the names of all providers: with prices, of your own servers, and registered ones."""
     registered = {name.partition("/")[0] for name in registry.names()}
-    return {provider for provider, _ in priced_models()} | _COMMON | set(_VARIABLES) | registered
+    return {provider for provider, _ in priced_models()} | _HOSTED | _OWN | set(_VARIABLES) | registered
 
 
 def check(provider: str, model: str) -> None:
@@ -67,12 +65,12 @@ def check(provider: str, model: str) -> None:
     Raises:
         ModelError: if it is not, with the names that are nearest.
     """
-    if provider in _COMMON or registry.find(provider) is not None:
+    if provider in _HOSTED | _OWN or registry.find(provider) is not None:
         return
     if provider not in (names := known()):
         raise ModelError(
-            f"models: {shown(model)} has the unknown provider {provider!r}; expected 'provider/model', such as "
-            f"'openai/gpt-4o-mini'. {nearest(provider, names)} Or register one: "
+            f"models: {shown(model)} has the unknown provider {provider!r}; expected 'provider/model', such "
+            f"as 'openai/gpt-4o-mini'. {nearest(provider, names)} Or register one: "
             f"models.register({provider!r}, ...)."
         )
 

@@ -65,13 +65,13 @@ class Response:
     raw: Any = field(default=None, compare=False, repr=False)
 
     def json(self) -> Any:
-        """Return the value that the text is JSON of, also if it is in a fenced block.
+        r"""Return the value that the text is JSON of, also if it is in a fenced block.
 
         Raises:
             ValueError: if the text is not JSON.
 
         Example:
-            >>> Response('```json\\n{"city": "Rome"}\\n```').json()
+            >>> Response('```json\n{"city": "Rome"}\n```').json()
             {'city': 'Rome'}
         """
         text = self.text.strip()

@@ -1,12 +1,14 @@
 """Structured outputs: a type in place of a text, through the adapter that DSPy is set to."""
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import dspy
 
 from mahsm._common import shown
 from mahsm._models import _prompts
+from mahsm._models._response import Response
 from mahsm._waiting import Way
 from mahsm.errors import ModelError
 
@@ -33,7 +35,7 @@ async def answer(
     call: dict[str, Any] = {**inputs, "lm": lm, "config": options}
     # The predictor is of this call, so it must not be in the trace that an optimiser reads.
     with dspy.context(trace=None):
-        prediction = await way.call(lambda: predict(**call), lambda: predict.acall(**call))
+        prediction: Any = await way.call(lambda: predict(**call), lambda: predict.acall(**call))
     return prediction.output
 
 
@@ -63,13 +65,13 @@ def _history(turns: list[_prompts.Message]) -> dspy.History:
 def _text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, dict) and part.get("type") == "text":
-        return str(part.get("text"))
-    if hasattr(part, "text") and hasattr(part, "usage"):  # a response
+    if isinstance(part, Mapping) and cast("Any", part).get("type") == "text":
+        return str(cast("Any", part).get("text"))
+    if isinstance(part, Response):
         return str(part)
     raise ModelError(
-        f"models: {shown(part)} cannot be part of a prompt with output=; expected strings, and in the last message "
-        "dspy.Image and the like."
+        f"models: {shown(cast('Any', part))} cannot be part of a prompt with output=; "
+        "expected strings, and in the last message dspy.Image and the like."
     )
 
 

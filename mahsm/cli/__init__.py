@@ -1,5 +1,6 @@
 """The `mahsm` command.
 
+- `_config`     `mahsm config` and `mahsm migrate`: settings and credentials in files
 - `_demo`       `mahsm demo`: a state machine that ranks documents by their relevance to a question
 - `_documents`  the documents: installed packages, or files of your own
 - `_relevance`  the relevance of a document to a question: BM25
@@ -11,6 +12,7 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import mahsm
 from mahsm.errors import MahsmError
@@ -47,6 +49,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mahsm", description="Special edges for LangGraph.")
     parser.add_argument("--version", action="version", version=f"mahsm {mahsm.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
+    _add_demo(commands)
+    _add_config(commands)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+
+    try:
+        _run(options)
+    except (MahsmError, OSError) as error:
+        print(f"mahsm {options.command}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        # 128 + SIGINT, the exit code that shells use.
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "demo":
+        from mahsm.cli._demo import demo
+
+        with _traced():
+            demo(options)
+        return
+    from mahsm.cli import _config
+
+    _config.run(options)
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo", help="rank documents by how well they answer a question, with a vmap and a reduce edge"
     )
@@ -72,20 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max-concurrency", type=int, default=16, help="documents at the same time (default: 16)"
     )
     demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid")
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help()
-        return 0
 
-    from mahsm.cli._demo import demo as run_demo
 
-    try:
-        with _traced():
-            run_demo(options)
-    except (MahsmError, OSError) as error:
-        print(f"mahsm demo: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        # 128 + SIGINT, the exit code that shells use.
-        return 130
-    return 0
+def _add_config(commands: Any) -> None:
+    config = commands.add_parser("config", help="settings and credentials in the files of ~/.mahsm")
+    actions = config.add_subparsers(dest="action", metavar="action", required=True)
+    get = actions.add_parser("get", help="print a setting; credentials are hidden")
+    get.add_argument("key", help="such as models.default")
+    put = actions.add_parser("set", help="write a setting; the value of a credential is read from stdin")
+    put.add_argument("key", help="such as models.default or credentials.openai_api_key")
+    put.add_argument("value", nargs="?", help="as in YAML; null removes the key; none for a credential")
+    actions.add_parser("list", help="print all settings with where they are from; credentials are hidden")
+    actions.add_parser("path", help="print the folder of the files")
+    migrate = commands.add_parser("migrate", help="copy settings and credentials of Ember into the files")
+    migrate.add_argument("--source", default="~/.ember", help="the folder of Ember (default: ~/.ember)")

@@ -118,7 +118,7 @@ def node_of(source: Any) -> Node | Callable[..., Any] | None:
     without a registered function.
     """
     # Bindings of models, which are made before LangGraph is imported.
-    make: Any = getattr(type(source), "_mahsm_node", None)
+    make: Any = getattr(cast("Any", type(source)), "_mahsm_node", None)
     return None if make is None else make(source)
 
 

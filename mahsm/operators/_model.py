@@ -6,8 +6,8 @@ from typing import Any, cast
 import equinox as eqx
 
 from mahsm._common import as_dict, missing, shown
-from mahsm.errors import MissingKeyError
 from mahsm._models import ModelBinding
+from mahsm.errors import MissingKeyError
 from mahsm.operators._operator import Operator
 from mahsm.operators._operator_fields import template_variables
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mahsm._common import shown
-from mahsm.operators._annotations import is_class_variable, may_hold_arrays, own_annotations
 from mahsm._models import ModelBinding
+from mahsm.operators._annotations import is_class_variable, may_hold_arrays, own_annotations
 
 _MISSING: Any = dataclasses.MISSING
 SPECS = ("input_spec", "output_spec")

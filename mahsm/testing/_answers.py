@@ -29,6 +29,7 @@ class Call:
         ended: `time.monotonic()` when it was answered, or None before.
         status: HTTP status of the answer, or None before.
         repeats: The number of earlier requests with the same messages.
+        key: The API key that the client sent, or "" if it sent none; not in the repr.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Call:
     ended: float | None = None
     status: int | None = None
     repeats: int = 0
+    key: str = field(default="", repr=False)
 
     @property
     def text(self) -> str:
@@ -205,13 +207,16 @@ class Model:
         self.answering = 0
         self.most_at_once = 0
 
-    def begin(self, model: str, messages: list[dict[str, Any]], body: dict[str, Any]) -> tuple[Call, Reply]:
+    def begin(
+        self, model: str, messages: list[dict[str, Any]], body: dict[str, Any], key: str = ""
+    ) -> tuple[Call, Reply]:
         """Record a request, and return it with its answer.
 
         Raises:
             Exception: any error that the function of the answers raises.
         """
-        call, prompt = Call(model, messages, body, time.monotonic()), json.dumps(messages, default=str)
+        call = Call(model, messages, body, time.monotonic(), key=key)
+        prompt = json.dumps(messages, default=str)
         with self._lock:
             self.calls.append(call)
             call.repeats = self._times[prompt]

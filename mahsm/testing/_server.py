@@ -131,7 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         model, status = server._model, 500  # pyright: ignore[reportPrivateUsage]
         try:
-            call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body)
+            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            call, reply = model.begin(str(body.get("model", "")), body.get("messages", []), body, key)
         except Exception as error:  # noqa: BLE001  raised by a function of the test
             server.raised.append(error)
             self._send(500, _error(f"answers raised {error!r}", 500))

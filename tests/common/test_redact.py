@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mahsm import parallel, reduce_edge, tracing, vmap
-from mahsm._common.redact import redacted
+from mahsm._common import redact
+from mahsm._common.redact import learn_secret, redacted
 from mahsm._common.state import shown
 from mahsm.reducers import mean
 from mahsm.testing import ModelServer
@@ -358,3 +359,32 @@ def test_what_variables_of_the_environment_hold_is_masked(monkeypatch: pytest.Mo
     monkeypatch.setenv("SHORT_KEY", "ordinary")
     assert redacted("bad: 'planted in the environment'") == "bad: '***'"
     assert redacted("an ordinary value stays ordinary") == "an ordinary value stays ordinary"
+
+
+def test_credentials_that_were_handed_out_are_masked_whatever_their_form() -> None:
+    keys = [f"handed{number}out{'x' * (number % 5)}" for number in range(300)]
+    for key in keys:
+        learn_secret(key)
+        learn_secret(key)
+    text = "".join(f"<{key}>" for key in keys)
+    assert redacted(text) == "<***>" * 300
+    assert redacted("handed300out handed1ou") == "handed300out handed1ou"
+    assert "handed1out" not in repr(redact._learned)
+
+
+def test_the_longest_of_credentials_that_begin_alike_is_masked() -> None:
+    learn_secret("beginning-of")
+    learn_secret("beginning-of-another")
+    assert redacted("xbeginning-of-anotherx beginning-of-") == "x***x ***-"
+
+
+def test_stand_ins_are_not_learned() -> None:
+    learn_secret("none")
+    assert redacted("none of them") == "none of them"
+
+
+def test_of_many_credentials_the_oldest_are_forgotten() -> None:
+    for number in range(5_000):
+        learn_secret(f"rotated-{number:08}")
+    assert redacted("rotated-00004999") == "***"
+    assert len(redact._learned) <= 4096

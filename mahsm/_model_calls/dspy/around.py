@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import copy_context
-from typing import Any
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
 
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy import bars
+
+T = TypeVar("T")
 
 
 def is_observed() -> bool:
@@ -27,6 +29,24 @@ def restored_context() -> AbstractContextManager[None]:
     return nullcontext() if around is None else around.here()
 
 
+def around_thread(variable: ContextVar[T], setting: str) -> tuple[T | None, T | None]:
+    """Return the values of a variable around the thread of DSPy's that runs here; None for each elsewhere.
+
+    Args:
+        variable: A variable that is not set here.
+        setting: The name of the setting in which a `dspy.context` hands the value over.
+
+    Returns:
+        The value that was handed over, and the value around the observed block.
+    """
+    settings: Any = getattr(sys.modules.get("dspy"), "settings", None)
+    if settings is None:
+        return None, None
+    handed = settings[setting].value if setting in settings else None
+    around: Around | None = getattr(settings.adapter, "_mahsm_around", None)
+    return handed, None if around is None else around.value_of(variable)
+
+
 class Around:
     """A copy of the context of an observed block, for threads of DSPy's.
 
@@ -44,6 +64,10 @@ class Around:
     def here(self) -> AbstractContextManager[None]:
         """Return a block that has the context, in any thread."""
         return nullcontext() if is_observed() or self.is_over else self._restored()
+
+    def value_of(self, variable: ContextVar[T]) -> T | None:
+        """Return the value of a variable in the context; None if it has none, or the block has ended."""
+        return None if self.is_over else self._context.get(variable)
 
     @contextmanager
     def _restored(self) -> Generator[None, None, None]:

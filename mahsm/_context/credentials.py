@@ -1,0 +1,117 @@
+"""Looking up a credential, at the moment of the call that needs it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mahsm._common import learn_secret, shown
+from mahsm._context import environment, files, system_keyring
+from mahsm._context.here import current
+from mahsm._context.layer import Layer
+from mahsm._context.secret import Secret
+from mahsm._context.values import HIDDEN, MISSING, Path, Tree, dig
+from mahsm.errors import ContextError, CredentialError
+
+
+def field_of(provider: str) -> str:
+    """Return the name of a provider's credential below `credentials`, such as `openai_api_key`.
+
+    Raises:
+        ContextError: for a provider that is not a name.
+    """
+    name = provider.strip().lower().replace("-", "_") if isinstance(provider, str) else ""  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not name or "." in name:
+        raise ContextError(f"provider {shown(provider)}; expected a name, such as 'openai'.")
+    return f"{name}_api_key"
+
+
+def credential(provider: str, variables: Sequence[str] = ()) -> str | None:
+    """Return the credential of a provider in the current context.
+
+    The first of these that has one decides: the context, the environment, `config.yaml`,
+    `credentials.yaml`, the system's keyring. A context that sets it to None, or to an empty string, has none,
+    and hides the others.
+
+    Args:
+        provider: Such as `openai`.
+        variables: Environment variables to look at; by default `<PROVIDER>_API_KEY`.
+
+    Raises:
+        ContextError: if a file has to be read and is broken or unsafe.
+    """
+    return credential_of(current(), provider, variables)
+
+
+def credential_of(layer: Layer, provider: str, variables: Sequence[str] = ()) -> str | None:
+    """Return the credential of a provider for a layer; as `credential`."""
+    found = _found(layer, provider, variables)
+    if found is not None:
+        learn_secret(found)
+    return found
+
+
+def require_credential(provider: str, variables: Sequence[str] = ()) -> str:
+    """Return the credential of a provider in the current context.
+
+    Raises:
+        CredentialError: if there is none; the message says where to set it.
+    """
+    if (found := credential(provider, variables)) is not None:
+        return found
+    raise CredentialError(f"no credential for provider {provider!r}. {where(provider, variables)}")
+
+
+def where(provider: str, variables: Sequence[str] = ()) -> str:
+    """Return a sentence that says how to set the credential of a provider, for an error."""
+    field = field_of(provider)
+    if _in_context(current(), provider, field) is not MISSING:
+        return (
+            f"The context sets credentials.{field} to None or an empty string; leave it out, or pass a key."
+        )
+    names = " or ".join(_variables(field, variables))
+    return (
+        f"Set {names}, or run 'mahsm config set credentials.{field}', which writes it to "
+        f"{files.path_to(files.CREDENTIALS)}."
+    )
+
+
+def _found(layer: Layer, provider: str, variables: Sequence[str]) -> str | None:
+    field = field_of(provider)
+    held = _in_context(layer, provider, field)
+    if held is not MISSING:
+        return _plain(held)
+    if (found := environment.first_of(_variables(field, variables))) is not None:
+        return found
+    for tree in (files.config, lambda: {"credentials": files.credentials()}):
+        if (found := _plain(_in_tree(tree(), provider, field))) is not None:
+            return found
+    return system_keyring.password(field)
+
+
+def _variables(field: str, variables: Sequence[str]) -> tuple[str, ...]:
+    given = (variables,) if isinstance(variables, str) else tuple(variables)
+    return given or (field.upper(),)
+
+
+def _in_context(layer: Layer, provider: str, field: str) -> Any:
+    """Return what the innermost layer that has the credential sets it to, or `MISSING`."""
+    each: Layer | None = layer
+    while each is not None:
+        if (found := _in_tree(each.values, provider, field)) is not MISSING:
+            return found
+        each = each.parent
+    return MISSING
+
+
+def _in_tree(tree: Tree, provider: str, field: str) -> Any:
+    paths: tuple[Path, ...] = (("credentials", field), ("providers", provider.strip(), "api_key"))
+    for path in paths:
+        if (found := dig(tree, path)) is not MISSING:
+            return found
+    return MISSING
+
+
+def _plain(held: Any) -> str | None:
+    if held is MISSING or held is HIDDEN:
+        return None
+    assert isinstance(held, Secret), "settings below these keys are checked"
+    return held.get_secret_value().strip() or None
