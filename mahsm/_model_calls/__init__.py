@@ -32,6 +32,7 @@ from mahsm._model_calls.dspy import observe_here as observe_here
 from mahsm._model_calls.dspy import observed_lm as observed_lm
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
+from mahsm._model_calls.prices import priced_models as priced_models
 from mahsm._model_calls.records import AttemptCounter as AttemptCounter
 from mahsm._model_calls.records import EdgeUsage as EdgeUsage
 from mahsm._model_calls.records import Ledger as Ledger
@@ -40,6 +41,7 @@ from mahsm._model_calls.records import Usage as Usage
 
 if TYPE_CHECKING:
     from mahsm._model_calls import langchain as langchain
+    from mahsm._model_calls.langchain import answer_of_message as answer_of_message
     from mahsm._model_calls.observe import observed as observed
     from mahsm._model_calls.usage_block import usage as usage
 
@@ -50,6 +52,7 @@ __all__ = [
     "Meter",
     "Usage",
     "added_up",
+    "answer_of_message",
     "around_thread",
     "calls",
     "calls_refused",
@@ -63,12 +66,14 @@ __all__ = [
     "observe_here",
     "observed",
     "observed_lm",
+    "priced_models",
     "restored_context",
     "unparsed_in",
     "usage",
     "usage_of_edge_run",
 ]
 _HOMES = {
+    "answer_of_message": "mahsm._model_calls.langchain",
     "langchain": "mahsm._model_calls.langchain",
     "observed": "mahsm._model_calls.observe",
     "usage": "mahsm._model_calls.usage_block",

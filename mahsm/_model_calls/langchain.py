@@ -68,7 +68,7 @@ class _Sees(BaseCallbackHandler):
         message = first.message if isinstance(first, ChatGeneration) else None
         fresh = bool(response.llm_output)
         answer = (
-            answer_of(message, fresh=fresh, asked=asked)
+            answer_of_message(message, fresh=fresh, asked=asked)
             if isinstance(message, AIMessage)
             else Answer(known=False)
         )
@@ -195,7 +195,7 @@ def _admitted(run_id: UUID) -> calls.AdmittedCall | None:
     return None if gate is None else gate.passed.pop(run_id, None)
 
 
-def answer_of(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:
+def answer_of_message(message: AIMessage, *, fresh: bool, asked: Mapping[str, Any]) -> Answer:
     """Return the `Answer` for a message.
 
     LangChain's cache marks its hits with a cost of 0. It marks the cached message itself, which an equal call

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mahsm._common import shown, tagged
 from mahsm._models import _calls, _clients
 from mahsm._models._stream import Stream
-from mahsm._numeric.traced import traced
+from mahsm._numeric import traced
 from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.errors import JitError
 
@@ -82,6 +82,10 @@ class ModelBinding:
         if _clients.is_chat_model(model):
             return cls._of_client(model, **options)
         return cls(model, **options)
+
+    def with_options(self, **options: Any) -> "ModelBinding":
+        """Return a binding of the same model with these options, too."""
+        return ModelBinding.of(self, **options)
 
     @classmethod
     def _of_client(cls, client: Any, **options: Any) -> "ModelBinding":

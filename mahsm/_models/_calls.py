@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mahsm import _context
 from mahsm._common import redacted
@@ -15,13 +15,35 @@ from mahsm._models._response import Heard, Response
 from mahsm._waiting import THREAD, Way
 from mahsm.errors import CredentialError
 
-if TYPE_CHECKING:
-    from mahsm._models._binding import ModelBinding
+
+class Binding(Protocol):
+    """A model and options.
+
+    Attributes:
+        model: The model's name; None for the default of the context.
+        options: Options of its calls.
+    """
+
+    model: str | None
+    options: dict[str, Any]
+
+    @property
+    def client(self) -> Any:
+        """The client of its calls."""
+        ...
+
+    def with_options(self, **options: Any) -> "Binding":
+        """Return a binding with these options, too."""
+        ...
+
+    def check_not_traced(self) -> None:
+        """Check that JAX traces no function here."""
+        ...
 
 
 async def respond(
     way: Way,
-    binding: "ModelBinding",
+    binding: Binding,
     prompt: Any,
     system: str | None,
     output: Any,
@@ -47,16 +69,16 @@ async def respond(
         return await _chat_models.respond(way, client, prompt, system, output, options, on_part)
     heard, key = Heard(), options.pop("api_key", None)
     async with _admitted(way, _providers.of(client.model)):
-        with calls.changed(heard=heard.add), _with_key(key), _sent_to(on_part):
+        with calls.changed(heard=heard.add), _with_key(client.model, key), _sent_to(on_part):
             try:
                 value = await _answer(way, observed_lm(client), prompt, system, output, options)
             except Exception as error:
-                _explain(error, client.model, has_key=key is not None)
+                _explain(error, client, options, has_key=key is not None)
                 raise
     return heard.response(value)
 
 
-def _prepared(binding: "ModelBinding", options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _prepared(binding: Binding, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the client of a call, and the call's options with those of the context."""
     if binding.model is None:
         # Its client is shared with bindings that have other options.
@@ -70,7 +92,7 @@ def _prepared(binding: "ModelBinding", options: dict[str, Any]) -> tuple[Any, di
     own = {option: options.pop(option) for option in options.keys() & _clients.OF_CLIENTS}
     if binding.model is None:
         return _clients.default(own), options
-    return (type(binding).of(binding, **own) if own else binding).client, options
+    return (binding.with_options(**own) if own else binding).client, options
 
 
 async def _answer(
@@ -90,13 +112,13 @@ async def _answer(
     return None
 
 
-def _with_key(key: "str | Secret | None") -> AbstractContextManager[None]:
+def _with_key(model: str, key: str | Secret | None) -> AbstractContextManager[None]:
     if key is None:
         return nullcontext()
     key = key.get_secret_value() if isinstance(key, Secret) else key
-    from mahsm._models._client import with_key
+    from mahsm._models._client import Key, with_key
 
-    return with_key(key)
+    return with_key(_providers.of(model), Key(key))
 
 
 def _sent_to(on_part: Callable[[str], None] | None) -> AbstractContextManager[Any]:
@@ -135,16 +157,17 @@ async def _admitted(way: Way, provider: str) -> AsyncGenerator[None, None]:
             yield
 
 
-def _explain(error: Exception, model: str, *, has_key: bool) -> None:
+def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key: bool) -> None:
     """Mask secrets in an error, and raise one that says how to set a missing credential in its place."""
-    provider = _providers.of(model)
+    provider = _providers.of(client.model)
     names = {kind.__name__ for kind in type(error).__mro__}
     variables = _providers.variables(provider)
     # Some clients make the call without a key, which then fails in any way.
-    is_refused = names & {"LMNotConfiguredError", "LMAuthError"} or _providers.needs_key(provider)
+    is_hosted = _providers.needs_key(provider) and not {"api_base", "base_url"} & {*options, *client.kwargs}
+    is_refused = is_hosted or names & {"LMNotConfiguredError", "LMAuthError"}
     if is_refused and not has_key and _context.credential(provider, variables) is None:
         raise CredentialError(
-            f"models: {model!r} needs a credential of {provider!r}, and none is found. "
+            f"models: {client.model!r} needs a credential of {provider!r}, and none is found. "
             f"{_context.where(provider, variables)}"
         ) from error
     _mask(error)

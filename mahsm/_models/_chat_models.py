@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from mahsm._model_calls import langchain
+from mahsm._model_calls import answer_of_message
 from mahsm._models import _prompts
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import Way
@@ -44,5 +44,5 @@ async def respond(
 def _response(message: AIMessage, asked: dict[str, Any], output: Any = None) -> Response:
     heard = Heard()
     entry = {"response": message, "outputs": [message.text]}
-    heard.add(entry, langchain.answer_of(message, fresh=False, asked=asked))
+    heard.add(entry, answer_of_message(message, fresh=False, asked=asked))
     return heard.response(output)

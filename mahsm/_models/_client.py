@@ -10,6 +10,7 @@ rotation; LiteLLM takes it as the string that it is.
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Self, cast
 
 import dspy
@@ -39,21 +40,19 @@ class Key(str):
         return str, ("",)
 
 
-_key: ContextVar[Key | None] = ContextVar("mahsm_model_key", default=None)
-"""The key of the call that runs here. Set by a `Client` in its calls; read by its `kwargs`."""
-
-_given: ContextVar[Key | None] = ContextVar("mahsm_given_key", default=None)
-"""The key that a direct call was given. Set by `with_key`; read by a `Client`."""
+_key: ContextVar[tuple[str, Key] | None] = ContextVar("mahsm_model_key", default=None)
+"""The provider and the key of the call that runs here. Set by clients in their calls, and by direct calls that
+were given a key; read by the `kwargs` of clients."""
 
 
 @contextmanager
-def with_key(key: str) -> Generator[None, None, None]:
-    """Use a key for the calls of clients in the block, before any other."""
-    token = _given.set(Key(key))
+def with_key(provider: str, key: Key | None) -> Generator[None, None, None]:
+    """Use a key for the calls of a provider's clients in the block."""
+    token = _key.set(None if key is None else (provider, key))
     try:
         yield
     finally:
-        _given.reset(token)
+        _key.reset(token)
 
 
 class Client(dspy.LM):
@@ -75,7 +74,7 @@ class Client(dspy.LM):
     def kwargs(self) -> dict[str, Any]:
         """The options of its calls; while one runs, with its key."""
         options: dict[str, Any] = self.__dict__["kwargs"]
-        key = _key.get()
+        key = self._key_here()
         return options if key is None or "api_key" in options else {**options, "api_key": key}
 
     @kwargs.setter
@@ -83,27 +82,23 @@ class Client(dspy.LM):
         self.__dict__["kwargs"] = options
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._with_key():
+        with with_key(self._of, self._key_here() or self._own_key or self._found_key()):
             return cast("Any", super()).__call__(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        with self._with_key():
+        with with_key(self._of, self._key_here() or self._own_key or self._found_key()):
             return await cast("Any", super()).acall(*args, **kwargs)
 
-    @contextmanager
-    def _with_key(self) -> Generator[None, None, None]:
-        token = _key.set(_given.get() or self._own_key or self._found_key())
-        try:
-            yield
-        finally:
-            _key.reset(token)
+    @property
+    def _of(self) -> str:
+        return _providers.of(self.__dict__["model"])
+
+    def _key_here(self) -> Key | None:
+        here = _key.get()
+        return here[1] if here is not None and here[0] == self._of else None
 
     def _found_key(self) -> Key | None:
-        provider = _providers.of(self.__dict__["model"])
-
-        def find() -> str | None:
-            return _context.credential(provider, _providers.variables(provider))
-
+        find = partial(_context.credential, self._of, _providers.variables(self._of))
         value = find()
         if value is None:
             return None

@@ -4,7 +4,7 @@ import builtins
 from typing import Any, overload
 
 from mahsm._common import shown
-from mahsm._model_calls.prices import priced_models
+from mahsm._model_calls import priced_models
 from mahsm._models import _clients, _providers
 from mahsm._models._binding import ModelBinding
 from mahsm._models._response import Response

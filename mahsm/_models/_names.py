@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from mahsm import _context
 from mahsm._common import shown
-from mahsm._model_calls.prices import priced_models
+from mahsm._model_calls import priced_models
 from mahsm._models import _providers
 from mahsm.errors import ModelError
 

@@ -1,6 +1,6 @@
 """A `ModelBinding` as a LangGraph node."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
@@ -9,18 +9,15 @@ from mahsm._common import as_dict, missing
 from mahsm.errors import MissingKeyError
 from mahsm.nodes._internal import Node, node_name
 
-if TYPE_CHECKING:
-    from mahsm._models._binding import ModelBinding
-
 
 class BindingNode(Node):
     """A model as a node: from a prompt in the state to a text.
 
     Attributes:
-        binding: The model.
+        binding: The `ModelBinding`.
     """
 
-    def __init__(self, binding: "ModelBinding", input_key: str, output_key: str | None) -> None:
+    def __init__(self, binding: Any, input_key: str, output_key: str | None) -> None:
         super().__init__(self._run, self._run_async, name=node_name(binding.model or "model"))
         self.binding = binding
         self._input_key = input_key
@@ -59,6 +56,6 @@ class BindingNode(Node):
         return text if self._output_key is None else {self._output_key: text}
 
 
-def binding_node(binding: "ModelBinding", input_key: str, output_key: str | None) -> BindingNode:
+def binding_node(binding: Any, input_key: str, output_key: str | None) -> BindingNode:
     """Return a binding as a node."""
     return BindingNode(binding, input_key, output_key)

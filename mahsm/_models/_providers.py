@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from mahsm._common import shown
-from mahsm._model_calls.prices import priced_models
+from mahsm._model_calls import priced_models
 from mahsm.errors import ModelError
 
 _VARIABLES = {

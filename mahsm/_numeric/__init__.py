@@ -12,7 +12,7 @@
 - `compiles`  counts of compilations; `storms`: a warning if there are too many
 - `reasons`   error messages for functions that cannot be compiled
 - `untyped_jax`  JAX typed as `Any`
-- `traced`    whether JAX traces a function here
+- `traces`    whether JAX traces a function here
 - `eager`     the same program without JAX
 
 JAX is imported by `compiled`, `compiler`, `program`, `batch` and `modules`, which are loaded at the first
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mahsm._numeric.spec import JitSpec as JitSpec
     from mahsm._numeric.spec import Output as Output
     from mahsm._numeric.spec import Step as Step
+    from mahsm._numeric.traces import traced as traced
     from mahsm._numeric.untyped_jax import jax as jax
     from mahsm._numeric.values import Values as Values
     from mahsm._numeric.values import tag_of_tree as tag_of_tree
@@ -50,6 +51,7 @@ _HOMES = {
     "JitSpec": "mahsm._numeric.spec",
     "check_device": "mahsm._numeric.devices",
     "Program": "mahsm._numeric.program",
+    "traced": "mahsm._numeric.traces",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "jax",
     "plain",
     "tag_of_tree",
+    "traced",
 ]
 
 

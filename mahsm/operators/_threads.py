@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from mahsm._numeric import jax
-from mahsm._numeric.traced import traced
+from mahsm._numeric import jax, traced
 from mahsm._waiting import LeftBehind, tasks
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableLambda
 import mahsm
 from mahsm import Budget, RateLimit, Retry, limits, vmap
 from mahsm._common.answer import Answer
-from mahsm._model_calls.langchain import answer_of as langchain_answer
+from mahsm._model_calls.langchain import answer_of_message as langchain_answer
 from mahsm.errors import EdgeError, LimitError
 from mahsm.limits import _registry
 from mahsm.limits._bucket import Bucket

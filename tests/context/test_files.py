@@ -22,8 +22,8 @@ def test_files_are_the_last_place(home: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MAHSM_MODEL", "environment")
     monkeypatch.setenv("MAHSM_TEMPERATURE", "0.5")
     assert (get_config("models.default"), get_config("models.temperature")) == ("environment", 0.5)
-    with create_context(models={"default": "context"}, mine={"c": 3}):
-        assert get_config("models") == {"default": "context", "temperature": 0.5, "max_tokens": 5}
+    with create_context(models={"default": "gpt-4"}, mine={"c": 3}):
+        assert get_config("models") == {"default": "gpt-4", "temperature": 0.5, "max_tokens": 5}
         assert get_config("mine") == {"a": 1, "c": 3}
 
 

@@ -30,9 +30,9 @@ def test_a_child_context_wins_in_its_block() -> None:
 
 
 def test_blocks_are_laid_over_each_other() -> None:
-    with create_context(models={"default": "a", "temperature": 0.1}):
+    with create_context(models={"default": "gpt-4", "temperature": 0.1}):
         with with_context(models={"temperature": 0.9}) as inner:
-            assert inner.get_config("models") == {"default": "a", "temperature": 0.9}
+            assert inner.get_config("models") == {"default": "gpt-4", "temperature": 0.9}
         assert get_config("models.temperature") == 0.1
 
 
@@ -56,7 +56,7 @@ def test_keys_that_are_empty_give_the_default(key: Any) -> None:
 
 
 def test_none_hides_what_is_further_out() -> None:
-    outer = create_context(models={"default": "a"}, search={"depth": 2})
+    outer = create_context(models={"default": "gpt-4"}, search={"depth": 2})
     with outer, with_context(models={"default": None}, search=None):
         assert get_config("models.default", "none") == "none"
         assert get_config("models") == {}

@@ -9,7 +9,7 @@ from dspy.clients.costs import estimate_cost
 from langchain_core.messages import AIMessage
 
 from mahsm._model_calls import prices
-from mahsm._model_calls.langchain import answer_of
+from mahsm._model_calls.langchain import answer_of_message
 from mahsm._model_calls.prices import price_of
 
 
@@ -128,13 +128,13 @@ def test_without_a_table_no_price_is_known(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_what_a_message_says_of_its_model() -> None:
     message = AIMessage("x", usage_metadata={"input_tokens": 10, "output_tokens": 0, "total_tokens": 10})
     asked = {"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"}
-    told = answer_of(message, fresh=True, asked=asked)
+    told = answer_of_message(message, fresh=True, asked=asked)
     assert (told.model, told.usd) == ("gpt-4o-mini", pytest.approx(1.5e-6))
     message.response_metadata = {"model_name": "gpt-4o-mini-of-mine", "model_provider": "mine"}
-    told = answer_of(message, fresh=True, asked=asked)
+    told = answer_of_message(message, fresh=True, asked=asked)
     assert (told.model, told.usd) == ("gpt-4o-mini-of-mine", pytest.approx(1.5e-6)), (
         "as DSPy does it: by what was asked for"
     )
-    assert answer_of(message, fresh=True, asked={}).usd is None
+    assert answer_of_message(message, fresh=True, asked={}).usd is None
     message.response_metadata = {"model": "gpt-4o-mini", "model_provider": "openai"}
-    assert answer_of(message, fresh=True, asked={}).usd == pytest.approx(1.5e-6)
+    assert answer_of_message(message, fresh=True, asked={}).usd == pytest.approx(1.5e-6)

@@ -220,7 +220,7 @@ def test_members_run_under_the_callers_settings_of_jax() -> None:
 def test_calls_of_blocking_members_are_counted() -> None:
     with ModelServer("yes") as server, usage() as used:
         binding = ModelBinding.of(server.lm())
-        assert EnsembleOperator([op(lambda q: binding(q))] * 4)("?") == ["yes"] * 4
+        assert EnsembleOperator([op(lambda q: binding(q).text)] * 4)("?") == ["yes"] * 4
     assert used.calls == 4
 
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from mahsm import dspy_node, parallel, reduce_edge, tracing, vmap
-from mahsm._model_calls.langchain import answer_of
+from mahsm._model_calls.langchain import answer_of_message
 from mahsm.reducers import llm_judge_select
 from mahsm.testing import FakeLM, LangfuseServer, ModelServer, Reply
 from mahsm.tracing._options import shown_options
@@ -280,7 +280,7 @@ def test_tokens_of_langchains_models_are_told_apart() -> None:
         .generations[0]
         .message
     )
-    answer = answer_of(message, fresh=True, asked={})  # type: ignore[arg-type]
+    answer = answer_of_message(message, fresh=True, asked={})  # type: ignore[arg-type]
     assert (answer.cache_read_tokens, answer.cache_creation_tokens, answer.reasoning_tokens) == (600, 100, 70)
 
 

@@ -49,7 +49,7 @@ async def test_awaited_modules_and_bindings_run_beside_each_other() -> None:
         async def program(q: str) -> list[Any]:
             found = [await ask.acall(question=f"{i} {q}") for i in range(2)]
             said = [await bound.acall(f"{i} {q}") for i in range(2)]
-            return [*(one.answer for one in found), *("yes" in one for one in said)]
+            return [*(one.answer for one in found), *("yes" in one.text for one in said)]
 
         assert await program("q") == ["yes", "yes", True, True]
 
