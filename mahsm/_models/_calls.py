@@ -92,7 +92,8 @@ def _prepared(binding: Binding, options: dict[str, Any]) -> tuple[Any, dict[str,
     own = {option: options.pop(option) for option in options.keys() & _clients.OF_CLIENTS}
     if binding.model is None:
         return _clients.default(own), options
-    return (binding.with_options(**own) if own else binding).client, options
+    client = (binding.with_options(**own) if own else binding).client
+    return client, {**binding.options, **options} if _clients.is_chat_model(client) else options
 
 
 async def _answer(

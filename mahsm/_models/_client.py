@@ -7,16 +7,15 @@ client asks the key for its present value whenever it sends a request, so a pool
 rotation; LiteLLM takes it as the string that it is.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Self, cast
 
 import dspy
 
 from mahsm import _context
-from mahsm._common import MASK
+from mahsm._common import MASK, learn_secret
 from mahsm._context import Secret
 from mahsm._models import _providers
 
@@ -24,11 +23,10 @@ from mahsm._models import _providers
 class Key(str):
     """A key for one call. Its repr is masked, and a pickle has nothing of it."""
 
-    present: Callable[[], str | None] = staticmethod(lambda: None)
-
     def __call__(self) -> str:
-        """Return the present key."""
-        return self.present() or str(self)
+        """Return the key of the call that runs here: a pool of connections keeps the key of its first call."""
+        here = _key.get()
+        return str(self if here is None else here[1])
 
     def __repr__(self) -> str:
         return repr(MASK)
@@ -41,13 +39,15 @@ class Key(str):
 
 
 _key: ContextVar[tuple[str, Key] | None] = ContextVar("mahsm_model_key", default=None)
-"""The provider and the key of the call that runs here. Set by clients in their calls, and by direct calls that
-were given a key; read by the `kwargs` of clients."""
+"""The provider and the key of the call that runs here. Set by clients in their calls, and by direct calls
+that were given a key; read by the `kwargs` of clients."""
 
 
 @contextmanager
 def with_key(provider: str, key: Key | None) -> Generator[None, None, None]:
     """Use a key for the calls of a provider's clients in the block."""
+    if key is not None:
+        learn_secret(key)
     token = _key.set(None if key is None else (provider, key))
     try:
         yield
@@ -98,13 +98,8 @@ class Client(dspy.LM):
         return here[1] if here is not None and here[0] == self._of else None
 
     def _found_key(self) -> Key | None:
-        find = partial(_context.credential, self._of, _providers.variables(self._of))
-        value = find()
-        if value is None:
-            return None
-        key = Key(value)
-        key.present = find
-        return key
+        value = _context.credential(self._of, _providers.variables(self._of))
+        return None if value is None else Key(value)
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state of a plain `dspy.LM`, which DSPy loads anywhere."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from mahsm import _context
 from mahsm._common import shown, tagged
+from mahsm._context import Secret
 from mahsm._models import _names, _providers
 from mahsm.errors import ModelError
 
@@ -149,11 +150,16 @@ def context_lm() -> Any:
 
 
 def of_context(provider: str) -> dict[str, Any]:
-    """Return the options of the context for calls of a provider: below `providers`, and below `models`."""
+    """Return the options of the context for calls of a provider: below `providers`, and below `models`.
+
+    Credentials are left out: clients look them up.
+    """
     found: dict[str, Any] = {**_section(f"providers.{provider}"), **_section("models")}
-    found.pop("default", None)
-    found.pop("aliases", None)
-    return found
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in ("default", "aliases") and not isinstance(value, Secret)
+    }
 
 
 def _section(key: str) -> dict[str, Any]:

@@ -1,0 +1,157 @@
+"""Models in edges, operators, graphs and jitted functions; limits, budgets, usage and spans."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from typing import Any, TypedDict
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+
+import mahsm
+from mahsm import Budget, RateLimit, chain, ensemble, limits, models, parallel, retry, vmap, xcs
+from mahsm.errors import BudgetExceeded, MissingKeyError
+from mahsm.operators import ModelOperator, Operator, model_field
+from mahsm.testing import FakeLM, ModelServer, Reply
+from tests.tracing.spans import recorded
+
+
+class State(TypedDict, total=False):
+    question: str
+    answer: str
+
+
+def test_a_binding_is_a_target_whose_result_is_the_text() -> None:
+    ask = models.instance(FakeLM(lambda call: call.text.upper()))
+    edge = vmap(ask, batch_key="xs", out_key="ys")
+    assert edge.invoke({"xs": ["a", "b"]}) == {"ys": ["A", "B"]}
+    assert asyncio.run(edge.ainvoke({"xs": ["a", "b"]})) == {"ys": ["A", "B"]}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_binding_is_a_node_and_a_branch(is_async: bool) -> None:
+    node = models.instance(FakeLM("Rome")).as_node("question", "answer")
+    graph = StateGraph(State).add_node("ask", node).add_edge(START, "ask").add_edge("ask", END).compile()
+    branches = parallel([node, lambda state: {"other": 1}])
+    for runnable in (graph, branches):
+        state = {"question": "Capital?"}
+        result = asyncio.run(runnable.ainvoke(state)) if is_async else runnable.invoke(state)
+        assert result["answer"] == "Rome"
+
+
+def test_a_node_without_its_prompt() -> None:
+    with pytest.raises(
+        MissingKeyError, match=r"no key 'item'.*It is the prompt; name another key with as_node"
+    ):
+        parallel([models.instance(FakeLM("x")).as_node(output_key="answer")]).invoke({"question": "q"})
+
+
+def test_a_binding_is_a_field_and_a_part_of_operators() -> None:
+    class Judge(Operator):
+        model: Any = model_field()
+
+        def forward(self, input: Any, /) -> str:
+            return self.model(f"judge {input}").text
+
+    assert Judge(model=FakeLM("fair"))("x") == "fair"
+    assert ModelOperator(models.instance(FakeLM("yes")), "Is it {x}?")("x") == "yes"
+
+
+def test_composed_functions_of_models() -> None:
+    lm = FakeLM(lambda call: call.text.upper())
+
+    def extract(text: str) -> Any:
+        return models(lm, f"extract {text}")
+
+    def enrich(facts: Any) -> dict[str, str]:
+        return {"facts": str(facts), "topic": models(lm, f"topic of {facts}").text}
+
+    assert chain(extract, enrich)("x") == {"facts": "EXTRACT X", "topic": "TOPIC OF EXTRACT X"}
+    assert [str(one) for one in ensemble(extract, extract)("x")] == ["EXTRACT X"] * 2
+    assert str(retry(extract, max_attempts=2)("x")) == "EXTRACT X"
+
+
+def test_models_are_steps_of_jitted_functions() -> None:
+    together = threading.Barrier(4, timeout=30)
+
+    def answer(call: Any) -> str:
+        together.wait()
+        return call.text
+
+    lm = FakeLM(answer)
+    ask = models.instance(lm)
+
+    @xcs.jit
+    def program(q: str) -> str:
+        return f"{models(lm, f'1 {q}')}, {ask(f'2 {q}').text}, {models(lm, f'3 {q}')}, {ask(f'4 {q}')}"
+
+    assert program("x") == "1 x, 2 x, 3 x, 4 x"
+    assert len(program.last.steps) == 4
+
+
+async def test_awaited_models_are_steps() -> None:
+    ask = models.instance(FakeLM(lambda call: call.text))
+
+    @xcs.jit
+    async def program(q: str) -> str:
+        first, second = await models.acall(ask, f"1 {q}"), await ask.acall(f"2 {q}")
+        return f"{first} {second}"
+
+    assert await program("x") == "1 x 2 x"
+    assert len(program.last.steps) == 2
+
+
+def test_usage_and_budgets_count_direct_calls() -> None:
+    lm = FakeLM(Reply("x", usage=(100, 10)), price=(1.0, 2.0))
+    with mahsm.usage() as used:
+        response = models(lm, "q")
+    assert (used.calls, used.tokens) == (1, response.usage.tokens)
+    assert used.usd == pytest.approx(response.cost)
+    edge = vmap(
+        lambda state: models(lm, "q").text,
+        batch_key="xs",
+        out_key="ys",
+        max_concurrency=1,
+        budget=Budget(tokens=200),
+    )
+    with pytest.raises(BudgetExceeded):
+        edge.invoke({"xs": [1, 2, 3]})
+
+
+def test_a_direct_call_waits_for_the_limit_of_its_provider(name: str) -> None:
+    limits.admit(RateLimit(name, rps=1000, burst=1))
+    with ModelServer(Reply("x", usage=(3, 4))) as server:
+        models.register(name, lambda full, **options: server.lm(f"openai/{full}", **options))
+        lm = server.lm()
+        lm.model = f"{name}/m"
+        before = limits.stats()[name].admitted
+        for _ in range(3):
+            models(lm_of(name), "q")
+        asyncio.run(models.acall(lm_of(name), "q"))
+        assert limits.stats()[name].admitted == before + 4
+        models.unregister(name)
+
+
+def lm_of(provider: str) -> FakeLM:
+    return FakeLM("x", model=f"{provider}/m")
+
+
+def test_a_direct_call_has_a_span_with_usage() -> None:
+    with recorded() as recording:
+        models(FakeLM(Reply("x", usage=(100, 10))), "q")
+    assert [span.name for span in recording.spans]
+    assert any('"100"' in span.to_json() or "100" in span.to_json() for span in recording.spans)
+
+
+def test_a_first_call_needs_neither_langgraph_nor_langchain_nor_jax() -> None:
+    code = """
+import sys
+from mahsm import models
+from mahsm.testing import ModelServer
+with ModelServer("x") as server:
+    models("openai/m", "q", api_base=server.base_url, api_key="k", cache=False)
+print([name for name in ("langgraph", "langchain_core", "jax", "langfuse", "litellm") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
