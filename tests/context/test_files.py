@@ -219,10 +219,10 @@ def test_a_home_that_cannot_be_looked_at_is_an_error(monkeypatch: pytest.MonkeyP
 
 
 AS_ANOTHER_USER = """
-import os
-os.setuid(12345)
+import os, yaml
 from mahsm.context import create_context, get_config
 from mahsm.errors import ContextError
+os.setuid(12345)
 for action in (lambda: get_config("mine"), lambda: create_context(mine=1).save()):
     try:
         print(action())
