@@ -25,6 +25,9 @@ os.environ["DSPY_CACHEDIR"] = os.path.join(
     os.path.dirname(__file__), os.pardir, ".pytest_cache", f"dspy-{WORKER}"
 )
 
+os.environ["MAHSM_HOME"] = os.path.join(os.path.dirname(__file__), os.pardir, ".pytest_cache", "no-settings")
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: tests wait for timers and processes a third of the time."""
@@ -118,6 +121,7 @@ SLOW = (
     "machines",
     "model",
     "storms",
+    "context/test_saving.py",
     "edges/jit/test_devices.py",
     "edges/jit/test_without_jax.py",
     "edges/vmap/test_durability.py",

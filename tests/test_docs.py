@@ -1,6 +1,7 @@
 """Every code block, docstring example and script does what the page says."""
 
 import contextlib
+import contextvars
 import doctest
 import importlib
 import io
@@ -27,7 +28,13 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_code_blocks_print_what_stands_below_them(page: Path) -> None:
+def test_code_blocks_print_what_stands_below_them(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Settings that a page saves, or sets outside of a block, are its own.
+    monkeypatch.setenv("MAHSM_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    run = contextvars.copy_context().run
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = ""
     for number, (language, code) in enumerate(BLOCK.findall(page.read_text())):
@@ -37,7 +44,7 @@ def test_code_blocks_print_what_stands_below_them(page: Path) -> None:
             name = f"{page} [{number}]"
             linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
             with contextlib.redirect_stdout(output):
-                exec(compile(code, name, "exec"), names)
+                run(exec, compile(code, name, "exec"), names)
             printed = output.getvalue()
         elif language == "text":
             assert printed == code

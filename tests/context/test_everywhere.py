@@ -12,7 +12,9 @@ from langgraph.graph import START, StateGraph
 
 from mahsm import dspy_node, parallel, vmap, xcs
 from mahsm.context import create_context, get_config, get_context, set_config, with_context
+from mahsm.errors import ContextError
 from mahsm.testing import ModelServer
+from tests.context.conftest import write
 
 
 class State(TypedDict, total=False):
@@ -169,6 +171,16 @@ def test_settings_of_dspy_can_be_saved_in_a_block_and_have_no_key(tmp_path: Path
         dspy.settings.save(str(tmp_path / "settings.pkl"))
         copy.deepcopy(dspy.settings.config)
     assert b"sk-mine" not in (tmp_path / "settings.pkl").read_bytes()
+
+
+def test_a_block_that_cannot_begin_leaves_nothing_behind(home: Path) -> None:
+    write(home, "config.yaml", "models: [")
+    before = dspy.settings.lm
+    with pytest.raises(ContextError, match="not valid YAML"), with_context(models={"default": "openai/x"}):
+        pass
+    (home / "config.yaml").unlink()
+    assert get_config("models.default") is None
+    assert dspy.settings.lm is before
 
 
 def test_blocks_without_models_do_not_import_dspy() -> None:

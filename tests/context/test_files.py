@@ -3,6 +3,9 @@
 import contextlib
 import os
 import stat
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,16 +47,15 @@ def test_changes_of_files_are_seen(home: Path) -> None:
         assert get_config("mine") == number % 10
 
 
-def test_a_settled_file_is_read_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(home, "config.yaml", "mine: 1\n")
-    now = time.time_ns()
-    monkeypatch.setattr(files.time, "time_ns", lambda: now + 10**10)
-    assert get_config("mine") == 1
-    monkeypatch.setattr(document, "parsed", None)
-    assert get_config("mine") == 1
-    os.utime(home / "config.yaml", ns=(1, 1))
-    with pytest.raises(TypeError):
-        get_config("mine")
+def test_a_settled_file_is_read_once(home: Path) -> None:
+    path = write(home, "config.yaml", "mine: 1\n")
+    long_after = time.time_ns() + 10**9
+    while time.time_ns() < long_after and files.config() is not files.config():
+        threading.Event().wait(0.01)
+    first = files.config()
+    assert files.config() is first
+    os.utime(path, ns=(1, 1))
+    assert files.config() is not first
 
 
 def test_reload_reports_a_broken_file(home: Path) -> None:
@@ -206,3 +208,31 @@ def test_empty_files_and_sections_set_nothing(home: Path) -> None:
     write(home, "credentials.yaml", "\ufeff")
     assert get_config("models", "none") == "none"
     assert get_context().get_credential("openai") == "sk-p"
+
+
+def test_a_home_that_cannot_be_looked_at_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAHSM_HOME", f"/{'x' * 1_000}")
+    with pytest.raises(
+        ContextError, match=r"config\.yaml cannot be read: File name too long\. Repair it, or set"
+    ):
+        get_config("mine")
+
+
+AS_ANOTHER_USER = """
+import os, yaml
+from mahsm.context import create_context, get_config
+from mahsm.errors import ContextError
+os.setuid(12345)
+for action in (lambda: get_config("mine"), lambda: create_context(mine=1).save()):
+    try:
+        print(action())
+    except ContextError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_this_user_may_not_enter_is_an_error(home: Path) -> None:
+    write(home, "config.yaml", "mine: 1\n")
+    done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER], capture_output=True, text=True, check=True)
+    assert done.stdout.count("cannot be read: Permission denied. Repair it, or set MAHSM_HOME.") == 2

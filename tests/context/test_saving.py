@@ -132,6 +132,22 @@ def test_a_home_that_cannot_be_written_is_an_error(home: Path, monkeypatch: pyte
         create_context(mine=1).save()
 
 
+def test_a_lock_that_is_a_link_is_refused(home: Path, tmp_path: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(
+        ContextError, match=r"home cannot be written: .*\. Set MAHSM_HOME to a folder that you own"
+    ):
+        create_context(mine=1).save()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_no_mapping_in_a_file_stays(home: Path) -> None:
+    write(home, "config.yaml", "providers: {openai: odd}\n")
+    create_context(credentials={"openai_api_key": "sk-1"}).save()
+    assert loaded(home / "config.yaml") == {"providers": {"openai": "odd"}}
+
+
 def test_processes_that_save_at_the_same_time_lose_nothing(home: Path) -> None:
     processes = [saver(home, name, 25) for name in ("a", "b")]
     assert [process.communicate() and process.returncode for process in processes] == [0, 0]

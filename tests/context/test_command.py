@@ -1,0 +1,174 @@
+"""`mahsm config`, `mahsm migrate` and `migrate`, as a user runs them."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mahsm import cli
+from mahsm.context import get_config, get_context, migrate
+from mahsm.errors import ContextError
+from tests.context.conftest import write
+
+
+class Shell:
+    """Runs the command; each line of its output is an entry."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: str, typed: str = "", status: int = 0) -> list[str]:
+        self.monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        assert cli.main(arguments) == status
+        shown = self.capsys.readouterr()
+        return (shown.err if status else shown.out).splitlines()
+
+
+@pytest.fixture
+def mahsm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+def test_set_get_and_list(home: Path, mahsm: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mahsm("config", "path") == [str(home)]
+    assert mahsm("config", "list") == []
+    assert mahsm("config", "set", "models.default", "openai/x") == [
+        f"set models.default in {home}/config.yaml"
+    ]
+    mahsm("config", "set", "models.temperature", "0.7")
+    mahsm("config", "set", "mine", "{a: [1, true, x], b: null, c: text}")
+    assert get_config("models") == {"default": "openai/x", "temperature": 0.7}
+    assert mahsm("config", "get", "models.temperature") == ["0.7"]
+    assert mahsm("config", "get", "mine") == ["{a: [1, true, x], c: text}"]
+    monkeypatch.setenv("MAHSM_MODEL", "openai/y")
+    assert mahsm("config", "list") == [
+        "mine.a = [1, true, x]  (config.yaml)",
+        "mine.c = text  (config.yaml)",
+        "models.default = openai/y  (MAHSM_MODEL)",
+        "models.temperature = 0.7  (config.yaml)",
+    ]
+    assert mahsm("config", "set", "models.temperature", "null")[0].startswith("removed models.temperature in")
+    assert get_config("models.temperature") is None
+
+
+def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) -> None:
+    told = mahsm("config", "set", "credentials.openai_api_key", typed="hush-12345\n")
+    assert told == [f"set credentials.openai_api_key in {home}/credentials.yaml"]
+    assert get_context().get_credential("openai") == "hush-12345"
+    mahsm("config", "set", "providers.x.api_key", typed="hush-6789")
+    assert mahsm("config", "get", "credentials.openai_api_key") == ["***"]
+    assert mahsm("config", "get", "credentials") == ["{openai_api_key: ***, x_api_key: ***}"]
+    assert mahsm("config", "list") == [
+        "credentials.openai_api_key = ***  (credentials.yaml)",
+        "credentials.x_api_key = ***  (credentials.yaml)",
+    ]
+    mahsm("config", "set", "credentials.openai_api_key", "null")
+    assert get_context().get_credential("openai") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "message"),
+    [
+        (("set", "credentials.x_api_key", "hush-1"), "", "takes no value as an argument, which other users"),
+        (("set", "credentials.x_api_key"), "", "0 words on stdin; expected a key without spaces"),
+        (("set", "credentials.x_api_key"), "hush-1 hush-2", "2 words on stdin"),
+        (
+            ("set", "models.default"),
+            "",
+            "models.default has no value; run 'mahsm config set models.default VALUE'",
+        ),
+        (("set", "models", "3"), "", "models has a value of type 'int'; expected a mapping"),
+        (("set", "mine", "[1"), "", "mine: line 2, column 1: not valid YAML"),
+        (("set", "a..b", "1"), "", "key 'a..b'; expected a dotted name"),
+        (("get", "nothing"), "", "nothing is not set; run 'mahsm config set nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(mahsm: Shell, arguments: Any, typed: str, message: str) -> None:
+    (line,) = mahsm("config", *arguments, typed=typed, status=2)
+    assert line.startswith("mahsm config: ")
+    assert message in line
+    assert "hush" not in line
+
+
+def test_a_variable_that_wins_is_named(
+    mahsm: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hush-12345")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hush-6789"))
+    assert cli.main(["config", "set", "credentials.openai_api_key"]) == 0
+    assert capsys.readouterr().err == "note: OPENAI_API_KEY is set, and wins over the file\n"
+
+
+def test_a_terminal_does_not_show_what_is_typed() -> None:
+    command = [sys.executable, "-m", "mahsm", "config", "set", "credentials.openai_api_key"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    shown = b""
+    while b": " not in shown:
+        shown += os.read(ours, 1024)
+    os.write(ours, b"hush-12345\n")
+    while b"credentials.yaml" not in shown:
+        shown += os.read(ours, 1024)
+    assert process.wait() == 0
+    os.close(ours)
+    os.close(theirs)
+    assert b"hush" not in shown
+    assert get_context().get_credential("openai") == "hush-12345"
+
+
+def test_migrate_copies_what_is_not_there_yet(home: Path, tmp_path: Path) -> None:
+    ember = tmp_path / "ember"
+    old = {
+        "openai": {"api_key": "sk-old", "created_at": "x"},
+        "cohere": "sk-c",
+        "X_API_KEY": "sk-x",
+        "bad": {},
+    }
+    write(ember, "credentials", json.dumps(old, indent="\t"))
+    write(ember, "config.json", '{"models": {"default": "gpt-4", "temperature": 0.5}}')
+    write(
+        ember,
+        "config.yaml",
+        "models: {default: gpt-5}\n"
+        "providers: {openai: {api_key: sk-new, base: b}, google: {api_key: '${GOOGLE_API_KEY}'}}\n",
+    )
+    write(home, "config.yaml", "models: {temperature: 0.1}\ncredentials: {cohere_api_key: sk-mine}\n")
+    before = {path.name: path.read_bytes() for path in ember.iterdir()}
+    assert migrate(str(ember)) == [
+        "credentials.openai_api_key",
+        "credentials.x_api_key",
+        "models.default",
+        "providers.openai.base",
+    ]
+    assert get_config("models") == {"default": "gpt-5", "temperature": 0.1}
+    keys = {name: get_context().get_credential(name) for name in ("openai", "cohere", "x", "google", "bad")}
+    assert keys == {"openai": "sk-new", "cohere": "sk-mine", "x": "sk-x", "google": None, "bad": None}
+    assert migrate(str(ember)) == []
+    assert {path.name: path.read_bytes() for path in ember.iterdir()} == before
+
+
+def test_migrate_as_a_command(home: Path, tmp_path: Path, mahsm: Shell) -> None:
+    ember = tmp_path / "ember"
+    (line,) = mahsm("migrate", "--source", str(ember), status=2)
+    assert (
+        line == f"mahsm migrate: {ember} does not exist; expected a folder with config.yaml or credentials."
+    )
+    write(ember, "config.yaml", "providers: {openai: {api_key: hush-1}}\n")
+    assert mahsm("migrate", "--source", str(ember)) == [
+        "added credentials.openai_api_key",
+        f"1 added to {home}; {ember} is unchanged",
+    ]
+
+
+@pytest.mark.parametrize("text", ["{broken", '{"a": 1', "[" * 100_000, "{" * 100_000])
+def test_a_broken_source_is_one_error(home: Path, tmp_path: Path, text: str) -> None:
+    write(tmp_path / "ember", "credentials", text)
+    with pytest.raises(ContextError, match=r"ember/credentials: .*Repair or remove the file"):
+        migrate(str(tmp_path / "ember"))
+    assert not home.exists()
