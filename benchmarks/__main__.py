@@ -4,9 +4,9 @@ import argparse
 import importlib
 import sys
 
-SCENARIOS = {name: name for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose")} | {
-    "dspy": "dspy_modules"
-}
+SCENARIOS = {
+    name: name for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose", "models")
+} | {"dspy": "dspy_modules"}
 """Their files."""
 
 

@@ -1,10 +1,9 @@
 """`Answer`: the tokens and price of one model call, as its client reports them."""
 
 from dataclasses import dataclass, replace
-from math import inf
 from typing import cast
 
-from mahsm._common.figures import reported
+from mahsm._common.figures import MOST, reported
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,12 @@ class Answer:
     reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
-        def count(name: str, most: float = inf) -> int:
-            value = min(int(reported(getattr(self, name)) or 0), most)
+        def count(name: str, most: float = MOST) -> int:
+            given = getattr(self, name)
+            if type(given) is int and 0 <= given <= most:
+                return given
+            # Most details are not reported.
+            value = 0 if given is None else min(int(reported(getattr(self, name)) or 0), most)
             object.__setattr__(self, name, value)
             return cast("int", value)
 

@@ -23,5 +23,6 @@ from mahsm._context.credentials import require_credential as require_credential
 from mahsm._context.credentials import where as where
 from mahsm._context.secret import Secret as Secret
 from mahsm._context.settings import config as config
+from mahsm._context.settings import sets_any as sets_any
 
-__all__ = ["Secret", "config", "credential", "require_credential", "where"]
+__all__ = ["Secret", "config", "credential", "require_credential", "sets_any", "where"]

@@ -51,7 +51,11 @@ _EXPECTED: Final[dict[Any, str]] = {float: "a number, such as 0.7", int: "an int
 
 def below(path: Path) -> dict[str, Any]:
     """Return what the environment sets below a key, by the next part of the key."""
-    found = {key[-1]: value_of(key) for key in VARIABLES if key[:-1] == path}
+    found = {
+        key[-1]: value_of(key)
+        for key, (variable, _) in VARIABLES.items()
+        if key[:-1] == path and variable in os.environ
+    }
     return {name: value for name, value in found.items() if value is not MISSING}
 
 

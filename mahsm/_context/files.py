@@ -7,6 +7,7 @@ credential. A look that finds no change is one call of the system.
 import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, cast
 
 from mahsm._context import document, guard
@@ -34,7 +35,14 @@ _read: dict[str, _Read] = {}
 
 def home() -> str:
     """Return the absolute path of the folder of settings: `MAHSM_HOME`, or `~/.mahsm`."""
-    return os.path.abspath(os.path.expanduser(os.environ.get("MAHSM_HOME") or "~/.mahsm"))
+    path = _expanded(os.environ.get("MAHSM_HOME") or "~/.mahsm", os.environ.get("HOME"))
+    return path if os.path.isabs(path) else os.path.abspath(path)
+
+
+@lru_cache(16)
+def _expanded(path: str, home: str | None) -> str:
+    """Return a path with the user's home in it, which is remembered for each `home`."""
+    return os.path.normpath(os.path.expanduser(path))
 
 
 def path_to(name: str) -> str:

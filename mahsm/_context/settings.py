@@ -46,6 +46,16 @@ def config_of(layer: Layer, key: str | None, default: Any = None) -> Any:
     return copied_out(found) if isinstance(found, list | tuple | set) else found
 
 
+def sets_any(*sections: str) -> bool:
+    """Return whether the context, the environment or a file sets anything in one of the sections.
+
+    Raises:
+        ContextError: if a file has to be read and is broken or unsafe.
+    """
+    merged, lower = current().merged, files.config()
+    return any(name in merged or name in lower or environment.below((name,)) for name in sections)
+
+
 def _over_lower(path: Path, found: Any) -> Any:
     """Return a setting that the context does not set, or a mapping laid over that of lower layers."""
     if found is MISSING:

@@ -27,6 +27,7 @@ from mahsm._model_calls.counting import metered as metered
 from mahsm._model_calls.counting import meters as meters
 from mahsm._model_calls.counting import usage_of_edge_run as usage_of_edge_run
 from mahsm._model_calls.dspy import around_thread as around_thread
+from mahsm._model_calls.dspy import heard_lm as heard_lm
 from mahsm._model_calls.dspy import is_observed as is_observed
 from mahsm._model_calls.dspy import observe_here as observe_here
 from mahsm._model_calls.dspy import observed_lm as observed_lm
@@ -58,6 +59,7 @@ __all__ = [
     "calls_refused",
     "count_attempt",
     "edge_run",
+    "heard_lm",
     "in_attempt",
     "is_observed",
     "is_recorded",

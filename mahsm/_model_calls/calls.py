@@ -89,8 +89,6 @@ class Here(NamedTuple):
             `vmap(sample=)`; read by views of language models, and by fan-outs inside.
         prompt: The Langfuse prompt that they use. Set by `tracing.prompt`; read by traces.
         refused: The reason why no model may be called, or None. Set where values are only traced.
-        heard: Gets each entry of DSPy's history and its `Answer`, for the response of a direct call. Set by
-            direct calls; called by views of language models.
         call: The call in progress, and True if the user has turned DSPy's history off. Set by views of
             language models; read where DSPy adds to its history.
         langchain_observed: True if LangChain's calls are observed. Set by `observed`; read when LangChain
@@ -107,7 +105,6 @@ class Here(NamedTuple):
     sample: Sample | None = None
     prompt: Any = None
     refused: str | None = None
-    heard: Callable[[dict[str, Any], Answer], object] | None = None
     call: "tuple[SeenCall, bool] | None" = None
     langchain_observed: bool = False
     dspy_observed: bool = False

@@ -1,15 +1,15 @@
 """A direct call of a model: from a prompt and options to a `Response`, written once for threads and tasks."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
 from mahsm import _context
 from mahsm._common import redacted
 from mahsm._context import Secret
-from mahsm._model_calls import calls, in_attempt, observed_lm
+from mahsm._model_calls import calls, heard_lm, in_attempt
 from mahsm._models import _clients, _names, _providers
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import THREAD, Way
@@ -67,14 +67,38 @@ async def respond(
         from mahsm._models import _chat_models
 
         return await _chat_models.respond(way, client, prompt, system, output, options, on_part)
+    make = partial(_made, way, client, prompt, system, output, options, on_part)
+    line = _line(_providers.of(client.model))
+    if line is None:
+        return await make()
+    if way is THREAD:
+        with line:
+            return await make()
+    async with line:
+        return await make()
+
+
+async def _made(
+    way: Way,
+    client: Any,
+    prompt: Any,
+    system: str | None,
+    output: Any,
+    options: dict[str, Any],
+    on_part: Callable[[str], None] | None,
+) -> Response:
+    """Call a language model of DSPy's, once it may be called."""
     heard, key = Heard(), options.pop("api_key", None)
-    async with _admitted(way, _providers.of(client.model)):
-        with calls.changed(heard=heard.add), _with_key(client.model, key), _sent_to(on_part):
-            try:
-                value = await _answer(way, observed_lm(client), prompt, system, output, options)
-            except Exception as error:
-                _explain(error, client, options, has_key=key is not None)
-                raise
+    lm = heard_lm(client, heard.add)
+    try:
+        if key is None and on_part is None:
+            value = await _answer(way, lm, prompt, system, output, options)
+        else:
+            with _with_key(client.model, key), _sent_to(on_part):
+                value = await _answer(way, lm, prompt, system, output, options)
+    except Exception as error:
+        _explain(error, client, options, has_key=key is not None)
+        raise
     return heard.response(value)
 
 
@@ -143,19 +167,14 @@ class _Sink:
                 self._on_part(part)
 
 
-@asynccontextmanager
-async def _admitted(way: Way, provider: str) -> AsyncGenerator[None, None]:
-    """Wait in the provider's line, if it has a limit and no edge has done so."""
+def _line(provider: str) -> Any:
+    """Return a block in the provider's line, if the provider has a limit and no edge waits for it."""
+    # Code that has a limit has imported them.
     limits: Any = sys.modules.get("mahsm.limits._internal")
-    is_free = limits is not None and calls.here().gate is None and not in_attempt()
-    if limits is None or not is_free or (limit := limits.known(provider)) is None:
-        yield
-    elif way is THREAD:
-        with limits.admit(limit):
-            yield
-    else:
-        async with limits.admit(limit):
-            yield
+    if limits is None or calls.here().gate is not None or in_attempt():
+        return None
+    limit = limits.known(provider)
+    return None if limit is None else limits.admit(limit)
 
 
 def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key: bool) -> None:

@@ -154,6 +154,8 @@ def of_context(provider: str) -> dict[str, Any]:
 
     Credentials are left out: clients look them up.
     """
+    if not _context.sets_any("models", "providers"):
+        return {}
     found: dict[str, Any] = {**_section(f"providers.{provider}"), **_section("models")}
     return {
         name: value

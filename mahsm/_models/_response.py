@@ -124,12 +124,21 @@ class Heard:
         """Return the response of the direct call."""
         paid = [answer for answer in self.answers if not answer.cached]
         prices = [answer.usd for answer in paid]
-        return Response(
-            self.text,
-            output,
-            TokenUsage(*(sum(getattr(answer, one.name) for answer in paid) for one in fields(TokenUsage))),
-            None if None in prices else sum(filter(None, prices)),
-            self.answers[-1].model if self.answers else "",
-            bool(self.answers) and not paid,
-            self.raw,
-        )
+        model = self.answers[-1].model if self.answers else ""
+        cost = None if None in prices else sum(filter(None, prices))
+        cached = bool(self.answers) and not paid
+        return Response(self.text, output, _usage(paid), cost, model, cached, self.raw)
+
+
+def _usage(answers: list[Answer]) -> TokenUsage:
+    if len(answers) != 1:
+        names = [one.name for one in fields(TokenUsage)]
+        return TokenUsage(*(sum(getattr(answer, name) for answer in answers) for name in names))
+    one = answers[0]
+    return TokenUsage(
+        one.input_tokens,
+        one.output_tokens,
+        one.cache_read_tokens,
+        one.cache_creation_tokens,
+        one.reasoning_tokens,
+    )

@@ -14,12 +14,14 @@ from mahsm._model_calls.dspy.answers import unparsed_in as unparsed_in
 from mahsm._model_calls.dspy.around import around_thread as around_thread
 from mahsm._model_calls.dspy.around import is_observed as is_observed
 from mahsm._model_calls.dspy.around import restored_context as restored_context
+from mahsm._model_calls.dspy.models import heard_lm as heard_lm
 from mahsm._model_calls.dspy.models import observed_lm as observed_lm
 from mahsm._model_calls.dspy.settings import observe_here as observe_here
 from mahsm._model_calls.dspy.settings import observed_settings as observed_settings
 
 __all__ = [
     "around_thread",
+    "heard_lm",
     "is_observed",
     "observe_here",
     "observed_lm",

@@ -25,6 +25,8 @@ def answer_of(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
 def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
     """Return the tokens of one kind, from DSPy's dict or LiteLLM's object; None if not reported."""
     details: Any = usage.get(f"{side}_tokens_details")
+    if details is None:
+        return None
     return (
         cast("dict[str, Any]", details).get(name)
         if isinstance(details, dict)

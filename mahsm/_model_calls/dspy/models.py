@@ -2,10 +2,11 @@
 
 import itertools
 import sys
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache, partial
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 from mahsm import _spans
 from mahsm._common import Answer
@@ -35,12 +36,17 @@ from mahsm._waiting import TASK, THREAD, run_blocking
 # A view must be the user's model to all other code. It is an instance of a subclass of the model's class, so
 # `isinstance` holds and methods that the user has overridden are called. It shares the model's `__dict__`, so
 # connections, callbacks and the history are the same objects, and an attribute that is set on one of them is
-# set on both. The view's own attribute, `around`, must not appear on the user's model, so it is in a slot.
+# set on both. The attributes of the view itself must not appear on the model, so they are in slots.
 #
 # The usage of a call comes from its history entry, since a call returns only the outputs. `update_history`
 # reads it in the context of the call, so it cannot be mistaken for that of another call. If the user has
-# turned the history off, `_reported` turns it on for the call, so that DSPy makes the entry, and
+# turned the history off, `_OneCall` turns it on for the call, so that DSPy makes the entry, and
 # `update_history` turns it off again, so that DSPy does not store it.
+
+Heard = Callable[[dict[str, Any], Answer], object]
+"""Gets an entry of DSPy's history and its `Answer`."""
+
+_HERE: AbstractContextManager[None] = nullcontext()
 
 _FAR = 1_000_000
 """Distance between the user's rollout ids and those of calls after an answer that could not be parsed."""
@@ -50,22 +56,32 @@ def observed_lm(lm: Any, around: Around | None = None) -> Any:
     """Return a view of a language model: the same state, connections and history, with observed calls."""
     if not hasattr(lm, "num_retries") or (isinstance(lm, _ObservedLM) and around is None):
         return lm
+    return _view(lm, around or Around(), getattr(lm, "heard", None))
+
+
+def heard_lm(lm: Any, heard: Heard) -> Any:
+    """Return a view for calls in this context, which passes each entry of the history, and its `Answer`, on."""
+    return _view(lm, None, heard) if hasattr(lm, "num_retries") else lm
+
+
+def _view(lm: Any, around: Around | None, heard: Heard | None) -> Any:
     kind = cast("type[Any]", type(lm))
     view: Any = object.__new__(kind if issubclass(kind, _ObservedLM) else _lm_class(kind))
     view.__dict__ = lm.__dict__
-    view.around = around or Around()
+    view.around, view.heard = around, heard
     return view
 
 
 class _ObservedLM:
     """The methods of a view that differ from those of the user's language model."""
 
-    around: Around
+    around: Around | None
+    heard: Heard | None
 
-    @property
-    def _around(self) -> Around:
+    def _here(self) -> AbstractContextManager[None]:
         # A deep copy of a view lacks the attribute.
-        return getattr(self, "around", None) or Around()
+        around = getattr(self, "around", None)
+        return _HERE if around is None else around.here()
 
     @property
     def num_retries(self) -> int:
@@ -76,7 +92,7 @@ class _ObservedLM:
         self.__dict__["num_retries"] = value
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with self._around.here():
+        with self._here():
             make = partial(self._made, prompt, messages, kwargs)
             return (
                 make()
@@ -85,7 +101,7 @@ class _ObservedLM:
             )
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        with self._around.here():
+        with self._here():
             make = partial(self._made_async, prompt, messages, kwargs)
             keeper = calls.here().keeper
             return await (make() if keeper is None else keeper.call_async(make, (prompt, messages, kwargs)))
@@ -93,18 +109,13 @@ class _ObservedLM:
     def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
-            characters = partial(_characters, prompt, messages)
-            with (
-                calls.call(run_blocking(calls.admit(THREAD, characters))) as seen,
-                self._span(prompt, messages, drawn) as span,
-                _reported(seen),
-                _first_heard(span),
-            ):
+            admitted = run_blocking(calls.admit(THREAD, partial(_characters, prompt, messages)))
+            with _OneCall(self, prompt, messages, drawn, admitted) as one:
                 make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
                 blocking = calls.here().blocking
                 outputs = make() if blocking is None else blocking(make)
-                span.end(outputs, seen.answer)
-            if not _is_known_as_bad(outputs, seen.answer):
+                one.end(outputs)
+            if not _is_known_as_bad(outputs, one.answer):
                 return outputs
             drawn = self._rolled_out(kwargs, number)
 
@@ -112,15 +123,10 @@ class _ObservedLM:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
-            with (
-                calls.call(admitted) as seen,
-                self._span(prompt, messages, drawn) as span,
-                _reported(seen),
-                _first_heard(span),
-            ):
+            with _OneCall(self, prompt, messages, drawn, admitted) as one:
                 outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
-                span.end(outputs, seen.answer)
-            if not _is_known_as_bad(outputs, seen.answer):
+                one.end(outputs)
+            if not _is_known_as_bad(outputs, one.answer):
                 return outputs
             drawn = self._rolled_out(kwargs, number)
 
@@ -143,18 +149,19 @@ class _ObservedLM:
         rollout = (options.get("rollout_id") or 0) + _FAR * number
         return {**drawn, "rollout_id": rollout, "temperature": options.get("temperature") or 1.0}
 
-    def _span(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+    def span(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        """Return a block that is the span of a call."""
         return _spans.call(self.__dict__["model"], messages or prompt, {**self.__dict__["kwargs"], **kwargs})
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        call, heard = calls.here().call, calls.here().heard
+        call = calls.here().call
         with _settings(disable_history=True) if call is not None and call[1] else nullcontext():
             # The language model's class may add a price to the entry here.
             super().update_history(entry)  # type: ignore[misc]
         if call is not None:
             answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
             call[0].answer = answer
-            if heard is not None:
+            if (heard := getattr(self, "heard", None)) is not None:
                 heard(entry, answer)
 
 
@@ -171,23 +178,69 @@ def _characters(prompt: Any, messages: Any) -> int:
     return len(str(prompt or "")) + sum(len(str(message)) for message in messages or ())
 
 
-@contextmanager
-def _reported(seen: calls.SeenCall) -> Generator[None, None, None]:
-    """Let a call in the block report its usage, through an entry of DSPy's history, even if that is off."""
-    off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
-    with calls.changed(call=(seen, off)), _settings(disable_history=False) if off else nullcontext():
-        yield
+class _OneCall:
+    """A block that is one call of a view: counted, traced, and settled at its end.
 
+    A call in it reports its usage through an entry of DSPy's history, even if that is off.
+    """
 
-@contextmanager
-def _first_heard(span: _spans.CallSpan) -> Generator[None, None, None]:
-    """Tell the span of a call in the block when the first chunk of a streamed answer arrives."""
-    stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
-    if stream is None or _spans.tracer() is None:
-        yield
-        return
-    with _settings(send_stream=_Heard(stream, span)):
-        yield
+    __slots__ = ("_admitted", "_changed", "_give", "_seen", "_span", "_stack")
+
+    def __init__(
+        self, view: _ObservedLM, prompt: Any, messages: Any, options: dict[str, Any], admitted: Any
+    ) -> None:
+        self._give = partial(view.span, prompt, messages, options)
+        self._admitted = admitted
+        self._seen = calls.SeenCall()
+        self._span: _spans.CallSpan | None = None
+        self._stack: ExitStack | None = None
+
+    @property
+    def answer(self) -> Answer | None:
+        """Its answer, once known."""
+        return self._seen.answer
+
+    def __enter__(self) -> Self:
+        off: bool = cast("Any", sys.modules["dspy"]).settings.disable_history
+        calls.begin_call()
+        try:
+            if off or _spans.tracer() is not None:
+                self._stack = self._prepared(off=off)
+        except BaseException as error:
+            calls.end_call(None, error, self._admitted)
+            raise
+        self._changed = calls.changed(call=(self._seen, off))
+        self._changed.__enter__()
+        return self
+
+    def _prepared(self, *, off: bool) -> ExitStack:
+        """Begin its span, and turn the history on."""
+        with ExitStack() as stack:
+            self._span = stack.enter_context(self._give())
+            stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
+            if off:
+                stack.enter_context(_settings(disable_history=False))
+            if stream is not None and _spans.tracer() is not None:
+                stack.enter_context(
+                    _settings(send_stream=_Heard(stream, cast("_spans.CallSpan", self._span)))
+                )
+            return stack.pop_all()
+        raise AssertionError
+
+    def end(self, outputs: Any) -> None:
+        """Show the outputs in its span."""
+        if self._span is not None:
+            self._span.end(outputs, self._seen.answer)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._changed.__exit__(kind, error, trace)
+            if self._stack is not None:
+                self._stack.__exit__(kind, error, trace)
+        finally:
+            calls.end_call(self._seen.answer, error, self._admitted)
 
 
 class _Heard:
@@ -214,5 +267,9 @@ def _settings(**settings: Any) -> AbstractContextManager[Any]:
 
 @cache
 def _lm_class(kind: type[Any]) -> type[Any]:
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": ("around",)}
+    names = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__slots__": ("around", "heard"),
+    }
     return type(kind.__name__, (_ObservedLM, kind), names)
