@@ -21,4 +21,5 @@ def context_lm() -> "dspy.LM | None":
         return None
     import dspy
 
-    return dspy.LM(model, api_key=credential(model.partition("/")[0]), **options)
+    provider = model.partition("/")[0] if "/" in model else "openai"
+    return dspy.LM(model, api_key=credential(provider), **options)

@@ -235,4 +235,4 @@ for action in (lambda: get_config("mine"), lambda: create_context(mine=1).save()
 def test_a_folder_that_this_user_may_not_enter_is_an_error(home: Path) -> None:
     write(home, "config.yaml", "mine: 1\n")
     done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER], capture_output=True, text=True, check=True)
-    assert done.stdout.count("cannot be read: Permission denied. Repair it, or set MAHSM_HOME.") == 2
+    assert done.stdout.count(": Permission denied. ") == 2
