@@ -7,6 +7,7 @@ credential. A look that finds no change is one call of the system.
 import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, cast
 
 from mahsm._context import document, guard
@@ -34,7 +35,15 @@ _read: dict[str, _Read] = {}
 
 def home() -> str:
     """Return the absolute path of the folder of settings: `MAHSM_HOME`, or `~/.mahsm`."""
-    return os.path.abspath(os.path.expanduser(os.environ.get("MAHSM_HOME") or "~/.mahsm"))
+    found = _expanded(os.environ.get("MAHSM_HOME"), os.environ.get("HOME"))
+    # A relative one moves with the process.
+    return found if found.startswith("/") else os.path.abspath(found)
+
+
+@lru_cache(maxsize=64)
+def _expanded(folder: str | None, user_home: str | None) -> str:
+    """Return the folder without `~`, which depends on the home of the user."""
+    return os.path.normpath(os.path.expanduser(folder or "~/.mahsm"))
 
 
 def path_to(name: str) -> str:
