@@ -16,9 +16,9 @@ def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuar
 
     NaN, infinities, booleans and strings are invalid.
     """
-    if type(value) is not float:  # which is the usual case, and the check of a `Real` is slow
-        if isinstance(value, bool) or not isinstance(value, Real):
-            return False
+    # Most figures are floats, and the check of a `Real` is slow.
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+        return False
     return bool(least <= cast("float", value) <= most)
 
 

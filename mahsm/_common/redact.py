@@ -106,9 +106,9 @@ def learn_secret(value: str) -> None:
     if len(value) < _SHORTEST_LEARNED or (digest := _digest(value)) in _learned:
         return
     _learned[digest] = (value[:_BEGINNING], len(value))
-    while len(_learned) > _MOST_LEARNED:
+    if len(_learned) > _MOST_LEARNED:
         # Another thread may have removed the same one.
-        _learned.pop(next(iter(_learned)), None)
+        _learned.pop(list(_learned)[0], None)  # noqa: RUF015  its `next(iter())` is not safe in threads
 
 
 def _digest(value: str) -> bytes:

@@ -19,10 +19,11 @@ YAML and the keyring are imported when a file or a credential is first looked up
 """
 
 from mahsm._context.credentials import credential as credential
+from mahsm._context.credentials import is_hidden as is_hidden
 from mahsm._context.credentials import require_credential as require_credential
 from mahsm._context.credentials import where as where
 from mahsm._context.secret import Secret as Secret
 from mahsm._context.settings import config as config
 from mahsm._context.settings import sets_any as sets_any
 
-__all__ = ["Secret", "config", "credential", "require_credential", "sets_any", "where"]
+__all__ = ["Secret", "config", "credential", "is_hidden", "require_credential", "sets_any", "where"]

@@ -60,6 +60,11 @@ def require_credential(provider: str, variables: Sequence[str] = ()) -> str:
     raise CredentialError(f"no credential for provider {provider!r}. {where(provider, variables)}")
 
 
+def is_hidden(provider: str) -> bool:
+    """Return whether the current context sets the credential of a provider, if only to None."""
+    return _in_context(current(), provider, field_of(provider)) is not MISSING
+
+
 def where(provider: str, variables: Sequence[str] = ()) -> str:
     """Return a sentence that says how to set the credential of a provider, for an error."""
     field = field_of(provider)

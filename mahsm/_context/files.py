@@ -35,14 +35,15 @@ _read: dict[str, _Read] = {}
 
 def home() -> str:
     """Return the absolute path of the folder of settings: `MAHSM_HOME`, or `~/.mahsm`."""
-    path = _expanded(os.environ.get("MAHSM_HOME") or "~/.mahsm", os.environ.get("HOME"))
-    return path if os.path.isabs(path) else os.path.abspath(path)
+    found = _expanded(os.environ.get("MAHSM_HOME"), os.environ.get("HOME"))
+    # A relative one moves with the process.
+    return found if found.startswith("/") else os.path.abspath(found)
 
 
-@lru_cache(16)
-def _expanded(path: str, home: str | None) -> str:
-    """Return a path with the user's home in it, which is remembered for each `home`."""
-    return os.path.normpath(os.path.expanduser(path))
+@lru_cache(maxsize=64)
+def _expanded(folder: str | None, user_home: str | None) -> str:
+    """Return the folder without `~`, which depends on the home of the user."""
+    return os.path.normpath(os.path.expanduser(folder or "~/.mahsm"))
 
 
 def path_to(name: str) -> str:

@@ -17,8 +17,10 @@ from mahsm.errors import ContextError
 MOST_BYTES: Final = 256 * 1024
 """Size of the largest file of settings that is read."""
 
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO would block
+# Windows has none of these flags; there, `folder` refuses to open any.
+_NO_LINK: Final[int] = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FOLDER_FLAGS: Final[int] = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
+_FILE_FLAGS: Final[int] = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0)  # a FIFO would block
 
 Signature = tuple[int, int, int, int]
 """What changes with a file: its inode, its size, and when its contents and its mode were changed, in ns."""
@@ -42,6 +44,8 @@ def folder(path: str, *, create: bool = False, repair: bool = True) -> Generator
         FileNotFoundError: if it does not exist.
         ContextError: if it is a symbolic link, no folder, or of another owner, or cannot be opened.
     """
+    if os.open not in os.supports_dir_fd:
+        raise ContextError(f"{path}: files of settings need Linux or macOS; use environment variables.")
     if create:
         _create(path)
     opened = _open(path, _FOLDER_FLAGS, None, path, "a folder")

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Self
 
-from mahsm._context.values import Tree, checked, laid_over
+from mahsm._context.values import Tree, checked, checked_path, laid_over, nested
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,14 @@ class Layer:
     block: Block | None = None
 
     def child(self, overrides: Mapping[str, Any]) -> "Layer":
-        """Return the layer of a new context over this one."""
-        values = checked(overrides)
+        """Return the layer of a new context over this one.
+
+        Raises:
+            ContextError: for a key or value that is not valid.
+        """
+        values: dict[str, Any] = {}
+        for key, value in overrides.items():
+            values = laid_over(values, checked(nested(checked_path(key), value)))
         return Layer(values, self, laid_over(self.merged, values))
 
     def with_values(self, values: Tree) -> Self:

@@ -6,7 +6,6 @@ between reading and renaming, and the new file can have a fixed name: one that a
 The lock belongs to the open file, so it ends with the process.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Generator
@@ -91,6 +90,9 @@ def _locked(folder: int, home: str) -> Generator[None, None, None]:
 
 
 def _wait_for(opened: int, home: str) -> None:
+    # Not on Windows, where no folder is opened.
+    import fcntl
+
     deadline = time.monotonic() + LONGEST_WAIT
     while True:
         try:

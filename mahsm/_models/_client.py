@@ -18,13 +18,14 @@ from mahsm import _context
 from mahsm._common import MASK, learn_secret
 from mahsm._context import Secret
 from mahsm._models import _providers
+from mahsm.errors import CredentialError
 
 
 class Key(str):
     """A key for one call. Its repr is masked, and a pickle has nothing of it."""
 
     def __call__(self) -> str:
-        """Return the key of the call that runs here: a pool of connections keeps the key of its first call."""
+        """Return the key of the call that runs here; a pool keeps the key of its first call."""
         here = _key.get()
         return str(self if here is None else here[1])
 
@@ -98,8 +99,16 @@ class Client(dspy.LM):
         return here[1] if here is not None and here[0] == self._of else None
 
     def _found_key(self) -> Key | None:
-        value = _context.credential(self._of, _providers.variables(self._of))
-        return None if value is None else Key(value)
+        provider, variables = self._of, _providers.variables(self._of)
+        if (value := _context.credential(provider, variables)) is not None:
+            return Key(value)
+        if _context.is_hidden(provider):
+            # Clients would look into the environment by themselves.
+            raise CredentialError(
+                f"models: no credential of {provider!r} for {self.__dict__['model']!r}. "
+                f"{_context.where(provider, variables)}"
+            )
+        return None
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state of a plain `dspy.LM`, which DSPy loads anywhere."""

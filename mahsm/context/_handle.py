@@ -182,10 +182,10 @@ class Context:
 
 
 def _described(layer: Layer) -> list[str]:
-    """Return what a repr shows: values below `models`, and the names of all others, which may be secret."""
+    """Return what a repr shows: options of models, and the names of all others, which may be secret."""
     return [
         f"{dotted(path)}={redacted(shown(value))}"
-        if path[0] == "models" and not is_secret(path)
+        if path[0] == "models" and len(path) == 2 and not is_secret(path)
         else dotted(path)
         for path, value in leaves(layer.merged)
     ]

@@ -73,12 +73,14 @@ def program(numbers: list[int]) -> list[Any]:
     found = [step(number) for number in numbers]
     with with_context(mine=2):
         found.append(step(9))
+    set_config("mine", 3)
+    found.append(step(8))
     return found
 
 
 def test_steps_of_jitted_functions_have_the_context() -> None:
     with with_context(mine=1):
-        assert program([0, 1]) == [(0, 1), (1, 1), (9, 2)]
+        assert program([0, 1]) == [(0, 1), (1, 1), (9, 2), (8, 3)]
 
 
 def test_dspy_follows_a_block_that_sets_models(monkeypatch: pytest.MonkeyPatch) -> None:

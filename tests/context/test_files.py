@@ -235,4 +235,16 @@ for action in (lambda: get_config("mine"), lambda: create_context(mine=1).save()
 def test_a_folder_that_this_user_may_not_enter_is_an_error(home: Path) -> None:
     write(home, "config.yaml", "mine: 1\n")
     done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER], capture_output=True, text=True, check=True)
-    assert done.stdout.count("cannot be read: Permission denied. Repair it, or set MAHSM_HOME.") == 2
+    assert done.stdout.count(": Permission denied. ") == 2
+
+
+def test_home_is_below_that_of_the_user_or_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAHSM_HOME")
+    for name in ("a", "b"):
+        monkeypatch.setenv("HOME", str(tmp_path / name))
+        assert files.home() == str(tmp_path / name / ".mahsm")
+    monkeypatch.setenv("MAHSM_HOME", "~/x/")
+    assert files.home() == str(tmp_path / "b" / "x")
+    monkeypatch.setenv("MAHSM_HOME", "./x")
+    monkeypatch.chdir(tmp_path)
+    assert files.home() == str(tmp_path / "x")

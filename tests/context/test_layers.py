@@ -272,3 +272,48 @@ def test_64_threads_of_64_tasks_see_only_their_own() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("models", [["gpt-4", "gpt-3.5-turbo", "claude-3"]])
+def test_tasks_and_threads_have_models_of_their_own(models: list[str]) -> None:
+    async def task(model: str) -> str:
+        with create_context(models={"default": model}) as context:
+            await asyncio.sleep(0)
+            return context.get_config("models.default") + get_config("models.default")
+
+    async def tasks() -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            started = [group.create_task(task(model)) for model in models]
+        return [each.result() for each in started]
+
+    both = threading.Barrier(len(models))
+    found: dict[str, str] = {}
+
+    def thread(model: str) -> None:
+        with create_context(models={"default": model}):
+            both.wait()
+            found[model] = get_config("models.default")
+
+    assert asyncio.run(tasks()) == [model * 2 for model in models]
+    threads = [threading.Thread(target=thread, args=(model,)) for model in models]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert found == dict(zip(models, models, strict=True))
+
+
+def test_overrides_may_have_dotted_names() -> None:
+    with create_context(**{"mine.a": 1, "mine.b": {"c": 2}}):
+        assert get_config("mine") == {"a": 1, "b": {"c": 2}}
+    with pytest.raises(ContextError, match=r"key 'a\.\.b'; expected a dotted name"):
+        create_context(**{"a..b": 1})
+
+
+def test_a_repr_shows_options_of_models_and_names_of_all_else() -> None:
+    headers = {"Authorization": "Bearer abc"}
+    models = {"default": "m", "api_key": "hush", "headers": headers}
+    context = create_context(models=models, mine={"a": "private"})
+    assert repr(context) == (
+        "Context(models.default='m', models.api_key, models.headers.Authorization, mine.a)"
+    )

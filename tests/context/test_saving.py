@@ -22,11 +22,12 @@ def loaded(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def saver(home: Path, name: str, times: int) -> subprocess.Popen[str]:
+def saver(home: Path, name: str, times: int | str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.context.saver", name, str(times)],
         env={**os.environ, "MAHSM_HOME": str(home)},
         cwd=Path(__file__).parent.parent.parent,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -159,21 +160,31 @@ def test_processes_that_save_at_the_same_time_lose_nothing(home: Path) -> None:
 
 def test_a_kill_during_save_leaves_the_old_or_the_new_file(home: Path) -> None:
     chance = random.Random(0)
+    forks = saver(home, "a", "forked")
+    assert forks.stdin is not None
+    assert forks.stdout is not None
     for _ in range(50):
-        process = saver(home, "a", 1_000_000)
-        assert process.stdout is not None
-        for _ in range(chance.randrange(1, 4)):
-            told = int(process.stdout.readline())
+        forks.stdin.write("\n")
+        forks.stdin.flush()
+        process, told, wanted = 0, -1, chance.randrange(1, 4)
+        while not process or told < wanted:
+            word, *rest = forks.stdout.readline().split()
+            if word == "process":
+                process = int(rest[0])
+            else:
+                told = int(word)
         pause(chance.random() * 0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        os.kill(process, signal.SIGKILL)
+        while forks.stdout.readline() != "killed\n":
+            pass
         saved = loaded(home / "config.yaml")["saved"]["a"]
         assert saved["number"] == saved["again"] >= told
-        assert saved["padding"] == f"{saved['number']} " * 2_000
+        assert saved["padding"] == f"{saved['number']} " * 300
         key = loaded(home / "credentials.yaml")["a_api_key"]
         assert key in {f"sk-a-{saved['number']}", f"sk-a-{saved['number'] + 1}"}
         left = {path.name for path in home.iterdir()} - {".lock", "config.yaml", "credentials.yaml"}
         assert left <= {".config.yaml.new", ".credentials.yaml.new"}
+    forks.communicate()
     create_context(mine=1, credentials={"x_api_key": "k"}).save()
     assert sorted(path.name for path in home.iterdir()) == [".lock", "config.yaml", "credentials.yaml"]
 

@@ -60,7 +60,7 @@ def observed_lm(lm: Any, around: Around | None = None) -> Any:
 
 
 def heard_lm(lm: Any, heard: Heard) -> Any:
-    """Return a view for calls in this context, which passes each entry of the history, and its `Answer`, on."""
+    """Return a view for calls in this context, which passes on the entries of the history."""
     return _view(lm, None, heard) if hasattr(lm, "num_retries") else lm
 
 
@@ -184,7 +184,7 @@ class _OneCall:
     A call in it reports its usage through an entry of DSPy's history, even if that is off.
     """
 
-    __slots__ = ("_admitted", "_changed", "_give", "_seen", "_span", "_stack")
+    __slots__ = ("_admitted", "_begin_span", "_changed", "_seen", "_span", "_stack")
 
     def __init__(
         self, view: _ObservedLM, prompt: Any, messages: Any, options: dict[str, Any], admitted: Any
@@ -216,7 +216,7 @@ class _OneCall:
     def _prepared(self, *, off: bool) -> ExitStack:
         """Begin its span, and turn the history on."""
         with ExitStack() as stack:
-            self._span = stack.enter_context(self._give())
+            self._span = stack.enter_context(self._begin_span())
             stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
             if off:
                 stack.enter_context(_settings(disable_history=False))
