@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
         ("jit", 21),
         ("tracing", 5),
         ("compose", 6),
+        ("models", 3),
         ("dspy", 7),
         ("xcs", 15),
     ],

@@ -189,7 +189,7 @@ class _OneCall:
     def __init__(
         self, view: _ObservedLM, prompt: Any, messages: Any, options: dict[str, Any], admitted: Any
     ) -> None:
-        self._give = partial(view.span, prompt, messages, options)
+        self._begin_span = partial(view.span, prompt, messages, options)
         self._admitted = admitted
         self._seen = calls.SeenCall()
         self._span: _spans.CallSpan | None = None
@@ -216,16 +216,14 @@ class _OneCall:
     def _prepared(self, *, off: bool) -> ExitStack:
         """Begin its span, and turn the history on."""
         with ExitStack() as stack:
-            self._span = stack.enter_context(self._begin_span())
+            self._span = span = stack.enter_context(self._begin_span())
             stream: Any = cast("Any", sys.modules["dspy"]).settings.send_stream
             if off:
                 stack.enter_context(_settings(disable_history=False))
             if stream is not None and _spans.tracer() is not None:
-                stack.enter_context(
-                    _settings(send_stream=_Heard(stream, cast("_spans.CallSpan", self._span)))
-                )
-            return stack.pop_all()
-        raise AssertionError
+                stack.enter_context(_settings(send_stream=_Heard(stream, span)))
+            prepared = stack.pop_all()
+        return prepared
 
     def end(self, outputs: Any) -> None:
         """Show the outputs in its span."""
