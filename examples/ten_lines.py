@@ -1,24 +1,29 @@
 """Ten lines: a function over a model, made fast, many, reliable, and composed."""
 
-from mahsm import chain, ensemble, retry, xcs
-from mahsm.operators import ModelBinding
+from mahsm import Response, chain, ensemble, models, retry, xcs
+from mahsm.context import with_context
 from mahsm.testing import ModelServer
 
-with ModelServer(lambda call: call.text.upper()) as server:
-    model = ModelBinding.of(server.lm())
 
-    def analyze(text: str) -> str:
-        return model(f"analyze {text}")
+def analyze(text: str) -> Response:
+    return models("gpt-4", f"analyze {text}")
 
+
+def enrich(facts: Response) -> Response:
+    return models("gpt-4", f"topic of {facts}")
+
+
+server = ModelServer(lambda call: call.text.upper())  # in place of a provider
+with server, with_context(models={"api_base": server.base_url}, credentials={"openai_api_key": "test"}):
     print(xcs.jit(analyze)("a"))
-    print(xcs.vmap(analyze)(["a", "b"]))
+    print(*xcs.vmap(analyze)(["a", "b"]), sep=", ")
     print(retry(analyze, max_attempts=3)("a"))
-    print(ensemble(analyze, analyze)("a"))
-    print(chain(analyze, str.lower, str.split)("a"))
+    print(*ensemble(analyze, analyze)("a"), sep=", ")
+    print(chain(analyze, enrich)("a"))
 
 # Output:
 # ANALYZE A
-# ['ANALYZE A', 'ANALYZE B']
+# ANALYZE A, ANALYZE B
 # ANALYZE A
-# ['ANALYZE A', 'ANALYZE A']
-# ['analyze', 'a']
+# ANALYZE A, ANALYZE A
+# TOPIC OF ANALYZE A

@@ -13,6 +13,7 @@ MahsmError
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
 ├── ContextError (ValueError)       an invalid setting, or a file of settings that is broken or unsafe
 ├── CredentialError                 a credential is missing
+├── RegistryError (LookupError)     nothing usable is registered under a name
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and no new work begins
 ├── TooFewSucceeded                 `min_success` can no longer be reached
@@ -33,6 +34,7 @@ __all__ = [
     "ModelError",
     "NodeError",
     "ReducerError",
+    "RegistryError",
     "SpecError",
     "StateError",
     "TooFewSucceeded",
@@ -82,6 +84,10 @@ class SpecError(MahsmError, ValueError):
 
 class ModelError(MahsmError, ValueError):
     """A model or a provider is unknown, or a prompt is invalid."""
+
+
+class RegistryError(MahsmError, LookupError):
+    """Nothing is registered under a name, or it cannot be loaded or used."""
 
 
 class LimitError(MahsmError, ValueError):

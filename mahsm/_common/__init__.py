@@ -8,6 +8,7 @@
 - `notes`    notes on exceptions
 - `tags`     hashable tags of values, with their types
 - `cached`   attributes that are computed on first access
+- `registry` objects by name, from functions and from entry points
 - `types`    shared type aliases
 """
 
@@ -24,6 +25,8 @@ from mahsm._common.redact import MASK as MASK
 from mahsm._common.redact import learn_secret as learn_secret
 from mahsm._common.redact import masked as masked
 from mahsm._common.redact import redacted as redacted
+from mahsm._common.registry import Registry as Registry
+from mahsm._common.registry import nearest as nearest
 from mahsm._common.state import as_dict as as_dict
 from mahsm._common.state import batch as batch
 from mahsm._common.state import batch_of as batch_of
@@ -44,6 +47,7 @@ __all__ = [
     "Answer",
     "AsyncCall",
     "Overlay",
+    "Registry",
     "State",
     "SyncCall",
     "Update",
@@ -58,6 +62,7 @@ __all__ = [
     "learn_secret",
     "masked",
     "missing",
+    "nearest",
     "read",
     "redacted",
     "reported",

@@ -58,7 +58,7 @@ class ModelBinding:
         self.options = options
         self._client: Any = None
         self._lock = threading.Lock()
-        self._is_of_client = False
+        self.is_of_client = False
         self._tag: tuple[Any, ...] = (model, _tag(options, self))
         self._is_comparable = self._tag[1] != id(self)
 
@@ -74,7 +74,7 @@ class ModelBinding:
                 return model
             return (
                 cls.of(model._client, **options)
-                if model._is_of_client
+                if model.is_of_client
                 else cls(model.model, **{**model.options, **options})
             )
         if _clients.is_lm(model):
@@ -90,7 +90,7 @@ class ModelBinding:
     @classmethod
     def _of_client(cls, client: Any, **options: Any) -> "ModelBinding":
         made = cls(_clients.name_of(client))
-        made._client, made._is_of_client = client, True
+        made._client, made.is_of_client = client, True
         is_lm = _clients.is_lm(client)
         made.options = (
             {name: value for name, value in client.kwargs.items() if value is not None} if is_lm else options
@@ -204,7 +204,7 @@ class ModelBinding:
         return self
 
     def __reduce__(self) -> Any:
-        if self._is_of_client:
+        if self.is_of_client:
             return _of_state, (type(self._client), _state(self._client), _without_secrets(self.options))
         return _named, (self.model, _without_secrets(self.options))
 

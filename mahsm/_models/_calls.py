@@ -22,8 +22,10 @@ class Binding(Protocol):
     Attributes:
         model: The model's name; None for the default of the context.
         options: Options of its calls.
+        is_of_client: True if it is of a client, which has its own settings, and not of a name.
     """
 
+    is_of_client: bool
     model: str | None
     options: dict[str, Any]
 
@@ -104,20 +106,21 @@ async def _made(
 
 def _prepared(binding: Binding, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the client of a call, and the call's options with those of the context."""
+    if binding.is_of_client:
+        own = {option: options.pop(option) for option in options.keys() & _clients.OF_CLIENTS}
+        client = (binding.with_options(**own) if own else binding).client
+        return client, {**binding.options, **options} if _clients.is_chat_model(client) else options
     if binding.model is None:
         # Its client is shared with bindings that have other options.
         options = {**binding.options, **options}
-        name = _names.full(_names.default())
-    else:
-        name = binding.model
+    name = _names.full(_names.default() if binding.model is None else binding.model)
     for option, value in _clients.of_context(_providers.of(name)).items():
         if option not in binding.options:
             options.setdefault(option, value)
     own = {option: options.pop(option) for option in options.keys() & _clients.OF_CLIENTS}
     if binding.model is None:
         return _clients.default(own), options
-    client = (binding.with_options(**own) if own else binding).client
-    return client, {**binding.options, **options} if _clients.is_chat_model(client) else options
+    return (binding.with_options(**own) if own else binding).client, options
 
 
 async def _answer(

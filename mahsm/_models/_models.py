@@ -20,7 +20,15 @@ class Models:
     Calls with the same model share a client, and with it its connections. In edges they count towards rate
     limits, budgets and usage, as calls of DSPy modules do; elsewhere they wait for the rate limit of their
     provider, if it has one. In a jitted function they are steps.
+
+    Example:
+        >>> from mahsm import models
+        >>> from mahsm.testing import FakeLM
+        >>> print(models(FakeLM("Rome"), "What is the capital of Italy?"))
+        Rome
     """
+
+    __name__ = "models"
 
     @overload
     def __call__(
@@ -101,7 +109,7 @@ class Models:
             >>> from mahsm import models
             >>> from mahsm.testing import FakeLM
             >>> "|".join(models.stream(FakeLM("It is Rome."), "What is the capital of Italy?"))
-            'It |is |Rome.'
+            'It| is| Rome.'
         """
         binding, prompt = _bound(model, prompt)
         return binding.stream(prompt, system=system, **options)

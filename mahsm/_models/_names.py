@@ -4,7 +4,7 @@ import re
 from typing import Any, cast
 
 from mahsm import _context
-from mahsm._common import shown
+from mahsm._common import nearest, shown
 from mahsm._model_calls import priced_models
 from mahsm._models import _providers
 from mahsm.errors import ModelError
@@ -68,7 +68,7 @@ def full(name: str) -> str:
             return f"{provider}/{name}"
     found = sorted(f"{provider}/{model}" for provider, model in priced_models() if model == name)
     known = {model for _, model in priced_models()} | set(_providers.registry.names())
-    hint = f"Write one of {', '.join(map(repr, found[:3]))}." if found else _providers.nearest(name, known)
+    hint = f"Write one of {', '.join(map(repr, found[:3]))}." if found else nearest(name, known)
     raise ModelError(f"models: {name!r} has no provider; expected 'provider/model'. {hint}".rstrip())
 
 

@@ -1,12 +1,6 @@
 """Providers: their names, the variables of their credentials, and what is registered under a name."""
 
-import difflib
-import threading
-from collections.abc import Iterable
-from importlib.metadata import entry_points
-from typing import Any
-
-from mahsm._common import shown
+from mahsm._common import Registry, nearest, shown
 from mahsm._model_calls import priced_models
 from mahsm.errors import ModelError
 
@@ -24,9 +18,6 @@ _VARIABLES = {
     "vertex_ai": (),
 }
 """The environment variables that DSPy's clients and LiteLLM read, where they are not `<PROVIDER>_API_KEY`."""
-
-GROUP = "mahsm.providers"
-"""The group of entry points whose providers need no `models.register`."""
 
 _HOSTED = {
     *("anthropic", "cerebras", "cohere", "deepseek", "fireworks_ai", "gemini", "groq", "meta", "mistral"),
@@ -75,56 +66,5 @@ def check(provider: str, model: str) -> None:
         )
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a sentence with the names that are nearest to a wrong one."""
-    close = difflib.get_close_matches(name, list(names), n=3)
-    return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
-class Registry:
-    """What is registered under a name, by `models.register` and by entry points. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: dict[str, Any] = {}
-        self._points: dict[str, Any] | None = None
-
-    def add(self, name: str, entry: Any) -> None:
-        with self._lock:
-            self._entries[name] = entry
-
-    def remove(self, name: str) -> None:
-        with self._lock:
-            self._entries.pop(name, None)
-
-    def names(self) -> list[str]:
-        return sorted({*self._entries, *self._found()})
-
-    def find(self, name: str) -> Any:
-        """Return what is registered under the name, or None.
-
-        Raises:
-            ModelError: if an entry point of this name cannot be loaded.
-        """
-        if (entry := self._entries.get(name)) is not None:
-            return entry
-        point = self._found().get(name)
-        if point is None:
-            return None
-        try:
-            entry = point.load()
-        except Exception as error:
-            raise ModelError(
-                f"the provider {name!r} cannot be loaded from {point.value!r}: {error!r}. Reinstall "
-                f"{point.dist.name if point.dist else 'its package'}, or uninstall it."
-            ) from error
-        self.add(name, entry)
-        return entry
-
-    def _found(self) -> dict[str, Any]:
-        if self._points is None:
-            self._points = {point.name: point for point in entry_points(group=GROUP)}
-        return self._points
-
-
-registry = Registry()
+registry = Registry("mahsm.providers")
+"""Providers and models of your own. Their entry points need no `models.register`."""

@@ -24,7 +24,7 @@ class Stream:
         >>> from mahsm.testing import FakeLM
         >>> stream = models.stream(FakeLM("one two three"), "Count.")
         >>> [part for part in stream], stream.response.text
-        (['one ', 'two ', 'three'], 'one two three')
+        (['one', ' two', ' three'], 'one two three')
     """
 
     def __init__(self, call: Call) -> None:

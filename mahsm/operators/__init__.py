@@ -6,6 +6,7 @@
 - `_op`, `_signatures`, `_model`, `_learnable`, `_composites`, `_router`, `_hybrid`  kinds of operators
 - `_trees`       operators as trees: `partition`, `parameters`
 - `_files`       operators in files: `save`, `load`
+- `_registry`    operators by name: `register`, `get`
 - `_threads`     blocking calls in threads, concurrently
 - `_modules`     DSPy modules in the fields of operators
 - `_io`, `_operator_node`, `_as_dspy`  operators behind state keys, and behind the arguments of DSPy modules
@@ -41,6 +42,8 @@ from mahsm.operators._operator_fields import prompt_field as prompt_field
 from mahsm.operators._operator_fields import spec_field as spec_field
 from mahsm.operators._operator_node import OperatorNode as OperatorNode
 from mahsm.operators._operator_node import operator_node as operator_node
+from mahsm.operators._registry import get as get
+from mahsm.operators._registry import register as register
 from mahsm.operators._router import RouterOperator as RouterOperator
 from mahsm.operators._trees import Rest as Rest
 from mahsm.operators._trees import combine as combine
@@ -67,6 +70,7 @@ __all__ = [
     "RouterOperator",
     "as_dspy",
     "combine",
+    "get",
     "load",
     "model_field",
     "op",
@@ -75,6 +79,7 @@ __all__ = [
     "parameters",
     "partition",
     "prompt_field",
+    "register",
     "save",
     "spec_field",
 ]

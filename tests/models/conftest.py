@@ -15,8 +15,11 @@ def _own_settings(home: object, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    """What the test registers is removed after it."""
-    before = dict(_providers.registry._entries)
+    """Nothing is registered but what the test registers."""
+    entries = _providers.registry._entries
+    before = dict(entries)
+    entries.clear()
     yield
-    for name in set(_providers.registry._entries) - set(before):
+    for name in list(entries):
         models.unregister(name)
+    entries.update(before)

@@ -235,11 +235,11 @@ def test_a_package_that_is_installed_brings_its_provider(tmp_path: Path) -> None
     (info / "entry_points.txt").write_text(points)
     code = """
 from mahsm import models
-from mahsm.errors import ModelError
+from mahsm.errors import RegistryError
 print(models("plugged/x", "q"), "plugged" in models.providers())
 try:
     models("broken/x", "q")
-except ModelError as error:
+except RegistryError as error:
     print(error)
 """
     done = subprocess.run(
@@ -250,7 +250,9 @@ except ModelError as error:
         check=True,
     )
     assert done.stdout.splitlines()[0] == "installed plugged/x True"
-    assert "the provider 'broken' cannot be loaded from 'acme_models:missing'" in done.stdout
+    assert (
+        "'broken', of the group 'mahsm.providers', cannot be loaded from 'acme_models:missing'" in done.stdout
+    )
     assert "Reinstall acme-models, or uninstall it." in done.stdout
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
-from mahsm import operator_node, vmap
-from mahsm.errors import MissingKeyError, SpecError
+from mahsm import operator_node, operators, vmap
+from mahsm.errors import MissingKeyError, RegistryError, SpecError
 from mahsm.operators import ChainOperator, Operator, op
 
 
@@ -420,3 +420,30 @@ def test_typed_dicts_and_lists_of_shapes() -> None:
     assert count({"others": [jnp.ones(3)]}) == 1
     with pytest.raises(SpecError, match=r"others is a list; expected .*, where rows is float32\[1, 2\]"):
         count({"rows": jnp.ones((1, 2)), "others": [jnp.ones(3)]})
+
+
+def test_operators_by_name() -> None:
+    operators.register("test shout", op(lambda text: text.upper()))
+    operators.register("test times", lambda factor=2: op(lambda x: x * factor))
+    assert operators.get("test shout")("a") == "A"
+    assert (operators.get("test times")(3), operators.get("test times", factor=4)(3)) == (6, 12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: operators.get("test shuot"), "named 'test shuot'; there are .*Did you mean 'test shout'"),
+        (
+            lambda: operators.get("test shout", x=1),
+            r"(?s)'test shout' with x is .*; expected a function that",
+        ),
+        (lambda: operators.get("test none"), "'test none' with no options is None; expected a function"),
+        (lambda: operators.register("", op(lambda x: x)), "the name is ''; expected a string"),
+        (lambda: operators.register("test", 3), "'test' is to be 3; expected an operator, or a function"),
+    ],
+)
+def test_a_wrong_name_of_an_operator(call: Any, message: str) -> None:
+    operators.register("test shout", op(lambda text: text.upper()))
+    operators.register("test none", lambda: None)
+    with pytest.raises(RegistryError, match=message):
+        call()
