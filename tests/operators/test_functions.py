@@ -435,7 +435,7 @@ def test_operators_by_name() -> None:
         (lambda: operators.get("test shuot"), "named 'test shuot'; there are .*Did you mean 'test shout'"),
         (
             lambda: operators.get("test shout", x=1),
-            r"(?s)'test shout' with x is .*; expected a function that",
+            r"(?s)with x is .*; expected a function that",
         ),
         (lambda: operators.get("test none"), "'test none' with no options is None; expected a function"),
         (lambda: operators.register("", op(lambda x: x)), "the name is ''; expected a string"),
