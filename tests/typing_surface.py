@@ -15,6 +15,7 @@ from mahsm import (
     ItemError,
     Ledger,
     RateLimit,
+    Response,
     Retry,
     budget,
     connect,
@@ -24,6 +25,7 @@ from mahsm import (
     is_item_error,
     jit_edge,
     limits,
+    models,
     op,
     operator_node,
     parallel,
@@ -32,10 +34,19 @@ from mahsm import (
     usage,
     vmap,
 )
+from mahsm.context import Context, create_context, get_context, with_context
 from mahsm.edges import JitEdge, VmapOptions
 from mahsm.limits import LimitStats
 from mahsm.nodes import DSPyNode
-from mahsm.operators import ChainOperator, FunctionOperator, OperatorNode, Rest, RouterOperator, partition
+from mahsm.operators import (
+    ChainOperator,
+    FunctionOperator,
+    ModelBinding,
+    OperatorNode,
+    Rest,
+    RouterOperator,
+    partition,
+)
 from mahsm.policies import Spending
 from mahsm.reducers import first, llm_judge_select, mean, rank_fusion, score_and_select, top_k, tree_reduce
 from mahsm.testing import Call, FakeLM
@@ -152,3 +163,24 @@ node = dspy_node(program, stream=True, prefix="draft_", input_transform=lambda s
 assert_type(node, DSPyNode)
 assert_type(dspy_program(program), StateGraph[Any, Any, Any, Any])
 assert_type(FakeLM(lambda call: {"answer": call.inputs["question"]}).calls, list[Call])
+
+response = models("openai/gpt-4o-mini", "Hello", temperature=0.5)
+assert_type(response, Response)
+assert_type(models("Hello"), Response)
+assert_type(models(None, [("user", "Hello")], system="Be brief.", output=float), Response)
+assert_type(response.usage.tokens, int)
+assert_type(response.cost, float | None)
+assert_type(f"{response}" + response.text, str)
+assert_type(asyncio.run(models.acall("openai/gpt-4o-mini", "Hello")), Response)
+binding = models.instance("openai/gpt-4o-mini", temperature=0.5)
+assert_type(binding, ModelBinding)
+assert_type(binding("Hello"), Response)
+assert_type(list(binding.stream("Hello")), list[str])
+assert_type(models.stream("openai/gpt-4o-mini", "Hello").response, Response)
+assert_type(models.list("openai"), list[str])
+assert_type(vmap(binding, batch_key="xs", out_key="ys"), Edge)
+with with_context(models={"default": "gpt-4"}) as context:
+    assert_type(context, Context)
+    assert_type(get_context().get_credential("openai"), str | None)
+with create_context(credentials={"openai_api_key": "sk-1"}) as child:
+    assert_type(child, Context)
