@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from mahsm._common import shown, tagged
-from mahsm._models import _calls, _clients
+from mahsm._models import _calls, _clients, _providers
 from mahsm._models._stream import Stream
 from mahsm._numeric import traced
 from mahsm._waiting import TASK, THREAD, run_blocking
@@ -170,6 +170,10 @@ class ModelBinding:
 
     _mahsm_node = as_node
     """Edges make the node of a target with it."""
+
+    def _mahsm_provider(self) -> str:
+        """Return the provider, whose rate limit and retry budget edges use."""
+        return _providers.of(_clients.name_of(self.client))
 
     def check_not_traced(self) -> None:
         """Check that JAX traces no function here.

@@ -39,7 +39,8 @@ class _Retries(Shared):
     def of(self, function: Any) -> Any:
         """Return the budget of a call that is made now."""
         dspy: Any = sys.modules.get("dspy")
-        if self._is_known or dspy is None or not isinstance(function, dspy.Module):
+        is_module = dspy is not None and isinstance(function, dspy.Module)
+        if self._is_known or not (is_module or hasattr(function, "_mahsm_provider")):
             return self._budget
         try:
             provider = provider_of(function)

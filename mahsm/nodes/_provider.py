@@ -1,4 +1,4 @@
-"""The provider whose models a DSPy module calls."""
+"""The provider whose models a DSPy module or a binding of a model calls."""
 
 import sys
 from typing import Any
@@ -7,13 +7,15 @@ from mahsm.errors import LimitError
 
 
 def provider_of(module: Any) -> str | None:
-    """Return the provider of a module's language models; of the configured one if the module is None.
+    """Return the provider of a module, a binding, or, for None, of the configured language model.
 
     For "openai/gpt-4o-mini" it is "openai". It is None if no language model is set.
 
     Raises:
         LimitError: if the module uses several providers.
     """
+    if hasattr(module, "_mahsm_provider"):  # a binding
+        return module._mahsm_provider()
     dspy: Any = sys.modules.get("dspy")
     if dspy is None:
         return None

@@ -87,6 +87,11 @@ class Target:
         return None if self.held is None else self.held.current
 
     @property
+    def model(self) -> Any:
+        """What calls models here, and knows their provider: the DSPy module or the binding, if it is one."""
+        return getattr(self.source, "binding", None) if self.held is None else self.held.current
+
+    @property
     def is_unnamed(self) -> bool:
         """True if it is a graph with LangGraph's default name."""
         return self.name == node_name(Pregel.name) and isinstance(self.source, Runnable)

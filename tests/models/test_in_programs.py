@@ -155,3 +155,20 @@ print([name for name in ("langgraph", "langchain_core", "jax", "langfuse", "lite
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_edge_knows_the_provider_of_a_binding(name: str) -> None:
+    ask = models.instance(lm_of(name))
+    edge = vmap(ask, batch_key="xs", out_key="ys", rate_limit=RateLimit(rps=1000, burst=10))
+    assert edge.invoke({"xs": ["a", "b", "c"]}) == {"ys": ["x"] * 3}
+    assert limits.stats()[name].admitted == 3
+
+
+def test_calls_that_are_refused_are_tried_again_by_the_edge() -> None:
+    replies = [Reply("slow down", status=429, retry_after=0.01), Reply("yes")]
+    with ModelServer(replies) as server, mahsm.usage() as used:
+        ask = models.instance("openai/m", api_base=server.base_url, api_key="k", cache=False)
+        edge = vmap(ask, batch_key="xs", out_key="ys", retry=mahsm.Retry(attempts=3, base=0))
+        assert edge.invoke({"xs": ["a"]}) == {"ys": ["yes"]}
+        assert len(server.calls) == 2
+    assert (used.calls, used.failed) == (2, 1)

@@ -88,7 +88,7 @@ class AttemptRunner:
         limited = None
         if spec.tries.rate_limit is not None:
             limited = Limited.of(
-                spec.tries.rate_limit, partial(provider_of, spec.target.module), spec.tries.retry
+                spec.tries.rate_limit, partial(provider_of, spec.target.model), spec.tries.retry
             )
         self._way = way
         self.not_begun = not_begun
@@ -109,8 +109,8 @@ class AttemptRunner:
     def _provider(self) -> str | None:
         if self._limited is not None:
             return self._limited.provider
-        module = self._spec.target.module
-        return None if module is None else provider_of(module)
+        model = self._spec.target.model
+        return None if model is None else provider_of(model)
 
     # An item, with all its attempts.
 
