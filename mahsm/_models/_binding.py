@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from mahsm._common import shown, tagged
+from mahsm._context import Secret
 from mahsm._models import _calls, _clients, _providers
 from mahsm._models._stream import Stream
 from mahsm._numeric import traced
@@ -55,11 +56,11 @@ class ModelBinding:
                 "a chat model of LangChain."
             )
         self.model = model
-        self.options = options
+        self.options = _held(options)
         self._client: Any = None
         self._lock = threading.Lock()
         self.is_of_client = False
-        self._tag: tuple[Any, ...] = (model, _tag(options, self))
+        self._tag: tuple[Any, ...] = (model, _tag(self.options, self))
         self._is_comparable = self._tag[1] != id(self)
 
     @classmethod
@@ -91,10 +92,9 @@ class ModelBinding:
     def _of_client(cls, client: Any, **options: Any) -> "ModelBinding":
         made = cls(_clients.name_of(client))
         made._client, made.is_of_client = client, True
-        is_lm = _clients.is_lm(client)
-        made.options = (
-            {name: value for name, value in client.kwargs.items() if value is not None} if is_lm else options
-        )
+        if _clients.is_lm(client):
+            options = {name: value for name, value in client.kwargs.items() if value is not None}
+        made.options = _held(options)
         made._tag = (type(client), _tag(_what_tells(client), client), _tag(options, client))
         return made
 
@@ -211,6 +211,12 @@ class ModelBinding:
         if self.is_of_client:
             return _of_state, (type(self._client), _state(self._client), _without_secrets(self.options))
         return _named, (self.model, _without_secrets(self.options))
+
+
+def _held(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options whose API key no output shows."""
+    key = options.get("api_key")
+    return {**options, "api_key": Secret(key)} if isinstance(key, str) else options
 
 
 def _named(model: str | None, options: dict[str, Any]) -> ModelBinding:

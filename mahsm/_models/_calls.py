@@ -93,6 +93,9 @@ async def _made(
     heard, key = Heard(), options.pop("api_key", None)
     lm = heard_lm(client, heard.add)
     try:
+        if key is not None and not hasattr(client, "_own_key"):
+            # A client of the user's takes a key as its other options.
+            options["api_key"] = key.get_secret_value() if isinstance(key, Secret) else key
         if key is None and on_part is None:
             value = await _answer(way, lm, prompt, system, output, options)
         else:

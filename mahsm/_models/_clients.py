@@ -82,6 +82,8 @@ def make(name: str, options: dict[str, Any]) -> Any:
 
 def _made(entry: Any, name: str, options: dict[str, Any]) -> Any:
     """Return the client of a registered entry: a client, or what makes one of a name and options."""
+    if isinstance(key := options.get("api_key"), Secret):
+        options = {**options, "api_key": key.get_secret_value()}
     if is_lm(entry):
         return entry.copy(**options) if options else entry
     if is_chat_model(entry):

@@ -49,8 +49,14 @@ def test_a_given_key_wins_and_is_kept_nowhere() -> None:
         ask("q")
         ask("q", api_key="sk-given-2")
         assert [call.key for call in server.calls] == ["sk-given-1", "sk-given-2"]
-    assert "sk-given" not in repr(ask) + repr(ask.lm.kwargs) + repr(ask.lm.__dict__["kwargs"])
+    assert "sk-given" not in repr(ask) + repr(vars(ask)) + repr(vars(ask.lm))
     assert b"sk-given" not in pickle.dumps(ask) + pickle.dumps(ask.lm)
+
+
+def test_a_client_of_yours_takes_a_key_as_any_option() -> None:
+    with ModelServer("x") as server:
+        models(server.lm(), "q", api_key="sk-given-3")
+        assert server.calls[0].key == "sk-given-3"
 
 
 def test_a_program_that_is_saved_with_a_client_loads_anywhere(tmp_path: Path) -> None:
