@@ -59,6 +59,11 @@ def below(path: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not MISSING}
 
 
+def sets_any(sections: tuple[str, ...]) -> bool:
+    """Return whether a variable sets a key in one of the sections."""
+    return any(key[0] in sections and variable in os.environ for key, (variable, _) in VARIABLES.items())
+
+
 def first_of(variables: tuple[str, ...]) -> str | None:
     """Return the value of the first variable that is set and not empty."""
     for variable in variables:

@@ -1,5 +1,6 @@
 """The current context: a layer in a context variable, which tasks and edge workers inherit."""
 
+import threading
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import replace
@@ -33,7 +34,8 @@ def own() -> Layer:
 def _present() -> Layer | None:
     """Return the layer of this thread or task; in a thread of DSPy's, that of the code that started it."""
     layer = _here.get()
-    if layer is None:
+    # DSPy's settings take longer to read than all the rest, and the main thread is none of its threads.
+    if layer is None and threading.get_ident() != threading.main_thread().ident:
         handed, around = around_thread(_here, SETTING)
         layer = around if handed is None or _is_inside(around, handed) else handed
     return layer

@@ -53,7 +53,7 @@ def sets_any(*sections: str) -> bool:
         ContextError: if a file has to be read and is broken or unsafe.
     """
     merged, lower = current().merged, files.config()
-    return any(name in merged or name in lower or environment.below((name,)) for name in sections)
+    return any(name in merged or name in lower for name in sections) or environment.sets_any(sections)
 
 
 def _over_lower(path: Path, found: Any) -> Any:
