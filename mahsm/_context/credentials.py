@@ -74,7 +74,7 @@ def where(provider: str, variables: Sequence[str] = ()) -> str:
         )
     names = " or ".join(_variables(field, variables))
     return (
-        f"Set {names}, or run 'mahsm config set credentials.{field}', which writes it to "
+        f"Set {names}, or run 'mahsm configure set credentials.{field}', which writes it to "
         f"{files.path_to(files.CREDENTIALS)}."
     )
 

@@ -32,7 +32,7 @@ def default() -> str:
         raise ModelError(
             "models: no model is given, and the context has no default. Pass one, "
             "models('openai/gpt-4o-mini', prompt); or set it: with_context(models={'default': "
-            "'openai/gpt-4o-mini'}), the environment variable MAHSM_MODEL, or `mahsm config set "
+            "'openai/gpt-4o-mini'}), the environment variable MAHSM_MODEL, or `mahsm configure set "
             "models.default openai/gpt-4o-mini`."
         )
     if not isinstance(name, str) or not name:

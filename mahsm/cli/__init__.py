@@ -1,6 +1,6 @@
 """The `mahsm` command.
 
-- `_config`     `mahsm config` and `mahsm migrate`: settings and credentials in files
+- `_configure`  `mahsm configure`: settings and credentials in files
 - `_demo`       `mahsm demo`: a state machine that ranks documents by their relevance to a question
 - `_documents`  the documents: installed packages, or files of your own
 - `_relevance`  the relevance of a document to a question: BM25
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mahsm {mahsm.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     _add_demo(commands)
-    _add_config(commands)
+    _add_configure(commands)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
@@ -74,9 +74,9 @@ def _run(options: argparse.Namespace) -> None:
         with _traced():
             demo(options)
         return
-    from mahsm.cli import _config
+    from mahsm.cli import _configure
 
-    _config.run(options)
+    _configure.run(options)
 
 
 def _add_demo(commands: Any) -> None:
@@ -107,9 +107,9 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--graph", action="store_true", help="print the state machine too, as Mermaid")
 
 
-def _add_config(commands: Any) -> None:
-    config = commands.add_parser("config", help="settings and credentials in the files of ~/.mahsm")
-    actions = config.add_subparsers(dest="action", metavar="action", required=True)
+def _add_configure(commands: Any) -> None:
+    configure = commands.add_parser("configure", help="settings and credentials in the files of ~/.mahsm")
+    actions = configure.add_subparsers(dest="action", metavar="action", required=True)
     get = actions.add_parser("get", help="print a setting; credentials are hidden")
     get.add_argument("key", help="such as models.default")
     put = actions.add_parser("set", help="write a setting; the value of a credential is read from stdin")
@@ -117,5 +117,7 @@ def _add_config(commands: Any) -> None:
     put.add_argument("value", nargs="?", help="as in YAML; null removes the key; none for a credential")
     actions.add_parser("list", help="print all settings with where they are from; credentials are hidden")
     actions.add_parser("path", help="print the folder of the files")
-    migrate = commands.add_parser("migrate", help="copy settings and credentials of Ember into the files")
-    migrate.add_argument("--source", default="~/.ember", help="the folder of Ember (default: ~/.ember)")
+    show = actions.add_parser("show", help="print a section, such as models; credentials are hidden")
+    show.add_argument("key", metavar="section", help="such as models")
+    migrate = actions.add_parser("migrate", help="copy settings and credentials of Ember into the files")
+    migrate.add_argument("source", nargs="?", default="~/.ember", help="Ember's folder (default: ~/.ember)")

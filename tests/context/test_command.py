@@ -1,9 +1,10 @@
-"""`mahsm config`, `mahsm migrate` and `migrate`, as a user runs them."""
+"""`mahsm configure`, and `migrate`, as a user runs them."""
 
 import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -36,39 +37,41 @@ def mahsm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_set_get_and_list(home: Path, mahsm: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mahsm("config", "path") == [str(home)]
-    assert mahsm("config", "list") == []
-    assert mahsm("config", "set", "models.default", "openai/x") == [
+    assert mahsm("configure", "path") == [str(home)]
+    assert mahsm("configure", "list") == []
+    assert mahsm("configure", "set", "models.default", "openai/x") == [
         f"set models.default in {home}/config.yaml"
     ]
-    mahsm("config", "set", "models.temperature", "0.7")
-    mahsm("config", "set", "mine", "{a: [1, true, x], b: null, c: text}")
+    mahsm("configure", "set", "models.temperature", "0.7")
+    mahsm("configure", "set", "mine", "{a: [1, true, x], b: null, c: text}")
     assert get_config("models") == {"default": "openai/x", "temperature": 0.7}
-    assert mahsm("config", "get", "models.temperature") == ["0.7"]
-    assert mahsm("config", "get", "mine") == ["{a: [1, true, x], c: text}"]
+    assert mahsm("configure", "get", "models.temperature") == ["0.7"]
+    assert mahsm("configure", "get", "mine") == ["{a: [1, true, x], c: text}"]
     monkeypatch.setenv("MAHSM_MODEL", "openai/y")
-    assert mahsm("config", "list") == [
+    assert mahsm("configure", "list") == [
         "mine.a = [1, true, x]  (config.yaml)",
         "mine.c = text  (config.yaml)",
         "models.default = openai/y  (MAHSM_MODEL)",
         "models.temperature = 0.7  (config.yaml)",
     ]
-    assert mahsm("config", "set", "models.temperature", "null")[0].startswith("removed models.temperature in")
+    assert mahsm("configure", "set", "models.temperature", "null")[0].startswith(
+        "removed models.temperature in"
+    )
     assert get_config("models.temperature") is None
 
 
 def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) -> None:
-    told = mahsm("config", "set", "credentials.openai_api_key", typed="hush-12345\n")
+    told = mahsm("configure", "set", "credentials.openai_api_key", typed="hush-12345\n")
     assert told == [f"set credentials.openai_api_key in {home}/credentials.yaml"]
     assert get_context().get_credential("openai") == "hush-12345"
-    mahsm("config", "set", "providers.x.api_key", typed="hush-6789")
-    assert mahsm("config", "get", "credentials.openai_api_key") == ["***"]
-    assert mahsm("config", "get", "credentials") == ["{openai_api_key: ***, x_api_key: ***}"]
-    assert mahsm("config", "list") == [
+    mahsm("configure", "set", "providers.x.api_key", typed="hush-6789")
+    assert mahsm("configure", "get", "credentials.openai_api_key") == ["***"]
+    assert mahsm("configure", "get", "credentials") == ["{openai_api_key: ***, x_api_key: ***}"]
+    assert mahsm("configure", "list") == [
         "credentials.openai_api_key = ***  (credentials.yaml)",
         "credentials.x_api_key = ***  (credentials.yaml)",
     ]
-    mahsm("config", "set", "credentials.openai_api_key", "null")
+    mahsm("configure", "set", "credentials.openai_api_key", "null")
     assert get_context().get_credential("openai") is None
 
 
@@ -81,17 +84,17 @@ def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) ->
         (
             ("set", "models.default"),
             "",
-            "models.default has no value; run 'mahsm config set models.default VALUE'",
+            "models.default has no value; run 'mahsm configure set models.default VALUE'",
         ),
         (("set", "models", "3"), "", "models has a value of type 'int'; expected a mapping"),
         (("set", "mine", "[1"), "", "mine: line 2, column 1: not valid YAML"),
         (("set", "a..b", "1"), "", "key 'a..b'; expected a dotted name"),
-        (("get", "nothing"), "", "nothing is not set; run 'mahsm config set nothing'"),
+        (("get", "nothing"), "", "nothing is not set; run 'mahsm configure set nothing'"),
     ],
 )
 def test_mistakes_are_one_line(mahsm: Shell, arguments: Any, typed: str, message: str) -> None:
-    (line,) = mahsm("config", *arguments, typed=typed, status=2)
-    assert line.startswith("mahsm config: ")
+    (line,) = mahsm("configure", *arguments, typed=typed, status=2)
+    assert line.startswith("mahsm configure: ")
     assert message in line
     assert "hush" not in line
 
@@ -101,20 +104,30 @@ def test_a_variable_that_wins_is_named(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "hush-12345")
     monkeypatch.setattr(sys, "stdin", io.StringIO("hush-6789"))
-    assert cli.main(["config", "set", "credentials.openai_api_key"]) == 0
+    assert cli.main(["configure", "set", "credentials.openai_api_key"]) == 0
     assert capsys.readouterr().err == "note: OPENAI_API_KEY is set, and wins over the file\n"
 
 
+def until(text: bytes, terminal: int) -> bytes:
+    """Return what a terminal shows up to a text.
+
+    Raises:
+        AssertionError: if it shows nothing for a minute.
+    """
+    shown = b""
+    while text not in shown:
+        assert select.select([terminal], [], [], 60)[0], shown
+        shown += os.read(terminal, 1024)
+    return shown
+
+
 def test_a_terminal_does_not_show_what_is_typed() -> None:
-    command = [sys.executable, "-m", "mahsm", "config", "set", "credentials.openai_api_key"]
+    command = [sys.executable, "-m", "mahsm", "configure", "set", "credentials.openai_api_key"]
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    shown = b""
-    while b": " not in shown:
-        shown += os.read(ours, 1024)
+    shown = until(b": ", ours)
     os.write(ours, b"hush-12345\n")
-    while b"credentials.yaml" not in shown:
-        shown += os.read(ours, 1024)
+    shown += until(b"credentials.yaml", ours)
     assert process.wait() == 0
     os.close(ours)
     os.close(theirs)
@@ -155,12 +168,12 @@ def test_migrate_copies_what_is_not_there_yet(home: Path, tmp_path: Path) -> Non
 
 def test_migrate_as_a_command(home: Path, tmp_path: Path, mahsm: Shell) -> None:
     ember = tmp_path / "ember"
-    (line,) = mahsm("migrate", "--source", str(ember), status=2)
+    (line,) = mahsm("configure", "migrate", str(ember), status=2)
     assert (
-        line == f"mahsm migrate: {ember} does not exist; expected a folder with config.yaml or credentials."
+        line == f"mahsm configure: {ember} does not exist; expected a folder with config.yaml or credentials."
     )
     write(ember, "config.yaml", "providers: {openai: {api_key: hush-1}}\n")
-    assert mahsm("migrate", "--source", str(ember)) == [
+    assert mahsm("configure", "migrate", str(ember)) == [
         "added credentials.openai_api_key",
         f"1 added to {home}; {ember} is unchanged",
     ]

@@ -77,7 +77,7 @@ def test_empty_variables_count_as_not_set(home: Path, monkeypatch: pytest.Monkey
 def test_a_missing_credential_is_an_error_that_says_where_to_set_it(home: Path) -> None:
     expected = (
         "no credential for provider 'together-ai'. Set TOGETHER_AI_API_KEY, or run "
-        f"'mahsm config set credentials.together_ai_api_key', which writes it to {home}/credentials.yaml."
+        f"'mahsm configure set credentials.together_ai_api_key', which writes it to {home}/credentials.yaml."
     )
     assert get_context().get_credential("together-ai") is None
     with pytest.raises(CredentialError) as raised:

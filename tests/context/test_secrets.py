@@ -131,7 +131,7 @@ def test_planted_keys_are_in_no_output(
     assert "***, as the client says" in str(state["failed"])
     outputs += [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()]
     outputs += [path.read_bytes() for path in dspy_cache().rglob("*") if path.is_file()]
-    assert main(["config", "list"]) == main(["config", "path"]) == 0
+    assert main(["configure", "list"]) == main(["configure", "path"]) == 0
     outputs += [caplog.text, repr([record.__dict__ for record in caplog.records]), *capsys.readouterr()]
     texts = [output if isinstance(output, str) else output.decode("latin") for output in outputs]
     assert [text for text in texts if key in text] == []

@@ -61,7 +61,7 @@ def test_a_name_that_several_providers_have(registry: None) -> None:
 
 def test_without_a_default_the_error_says_where_to_set_one() -> None:
     with pytest.raises(
-        ModelError, match=r"no model is given.*with_context\(models=.*MAHSM_MODEL.*mahsm config set"
+        ModelError, match=r"no model is given.*with_context\(models=.*MAHSM_MODEL.*mahsm configure set"
     ):
         models("Hello")
 

@@ -1,4 +1,4 @@
-"""`mahsm config` and `mahsm migrate`: settings and credentials in files."""
+"""`mahsm configure`: settings and credentials in files."""
 
 import argparse
 import getpass
@@ -27,14 +27,14 @@ from mahsm.errors import ContextError
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run `mahsm config` or `mahsm migrate`.
+    """Run `mahsm configure`.
 
     Raises:
         ContextError: for an invalid key or value, and broken or unsafe files.
     """
-    if options.command == "migrate":
+    if options.action == "migrate":
         _migrate(options.source)
-    elif options.action == "get":
+    elif options.action in ("get", "show"):
         _get(options.key)
     elif options.action == "set":
         _set(options.key, options.value)
@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> None:
 def _get(key: str) -> None:
     found = config_of(here.NOTHING, dotted(checked_path(key)), MISSING)
     if found is MISSING:
-        raise ContextError(f"{key} is not set; run 'mahsm config set {key}', or 'mahsm config list' for all.")
+        raise ContextError(
+            f"{key} is not set; run 'mahsm configure set {key}', or 'mahsm configure list' for all."
+        )
     _print(_shown(found))
 
 
@@ -73,8 +75,8 @@ def _credential(key: str, text: str | None) -> str | None:
     """
     if text is not None and text != "null":
         raise ContextError(
-            f"{key} takes no value as an argument, which other users can see; run 'mahsm config set {key}' "
-            f"and type it, or pipe it in: mahsm config set {key} < file"
+            f"{key} takes no value as an argument, which other users can see; run "
+            f"'mahsm configure set {key}' and type it, or pipe it in: mahsm configure set {key} < file"
         )
     if text == "null":
         return None
@@ -86,7 +88,9 @@ def _credential(key: str, text: str | None) -> str | None:
 
 def _value(key: str, text: str | None) -> Any:
     if text is None:
-        raise ContextError(f"{key} has no value; run 'mahsm config set {key} VALUE', or null to remove it.")
+        raise ContextError(
+            f"{key} has no value; run 'mahsm configure set {key} VALUE', or null to remove it."
+        )
     return document.parsed(f"value: {text}".encode(errors="surrogateescape"), key).get("value")
 
 
