@@ -2,6 +2,7 @@
 
 import dataclasses
 import reprlib
+import sys
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
 from types import MappingProxyType
 from typing import Any, cast
@@ -28,6 +29,9 @@ def as_dict(state: object) -> State:
     names = getattr(type(state), "model_fields", None)
     if isinstance(names, Mapping):
         return {name: getattr(state, name) for name in cast("Mapping[str, object]", names)}
+    dspy: Any = sys.modules.get("dspy")
+    if dspy is not None and isinstance(state, dspy.Example):  # a prediction
+        return dict(cast("Any", state).items())
     raise StateError(
         f"the state is {shown(state)}, of type {type(state).__name__}; expected a dict, a dataclass or a "
         "pydantic model. Return one of these from the node before, or give the graph such a state schema."

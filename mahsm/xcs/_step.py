@@ -103,7 +103,9 @@ def is_async(function: Any) -> bool:
     """Return whether a call gives an awaitable."""
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
-    if isinstance(function, MethodType) and isinstance(function.__func__, Step):
+    if isinstance(function, MethodType) and (
+        isinstance(function.__func__, Step) or _is_unit(function.__func__)
+    ):
         function = cast("Any", function.__func__)
     if isinstance(function, Step):
         return cast("Step[..., Any]", function).is_async
@@ -130,7 +132,8 @@ def is_step(callee: Any) -> bool:
     """Return whether calls of something are steps."""
     if isinstance(callee, MethodType):
         function: Any = callee.__func__
-        if isinstance(function, Step):
+        # A composed function may be a method, too.
+        if isinstance(function, Step) or _is_unit(function):
             return True
         return getattr(function, "__name__", "") in _METHODS and _is_unit(callee.__self__)
     return _is_unit(callee)

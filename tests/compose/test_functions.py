@@ -677,3 +677,15 @@ async def test_other_callables() -> None:
 
 def test_a_builtin_without_a_signature_is_a_target() -> None:
     assert vmap(retry(dict), batch_key="xs", out_key="ys", result="item").invoke({"xs": [1]}) == {"ys": [1]}
+
+
+def test_modules_of_dspy_are_chained_by_their_fields() -> None:
+    import dspy
+
+    from mahsm.testing import FakeLM
+
+    lm = FakeLM([{"outline": "a, b"}, {"essay": "A. B."}, {"answer": "x", "critique": "y"}])
+    with dspy.context(lm=lm):
+        essay = chain(dspy.Predict("topic -> outline"), dspy.Predict("outline -> essay"))(topic="tea").essay
+        both = chain(dspy.Predict("q -> answer, critique"), lambda answer, critique: answer + critique)(q="?")
+    assert (essay, both) == ("A. B.", "xy")

@@ -241,3 +241,19 @@ def test_stacked_decorators_over_a_jitted_function() -> None:
 
     assert xcs.vmap(analyze, batch_size=2)(["a", "b", "a"]) == ["A", "B", "A"]
     assert sorted(asked) == ["a", "b"]
+
+
+def test_composed_methods_are_steps() -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    class Service:
+        @retry
+        def call(self, q: str) -> str:
+            together.wait()
+            return q
+
+        @xcs.jit
+        def both(self, q: str) -> list[str]:
+            return [self.call(q), self.call(q)]
+
+    assert Service().both("a") == ["a", "a"]
