@@ -7,7 +7,8 @@
 - `_numeric`     `grad`, and functions that JAX compiles
 - `_report`      reports of calls
 - `_run`, `_step_run`  one call of a jitted function, and its steps
-- `_scopes`, `_journal`  the bodies of `try` and `with`, and how changes in them are undone
+- `_strands`, `_scopes`, `_journal`  the tasks of a program, the bodies of `try` and `with`, and how changes in
+  them are undone
 - `_current`     the context variable of this package
 - `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
 - `_rewrite`, `_source`  the rewriting, and where sources come from

@@ -8,6 +8,7 @@ from typing import Any
 
 from mahsm.xcs._containers import ATOMS, forced, kind_of, rewritten_codes
 from mahsm.xcs._greenlets import in_body
+from mahsm.xcs._scopes import scope
 
 
 def foreign(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -27,7 +28,9 @@ def given(value: Any) -> Any:
 
 
 async def _forced_result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return forced(await coroutine)
+    with scope():
+        result = await coroutine
+    return forced(result)
 
 
 def _returning_values(function: FunctionType) -> Callable[..., Any]:
@@ -42,6 +45,8 @@ def _returning_values(function: FunctionType) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        return forced(function(*args, **kwargs))
+        with scope():
+            result = function(*args, **kwargs)
+        return forced(result)
 
     return called
