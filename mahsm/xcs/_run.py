@@ -166,6 +166,7 @@ class ProgramRun(EdgeRun):
         step.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(step.task_ended)
 
     def thread_is_free(self) -> None:
         """Let the next step that waits for a thread begin."""
@@ -256,7 +257,7 @@ class ProgramRun(EdgeRun):
 
     def scope(self) -> Scope:
         """Return a block whose steps have ended when it is left, such as the body of a `try`."""
-        return Scope(self._strand())
+        return Scope(self._strand)
 
     def _wait_for_all(self) -> None:
         """Wait for all steps; raise the error of an earlier one of this strand."""

@@ -31,6 +31,14 @@ class _Cancelled(Exception):
     """A step was cancelled, because an earlier one failed. Never seen outside."""
 
 
+class Stopped(RuntimeError):
+    """Carries a StopIteration out of a coroutine, from which Python lets none come out."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(f"raised {error!r}")
+        self.error = error
+
+
 class StepHost(Protocol):
     """The run of a program, as its steps see it."""
 
@@ -185,6 +193,11 @@ class StepRun:
             return
         self.end(value, error)
 
+    def task_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the step if its task was cancelled before its first turn."""
+        if task.cancelled():
+            self.end(None, _Cancelled())
+
     async def tried(self) -> Any:
         """Call what the step calls, in attempts."""
         if self.gate is not None:
@@ -200,7 +213,10 @@ class StepRun:
             return await attempts.run(item, self._state, cast("Any", call))
 
     def _blocking(self, _: Any) -> Any:
-        return self._callee(*self._args, **self._kwargs)
+        try:
+            return self._callee(*self._args, **self._kwargs)
+        except StopIteration as error:
+            raise Stopped(error) from None
 
     async def _awaited(self, _: Any) -> Any:
         call = partial(self._callee, *self._args, **self._kwargs)
@@ -210,6 +226,7 @@ class StepRun:
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """Settle the cell."""
+        error = error.error if isinstance(error, Stopped) else error
         self._record.end(error)
         if error is not None:
             self._run.failed()

@@ -94,13 +94,13 @@ class Strand:
             if not entry.is_settled:
                 self._host.wait_for(entry)
 
-    def succeed(self) -> None:
-        """Wait for everything that has begun.
+    def succeed(self, mark: int = 0) -> None:
+        """Wait for everything that began since a number.
 
         Raises:
-            BaseException: the error of the first that failed.
+            BaseException: the error of the first that failed; it escapes from scopes that began after that.
         """
-        failed = self._first_failed(0, float("inf"))
+        failed = self._first_failed(mark, float("inf"))
         if failed is not None:
             raise self._raised(failed)
 

@@ -283,3 +283,33 @@ async def thread(q):
             blocking_score("end")
 
     return await asyncio.gather(asyncio.to_thread(blocking), safe(q))
+
+
+@program
+async def async_generator_with_a_try(q):
+    async def numbers():
+        try:
+            for i in range(3):
+                yield await ask(f"{'boom' if i == 2 else i} {q}")
+        except ValueError as error:
+            yield str(error)
+
+    return [a async for a in numbers()]
+
+
+@program
+async def error_of_the_reader_of_an_async_generator(q):
+    async def numbers():
+        try:
+            for i in range(3):
+                yield await ask(f"{i} {q}")
+        except ValueError:
+            yield "not here"
+
+    found = []
+    async for a in numbers():
+        try:
+            found.append(await ask(f"{'boom' if len(found) == 1 else 'fine'} {a}"))
+        except ValueError:
+            found.append("caught")
+    return found
