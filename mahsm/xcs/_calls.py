@@ -82,8 +82,9 @@ _METHOD_WRAPPER = type("".__str__)
 
 
 def _step(run: Program, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if run.body is not None and is_async(callee):
-        return StepCall(run, callee, args, kwargs)
+    if is_async(callee):
+        # In a synchronous function it gives a coroutine, which some event loop of the function's own awaits.
+        return foreign(callee, args, kwargs) if run.body is None else StepCall(run, callee, args, kwargs)
     return run.step(callee, args, kwargs)
 
 

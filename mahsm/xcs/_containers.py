@@ -108,7 +108,7 @@ def _is_called_by_python(name: str, part: Any) -> bool:
         is_special = name.startswith("__") and name.endswith("__") and name not in _GET_VALUES
         home = part.__globals__.get("__name__")
         return is_special and part.__code__.co_filename != "<string>" and home not in _MAKES_CLASSES
-    return hasattr(type(part), "__get__") and not callable(part) and not isinstance(part, _PLAIN_PARTS)
+    return hasattr(kind_of(part), "__get__") and not callable(part) and not isinstance(part, _PLAIN_PARTS)
 
 
 _GET_VALUES = frozenset(

@@ -1,5 +1,6 @@
 """More programs as people write them: generators with blocks, changes of items, dataclasses."""
 
+import asyncio
 import bisect
 import contextlib
 import dataclasses
@@ -9,7 +10,10 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from mahsm import xcs
+from tests.xcs.async_programs import ask as async_ask
 from tests.xcs.programs import ask, program, score
+
+# ruff: noqa: TID251  programs as people write them
 
 
 def _with_a_block(q):
@@ -238,3 +242,39 @@ def nothing_left(q):
         return next(iter([])), first
     except StopIteration:
         return pick(q.split()[1:])
+
+
+class Section:
+    def __init__(self, text: str) -> None:
+        self.__text = text
+
+    def write(self) -> Any:
+        return ask(self.__text)
+
+    @classmethod
+    def of(cls, q: str) -> "Section":
+        return Section(ask(q))
+
+
+class Chapter(Section):
+    def write(self) -> Any:
+        return [super().write(), "-".join([Section.of("x").write(), ask("y")])]
+
+
+@program
+def methods_that_name_their_class(q):
+    return Chapter(q).write(), Section.of(q).write()
+
+
+@program
+def event_loop_of_its_own(q):
+    async def safe(x):
+        try:
+            return await async_ask(x)
+        except ValueError as error:
+            return str(error)
+
+    async def several():
+        return await asyncio.gather(async_ask(q), safe(f"boom {q}"), safe(ask(q)))
+
+    return asyncio.run(several()), asyncio.run(async_ask("alone"))
