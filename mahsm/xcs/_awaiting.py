@@ -22,11 +22,13 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._args = args
         self._kwargs = kwargs
         self._awaited: Coroutine[Any, Any, Any] | None = None
+        self._path = run.branch()
 
     def begin(self) -> Pending:
         return self._run.step(self._callee, self._args, self._kwargs)
 
     async def _value(self) -> Any:
+        self._run.begin_branch(self._path)
         return forced(self.begin())
 
     @property

@@ -119,7 +119,7 @@ class ProgramRun(EdgeRun):
         with self._lock:
             self._steps[cell.number] = step
         if self._durable is not None:
-            self._durable.begin(self, step, needed)
+            self._durable.begin(self, step, needed, self._strand().next_label())
         else:
             Arrivals(needed, step.begin, step.end).start()
         pending = Pending(cell)
@@ -241,6 +241,14 @@ class ProgramRun(EdgeRun):
             self._last_strand = here, strand
         assert strand is not None
         return strand
+
+    def branch(self) -> tuple[int, ...]:
+        """Return the path of a strand that the code here is about to begin."""
+        return self._strand().branch()
+
+    def begin_branch(self, path: tuple[int, ...]) -> None:
+        """Begin a strand."""
+        self._strand().path = path
 
     def next_number(self) -> int:
         return next(self._numbers)

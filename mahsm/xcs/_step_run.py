@@ -139,14 +139,22 @@ class StepRun:
         """Cancel the step; a blocking call that is in progress goes on."""
         self.is_cancelled = True
         if self.gate is not None and self._item is None:
-            with suppress(InvalidStateError):  # its arguments have just come
-                self.gate.set_exception(_Cancelled())
+            self.open(error=_Cancelled())
         elif self.task is not None:
             self.task.cancel()
         elif self._item is not None:
             self._item.running.stop(_Cancelled())
         else:
             self.end(None, _Cancelled())
+
+    def open(self, values: Any = None, error: BaseException | None = None) -> None:
+        """Let a step of the durable form begin with the values of its arguments, or end with an error."""
+        assert self.gate is not None
+        with suppress(InvalidStateError):  # the arguments come while the step is cancelled
+            if error is None:
+                self.gate.set_result(values)
+            else:
+                self.gate.set_exception(error)
 
     def submit(self) -> None:
         """Run the step in a thread: in this one, if it is about to end another step."""

@@ -37,6 +37,7 @@ class Strand:
     Attributes:
         journal: The changes of containers.
         scopes: The scopes that are open, the innermost one last.
+        path: Its place among the strands: that of the strand that began it, and its number there.
     """
 
     def __init__(self, host: StrandHost) -> None:
@@ -45,10 +46,23 @@ class Strand:
         self._most_entries = 1_000
         self.journal = Journal()
         self.scopes: list[Scope] = []
+        self.path: tuple[int, ...] = ()
+        self._branches = 0
+        self._steps = 0
 
     @property
     def _mark(self) -> int:
         return self.scopes[-1].mark if self.scopes else 0
+
+    def branch(self) -> tuple[int, ...]:
+        """Return the path of the next strand that begins here."""
+        self._branches += 1
+        return (*self.path, self._branches)
+
+    def next_label(self) -> str:
+        """Return what tells the next step here from all others; "" in the function's own code."""
+        self._steps += 1
+        return ".".join(map(str, (*self.path, self._steps))) if self.path else ""
 
     def add(self, cell: Cell) -> None:
         """Add a cell, whose number is higher than those of the cells before."""
