@@ -1,5 +1,7 @@
 """`ComposedFunction`: an operator that is called as the function that it is made of."""
 
+import functools
+import importlib
 import inspect
 from abc import abstractmethod
 from collections.abc import Coroutine
@@ -118,6 +120,12 @@ class ComposedFunction(Operator, Generic[P, R]):
         # As a decorator of methods.
         return self if instance is None else MethodType(self, instance)
 
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        # A decorated function is pickled by its name, as functions are: the name stands for the whole.
+        inner: Any = inspect.unwrap(cast("Any", self))
+        place = getattr(inner, "__module__", None), getattr(inner, "__qualname__", "")
+        return (_named, place) if _named(*place) is self else super().__reduce_ex__(protocol)
+
     def title(self) -> str:
         return self.kind.name
 
@@ -129,6 +137,14 @@ class ComposedFunction(Operator, Generic[P, R]):
     def is_async(self) -> bool:
         """True if a call returns a coroutine."""
         return self.kind.is_async
+
+
+def _named(module: str | None, qualname: str) -> Any:
+    """Return what a module has under a name; None if it has nothing."""
+    try:
+        return functools.reduce(getattr, qualname.split("."), importlib.import_module(module or ""))
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 class Shared:

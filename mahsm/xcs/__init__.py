@@ -25,10 +25,12 @@ Where things are:
 - `_numeric`     `grad`, and functions that JAX compiles
 - `_report`      reports of calls
 - `_run`, `_step_run`  one call of a jitted function, and its steps
-- `_scopes`, `_journal`  the bodies of `try` and `with`, and how changes in them are undone
+- `_strands`, `_scopes`, `_journal`  the tasks of a program, the bodies of `try` and `with`, and how changes
+  in them are undone
 - `_current`     the context variable of this package
 - `_cells`, `_pending`, `_derived`, `_containers`  values that are not there yet
-- `_rewrite`, `_source`  the rewriting, and where sources come from
+- `_rewrite`, `_kept`, `_targets`, `_syntax`  the rewriting, and its pieces
+- `_source`      where sources come from
 - `_calls`       calls of rewritten code, and the helpers that it uses; `_functions` and `_foreign`: those of
   functions that are not rewritten
 - `_formats`, `_changes`, `_awaiting`  f-strings, operators and containers, `await`

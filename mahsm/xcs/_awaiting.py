@@ -23,6 +23,7 @@ class StepCall(Coroutine[Any, Any, Any]):
         self._args = args
         self._kwargs = kwargs
         self._awaited: Coroutine[Any, Any, Any] | None = None
+        self._path = run.branch()
 
     def __repr__(self) -> str:
         return f"<call of {name_of(self._callee)}; await it>"
@@ -31,6 +32,7 @@ class StepCall(Coroutine[Any, Any, Any]):
         return self._run.step(self._callee, self._args, self._kwargs)
 
     async def _value(self) -> Any:
+        self._run.begin_branch(self._path)
         return forced(self.begin())
 
     @property

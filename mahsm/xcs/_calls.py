@@ -15,18 +15,28 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from mahsm.xcs._awaiting import StepCall, await_
-from mahsm.xcs._changes import CONTAINERS, binary, del_item, in_place, of_container, set_item
+from mahsm.xcs._changes import (
+    CONTAINERS,
+    binary,
+    change_item,
+    changed,
+    del_item,
+    in_place,
+    item_of,
+    of_container,
+    set_item,
+)
 from mahsm.xcs._containers import fields_of, forced, kind_of, listed, rewritten_codes
 from mahsm.xcs._current import Program, running
 from mahsm.xcs._derived import STRING_METHODS, derived
 from mahsm.xcs._foreign import foreign
 from mahsm.xcs._formats import format_
-from mahsm.xcs._functions import PURE, SPECIAL, pure
+from mahsm.xcs._functions import CHANGES_FIRST, PURE, SPECIAL, pure
 from mahsm.xcs._pending import Pending, cell_of, ready, value_of
-from mahsm.xcs._rewrite import HELPERS
-from mahsm.xcs._scopes import each_settled, scope, settled
+from mahsm.xcs._scopes import delegated, each_settled, paused, resumed, scope, settled
 from mahsm.xcs._source import is_users, rewritten
 from mahsm.xcs._step import is_async, is_step, name_of
+from mahsm.xcs._syntax import HELPERS
 from mahsm.xcs._warnings import runs_plainly
 
 
@@ -55,6 +65,8 @@ def _other(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kind_of(owner) is Pending:
             # A special method of a pending value, which is that of the value.
             return call(getattr(value_of(owner), callee.__func__.__name__), *args, **kwargs)
+        if kind_of(owner) in CONTAINERS:
+            changed(owner)
         if isinstance(callee.__func__, FunctionType):
             return _function(callee.__func__, (callee.__self__, *args), kwargs)
     elif isinstance(callee, type):
@@ -70,8 +82,9 @@ _METHOD_WRAPPER = type("".__str__)
 
 
 def _step(run: Program, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if run.body is not None and is_async(callee):
-        return StepCall(run, callee, args, kwargs)
+    if is_async(callee):
+        # In a synchronous function it gives a coroutine, which some event loop of the function's own awaits.
+        return foreign(callee, args, kwargs) if run.body is None else StepCall(run, callee, args, kwargs)
     return run.step(callee, args, kwargs)
 
 
@@ -119,6 +132,8 @@ def _builtin(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return special(call, callee, *args, **kwargs)
     if callee in PURE:
         return pure(callee, args, kwargs)
+    if callee in CHANGES_FIRST and args:
+        changed(args[0])
     return foreign(callee, args, kwargs)
 
 
@@ -137,7 +152,8 @@ helpers: dict[str, Any] = dict(
         HELPERS,
         (
             *(call, format_, ready, forced, scope, settled, each_settled, await_),
-            *(set_item, del_item, slice, binary, in_place),
+            *(set_item, del_item, slice, binary, in_place, item_of, change_item),
+            *(paused, resumed, delegated),
         ),
         strict=True,
     )

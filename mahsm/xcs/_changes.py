@@ -1,6 +1,6 @@
 """Operators, and changes of containers, in rewritten code."""
 
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
 from mahsm.xcs._containers import ATOMS, forced, has_pending, kind_of, listed
@@ -9,7 +9,7 @@ from mahsm.xcs._derived import derived
 from mahsm.xcs._functions import SPECIAL, Call
 from mahsm.xcs._pending import BINARY, IN_PLACE, Pending, cell_of, ready, value_of
 
-CONTAINERS: frozenset[type[Any]] = frozenset({list, dict, set, deque, defaultdict, OrderedDict})
+CONTAINERS: frozenset[type[Any]] = frozenset({list, dict, set, deque, defaultdict, OrderedDict, Counter})
 """Containers that may hold pending values."""
 
 
@@ -84,9 +84,27 @@ def set_item(value: Any, owner: Any, key: Any) -> None:
         owner[key] = forced(value)
 
 
+def item_of(owner: Any, key: Any) -> tuple[Any, Any, Any]:
+    """Return the container, the key and the value of `owner[key]`, which is about to change."""
+    owner, key = ready(owner), forced(key)
+    changed(owner, "__setitem__", key)
+    return owner, key, owner[key]
+
+
+def change_item(name: str, item: tuple[Any, Any, Any], right: Any) -> None:
+    """Do `owner[key] op= right`."""
+    owner, key, left = item
+    set_item(in_place(name, left, right), owner, key)
+
+
+def changed(owner: Any, method: str = "", key: Any = None) -> None:
+    """Note how to undo a change of a container that is about to come."""
+    if kind_of(owner) in CONTAINERS and (run := running()) is not None:
+        run.will_change(owner, method, key)
+
+
 def del_item(owner: Any, key: Any) -> None:
     """Do `del owner[key]`."""
     owner, key = ready(owner), forced(key)
-    if (run := running()) is not None and kind_of(owner) in CONTAINERS:
-        run.will_change(owner)
+    changed(owner)
     del owner[key]

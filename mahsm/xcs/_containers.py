@@ -5,9 +5,10 @@ into: no pending value is ever put into one.
 """
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import GeneratorType
+from types import FunctionType, GeneratorType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any, cast
 
 from mahsm.xcs._cells import Cell
@@ -81,13 +82,41 @@ def _pairs(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
 _SEQUENCES: frozenset[type[Any]] = frozenset({list, tuple, set, frozenset, deque})
 
 
+@functools.lru_cache(maxsize=1_000)
 def fields_of(kind: type[Any]) -> Sequence[str]:
-    """Return the fields of a dataclass that only keeps its arguments, so that they may be pending."""
-    if "__dataclass_fields__" not in vars(kind) or hasattr(kind, "__post_init__"):
+    """Return the fields of a dataclass that only keeps its arguments, so that they may be pending.
+
+    What Python calls by itself, such as properties and operators, is not rewritten, and needs the values.
+    """
+    if "__dataclass_fields__" not in vars(kind) or hasattr(cast("Any", kind), "__post_init__"):
         return ()
     # One that is written by hand may do anything with them.
     init = getattr(vars(kind).get("__init__"), "__code__", None)
-    return list(kind.__dataclass_fields__) if init is not None and init.co_filename == "<string>" else ()
+    if init is None or init.co_filename != "<string>":
+        return ()
+    parts = [pair for base in kind.__mro__[:-1] for pair in vars(base).items()]
+    return () if any(_is_called_by_python(name, part) for name, part in parts) else _names_of(kind)
+
+
+def _names_of(kind: Any) -> list[str]:
+    return list(kind.__dataclass_fields__)
+
+
+def _is_called_by_python(name: str, part: Any) -> bool:
+    """Return whether a part of a class is a property, or a special method that was written by hand."""
+    if isinstance(part, FunctionType):
+        is_special = name.startswith("__") and name.endswith("__") and name not in _GET_VALUES
+        home = part.__globals__.get("__name__")
+        return is_special and part.__code__.co_filename != "<string>" and home not in _MAKES_CLASSES
+    return hasattr(kind_of(part), "__get__") and not callable(part) and not isinstance(part, _PLAIN_PARTS)
+
+
+_GET_VALUES = frozenset(
+    {"__str__", "__repr__", "__format__", "__call__", "__enter__", "__exit__", "__annotate__"}
+)
+"""Special methods that are rewritten, or that are called when the values are there."""
+_MAKES_CLASSES = frozenset({"dataclasses", "reprlib", "typing", "abc"})
+_PLAIN_PARTS = (staticmethod, classmethod, MemberDescriptorType, GetSetDescriptorType)
 
 
 def forced(value: Any) -> Any:

@@ -20,6 +20,14 @@ class Program(Protocol):
         """Begin a step when its arguments are there; return its result, which is pending."""
         ...
 
+    def branch(self) -> tuple[int, ...]:
+        """Return the path of a strand that the code here is about to begin."""
+        ...
+
+    def begin_branch(self, path: tuple[int, ...]) -> None:
+        """Begin a strand."""
+        ...
+
     def scope(self) -> AbstractContextManager[Any]:
         """Return a block whose steps have ended when it is left."""
         ...

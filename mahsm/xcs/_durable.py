@@ -39,13 +39,17 @@ class DurableSteps:
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
 
-    def begin(self, run: StepHost, step: StepRun, needed: Collection[Cell]) -> None:
-        """Create the task of a step, which waits for what the step needs."""
+    def begin(self, run: StepHost, step: StepRun, needed: Collection[Cell], label: str) -> None:
+        """Create the task of a step, which waits for what the step needs.
+
+        Coroutines that run beside each other may create their tasks in another order in the next run. So
+        their tasks have a label, and are known by it too: one at the place of another is run again.
+        """
         ready: Future[dict[int, Any]] = Future()
         step.gate = ready
-        Arrivals(needed, ready.set_result, lambda _, error: ready.set_exception(error)).start()
+        Arrivals(needed, step.open, lambda _, error: step.open(error=error)).start()
         body = self._blocking(step, ready) if self._loop is None else self._awaited(run, step, ready)
-        body.__name__ = body.__qualname__ = step.name
+        body.__name__ = body.__qualname__ = f"{step.name} {label}" if label else step.name
 
         def create() -> None:
             made: Any = step.context.run(task(body))
@@ -131,8 +135,8 @@ class DurableProgram(Node):
         super().__init__(self._run_blocking, self._run_awaited, name=label, graphs=[self.graph])
 
     def _inner(self, config: RunnableConfig | None) -> RunnableConfig:
-        # LangGraph's threads: one for each task that waits, besides that of the function.
-        return {**(config or {}), "max_concurrency": 2 * self._most}
+        # LangGraph's threads: for tasks, some of which wait, for the function, and for the stream.
+        return {**(config or {}), "max_concurrency": 2 * self._most + 2}
 
     def _run_blocking(self, input: Any, config: RunnableConfig) -> Any:
         if self._is_async:
@@ -175,12 +179,15 @@ class DurableProgram(Node):
 def _binder(function: Call) -> Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]:
     """Return a function from the input of a graph to the arguments of a function."""
     parameters = list(inspect.signature(function).parameters.values())
+    by_position = [one for one in parameters if one.kind not in (one.KEYWORD_ONLY, one.VAR_KEYWORD)]
     required = [
         one
         for one in parameters
-        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
-    if len(required) <= 1:
+    if not parameters:
+        return lambda input: ((), {})
+    if by_position and len(required) <= 1 and not any(one.kind is one.KEYWORD_ONLY for one in required):
         return lambda input: ((input,), {})
 
     def bound(input: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,7 +7,9 @@ from types import CoroutineType, FunctionType
 from typing import Any
 
 from mahsm.xcs._containers import ATOMS, forced, kind_of, rewritten_codes
+from mahsm.xcs._current import Program, running
 from mahsm.xcs._greenlets import in_body
+from mahsm.xcs._scopes import scope
 
 
 def foreign(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -22,12 +24,24 @@ def given(value: Any) -> Any:
     if kind is FunctionType and id(value.__code__) in rewritten_codes:
         return _returning_values(value)
     if kind is CoroutineType and id(value.cr_code) in rewritten_codes:
-        return in_body(_forced_result(value))
+        return _as_strand(value)
     return forced(value)
 
 
-async def _forced_result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return forced(await coroutine)
+def _as_strand(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """Return a coroutine of rewritten code for code that may run it beside others."""
+    run = running()
+    return in_body(_forced_result(coroutine, run, () if run is None else run.branch()))
+
+
+async def _forced_result(
+    coroutine: Coroutine[Any, Any, Any], run: Program | None, path: tuple[int, ...]
+) -> Any:
+    if run is not None:
+        run.begin_branch(path)
+    with scope():
+        result = await coroutine
+    return forced(result)
 
 
 def _returning_values(function: FunctionType) -> Callable[..., Any]:
@@ -36,12 +50,14 @@ def _returning_values(function: FunctionType) -> Callable[..., Any]:
 
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            return await in_body(_forced_result(function(*args, **kwargs)))
+            return await _as_strand(function(*args, **kwargs))
 
         return awaited
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        return forced(function(*args, **kwargs))
+        with scope():
+            result = function(*args, **kwargs)
+        return forced(result)
 
     return called

@@ -1,6 +1,8 @@
 """Functions that rewritten code may give pending values: those that move values around, and pure ones."""
 
+import bisect
 import functools
+import heapq
 import json
 import math
 import re
@@ -139,3 +141,11 @@ PURE: set[Any] = {
     sorted,
 }
 """Functions of their arguments' values alone. Whatever is not listed waits for its arguments."""
+
+CHANGES_FIRST: frozenset[Any] = frozenset(
+    {
+        *(heapq.heappush, heapq.heappop, heapq.heapify, heapq.heapreplace, heapq.heappushpop),
+        *(bisect.insort_left, bisect.insort_right),
+    }
+)
+"""Functions that change the list that is their first argument."""

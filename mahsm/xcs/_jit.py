@@ -26,6 +26,7 @@ from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun
 from mahsm.xcs._source import function_of, rewritten
 from mahsm.xcs._step import Step, is_async, name_of
+from mahsm.xcs._step_run import Stopped
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -92,7 +93,11 @@ class Jitted(Step[P, T], Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_not_durable()
-        return run_blocking(self._run(THREAD, args, kwargs))
+        try:
+            return run_blocking(self._run(THREAD, args, kwargs))
+        except Stopped as stopped:
+            error = stopped.error
+        raise error
 
     def _check_not_durable(self) -> None:
         if self._options.checkpointer is not None:
@@ -232,8 +237,10 @@ def _in_scope(run: ProgramRun, body: Callable[..., Any], args: Any, kwargs: Any)
         with run.scope():
             result = body(*args, **kwargs)
         result = forced(result)
-    except BaseException:
+    except BaseException as error:
         run.finish(failed=True)
+        if isinstance(error, StopIteration):
+            raise Stopped(error) from None
         raise
     run.finish(failed=False)
     return result

@@ -1,16 +1,18 @@
 """`ProgramRun`: one call of a jitted function, with its steps."""
 
 import asyncio
-import bisect
 import heapq
 import inspect
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from contextlib import nullcontext, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import greenlet
 
 from mahsm._common import cached
 from mahsm._waiting import TASK, THREAD, Turn, run_blocking, shared_threads
@@ -22,13 +24,13 @@ from mahsm.xcs._current import current
 from mahsm.xcs._derived import Arrivals, attribute, derived, item
 from mahsm.xcs._durable import DurableSteps
 from mahsm.xcs._greenlets import Body, body_here
-from mahsm.xcs._journal import Journal
 from mahsm.xcs._pending import Pending
 from mahsm.xcs._report import Report, Wait
-from mahsm.xcs._scopes import Escaping, Scope
+from mahsm.xcs._scopes import Scope
 from mahsm.xcs._source import is_library
 from mahsm.xcs._step import name_of
 from mahsm.xcs._step_run import StepRun
+from mahsm.xcs._strands import Strand
 
 
 class ProgramRun(EdgeRun):
@@ -66,15 +68,13 @@ class ProgramRun(EdgeRun):
         self.report = Report(name)
         self.touched: dict[int, Any] = {}
         """Containers of the user's that pending values were put into."""
-        self._journal = Journal()
         self._has_failed = False
         self._limit = limit
         self._tries = tries
         self._loop = asyncio.get_running_loop() if around.way is TASK else None
         self._numbers = itertools.count()
-        self._entries: list[Cell] = []
-        self._most_entries = 1_000
-        self._scopes: list[Scope] = []
+        self._strands: WeakKeyDictionary[Any, Strand] = WeakKeyDictionary()
+        self._last_strand: tuple[Any, Strand | None] = (None, None)
         self.lock = threading.Lock()
         self._lock = threading.Lock()
         self._steps: dict[int, StepRun] = {}
@@ -111,7 +111,7 @@ class ProgramRun(EdgeRun):
         needed = given.needed.values()
         ordered = getattr(callee, "ordered", False)
         if ordered:
-            self.settle(self._scopes[0].mark if self._scopes else 0, drop=False)
+            self._wait_for_all()
         cell = self.new_cell(())
         cell.steps = (cell.number,)
         before = sorted({number for one in needed for number in one.steps}) if needed else ()
@@ -120,7 +120,7 @@ class ProgramRun(EdgeRun):
         with self._lock:
             self._steps[cell.number] = step
         if self._durable is not None:
-            self._durable.begin(self, step, needed)
+            self._durable.begin(self, step, needed, self._strand().next_label())
         else:
             Arrivals(needed, step.begin, step.end).start()
         pending = Pending(cell)
@@ -167,6 +167,7 @@ class ProgramRun(EdgeRun):
         step.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(step.task_ended)
 
     def thread_is_free(self) -> None:
         """Let the next step that waits for a thread begin."""
@@ -204,12 +205,8 @@ class ProgramRun(EdgeRun):
 
     def new_cell(self, steps: tuple[int, ...]) -> Cell:
         """Make a cell for the next value of the program."""
-        with self._lock:
-            cell = Cell(next(self._numbers), self, steps)
-            self._entries.append(cell)
-            if len(self._entries) > self._most_entries:
-                self._entries = [one for one in self._entries if not one.is_settled or one.error is not None]
-                self._most_entries = 2 * len(self._entries) + 1_000
+        cell = Cell(next(self._numbers), self, steps)
+        self._strand().add(cell)
         return cell
 
     def wait_for(self, cell: Cell) -> None:
@@ -230,88 +227,54 @@ class ProgramRun(EdgeRun):
             self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
 
     def first_error(self, cell: Cell) -> BaseException:
-        """Return the error to raise where a failed value is used: that of the first step that failed.
+        """Return the error to raise where a failed value is used."""
+        return self._strand().first_error(cell)
 
-        It escapes from a `try` that began after the step: the plain function would not have reached it.
-        """
-        mark = self._scopes[-1].mark if self._scopes else 0
-        failed = self._first_failed(mark, cell.number) or cell
-        assert failed.error is not None
-        return Escaping(failed.error, failed.number) if failed.number < mark else failed.error
+    # Strands.
 
-    def _first_failed(self, mark: int, end: float) -> Cell | None:
-        """Wait for the cells from one number to another, in their order; return the first that failed."""
-        for entry in self._between(mark, end):
-            if not entry.is_settled:
-                self.wait_for(entry)
-            if entry.error is not None:
-                return entry
-        return None
+    def _strand(self) -> Strand:
+        """Return the strand whose code runs here: that of a task, or of a thread."""
+        here = greenlet.getcurrent()
+        kept, strand = self._last_strand
+        if kept is not here:
+            found = self._strands.get(here)
+            strand = self._strands[here] = Strand(self) if found is None else found
+            self._last_strand = here, strand
+        assert strand is not None
+        return strand
 
-    def _between(self, mark: int, end: float) -> list[Cell]:
+    def branch(self) -> tuple[int, ...]:
+        """Return the path of a strand that the code here is about to begin."""
+        return self._strand().branch()
+
+    def begin_branch(self, path: tuple[int, ...]) -> None:
+        """Begin a strand."""
+        self._strand().path = path
+
+    def next_number(self) -> int:
+        return next(self._numbers)
+
+    def cancel(self, cells: Collection[Cell]) -> None:
+        """Cancel the steps of some cells, and wait for them."""
         with self._lock:
-            first = bisect.bisect_left(self._entries, mark, key=lambda cell: cell.number)
-            return [cell for cell in self._entries[first:] if cell.number < end]
-
-    def settle(self, mark: int, *, drop: bool = True) -> None:
-        """Wait for everything that began since a number.
-
-        Raises:
-            BaseException: the error of the first that failed; what began after it is cancelled.
-        """
-        failed = self._first_failed(mark, float("inf"))
-        if failed is not None:
-            assert failed.error is not None
-            self._journal.undo(failed.number)
-            raise failed.error
-        if drop:
-            self._drop(mark)
-
-    def left_by(self, mark: int, error: BaseException) -> BaseException:
-        """Return the error with which a block is left that began at a number, and cancel what began in it.
-
-        The plain function would have met the errors of earlier steps first.
-        """
-        if isinstance(error, Escaping):
-            if error.number < mark:
-                self._journal.undo(error.number)
-                self._drop(mark)
-                return error
-            error = error.error
-        if isinstance(error, Exception):
-            entries = self._between(mark, float("inf"))
-            at = next((entry.number for entry in entries if entry.error is error), float("inf"))
-            failed = self._first_failed(mark, at)
-            if failed is not None and failed.error is not None:
-                error, at = failed.error, failed.number
-            self._journal.undo(at)
-        self._drop(mark)
-        return error
-
-    def _drop(self, mark: int) -> None:
-        """Cancel what began since a number and has not ended, wait for it, and forget it."""
-        with self._lock:
-            first = bisect.bisect_left(self._entries, mark, key=lambda cell: cell.number)
-            dropped = self._entries[first:]
-            del self._entries[first:]
-            steps = [step for number, step in self._steps.items() if number >= mark]
+            steps = [self._steps[cell.number] for cell in cells if cell.number in self._steps]
         for step in steps:
             step.cancel()
-        for cell in dropped:
+        for cell in cells:
             if cell.number in self._steps and not cell.is_settled:
                 self.wait_for(cell)
 
-    def scope(self) -> "Scope":
+    def scope(self) -> Scope:
         """Return a block whose steps have ended when it is left, such as the body of a `try`."""
-        return Scope(self)
+        return Scope(self._strand)
 
-    def enter(self, scope: "Scope") -> None:
-        with self._lock:
-            scope.mark = next(self._numbers)
-        self._scopes.append(scope)
-
-    def leave(self, scope: "Scope") -> None:
-        self._scopes.remove(scope)
+    def _wait_for_all(self) -> None:
+        """Wait for all steps; raise the error of an earlier one of this strand."""
+        here = self._strand()
+        for strand in list(self._strands.values()):
+            if strand is not here:
+                strand.wait()
+        here.settle(here.scopes[0].mark if here.scopes else 0, drop=False)
 
     def will_format(self, parts: tuple[Any, ...]) -> None:
         """Do nothing: any string may be made."""
@@ -324,12 +287,19 @@ class ProgramRun(EdgeRun):
             method: The method that changes it.
             key: The key that changes, for the method `__setitem__` of a dict.
         """
-        if self._steps or self._has_failed:
-            with self._lock:
-                number = next(self._numbers)
-            self._journal.note(number, container, method, key)
+        strand = self._strand()
+        if not (self._steps or self._has_failed):
+            strand.journal.clear()
+        elif self._is_alone:
+            strand.journal.note(self.next_number(), container, method, key)
         else:
-            self._journal.clear()
+            # Others may change the container too, and what they change cannot be undone.
+            strand.succeed()
+
+    @property
+    def _is_alone(self) -> bool:
+        """True if the code of the program runs in no more than one task."""
+        return len(self._strands) == 1
 
     def finish(self, *, failed: bool) -> None:
         """End the run: everything in it has been settled."""

@@ -201,8 +201,10 @@ def _spans(node: Function, code: CodeType) -> bool:
 
 
 def _class_of(qualname: str) -> str | None:
+    """Return the name of a class for a copy of a method, where names such as self.__x are mangled alike."""
     before = qualname.split(".")[:-1]
-    return before[-1] if before and before[-1] != "<locals>" else None
+    # Mangling ignores underscores in front. The name of the class itself is one that the method may use.
+    return f"_____{before[-1]}" if before and before[-1] != "<locals>" else None
 
 
 def _compiled(

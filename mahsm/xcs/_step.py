@@ -27,6 +27,11 @@ class Step(Generic[P, T]):
 
     def __init__(self, function: Callable[P, T], *, ordered: bool) -> None:
         functools.update_wrapper(self, function, updated=())
+        if "__qualname__" not in vars(self):
+            # What is composed of functions has the name of the first one alone.
+            inner = inspect.unwrap(function)
+            names = {key: getattr(inner, key, None) for key in ("__module__", "__qualname__")}
+            vars(self).update(names if names["__qualname__"] else {"__qualname__": name_of(function)})
         self.function = function
         self.ordered = ordered
 

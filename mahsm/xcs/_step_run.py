@@ -31,6 +31,14 @@ class _Cancelled(Exception):
     """A step was cancelled, because an earlier one failed. Never seen outside."""
 
 
+class Stopped(RuntimeError):
+    """Carries a StopIteration out of a coroutine, from which Python lets none come out."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(f"raised {error!r}")
+        self.error = error
+
+
 class StepHost(Protocol):
     """The run of a program, as its steps see it."""
 
@@ -131,14 +139,22 @@ class StepRun:
         """Cancel the step; a blocking call that is in progress goes on."""
         self.is_cancelled = True
         if self.gate is not None and self._item is None:
-            with suppress(InvalidStateError):  # its arguments have just come
-                self.gate.set_exception(_Cancelled())
+            self.open(error=_Cancelled())
         elif self.task is not None:
             self.task.cancel()
         elif self._item is not None:
             self._item.running.stop(_Cancelled())
         else:
             self.end(None, _Cancelled())
+
+    def open(self, values: Any = None, error: BaseException | None = None) -> None:
+        """Let a step of the durable form begin with the values of its arguments, or end with an error."""
+        assert self.gate is not None
+        with suppress(InvalidStateError):  # the arguments come while the step is cancelled
+            if error is None:
+                self.gate.set_result(values)
+            else:
+                self.gate.set_exception(error)
 
     def submit(self) -> None:
         """Run the step in a thread: in this one, if it is about to end another step."""
@@ -185,6 +201,11 @@ class StepRun:
             return
         self.end(value, error)
 
+    def task_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the step if its task was cancelled before its first turn."""
+        if task.cancelled():
+            self.end(None, _Cancelled())
+
     async def tried(self) -> Any:
         """Call what the step calls, in attempts."""
         if self.gate is not None:
@@ -200,7 +221,10 @@ class StepRun:
             return await attempts.run(item, self._state, cast("Any", call))
 
     def _blocking(self, _: Any) -> Any:
-        return self._callee(*self._args, **self._kwargs)
+        try:
+            return self._callee(*self._args, **self._kwargs)
+        except StopIteration as error:
+            raise Stopped(error) from None
 
     async def _awaited(self, _: Any) -> Any:
         call = partial(self._callee, *self._args, **self._kwargs)
@@ -210,6 +234,7 @@ class StepRun:
 
     def end(self, value: Any, error: BaseException | None) -> None:
         """Settle the cell."""
+        error = error.error if isinstance(error, Stopped) else error
         self._record.end(error)
         if error is not None:
             self._run.failed()

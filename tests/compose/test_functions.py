@@ -256,6 +256,25 @@ def test_copies_share_what_belongs_to_the_function() -> None:
     assert pickle.loads(pickle.dumps(timeout(retry(area), 5)))(2) == 4
 
 
+@cache
+@retry(max_attempts=2)
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+class Doubling:
+    @timeout(seconds=30)
+    def double(self, number: int) -> int:
+        return 2 * number
+
+
+def test_a_decorated_function_is_pickled_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
+    assert pickle.loads(pickle.dumps(Doubling().double))(2) == 4
+    assert pickle.loads(pickle.dumps(chain(doubled, str)))(2) == "4"
+    assert copy.deepcopy(doubled) is doubled
+
+
 class NotMade:
     def forward(self) -> None: ...
 

@@ -179,3 +179,137 @@ async def current_task(q):
     if a:
         return before is asyncio.current_task() and asyncio.get_running_loop().is_running()
     return None
+
+
+async def safe(x):
+    try:
+        return await ask(x)
+    except ValueError as error:
+        return str(error)
+
+
+@program
+async def helpers_that_catch(q):
+    return await asyncio.gather(*[safe(f"{'boom' if i % 2 else i} {q} {i}") for i in range(6)])
+
+
+@program
+async def helpers_that_catch_in_a_group(q):
+    async with asyncio.TaskGroup() as group:
+        found = [group.create_task(safe(f"{'boom' if i % 2 else i} {q} {i}")) for i in range(6)]
+    return [one.result() for one in found]
+
+
+@program
+async def errors_are_results(q):
+    async def unused(x):
+        await ask(x)
+        return "not here"
+
+    found = await asyncio.gather(ask(f"boom {q}"), unused(f"boom 2 {q}"), ask(q), return_exceptions=True)
+    return [str(one) for one in found]
+
+
+@program
+async def errors_of_a_group(q):
+    found = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for i in range(3):
+                group.create_task(safe(f"{i} {q}") if i else ask(f"boom {q}"))
+    except* ValueError as errors:
+        found = [str(error) for error in errors.exceptions]
+    return found
+
+
+@program
+async def semaphore(q):
+    turns, log = asyncio.Semaphore(2), []
+
+    async def one(i):
+        async with turns:
+            try:
+                log.append(i)
+                answer = await ask(f"{'boom' if i % 2 else i} {q} {i}")
+                log.append(answer)
+            except ValueError:
+                return None
+            return answer
+
+    return await asyncio.gather(*[one(i) for i in range(5)]), sorted(map(str, log))
+
+
+@program
+async def given_up(q):
+    async def never():
+        answer = await ask(q)
+        await asyncio.Event().wait()
+        return answer
+
+    try:
+        return await asyncio.wait_for(never(), 0.01)
+    except TimeoutError:
+        return await ask(f"late {q}")
+
+
+@program
+async def workers(q):
+    queue, found = asyncio.Queue(), []
+
+    async def work():
+        while (item := await queue.get()) is not None:
+            try:
+                found.append(await ask(item))
+            except ValueError as error:
+                found.append(str(error))
+            finally:
+                queue.task_done()
+
+    team = [asyncio.create_task(work()) for _ in range(2)]
+    for i in range(5):
+        await queue.put(f"{'boom' if i == 3 else i} {q}")
+    for _ in team:
+        await queue.put(None)
+    await asyncio.gather(*team)
+    return sorted(found)
+
+
+@program
+async def thread(q):
+    def blocking():
+        try:
+            return str(blocking_score(q)) + "!"
+        finally:
+            blocking_score("end")
+
+    return await asyncio.gather(asyncio.to_thread(blocking), safe(q))
+
+
+@program
+async def async_generator_with_a_try(q):
+    async def numbers():
+        try:
+            for i in range(3):
+                yield await ask(f"{'boom' if i == 2 else i} {q}")
+        except ValueError as error:
+            yield str(error)
+
+    return [a async for a in numbers()]
+
+
+@program
+async def error_of_the_reader_of_an_async_generator(q):
+    async def numbers():
+        try:
+            for i in range(3):
+                yield await ask(f"{i} {q}")
+        except ValueError:
+            yield "not here"
+
+    found = []
+    async for a in numbers():
+        try:
+            found.append(await ask(f"{'boom' if len(found) == 1 else 'fine'} {a}"))
+        except ValueError:
+            found.append("caught")
+    return found

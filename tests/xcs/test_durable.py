@@ -185,6 +185,67 @@ def test_several_parameters() -> None:
         durable.invoke("1", {"configurable": {"thread_id": "2"}})
 
 
+def test_no_parameters_and_parameters_by_name() -> None:
+    assert xcs.jit(lambda: [ask("a")], checkpointer=InMemorySaver()).invoke({}, THREAD) == ["<a>"]
+    by_name = xcs.jit(lambda *, q: ask(q), checkpointer=InMemorySaver())
+    assert by_name.invoke({"q": "b"}, THREAD) == "<b>"
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_few_slots(most: int) -> None:
+    def many(q: str) -> str:
+        first = [ask(f"{i}") for i in range(5)]
+        return ask("".join([ask(one) for one in first]))
+
+    durable = xcs.jit(many, checkpointer=InMemorySaver(), max_concurrency=most)
+    wanted = await asyncio.to_thread(durable.invoke, "q", THREAD)
+    assert wanted == await durable.ainvoke("q", {"configurable": {"thread_id": "2"}})
+
+
+def test_what_waits_for_an_interrupt_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    @xcs.step
+    def approve(q: str) -> str:
+        return f"{q} {interrupt('really?')}"
+
+    durable = xcs.jit(lambda q: ask(f"after {approve(q)}"), checkpointer=InMemorySaver())
+    for place in range(30):
+        durable.invoke("q", {"configurable": {"thread_id": f"{place}"}})
+    assert caplog.messages == []
+
+
+async def test_coroutines_that_begin_steps_in_another_order_after_a_resume() -> None:
+    """The first one waits for the others; after the resume nothing does, and the first is the first."""
+    others = asyncio.Event()
+
+    @xcs.step
+    async def slow(q: str) -> str:
+        await asyncio.wait_for(others.wait(), 30)
+        return note(q)
+
+    async def helper(q: str) -> str:
+        first = await (slow(q) if q == "a" else asked(q))
+        answer = await asked(f"second {q}") if first else ""
+        if len(answer) and q == "c":
+            others.set()
+        return answer
+
+    async def several(q: str) -> list[Any]:
+        together = asyncio.gather(helper("a"), helper("b"), helper("c"))  # noqa: TID251  as people write it
+        return [*await together, await asked("last")]
+
+    durable = xcs.jit(several, checkpointer=InMemorySaver())
+    calls.clear()
+    broken.add("last")
+    try:
+        with pytest.raises(ConnectionError):
+            await durable.ainvoke("q", THREAD)
+    finally:
+        broken.clear()
+    found = await durable.ainvoke(None, THREAD)
+    assert found == ["<second a>", "<second b>", "<second c>", "<last>"]
+    assert [calls.count(call) for call in ("a", "b", "c", "last")] == [1, 1, 1, 2]
+
+
 # Kills.
 
 SCRIPT = """

@@ -406,10 +406,19 @@ def test_special_methods_of_pending_values():
 def test_a_jitted_function_is_pickled_by_its_name():
     assert pickle.loads(pickle.dumps(importable)) is importable
     assert copy.deepcopy(importable) is importable
+    assert pickle.loads(pickle.dumps(composed)) is composed
+    of_a_partial = xcs.jit(functools.partial(of_this_module, "q"))
+    assert copy.deepcopy([of_a_partial]) == [of_a_partial]
 
 
 @xcs.jit
 def importable(q):
+    return ask(q)
+
+
+@xcs.jit
+@mahsm.retry
+def composed(q):
     return ask(q)
 
 

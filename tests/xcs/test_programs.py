@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mahsm import xcs
-from tests.xcs import async_programs, programs
+from tests.xcs import async_programs, programs, programs_of_parts
 
 
 def outcome(function: Any, q: str) -> tuple[Any, list[str]]:
@@ -16,6 +16,9 @@ def outcome(function: Any, q: str) -> tuple[Any, list[str]]:
     except Exception as error:  # noqa: BLE001
         found = ("error", type(error), str(error))
     return found, sorted(programs.made)
+
+
+__all__ = ["programs_of_parts"]  # it adds to the programs
 
 
 @pytest.mark.parametrize("name", programs.programs)

@@ -18,9 +18,10 @@ from tests.helpers import BranchState as State
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_error_cancels_the_others_and_comes_out_as_it_is(mode: str) -> None:
-    cancelled = threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def waits(_: Any) -> None:
+        begun.set()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -28,13 +29,14 @@ def test_an_error_cancels_the_others_and_comes_out_as_it_is(mode: str) -> None:
             raise
 
     async def breaks(_: Any) -> None:
-        await asyncio.sleep(0.01)
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken") as caught:
         run(parallel({"waits": waits, "breaks": breaks}, name="edge"), {}, mode)
     assert "mahsm: edge, branch 'breaks', attempt 1" in caught.value.__notes__
-    assert cancelled.wait(10)
+    assert cancelled.wait(60)
 
 
 @pytest.mark.parametrize("options", [*WAVES, {"scheduler": "sequential"}])
