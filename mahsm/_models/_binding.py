@@ -55,11 +55,11 @@ class ModelBinding:
                 f"the model is {shown(model)}; expected a name, such as 'openai/gpt-4o-mini', a dspy.LM, or "
                 "a chat model of LangChain."
             )
-        self.model = model
-        self.options = _held(options)
+        self.model: str | None = model
+        self.options: dict[str, Any] = _held(options)
         self._client: Any = None
         self._lock = threading.Lock()
-        self.is_of_client = False
+        self.is_of_client: bool = False
         self._tag: tuple[Any, ...] = (model, _tag(self.options, self))
         self._is_comparable = self._tag[1] != id(self)
 

@@ -239,5 +239,5 @@ _DEFAULT = ModelBinding(None)
 _MOST = 256
 _SHARED: dict[str, ModelBinding] = {}
 
-models = Models()
+models: Models = Models()
 """The one instance."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn, Self, final
+from typing import Any, ClassVar, NoReturn, Self, final
 
 from mahsm._common import redacted, shown
 from mahsm._context._internal import (
@@ -162,7 +162,7 @@ class Context:
     def __eq__(self, other: object) -> bool:
         return self._now() is other._now() if isinstance(other, Context) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"Context({', '.join(_described(self._now()))})"

@@ -29,8 +29,7 @@ def test_an_error_cancels_the_others_and_comes_out_as_it_is(mode: str) -> None:
             raise
 
     async def breaks(_: Any) -> None:
-        while not begun.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait, 60)
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken") as caught:
