@@ -37,6 +37,10 @@ class Registry:
         with self._lock:
             return sorted({*self._entries, *self._found()})
 
+    def registered(self, name: str) -> Any:
+        """Return what `add` registered under the name, or None, without looking at entry points."""
+        return self._entries.get(name)
+
     def find(self, name: str) -> Any:
         """Return what is registered under the name, or None.
 

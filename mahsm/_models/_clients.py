@@ -70,9 +70,9 @@ def make(name: str, options: dict[str, Any]) -> Any:
         ModelError: if the name is unknown.
     """
     name = _names.full(name)
-    entry = _providers.registry.find(name)
+    entry = _providers.find(name)
     if entry is None and "/" in name:
-        entry = _providers.registry.find(_providers.of(name))
+        entry = _providers.find(_providers.of(name))
     if entry is not None:
         return _made(entry, name, options)
     from mahsm._models._client import Client

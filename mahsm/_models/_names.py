@@ -63,9 +63,8 @@ def full(name: str) -> str:
             raise ModelError(f"models: {name!r} is not a name; expected 'provider/model'.")
         _providers.check(provider, name)
         return name
-    for family, provider in _FAMILIES:
-        if family.match(name):
-            return f"{provider}/{name}"
+    if (family := _family(name)) is not None:
+        return f"{family}/{name}"
     found = sorted(f"{provider}/{model}" for provider, model in priced_models() if model == name)
     known = {model for _, model in priced_models()} | set(_providers.registry.names())
     hint = f"Write one of {', '.join(map(repr, found[:3]))}." if found else nearest(name, known)
@@ -76,4 +75,11 @@ def _alias(name: str) -> Any:
     """Return what a name stands for: another name, or what is registered under it; None for neither."""
     aliases: Any = _context.config("models.aliases")
     alias: Any = cast("dict[str, Any]", aliases).get(name) if isinstance(aliases, dict) else None
-    return alias if isinstance(alias, str) else _providers.registry.find(name)
+    if isinstance(alias, str):
+        return alias
+    return _providers.registry.registered(name) if _family(name) else _providers.find(name)
+
+
+def _family(name: str) -> str | None:
+    """Return the provider of the family that a name belongs to, if it needs no provider."""
+    return next((provider for family, provider in _FAMILIES if family.match(name)), None)

@@ -1,5 +1,7 @@
 """Providers: their names, the variables of their credentials, and what is registered under a name."""
 
+from typing import Any
+
 from mahsm._common import Registry, nearest, shown
 from mahsm._model_calls import priced_models
 from mahsm.errors import ModelError
@@ -41,7 +43,7 @@ def variables(provider: str) -> tuple[str, ...]:
 
 def needs_key(provider: str) -> bool:
     """Return whether the provider takes no call without a key."""
-    return provider in _HOSTED and registry.find(provider) is None
+    return provider in _HOSTED and find(provider) is None
 
 
 def known() -> set[str]:
@@ -56,7 +58,7 @@ def check(provider: str, model: str) -> None:
     Raises:
         ModelError: if it is not, with the names that are nearest.
     """
-    if provider in _HOSTED | _OWN or registry.find(provider) is not None:
+    if provider in _HOSTED | _OWN or find(provider) is not None:
         return
     if provider not in (names := known()):
         raise ModelError(
@@ -68,3 +70,16 @@ def check(provider: str, model: str) -> None:
 
 registry = Registry("mahsm.providers")
 """Providers and models of your own. Their entry points need no `models.register`."""
+
+
+def find(name: str) -> Any:
+    """Return what is registered under the name of a provider or model, or None.
+
+    An installed package cannot take the name of a provider that mahsm knows; only `models.register` can.
+
+    Raises:
+        RegistryError: if an entry point of this name cannot be loaded.
+    """
+    if name.partition("/")[0] in _HOSTED | _OWN:
+        return registry.registered(name)
+    return registry.find(name)
