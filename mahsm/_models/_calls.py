@@ -104,7 +104,11 @@ async def _made(
     except Exception as error:
         _explain(error, client, options, has_key=key is not None)
         raise
-    return heard.response(value)
+    response = heard.response(value)
+    if on_part is not None and response.cached:
+        # DSPy streams no answers of its cache.
+        on_part(response.text)
+    return response
 
 
 def _prepared(binding: Binding, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

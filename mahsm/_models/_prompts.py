@@ -22,6 +22,10 @@ def turns(prompt: Any) -> list[Message]:
     Raises:
         ModelError: if a role is unknown, or the prompt is empty.
     """
+    if isinstance(prompt, Mapping) and _is_message(prompt):
+        return [_message(prompt)]
+    if prompt is None:
+        raise ModelError("models: the prompt is None; expected a string, parts of a message, or messages.")
     if not isinstance(prompt, str) and isinstance(prompt, Sequence):
         parts = list(cast("Sequence[Any]", prompt))
         if not parts:
@@ -106,6 +110,10 @@ class _Plain(dspy.Adapter):
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         return {"text": completion}
+
+    def _call_postprocess(self, *given: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+        # DSPy's own refuses empty answers, which a call without roles returns.
+        return []
 
 
 _ADAPTER: Any = cast("Any", _Plain)(use_native_function_calling=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from mahsm._common import Answer, shown
 
@@ -32,7 +32,7 @@ class TokenUsage:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Response:
     """The answer of a model. It is formatted as its text: `f"{response}"`, `str(response)`.
 
@@ -62,7 +62,8 @@ class Response:
     cost: float | None = field(default=None, compare=False)
     model: str = field(default="", compare=False)
     cached: bool = field(default=False, compare=False)
-    raw: Any = field(default=None, compare=False, repr=False)
+    raw: ClassVar[Any] = None
+    """No field, so that neither checkpoints nor pickles have it; responses of calls have one of their own."""
 
     def json(self) -> Any:
         r"""Return the value that the text is JSON of, also if it is in a fenced block.
@@ -91,12 +92,8 @@ class Response:
     def __format__(self, spec: str) -> str:
         return format(self.text, spec)
 
-    def __getstate__(self) -> list[Any]:
-        return [None if one.name == "raw" else getattr(self, one.name) for one in fields(self)]
-
-    def __setstate__(self, state: list[Any]) -> None:
-        for one, value in zip(fields(self), state, strict=True):
-            object.__setattr__(self, one.name, value)
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "raw"}
 
 
 class Heard:
@@ -127,7 +124,9 @@ class Heard:
         model = self.answers[-1].model if self.answers else ""
         cost = None if None in prices else sum(filter(None, prices))
         cached = bool(self.answers) and not paid
-        return Response(self.text, output, _usage(paid), cost, model, cached, self.raw)
+        response = Response(self.text, output, _usage(paid), cost, model, cached)
+        vars(response)["raw"] = self.raw
+        return response
 
 
 def _usage(answers: list[Answer]) -> TokenUsage:

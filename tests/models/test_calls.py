@@ -131,6 +131,17 @@ def test_messages_of_langchain() -> None:
     assert said(lm) == [("system", "brief"), ("user", "a"), ("assistant", "b"), ("user", "c")]
 
 
+def test_one_message_alone() -> None:
+    lm = FakeLM("yes")
+    models(lm, {"role": "user", "content": "a"})
+    assert said(lm) == [("user", "a")]
+
+
+@pytest.mark.parametrize("prompt", ["a", [("user", "a")]])
+def test_an_empty_answer_is_an_empty_text(prompt: Any) -> None:
+    assert models(FakeLM(""), prompt).text == ""
+
+
 def test_parts_and_images_are_one_message() -> None:
     with ModelServer("a cat") as server:
         image = dspy.Image("data:image/png;base64,AAAA")
@@ -151,6 +162,7 @@ def test_a_response_is_part_of_a_prompt() -> None:
     ("prompt", "message"),
     [
         ([], "the prompt is empty"),
+        (None, "the prompt is None"),
         (3, "3 cannot be part of a prompt; expected strings, dspy.Image and the like"),
         ([("a", 3)], r"\('a', 3\) cannot be part of a prompt"),
         ([{"role": "robot", "content": "x"}], "a message has the role 'robot'; expected one of 'system'"),
@@ -235,6 +247,15 @@ def test_an_awaited_stream() -> None:
     with ModelServer("one two three") as server:
         parts, response = asyncio.run(read())
     assert (parts, response.text) == (["one", " two", " three"], "one two three")
+
+
+def test_a_stream_of_a_cached_answer_is_one_part() -> None:
+    with ModelServer("one two") as server:
+        prompt = f"Count. {server.base_url}"
+        assert list(models.stream("openai/m", prompt, api_base=server.base_url)) == ["one", " two"]
+        stream = models.stream("openai/m", prompt, api_base=server.base_url)
+        assert list(stream) == ["one two"]
+        assert stream.response.cached
 
 
 def test_an_error_comes_out_of_a_stream() -> None:

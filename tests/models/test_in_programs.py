@@ -7,6 +7,8 @@ import threading
 from typing import Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 
 import mahsm
@@ -172,3 +174,17 @@ def test_calls_that_are_refused_are_tried_again_by_the_edge() -> None:
         assert edge.invoke({"xs": ["a"]}) == {"ys": ["yes"]}
         assert len(server.calls) == 2
     assert (used.calls, used.failed) == (2, 1)
+
+
+def test_a_response_in_a_checkpoint_has_its_fields_and_no_raw() -> None:
+    class Answered(TypedDict):
+        answer: Any
+
+    modules = [("mahsm._models._response", name) for name in ("Response", "TokenUsage")]
+    saver = InMemorySaver(serde=JsonPlusSerializer(allowed_msgpack_modules=modules))
+    graph = StateGraph(Answered).add_node("ask", lambda _: {"answer": models(FakeLM("x"), "q")})
+    compiled = graph.add_edge(START, "ask").compile(checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "1"}}
+    answer = compiled.invoke({"answer": None}, config)["answer"]
+    found = compiled.get_state(config).values["answer"]
+    assert (found, found.usage, found.raw) == (answer, answer.usage, None)
