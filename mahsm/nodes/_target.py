@@ -89,7 +89,11 @@ class Target:
     @property
     def model(self) -> Any:
         """What calls models here, and knows their provider: the DSPy module or the binding, if it is one."""
-        return getattr(self.source, "binding", None) if self.held is None else self.held.current
+        if self.held is not None:
+            return self.held.current
+        return (
+            self.source if hasattr(self.source, "_mahsm_provider") else getattr(self.source, "binding", None)
+        )
 
     @property
     def is_unnamed(self) -> bool:

@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 import greenlet
 
 from mahsm._common import cached
+from mahsm._models import ModelBinding
 from mahsm._waiting import TASK, THREAD, Turn, run_blocking, shared_threads
 from mahsm.edges._internal import AttemptRunner, CallSpec, EdgeRun, Ends, Item, Session, Tries
-from mahsm.nodes._internal import Target
+from mahsm.nodes._internal import ModuleRef, Target
 from mahsm.xcs._cells import Cell
 from mahsm.xcs._containers import Arguments, forced
 from mahsm.xcs._current import current
@@ -28,7 +29,7 @@ from mahsm.xcs._pending import Pending
 from mahsm.xcs._report import Report, Wait
 from mahsm.xcs._scopes import Scope
 from mahsm.xcs._source import is_library
-from mahsm.xcs._step import name_of
+from mahsm.xcs._step import model_of, name_of
 from mahsm.xcs._step_run import StepRun
 from mahsm.xcs._strands import Strand
 
@@ -127,13 +128,15 @@ class ProgramRun(EdgeRun):
         return forced(pending) if ordered else pending
 
     def attempts_of(self, callee: Any, name: str) -> AttemptRunner:
-        """Return what runs the attempts of a step."""
-        found = self._attempts.get(name)
+        """Return what runs the attempts of a step; of a model or module, one of its own for its provider."""
+        model = model_of(callee)
+        found = self._attempts.get((name, id(model)))
         if found is None:
-            target = Target(name, callee, None, source=callee)
+            held = None if model is None or isinstance(model, ModelBinding) else ModuleRef(model)
+            target = Target(name, callee, None, source=callee if model is None else model, held=held)
             spec = CallSpec(name, target, self._tries, Ends())
             found = AttemptRunner(spec, self.way, self.span, self.not_begun, self.left, self.end_late)
-            self._attempts[name] = found
+            self._attempts[name, id(model)] = found
         return found
 
     def item_of(self, step: "StepRun") -> Item:

@@ -8,6 +8,7 @@ from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from mahsm._common import shown
+from mahsm._models import ModelBinding
 from mahsm.xcs._current import direct_run
 
 P = ParamSpec("P")
@@ -131,6 +132,17 @@ def _is_async_operator(op: Any) -> bool:
 
 _METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
 """Methods of operators, modules, edges and graphs whose calls are steps."""
+
+
+def model_of(callee: Any) -> Any:
+    """Return the DSPy module or the binding of a model that is called, or None."""
+    while isinstance(callee, functools.partial):
+        callee = cast("Any", callee).func
+    if isinstance(callee, MethodType):
+        callee = callee.__self__
+    dspy: Any = sys.modules.get("dspy")
+    is_module = dspy is not None and isinstance(callee, dspy.Module)
+    return callee if is_module or isinstance(callee, ModelBinding) else None
 
 
 def is_step(callee: Any) -> bool:

@@ -10,9 +10,9 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, StateGraph
 
 import mahsm
-from mahsm import cache, chain, reduce_edge, retry, vmap, xcs
+from mahsm import RateLimit, cache, chain, limits, models, reduce_edge, retry, vmap, xcs
 from mahsm.operators import ModelBinding, Operator, op
-from mahsm.testing import Call, ModelServer
+from mahsm.testing import Call, FakeLM, ModelServer
 from tests.tracing.spans import facts, recorded
 
 
@@ -257,3 +257,22 @@ def test_composed_methods_are_steps() -> None:
             return [self.call(q), self.call(q)]
 
     assert Service().both("a") == ["a", "a"]
+
+
+def test_each_module_has_the_limit_of_its_own_provider() -> None:
+    def predictor(provider: str) -> dspy.Predict:
+        module = dspy.Predict("question -> answer")
+        module.lm = FakeLM({"answer": provider}, model=f"{provider}/m")
+        return module
+
+    first, second = predictor("of-units-1"), predictor("of-units-2")
+    bound = models.instance(FakeLM("bound", model="of-units-3/m"))
+
+    @xcs.jit(rate_limit=RateLimit(rps=1000, burst=10))
+    def both(q: str) -> list[str]:
+        return [first(question=q).answer, second(question=q).answer, bound(q).text]
+
+    assert both("?") == ["of-units-1", "of-units-2", "bound"]
+    assert [limits.stats()[f"of-units-{n}"].admitted for n in (1, 2, 3)] == [1, 1, 1]
+    for n in (1, 2, 3):
+        limits.forget(f"of-units-{n}")
