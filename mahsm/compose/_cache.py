@@ -4,13 +4,13 @@ import inspect
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, overload
 
 from mahsm._common import MOST_SECONDS, check, is_figure, shown, tagged
 from mahsm._waiting import Way
 from mahsm.compose._calls import Kind, acall, arguments, call, call_as, kind_of
 from mahsm.compose._flights import MISSING, Flight, Results
-from mahsm.compose._function import ComposedFunction, P, R
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P, R
 from mahsm.operators._internal import in_thread, traced
 
 
@@ -59,8 +59,6 @@ class CachedFunction(ComposedFunction[P, R]):
         kind: Kind = fields["kind"]
         results: Results = fields["results"]
         function = fields["function"]
-        if kind.is_async:
-            return cast("Any", ComposedFunction).__call__(self, *args, **kwargs)
         if results.are_of(function):
             key = _key_of(fields, args, kwargs)
             value = results.get(key)
@@ -91,6 +89,10 @@ class CachedFunction(ComposedFunction[P, R]):
                 results.end(key, flight, error=error)
 
         return await results.acall(key, kind.name, begin)
+
+
+class AwaitedCachedFunction(AwaitedFunction[P, R], CachedFunction[P, R]):
+    """An async function with a cache."""
 
 
 def _key_of(fields: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
@@ -218,8 +220,10 @@ def cache(
         raise TypeError(f"cache: key={shown(key)}; expected a function of the arguments.")
     if function is None:
         return partial(cache, ttl=ttl, max_size=max_size, key=key)
-    return cast("Any", CachedFunction)(
-        kind=kind_of("cache", function),
+    kind = kind_of("cache", function)
+    cls: Any = AwaitedCachedFunction if kind.is_async else CachedFunction
+    return cls(
+        kind=kind,
         function=function,
         key=key,
         positions=_positions(function),

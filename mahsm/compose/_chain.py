@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from mahsm._common import check
 from mahsm._waiting import Way
 from mahsm.compose._calls import Kind, call, call_as, hints_of, kind_of
-from mahsm.compose._function import ComposedFunction, P
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P
 
 
 class _Chain(ComposedFunction[P, Any]):
@@ -38,13 +38,15 @@ class _Chain(ComposedFunction[P, Any]):
         return value
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        if self.kind.is_async:
-            return cast("Any", ComposedFunction).__call__(self, *args, **kwargs)
         steps, kinds = self.steps, self.kinds
         value = call(steps[0], kinds[0], args, kwargs)
         for step, kind in zip(steps[1:], kinds[1:], strict=True):
             value = call(step, kind, (value,), _NONE)
         return value
+
+
+class _AwaitedChain(AwaitedFunction[P, Any], _Chain[P]):
+    pass
 
 
 _NONE: dict[str, Any] = {}
@@ -78,4 +80,4 @@ def chain(first: Callable[P, Any], /, *more: Callable[..., Any]) -> ComposedFunc
         is_async=any(each.is_async for each in kinds),
         awaits=any(each.awaits for each in kinds),
     )
-    return _Chain(kind=kind, steps=steps, kinds=kinds)
+    return (_AwaitedChain if kind.is_async else _Chain)(kind=kind, steps=steps, kinds=kinds)

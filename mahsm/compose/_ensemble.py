@@ -9,7 +9,7 @@ from typing import Any, cast
 from mahsm._common import check, is_figure, shown
 from mahsm._waiting import THREAD, Way
 from mahsm.compose._calls import Kind, acall, call, kind_of
-from mahsm.compose._function import ComposedFunction, P
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P
 from mahsm.operators import EnsembleOperator, Operator
 from mahsm.operators._internal import in_thread
 from mahsm.reducers import weighted_vote
@@ -67,6 +67,10 @@ class _Ensemble(ComposedFunction[P, Any]):
         return await in_thread(partial(self.reduce, results))
 
 
+class _AwaitedEnsemble(AwaitedFunction[P, Any], _Ensemble[P]):
+    pass
+
+
 @check.arguments()
 def ensemble(
     first: Callable[P, Any],
@@ -117,7 +121,7 @@ def ensemble(
     )
     is_async = any(kind.is_async for kind in kinds) or inspect.iscoroutinefunction(reduce)
     kind = replace(kinds[0], name="ensemble", is_async=is_async, awaits=is_async or members.awaits)
-    return _Ensemble(kind=kind, members=members, reduce=reduce)
+    return (_AwaitedEnsemble if is_async else _Ensemble)(kind=kind, members=members, reduce=reduce)
 
 
 class _Weighing:

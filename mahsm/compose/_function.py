@@ -104,10 +104,7 @@ class ComposedFunction(Operator, Generic[P, R]):
         """Do the work, in one of the two ways to wait."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # pyright: ignore[reportIncompatibleMethodOverride]
-        work = cast("Any", type(self)).run
-        if self.kind.is_async:
-            return work(self, TASK, args, kwargs)
-        return run_blocking(work(self, THREAD, args, kwargs))
+        return run_blocking(cast("Any", type(self)).run(self, THREAD, args, kwargs))
 
     def acall(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Async version of `__call__`; what blocks runs in a thread of its own."""
@@ -145,6 +142,13 @@ def _named(module: str | None, qualname: str) -> Any:
         return functools.reduce(getattr, qualname.split("."), importlib.import_module(module or ""))
     except (ImportError, AttributeError, ValueError):
         return None
+
+
+class AwaitedFunction(ComposedFunction[P, R]):
+    """A composed function that is async, as LangGraph and web frameworks see by its `__call__`."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return await cast("Any", type(self)).run(self, TASK, args, kwargs)
 
 
 class Shared:

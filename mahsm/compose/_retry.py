@@ -13,7 +13,7 @@ from mahsm._common import check, shown
 from mahsm._model_calls import calls, unparsed_in
 from mahsm._waiting import Closed, Way, left_behind, reason_here
 from mahsm.compose._calls import call_as, kind_of
-from mahsm.compose._function import ComposedFunction, P, R, Shared
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P, R, Shared
 from mahsm.errors import BudgetExceeded, LimitError, TooManyHanging
 from mahsm.nodes._internal import provider_of
 from mahsm.policies import Retry
@@ -87,6 +87,10 @@ class _Retry(ComposedFunction[P, R]):
             await _pause(way, seconds)
             if reason_here() is not None:
                 raise failure
+
+
+class _AwaitedRetry(AwaitedFunction[P, R], _Retry[P, R]):
+    pass
 
 
 _NOTHING = nullcontext()
@@ -182,9 +186,9 @@ def retry(
     made = _policy(max_attempts, on, policy)
     if function is None:
         return partial(retry, policy=made, provider=provider)
-    return cast("Any", _Retry)(
-        kind=kind_of("retry", function), function=function, policy=made, retries=_Retries(provider)
-    )
+    kind = kind_of("retry", function)
+    cls: Any = _AwaitedRetry if kind.is_async else _Retry
+    return cls(kind=kind, function=function, policy=made, retries=_Retries(provider))
 
 
 def _policy(max_attempts: Any, on: Any, policy: Any) -> Retry:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast, overload
+from typing import Any, overload
 
 from mahsm._common import MOST_SECONDS, check, is_figure, shown
 from mahsm._waiting import THREAD, LeftBehind, Way, tasks
 from mahsm.compose._calls import acall, call, kind_of
-from mahsm.compose._function import ComposedFunction, P, R, Shared
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P, R, Shared
 from mahsm.operators._internal import traced, with_settings
 
 _AT_ONCE = 64
@@ -41,6 +41,10 @@ class _Timeout(ComposedFunction[P, R]):
         work = partial(call, self.function, self.kind, args, kwargs)
         # Traces of JAX are per thread.
         return work() if traced() else tasks.call(with_settings(work), self.seconds, left=left, name=name)
+
+
+class _AwaitedTimeout(AwaitedFunction[P, R], _Timeout[P, R]):
+    pass
 
 
 @overload
@@ -80,6 +84,6 @@ def timeout(function: Any = None, /, seconds: Any = None) -> Any:
         raise ValueError(f"timeout: seconds={shown(seconds)}; expected a number > 0, such as seconds=30.")
     if function is None:
         return partial(timeout, seconds=seconds)
-    return cast("Any", _Timeout)(
-        kind=kind_of("timeout", function), function=function, seconds=float(seconds), hanging=_Hanging()
-    )
+    kind = kind_of("timeout", function)
+    cls: Any = _AwaitedTimeout if kind.is_async else _Timeout
+    return cls(kind=kind, function=function, seconds=float(seconds), hanging=_Hanging())

@@ -94,6 +94,26 @@ async def test_an_async_function_is_awaited(wrap: Any) -> None:
     assert await wrap(area_async).acall(3, scale=2) == 12
 
 
+@pytest.mark.parametrize("wrap", [*WRAPPERS.values(), ensemble], ids=[*WRAPPERS, "ensemble"])
+async def test_langgraph_sees_that_a_function_is_async(wrap: Any) -> None:
+    builder = StateGraph(dict)
+    builder.add_node("n", chain(wrap(number_of_async), as_update)).add_edge(START, "n")
+    assert (await builder.compile().ainvoke({"width": 3}))["area"] in (6, [6])
+    made = wrap(area_async)
+    for function in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made)), chain(area, made)):
+        assert inspect.iscoroutinefunction(function.__call__)
+    assert not inspect.iscoroutinefunction(wrap(area).__call__)
+    assert copy.copy(made) == made
+
+
+async def number_of_async(state: dict[str, int]) -> int:
+    return await area_async(state["width"])
+
+
+def as_update(area: Any) -> dict[str, Any]:
+    return {"area": area}
+
+
 @pytest.mark.parametrize("name", sorted(set(WRAPPERS) - {"chain"}))
 @pytest.mark.parametrize("function", [area, area_async])
 def test_it_looks_like_the_function(name: str, function: Any) -> None:
