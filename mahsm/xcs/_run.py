@@ -135,7 +135,9 @@ class ProgramRun(EdgeRun):
             held = None if model is None or isinstance(model, ModelBinding) else ModuleRef(model)
             target = Target(name, callee, None, source=callee if model is None else model, held=held)
             spec = CallSpec(name, target, self._tries, Ends())
-            found = AttemptRunner(spec, self.way, self.span, self.not_begun, self.left, self.end_late)
+            found = AttemptRunner(
+                spec, self.way, self.span, self.not_begun, self.left, self.end_late, named=name
+            )
             self._attempts[name, id(model)] = found
         return found
 

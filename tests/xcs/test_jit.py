@@ -591,12 +591,26 @@ def test_a_budget():
 
 def test_a_timeout_of_a_step():
     release = threading.Event()
-    hangs = xcs.step(lambda: release.wait(30))
+
+    @xcs.step
+    def hangs():
+        release.wait(30)
+
+    @xcs.step
+    async def hangs_async():
+        await asyncio.Event().wait()
+
+    @xcs.jit(timeout=0.05)
+    async def program():
+        await hangs_async()
+
     try:
-        with pytest.raises(TimeoutError, match=r"took longer than 0\.05 s"):
+        with pytest.raises(TimeoutError, match=r"^hangs: took longer than 0\.05 s$"):
             xcs.jit(lambda: hangs(), timeout=0.05)()
     finally:
         release.set()
+    with pytest.raises(TimeoutError, match=r"^hangs_async: took longer than 0\.05 s$"):
+        asyncio.run(program())
 
 
 # Reports.

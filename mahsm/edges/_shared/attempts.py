@@ -54,6 +54,7 @@ class AttemptRunner:
         left: Counts the calls that the run leaves behind.
         end: Ends the run after its deadline, given in seconds. A timer calls it too, perhaps a little later.
         adaptive: Adapts the number of slots, if the edge is adaptive.
+        named: The name in the error of an attempt's timeout; an edge adds a note with its own instead.
     """
 
     # Tokens and slots.
@@ -84,6 +85,7 @@ class AttemptRunner:
         left: LeftBehind,
         end: Callable[[float], object],
         adaptive: Adaptive | None = None,
+        named: str = "",
     ) -> None:
         limited = None
         if spec.tries.rate_limit is not None:
@@ -98,6 +100,7 @@ class AttemptRunner:
         self._limited = limited
         self._retries = retry_budget(None if spec.tries.retry is None else self._provider())
         self._adaptive = adaptive
+        self._named = named
         self._deadline = None if spec.ends.deadline is None else time.monotonic() + spec.ends.deadline
         self._durations = Durations(spec.tries.hedge) if spec.tries.hedge else None
         self._unwatched = not (
@@ -215,11 +218,11 @@ class AttemptRunner:
             return self._blocked(item, call, state, timeout)
         if timeout is None:
             return await cast("AsyncCall", call)(state)
-        async with tasks.deadline(timeout):
+        async with tasks.deadline(timeout, self._named):
             return await cast("AsyncCall", call)(state)
 
     def _blocked(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
-        return tasks.call(partial(call, state), timeout, item.running.on_stop, self._left)
+        return tasks.call(partial(call, state), timeout, item.running.on_stop, self._left, self._named)
 
     async def _admitted(self, item: Item, state: State, adds: Overlay) -> Admission | None:
         """Wait until the attempt may begin; the item holds its slots then."""
