@@ -11,7 +11,7 @@ Only rewritten code ever holds pending values. Whatever it calls is one of these
 
 import functools
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from mahsm.xcs._awaiting import StepCall, await_
@@ -35,7 +35,7 @@ from mahsm.xcs._functions import CHANGES_FIRST, PURE, SPECIAL, pure
 from mahsm.xcs._pending import Pending, cell_of, ready, value_of
 from mahsm.xcs._scopes import delegated, each_settled, paused, resumed, scope, settled
 from mahsm.xcs._source import is_users, rewritten
-from mahsm.xcs._step import is_async, is_step, name_of
+from mahsm.xcs._step import is_async, is_step, method_of, name_of
 from mahsm.xcs._syntax import HELPERS
 from mahsm.xcs._warnings import runs_plainly
 
@@ -60,15 +60,15 @@ def call(callee: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 def _other(callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a method, a class of another metaclass, or an object with `__call__`."""
-    if isinstance(callee, MethodType):
-        owner: Any = callee.__self__
+    if (bound := method_of(callee)) is not None:
+        function, owner = bound
         if kind_of(owner) is Pending:
             # A special method of a pending value, which is that of the value.
-            return call(getattr(value_of(owner), callee.__func__.__name__), *args, **kwargs)
+            return call(getattr(value_of(owner), function.__name__), *args, **kwargs)
         if kind_of(owner) in CONTAINERS:
             changed(owner)
-        if isinstance(callee.__func__, FunctionType):
-            return _function(callee.__func__, (callee.__self__, *args), kwargs)
+        if isinstance(function, FunctionType):
+            return _function(function, (owner, *args), kwargs)
     elif isinstance(callee, type):
         return _class(callee, args, kwargs)
     else:

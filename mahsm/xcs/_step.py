@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from mahsm._common import shown
@@ -109,10 +109,8 @@ def is_async(function: Any) -> bool:
     """Return whether a call gives an awaitable."""
     while isinstance(function, functools.partial):
         function = cast("Any", function).func
-    if isinstance(function, MethodType) and (
-        isinstance(function.__func__, Step) or _is_unit(function.__func__)
-    ):
-        function = cast("Any", function.__func__)
+    if (bound := method_of(function)) is not None:
+        return _is_async_method(*bound)
     if isinstance(function, Step):
         return cast("Step[..., Any]", function).is_async
     operators: Any = sys.modules.get("mahsm.operators")
@@ -120,6 +118,16 @@ def is_async(function: Any) -> bool:
         return _is_async_operator(function)
     call: Any = getattr(cast("Any", type(function)), "__call__", None)  # noqa: B004  of an object
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _is_async_method(function: Any, owner: Any) -> bool:
+    if not isinstance(function, FunctionType):
+        return is_async(function)
+    if _is_unit(owner):
+        name = function.__name__
+        if name in _AWAITED or (name in _CALLED and is_async(owner)):
+            return True
+    return inspect.iscoroutinefunction(function)
 
 
 def _is_async_operator(op: Any) -> bool:
@@ -130,16 +138,30 @@ def _is_async_operator(op: Any) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-_METHODS = frozenset({"__call__", "forward", "aforward", "acall", "invoke", "ainvoke"})
+_CALLED = frozenset({"__call__", "forward"})
+_AWAITED = frozenset({"aforward", "acall", "ainvoke"})
+_METHODS = _CALLED | _AWAITED | {"invoke"}
 """Methods of operators, modules, edges and graphs whose calls are steps."""
+
+
+def method_of(callee: Any) -> tuple[Any, Any] | None:
+    """Return the function and the object of a bound method, such as Equinox makes too; None for others."""
+    kind = cast("type[Any]", type(callee))
+    is_method = _methods.get(kind)
+    if is_method is None:
+        is_method = _methods[kind] = "__func__" in getattr(kind, "__dataclass_fields__", ())
+    return (callee.__func__, callee.__self__) if is_method else None
+
+
+_methods: dict[type, bool] = {MethodType: True}
 
 
 def model_of(callee: Any) -> Any:
     """Return the DSPy module or the binding of a model that is called, or None."""
     while isinstance(callee, functools.partial):
         callee = cast("Any", callee).func
-    if isinstance(callee, MethodType):
-        callee = callee.__self__
+    if (bound := method_of(callee)) is not None:
+        callee = bound[1]
     dspy: Any = sys.modules.get("dspy")
     is_module = dspy is not None and isinstance(callee, dspy.Module)
     return callee if is_module or isinstance(callee, ModelBinding) else None
@@ -147,12 +169,9 @@ def model_of(callee: Any) -> Any:
 
 def is_step(callee: Any) -> bool:
     """Return whether calls of something are steps."""
-    if isinstance(callee, MethodType):
-        function: Any = callee.__func__
-        # A composed function may be a method, too.
-        if isinstance(function, Step) or _is_unit(function):
-            return True
-        return getattr(function, "__name__", "") in _METHODS and _is_unit(callee.__self__)
+    if (bound := method_of(callee)) is not None:
+        function, owner = bound
+        return _is_unit(function) or (getattr(function, "__name__", "") in _METHODS and _is_unit(owner))
     return _is_unit(callee)
 
 
@@ -191,8 +210,9 @@ def name_of(callee: Any) -> str:
     """Return the name of a step in reports and errors."""
     while isinstance(callee, functools.partial):
         callee = callee.func
-    if isinstance(callee, MethodType):
-        is_call = is_step(callee) and not isinstance(callee.__func__, Step)
-        return name_of(callee.__self__) if is_call else callee.__name__
+    if (bound := method_of(callee)) is not None:
+        function, owner = bound
+        is_call = is_step(callee) and not _is_unit(function)
+        return name_of(owner if is_call else function)
     name = next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)
     return name if isinstance(name, str) else type(callee).__name__

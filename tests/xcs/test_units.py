@@ -229,6 +229,66 @@ def test_compositions_are_steps() -> None:
     assert len(other.last.steps) == 3
 
 
+class Desk:
+    """Methods that are composed functions, called in jitted methods."""
+
+    def __init__(self, guests: int) -> None:
+        self.barrier = threading.Barrier(guests)
+
+    @retry(max_attempts=2)
+    def meet(self, x: int) -> int:
+        self.barrier.wait(30)
+        return x
+
+    @cache
+    @retry
+    async def awaited(self, x: int) -> int:
+        await asyncio.sleep(0)
+        return x
+
+    @xcs.jit
+    def run(self) -> list[int]:
+        return [self.meet(i) for i in range(3)]
+
+    @xcs.jit
+    async def arun(self) -> list[int]:
+        return [await self.awaited(i) for i in range(3)]
+
+
+def test_methods_that_are_compositions_are_steps() -> None:
+    assert Desk(3).run() == asyncio.run(Desk(3).arun()) == [0, 1, 2]
+    assert [step.name for step in Desk.run.last.steps] == ["meet"] * 3
+    assert [step.name for step in Desk.arun.last.steps] == ["awaited"] * 3
+
+
+class Team(Operator):
+    """An operator, whose methods Equinox binds in its own way."""
+
+    shout: Shout
+
+    @retry
+    def again(self, x: Any) -> Any:
+        return f"{x}?"
+
+    def both(self, x: Any) -> Any:
+        return self.shout(x) + self.again(x)
+
+    @xcs.jit
+    def forward(self, input: Any) -> Any:
+        return self.both(input) + self.shout.forward(input)
+
+    @xcs.jit
+    async def aforward(self, input: Any) -> Any:
+        return await self.shout.acall(input) + await retry(Shout()).acall(input)
+
+
+def test_methods_of_an_operator_are_steps_or_rewritten() -> None:
+    team = Team(Shout())
+    assert (team("a"), asyncio.run(team.acall("a"))) == ("a!a?a!", "a!a!")
+    assert [step.name for step in Team.forward.last.steps] == ["Shout", "again", "Shout"]
+    assert len(Team.aforward.last.steps) == 2
+
+
 def test_stacked_decorators_over_a_jitted_function() -> None:
     asked: list[str] = []
 
