@@ -5,6 +5,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from langchain_core.runnables import RunnableConfig
@@ -24,8 +25,8 @@ from mahsm.xcs._greenlets import Body
 from mahsm.xcs._numeric import compiled
 from mahsm.xcs._report import Report
 from mahsm.xcs._run import ProgramRun
-from mahsm.xcs._source import function_of, rewritten
-from mahsm.xcs._step import Step, is_async, name_of
+from mahsm.xcs._source import function_of, is_users, rewritten
+from mahsm.xcs._step import Step, is_async, method_of, name_of
 from mahsm.xcs._step_run import Stopped
 
 if TYPE_CHECKING:
@@ -187,7 +188,13 @@ class Jitted(Step[P, T], Generic[P, T]):
         return found.text
 
     def _body(self) -> Callable[..., Any]:
-        return functools.partial(call, self.function) if self._options.rewrite else self.function
+        if not self._options.rewrite:
+            return self.function
+        function, bound = self.function, method_of(self.function)
+        if bound is not None and isinstance(bound[0], FunctionType) and is_users(bound[0]):
+            # A call of the method of an operator or a module would be one step.
+            return functools.partial(call, *bound)
+        return functools.partial(call, function)
 
     async def _run(
         self, way: Way, args: tuple[Any, ...], kwargs: dict[str, Any], steps: DurableSteps | None = None

@@ -10,11 +10,12 @@ import sysconfig
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType
 from typing import Any, cast
 
 from mahsm.xcs._containers import rewritten_codes
 from mahsm.xcs._rewrite import Rewriter
+from mahsm.xcs._step import method_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -289,8 +290,8 @@ def function_of(callee: Any) -> FunctionType | None:
     """Return the Python function that something calls: a method, a partial, an object with `__call__`."""
     while isinstance(callee, functools.partial):
         callee = cast("Any", callee).func
-    if isinstance(callee, MethodType):
-        callee = callee.__func__
+    if (bound := method_of(callee)) is not None:
+        callee = bound[0]
     if not isinstance(callee, FunctionType):
         callee = getattr(cast("Any", type(callee)), "__call__", None)  # noqa: B004  of an object
     return callee if isinstance(callee, FunctionType) else None

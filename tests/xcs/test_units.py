@@ -336,3 +336,35 @@ def test_each_module_has_the_limit_of_its_own_provider() -> None:
     assert [limits.stats()[f"of-units-{n}"].admitted for n in (1, 2, 3)] == [1, 1, 1]
     for n in (1, 2, 3):
         limits.forget(f"of-units-{n}")
+
+
+class Pair(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        return self.ask(question=question).answer + self.ask(question=question).answer
+
+    async def aforward(self, question: str) -> Any:
+        return (await self.ask.acall(question=question)).answer
+
+
+def test_methods_of_modules_and_operators_can_be_jitted_bound() -> None:
+    pair, operator = Pair(), Plain(Shout())
+    jitted, awaited, bound = xcs.jit(pair.forward), xcs.jit(pair.aforward), xcs.jit(operator.forward)
+    with dspy.context(lm=FakeLM({"answer": "yes"})):
+        assert (jitted("q"), asyncio.run(awaited("q")), bound("a")) == ("yesyes", "yes", "a!!")
+    assert [len(made.last.steps) for made in (jitted, awaited, bound) if made.last] == [2, 1, 2]
+    assert "self.shout" in bound.source
+    library = xcs.jit(RunnableLambda(lambda x: x + 1).invoke)
+    assert library(1) == 2
+    assert library.last is not None
+    assert len(library.last.steps) == 1
+
+
+class Plain(Operator):
+    shout: Shout
+
+    def forward(self, input: Any) -> Any:
+        return self.shout(self.shout(input))
