@@ -6,7 +6,7 @@
 - `_binding`        `ModelBinding`: a model by its name and options
 - `_response`       `Response`: an answer with its usage and price
 - `_stream`         `Stream`: an answer as it arrives
-- `_calls`          a call: from a prompt and options to a response
+- `_calls`          a call: from a prompt and options, an `_ask`, to a response
 - `_prompts`        prompts with roles and images; `_structured`: types in place of text
 - `_names`          aliases and full names; `_providers`: providers, registered ones, and their credentials
 - `_clients`        clients by name and options; `_client`: DSPy's, without credentials

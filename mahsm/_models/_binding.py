@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mahsm._common import shown, tagged
 from mahsm._context import Secret
 from mahsm._models import _calls, _clients, _providers
+from mahsm._models._ask import Ask
 from mahsm._models._stream import Stream
 from mahsm._numeric import traced
 from mahsm._waiting import TASK, THREAD, run_blocking
@@ -137,17 +138,17 @@ class ModelBinding:
             JitError: while JAX traces a function.
             ModelError: if the model is unknown, or an argument is invalid.
         """
-        return run_blocking(_calls.respond(THREAD, self, prompt, system, output, options))
+        return run_blocking(_calls.respond(THREAD, self, Ask(prompt, system, output, options)))
 
     async def acall(
         self, prompt: Any, *, system: str | None = None, output: Any = None, **options: Any
     ) -> "Response":
         """Async version of `__call__`."""
-        return await _calls.respond(TASK, self, prompt, system, output, options)
+        return await _calls.respond(TASK, self, Ask(prompt, system, output, options))
 
     def stream(self, prompt: Any, *, system: str | None = None, **options: Any) -> "Stream":
         """Return the parts of the model's response as they arrive; `models.stream` explains it."""
-        return Stream(partial(_calls.respond, TASK, self, prompt, system, None, options))
+        return Stream(partial(_calls.respond, TASK, self, Ask(prompt, system, None, options)))
 
     astream = stream
 

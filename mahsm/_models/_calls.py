@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from mahsm import _context
-from mahsm._common import redacted
+from mahsm._common import learn_secret, redacted
 from mahsm._context import Secret
 from mahsm._model_calls import calls, heard_lm, in_attempt
 from mahsm._models import _clients, _names, _providers
+from mahsm._models._ask import Ask
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import THREAD, Way
 from mahsm.errors import CredentialError
@@ -44,52 +45,36 @@ class Binding(Protocol):
 
 
 async def respond(
-    way: Way,
-    binding: Binding,
-    prompt: Any,
-    system: str | None,
-    output: Any,
-    options: dict[str, Any],
-    on_part: Callable[[str], None] | None = None,
+    way: Way, binding: Binding, ask: Ask, on_part: Callable[[str], None] | None = None
 ) -> Response:
     """Call the model of a binding.
 
     Args:
         way: As a thread or as a task.
         binding: The model.
-        prompt: A string, parts of a message, or messages.
-        system: Instructions.
-        output: The type of a structured output, if one is asked for.
-        options: Options of the call; they precede those of the binding, and these those of the context.
+        ask: The prompt, and options that win over those of the binding, which win over those of the context.
         on_part: Called with each part of the text as it arrives, in a task.
     """
     binding.check_not_traced()
-    client, options = _prepared(binding, options)
+    client, options = _prepared(binding, dict(ask.options))
+    ask = ask._replace(options=options)
     if _clients.is_chat_model(client):
         from mahsm._models import _chat_models
 
-        return await _chat_models.respond(way, client, prompt, system, output, options, on_part)
-    make = partial(_made, way, client, prompt, system, output, options, on_part)
+        return await _chat_models.respond(way, client, ask, on_part)
     line = _line(_providers.of(client.model))
     if line is None:
-        return await make()
+        return await _made(way, client, ask, on_part)
     if way is THREAD:
         with line:
-            return await make()
+            return await _made(way, client, ask, on_part)
     async with line:
-        return await make()
+        return await _made(way, client, ask, on_part)
 
 
-async def _made(
-    way: Way,
-    client: Any,
-    prompt: Any,
-    system: str | None,
-    output: Any,
-    options: dict[str, Any],
-    on_part: Callable[[str], None] | None,
-) -> Response:
+async def _made(way: Way, client: Any, ask: Ask, on_part: Callable[[str], None] | None) -> Response:
     """Call a language model of DSPy's, once it may be called."""
+    options = ask.options
     heard, key = Heard(), options.pop("api_key", None)
     lm = heard_lm(client, heard.add)
     try:
@@ -97,10 +82,10 @@ async def _made(
             # A client of the user's takes a key as its other options.
             options["api_key"] = key.get_secret_value() if isinstance(key, Secret) else key
         if key is None and on_part is None:
-            value = await _answer(way, lm, prompt, system, output, options)
+            value = await _answer(way, lm, ask)
         else:
             with _with_key(client.model, key), _sent_to(on_part):
-                value = await _answer(way, lm, prompt, system, output, options)
+                value = await _answer(way, lm, ask)
     except Exception as error:
         _explain(error, client, options, has_key=key is not None)
         raise
@@ -130,20 +115,18 @@ def _prepared(binding: Binding, options: dict[str, Any]) -> tuple[Any, dict[str,
     return (binding.with_options(**own) if own else binding).client, options
 
 
-async def _answer(
-    way: Way, lm: Any, prompt: Any, system: str | None, output: Any, options: dict[str, Any]
-) -> Any:
+async def _answer(way: Way, lm: Any, ask: Ask) -> Any:
     """Call the model; return the structured output, if one is asked for."""
-    if output is not None:
+    if ask.output is not None:
         from mahsm._models import _structured
 
-        return await _structured.answer(way, lm, prompt, system, output, options)
-    if isinstance(prompt, str) and system is None:
-        await way.call(partial(lm, prompt, **options), partial(lm.acall, prompt, **options))
+        return await _structured.answer(way, lm, ask)
+    if isinstance(ask.prompt, str) and ask.system is None:
+        await way.call(partial(lm, ask.prompt, **ask.options), partial(lm.acall, ask.prompt, **ask.options))
         return None
     from mahsm._models import _prompts
 
-    await _prompts.answer(way, lm, _prompts.messages(prompt, system), options)
+    await _prompts.answer(way, lm, ask)
     return None
 
 
@@ -151,6 +134,7 @@ def _with_key(model: str, key: str | Secret | None) -> AbstractContextManager[No
     if key is None:
         return nullcontext()
     key = key.get_secret_value() if isinstance(key, Secret) else key
+    learn_secret(key)
     from mahsm._models._client import Key, with_key
 
     return with_key(_providers.of(model), Key(key))
@@ -183,8 +167,7 @@ def _line(provider: str) -> Any:
     limits: Any = sys.modules.get("mahsm.limits._internal")
     if limits is None or calls.here().gate is not None or in_attempt():
         return None
-    limit = limits.known(provider)
-    return None if limit is None else limits.admit(limit)
+    return limits.admit(provider) if limits.is_defined(provider) else None
 
 
 def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key: bool) -> None:

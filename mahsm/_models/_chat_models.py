@@ -7,24 +7,17 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from mahsm._model_calls import answer_of_message
 from mahsm._models import _prompts
+from mahsm._models._ask import Ask
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import Way
 
 
-async def respond(
-    way: Way,
-    chat: Any,
-    prompt: Any,
-    system: str | None,
-    output: Any,
-    options: dict[str, Any],
-    on_part: Callable[[str], None] | None,
-) -> Response:
+async def respond(way: Way, chat: Any, ask: Ask, on_part: Callable[[str], None] | None) -> Response:
     """Call a chat model; `_calls.respond` has the arguments."""
-    given = _prompts.messages(prompt, system)
+    given, options = _prompts.messages(ask.prompt, ask.system), ask.options
     asked = {"ls_model_name": getattr(chat, "model_name", None) or getattr(chat, "model", None)}
-    if output is not None:
-        structured = chat.with_structured_output(output, include_raw=True)
+    if ask.output is not None:
+        structured = chat.with_structured_output(ask.output, include_raw=True)
         found = await way.call(
             lambda: structured.invoke(given, **options), lambda: structured.ainvoke(given, **options)
         )

@@ -18,7 +18,6 @@ from mahsm import _context
 from mahsm._common import MASK, learn_secret
 from mahsm._context import Secret
 from mahsm._models import _providers
-from mahsm.errors import CredentialError
 
 
 class Key(str):
@@ -47,8 +46,6 @@ that were given a key; read by the `kwargs` of clients."""
 @contextmanager
 def with_key(provider: str, key: Key | None) -> Generator[None, None, None]:
     """Use a key for the calls of a provider's clients in the block."""
-    if key is not None:
-        learn_secret(key)
     token = _key.set(None if key is None else (provider, key))
     try:
         yield
@@ -69,6 +66,8 @@ class Client(dspy.LM):
         super().__init__(model, **options)
         key = api_key.get_secret_value() if isinstance(api_key, Secret) else api_key
         self._own_key = Key(key) if key else None
+        if key:
+            learn_secret(key)
         self._engine_store = _Pools()
 
     @property
@@ -104,10 +103,7 @@ class Client(dspy.LM):
             return Key(value)
         if _context.is_hidden(provider):
             # Clients would look into the environment by themselves.
-            raise CredentialError(
-                f"models: no credential of {provider!r} for {self.__dict__['model']!r}. "
-                f"{_context.where(provider, variables)}"
-            )
+            _context.require_credential(provider, variables)
         return None
 
     def dump_state(self) -> dict[str, Any]:

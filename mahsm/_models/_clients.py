@@ -146,9 +146,8 @@ def context_lm() -> Any:
     """
     if _context.config("models.default") is None:
         return None
-    name = _names.default()
-    client = lm_of(make(name, {}))
-    return make(name, of_context(_providers.of(client.model)))
+    name = _names.full(_names.default())
+    return lm_of(make(name, of_context(_providers.of(name))))
 
 
 def of_context(provider: str) -> dict[str, Any]:

@@ -216,28 +216,8 @@ def _bound(model: Any, prompt: Any) -> tuple[ModelBinding, Any]:
     """Return the binding of a direct call, and its prompt."""
     if prompt is _MISSING:
         model, prompt = None, model
-    if isinstance(model, ModelBinding):
-        return model, prompt
-    if model is None:
-        return _DEFAULT, prompt
-    if isinstance(model, str):
-        return _shared(model), prompt
-    return ModelBinding.of(model), prompt
+    return (ModelBinding(None) if model is None else ModelBinding.of(model)), prompt
 
-
-def _shared(name: str) -> ModelBinding:
-    """Return the binding of a name, which all direct calls share."""
-    binding = _SHARED.get(name)
-    if binding is None:
-        binding = ModelBinding(name)
-        if len(_SHARED) < _MOST:
-            _SHARED[name] = binding
-    return binding
-
-
-_DEFAULT = ModelBinding(None)
-_MOST = 256
-_SHARED: dict[str, ModelBinding] = {}
 
 models: Models = Models()
 """The one instance."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 import dspy
 
 from mahsm._common import shown
+from mahsm._models._ask import Ask
 from mahsm._models._response import Response
 from mahsm._waiting import Way
 from mahsm.errors import ModelError
@@ -120,7 +121,7 @@ _ADAPTER: Any = cast("Any", _Plain)(use_native_function_calling=True)
 _SIGNATURE: Any = cast("Any", dspy.Signature)("messages -> text")
 
 
-async def answer(way: Way, lm: Any, given: list[Message], options: dict[str, Any]) -> None:
+async def answer(way: Way, lm: Any, ask: Ask) -> None:
     """Call a model with messages."""
-    call: Any = (lm, dict(options), _SIGNATURE, [], {"messages": given})
+    call: Any = (lm, ask.options, _SIGNATURE, [], {"messages": messages(ask.prompt, ask.system)})
     await way.call(lambda: _ADAPTER(*call), lambda: _ADAPTER.acall(*call))

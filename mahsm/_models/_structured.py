@@ -8,6 +8,7 @@ import dspy
 
 from mahsm._common import shown
 from mahsm._models import _prompts
+from mahsm._models._ask import Ask
 from mahsm._models._response import Response
 from mahsm._waiting import Way
 from mahsm.errors import ModelError
@@ -15,24 +16,22 @@ from mahsm.errors import ModelError
 _INSTRUCTIONS = "Answer the prompt."
 
 
-async def answer(
-    way: Way, lm: Any, prompt: Any, system: str | None, output: Any, options: dict[str, Any]
-) -> Any:
-    """Return a value of the type `output`.
+async def answer(way: Way, lm: Any, ask: Ask) -> Any:
+    """Return a value of the type `ask.output`.
 
     Raises:
         ModelError: if a prompt with earlier turns has more than text in them.
     """
-    turns = _prompts.turns(prompt)
-    told = [system, *(one["content"] for one in turns if one["role"] in ("system", "developer"))]
+    turns = _prompts.turns(ask.prompt)
+    told = [ask.system, *(one["content"] for one in turns if one["role"] in ("system", "developer"))]
     said = [one for one in turns if one["role"] not in ("system", "developer")]
     inputs: dict[str, Any] = {"past": _history(said[:-1])} if len(said) > 1 else {}
     inputs |= _last(said[-1]["content"] if said else "")
     instructions = "\n".join(one for one in told if one) or _INSTRUCTIONS
     predict = dspy.Predict(
-        _signature(output, instructions, {name: type(value) for name, value in inputs.items()})
+        _signature(ask.output, instructions, {name: type(value) for name, value in inputs.items()})
     )
-    call: dict[str, Any] = {**inputs, "lm": lm, "config": options}
+    call: dict[str, Any] = {**inputs, "lm": lm, "config": ask.options}
     # The predictor is of this call, so it must not be in the trace that an optimiser reads.
     with dspy.context(trace=None):
         prediction: Any = await way.call(lambda: predict(**call), lambda: predict.acall(**call))

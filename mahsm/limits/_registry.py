@@ -62,10 +62,9 @@ def defined(provider: str) -> RateLimit:
     return limit
 
 
-def known(provider: str) -> str | None:
-    """Return the provider's name, if it has a limit."""
-    with _registry.lock:
-        return provider if provider in _registry.limits else None
+def is_defined(provider: str) -> bool:
+    """Return whether the provider has a limit."""
+    return provider in _registry.limits
 
 
 def resolved(limit: RateLimit | str) -> RateLimit | str:

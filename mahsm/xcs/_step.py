@@ -8,7 +8,7 @@ from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from mahsm._common import shown
-from mahsm._models import ModelBinding
+from mahsm._models import ModelBinding, Models
 from mahsm.xcs._current import direct_run
 
 P = ParamSpec("P")
@@ -188,7 +188,7 @@ _units: dict[type, bool] = {}
 
 def _unit_types() -> tuple[type, ...]:
     """Return the classes whose instances are steps, of the libraries that are imported."""
-    kinds: list[type] = [Step]
+    kinds: list[type] = [Step, ModelBinding, Models]
     for module, names in _CLASSES.items():
         if (loaded := sys.modules.get(module)) is not None:
             kinds += [getattr(loaded, name) for name in names]
@@ -197,7 +197,6 @@ def _unit_types() -> tuple[type, ...]:
 
 _CLASSES = {
     "mahsm.operators": ("Operator",),
-    "mahsm._models": ("ModelBinding", "Models"),
     "langchain_core.runnables": ("Runnable",),
     "dspy": ("Module", "BaseLM"),
 }

@@ -3,6 +3,8 @@
 import asyncio
 import copy
 import pickle
+import threading
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import dspy
@@ -271,21 +273,43 @@ def test_an_error_comes_out_of_a_stream() -> None:
             asyncio.run(read())
 
 
+class Stalls:
+    """An engine of DSPy's that stalls after the first part of its answer."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.cancelled = threading.Event()
+
+    async def complete(self, request: Any) -> Any:
+        return await self._engine.complete(request)
+
+    async def stream(self, request: Any) -> AsyncIterator[Any]:
+        try:
+            async for event in self._engine.stream(request):
+                yield event
+                if event.type == "delta":
+                    await asyncio.sleep(3600)
+        finally:
+            self.cancelled.set()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_stream_that_is_left_is_cancelled(is_async: bool) -> None:
     async def read() -> None:
         async with models.astream(lm, "q") as stream:
             async for _ in stream:
-                return
-
-    lm = FakeLM("one two three")
-    with mahsm.usage() as used:
-        if is_async:
-            asyncio.run(read())
-        else:
-            for _ in models.stream(lm, "q"):
                 break
-    assert used.calls == 1
+        assert await asyncio.to_thread(engine.cancelled.wait, 30)
+
+    fake = FakeLM("one two three")
+    engine = Stalls(fake._provider.async_)
+    lm = dspy.LM("fake/m", engine=fake.engine, async_engine=engine, cache=False)
+    if is_async:
+        asyncio.run(read())
+    else:
+        for _ in models.stream(lm, "q"):
+            break
+    assert engine.cancelled.wait(30)
 
 
 # LangChain's chat models.

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -197,39 +196,19 @@ def test_lists_of_models_and_providers() -> None:
         models.list("opnai")
 
 
-PACKAGE = {
-    "acme_models.py": """
+PROVIDER = """
 from mahsm.testing import FakeLM
 
 def provider(name, **options):
     return FakeLM(f"installed {name}")
-""",
-    "pyproject.toml": """
-[project]
-name = "acme-models"
-version = "1.0"
-[project.entry-points."mahsm.providers"]
-plugged = "acme_models:provider"
-broken = "acme_models:missing"
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-[tool.hatch.build.targets.wheel]
-include = ["acme_models.py"]
-""",
-}
+"""
 
 
 def test_a_package_that_is_installed_brings_its_provider(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "installed"
-    source.mkdir()
-    for name, text in PACKAGE.items():
-        (source / name).write_text(text)
-    installed = target / Path(sysconfig.get_paths()["purelib"]).name
-    # As pip installs it, without the network: the wheel's files and its metadata.
-    info = installed / "acme_models-1.0.dist-info"
-    info.mkdir(parents=True)
-    (installed / "acme_models.py").write_text(PACKAGE["acme_models.py"])
+    # What pip leaves of a wheel: its files and its metadata.
+    info = tmp_path / "acme_models-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "acme_models.py").write_text(PROVIDER)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-models\nVersion: 1.0\n")
     points = "[mahsm.providers]\nplugged = acme_models:provider\nbroken = acme_models:missing\n"
     (info / "entry_points.txt").write_text(points)
@@ -246,7 +225,7 @@ except RegistryError as error:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(installed)},
+        env={"PYTHONPATH": str(tmp_path)},
         check=True,
     )
     assert done.stdout.splitlines()[0] == "installed plugged/x True"
