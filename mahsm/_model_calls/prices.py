@@ -135,7 +135,7 @@ def _costs(entry: Mapping[str, Any]) -> dict[str, float]:
 def priced_models() -> frozenset[tuple[str, str]]:
     """Return the pairs of provider and model whose tokens have a price, as DSPy names them."""
     return frozenset(
-        _named(name, re.split(r"[-_](?:language|text|[a-z0-9]+)[-_]models", provider)[0])
+        _named(name, re.split(r"[-_][a-z0-9]+[-_]models", provider)[0])
         for name, (provider, prices) in _table().items()
         if re.fullmatch(r"[\w.-]+", provider) and "output_cost_per_token" in prices
     )
