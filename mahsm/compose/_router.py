@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
@@ -75,7 +76,7 @@ def policy_router(
     Raises:
         TypeError: immediately, if `policy` cannot be called.
         EdgeError: immediately, for other invalid arguments; when called, if the policy returns anything else
-            than a number for each label.
+            than a number for each label, or if a conditional edge calls what `write_to` made.
         MissingKeyError: when called, if the state lacks `key`.
 
     Example:
@@ -95,6 +96,34 @@ def policy_router(
             raise EdgeError(f"policy_router: {argument}={shown(value)}; expected a state key.")
     chosen = _Chooser(policy, names, _generator(strategy, rng), key, write_to)
     return _as_function(chosen, write_to is not None)
+
+
+class _Choice(Command[str]):
+    """What a router returns as a node: a command, which a conditional edge refuses.
+
+    A conditional edge only takes names of nodes, and would drop a command without an error. It compares what
+    a function returns with the name of the first node, or looks it up in a dict; a node does neither.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            raise EdgeError(self._refusal())
+        if not isinstance(other, Command):
+            return NotImplemented
+        return asdict(self) == asdict(cast("Command[str]", other))
+
+    def __hash__(self) -> int:
+        raise EdgeError(self._refusal())
+
+    def _refusal(self) -> str:
+        key = next(iter(cast("dict[str, Any]", self.update)))
+        return (
+            f"policy_router: with write_to={key!r} it is a node, and add_conditional_edges got it; expected "
+            "add_node('router', policy_router(...)), and an edge to 'router'. For a conditional edge, leave "
+            "out write_to=."
+        )
 
 
 class _Chooser:
@@ -149,7 +178,7 @@ class _Chooser:
         if self._write_to is None:
             return label
         written = {"choice": label, "probability": float(probabilities[place])}
-        return Command(goto=label, update={self._write_to: written})
+        return _Choice(goto=label, update={self._write_to: written})
 
     def _probabilities(self, found: Any) -> Any:
         numbers = found

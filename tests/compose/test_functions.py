@@ -20,6 +20,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from langgraph.errors import GraphInterrupt
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
 
 from mahsm import Branch, Retry, budget, cache, chain, ensemble, parallel, policy_router, retry, timeout, vmap
 from mahsm.errors import EdgeError, MissingKeyError, TooManyHanging
@@ -668,6 +669,28 @@ def test_a_router_in_a_graph(policy: str, mode: str, write_to: str | None) -> No
         }
     drawn = {(edge.source, edge.target) for edge in compiled.get_graph().edges}
     assert {("router" if write_to else START, name) for name in ("a", "b")} <= drawn
+
+
+@pytest.mark.parametrize("path_map", [None, ["a", "b"]])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_router_that_writes_is_refused_by_a_conditional_edge(mode: str, path_map: Any) -> None:
+    graph = StateGraph(dict)
+    for name in ("a", "b"):
+        graph.add_node(name, lambda _: {})
+    graph.add_conditional_edges(
+        START, policy_router(lambda _: [0, 1], ["a", "b"], write_to="route"), path_map
+    )
+    compiled = graph.compile()
+    with pytest.raises(EdgeError, match=r"with write_to='route' it is a node.*expected add_node"):
+        _ = compiled.invoke({}) if mode == "sync" else asyncio.run(compiled.ainvoke({}))
+
+
+def test_what_a_router_returns_as_a_node_is_a_command() -> None:
+    command = policy_router(lambda _: [0, 1], ["a", "b"], write_to="route")({})
+    made = Command(goto="b", update={"route": {"choice": "b", "probability": 1.0}})
+    assert command == made == copy.deepcopy(command) == pickle.loads(pickle.dumps(command))
+    assert command != Command(goto="a")
+    assert command != 1
 
 
 @pytest.mark.parametrize(
