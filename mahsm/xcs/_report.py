@@ -3,7 +3,7 @@
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 
@@ -12,16 +12,14 @@ class StepRecord:
     """One step of a call.
 
     Attributes:
-        number: Its place in the order of the program, among all that it computes.
         place: Its place among the steps.
         name: The name of what was called.
-        after: The `number`s of the steps whose results were among its arguments, still pending.
+        after: The places of the steps whose results were among its arguments, still pending.
         began: `time.monotonic()` when it was called, or None.
         ended: `time.monotonic()` when it ended, or None.
         error: The name of the class of its error, or None.
     """
 
-    number: int
     place: int
     name: str
     after: Sequence[int]
@@ -53,14 +51,14 @@ class Wait:
         line: The line that waited.
         began: `time.monotonic()` at its beginning.
         ended: `time.monotonic()` at its end.
-        steps: The numbers of the steps that it waited for.
+        steps: The places of the steps that it waited for.
     """
 
     file: str
     line: int
     began: float
     ended: float
-    steps: tuple[int, ...]
+    steps: Sequence[int]
 
 
 @dataclass
@@ -80,16 +78,28 @@ class Report:
     waits: list[Wait] = field(default_factory=list["Wait"])
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    _places: dict[int, int] = field(default_factory=dict[int, int], repr=False)
 
-    def step(self, number: int, name: str, after: Sequence[int]) -> StepRecord:
-        """Note a new step."""
-        record = StepRecord(number, len(self.steps), name, after)
+    def step(self, number: int, name: str, after: Collection[int]) -> StepRecord:
+        """Note a new step.
+
+        Args:
+            number: Its number in the order of the program, among all that it computes.
+            name: The name of what was called.
+            after: The numbers of the steps that it needs.
+        """
+        place = self._places[number] = len(self.steps)
+        record = StepRecord(place, name, self._places_of(after))
         self.steps.append(record)
         return record
 
-    def waited(self, wait: Wait) -> None:
-        """Note a wait."""
-        self.waits.append(wait)
+    def waited(self, file: str, line: int, began: float, numbers: Collection[int]) -> None:
+        """Note the end of a wait for the steps of these numbers."""
+        self.waits.append(Wait(file, line, began, time.monotonic(), self._places_of(numbers)))
+
+    def _places_of(self, numbers: Collection[int]) -> Sequence[int]:
+        # A value may come from another run.
+        return sorted(self._places[number] for number in numbers if number in self._places)
 
     def end(self) -> None:
         """Note the end of the call."""
@@ -111,12 +121,11 @@ class Report:
             f"{self.name}: {number} in {_ms(self.seconds)}, {_ms(self.saved)} saved "
             "by running them beside each other"
         ]
-        numbers = {step.number: place for place, step in enumerate(self.steps)}
-        for place, step in enumerate(self.steps):
-            after = ", ".join(f"{numbers[number]}" for number in step.after if number in numbers)
+        for step in self.steps:
+            after = ", ".join(map(str, step.after))
             failed = "" if step.error is None else f", {step.error}"
             lines.append(
-                f"  {place} {step.name} {_ms(step.seconds)}{f' after {after}' if after else ''}{failed}"
+                f"  {step.place} {step.name} {_ms(step.seconds)}{f' after {after}' if after else ''}{failed}"
             )
         spent: dict[tuple[str, int], float] = defaultdict(float)
         for wait in self.waits:
@@ -130,11 +139,10 @@ class Report:
     def mermaid(self) -> str:
         """Return the steps and their dependencies as a Mermaid flowchart."""
         lines = ["flowchart TD"]
-        numbers = {step.number: place for place, step in enumerate(self.steps)}
-        for place, step in enumerate(self.steps):
+        for step in self.steps:
             label = step.name.replace('"', "'")
-            lines.append(f'    s{place}["{label} {_ms(step.seconds)}"]')
-            lines += [f"    s{numbers[number]} --> s{place}" for number in step.after if number in numbers]
+            lines.append(f'    s{step.place}["{label} {_ms(step.seconds)}"]')
+            lines += [f"    s{before} --> s{step.place}" for before in step.after]
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:

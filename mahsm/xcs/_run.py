@@ -26,7 +26,7 @@ from mahsm.xcs._derived import Arrivals, attribute, derived, item
 from mahsm.xcs._durable import DurableSteps
 from mahsm.xcs._greenlets import Body, body_here
 from mahsm.xcs._pending import Pending
-from mahsm.xcs._report import Report, Wait
+from mahsm.xcs._report import Report
 from mahsm.xcs._scopes import Scope
 from mahsm.xcs._source import is_library
 from mahsm.xcs._step import model_of, name_of
@@ -115,7 +115,7 @@ class ProgramRun(EdgeRun):
             self._wait_for_all()
         cell = self.new_cell(())
         cell.steps = (cell.number,)
-        before = sorted({number for one in needed for number in one.steps}) if needed else ()
+        before = {number for one in needed for number in one.steps} if needed else ()
         record = self.report.step(cell.number, name_of(callee), before)
         step = StepRun(self, cell, callee, given, record)
         with self._lock:
@@ -229,7 +229,7 @@ class ProgramRun(EdgeRun):
             cell.wake(turn)
             run_blocking(turn.wait())
         if current.get() is self and (place := _place()) is not None:
-            self.report.waited(Wait(*place, began, time.monotonic(), cell.steps))
+            self.report.waited(*place, began, cell.steps)
 
     def first_error(self, cell: Cell) -> BaseException:
         """Return the error to raise where a failed value is used."""

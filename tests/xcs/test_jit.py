@@ -635,7 +635,8 @@ def test_a_report():
     report = program.last
     assert report is not None
     assert [step.name for step in report.steps] == ["slow"] * 3
-    assert [list(step.after) for step in report.steps] == [[], [report.steps[0].number], []]
+    assert [list(step.after) for step in report.steps] == [[], [0], []]
+    assert [list(wait.steps) for wait in report.waits] == [[1]]
     assert all(step.seconds >= 0.02 for step in report.steps)
     assert report.seconds >= 0.06
     assert "program: 3 steps in" in repr(report)
