@@ -13,7 +13,7 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.types import RetryPolicy
 
 from mahsm._common import cached, check, shown
-from mahsm._waiting import TASK, THREAD, Way, run_blocking
+from mahsm._waiting import TASK, THREAD, Way, run_blocking, tasks
 from mahsm.edges._internal import Tries, current_item, session
 from mahsm.limits import RateLimit
 from mahsm.policies import Budget, Retry
@@ -99,6 +99,12 @@ class Jitted(Step[P, T], Generic[P, T]):
         except Stopped as stopped:
             error = stopped.error
         raise error
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """Async version of a call; a function that is not async runs in a thread of its own."""
+        if self.is_async:
+            return await cast("Any", self)(*args, **kwargs)
+        return await tasks.in_thread(functools.partial(cast("Any", self), *args, **kwargs))
 
     def _check_not_durable(self) -> None:
         if self._options.checkpointer is not None:

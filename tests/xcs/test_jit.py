@@ -117,6 +117,31 @@ async def test_async_steps_run_beside_each_other():
     assert await four("q") == ["q0", "q1", "q2", "q3"]
 
 
+async def test_acall_awaits_any_jitted_function():
+    gate = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @xcs.jit
+    def blocking(q):
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(30)
+        return ask(q)
+
+    @xcs.jit
+    async def awaited(q):
+        gate.set()
+        return ask(q)
+
+    @xcs.jit
+    async def both(q):
+        return [await one.acall(q) for one in (blocking, awaited)]
+
+    loop.call_soon(gate.set)
+    assert await blocking.acall("a") == ask("a")
+    gate.clear()
+    assert await both("c") == [ask("c"), ask("c")]
+    assert [step.name for step in both.last.steps] == ["blocking", "awaited"]
+
+
 async def test_the_event_loop_goes_on_while_a_function_waits():
     turns = asyncio.Event()
 
