@@ -17,19 +17,22 @@ class StepCall(Coroutine[Any, Any, Any]):
     Rewritten code gets a pending value by awaiting it; any other code gets the value.
     """
 
-    def __init__(self, run: Program, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, run: Program, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
+    ) -> None:
         self._run = run
         self._callee = callee
         self._args = args
         self._kwargs = kwargs
+        self._name = name
         self._awaited: Coroutine[Any, Any, Any] | None = None
         self._path = run.branch()
 
     def __repr__(self) -> str:
-        return f"<call of {name_of(self._callee)}; await it>"
+        return f"<call of {self._name or name_of(self._callee)}; await it>"
 
     def begin(self) -> Pending:
-        return self._run.step(self._callee, self._args, self._kwargs)
+        return self._run.step(self._callee, self._args, self._kwargs, self._name)
 
     async def _value(self) -> Any:
         self._run.begin_branch(self._path)

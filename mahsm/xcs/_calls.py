@@ -10,11 +10,13 @@ Only rewritten code ever holds pending values. Whatever it calls is one of these
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from mahsm.xcs._awaiting import StepCall, await_
+from mahsm.xcs._call_names import name_in
 from mahsm.xcs._changes import (
     CONTAINERS,
     binary,
@@ -35,7 +37,7 @@ from mahsm.xcs._functions import CHANGES_FIRST, PURE, SPECIAL, pure
 from mahsm.xcs._pending import Pending, cell_of, ready, value_of
 from mahsm.xcs._scopes import delegated, each_settled, paused, resumed, scope, settled
 from mahsm.xcs._source import is_users, rewritten
-from mahsm.xcs._step import is_async, is_step, method_of, name_of
+from mahsm.xcs._step import has_own_name, is_async, is_step, method_of, name_of
 from mahsm.xcs._syntax import HELPERS
 from mahsm.xcs._warnings import runs_plainly
 
@@ -82,10 +84,19 @@ _METHOD_WRAPPER = type("".__str__)
 
 
 def _step(run: Program, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = None if has_own_name(callee) else _name_here()
     if is_async(callee):
-        # In a synchronous function it gives a coroutine, which some event loop of the function's own awaits.
-        return foreign(callee, args, kwargs) if run.body is None else StepCall(run, callee, args, kwargs)
-    return run.step(callee, args, kwargs)
+        if run.body is None:
+            # A coroutine, which some event loop of the synchronous function's own awaits.
+            return foreign(callee, args, kwargs)
+        return StepCall(run, callee, args, kwargs, name)
+    return run.step(callee, args, kwargs, name)
+
+
+def _name_here() -> str | None:
+    """Return the name of the callee in the code that called `call`."""
+    frame: Any = inspect.currentframe()
+    return name_in(frame.f_back.f_back.f_back)
 
 
 def _function(callee: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

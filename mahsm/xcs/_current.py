@@ -16,8 +16,17 @@ class Program(Protocol):
     touched: dict[int, Any]
     """Containers that pending values were put into, by `id`."""
 
-    def step(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Begin a step when its arguments are there; return its result, which is pending."""
+    def step(
+        self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None
+    ) -> Any:
+        """Begin a step when its arguments are there; return its result, which is pending.
+
+        Args:
+            callee: What it calls.
+            args: The arguments.
+            kwargs: The arguments by name.
+            name: The name of what it calls in the code of the function; by default its own.
+        """
         ...
 
     def branch(self) -> tuple[int, ...]:

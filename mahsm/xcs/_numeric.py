@@ -29,10 +29,10 @@ class _Numeric:
     def __init__(self, what: str) -> None:
         self._what = what
 
-    def step(self, callee: Any, args: Any, kwargs: Any) -> Any:
+    def step(self, callee: Any, args: Any, kwargs: Any, name: str | None = None) -> Any:
         raise NotNumeric(
-            f"{self._what}: {name_of(callee)} is called while JAX traces the function, which would call it "
-            "once, for all inputs. Call it outside, and pass its result in as an array."
+            f"{self._what}: {name or name_of(callee)} is called while JAX traces the function, which would "
+            "call it once, for all inputs. Call it outside, and pass its result in as an array."
         )
 
     def scope(self) -> Any:

@@ -4,6 +4,7 @@ import ast
 import copy
 from typing import Any, cast
 
+from mahsm.xcs._call_names import Place, called_name
 from mahsm.xcs._kept import Settle, kept_names
 from mahsm.xcs._syntax import (
     AWAIT,
@@ -45,6 +46,8 @@ class Rewriter(ast.NodeTransformer):
 
     def __init__(self) -> None:
         self.helpers: list[str] = list(HELPERS)
+        self.names: dict[Place, str] = {}
+        """The names in the calls, by their places."""
         self._functions: list[ast.AST] = []
         self._outside: list[set[str]] = []
         self._open: list[list[str]] = []
@@ -80,6 +83,9 @@ class Rewriter(ast.NodeTransformer):
     # Expressions.
 
     def visit_Call(self, node: ast.Call) -> Any:
+        if (name := called_name(node.func)) is not None:
+            place = node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+            self.names[place] = name
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id in _FRAME_FUNCTIONS:
             node.args = [one if isinstance(one, ast.Starred) else of(FORCE, one) for one in node.args]

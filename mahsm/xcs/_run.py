@@ -106,7 +106,9 @@ class ProgramRun(EdgeRun):
 
     # Steps.
 
-    def step(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def step(
+        self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None
+    ) -> Any:
         """Begin a step when its arguments are there; return its result, which is pending."""
         given = Arguments(args, kwargs)
         needed = given.needed.values()
@@ -116,7 +118,7 @@ class ProgramRun(EdgeRun):
         cell = self.new_cell(())
         cell.steps = (cell.number,)
         before = {number for one in needed for number in one.steps} if needed else ()
-        record = self.report.step(cell.number, name_of(callee), before)
+        record = self.report.step(cell.number, name or name_of(callee), before)
         step = StepRun(self, cell, callee, given, record)
         with self._lock:
             self._steps[cell.number] = step

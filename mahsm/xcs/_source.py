@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType
 from typing import Any, cast
 
+from mahsm.xcs._call_names import remember
 from mahsm.xcs._containers import rewritten_codes
 from mahsm.xcs._rewrite import Rewriter
 from mahsm.xcs._step import method_of
@@ -120,6 +121,7 @@ def _rewrite(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | 
         return None
     made = _renamed(made, code)
     _remember(made)
+    remember(made, rewriter.names)
     if not isinstance(node, ast.Lambda):
         node.name = code.co_name
     return Rewritten(made, ast.unparse(node), code.co_freevars, helpers)

@@ -125,7 +125,7 @@ def _is_async_method(function: Any, owner: Any) -> bool:
         return is_async(function)
     if _is_unit(owner):
         name = function.__name__
-        if name in _AWAITED or (name in _CALLED and is_async(owner)):
+        if name in AWAITED or (name in CALLED and is_async(owner)):
             return True
     return inspect.iscoroutinefunction(function)
 
@@ -138,9 +138,9 @@ def _is_async_operator(op: Any) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-_CALLED = frozenset({"__call__", "forward"})
-_AWAITED = frozenset({"aforward", "acall", "ainvoke"})
-_METHODS = _CALLED | _AWAITED | {"invoke"}
+CALLED = frozenset({"__call__", "forward"})
+AWAITED = frozenset({"aforward", "acall", "ainvoke"})
+_METHODS = CALLED | AWAITED | {"invoke"}
 """Methods of operators, modules, edges and graphs whose calls are steps."""
 
 
@@ -203,15 +203,31 @@ _CLASSES = {
 
 
 _NAMES = ("__name__", "name", "model")
+_DEFAULTS = frozenset({"<lambda>", "LangGraph"})
 
 
 def name_of(callee: Any) -> str:
     """Return the name of a step in reports and errors."""
+    callee = _named(callee)
+    return _own_name(callee) or type(callee).__name__
+
+
+def has_own_name(callee: Any) -> bool:
+    """Return whether a step has a name that is not only that of its class, or of all functions of a kind."""
+    callee = _named(callee)
+    name = _own_name(callee)
+    return name is not None and name not in _DEFAULTS and name != type(inspect.unwrap(callee)).__name__
+
+
+def _named(callee: Any) -> Any:
+    """Return what has the name of a step: without its arguments, and for calls of an object the object."""
     while isinstance(callee, functools.partial):
         callee = callee.func
-    if (bound := method_of(callee)) is not None:
-        function, owner = bound
-        is_call = is_step(callee) and not _is_unit(function)
-        return name_of(owner if is_call else function)
-    name = next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)
-    return name if isinstance(name, str) else type(callee).__name__
+    if (bound := method_of(callee)) is None:
+        return callee
+    function, owner = bound
+    return _named(owner if is_step(callee) and not _is_unit(function) else function)
+
+
+def _own_name(callee: Any) -> str | None:
+    return next((found for key in _NAMES if isinstance(found := getattr(callee, key, None), str)), None)

@@ -54,6 +54,49 @@ async def test_awaited_modules_and_bindings_run_beside_each_other() -> None:
         assert await program("q") == ["yes", "yes", True, True]
 
 
+class Debate(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer = dspy.Predict("question -> answer")
+        self.judges = [dspy.Predict("question -> answer") for _ in range(2)]
+        self.again = retry(self.writer)
+
+    @xcs.jit
+    def forward(self, question: str) -> Any:
+        local = dspy.Predict("question -> answer")
+        found = [
+            self.writer(question=question),
+            local(question=question),
+            self.again(question=question),
+            *[judge(question=question) for judge in self.judges],
+            self.judges[0](
+                question=question,
+            ),
+            dspy.Predict("question -> answer")(question=question),
+            named(question),
+        ]
+        return dspy.Prediction(answers=[one["answer"] for one in found])
+
+    @xcs.jit
+    async def aforward(self, question: str) -> Any:
+        return await self.writer.acall(question=question)
+
+
+@xcs.step
+def named(question: str) -> Any:
+    return {"answer": question}
+
+
+def test_steps_are_named_as_in_the_code_if_their_own_name_is_that_of_a_class() -> None:
+    debate = Debate()
+    with dspy.context(lm=FakeLM({"answer": "yes"})):
+        debate(question="q")
+        asyncio.run(debate.acall(question="q"))
+    names = ["writer", "local", "again", "judge", "judge", "judges", "Predict", "named"]
+    assert [step.name for step in Debate.forward.last.steps] == names
+    assert [step.name for step in Debate.aforward.last.steps] == ["writer"]
+
+
 class Shout(Operator):
     def forward(self, input: Any) -> Any:
         return f"{input}!"
@@ -285,7 +328,7 @@ class Team(Operator):
 def test_methods_of_an_operator_are_steps_or_rewritten() -> None:
     team = Team(Shout())
     assert (team("a"), asyncio.run(team.acall("a"))) == ("a!a?a!", "a!a!")
-    assert [step.name for step in Team.forward.last.steps] == ["Shout", "again", "Shout"]
+    assert [step.name for step in Team.forward.last.steps] == ["shout", "again", "shout"]
     assert len(Team.aforward.last.steps) == 2
 
 
