@@ -233,7 +233,7 @@ def _of_function(source: Callable[..., Any], reader: str, *, of_items: bool) -> 
     inner = source
     while isinstance(inner, functools.partial):
         inner = inner.func
-    name = getattr(inner, "__name__", type(inner).__name__)
+    name = getattr(source, "__name__", None) or getattr(inner, "__name__", type(inner).__name__)
     # The method of a callable object, which may be a coroutine function.
     call = getattr(inner, "__call__", None)  # noqa: B004
     if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (inner, call)):

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from mahsm._common import check, shown
 from mahsm.edges import vmap as vmap_edge
+from mahsm.nodes._internal import node_name
 from mahsm.xcs._numeric import NotNumeric, is_array, jax_or_none, numeric
 from mahsm.xcs._step import Step, is_async, name_of
 
@@ -23,16 +24,18 @@ class Vmapped(Step[..., Any]):
         self._size = batch_size
         self._numeric: Callable[..., Any] | None = None
         self._name = name_of(function)
-        target = _awaited if is_async(function) else _called
+        target: Any = functools.partial(_awaited if is_async(function) else _called, function)
+        # Names in the notes of errors, and in traces.
+        target.__name__ = self._name
         self._edge = vmap_edge(
-            functools.partial(target, function),
+            target,
             batch_key="items",
             out_key="results",
             item_to_state=_as_state,
             inherit=False,
             result="result",
             max_concurrency=max_concurrency,
-            name=f"vmap_{self._name}".replace("<", "").replace(">", ""),
+            name=f"xcs.vmap({node_name(self._name)})",
         )
 
     def __repr__(self) -> str:

@@ -123,6 +123,26 @@ def test_compiled() -> None:
         xcs.jit(lambda x: ask(x), backend="jax")(1.0)
 
 
+def fails(x: int) -> float:
+    return x / 0
+
+
+async def fails_async(x: int) -> float:
+    return x / 0
+
+
+@pytest.mark.parametrize("function", [fails, fails_async])
+def test_notes_of_an_error_name_the_function(function: Any) -> None:
+    mapped = xcs.vmap(function)
+    asynchronous = function is fails_async
+    with pytest.raises(ZeroDivisionError) as found:
+        _ = asyncio.run(mapped([1])) if asynchronous else mapped([1])
+    ours, langgraphs = found.value.__notes__
+    assert ours == f"mahsm: xcs.vmap({function.__name__}), item 0 of 1, attempt 1"
+    assert f"task with name '{function.__name__}'" in langgraphs
+    assert xcs.vmap(lambda x: x)(["a"]) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
