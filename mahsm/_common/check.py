@@ -117,7 +117,7 @@ def seconds(edge: str, argument: str, value: object) -> None:
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected seconds > 0, or None for no limit.")
 
 
-def of_type(edge: str, argument: str, value: object, kind: type, expected: str) -> None:
+def of_type(edge: str, argument: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
     """Raise `EdgeError` unless the value is an instance of `kind` or None."""
     if value is not None and not isinstance(value, kind):
         raise EdgeError(f"{edge}: {argument}={shown(value)}; expected {expected}.")

@@ -467,6 +467,7 @@ def test_a_jitted_function_looks_like_the_function():
         (lambda: xcs.step(3), TypeError, "xcs.step got 3"),
         (lambda: xcs.jit(of_this_module, max_concurrency=0), EdgeError, "max_concurrency=0"),
         (lambda: xcs.jit(of_this_module, budget=3), EdgeError, "budget=3"),
+        (lambda: xcs.jit(of_this_module, retry=3), EdgeError, r"^xcs.jit: retry=3; expected Retry\(attempts"),
         (lambda: xcs.jit(of_this_module, timeout=-1), EdgeError, "timeout=-1"),
         (lambda: xcs.jit(of_this_module, backend="numba"), EdgeError, "backend='numba'"),
     ],

@@ -46,6 +46,8 @@ class Tries:
             LimitError: if the rate limit is invalid, or contradicts another one of its provider.
         """
         check.seconds(edge, "timeout", timeout)
+        retries = "Retry(attempts=3), or LangGraph's RetryPolicy"
+        check.of_type(edge, "retry", retry, (Retry, RetryPolicy), retries)
         check.of_type(edge, "hedge", hedge, Hedge, "Hedge(percentile=0.95)")
         limit = None if rate_limit is None else resolved(RateLimit.of(rate_limit))
         if retry is None and isinstance(limit, RateLimit):

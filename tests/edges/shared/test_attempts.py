@@ -252,5 +252,7 @@ def test_values_that_cannot_work_are_refused(options: dict[str, Any], message: s
 
 
 def test_retry_must_be_a_policy() -> None:
-    with pytest.raises(EdgeError, match=r"retry=3; expected Retry\(attempts=3\), or LangGraph's RetryPolicy"):
+    with pytest.raises(
+        EdgeError, match=r"^vmap 'edge': retry=3; expected Retry\(attempts=3\), or LangGraph's RetryPolicy"
+    ):
         edge_of(len, retry=3)
