@@ -114,6 +114,8 @@ def _rewrite(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | 
     found = _found(code, file.tree)
     if found is None:
         return None
+    # The function has its defaults already: the code does without, and readers see them as they are.
+    defaults = copy.deepcopy((found.args.defaults, found.args.kw_defaults))
     rewriter = Rewriter()
     node = cast("Function", rewriter.top(found))
     made = _compiled(node, code, _class_of(function.__qualname__), rewriter.helpers)
@@ -122,6 +124,7 @@ def _rewrite(function: FunctionType, helpers: Mapping[str, Any]) -> Rewritten | 
     made = _renamed(made, code)
     _remember(made)
     remember(made, rewriter.names)
+    node.args.defaults, node.args.kw_defaults = defaults
     if not isinstance(node, ast.Lambda):
         node.name = code.co_name
     return Rewritten(made, ast.unparse(node), code.co_freevars, helpers)

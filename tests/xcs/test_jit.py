@@ -380,6 +380,9 @@ def of_this_module(q):
 
 def test_the_source_that_runs():
     assert xcs.jit(of_this_module).source == "def of_this_module(q):\n    return __xcs_call__(ask, q)"
+    assert xcs.jit(lambda q, depth=3, *, k=[]: (depth, k)).source == (
+        "lambda q, depth=3, *, k=[]: (depth, k)"
+    )
 
 
 # How it is made.
