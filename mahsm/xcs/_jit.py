@@ -156,7 +156,7 @@ class Jitted(Step[P, T], Generic[P, T]):
         return await self._run(way or TASK, args, kwargs, steps)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None) -> Any:
-        """Run the durable form, blocking.
+        """Run the durable form, blocking. Without a `checkpointer`, it saves nothing.
 
         Args:
             input: The argument of a function of one parameter, or a dict of the arguments of one of several;
