@@ -21,7 +21,7 @@ def called_name(function: ast.expr) -> str | None:
     return function.id if isinstance(function, ast.Name) and function.id not in ("self", "cls") else None
 
 
-_names: dict[int, dict[Place, str]] = {}
+named_codes: dict[int, dict[Place, str]] = {}
 """The names in the calls of rewritten code objects, which are kept for ever, by `id`."""
 _known: dict[tuple[int, int], str | None] = {}
 """The same by the place of an instruction, since finding its line and column takes long."""
@@ -29,19 +29,23 @@ _known: dict[tuple[int, int], str | None] = {}
 
 def remember(code: CodeType, names: dict[Place, str]) -> None:
     """Remember the names in the calls of a rewritten function, and of those inside it."""
-    _names[id(code)] = names
+    named_codes[id(code)] = names
     for part in code.co_consts:
         if isinstance(part, CodeType):
             remember(part, names)
 
 
+def place_in(code: CodeType, instruction: int) -> Place:
+    """Return the lines and columns of an instruction."""
+    return next(islice(code.co_positions(), instruction // 2, None))
+
+
 def name_in(frame: FrameType) -> str | None:
     """Return the name of what a frame of rewritten code calls now."""
-    names = _names.get(id(frame.f_code))
+    names = named_codes.get(id(frame.f_code))
     if not names:
         return None
     key = id(frame.f_code), frame.f_lasti
     if key not in _known:
-        place = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
-        _known[key] = names.get(place)
+        _known[key] = names.get(place_in(frame.f_code, frame.f_lasti))
     return _known[key]

@@ -6,6 +6,7 @@ from typing import Any
 
 from mahsm.xcs._cells import Cell, settling
 from mahsm.xcs._containers import Arguments, copied, forced
+from mahsm.xcs._lines import Line, line_here, show_line
 from mahsm.xcs._pending import Pending, cell_of, value_of
 
 STRING_METHODS = frozenset(
@@ -34,24 +35,25 @@ def _accessed(owner: Pending, access: Callable[[Any], Any]) -> Any:
     if cell.is_settled:
         return access(value_of(owner))
     made = _new_cell([cell])
-    cell.add(_Access(made, access))
+    cell.add(_Access(made, access, line_here()))
     return Pending(made)
 
 
 class _Access:
     """An attribute or an item of one pending value."""
 
-    __slots__ = ("_access", "_cell")
+    __slots__ = ("_access", "_cell", "_line")
 
-    def __init__(self, cell: Cell, access: Callable[[Any], Any]) -> None:
+    def __init__(self, cell: Cell, access: Callable[[Any], Any], line: Line | None) -> None:
         self._cell = cell
         self._access = access
+        self._line = line
 
     def arrived(self, cell: Cell) -> None:
         if cell.error is not None:
             self._cell.settle(None, cell.error)
         else:
-            _settle_by(self._cell, lambda: self._access(cell.value))
+            _settle_by(self._cell, lambda: self._access(cell.value), self._line)
 
 
 def derived(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -66,10 +68,11 @@ def derived(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*map(forced, args), **{name: forced(arg) for name, arg in kwargs.items()})
     cell = _new_cell(needed)
     cell.is_text = _gives_text(function, args)
+    line = line_here()
 
     def compute(values: dict[int, Any]) -> None:
         given_args, given_kwargs = given.filled(values)
-        _settle_by(cell, lambda: function(*given_args, **given_kwargs))
+        _settle_by(cell, lambda: function(*given_args, **given_kwargs), line)
 
     Arrivals(needed, compute, cell.settle).start()
     return Pending(cell)
@@ -104,10 +107,11 @@ def _new_cell(needed: Collection[Cell]) -> Cell:
     return host.new_cell(tuple(steps))
 
 
-def _settle_by(cell: Cell, function: Callable[[], Any]) -> None:
+def _settle_by(cell: Cell, function: Callable[[], Any], line: Line | None) -> None:
     try:
         value = settling.compute(function)
     except BaseException as error:  # noqa: BLE001  it is raised where the value is used
+        show_line(error, line)
         cell.settle(None, error)
         return
     if type(value) is Pending:

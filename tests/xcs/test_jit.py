@@ -4,6 +4,7 @@ import asyncio
 import copy
 import functools
 import inspect
+import math
 import pickle
 import sys
 import textwrap
@@ -297,6 +298,52 @@ def test_a_traceback_shows_the_lines_of_the_function():
     assert 'if ask(f"boom {q}"):  # this line' in shown
     assert f'File "{__file__}"' in shown
     assert "in program" in shown
+
+
+def adds(a):
+    return a + 1  # this line
+
+
+def formats(a):
+    return f"{a:d}"  # this line
+
+
+def reads(a):
+    return a.missing  # this line
+
+
+def looks_up(a):
+    return a["missing"]  # this line
+
+
+def measures(a):
+    return math.sqrt(a)  # this line
+
+
+@pytest.mark.parametrize("operation", [adds, formats, reads, looks_up, measures])
+def test_a_traceback_shows_the_line_of_an_operation_on_a_value_that_comes_later(operation):
+    go = threading.Event()
+
+    @xcs.step
+    def late(q):
+        assert go.wait(30)
+        return q
+
+    @xcs.jit
+    def program(q):
+        a = late(q)
+        made = operation(a)
+        go.set()
+        return made, "the end"
+
+    with pytest.raises((TypeError, ValueError, AttributeError)) as caught:
+        program("q")
+    shown = traceback.format_exception(caught.value)
+    assert sum("# this line" in part for part in shown) == 1
+    found = next(part for part in traceback.extract_tb(caught.value.__traceback__) if "# this" in part.line)
+    assert (found.filename, found.name) == (__file__, operation.__name__)
+    line = inspect.getsource(operation).splitlines()[1]
+    assert line[found.colno : found.end_colno] == line.strip().removeprefix("return ").partition("  #")[0]
 
 
 def test_line_events_are_those_of_the_plain_function():
