@@ -13,6 +13,8 @@ MahsmError
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
 ├── ContextError (ValueError)       an invalid setting, or a file of settings that is broken or unsafe
 ├── CredentialError                 a credential is missing
+├── DataError (ValueError)          a source cannot be read, or a sink not be written
+│   └── RowError                    a row of a source cannot be read
 ├── RegistryError (LookupError)     nothing usable is registered under a name
 ├── BranchSkipped                   a branch depends on one that failed
 ├── BudgetExceeded                  a budget is spent, and no new work begins
@@ -25,6 +27,7 @@ __all__ = [
     "BudgetExceeded",
     "ContextError",
     "CredentialError",
+    "DataError",
     "EdgeError",
     "GraphError",
     "JitError",
@@ -35,6 +38,7 @@ __all__ = [
     "NodeError",
     "ReducerError",
     "RegistryError",
+    "RowError",
     "SpecError",
     "StateError",
     "TooFewSucceeded",
@@ -100,6 +104,14 @@ class ContextError(MahsmError, ValueError):
 
 class CredentialError(MahsmError):
     """A credential is missing; the message says where to set it."""
+
+
+class DataError(MahsmError, ValueError):
+    """A source cannot be read, has changed, or is not the one that a sink was begun with; or a sink fails."""
+
+
+class RowError(DataError):
+    """A row of a source cannot be read; the message says in which file and line."""
 
 
 class BranchSkipped(MahsmError):

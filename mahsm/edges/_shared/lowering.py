@@ -1,8 +1,8 @@
 """`Lowering`: compiles an edge into a LangGraph subgraph, and runs that subgraph."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
@@ -110,10 +110,16 @@ class Lowering(ABC, Generic[RunT]):
             options: Any = {"budget": self.budget, "retries": self.retries}
             with (
                 session(self.kind, self.name, way, values, heard.config, **options) as around,
-                self._begun(around) as run,
             ):
-                run.heard_as = heard
-                return await self._run(run)
+                async with self._opened(around) as begin:
+                    with self._begun(around, begin) as run:
+                        run.heard_as = heard
+                        return await self._run(run)
+
+    @asynccontextmanager
+    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], RunT], None]:
+        """Return a block in which what the run reads is open; it yields the function that makes the run."""
+        yield self._begin
 
     async def _run(self, run: RunT) -> Update:
         if run.is_empty:
@@ -144,9 +150,11 @@ class Lowering(ABC, Generic[RunT]):
 
     async def _invoked(self, run: RunT) -> dict[str, Any]:
         with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            return await run.way.call(
+            found = await run.way.call(
                 lambda: self.graph.invoke({}, inner), lambda: self.graph.ainvoke({}, inner)
             )
+            # None, if no task has written anything.
+            return found or {}
 
     def running(self) -> RunT:
         """Return the run that a node of the subgraph is in."""
@@ -159,9 +167,9 @@ class Lowering(ABC, Generic[RunT]):
         return cast("RunT", run)
 
     @contextmanager
-    def _begun(self, around: Session) -> Generator[RunT, None, None]:
+    def _begun(self, around: Session, begin: Callable[[Session], RunT]) -> Generator[RunT, None, None]:
         """Yield a run that has begun, and that the item, budgets and deadline around it can stop."""
-        run, now = self._begin(around), position.get()
+        run, now = begin(around), position.get()
         stream = now.stream or StreamTarget(
             run.writer or to_nobody, {**run.config.get("metadata", {}), EDGE: self.name}, _item
         )

@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypeAlias
 
 from typing_extensions import TypedDict
 
+from mahsm.data._internal import Ranges
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 
@@ -68,6 +69,9 @@ def batch_id(items: Sequence[Any], *, digest: bool) -> BatchId:
 
     Only plain values go into the digest. Other objects may differ after they have been in a checkpoint.
     """
+    if isinstance(items, Ranges):
+        # A batch in files is not read for this.
+        return [len(items), _digest([items.identity]) if digest else ""]
     return [len(items), _digest(items) if digest else ""]
 
 

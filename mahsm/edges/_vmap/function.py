@@ -21,6 +21,7 @@ from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.numeric import jit_vmap
 from mahsm.edges._vmap.spec import OnError, VmapSpec
+from mahsm.edges._vmap.streamed import Sink
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import as_target, node_name
@@ -62,6 +63,7 @@ def vmap(
     dedupe_key: Callable[[Any], Hashable] | None = None,
     cache: BaseCache[Any] | None = None,
     progress: bool | Literal["items"] = False,
+    sink: Sink | None = None,
 ) -> Edge:
     """Call a target for every item of a list in the state, or several times for one state.
 
@@ -79,7 +81,8 @@ def vmap(
     Args:
         target: What to call: a function of the state (sync or async; it may take LangGraph's `config`,
             `runtime`, `store` and `writer`), a DSPy module, a Runnable, a compiled graph or another edge.
-        batch_key: State key of the items: a list, tuple, array, generator or dict view.
+        batch_key: State key of the items: a list, tuple, array, generator or dict view, or a stream of
+            `mahsm.data`, of which two ranges are in memory.
         batch: In place of a key, a function that returns the items, given the state as a dict. The items are
             never stored in the state. On resume it is called again, and must return the same items.
         sample: In place of a batch, the number of calls on the same state, >= 1; the items are the numbers
@@ -135,6 +138,12 @@ def vmap(
             `item_to_state(item)` without a `dedupe_key`.
         progress: True shows a bar on stderr; `"items"` emits a stream event (`stream_mode="custom"`) whenever
             an item has finished, with its index and its value or error.
+        sink: Where results go, in place of the state: `sinks.Jsonl(folder)`, `sinks.Parquet(folder)`, or a
+            function, sync or async, that gets a `sinks.Part` for each range of items. `out_key` gets a
+            `sinks.Report`, and failed items are in the sink's `errors.jsonl`. `chunk_size` is then the number
+            of results in a part, by default as many as 4 MB of items give, at most 8,192. A run that was
+            killed goes on where its folder is; no checkpointer is needed. A budget or deadline that ends the
+            run raises its error, so that a later run goes on.
 
     Returns:
         An edge that reads `batch_key` and writes `out_key` (and `errors_key`).
@@ -145,6 +154,8 @@ def vmap(
         StateError: when run, if the batch is missing or not a list.
         LimitError: immediately or when run, if a rate limit is invalid or contradicts another one.
         BudgetExceeded: when run with `on_error="raise"`, if the budget is spent before all items have begun.
+        DataError: when run, if a stream cannot be read, or has changed since the run began, or a sink was
+            begun with other items or another target.
         TooFewSucceeded: when run, as soon as `min_success` cannot be reached.
 
     Example:
@@ -183,6 +194,7 @@ def vmap(
         concurrency=concurrency,
         failures=failures,
         progress=progress,
+        sink=sink,
     )
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)

@@ -1,8 +1,8 @@
 """Lowering of a `vmap`: compiles it into a LangGraph subgraph, and runs that subgraph."""
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
 from mahsm._waiting import Way, sides
+from mahsm.data import Stream
 from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
 from mahsm.edges._shared.session import Session
@@ -25,6 +26,7 @@ from mahsm.edges._vmap.outcomes import Outcomes
 from mahsm.edges._vmap.results import ResultPart
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
+from mahsm.edges._vmap.streamed import Streamed, opened
 from mahsm.edges._vmap.together import wave
 from mahsm.errors import EdgeError
 from mahsm.nodes._internal import Node, position
@@ -177,13 +179,22 @@ class VmapLowering(Lowering[VmapRun]):
     def retries(self) -> bool:
         return self.spec.tries.retry is not None
 
-    def _begin(self, around: Session) -> VmapRun:
+    @asynccontextmanager
+    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], VmapRun], None]:
+        spec, found = self.spec, self.spec.given(around.state)
+        if spec.sink is None and not isinstance(found, Stream):
+            yield partial(self._begin, items=spec.listed(found))
+            return
+        batch = cast("Any", found) if isinstance(found, Stream) else spec.listed(found)
+        async with opened(batch, spec.sink, spec.cut, spec.target.name, around.way) as streamed:
+            yield partial(self._begin, items=streamed.ranges, streamed=streamed)
+
+    def _begin(self, around: Session, items: Sequence[Any] = (), streamed: Streamed | None = None) -> VmapRun:
         spec = self.spec
-        items = spec.items(around.state)
         if spec.failures_allowed(len(items)) < 0:
             raise spec.too_few(0, len(items))
         finished = position.get().finished.get(self)
-        run = VmapRun(spec, around, items, self._concurrency, finished)
+        run = VmapRun(spec, around, items, self._concurrency, finished, streamed)
         run.check_first()
         return run
 
@@ -192,9 +203,9 @@ class VmapLowering(Lowering[VmapRun]):
             await run.way.call_blocking(run.compute_for_all)
 
     @contextmanager
-    def _begun(self, around: Session) -> Generator[VmapRun, None, None]:
+    def _begun(self, around: Session, begin: Callable[[Session], VmapRun]) -> Generator[VmapRun, None, None]:
         bars = show_progress() if self.spec.progress is True else nullcontext()
-        with bars, super()._begun(around) as run:
+        with bars, super()._begun(around, begin) as run:
             try:
                 yield run
             finally:
@@ -224,6 +235,11 @@ class VmapLowering(Lowering[VmapRun]):
         return {"items": items} if items else {}
 
     async def _finish(self, run: VmapRun, done: list[Record]) -> Update:
+        if run.sink is not None:
+            report = await run.way.call_blocking(run.sink.end)
+            run.progress.end(errors=report["errors"])
+            run.count_all(finished=run.total, failed=report["errors"])
+            return {self.spec.out_keys[0]: report}
         outcomes = Outcomes.of(run, self._records({"done": done}))
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)

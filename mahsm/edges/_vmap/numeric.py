@@ -46,6 +46,12 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
                 f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one "
                 f"computation. Leave it out, or call the items one by one: vmap({target.name}.invoke, ...)."
             )
+    if spec.sink is not None:
+        raise EdgeError(
+            f"{edge}: sink={shown(spec.sink)}, but all items of a jit_edge are one computation, whose "
+            "results are in memory. Leave it out, or call the items one by one: "
+            f"vmap({target.name}.invoke, ...)."
+        )
     if not isinstance(spec.out_key, str) or spec.progress == "items":
         argument, value = (
             ("progress", spec.progress) if isinstance(spec.out_key, str) else ("out_key", spec.out_key)

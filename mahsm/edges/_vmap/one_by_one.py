@@ -31,6 +31,7 @@ async def run_one(run: VmapRun, place: int, config: RunnableConfig) -> ResultPar
 
 
 async def _one(run: VmapRun, place: int, config: RunnableConfig, part: ResultPart) -> None:
+    await run.load(place)
     if not await run.uncached(run.unknown([place]), part):
         return
     with run.quiet_end():

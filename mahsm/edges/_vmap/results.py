@@ -11,7 +11,7 @@ from mahsm.edges._vmap.cut import Record, new_record
 from mahsm.policies import ItemError
 
 
-class Sink(Protocol):
+class Taker(Protocol):
     """Takes the results of items."""
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
@@ -68,7 +68,7 @@ class ResultPart:
         self.called += more.called
 
 
-class _Taker:
+class _Waiting:
     """A task that waits for a part."""
 
     __slots__ = ("part", "turn")
@@ -95,7 +95,7 @@ class Results:
         self._lock = threading.Lock()
         self._full: deque[ResultPart] = deque()
         self._part = ResultPart()
-        self._takers: deque[_Taker] = deque()
+        self._takers: deque[_Waiting] = deque()
         self._is_closed = False
 
     def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
@@ -111,7 +111,7 @@ class Results:
         with self._lock:
             self._part.skip(place)
 
-    def _cut(self) -> _Taker | None:
+    def _cut(self) -> _Waiting | None:
         part, self._part = self._part, ResultPart()
         if not self._takers:
             self._full.append(part)
@@ -120,7 +120,7 @@ class Results:
         self._give(taker, part)
         return taker
 
-    def _give(self, taker: _Taker, part: ResultPart) -> None:
+    def _give(self, taker: _Waiting, part: ResultPart) -> None:
         taker.part = part
         self._hand_in(part)
 
@@ -131,8 +131,8 @@ class Results:
         await turn.wait()
         return taker.part
 
-    def _joined(self, turn: Turn) -> _Taker:
-        taker = _Taker(turn)
+    def _joined(self, turn: Turn) -> _Waiting:
+        taker = _Waiting(turn)
         with self._lock:
             if self._full:
                 self._give(taker, self._full.popleft())

@@ -18,6 +18,7 @@ from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._waiting import Closed, Decided, Slots, tasks
+from mahsm.data._internal import BadRow
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
@@ -29,8 +30,9 @@ from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
 from mahsm.edges._vmap.cut import Record, batch_id
-from mahsm.edges._vmap.results import ResultPart, Results, Sink
+from mahsm.edges._vmap.results import ResultPart, Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
+from mahsm.edges._vmap.streamed import OpenRanges, Streamed
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import Finished, is_substituted, plain_update
@@ -62,6 +64,7 @@ class VmapRun(EdgeRun):
         batch: The batch.
         concurrency: For an adaptive edge, the level that the last run found.
         finished: Called with each item when it has finished.
+        streamed: The batch as ranges, and the sink, if it is a stream or has a sink.
 
     Attributes:
         firsts: The places of the items that are to be called, ascending.
@@ -76,9 +79,10 @@ class VmapRun(EdgeRun):
         self,
         spec: VmapSpec,
         around: Session,
-        batch: list[Any],
+        batch: Sequence[Any],
         concurrency: float | None = None,
         finished: Finished | None = None,
+        streamed: Streamed | None = None,
     ) -> None:
         self.spec = spec
         self._inherited = spec.inherited(around.state)
@@ -87,11 +91,18 @@ class VmapRun(EdgeRun):
         self._equal = (
             None if spec.batch.dedupe_key is None else equal_places(batch, spec.batch.dedupe_key, spec.name)
         )
-        self.firsts: Sequence[int] = range(self.total) if self._equal is None else list(self._equal)
-        saved, count = is_saved(around.config), len(self.firsts)
+        self._streamed = streamed
+        self.open_ranges = None if streamed is None else OpenRanges(streamed)
+        self.sink = None if streamed is None else streamed.sink
+        self.firsts: Sequence[int] = range(self.total)
+        if self._equal is not None:
+            self.firsts = list(self._equal)
+        elif streamed is not None:
+            self.firsts = streamed.places()
+        saved, count = is_saved(around.config) and self.sink is None, len(self.firsts)
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
-        self.alone = chunk_size == 1 or spec.target.graph is not None or few
+        self.alone = self.sink is None and (chunk_size == 1 or spec.target.graph is not None or few)
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency
         super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
@@ -99,6 +110,9 @@ class VmapRun(EdgeRun):
         self.direct = (
             count > 0 and chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
         )
+        if self.sink is not None:
+            # The sink keeps the results, and no checkpoint has to.
+            self.saved, self.saving = False, None
         if self.direct:
             self._item_writer = to_nobody
         self.id = uuid.uuid4().hex[:12]
@@ -112,8 +126,8 @@ class VmapRun(EdgeRun):
         # Ranks begin at the clock, so that those of a resumed run come after those of the process before.
         self._ranks = itertools.count(time.time_ns())
         self._has_result = bytearray(self.total)
-        self._finished_items = 0
-        self._failures = 0
+        self._finished_items = self.total - count if self.sink is not None else 0
+        self._failures = 0 if self.sink is None else self.sink.failed
         self._cached_items = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
@@ -205,7 +219,7 @@ class VmapRun(EdgeRun):
         spec = self.spec
         return self.bind(spec.target, self.label, may_be_left=spec.may_be_left)
 
-    async def run_item(self, place: int, call: AnyCall, sink: Sink, item: Item | None = None) -> None:
+    async def run_item(self, place: int, call: AnyCall, sink: Taker, item: Item | None = None) -> None:
         """Run an item that has begun, by calling the target with `call`."""
         item = item or self.item(place)
         try:
@@ -218,6 +232,8 @@ class VmapRun(EdgeRun):
             self._did_not_succeed(error, item, place, sink)
         finally:
             self.begun_slots.release()
+        if self.open_ranges is not None and self._has_result[place]:
+            await self.open_ranges.ended(self.way, (place,))
 
     async def _store(self, place: int, update: Update) -> None:
         """Store an item's update in the cache; it counts even if the run ends meanwhile."""
@@ -228,7 +244,7 @@ class VmapRun(EdgeRun):
             if not tasks.is_cancelled_here():
                 raise
 
-    def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Sink) -> None:
+    def _did_not_succeed(self, error: BaseException, item: Item, place: int, sink: Taker) -> None:
         """Handle the error of an item, whether its target was called or not."""
         if isinstance(error, Closed):
             self._not_begun(item, place, sink)
@@ -249,7 +265,10 @@ class VmapRun(EdgeRun):
     # The outcome of an item.
 
     def _state_of(self, place: int) -> tuple[State, Overlay]:
-        overlay = self._overlays.get(place) or self.spec.overlay(self.batch[place])
+        item = self.batch[place]
+        if type(item) is BadRow:
+            raise item.error
+        overlay = self._overlays.get(place) or self.spec.overlay(item)
         return {**self._inherited, **overlay}, overlay
 
     def check_first(self) -> None:
@@ -287,7 +306,7 @@ class VmapRun(EdgeRun):
             zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True)
         )
 
-    def _succeeded(self, place: int, update: Update, sink: Sink, *, called: bool = False) -> None:
+    def _succeeded(self, place: int, update: Update, sink: Taker, *, called: bool = False) -> None:
         entry = self.spec.entry(update)
         self._keep(place, entry, sink, None, called=called)
         if self._decides is not None:
@@ -300,7 +319,7 @@ class VmapRun(EdgeRun):
             self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
     def _failed(
-        self, place: int, error: BaseException, sink: Sink, attempts: int, *, called: bool = False
+        self, place: int, error: BaseException, sink: Taker, attempts: int, *, called: bool = False
     ) -> None:
         spec = self.spec
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
@@ -311,6 +330,8 @@ class VmapRun(EdgeRun):
                 self.stop(error)
             self.break_off.stop(error)
             raise error
+        if self.sink is not None and self._ended:
+            return  # a resumed run calls it again
         failure = item_error(error, edge=spec.name, index=place, item=self.batch[place], attempts=attempts)
         failures = self._keep(place, None, sink, failure, called=called)
         if failures > self._failures_allowed:
@@ -319,14 +340,14 @@ class VmapRun(EdgeRun):
             self.stop(reason)
             raise reason
 
-    def _not_begun(self, item: Item, place: int, sink: Sink) -> None:
+    def _not_begun(self, item: Item, place: int, sink: Taker) -> None:
         """Handle an item whose wait was cut short: if the run was ended, its last failure is its error."""
         if not self._ended:
             raise Closed(self.not_begun.reason or RuntimeError("the run was stopped"))
         if item.failure is not None:
             self._failed(place, item.failure, sink, item.attempts)
 
-    def close_items(self, places: Iterable[int], sink: Sink) -> None:
+    def close_items(self, places: Iterable[int], sink: Taker) -> None:
         """Give each item that has no outcome one that says why.
 
         Raises:
@@ -338,6 +359,8 @@ class VmapRun(EdgeRun):
             if self.break_off.reason is not None:
                 raise Closed(self.break_off.reason)
             reason = self.ended
+            if self.sink is not None and reason is not None:
+                raise reason
             if isinstance(reason, Decided):
                 self._has_result[place] = True
                 sink.skip(place)
@@ -363,7 +386,7 @@ class VmapRun(EdgeRun):
         """Set the final counts of outcomes, those from a process before this one included."""
         self._finished_items, self._failures = finished, failed
 
-    def _keep(self, place: int, value: Any, sink: Sink, error: ItemError | None, *, called: bool) -> int:
+    def _keep(self, place: int, value: Any, sink: Taker, error: ItemError | None, *, called: bool) -> int:
         """Record the outcome of an item; return how many items have failed."""
         self._has_result[place] = True
         failures = self._count(place, failed=error is not None)
@@ -380,14 +403,23 @@ class VmapRun(EdgeRun):
         assert self.writer is not None
         self.writer(event)
 
-    async def uncached(self, places: Sequence[int], sink: Sink) -> Sequence[int]:
+    async def load(self, place: int) -> None:
+        """Read the range of a streamed batch that a place is in, apart from the event loop."""
+        streamed = self._streamed
+        if streamed is not None:
+            await self.way.call_blocking(lambda: streamed.ranges.load(streamed.ranges.number(place)))
+
+    async def uncached(self, places: Sequence[int], sink: Taker) -> Sequence[int]:
         """Record the results that the cache has, if there is one; return the places that are left."""
         if self._stored is None or not places:
             return places
         found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
-        return self._take(found, places, sink)
+        left = self._take(found, places, sink)
+        if self.open_ranges is not None:
+            await self.open_ranges.ended(self.way, found)
+        return left
 
-    def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Sink) -> Sequence[int]:
+    def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Taker) -> Sequence[int]:
         for place, update in found.items():
             self._cached_items += len(self.equal_to(place))
             try:
@@ -396,7 +428,14 @@ class VmapRun(EdgeRun):
                 self._failed(place, error, sink, attempts=0)
         return [place for place in places if place not in found]
 
-    def _check_bubble(self, place: int, sink: Sink) -> None:
+    def _check_bubble(self, place: int, sink: Taker) -> None:
+        if self.sink is not None:
+            error = EdgeError(
+                f"{self.spec.name}: item {place} called interrupt(), but with sink= no checkpoint keeps its "
+                "place. Leave sink= out, or ask in a node before or after the edge."
+            )
+            self.stop(error)
+            raise error
         if isinstance(sink, Results) and not (self.direct and self._may_ask):
             error = EdgeError(
                 f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items "
@@ -438,16 +477,20 @@ class VmapRun(EdgeRun):
 
     @property
     def is_empty(self) -> bool:
-        return not self.batch
+        return not self.batch or (self.sink is not None and not self.firsts)
 
     def stop(self, reason: BaseException) -> None:
         # First, since a caller that is woken by the close looks at the reasons that this sets.
         super().stop(reason)
         self.begun_slots.close(reason)
+        if self.open_ranges is not None:
+            self.open_ranges.stop(reason)
 
     def end(self, reason: BaseException, *, cancel: bool = False) -> None:
         super().end(reason, cancel=cancel)
         self.begun_slots.close(reason)
+        if self.open_ranges is not None:
+            self.open_ranges.stop(reason)
 
 
 _WAITING = 4

@@ -7,12 +7,14 @@ from typing import Any, Literal, TypeAlias, cast
 from langgraph.types import Command
 
 from mahsm._common import Overlay, State, Update, as_dict, batch, batch_of, missing, read, shown
+from mahsm.data._internal import Cut
 from mahsm.edges._shared.call_spec import CallSpec
 from mahsm.edges._shared.edge import StateReducer
 from mahsm.edges._shared.failures import Failures
 from mahsm.edges._shared.writes import update_of
 from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
+from mahsm.edges._vmap.streamed import Sink, check_sink
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.nodes._internal import item_keys
 
@@ -32,6 +34,7 @@ class VmapSpec(CallSpec):
     concurrency: Concurrency
     failures: Failures
     progress: bool | Literal["items"]
+    sink: Sink | None = None
     reducers: Mapping[str, StateReducer] | None = None
 
     def check_target(self, edge: str) -> None:
@@ -39,6 +42,28 @@ class VmapSpec(CallSpec):
         self.batch.check_target(edge, self.target)
         self.tries.check_target(edge, self.target)
         self.concurrency.check_target(edge, self.target, retries=self.tries.retry is not None)
+        if self.sink is not None:
+            check_sink(edge, self.sink, self._refused_with_sink())
+
+    def _refused_with_sink(self) -> dict[str, str]:
+        """Return the options that have no effect with a sink, as they are given, and why."""
+        given = {
+            "preserve_order=False": (
+                not self.concurrency.preserve_order,
+                "a sink has the order of the items",
+            ),
+            "dedupe_key=": (
+                self.batch.dedupe_key is not None,
+                "a sink is written while it is not known which items are equal; pass cache=",
+            ),
+            "stop_when=": (self.ends.stop_when is not None, "a sink is complete, or goes on later"),
+            "errors_key=": (self.failures.errors_key is not None, "errors.jsonl of the sink has the errors"),
+            "several keys in out_key": (
+                not isinstance(self.out_key, str),
+                "a sink has one result for an item",
+            ),
+        }
+        return {option: why for option, (is_given, why) in given.items() if is_given}
 
     @property
     def reads(self) -> list[str]:
@@ -56,15 +81,35 @@ class VmapSpec(CallSpec):
         return (self.out_key,) if isinstance(self.out_key, str) else self.out_key
 
     def items(self, state: State) -> list[Any]:
-        """Return the items: the batch, or the numbers of the samples."""
+        """Return the items as a list: the batch, or the numbers of the samples."""
+        return self.listed(self.given(state))
+
+    def given(self, state: State) -> Any:
+        """Return what the batch is: a list, or anything else that has items."""
         given = self.batch
         if given.batch is not None:
-            return batch_of(given.batch(state), self.name, "batch(state)")
+            return given.batch(state)
         if given.batch_key is None:
             return list(range(given.sample or 0))
-        return batch(
-            read(state, given.batch_key, self.name, "batch_key"), self.name, given.batch_key, "batch_key"
-        )
+        return read(state, given.batch_key, self.name, "batch_key")
+
+    def listed(self, found: Any) -> list[Any]:
+        """Return the items of what `given` returned as a list.
+
+        Raises:
+            StateError: if it has no items.
+        """
+        if self.batch.batch_key is None:
+            return batch_of(found, self.name, "batch(state)")
+        return batch(found, self.name, self.batch.batch_key, "batch_key")
+
+    @property
+    def cut(self) -> Cut:
+        """How a streamed batch is cut into ranges: each as large that its items fill the width of the run."""
+        width = self.concurrency.max_concurrency
+        if self.concurrency.chunk_size is not None:
+            return Cut(rows=self.concurrency.chunk_size, least=self.concurrency.chunk_size)
+        return Cut(rows=max(Cut().rows, width), least=width)
 
     def inherited(self, state: State) -> State:
         """Return the part of the parent's state that a target sees."""

@@ -12,7 +12,7 @@ interrupt: LangGraph runs them again on resume, and any of them finds out what i
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 
@@ -24,6 +24,7 @@ from mahsm._waiting import TASK, Closed, run_blocking, set_awaited, tasks
 from mahsm.edges._shared.attempts import AnyCall
 from mahsm.edges._vmap.results import ResultPart, Results
 from mahsm.edges._vmap.run import VmapRun
+from mahsm.edges._vmap.streamed import OpenRanges
 
 _BLOCK = 256
 """Number of items that are looked up in a cache at a time."""
@@ -38,7 +39,11 @@ class Together:
 
     def __init__(self, run: VmapRun) -> None:
         self._run = run
-        self._results = Results(run.size if run.saved else run.total + 1, run.hand_in)
+        self._results: Results | OpenRanges = (
+            Results(run.size if run.saved else run.total + 1, run.hand_in)
+            if run.sink is None or run.open_ranges is None
+            else run.open_ranges
+        )
 
     # The lead.
 
@@ -104,7 +109,7 @@ class Together:
     async def _begin_all(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
         """Begin the items one after the other, as slots are given back, until the run has ended."""
         run = self._run
-        for block in _blocks(run.unknown(places)):
+        async for block in self._blocks(run.unknown(places)):
             todo = await run.uncached(block, self._results)
             while todo and run.ended is None:
                 with run.quiet_end():
@@ -112,6 +117,21 @@ class Together:
                     for place in todo[:count]:
                         begin(place)
                     todo = todo[count:]
+
+    async def _blocks(self, places: Sequence[int]) -> AsyncIterator[Sequence[int]]:
+        """Yield places in blocks; of a streamed batch each when the range that it is in may be in memory."""
+        run = self._run
+        if run.open_ranges is None:
+            for block in _blocks(places):
+                yield block
+            return
+        for of_range in run.open_ranges.by_range(places):
+            with run.quiet_end():
+                await run.open_ranges.open(run.way, of_range)
+            for block in _blocks(of_range):
+                if run.ended is not None:
+                    return
+                yield block
 
     def _rest(self) -> ResultPart:
         part = self._results.close()
@@ -129,6 +149,7 @@ class Together:
 
     async def take_part(self) -> ResultPart | None:
         """Wait for results to hand in; return None if no further ones come."""
+        assert isinstance(self._results, Results)  # with a sink there is no other task
         return self._or_interrupted(await self._results.take(self._run.way))
 
     def _or_interrupted(self, part: ResultPart | None) -> ResultPart | None:
@@ -143,7 +164,7 @@ def wave(run: VmapRun, first: int) -> Together:
     return run.once(first, lambda: Together(run))
 
 
-def _run_blocking(run: VmapRun, place: int, call: AnyCall, results: Results) -> None:
+def _run_blocking(run: VmapRun, place: int, call: AnyCall, results: Results | OpenRanges) -> None:
     run_blocking(run.run_item(place, call, results))
 
 

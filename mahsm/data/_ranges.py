@@ -1,0 +1,281 @@
+"""`Ranges`: the rows of a stream by their places, of which only a few are in memory."""
+
+import hashlib
+import pickle
+import tempfile
+import threading
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+from mahsm._waiting import THREAD, Way
+from mahsm.data._cache import Cache
+from mahsm.data._json import json_line
+from mahsm.data._sources import Files, Place
+from mahsm.data._steps import Map, Passes, waited
+from mahsm.data._stream import Stream
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows are cut into ranges.
+
+    Attributes:
+        rows: The most rows of a range, >= 1.
+        size: Bytes in the source after which a range ends.
+        least: Rows that a range has at least, whatever their size.
+    """
+
+    rows: int = 8192
+    size: int = 4 << 20
+    least: int = 8
+
+
+class Ranges(Sequence[Any]):
+    """The rows of a stream by their places, in ranges, the last two of which are in memory.
+
+    Args:
+        read: Reads a range: called with its number and the number of its rows.
+        starts: The first place of each range, and the number of rows.
+        identity: What the rows are, as JSON.
+    """
+
+    def __init__(self, reader: "Reader", starts: "array[int]", identity: dict[str, Any]) -> None:
+        self._reader = reader
+        self._starts = starts
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[int, list[Any]] = OrderedDict()
+        self.identity = identity
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def number_of_ranges(self) -> int:
+        """The number of ranges."""
+        return len(self._starts) - 1
+
+    def span(self, number: int) -> range:
+        """Return the places of a range."""
+        return range(self._starts[number], self._starts[number + 1])
+
+    def number(self, place: int) -> int:
+        """Return the number of the range that a place is in."""
+        return bisect_right(self._starts, place) - 1
+
+    def load(self, number: int) -> list[Any]:
+        """Return the rows of a range, which are then in memory."""
+        with self._lock:
+            rows = self._loaded.get(number)
+            if rows is None:
+                rows = self._loaded[number] = self._reader.read(number, len(self.span(number)))
+                if len(self._loaded) > _LOADED:
+                    self._loaded.popitem(last=False)
+            else:
+                self._loaded.move_to_end(number)
+            return rows
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Any]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(f"row {place} of {len(self)}")
+        number = self.number(place)
+        return self.load(number)[place - self._starts[number]]
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(self.number_of_ranges):
+            yield from self.load(number)
+
+    def close(self) -> None:
+        """Remove what was kept on disk."""
+        self._reader.close()
+
+
+_LOADED = 2
+"""Ranges in memory."""
+
+
+class Reader:
+    """Reads ranges, fastest in their order."""
+
+    def __init__(self) -> None:
+        self._at = -1
+        self._rows: Iterator[Any] = iter(())
+
+    def read(self, number: int, count: int) -> list[Any]:
+        """Return the rows of a range."""
+        if number != self._at:
+            self._rows = self.begin(number)
+        rows = list(islice(self._rows, count))
+        self._at = number + 1
+        return rows
+
+    def begin(self, number: int) -> Iterator[Any]:
+        """Yield the rows from a range on."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Remove what was kept on disk."""
+
+
+class _OfFiles(Reader):
+    """Reads files, and calls the functions of a stream's steps, each of which keeps the places of rows."""
+
+    def __init__(self, stream: Stream[Any], files: Files, places: Sequence[Place]) -> None:
+        super().__init__()
+        self._stream, self._files, self._places = stream, files, places
+
+    def begin(self, number: int) -> Iterator[Any]:
+        passes = Passes(self._stream.steps)
+        for row in self._files.rows(self._places[number]):
+            yield from waited(passes.push(row))
+
+
+class Spool(Reader):
+    """Rows that were written to a file of this process, since their source has no places.
+
+    Args:
+        cut: How they are cut into ranges.
+        folder: Where the file is; by default that for temporary files.
+    """
+
+    def __init__(self, cut: Cut, folder: str | None = None) -> None:
+        super().__init__()
+        self._cut = cut
+        self._file = tempfile.TemporaryFile(prefix="mahsm-rows-", dir=folder)  # noqa: SIM115  closed by `close`
+        self._starts = array("Q", [0])
+        self._offsets = array("Q", [0])
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._count = 0
+
+    def add(self, row: Any) -> None:
+        """Write a row."""
+        pickle.dump(row, self._file, protocol=5)
+        self._digest.update(_digestible(row))
+        self._count += 1
+        rows = self._count - self._starts[-1]
+        if rows >= self._cut.rows or (
+            rows >= self._cut.least and self._file.tell() - self._offsets[-1] >= self._cut.size
+        ):
+            self._end()
+
+    def ranges(self) -> Ranges:
+        """Return the rows, after the last one was added."""
+        if self._count > self._starts[-1]:
+            self._end()
+        return Ranges(self, self._starts, {"rows": self._count, "digest": self._digest.hexdigest()})
+
+    def _end(self) -> None:
+        self._starts.append(self._count)
+        self._offsets.append(self._file.tell())
+
+    def begin(self, number: int) -> Iterator[Any]:
+        self._file.seek(self._offsets[number])
+        while True:
+            yield pickle.load(self._file)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _digestible(row: Any) -> bytes:
+    """Return bytes that tell a row from others; those of the type, if a value has no JSON."""
+    try:
+        return json_line(row, "")
+    except (ValueError, RecursionError):
+        return f"{type(row).__name__}\n".encode()
+
+
+def ranges_of_files(stream: Stream[Any], cut: Cut) -> Ranges | None:
+    """Return the rows of a stream by their places in its files; None if they have none."""
+    source = stream.source
+    files = source.files() if isinstance(source, Cache) else source
+    if not isinstance(files, Files) or files.on_error == "drop":
+        return None
+    steps = [step for step in stream.steps if isinstance(step, Map) and not step.is_async]
+    if len(steps) < len(stream.steps):
+        return None
+    starts, places = array("Q", [0]), list[Place]()
+    count = size = 0
+    for bytes_of_row, place in files.scan():
+        rows = count - starts[-1]
+        if not places or rows >= cut.rows or (rows >= cut.least and size >= cut.size):
+            if places:
+                starts.append(count)
+            places.append(place)
+            size = 0
+        count += 1
+        size += bytes_of_row
+    if count:
+        starts.append(count)
+    functions = [_name(step.function) for step in steps]
+    identity = files.identity | {"rows": count, "functions": functions}
+    return Ranges(_OfFiles(stream, files, places), starts, identity)
+
+
+def _name(function: Any) -> str:
+    return (
+        f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+    )
+
+
+def spooled(rows: Iterable[Any], cut: Cut, folder: str | None = None) -> Ranges:
+    """Write rows to a temporary file; return them by their places."""
+    spool = Spool(cut, folder)
+    try:
+        for row in rows:
+            spool.add(row)
+        return spool.ranges()
+    except BaseException:
+        spool.close()
+        raise
+
+
+class _OfList(Reader):
+    """Reads the rows of a list."""
+
+    def __init__(self, rows: Sequence[Any], starts: "array[int]") -> None:
+        super().__init__()
+        self._listed, self._starts = rows, starts
+
+    def begin(self, number: int) -> Iterator[Any]:
+        return iter(self._listed[self._starts[number] :])
+
+
+def ranges_of_list(rows: Sequence[Any], cut: Cut) -> Ranges:
+    """Return the rows of a list by their places."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        digest.update(_digestible(row))
+    starts = array("Q", [*range(0, len(rows), cut.rows), *([len(rows)] if rows else [0])])
+    return Ranges(_OfList(rows, starts), starts, {"rows": len(rows), "digest": digest.hexdigest()})
+
+
+async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None = None) -> Ranges:
+    """Return the rows of a stream by their places. Those of files stay there; others are written to a file.
+
+    Raises:
+        DataError: if the rows cannot be read, or need an event loop and the way to wait is a thread.
+    """
+    found = await way.call_blocking(lambda: ranges_of_files(stream, cut))
+    if found is not None:
+        return found
+    if way is THREAD or not stream.is_async:
+        return await way.call_blocking(lambda: spooled(stream, cut, folder))
+    spool = Spool(cut, folder)
+    try:
+        async for row in stream:
+            spool.add(row)
+        return spool.ranges()
+    except BaseException:
+        spool.close()
+        raise

@@ -1,0 +1,235 @@
+"""One run that writes a sink: which results are there already, and what becomes of new ones."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol, cast
+
+from mahsm.data._json import json_line
+from mahsm.data._ranges import Cut, Ranges
+from mahsm.data._writing import replacing
+from mahsm.data.sinks._folder import Folder, cut_of
+from mahsm.data.sinks._journal import FAILED, Journal
+from mahsm.data.sinks._sinks import FileSink, Part, Report
+from mahsm.errors import DataError
+
+
+class SinkRun(Protocol):
+    """One run that writes a sink."""
+
+    failed: int
+    """How many items of the parts that are written have failed."""
+
+    @property
+    def cut(self) -> Cut:
+        """How the batch is cut into parts."""
+        ...
+
+    def begin(self, ranges: Ranges, target: str) -> None:
+        """Begin, given the batch and the name of what makes the results."""
+        ...
+
+    def missing(self, number: int) -> Sequence[int]:
+        """Return the places of a part that have no result yet."""
+        ...
+
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
+        """Take a result; return the number of its part if that is to be written now."""
+        ...
+
+    def part(self, number: int) -> Any:
+        """Write a part; the call blocks. A function as a sink may return an awaitable."""
+        ...
+
+    def end(self) -> Report:
+        """End after the last part was written; return the report."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the sink, at the end or at an error."""
+        ...
+
+
+class FileRun:
+    """One run that writes a sink of files.
+
+    Args:
+        sink: The sink.
+        cut: How a new sink is cut into parts.
+    """
+
+    def __init__(self, sink: FileSink, cut: Cut) -> None:
+        self._sink = sink
+        self._folder = Folder(str(sink.path), sink.format)
+        self._manifest = self._folder.open()
+        self.cut = cut_of(self._manifest, cut)
+        self._open: dict[int, _OpenPart] = {}
+        self._lock = threading.Lock()
+        self.failed = 0
+
+    def begin(self, ranges: Ranges, target: str) -> None:
+        """Begin.
+
+        Raises:
+            DataError: if the sink was begun with another source or target.
+        """
+        self._ranges = ranges
+        manifest = {
+            "source": ranges.identity,
+            "target": target,
+            "cut": asdict(self.cut),
+            "rows": len(ranges),
+            "parts": ranges.number_of_ranges,
+        }
+        if not self._manifest:
+            self._manifest = {**manifest, "report": None}
+            self._folder.write_manifest(self._manifest)
+            return
+        for key, what in (("source", "rows of another source"), ("target", "results of another target")):
+            if self._manifest[key] != manifest[key]:
+                raise DataError(
+                    f"{self._folder.path!r} has {what}: {self._manifest[key]} and not {manifest[key]}. Pass "
+                    "another folder, or what it was begun with."
+                )
+        if self._manifest["report"]:
+            self._folder.tidy(ranges.number_of_ranges)
+        else:
+            written = filter(self._folder.has, range(ranges.number_of_ranges))
+            self.failed = sum(map(self._folder.count_errors, written))
+
+    def missing(self, number: int) -> Sequence[int]:
+        """Return the places of a part that have no result yet."""
+        if self._manifest.get("report") or self._folder.has(number):
+            return ()
+        part = self._part(number)
+        span = self._ranges.span(number)
+        return span if not part.lines else [place for place in span if place not in part.lines]
+
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
+        """Take a result; return the number of its part if that is complete."""
+        number = self._ranges.number(place)
+        if error is None:
+            line = json_line(entry, self._folder.path)
+        else:
+            line = FAILED + _error_line(error, item, self._folder.path)
+        with self._lock:
+            part = self._part(number)
+            part.lines[place] = line
+            part.journal.add(place, line)
+            return number if len(part.lines) == len(self._ranges.span(number)) else None
+
+    def _part(self, number: int) -> "_OpenPart":
+        part = self._open.get(number)
+        if part is None:
+            journal = Journal(self._folder.journal(number))
+            part = self._open[number] = _OpenPart(journal)
+        return part
+
+    def part(self, number: int) -> None:
+        """Write a part."""
+        with self._lock:
+            part = self._open[number]
+        lines = [part.lines[place] for place in self._ranges.span(number)]
+        errors = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)]
+        if errors:
+            with replacing(self._folder.errors(number)) as file:
+                file.writelines(errors)
+        with replacing(self._folder.part(number)) as file:
+            self._sink.write(file, [line for line in lines if not line.startswith(FAILED)])
+        part.journal.remove()
+        with self._lock:
+            del self._open[number]
+            self.failed += len(errors)
+
+    def end(self) -> Report:
+        """End; the sink is complete."""
+        if self._manifest.get("report"):
+            return cast("Report", self._manifest["report"])
+        parts = self._ranges.number_of_ranges
+        self._folder.collect_errors(parts)
+        report = Report(
+            rows=len(self._ranges) - self.failed, parts=parts, errors=self.failed, path=self._folder.path
+        )
+        self._folder.write_manifest({**self._manifest, "report": report})
+        self._folder.tidy(parts)
+        return report
+
+    def close(self) -> None:
+        """Keep the results of open parts, and give the folder back."""
+        with self._lock:
+            for part in self._open.values():
+                part.journal.close()
+        self._folder.close()
+
+
+class _OpenPart:
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.lines = journal.read()
+
+
+def _error_line(error: Mapping[str, Any], item: Any, path: str) -> bytes:
+    try:
+        return json_line({**error, "item": item}, path)
+    except DataError:
+        return json_line(error, path)
+
+
+class FunctionRun:
+    """One run whose parts a function takes.
+
+    Args:
+        function: Called with each `Part`.
+        cut: How the batch is cut.
+    """
+
+    def __init__(self, function: Callable[[Part], Any], cut: Cut) -> None:
+        self._function = function
+        self.cut = cut
+        self._open: dict[int, dict[int, tuple[Any, Mapping[str, Any] | None]]] = {}
+        self._lock = threading.Lock()
+        self._rows = self.failed = 0
+
+    def begin(self, ranges: Ranges, target: str) -> None:
+        """Begin."""
+        self._ranges = ranges
+
+    def missing(self, number: int) -> Sequence[int]:
+        """Return the places of a part: a function has no results of an earlier run."""
+        return self._ranges.span(number)
+
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
+        """Take a result; return the number of its part if that is complete."""
+        number = self._ranges.number(place)
+        with self._lock:
+            part = self._open.setdefault(number, {})
+            part[place] = entry, error
+            return number if len(part) == len(self._ranges.span(number)) else None
+
+    def part(self, number: int) -> Any:
+        """Give a part to the function."""
+        with self._lock:
+            found = self._open.pop(number)
+        places = self._ranges.span(number)
+        outcomes = [found[place] for place in places]
+        errors = [error for _, error in outcomes if error is not None]
+        entries = [entry for entry, error in outcomes if error is None]
+        self._rows += len(entries)
+        self.failed += len(errors)
+        return self._function(Part(number, places, entries, errors))
+
+    def end(self) -> Report:
+        """End."""
+        return Report(rows=self._rows, parts=self._ranges.number_of_ranges, errors=self.failed)
+
+    def close(self) -> None:
+        """Do nothing: the function has all that was complete."""
+
+
+def sink_run(sink: FileSink | Callable[[Part], Any], cut: Cut) -> SinkRun:
+    """Begin to write a sink.
+
+    Raises:
+        DataError: if another run writes it, or it holds anything else.
+    """
+    return FileRun(sink, cut) if isinstance(sink, FileSink) else FunctionRun(sink, cut)

@@ -1,0 +1,171 @@
+"""A batch that is a stream, and results that go to a sink: only two ranges of the batch are in memory."""
+
+import threading
+from array import array
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias, cast
+
+from mahsm._common import shown
+from mahsm._waiting import Slots, Way
+from mahsm.data import Stream, sinks
+from mahsm.data._internal import Cut, Ranges, SinkRun, ranges_of, ranges_of_list, sink_run
+from mahsm.edges._vmap.results import ResultPart
+from mahsm.errors import EdgeError
+from mahsm.policies import ItemError
+
+Sink: TypeAlias = sinks.FileSink | Callable[[sinks.Part], Any]
+
+
+def check_sink(edge: str, sink: object, refused: Mapping[str, str]) -> None:
+    """Refuse what is no sink, and options that have no effect with one.
+
+    Raises:
+        EdgeError: if there is any.
+    """
+    if not (isinstance(sink, sinks.FileSink) or callable(sink)):
+        raise EdgeError(
+            f"{edge}: sink={shown(sink)}; expected sinks.Jsonl(folder), sinks.Parquet(folder), or a function "
+            "of a sinks.Part."
+        )
+    for option, why in refused.items():
+        raise EdgeError(f"{edge}: {option} has no effect with sink=: {why}. Leave one of them out.")
+
+
+_OPEN = 2
+"""Ranges in memory, so that slow items of one do not leave the width of the run idle."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """The batch of a run, and its sink, if it has one.
+
+    Attributes:
+        ranges: The batch.
+        sink: Where results go, in place of the state.
+    """
+
+    ranges: Ranges
+    sink: SinkRun | None
+
+    def places(self) -> Sequence[int]:
+        """Return the places of the items that have no result in the sink."""
+        everything = range(len(self.ranges))
+        if self.sink is None:
+            return everything
+        left = array("Q")
+        for number in range(self.ranges.number_of_ranges):
+            left.extend(self.sink.missing(number))
+        return everything if len(left) == len(everything) else left
+
+
+@asynccontextmanager
+async def opened(
+    batch: Any, sink: Sink | None, cut: Cut, target: str, way: Way
+) -> AsyncGenerator[Streamed, None]:
+    """Return a block that reads a batch range by range, and writes its results to a sink, if there is one.
+
+    Raises:
+        DataError: if the batch cannot be read, or the sink was begun with another one, or another run
+            writes it.
+    """
+    run = None if sink is None else await way.call_blocking(lambda: sink_run(sink, cut))
+    try:
+        cut = cut if run is None else run.cut
+        ranges = await _ranges(batch, cut, way, sink)
+        try:
+            if run is not None:
+                await way.call_blocking(lambda: run.begin(ranges, target))
+            yield Streamed(ranges, run)
+        finally:
+            ranges.close()
+    finally:
+        if run is not None:
+            run.close()
+
+
+async def _ranges(batch: Any, cut: Cut, way: Way, sink: Sink | None) -> Ranges:
+    if isinstance(batch, Stream):
+        folder = str(sink.path) if isinstance(sink, sinks.FileSink) else None
+        return await ranges_of(cast("Stream[Any]", batch), cut, way, folder)
+    return await way.call_blocking(lambda: ranges_of_list(batch, cut))
+
+
+class OpenRanges:
+    """The ranges of a run that are in memory: those with items that have no outcome yet.
+
+    Also takes the results of a run with a sink, in the place of `Results`, and writes each part when it is
+    complete.
+
+    Args:
+        streamed: The batch and the sink.
+    """
+
+    def __init__(self, streamed: Streamed) -> None:
+        self._ranges, self._sink = streamed.ranges, streamed.sink
+        self._slots = Slots(_OPEN)
+        self._lock = threading.Lock()
+        self._left: dict[int, int] = {}
+        self._complete: set[int] = set()
+
+    def by_range(self, places: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Yield ascending places, those of each range together."""
+        return (list(found) for _, found in groupby(places, self._ranges.number))
+
+    async def open(self, way: Way, places: Sequence[int]) -> None:
+        """Wait until a range, whose items at these places are to be run, may be in memory; read it."""
+        number = self._ranges.number(places[0])
+        await self._slots.acquire(way, (places[0],))
+        with self._lock:
+            self._left[number] = len(places)
+        await way.call_blocking(lambda: self._ranges.load(number))
+
+    async def ended(self, way: Way, places: Iterable[int]) -> None:
+        """Note that items have outcomes; write the part that is complete with them."""
+        for place in places:
+            number = self._ranges.number(place)
+            with self._lock:
+                is_complete = number in self._complete
+                self._complete.discard(number)
+            if is_complete:
+                await self._write(way, number)
+            if self._is_last(number):
+                self._slots.release()
+
+    def _is_last(self, number: int) -> bool:
+        with self._lock:
+            left = self._left.pop(number, 0) - 1
+            if left > 0:
+                self._left[number] = left
+            return left == 0
+
+    async def _write(self, way: Way, number: int) -> None:
+        assert self._sink is not None
+        sink = self._sink
+        made = await way.call_blocking(lambda: sink.part(number))
+        if hasattr(made, "__await__"):
+            await way.call(lambda: made, lambda: made)
+
+    # In the place of `Results`.
+
+    def add(self, place: int, value: Any, rank: int, error: ItemError | None, *, called: bool) -> None:
+        """Take a result."""
+        assert self._sink is not None
+        item = None if error is None else self._ranges[place]
+        number = self._sink.add(place, value, error, item)
+        if number is not None:
+            with self._lock:
+                self._complete.add(number)
+
+    def skip(self, place: int) -> None:
+        """Take note of an item that is left out: no option of an edge with a sink does that."""
+
+    def close(self) -> ResultPart:
+        """End the collection."""
+        return ResultPart()
+
+    def stop(self, reason: BaseException) -> None:
+        """Open no further range."""
+        self._slots.close(reason)
