@@ -9,6 +9,7 @@
 - `reducers`  functions from a list to one value
 - `models`    direct calls of models: `models("openai/gpt-4o-mini", "Hello")`
 - `context`   `create_context`, `get_config`: settings and credentials
+- `data`      `stream`: rows of files and iterables as a batch; `sinks`: results in files
 - `limits`    `RateLimit`: rate limits of providers
 - `policies`  `Retry`, `Budget`, `ItemError`: retries, spending, and failures of items
 - `errors`    all errors that mahsm itself raises
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mahsm import cli as cli
     from mahsm import compose as compose
     from mahsm import context as context
+    from mahsm import data as data
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
@@ -95,6 +97,7 @@ _HOMES = {
     "compose": "mahsm.compose",
     "connect": "mahsm.graph",
     "context": "mahsm.context",
+    "data": "mahsm.data",
     "dspy_node": "mahsm.nodes",
     "dspy_program": "mahsm.graph",
     "edges": "mahsm.edges",
@@ -148,6 +151,7 @@ __all__ = [
     "compose",
     "connect",
     "context",
+    "data",
     "dspy_node",
     "dspy_program",
     "edges",

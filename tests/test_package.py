@@ -25,7 +25,7 @@ LAYERS = [
     {"_models"},
     {"nodes", "testing", "_numeric", "tracing"},
     {"limits"},
-    {"policies", "_progress", "_context"},
+    {"policies", "_progress", "_context", "data"},
     {"_model_calls"},
     {"_spans"},
     {"_waiting"},
@@ -42,6 +42,7 @@ OWNERS = {
     "rich": {"cli", "_progress"},
     "yaml": {"_context", "cli"},
     "keyring": {"_context"},
+    "pyarrow": {"data"},
 }
 
 

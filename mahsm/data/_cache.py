@@ -15,6 +15,8 @@ class _Rows(Iterable[Any], AsyncIterable[Any], Protocol):
     @property
     def is_async(self) -> bool: ...
 
+    def opened(self) -> "_Rows": ...
+
 
 class Cache:
     """A source whose rows are those of a stream, kept in a file after the first pass.
@@ -36,6 +38,9 @@ class Cache:
     def is_async(self) -> bool:
         """True if only an `async for` can read it."""
         return self._stream.is_async and self.files() is None
+
+    def opened(self) -> "Cache":
+        return self if self.files() is not None else Cache(self._stream.opened(), self._path)
 
     def rows(self) -> Iterator[Any]:
         if (files := self.files()) is not None:

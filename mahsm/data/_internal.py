@@ -5,7 +5,19 @@ from mahsm.data._ranges import Cut as Cut
 from mahsm.data._ranges import Ranges as Ranges
 from mahsm.data._ranges import ranges_of as ranges_of
 from mahsm.data._ranges import ranges_of_list as ranges_of_list
+from mahsm.data.sinks import FileSink as FileSink
+from mahsm.data.sinks import Part as Part
 from mahsm.data.sinks._run import SinkRun as SinkRun
 from mahsm.data.sinks._run import sink_run as sink_run
 
-__all__ = ["BadRow", "Cut", "Ranges", "SinkRun", "ranges_of", "ranges_of_list", "sink_run"]
+__all__ = [
+    "BadRow",
+    "Cut",
+    "FileSink",
+    "Part",
+    "Ranges",
+    "SinkRun",
+    "ranges_of",
+    "ranges_of_list",
+    "sink_run",
+]

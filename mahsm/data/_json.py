@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from mahsm.errors import DataError
 
@@ -27,6 +27,21 @@ def json_line(row: Any, path: str) -> bytes:
         if "surrogates" not in str(error):
             raise DataError(f"{path}: a row has no JSON: {error}. Return dicts of plain values.") from error
     return json.dumps(row, default=_plain).encode() + b"\n"
+
+
+def parsed(line: bytes) -> Any:
+    """Return the value of a line of JSON.
+
+    Raises:
+        ValueError: if it is not JSON.
+    """
+    try:
+        return from_json(line)
+    except ValueError:
+        if b"\\u" not in line:
+            raise
+        # Half of a surrogate pair is refused there.
+        return json.loads(line)
 
 
 def _plain(value: Any) -> Any:

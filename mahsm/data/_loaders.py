@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from mahsm._common import Registry, nearest
@@ -60,15 +61,13 @@ def found(name: str) -> Callable[..., Any] | None:
     return cast("Callable[..., Any] | None", loaders.find(name))
 
 
-def hugging_face(name: str, **options: Any) -> Any:
-    """Return a dataset of Hugging Face as a stream of rows.
+def of_hugging_face(name: str) -> Callable[..., Any]:
+    """Return the loader of a dataset of Hugging Face; its options are those of `datasets.load_dataset`.
 
-    Args:
-        name: Its name on the hub.
-        **options: Of `datasets.load_dataset`; `split` is "train" by default.
+    `split` is "train" by default, and `streaming` is True.
 
     Raises:
-        DataError: if nothing of this name is known, and `datasets` is not installed.
+        DataError: if `datasets` is not installed.
     """
     try:
         datasets: Any = importlib.import_module("datasets")
@@ -78,4 +77,4 @@ def hugging_face(name: str, **options: Any) -> Any:
             f"{name!r} is no file here, and no loader is registered under it. {f'{near} ' if near else ''}"
             "Pass a path, data.register it, or pip install datasets for those of Hugging Face."
         ) from None
-    return datasets.load_dataset(name, **{"split": "train", "streaming": True} | options)
+    return partial(datasets.load_dataset, name, split="train", streaming=True)

@@ -269,6 +269,7 @@ async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None 
     found = await way.call_blocking(lambda: ranges_of_files(stream, cut))
     if found is not None:
         return found
+    stream = stream.opened()
     if way is THREAD or not stream.is_async:
         return await way.call_blocking(lambda: spooled(stream, cut, folder))
     spool = Spool(cut, folder)

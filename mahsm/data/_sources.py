@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from glob import glob, has_magic
 from typing import Any, Literal, Protocol, TypeAlias, cast
@@ -25,6 +26,10 @@ class Source(Protocol):
         Raises:
             DataError: if they cannot be read, or not once more.
         """
+        ...
+
+    def opened(self) -> "Source":
+        """Return the same source for one pass, in which no function is left to be called for its rows."""
         ...
 
 
@@ -92,11 +97,15 @@ class Files:
         first, mark = begin
         for number in range(first, len(self.paths)):
             path = self.paths[number]
-            for row in self._format(path).read(path, mark if number == first else None):
-                if type(row) is not BadRow or self.on_error == "collect":
-                    yield row
-                elif self.on_error == "raise":
-                    raise row.error
+            with closing(self._format(path).read(path, mark if number == first else None)) as rows:
+                for row in rows:
+                    if type(row) is not BadRow or self.on_error == "collect":
+                        yield row
+                    elif self.on_error == "raise":
+                        raise row.error
+
+    def opened(self) -> "Files":
+        return self
 
     def _format(self, path: str) -> Any:
         return FORMATS[self.format or format_of(path)]
@@ -155,6 +164,9 @@ class Items:
             )
         self._is_read = True
         return self._iterable
+
+    def opened(self) -> "Items":
+        return Items(self.once())
 
     def rows(self) -> Iterator[Any]:
         made = self.once()

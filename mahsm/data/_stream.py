@@ -78,9 +78,7 @@ def stream(
 def _named(name: str, format: str | None, on_error: OnError, options: dict[str, Any]) -> Source:
     loader = _loaders.found(name)
     if loader is None and _is_no_path(name):
-        loader = partial(_loaders.hugging_face, name)
-        if not options.get("streaming", True):
-            return Items(loader(**options))
+        loader = _loaders.of_hugging_face(name)
     if loader is not None:
         return Items(partial(loader, **options))
     if options:
@@ -224,9 +222,13 @@ class Stream(Generic[T]):
         finally:
             await rows.aclose()
 
+    def opened(self) -> "Stream[T]":
+        """Return the same stream for one pass, with what its source's function returns for that pass."""
+        return replace(self, source=self.source.opened())
+
     @property
     def is_async(self) -> bool:
-        """True if only an `async for` can read it."""
+        """True if only an `async for` can read it, once it is opened."""
         source = self.source
         inner = source.is_async if isinstance(source, Items | Cache) else False
         return inner or any(getattr(step, "is_async", False) for step in self.steps)
@@ -240,9 +242,7 @@ class Stream(Generic[T]):
         return [row async for row in self]
 
     def __repr__(self) -> str:
-        return "".join(
-            [f"stream({self.source!r})", *(f".{type(step).__name__.lower()}(...)" for step in self.steps)]
-        )
+        return "".join([f"stream({self.source!r})", *(f".{step.name}(...)" for step in self.steps)])
 
 
 _END: Any = object()
@@ -252,12 +252,17 @@ async def arows(source: Any) -> AsyncGenerator[Any, None]:
     """Yield the rows of a source; blocking ones too."""
     if isinstance(source, Items):
         made = source.once()
-        if isinstance(made, AsyncIterable):
-            async for row in cast("AsyncIterable[Any]", made):
+        if not isinstance(made, AsyncIterable):
+            for row in made:
                 yield row
             return
-        for row in made:
-            yield row
+        rows = aiter(cast("AsyncIterable[Any]", made))
+        try:
+            async for row in rows:
+                yield row
+        finally:
+            if isinstance(rows, AsyncGenerator):
+                await rows.aclose()
         return
     if isinstance(source, Cache):
         async for row in source.arows():

@@ -33,6 +33,8 @@ Where things are:
 - `_source`      where sources come from
 - `_calls`       calls of rewritten code, and the helpers that it uses; `_functions` and `_foreign`: those of
   functions that are not rewritten
+- `_call_names`, `_lines`  the name of a step in the code that calls it, and the line of an operation in the
+  traceback of an error that comes later
 - `_formats`, `_changes`, `_awaiting`  f-strings, operators and containers, `await`
 - `_greenlets`   waiting in the middle of synchronous code on an event loop
 - `_warnings`    functions that cannot be rewritten

@@ -23,44 +23,49 @@ class Csv:
         self._delimiter = delimiter
 
     def scan(self, path: str) -> Iterator[tuple[int, Mark]]:
-        records = _Records(path, self._delimiter, None)
-        next(records, None)  # the header
-        for _ in records:
-            yield records.size, records.mark
+        with lines(path) as found:
+            records = _Records(path, self._delimiter, found)
+            next(records, None)  # the header
+            for _ in records:
+                yield records.size, records.mark
 
     def read(self, path: str, mark: Mark | None) -> Iterator[Any]:
-        header = next(_Records(path, self._delimiter, None), None)
-        if header is None:
-            return
+        header = self._header(path)
+        with lines(path, mark) as found:
+            records = _Records(path, self._delimiter, found)
+            if mark is None:
+                next(records, None)
+            for values in records:
+                if isinstance(values, BadRow):
+                    yield values
+                elif len(values) != len(header):
+                    wrong = f"it has {len(values)} fields, and the header {len(header)}"
+                    yield BadRow(path, records.mark[1], wrong)
+                else:
+                    yield dict(zip(header, values, strict=True))
+
+    def _header(self, path: str) -> list[str]:
+        nothing: list[str] = []
+        with lines(path) as found:
+            header = next(_Records(path, self._delimiter, found), nothing)
         if isinstance(header, BadRow) or len(set(header)) < len(header):
             problem = header.problem if isinstance(header, BadRow) else f"{header} has a name twice"
             raise DataError(f"{path}: the first line is to name the columns, and {problem}.")
-        records = _Records(path, self._delimiter, mark)
-        if mark is None:
-            next(records)
-        for values in records:
-            if isinstance(values, BadRow):
-                yield values
-            elif len(values) != len(header):
-                yield BadRow(
-                    path, records.mark[1], f"it has {len(values)} fields, and the header {len(header)}"
-                )
-            else:
-                yield dict(zip(header, values, strict=True))
+        return header
 
 
 class _Records(Iterator[list[str] | BadRow]):
-    """The records of a file from a place on; empty lines between them are left out.
+    """The records in some lines; empty lines between them are left out.
 
     Attributes:
         mark: Where the last record began.
         size: Its bytes.
     """
 
-    def __init__(self, path: str, delimiter: str, mark: Mark | None) -> None:
+    def __init__(self, path: str, delimiter: str, found: Iterator[tuple[bytes, Mark]]) -> None:
         csv.field_size_limit(max(csv.field_size_limit(), _LARGEST))
         self._path = path
-        self._lines = lines(path, mark)
+        self._lines = found
         self._taken: list[Mark] = []
         self._problem = ""
         self._reader = csv.reader(self._texts(), delimiter=delimiter, strict=True)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import importlib
+import io
 import lzma
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ class Format(Protocol):
 
 
 def _zstd(path: str) -> BinaryIO:
-    return arrow("pyarrow", path).input_stream(path, compression="zstd")
+    return io.BufferedReader(arrow("pyarrow", path).input_stream(path, compression="zstd"))
 
 
 _OPENERS: dict[str, Callable[[str], Any]] = {
@@ -64,15 +65,19 @@ def arrow(module: str, path: str) -> Any:
 _BOM = b"\xef\xbb\xbf"
 
 
-def lines(path: str, mark: Mark | None = None) -> Iterator[tuple[bytes, Mark]]:
-    """Yield the lines of a file from a place on, each with its place."""
-    begin, line = mark or (0, 1)
+@contextmanager
+def lines(path: str, mark: Mark | None = None) -> Generator[Iterator[tuple[bytes, Mark]], None, None]:
+    """Return a block that yields the lines of a file from a place on, each with its place."""
     with opened(path) as file:
-        _skip(file, begin)
-        for text in file:
-            yield (text.removeprefix(_BOM) if begin == 0 else text), (begin, line)
-            begin += len(text)
-            line += 1
+        yield _lines(file, *(mark or (0, 1)))
+
+
+def _lines(file: BinaryIO, begin: int, line: int) -> Iterator[tuple[bytes, Mark]]:
+    _skip(file, begin)
+    for text in file:
+        yield (text.removeprefix(_BOM) if begin == 0 else text), (begin, line)
+        begin += len(text)
+        line += 1
 
 
 def _skip(file: BinaryIO, count: int) -> None:

@@ -3,29 +3,30 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import from_json
-
 from mahsm.data._bad_rows import BadRow
 from mahsm.data._formats.files import Mark, lines
+from mahsm.data._json import parsed
 
 
 class Jsonl:
     """JSON Lines."""
 
     def scan(self, path: str) -> Iterator[tuple[int, Mark]]:
-        for line, mark in lines(path):
-            if not line.isspace() and line:
-                yield len(line), mark
+        with lines(path) as found:
+            for line, mark in found:
+                if not line.isspace() and line:
+                    yield len(line), mark
 
     def read(self, path: str, mark: Mark | None) -> Iterator[Any]:
-        for line, (_, number) in lines(path, mark):
-            if line.isspace() or not line:
-                continue
-            try:
-                row = from_json(line)
-            except ValueError as error:
-                row = BadRow(path, number, f"it is not JSON: {_of_column(str(error))}")
-            yield row
+        with lines(path, mark) as found:
+            for line, (_, number) in found:
+                if line.isspace() or not line:
+                    continue
+                try:
+                    row = parsed(line)
+                except ValueError as error:
+                    row = BadRow(path, number, f"it is not JSON: {_of_column(str(error))}")
+                yield row
 
 
 def _of_column(message: str) -> str:

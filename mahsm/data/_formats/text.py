@@ -11,13 +11,15 @@ class Text:
     """Lines of text in UTF-8."""
 
     def scan(self, path: str) -> Iterator[tuple[int, Mark]]:
-        for line, mark in lines(path):
-            yield len(line), mark
+        with lines(path) as found:
+            for line, mark in found:
+                yield len(line), mark
 
     def read(self, path: str, mark: Mark | None) -> Iterator[Any]:
-        for line, (_, number) in lines(path, mark):
-            try:
-                row = {"text": line.rstrip(b"\r\n").decode()}
-            except UnicodeDecodeError as error:
-                row = BadRow(path, number, f"it is not UTF-8: {error}")
-            yield row
+        with lines(path, mark) as found:
+            for line, (_, number) in found:
+                try:
+                    row = {"text": line.rstrip(b"\r\n").decode()}
+                except UnicodeDecodeError as error:
+                    row = BadRow(path, number, f"it is not UTF-8: {error}")
+                yield row

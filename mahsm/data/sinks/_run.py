@@ -103,6 +103,9 @@ class FileRun:
             return ()
         part = self._part(number)
         span = self._ranges.span(number)
+        if len(part.lines) == len(span):
+            self.part(number)  # a run ended between its last result and the writing of it
+            return ()
         return span if not part.lines else [place for place in span if place not in part.lines]
 
     def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:

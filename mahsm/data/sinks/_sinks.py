@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar, NotRequired, cast
 
-from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from mahsm.data._json import parsed
 from mahsm.errors import DataError
 
 
@@ -133,11 +133,11 @@ class Parquet(FileSink):
     def write(self, file: BinaryIO, lines: Sequence[bytes]) -> None:
         arrow: Any = importlib.import_module("pyarrow")
         parquet: Any = importlib.import_module("pyarrow.parquet")
-        rows = [_as_row(from_json(line)) for line in lines]
+        rows = [_as_row(parsed(line)) for line in lines]
         names = list(dict.fromkeys(name for row in rows for name in row))
         try:
             table = arrow.table({name: [row.get(name) for row in rows] for name in names})
-        except arrow.ArrowException as error:
+        except (arrow.ArrowException, UnicodeEncodeError) as error:
             raise DataError(
                 f"{self.path}: the results have values of several types in one column: {error}. Return the "
                 "same types for all items, or use sinks.Jsonl, which takes any."

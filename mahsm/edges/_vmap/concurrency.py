@@ -57,7 +57,7 @@ class Concurrency:
                 f"at a time, with 1 <= fewest <= most <= max_concurrency={most}."
             )
 
-    def check_target(self, edge: str, target: Target, *, retries: bool) -> None:
+    def check_target(self, edge: str, target: Target, *, retries: bool, saves_items: bool = True) -> None:
         """Refuse options that cannot work with a target that is called for each item.
 
         Raises:
@@ -69,7 +69,7 @@ class Concurrency:
                 f"together, but {shown(target.source)} is called for each item. Pass max_concurrency= to "
                 "bound the items at a time."
             )
-        if target.graph is not None and self.chunk_size not in (None, 1):
+        if saves_items and target.graph is not None and self.chunk_size not in (None, 1):
             raise EdgeError(
                 f"{edge}: chunk_size={self.chunk_size!r}, but the target {target.name!r} holds a graph, "
                 "whose checkpoints belong to one task each. Leave chunk_size out."

@@ -98,7 +98,7 @@ class VmapRun(EdgeRun):
         if self._equal is not None:
             self.firsts = list(self._equal)
         elif streamed is not None:
-            self.firsts = streamed.places()
+            self.firsts = streamed.places
         saved, count = is_saved(around.config) and self.sink is None, len(self.firsts)
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)

@@ -41,7 +41,10 @@ class VmapSpec(CallSpec):
         """Refuse options that cannot work with a target that is called for each item."""
         self.batch.check_target(edge, self.target)
         self.tries.check_target(edge, self.target)
-        self.concurrency.check_target(edge, self.target, retries=self.tries.retry is not None)
+        saved = self.sink is None
+        self.concurrency.check_target(
+            edge, self.target, retries=self.tries.retry is not None, saves_items=saved
+        )
         if self.sink is not None:
             check_sink(edge, self.sink, self._refused_with_sink())
 

@@ -9,14 +9,23 @@ from itertools import groupby
 from typing import Any, TypeAlias, cast
 
 from mahsm._common import shown
-from mahsm._waiting import Slots, Way
-from mahsm.data import Stream, sinks
-from mahsm.data._internal import Cut, Ranges, SinkRun, ranges_of, ranges_of_list, sink_run
+from mahsm._waiting import THREAD, Slots, Way
+from mahsm.data import Stream
+from mahsm.data._internal import (
+    Cut,
+    FileSink,
+    Part,
+    Ranges,
+    SinkRun,
+    ranges_of,
+    ranges_of_list,
+    sink_run,
+)
 from mahsm.edges._vmap.results import ResultPart
 from mahsm.errors import EdgeError
 from mahsm.policies import ItemError
 
-Sink: TypeAlias = sinks.FileSink | Callable[[sinks.Part], Any]
+Sink: TypeAlias = FileSink | Callable[[Part], Any]
 
 
 def check_sink(edge: str, sink: object, refused: Mapping[str, str]) -> None:
@@ -25,7 +34,7 @@ def check_sink(edge: str, sink: object, refused: Mapping[str, str]) -> None:
     Raises:
         EdgeError: if there is any.
     """
-    if not (isinstance(sink, sinks.FileSink) or callable(sink)):
+    if not (isinstance(sink, FileSink) or callable(sink)):
         raise EdgeError(
             f"{edge}: sink={shown(sink)}; expected sinks.Jsonl(folder), sinks.Parquet(folder), or a function "
             "of a sinks.Part."
@@ -45,20 +54,22 @@ class Streamed:
     Attributes:
         ranges: The batch.
         sink: Where results go, in place of the state.
+        places: The places of the items that have no result in the sink.
     """
 
     ranges: Ranges
     sink: SinkRun | None
+    places: Sequence[int]
 
-    def places(self) -> Sequence[int]:
-        """Return the places of the items that have no result in the sink."""
-        everything = range(len(self.ranges))
-        if self.sink is None:
-            return everything
-        left = array("Q")
-        for number in range(self.ranges.number_of_ranges):
-            left.extend(self.sink.missing(number))
-        return everything if len(left) == len(everything) else left
+
+def _places(ranges: Ranges, sink: SinkRun | None) -> Sequence[int]:
+    everything = range(len(ranges))
+    if sink is None:
+        return everything
+    left = array("Q")
+    for number in range(ranges.number_of_ranges):
+        left.extend(sink.missing(number))
+    return everything if len(left) == len(everything) else left
 
 
 @asynccontextmanager
@@ -78,7 +89,7 @@ async def opened(
         try:
             if run is not None:
                 await way.call_blocking(lambda: run.begin(ranges, target))
-            yield Streamed(ranges, run)
+            yield Streamed(ranges, run, await way.call_blocking(lambda: _places(ranges, run)))
         finally:
             ranges.close()
     finally:
@@ -88,7 +99,7 @@ async def opened(
 
 async def _ranges(batch: Any, cut: Cut, way: Way, sink: Sink | None) -> Ranges:
     if isinstance(batch, Stream):
-        folder = str(sink.path) if isinstance(sink, sinks.FileSink) else None
+        folder = str(sink.path) if isinstance(sink, FileSink) else None
         return await ranges_of(cast("Stream[Any]", batch), cut, way, folder)
     return await way.call_blocking(lambda: ranges_of_list(batch, cut))
 
@@ -144,9 +155,12 @@ class OpenRanges:
     async def _write(self, way: Way, number: int) -> None:
         assert self._sink is not None
         sink = self._sink
-        made = await way.call_blocking(lambda: sink.part(number))
+        made: Any = await way.call_blocking(lambda: sink.part(number))
         if hasattr(made, "__await__"):
-            await way.call(lambda: made, lambda: made)
+            if way is THREAD:
+                made.close()
+                raise EdgeError("sink= is an async function; expected a plain one under invoke. Use ainvoke.")
+            await made
 
     # In the place of `Results`.
 

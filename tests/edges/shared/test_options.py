@@ -18,7 +18,7 @@ from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.edges._vmap.spec import VmapSpec
 
-WHAT = {"target", "batch_key", "batch", "sample", "out_key", "item_to_state", "result"}
+WHAT = {"target", "batch_key", "batch", "sample", "out_key", "item_to_state", "result", "sink"}
 """What is called, for what, and what comes out."""
 
 
