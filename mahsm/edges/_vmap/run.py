@@ -233,7 +233,12 @@ class VmapRun(EdgeRun):
         finally:
             self.begun_slots.release()
         if self.open_ranges is not None and self._has_result[place]:
-            await self.open_ranges.ended(self.way, (place,))
+            try:
+                await self.open_ranges.ended(self.way, (place,))
+            except BaseException as error:
+                # Otherwise a thread that waits for its range would wait for ever.
+                self.stop(error)
+                raise
 
     async def _store(self, place: int, update: Update) -> None:
         """Store an item's update in the cache; it counts even if the run ends meanwhile."""
