@@ -30,8 +30,7 @@ def calls_of(folder: Path, options: list[str], kill_after: int | None) -> list[i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(("format", "mode"), [("jsonl", "async"), ("parquet", "sync")])
 def test_each_row_is_in_the_sink_once_after_kills(tmp_path: Path, format: str, mode: str) -> None:
     rows_file(tmp_path, ROWS)
     drawn = random.Random(f"{format} {mode}")
