@@ -1,6 +1,5 @@
 """`ensemble`: functions concurrently, and one result of theirs."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any, cast
 from mahsm._common import check, is_figure, shown
 from mahsm._waiting import THREAD, Way
 from mahsm.compose._calls import Kind, acall, call, kind_of
-from mahsm.compose._function import AwaitedFunction, ComposedFunction, P
+from mahsm.compose._function import AwaitedFunction, ComposedFunction, P, is_awaited
 from mahsm.operators import EnsembleOperator, Operator
 from mahsm.operators._internal import in_thread
 from mahsm.reducers import weighted_vote
@@ -62,7 +61,7 @@ class _Ensemble(ComposedFunction[P, Any]):
         results = await EnsembleOperator.aforward(self.members, (args, kwargs))
         if self.reduce is None:
             return results
-        if inspect.iscoroutinefunction(self.reduce):
+        if is_awaited(self.reduce):
             return await self.reduce(results)
         return await in_thread(partial(self.reduce, results))
 
@@ -119,7 +118,7 @@ def ensemble(
         [_Member(function, kind) for function, kind in zip(functions, kinds, strict=True)],
         max_concurrency=max_concurrency,
     )
-    is_async = any(kind.is_async for kind in kinds) or inspect.iscoroutinefunction(reduce)
+    is_async = any(kind.is_async for kind in kinds) or is_awaited(reduce)
     kind = replace(kinds[0], name="ensemble", is_async=is_async, awaits=is_async or members.awaits)
     return (_AwaitedEnsemble if is_async else _Ensemble)(kind=kind, members=members, reduce=reduce)
 

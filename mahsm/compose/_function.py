@@ -5,6 +5,7 @@ import importlib
 import inspect
 from abc import abstractmethod
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
 
@@ -149,6 +150,42 @@ class AwaitedFunction(ComposedFunction[P, R]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return await cast("Any", type(self)).run(self, TASK, args, kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else AwaitedMethod(self, instance)
+
+
+@dataclass(frozen=True)
+class AwaitedMethod:
+    """A bound method that is async, as LangGraph and web frameworks see by its `__call__`.
+
+    `types.MethodType` has another `__call__`, which they would take for that of a plain function.
+    """
+
+    __func__: Any
+    __self__: Any
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.__func__(self.__self__, *args, **kwargs)
+
+    @property
+    def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.__func__.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the function without its first parameter."""
+        whole = inspect.signature(self.__func__)
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__func__, name)
+
+
+def is_awaited(function: Any) -> bool:
+    """Return whether calls of something return a coroutine: an async function, or an object of one."""
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 class Shared:

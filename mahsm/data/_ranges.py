@@ -36,7 +36,7 @@ class Cut:
 
 
 class Ranges(Sequence[Any]):
-    """The rows of a stream by their places, in ranges, the last two of which are in memory.
+    """The rows of a stream by their places, in ranges. Those in memory are kept, or the last two.
 
     Args:
         read: Reads a range: called with its number and the number of its rows.
@@ -49,6 +49,7 @@ class Ranges(Sequence[Any]):
         self._starts = starts
         self._lock = threading.Lock()
         self._loaded: OrderedDict[int, list[Any]] = OrderedDict()
+        self._kept: set[int] = set()
         self.identity = identity
 
     def __len__(self) -> int:
@@ -73,11 +74,23 @@ class Ranges(Sequence[Any]):
             rows = self._loaded.get(number)
             if rows is None:
                 rows = self._loaded[number] = self._reader.read(number, len(self.span(number)))
-                if len(self._loaded) > _LOADED:
-                    self._loaded.popitem(last=False)
+                others = [one for one in self._loaded if one not in self._kept and one != number]
+                for one in others[: max(0, len(self._loaded) - _LOADED)]:
+                    del self._loaded[one]
             else:
                 self._loaded.move_to_end(number)
             return rows
+
+    def keep(self, number: int) -> None:
+        """Read a range, and keep it until `drop`."""
+        self._kept.add(number)
+        self.load(number)
+
+    def drop(self, number: int) -> None:
+        """Keep a range no longer."""
+        with self._lock:
+            self._kept.discard(number)
+            self._loaded.pop(number, None)
 
     @overload
     def __getitem__(self, place: int) -> Any: ...

@@ -7,7 +7,7 @@ from mahsm.errors import LimitError
 
 
 def provider_of(module: Any) -> str | None:
-    """Return the provider of a module, a binding, or, for None, of the configured language model.
+    """Return the provider of a module, a model, a binding, or, for None, of the configured language model.
 
     For "openai/gpt-4o-mini" it is "openai". It is None if no language model is set.
 
@@ -19,7 +19,10 @@ def provider_of(module: Any) -> str | None:
     dspy: Any = sys.modules.get("dspy")
     if dspy is None:
         return None
-    own = [] if module is None else [predictor.lm for predictor in module.predictors()]
+    if isinstance(module, dspy.BaseLM):
+        own: list[Any] = [module]
+    else:
+        own = [] if module is None else [predictor.lm for predictor in module.predictors()]
     models: set[str] = {lm.model for lm in own or [None] if lm is not None}
     if dspy.settings.lm is not None and (not own or None in own):
         models.add(dspy.settings.lm.model)

@@ -157,14 +157,16 @@ _methods: dict[type, bool] = {MethodType: True}
 
 
 def model_of(callee: Any) -> Any:
-    """Return the DSPy module or the binding of a model that is called, or None."""
+    """Return the DSPy module or model, or the binding, that is called, perhaps by `retry` or so; or None."""
     while isinstance(callee, functools.partial):
         callee = cast("Any", callee).func
     if (bound := method_of(callee)) is not None:
         callee = bound[1]
+    while hasattr(callee, "made_by") and len(callee.parts) == 1:
+        callee = callee.parts[0]
     dspy: Any = sys.modules.get("dspy")
-    is_module = dspy is not None and isinstance(callee, dspy.Module)
-    return callee if is_module or isinstance(callee, ModelBinding) else None
+    is_dspy = dspy is not None and isinstance(callee, dspy.Module | dspy.BaseLM)
+    return callee if is_dspy or isinstance(callee, ModelBinding) else None
 
 
 def is_step(callee: Any) -> bool:

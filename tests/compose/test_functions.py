@@ -751,3 +751,37 @@ def test_modules_of_dspy_are_chained_by_their_fields() -> None:
         essay = chain(dspy.Predict("topic -> outline"), dspy.Predict("outline -> essay"))(topic="tea").essay
         both = chain(dspy.Predict("q -> answer, critique"), lambda answer, critique: answer + critique)(q="?")
     assert (essay, both) == ("A. B.", "xy")
+
+
+async def test_a_composed_async_function_reduces_an_ensemble() -> None:
+    @retry(max_attempts=2)
+    async def total(results: list[int]) -> int:
+        await asyncio.sleep(0)
+        return sum(results)
+
+    both = ensemble(abs, int, reduce=total)
+    assert both.is_async
+    assert await both(-2) == 0
+
+
+async def test_a_composed_async_method_is_a_node() -> None:
+    class Adder:
+        amount = 2
+
+        @retry(max_attempts=2)
+        async def add(self, state: dict[str, int]) -> dict[str, int]:
+            """Add."""
+            await asyncio.sleep(0)
+            return {"y": state["x"] + self.amount}
+
+    added = Adder().add
+    assert (added.__name__, added.__doc__, list(inspect.signature(added).parameters)) == (
+        "add",
+        "Add.",
+        ["state"],
+    )
+    graph = StateGraph(dict)
+    graph.add_node("add", added)
+    graph.add_edge(START, "add")
+    assert await graph.compile().ainvoke({"x": 1}) == {"y": 3}
+    assert (await vmap(added, batch_key="xs", out_key="ys").ainvoke({"x": 1, "xs": [0]}))["ys"] == [{"y": 3}]

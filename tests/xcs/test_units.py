@@ -411,3 +411,20 @@ class Plain(Operator):
 
     def forward(self, input: Any) -> Any:
         return self.shout(self.shout(input))
+
+
+@pytest.mark.parametrize("wrapped", ["model", "module", "retried"])
+def test_a_step_finds_the_provider_of_what_it_calls(wrapped: str) -> None:
+    limits.forget("openai")
+    with ModelServer({"answer": "yes"}) as server:
+        lm = server.lm("openai/fake")
+        module = dspy.Predict("question -> answer")
+        module.lm = lm
+        calls = {
+            "model": lambda: lm("question"),
+            "module": lambda: module(question="q"),
+            "retried": lambda: retry(module)(question="q"),
+        }
+        xcs.jit(calls[wrapped], rate_limit=RateLimit(rps=1e6))()
+    assert limits.stats()["openai"].admitted == 1
+    limits.forget("openai")

@@ -23,7 +23,7 @@ class Jsonl:
                 if line.isspace() or not line:
                     continue
                 try:
-                    row = parsed(line)
+                    row = parsed(line.rstrip())
                 except ValueError as error:
                     row = BadRow(path, number, f"it is not JSON: {_of_column(str(error))}")
                 yield row

@@ -92,7 +92,7 @@ class Jsonl(FileSink):
         >>> from mahsm import vmap
         >>> from mahsm.data import sinks, stream
         >>> folder = tempfile.mkdtemp()
-        >>> double = lambda n: {"n": 2 * n}
+        >>> double = lambda state: {"n": 2 * state["item"]}
         >>> numbers = lambda state: stream(range(3))
         >>> edge = vmap(double, batch=numbers, out_key="done", sink=sinks.Jsonl(folder))
         >>> edge.invoke({})["done"]["rows"], sinks.read(folder).collect()

@@ -131,7 +131,7 @@ class OpenRanges:
         await self._slots.acquire(way, (places[0],))
         with self._lock:
             self._left[number] = len(places)
-        await way.call_blocking(lambda: self._ranges.load(number))
+        await way.call_blocking(lambda: self._ranges.keep(number))
 
     async def ended(self, way: Way, places: Iterable[int]) -> None:
         """Note that items have outcomes; write the part that is complete with them."""
@@ -143,6 +143,7 @@ class OpenRanges:
             if is_complete:
                 await self._write(way, number)
             if self._is_last(number):
+                self._ranges.drop(number)
                 self._slots.release()
 
     def _is_last(self, number: int) -> bool:
