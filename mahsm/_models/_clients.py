@@ -97,27 +97,42 @@ def _made(entry: Any, name: str, options: dict[str, Any]) -> Any:
     return client
 
 
+class _Slot:
+    """A client that is made once. The lock is reentrant: a registered function may call other models."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.client: Any = None
+
+
 class Shared:
     """Clients by name and options, which direct calls share, and with them their connections. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._clients: dict[Any, Any] = {}
+        self._slots: dict[Any, _Slot] = {}
 
     def get(self, key: Any, name: str, options: dict[str, Any]) -> Any:
         """Return the client of a name and options, made if the key of both has none."""
-        if (client := self._clients.get(key)) is None:
-            with self._lock:
-                if (client := self._clients.get(key)) is None:
-                    client = self._clients[key] = make(name, options)
-                    while len(self._clients) > self._most:
-                        self._clients.pop(next(iter(self._clients)))
-        return client
+        slot = self._slots.get(key) or self._slot(key)
+        if slot.client is None:
+            # Only calls of the same client wait while it is made, which may take long.
+            with slot.lock:
+                if slot.client is None:
+                    slot.client = make(name, options)
+        return slot.client
+
+    def _slot(self, key: Any) -> _Slot:
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            while len(self._slots) > self._most:
+                self._slots.pop(next(iter(self._slots)))
+            return slot
 
     def clear(self) -> None:
         with self._lock:
-            self._clients.clear()
+            self._slots.clear()
 
 
 shared = Shared(256)

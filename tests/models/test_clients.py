@@ -1,0 +1,49 @@
+"""Clients of names: who makes them, who shares them, and what a model of your own need not have."""
+
+import threading
+from typing import Any
+
+from mahsm import models
+from mahsm.testing import FakeLM
+
+
+def test_a_registered_function_may_use_other_models(registry: None) -> None:
+    models.register("inner", FakeLM("inside"))
+    models.register("router", lambda name, **options: models.instance("inner/m", **options).lm)
+    assert str(models("router/x", "q")) == "inside"
+
+
+def test_a_client_that_takes_long_to_make_delays_no_other(registry: None) -> None:
+    begun, made = threading.Event(), threading.Event()
+
+    def slow(name: str, **options: Any) -> FakeLM:
+        begun.set()
+        assert made.wait(30)
+        return FakeLM("slow")
+
+    models.register("slow", slow)
+    models.register("fast", FakeLM("fast"))
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.append(str(models("slow/x", "q"))))
+    thread.start()
+    assert begun.wait(30)
+    said.append(str(models("fast/x", "q")))
+    made.set()
+    thread.join()
+    assert said == ["fast", "slow"]
+
+
+def test_calls_that_begin_together_share_one_client(registry: None) -> None:
+    together, made = threading.Barrier(8, timeout=30), list[str]()
+    models.register("counted", lambda name, **options: made.append(name) or FakeLM("x"))
+
+    def call() -> None:
+        together.wait()
+        models("counted/x", "q")
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert made == ["counted/x"]
