@@ -25,5 +25,15 @@ from mahsm._context.credentials import where as where
 from mahsm._context.secret import Secret as Secret
 from mahsm._context.settings import config as config
 from mahsm._context.settings import sets_any as sets_any
+from mahsm._context.values import copied_out as copied_out
 
-__all__ = ["Secret", "config", "credential", "is_hidden", "require_credential", "sets_any", "where"]
+__all__ = [
+    "Secret",
+    "config",
+    "copied_out",
+    "credential",
+    "is_hidden",
+    "require_credential",
+    "sets_any",
+    "where",
+]

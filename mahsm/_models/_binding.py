@@ -4,10 +4,11 @@ import re
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mahsm._common import shown, tagged
-from mahsm._context import Secret
+from mahsm._context import Secret, copied_out
 from mahsm._models import _calls, _clients, _providers
 from mahsm._models._ask import Ask
 from mahsm._models._stream import Stream
@@ -50,19 +51,31 @@ class ModelBinding:
         True
     """
 
+    model: str | None
+    options: Mapping[str, Any]
+    is_of_client: bool
+    _client: Any
+    _lock: threading.Lock
+    _tag: tuple[Any, ...]
+    _is_comparable: bool
+
     def __init__(self, model: str | None, **options: Any) -> None:
         if model is not None and (not isinstance(model, str) or not model):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"the model is {shown(model)}; expected a name, such as 'openai/gpt-4o-mini', a dspy.LM, or "
                 "a chat model of LangChain."
             )
-        self.model: str | None = model
-        self.options: dict[str, Any] = _held(options)
-        self._client: Any = None
-        self._lock = threading.Lock()
-        self.is_of_client: bool = False
-        self._tag: tuple[Any, ...] = (model, _tag(self.options, self))
-        self._is_comparable = self._tag[1] != id(self)
+        held = _held(options)
+        tag = _tag(held, self)
+        self._set(
+            model=model,
+            options=held,
+            is_of_client=False,
+            _client=None,
+            _lock=threading.Lock(),
+            _tag=(model, tag),
+            _is_comparable=tag != id(self),
+        )
 
     @classmethod
     def of(cls, model: Any, **options: Any) -> "ModelBinding":
@@ -92,12 +105,15 @@ class ModelBinding:
     @classmethod
     def _of_client(cls, client: Any, **options: Any) -> "ModelBinding":
         made = cls(_clients.name_of(client))
-        made._client, made.is_of_client = client, True
         if _clients.is_lm(client):
             options = {name: value for name, value in client.kwargs.items() if value is not None}
-        made.options = _held(options)
-        made._tag = (type(client), _tag(_what_tells(client), client), _tag(options, client))
+        kind: Any = type(client)  # pyright: ignore[reportUnknownVariableType]
+        tag: Any = kind, _tag(_what_tells(client), client), _tag(options, client)
+        made._set(options=_held(options), is_of_client=True, _client=client, _tag=tag)
         return made
+
+    def _set(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
 
     @property
     def client(self) -> Any:
@@ -114,7 +130,7 @@ class ModelBinding:
             return _clients.shared.get(self._tag, self.model, self.options)
         with self._lock:
             if self._client is None:
-                self._client = _clients.make(self.model, self.options)
+                self._set(_client=_clients.make(self.model, self.options))
             return self._client
 
     @property
@@ -204,8 +220,19 @@ class ModelBinding:
         )
         return f"ModelBinding({self.model!r}{options})"
 
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(
+            f"{name}={shown(value)}: a ModelBinding cannot be changed; make another one with "
+            "models.instance(binding, ...)."
+        )
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name}: a ModelBinding cannot be changed.")
+
+    def __copy__(self) -> "ModelBinding":
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelBinding":
-        # It is immutable.
         return self
 
     def __reduce__(self) -> Any:
@@ -214,10 +241,12 @@ class ModelBinding:
         return _named, (self.model, _without_secrets(self.options))
 
 
-def _held(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options whose API key no output shows."""
-    key = options.get("api_key")
-    return {**options, "api_key": Secret(key)} if isinstance(key, str) else options
+def _held(options: dict[str, Any]) -> Mapping[str, Any]:
+    """Return options that cannot be changed, and whose API key no output shows."""
+    held = copied_out(options)
+    if isinstance(key := held.get("api_key"), str):
+        held["api_key"] = Secret(key)
+    return MappingProxyType(held)
 
 
 def _named(model: str | None, options: dict[str, Any]) -> ModelBinding:
@@ -265,19 +294,26 @@ def _what_tells(lm: Any) -> Any:
 
     if type(lm) is not dspy.LM:
         return id(lm)
-    return {
-        name: sorted(value.items()) if name == "kwargs" else value
-        for name, value in vars(lm).items()
-        if name not in _TELLS_NOTHING
-    }
+    return {name: value for name, value in vars(lm).items() if name not in _TELLS_NOTHING}
 
 
 def _tag(value: Any, otherwise: Any) -> Any:
     """Return a value to compare by; the identity of `otherwise`, if the value cannot be hashed."""
     try:
-        return tagged(sorted(cast("dict[str, Any]", value).items()) if isinstance(value, dict) else value)
+        return tagged(_sorted(value))
     except TypeError:
         return id(otherwise)
+
+
+def _sorted(value: Any) -> Any:
+    """Return a value whose dicts are in the order of their keys."""
+    kind: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind in (list, tuple):
+        return cast("Any", kind(map(_sorted, value)))
+    if not isinstance(value, Mapping):
+        return value
+    items = cast("Mapping[Any, Any]", value).items()
+    return {key: _sorted(each) for key, each in sorted(items, key=lambda item: repr(item[0]))}
 
 
 _HIDDEN = "..."

@@ -1,7 +1,7 @@
 """A direct call of a model: from a prompt and options to a `Response`, written once for threads and tasks."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Binding(Protocol):
 
     is_of_client: bool
     model: str | None
-    options: dict[str, Any]
+    options: Mapping[str, Any]
 
     @property
     def client(self) -> Any:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any, cast
 
 from mahsm import _context
@@ -63,7 +64,7 @@ def lm_of(client: Any) -> Any:
     return client
 
 
-def make(name: str, options: dict[str, Any]) -> Any:
+def make(name: str, options: Mapping[str, Any]) -> Any:
     """Make the client of a model.
 
     Raises:
@@ -80,7 +81,7 @@ def make(name: str, options: dict[str, Any]) -> Any:
     return Client(name, **options)
 
 
-def _made(entry: Any, name: str, options: dict[str, Any]) -> Any:
+def _made(entry: Any, name: str, options: Mapping[str, Any]) -> Any:
     """Return the client of a registered entry: a client, or what makes one of a name and options."""
     if isinstance(key := options.get("api_key"), Secret):
         options = {**options, "api_key": key.get_secret_value()}
@@ -113,7 +114,7 @@ class Shared:
         self._lock = threading.Lock()
         self._slots: dict[Any, _Slot] = {}
 
-    def get(self, key: Any, name: str, options: dict[str, Any]) -> Any:
+    def get(self, key: Any, name: str, options: Mapping[str, Any]) -> Any:
         """Return the client of a name and options, made if the key of both has none."""
         slot = self._slots.get(key) or self._slot(key)
         if slot.client is None:
@@ -138,7 +139,7 @@ class Shared:
 shared = Shared(256)
 
 
-def default(options: dict[str, Any]) -> Any:
+def default(options: Mapping[str, Any]) -> Any:
     """Return the client of the context's default model.
 
     Raises:
