@@ -1,5 +1,10 @@
 """Providers: their names, the variables of their credentials, and what is registered under a name."""
 
+import re
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mahsm._common import Registry, nearest, shown
@@ -38,6 +43,8 @@ def of(model: str) -> str:
 
 def variables(provider: str) -> tuple[str, ...]:
     """Return the environment variables of a provider's credential; the first one found is used."""
+    if (declared := _declared().get(provider)) is not None and (names := tuple(declared.access.env_keys)):
+        return names
     return _VARIABLES.get(provider, (f"{provider.upper().replace('-', '_')}_API_KEY",))
 
 
@@ -49,7 +56,28 @@ def needs_key(provider: str) -> bool:
 def known() -> set[str]:
     """Return the names of all providers: with prices, of your own servers, and registered ones."""
     registered = {name.partition("/")[0] for name in registry.names()}
-    return {provider for provider, _ in priced_models()} | _HOSTED | _OWN | set(_VARIABLES) | registered
+    priced = {provider for provider, _ in priced_models()}
+    return priced | _HOSTED | _OWN | set(_VARIABLES) | registered | _declared().keys()
+
+
+def _declared() -> dict[str, Any]:
+    """Return what was declared with `dspy.lm15.register_provider`, by ids and aliases."""
+    # Code that declares a provider has imported DSPy.
+    lm15: Any = sys.modules.get("dspy.lm15")
+    definitions = [] if lm15 is None else [one.definition for one in lm15.registered_providers()]
+    return {name: one for one in definitions for name in (one.id, *one.aliases)}
+
+
+@cache
+def _of_litellm() -> frozenset[str]:
+    """Return the providers that LiteLLM lists. Its source is read, since importing it takes seconds."""
+    spec = find_spec("litellm")
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0]) / "types" / "utils.py" if folders else None
+    if path is None or not path.is_file():
+        return frozenset()
+    listed = path.read_text(encoding="utf-8").partition("class LlmProviders(")[2].partition("\nclass ")[0]
+    return frozenset(re.findall(r'^    [A-Z0-9_]+ = "([^"]+)"', listed, re.MULTILINE))
 
 
 def check(provider: str, model: str) -> None:
@@ -60,7 +88,8 @@ def check(provider: str, model: str) -> None:
     """
     if provider in _HOSTED | _OWN or find(provider) is not None:
         return
-    if provider not in (names := known()):
+    # LiteLLM lists many that are no providers of models, so errors and `models.providers` do not name them.
+    if provider not in (names := known()) and provider not in _of_litellm():
         raise ModelError(
             f"models: {shown(model)} has the unknown provider {provider!r}; expected 'provider/model', such "
             f"as 'openai/gpt-4o-mini'. {nearest(provider, names)} Or register one: "

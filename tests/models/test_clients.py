@@ -3,8 +3,12 @@
 import threading
 from typing import Any
 
+import pytest
+from dspy import lm15
+
 from mahsm import models
-from mahsm.testing import FakeLM
+from mahsm.errors import CredentialError
+from mahsm.testing import FakeLM, ModelServer
 
 
 def test_a_registered_function_may_use_other_models(registry: None) -> None:
@@ -47,3 +51,27 @@ def test_calls_that_begin_together_share_one_client(registry: None) -> None:
     for one in threads:
         one.join()
     assert made == ["counted/x"]
+
+
+@pytest.mark.parametrize("provider", ["github", "docker_model_runner"])
+def test_providers_that_only_litellm_knows_can_be_called(provider: str) -> None:
+    with ModelServer(lambda call: call.model) as server:
+        assert str(models(f"{provider}/m", "q", api_base=server.base_url, api_key="k", cache=False)) == "m"
+
+
+def test_a_provider_that_is_declared_to_dspy_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelServer("declared") as server:
+        access = lm15.AccessPolicy(
+            provider="declared", env_keys=("DECLARED_TOKEN",), base_url=server.base_url
+        )
+        definition = lm15.ProviderDefinition.chat(access, compat=lm15.OpenAIChatCompat(), aliases=("dcl",))
+        lm15.register_provider(definition)
+        try:
+            with pytest.raises(CredentialError, match="Set DECLARED_TOKEN, or"):
+                models("dcl/m", "q", cache=False)
+            monkeypatch.setenv("DECLARED_TOKEN", "sk-declared-1")
+            assert str(models("dcl/m", "q", cache=False)) == "declared"
+            assert server.calls[0].key == "sk-declared-1"
+            assert "declared" in models.providers()
+        finally:
+            lm15.unregister_provider("declared")
