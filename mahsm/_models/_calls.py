@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from mahsm import _context
-from mahsm._common import learn_secret, redacted
+from mahsm._common import redacted
 from mahsm._context import Secret
 from mahsm._model_calls import calls, heard_lm, in_attempt
 from mahsm._models import _clients, _names, _providers
 from mahsm._models._ask import Ask
 from mahsm._models._response import Heard, Response
 from mahsm._waiting import THREAD, Way
-from mahsm.errors import CredentialError
+from mahsm.errors import CredentialError, MahsmError
 
 
 class Binding(Protocol):
@@ -75,16 +75,16 @@ async def respond(
 async def _made(way: Way, client: Any, ask: Ask, on_part: Callable[[str], None] | None) -> Response:
     """Call a language model of DSPy's, once it may be called."""
     options = ask.options
-    heard, key = Heard(), options.pop("api_key", None)
+    heard, key = Heard(), _given_key(client, options.pop("api_key", None))
     lm = heard_lm(client, heard.add)
     try:
         if key is not None and not hasattr(client, "_own_key"):
             # A client of the user's takes a key as its other options.
-            options["api_key"] = key.get_secret_value() if isinstance(key, Secret) else key
+            options["api_key"] = str(key)
         if key is None and on_part is None:
             value = await _answer(way, lm, ask)
         else:
-            with _with_key(client.model, key), _sent_to(on_part):
+            with _with_key(client, key), _sent_to(on_part):
                 value = await _answer(way, lm, ask)
     except Exception as error:
         _explain(error, client, options, has_key=key is not None)
@@ -130,14 +130,21 @@ async def _answer(way: Way, lm: Any, ask: Ask) -> Any:
     return None
 
 
-def _with_key(model: str, key: str | Secret | None) -> AbstractContextManager[None]:
+def _given_key(client: Any, key: str | Secret | None) -> Any:
+    """Return the `Key` of a call that was given one."""
+    if key is None:
+        return None
+    from mahsm._models._client import key_of
+
+    return key_of(_providers.of(client.model), key)
+
+
+def _with_key(client: Any, key: Any) -> AbstractContextManager[None]:
     if key is None:
         return nullcontext()
-    key = key.get_secret_value() if isinstance(key, Secret) else key
-    learn_secret(key)
-    from mahsm._models._client import Key, with_key
+    from mahsm._models._client import with_key
 
-    return with_key(_providers.of(model), Key(key))
+    return with_key(client, key)
 
 
 def _sent_to(on_part: Callable[[str], None] | None) -> AbstractContextManager[Any]:
@@ -178,6 +185,8 @@ def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key:
     # Some clients make the call without a key, which then fails in any way.
     is_hosted = _providers.needs_key(provider) and not {"api_base", "base_url"} & {*options, *client.kwargs}
     is_refused = is_hosted or names & {"LMNotConfiguredError", "LMAuthError"}
+    # An error of mahsm's has another cause.
+    is_refused = is_refused and not isinstance(error, MahsmError)
     if is_refused and not has_key and _context.credential(provider, variables) is None:
         raise CredentialError(
             f"models: {client.model!r} needs a credential of {provider!r}, and none is found. "

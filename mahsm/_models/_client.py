@@ -7,6 +7,7 @@ client asks the key for its present value whenever it sends a request, so a pool
 rotation; LiteLLM takes it as the string that it is.
 """
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from mahsm import _context
 from mahsm._common import MASK, learn_secret
 from mahsm._context import Secret
 from mahsm._models import _providers
+from mahsm.errors import CredentialError
 
 
 class Key(str):
@@ -38,15 +40,39 @@ class Key(str):
         return str, ("",)
 
 
-_key: ContextVar[tuple[str, Key] | None] = ContextVar("mahsm_model_key", default=None)
-"""The provider and the key of the call that runs here. Set by clients in their calls, and by direct calls
-that were given a key; read by the `kwargs` of clients."""
+def key_of(provider: str, value: str | Secret) -> Key:
+    """Return the key that was given to a call or a client.
+
+    Raises:
+        CredentialError: if it is empty, and the provider takes no call without one; or if no HTTP header can
+            have it.
+    """
+    value = (value.get_secret_value() if isinstance(value, Secret) else value).strip()
+    if not value and _providers.needs_key(provider):
+        # DSPy refuses it, and LiteLLM would look into the environment.
+        raise CredentialError(
+            f"models: api_key is empty, and {provider!r} needs a credential. Leave it out to have it looked "
+            "up; or pass any string, if a server of your own takes calls without a key."
+        )
+    if not re.fullmatch(r"[!-~]*", value):
+        raise CredentialError(
+            f"models: the API key of {provider!r} has a character that no HTTP header can have, such as a "
+            "space, a line break or a quotation mark of a text program. Copy it again."
+        )
+    learn_secret(value)
+    return Key(value)
+
+
+_key: ContextVar[tuple[Any, Key] | None] = ContextVar("mahsm_model_key", default=None)
+"""The attributes of a client, and the key of its call that runs here. Set by clients in their calls, and by
+direct calls that were given a key; read by the `kwargs` of clients. Views of a client share its attributes.
+Other clients may be called in the call, by an adapter or a callback, and have keys of their own."""
 
 
 @contextmanager
-def with_key(provider: str, key: Key | None) -> Generator[None, None, None]:
-    """Use a key for the calls of a provider's clients in the block."""
-    token = _key.set(None if key is None else (provider, key))
+def with_key(client: Any, key: Key | None) -> Generator[None, None, None]:
+    """Use a key for the calls of a client in the block."""
+    token = _key.set(None if key is None else (cast("Any", vars(client)), key))
     try:
         yield
     finally:
@@ -64,10 +90,7 @@ class Client(dspy.LM):
 
     def __init__(self, model: str, *, api_key: str | Secret | None = None, **options: Any) -> None:
         super().__init__(model, **options)
-        key = api_key.get_secret_value() if isinstance(api_key, Secret) else api_key
-        self._own_key = Key(key) if key else None
-        if key:
-            learn_secret(key)
+        self._own_key = None if api_key is None else key_of(self._of, api_key)
         self._engine_store = _Pools()
 
     @property
@@ -82,11 +105,11 @@ class Client(dspy.LM):
         self.__dict__["kwargs"] = options
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with with_key(self._of, self._key_here() or self._own_key or self._found_key()):
+        with with_key(self, self._key_of_call()):
             return cast("Any", super()).__call__(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        with with_key(self._of, self._key_here() or self._own_key or self._found_key()):
+        with with_key(self, self._key_of_call()):
             return await cast("Any", super()).acall(*args, **kwargs)
 
     @property
@@ -95,12 +118,17 @@ class Client(dspy.LM):
 
     def _key_here(self) -> Key | None:
         here = _key.get()
-        return here[1] if here is not None and here[0] == self._of else None
+        return here[1] if here is not None and here[0] is vars(self) else None
+
+    def _key_of_call(self) -> Key | None:
+        if (here := self._key_here()) is not None:
+            return here
+        return self._found_key() if self._own_key is None else self._own_key
 
     def _found_key(self) -> Key | None:
         provider, variables = self._of, _providers.variables(self._of)
         if (value := _context.credential(provider, variables)) is not None:
-            return Key(value)
+            return key_of(provider, value)
         if _context.is_hidden(provider):
             # Clients would look into the environment by themselves.
             _context.require_credential(provider, variables)

@@ -15,6 +15,7 @@ import pytest
 
 from mahsm import models, vmap, xcs
 from mahsm.context import with_context
+from mahsm.errors import CredentialError, ModelError
 from mahsm.testing import ModelServer, Reply
 from tests.context.test_secrets import dspy_cache
 from tests.context.test_secrets import key as key
@@ -143,3 +144,52 @@ def test_planted_keys_are_in_no_output_of_models(
     outputs += [path.read_bytes().decode("latin") for path in dspy_cache().rglob("*") if path.is_file()]
     outputs += [caplog.text, repr([record.__dict__ for record in caplog.records]), *capsys.readouterr()]
     assert [text for text in outputs if key in text] == []
+
+
+def test_spaces_around_a_key_are_no_part_of_it() -> None:
+    with ModelServer("x") as server:
+        here: Any = {"api_base": server.base_url, "cache": False}
+        models("openai/m", "q", api_key=" sk-given-4\r\n", **here)
+        models.instance("openai/m", api_key="sk-given-5\n", **here)("q")
+        assert [call.key for call in server.calls] == ["sk-given-4", "sk-given-5"]
+
+
+@pytest.mark.parametrize("key", ["sk-given\n-67890", "sk-given 67890", "\u201csk-given-67890\u201d"])
+def test_a_key_that_no_header_can_have_is_an_error_that_does_not_show_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with ModelServer("x") as server:
+        for given in ({"api_key": key}, {}):
+            with pytest.raises(CredentialError, match="the API key of 'openai' has a character") as raised:
+                models("openai/m", "q", api_base=server.base_url, cache=False, **given)
+            assert "67890" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("engine", ["auto", "litellm"])
+def test_an_empty_key_is_not_looked_up_elsewhere(engine: str) -> None:
+    with ModelServer("x") as server:
+        here: Any = {"api_base": server.base_url, "cache": False, "engine": engine, "num_retries": 0}
+        with pytest.raises(CredentialError, match="api_key is empty, and 'openai' needs a credential"):
+            models("openai/m", "q", api_key="", **here)
+        with pytest.raises(CredentialError, match="api_key is empty"):
+            models.instance("openai/m", api_key=" ", **here)("q")
+        assert server.calls == []
+
+
+def test_a_key_of_a_call_is_for_its_own_client_only() -> None:
+    with ModelServer({"output": "3"}) as server:
+        here: Any = {"api_base": server.base_url, "cache": False}
+        inner = models.instance("openai/inner", api_key="sk-inner-1", **here)
+        with dspy.context(adapter=dspy.TwoStepAdapter(inner.lm)):
+            assert models("openai/outer", "q", output=int, api_key="sk-outer-1", **here).output == 3
+        assert [(call.model, call.key) for call in server.calls] == [
+            ("outer", "sk-outer-1"),
+            ("inner", "sk-inner-1"),
+        ]
+
+
+def test_an_error_with_another_cause_is_not_a_missing_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ModelError, match="cannot be part of a prompt"):
+        models("openai/m", [object()])
