@@ -76,23 +76,23 @@ async def _made(way: Way, client: Any, ask: Ask, on_part: Callable[[str], None] 
     """Call a language model of DSPy's, once it may be called."""
     options = ask.options
     heard, key = Heard(), _given_key(client, options.pop("api_key", None))
-    lm = heard_lm(client, heard.add)
+    lm, sink = heard_lm(client, heard.add), None if on_part is None else _Sink(on_part)
     try:
         if key is not None and not hasattr(client, "_own_key"):
             # A client of the user's takes a key as its other options.
             options["api_key"] = str(key)
-        if key is None and on_part is None:
+        if key is None and sink is None:
             value = await _answer(way, lm, ask)
         else:
-            with _with_key(client, key), _sent_to(on_part):
+            with _with_key(client, key), _sent_to(sink):
                 value = await _answer(way, lm, ask)
     except Exception as error:
         _explain(error, client, options, has_key=key is not None)
         raise
     response = heard.response(value)
-    if on_part is not None and response.cached:
-        # DSPy streams no answers of its cache.
-        on_part(response.text)
+    if sink is not None and response.text and not sink.has_sent:
+        # DSPy streams no answers of its cache, and a model of your own may not stream at all.
+        sink.part(response.text)
     return response
 
 
@@ -147,25 +147,36 @@ def _with_key(client: Any, key: Any) -> AbstractContextManager[None]:
     return with_key(client, key)
 
 
-def _sent_to(on_part: Callable[[str], None] | None) -> AbstractContextManager[Any]:
+def _sent_to(sink: "_Sink | None") -> AbstractContextManager[Any]:
     """Return a block whose calls stream, and send the parts of their text."""
-    if on_part is None:
+    if sink is None:
         return nullcontext()
     import dspy
 
-    return dspy.context(send_stream=_Sink(on_part))
+    return dspy.context(send_stream=sink)
 
 
 class _Sink:
-    """What DSPy sends the chunks of an answer to."""
+    """What DSPy sends the chunks of an answer to.
+
+    Attributes:
+        has_sent: True if a part has arrived.
+    """
 
     def __init__(self, on_part: Callable[[str], None]) -> None:
         self._on_part = on_part
+        self.has_sent = False
+
+    def part(self, part: str) -> None:
+        """Pass a part of the text on."""
+        self.has_sent = True
+        self._on_part(part)
 
     async def send(self, chunk: Any) -> None:
         for choice in getattr(chunk, "choices", ()):
-            if part := getattr(choice.delta, "content", None):
-                self._on_part(part)
+            # Of several answers, the text is the first one.
+            if not getattr(choice, "index", 0) and (part := getattr(choice.delta, "content", None)):
+                self.part(part)
 
 
 def _line(provider: str) -> Any:

@@ -13,7 +13,7 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
-from mahsm._waiting import TASK, THREAD, run_blocking
+from mahsm._waiting import TASK, THREAD, run_blocking, tasks
 
 # How DSPy's calls are observed.
 #
@@ -124,7 +124,11 @@ class _ObservedLM:
         for number in itertools.count(1):
             admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
             with _OneCall(self, prompt, messages, drawn, admitted) as one:
-                outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
+                if _only_blocks(type(self)):
+                    make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
+                    outputs = await tasks.in_thread(make)
+                else:
+                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
                 one.end(outputs)
             if not _is_known_as_bad(outputs, one.answer):
                 return outputs
@@ -172,6 +176,18 @@ def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:
     return any(
         (one.get("text") if isinstance(one, dict) else one) in unparsed for one in cast("list[Any]", outputs)
     )
+
+
+@cache
+def _only_blocks(kind: type[Any]) -> bool:
+    """Return whether the class of a view defines `forward` and no async version."""
+    base: Any = cast("Any", sys.modules["dspy"]).BaseLM
+    defines = [
+        name
+        for name in ("forward", "aforward", "acall")
+        if any(name in vars(one) for one in kind.__mro__ if one not in (_ObservedLM, *base.__mro__))
+    ]
+    return defines == ["forward"]
 
 
 def _characters(prompt: Any, messages: Any) -> int:
