@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mahsm import _context
 from mahsm._common import redacted
 from mahsm._context import Secret
-from mahsm._model_calls import calls, heard_lm, in_attempt
+from mahsm._model_calls import calls, heard_lm, in_attempt, restored_context
 from mahsm._models import _clients, _names, _providers
 from mahsm._models._ask import Ask
 from mahsm._models._response import Heard, Response
@@ -56,6 +56,12 @@ async def respond(
         on_part: Called with each part of the text as it arrives, in a task.
     """
     binding.check_not_traced()
+    # A thread of `dspy.Parallel` has no context variables, such as budgets.
+    with restored_context():
+        return await _responded(way, binding, ask, on_part)
+
+
+async def _responded(way: Way, binding: Binding, ask: Ask, on_part: Callable[[str], None] | None) -> Response:
     client, options = _prepared(binding, dict(ask.options))
     ask = ask._replace(options=options)
     if _clients.is_chat_model(client):

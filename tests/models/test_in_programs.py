@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import Any, TypedDict
 
+import dspy
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -185,3 +186,15 @@ def test_a_response_in_a_checkpoint_has_its_fields_and_no_raw() -> None:
     answer = compiled.invoke({"answer": None}, config)["answer"]
     found = compiled.get_state(config).values["answer"]
     assert (found, found.usage, found.raw) == (answer, answer.usage, None)
+
+
+def test_calls_in_threads_of_dspy_count_in_the_blocks_around() -> None:
+    class Program(dspy.Module):
+        def forward(self, q: str) -> str:
+            return models(lm, q).text
+
+    lm = FakeLM(Reply("x", usage=(5, 1)))
+    threads = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+    with mahsm.usage() as used:
+        assert threads([(Program(), {"q": "a"}), (Program(), {"q": "b"})]) == ["x", "x"]
+    assert (used.calls, used.tokens) == (2, 12)
