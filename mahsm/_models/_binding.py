@@ -14,7 +14,7 @@ from mahsm._models._ask import Ask
 from mahsm._models._stream import Stream
 from mahsm._numeric import traced
 from mahsm._waiting import TASK, THREAD, run_blocking
-from mahsm.errors import JitError
+from mahsm.errors import JitError, ModelError
 
 if TYPE_CHECKING:
     import dspy
@@ -163,7 +163,13 @@ class ModelBinding:
         return await _calls.respond(TASK, self, Ask(prompt, system, output, options))
 
     def stream(self, prompt: Any, *, system: str | None = None, **options: Any) -> "Stream":
-        """Return the parts of the model's response as they arrive; `models.stream` explains it."""
+        """Return the parts of the model's response as they arrive; `models.stream` explains it.
+
+        Raises:
+            ModelError: if `output` is among the options.
+        """
+        if options.pop("output", None) is not None:
+            raise ModelError("models: a stream has no output=; it is of text. Call the model for an output.")
         return Stream(partial(_calls.respond, TASK, self, Ask(prompt, system, None, options)))
 
     astream = stream

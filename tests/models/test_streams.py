@@ -9,6 +9,7 @@ import dspy
 import pytest
 
 from mahsm import models, usage
+from mahsm.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -43,3 +44,8 @@ def test_a_model_that_only_blocks_is_awaited_in_a_thread() -> None:
         assert str(asyncio.run(models.acall(lm, "q"))) == "one two"
     assert lm.thread is not threading.current_thread()
     assert (used.calls, used.tokens) == (1, 5)
+
+
+def test_a_stream_has_no_output() -> None:
+    with pytest.raises(ModelError, match="a stream has no output="):
+        models.stream("openai/m", "q", output=int)
