@@ -54,10 +54,10 @@ def key_of(provider: str, value: str | Secret) -> Key:
             f"models: api_key is empty, and {provider!r} needs a credential. Leave it out to have it looked "
             "up; or pass any string, if a server of your own takes calls without a key."
         )
-    if not re.fullmatch(r"[!-~]*", value):
+    if not re.fullmatch(r"[ -~]*", value):
         raise CredentialError(
             f"models: the API key of {provider!r} has a character that no HTTP header can have, such as a "
-            "space, a line break or a quotation mark of a text program. Copy it again."
+            "line break or a quotation mark of a text program. Copy it again."
         )
     learn_secret(value)
     return Key(value)

@@ -154,7 +154,7 @@ def test_spaces_around_a_key_are_no_part_of_it() -> None:
         assert [call.key for call in server.calls] == ["sk-given-4", "sk-given-5"]
 
 
-@pytest.mark.parametrize("key", ["sk-given\n-67890", "sk-given 67890", "\u201csk-given-67890\u201d"])
+@pytest.mark.parametrize("key", ["sk-given\n-67890", "\u201csk-given-67890\u201d"])
 def test_a_key_that_no_header_can_have_is_an_error_that_does_not_show_it(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
