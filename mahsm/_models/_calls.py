@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
+from pydantic import SecretStr
+
 from mahsm import _context
-from mahsm._common import redacted
+from mahsm._common import learn_secret, redacted
 from mahsm._context import Secret
 from mahsm._model_calls import calls, heard_lm, in_attempt, restored_context
 from mahsm._models import _clients, _names, _providers
@@ -67,7 +69,12 @@ async def _responded(way: Way, binding: Binding, ask: Ask, on_part: Callable[[st
     if _clients.is_chat_model(client):
         from mahsm._models import _chat_models
 
-        return await _chat_models.respond(way, client, ask, on_part)
+        try:
+            return await _chat_models.respond(way, client, ask, on_part)
+        except Exception as error:
+            _learn_keys(client)
+            _mask(error)
+            raise
     line = _line(_providers.of(client.model))
     if line is None:
         return await _made(way, client, ask, on_part)
@@ -210,6 +217,14 @@ def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key:
             f"{_context.where(provider, variables)}"
         ) from error
     _mask(error)
+
+
+def _learn_keys(chat: Any) -> None:
+    """Have the keys of a chat model of LangChain's masked, which holds them itself."""
+    values: list[Any] = list(vars(chat).values())
+    for value in values:
+        if isinstance(value, SecretStr):
+            learn_secret(value.get_secret_value())
 
 
 def _mask(error: BaseException | None) -> None:

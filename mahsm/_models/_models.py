@@ -1,6 +1,7 @@
 """`models`: direct calls of language models."""
 
 import builtins
+from collections.abc import Mapping
 from typing import Any, overload
 
 from mahsm._common import shown
@@ -73,7 +74,7 @@ class Models:
             >>> str(models(FakeLM("Rome"), "What is the capital of Italy?"))
             'Rome'
         """
-        binding, prompt = _bound(model, prompt)
+        binding, prompt = _bound(model, prompt, options)
         return binding(prompt, system=system, output=output, **options)
 
     @overload
@@ -95,7 +96,7 @@ class Models:
         **options: Any,
     ) -> Response:
         """Async version of `models(...)`."""
-        binding, prompt = _bound(model, prompt)
+        binding, prompt = _bound(model, prompt, options)
         return await binding.acall(prompt, system=system, output=output, **options)
 
     def stream(
@@ -111,7 +112,7 @@ class Models:
             >>> "|".join(models.stream(FakeLM("It is Rome."), "What is the capital of Italy?"))
             'It| is| Rome.'
         """
-        binding, prompt = _bound(model, prompt)
+        binding, prompt = _bound(model, prompt, options)
         return binding.stream(prompt, system=system, **options)
 
     astream = stream
@@ -212,12 +213,23 @@ class Models:
         return "models"
 
 
-def _bound(model: Any, prompt: Any) -> tuple[ModelBinding, Any]:
-    """Return the binding of a direct call, and its prompt."""
+def _bound(model: Any, prompt: Any, options: Mapping[str, Any]) -> tuple[ModelBinding, Any]:
+    """Return the binding of a direct call, and its prompt.
+
+    Raises:
+        ModelError: if an option is the prompt or the model, as other clients call them.
+    """
+    if found := _POSITIONAL & options.keys():
+        raise ModelError(
+            f"models: {min(found)}= is no option; expected the model, and then the prompt, a string or "
+            "messages: models('openai/gpt-4o-mini', 'Hello')."
+        )
     if prompt is _MISSING:
         model, prompt = None, model
     return (ModelBinding(None) if model is None else ModelBinding.of(model)), prompt
 
+
+_POSITIONAL = {"messages", "model", "prompt"}
 
 models: Models = Models()
 """The one instance."""

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 import dspy
+from pydantic import PydanticUserError
 
 from mahsm._common import shown
 from mahsm._models import _prompts
@@ -84,4 +85,9 @@ def _signature(output: Any, instructions: str, inputs: dict[str, type]) -> Any:
 @lru_cache(256)
 def _made(output: Any, instructions: str, inputs: tuple[tuple[str, type], ...]) -> Any:
     fields: Any = {name: (kind, dspy.InputField()) for name, kind in inputs}
-    return dspy.make_signature({**fields, "output": (output, dspy.OutputField())}, instructions)
+    try:
+        return dspy.make_signature({**fields, "output": (output, dspy.OutputField())}, instructions)
+    except PydanticUserError as error:
+        raise ModelError(
+            f"models: output={shown(output)} cannot be a structured output: {error.message}"
+        ) from error

@@ -4,12 +4,14 @@ import asyncio
 import copy
 import pickle
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import dspy
 import pytest
-from pydantic import BaseModel
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr
 
 import mahsm
 from mahsm import Response, models
@@ -334,3 +336,27 @@ def test_calls_of_a_chat_model_are_counted() -> None:
 def test_a_chat_model_is_no_lm() -> None:
     with pytest.raises(ModelError, match="FakeChatModel is a chat model of LangChain's, and DSPy"):
         _ = models.instance(FakeChatModel("x")).lm
+
+
+def test_the_prompt_and_the_model_are_positional() -> None:
+    for name in ("messages", "prompt", "model"):
+        with pytest.raises(ModelError, match=f"models: {name}= is no option; expected the model, and then"):
+            models(FakeLM("yes"), "Hello", **{name: "x"})
+
+
+def test_a_type_that_cannot_be_an_output() -> None:
+    class Unknown:
+        pass
+
+    with pytest.raises(ModelError, match=r"output=.*Unknown.* cannot be a structured output"):
+        models(FakeLM("yes"), "Hello", output=Unknown)
+
+
+def test_the_key_of_a_chat_model_is_masked_in_its_errors() -> None:
+    key = "an-unusual-key-8817"
+    refusal = Reply(f"Incorrect API key: {key}", status=401)
+    with ModelServer(refusal) as server:
+        chat = ChatOpenAI(model="m", api_key=SecretStr(key), base_url=server.base_url, max_retries=0)
+        with pytest.raises(Exception, match="401") as caught:
+            models(chat, "Hello")
+    assert key not in "".join(traceback.format_exception(caught.value))
