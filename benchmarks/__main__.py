@@ -5,7 +5,8 @@ import importlib
 import sys
 
 SCENARIOS = {
-    name: name for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose", "models")
+    name: name
+    for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose", "models", "streams")
 } | {"dspy": "dspy_modules"}
 """Their files."""
 

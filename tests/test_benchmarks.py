@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
         ("tracing", 5),
         ("compose", 6),
         ("models", 3),
+        ("streams", 8),
         ("dspy", 7),
         ("xcs", 15),
     ],

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import SecretStr
 
@@ -221,7 +221,7 @@ def _explain(error: Exception, client: Any, options: dict[str, Any], *, has_key:
 
 def _learn_keys(chat: Any) -> None:
     """Have the keys of a chat model of LangChain's masked, which holds them itself."""
-    values: list[Any] = list(vars(chat).values())
+    values = list(cast("dict[str, Any]", vars(chat)).values())
     for value in values:
         if isinstance(value, SecretStr):
             learn_secret(value.get_secret_value())
