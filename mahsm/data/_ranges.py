@@ -50,6 +50,8 @@ class Ranges(Sequence[Any]):
         self._lock = threading.Lock()
         self._loaded: OrderedDict[int, list[Any]] = OrderedDict()
         self._kept: set[int] = set()
+        # The span and number of the range that was last asked for, which is often asked for again.
+        self._last = 0, 0, 0
         self.identity = identity
 
     def __len__(self) -> int:
@@ -66,7 +68,12 @@ class Ranges(Sequence[Any]):
 
     def number(self, place: int) -> int:
         """Return the number of the range that a place is in."""
-        return bisect_right(self._starts, place) - 1
+        begin, end, number = self._last
+        if begin <= place < end:
+            return number
+        number = bisect_right(self._starts, place) - 1
+        self._last = self._starts[number], self._starts[number + 1], number
+        return number
 
     def load(self, number: int) -> list[Any]:
         """Return the rows of a range, which are then in memory."""
@@ -102,7 +109,8 @@ class Ranges(Sequence[Any]):
         if not 0 <= place < len(self):
             raise IndexError(f"row {place} of {len(self)}")
         number = self.number(place)
-        return self.load(number)[place - self._starts[number]]
+        rows = self._loaded.get(number)
+        return (self.load(number) if rows is None else rows)[place - self._starts[number]]
 
     def __iter__(self) -> Iterator[Any]:
         for number in range(self.number_of_ranges):

@@ -33,12 +33,15 @@ class SinkRun(Protocol):
         """Return the places of a part that have no result yet."""
         ...
 
-    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
-        """Take a result; return the number of its part if that is to be written now."""
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> None:
+        """Take a result."""
         ...
 
     def part(self, number: int) -> Any:
-        """Write a part; the call blocks. A function as a sink may return an awaitable."""
+        """Write a part, once it has all its results; the call blocks.
+
+        A function as a sink may return an awaitable.
+        """
         ...
 
     def end(self) -> Report:
@@ -108,8 +111,8 @@ class FileRun:
             return ()
         return span if not part.lines else [place for place in span if place not in part.lines]
 
-    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
-        """Take a result; return the number of its part if that is complete."""
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> None:
+        """Take a result."""
         number = self._ranges.number(place)
         if error is None:
             line = json_line(entry, self._folder.path)
@@ -119,7 +122,6 @@ class FileRun:
             part = self._part(number)
             part.lines[place] = line
             part.journal.add(place, line)
-            return number if len(part.lines) == len(self._ranges.span(number)) else None
 
     def _part(self, number: int) -> "_OpenPart":
         part = self._open.get(number)
@@ -201,13 +203,11 @@ class FunctionRun:
         """Return the places of a part: a function has no results of an earlier run."""
         return self._ranges.span(number)
 
-    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> int | None:
-        """Take a result; return the number of its part if that is complete."""
+    def add(self, place: int, entry: Any, error: Mapping[str, Any] | None, item: Any) -> None:
+        """Take a result."""
         number = self._ranges.number(place)
         with self._lock:
-            part = self._open.setdefault(number, {})
-            part[place] = entry, error
-            return number if len(part) == len(self._ranges.span(number)) else None
+            self._open.setdefault(number, {})[place] = entry, error
 
     def part(self, number: int) -> Any:
         """Give a part to the function."""

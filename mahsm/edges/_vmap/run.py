@@ -233,12 +233,20 @@ class VmapRun(EdgeRun):
         finally:
             self.begun_slots.release()
         if self.open_ranges is not None and self._has_result[place]:
-            try:
-                await self.open_ranges.ended(self.way, (place,))
-            except BaseException as error:
-                # Otherwise a thread that waits for its range would wait for ever.
-                self.stop(error)
-                raise
+            await self._ended_in_range(place)
+
+    async def _ended_in_range(self, place: int) -> None:
+        """Write the part of a streamed batch that is complete with this item, if one is."""
+        assert self.open_ranges is not None
+        number = self.open_ranges.ended(place)
+        if number is None:
+            return
+        try:
+            await self.open_ranges.finish(self.way, number)
+        except BaseException as error:
+            # Otherwise a thread that waits for its range would wait for ever.
+            self.stop(error)
+            raise
 
     async def _store(self, place: int, update: Update) -> None:
         """Store an item's update in the cache; it counts even if the run ends meanwhile."""
@@ -420,8 +428,8 @@ class VmapRun(EdgeRun):
             return places
         found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
         left = self._take(found, places, sink)
-        if self.open_ranges is not None:
-            await self.open_ranges.ended(self.way, found)
+        for place in found if self.open_ranges is not None else ():
+            await self._ended_in_range(place)
         return left
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Taker) -> Sequence[int]:

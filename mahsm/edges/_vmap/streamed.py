@@ -2,7 +2,7 @@
 
 import threading
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -119,7 +119,6 @@ class OpenRanges:
         self._slots = Slots(_OPEN)
         self._lock = threading.Lock()
         self._left: dict[int, int] = {}
-        self._complete: set[int] = set()
 
     def by_range(self, places: Sequence[int]) -> Iterator[Sequence[int]]:
         """Yield ascending places, those of each range together."""
@@ -133,29 +132,24 @@ class OpenRanges:
             self._left[number] = len(places)
         await way.call_blocking(lambda: self._ranges.keep(number))
 
-    async def ended(self, way: Way, places: Iterable[int]) -> None:
-        """Note that items have outcomes; write the part that is complete with them."""
-        for place in places:
-            number = self._ranges.number(place)
-            with self._lock:
-                is_complete = number in self._complete
-                self._complete.discard(number)
-            if is_complete:
-                await self._write(way, number)
-            if self._is_last(number):
-                self._ranges.drop(number)
-                self._slots.release()
-
-    def _is_last(self, number: int) -> bool:
+    def ended(self, place: int) -> int | None:
+        """Note that an item has an outcome; return the number of its range if all its items have one."""
+        number = self._ranges.number(place)
         with self._lock:
-            left = self._left.pop(number, 0) - 1
+            left = self._left.get(number, 0) - 1
             if left > 0:
                 self._left[number] = left
-            return left == 0
+                return None
+            return None if self._left.pop(number, None) is None else number
 
-    async def _write(self, way: Way, number: int) -> None:
-        assert self._sink is not None
-        sink = self._sink
+    async def finish(self, way: Way, number: int) -> None:
+        """Write the part of a range, whose items have outcomes, and make room for another range."""
+        if self._sink is not None:
+            await self._write(way, self._sink, number)
+        self._ranges.drop(number)
+        self._slots.release()
+
+    async def _write(self, way: Way, sink: SinkRun, number: int) -> None:
         made: Any = await way.call_blocking(lambda: sink.part(number))
         if hasattr(made, "__await__"):
             if way is THREAD:
@@ -169,10 +163,7 @@ class OpenRanges:
         """Take a result."""
         assert self._sink is not None
         item = None if error is None else self._ranges[place]
-        number = self._sink.add(place, value, error, item)
-        if number is not None:
-            with self._lock:
-                self._complete.add(number)
+        self._sink.add(place, value, error, item)
 
     def skip(self, place: int) -> None:
         """Take note of an item that is left out: no option of an edge with a sink does that."""
