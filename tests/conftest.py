@@ -117,6 +117,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 
 SLOW = (
+    "cli",
     "kills",
     "machines",
     "model",
@@ -130,7 +131,6 @@ SLOW = (
     "graph/test_optimisers.py",
     "model_calls/test_dspy_bars.py",
     "test_benchmarks.py",
-    "test_demo.py",
     "test_docs.py",
     "test_types.py",
     "tracing/test_wire.py",

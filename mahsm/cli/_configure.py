@@ -1,10 +1,10 @@
 """`mahsm configure`: settings and credentials in files."""
 
-import argparse
-import getpass
 import os
 import sys
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from cyclopts import App, Parameter
 
 from mahsm._common import MASK
 from mahsm._context._internal import (
@@ -22,46 +22,98 @@ from mahsm._context._internal import (
     nested,
     save,
 )
-from mahsm.context import migrate
+from mahsm.cli._asking import key_of
+from mahsm.cli._outcome import Json, Output
 from mahsm.errors import ContextError
 
+configure = App(name="configure", help_format="markdown")
 
-def run(options: argparse.Namespace) -> None:
-    """Run `mahsm configure`.
 
-    Raises:
-        ContextError: for an invalid key or value, and broken or unsafe files.
+@configure.command
+def get(key: str, /, *, json: Json = False) -> Output:
+    """Print a setting; credentials are hidden.
+
+    Args:
+        key: Such as `models.default`.
     """
-    if options.action == "migrate":
-        _migrate(options.source)
-    elif options.action in ("get", "show"):
-        _get(options.key)
-    elif options.action == "set":
-        _set(options.key, options.value)
-    elif options.action == "list":
-        _list()
-    else:
-        _print(files.home())
-
-
-def _get(key: str) -> None:
     found = config_of(here.NOTHING, dotted(checked_path(key)), MISSING)
     if found is MISSING:
         raise ContextError(
             f"{key} is not set; run 'mahsm configure set {key}', or 'mahsm configure list' for all."
         )
-    _print(_shown(found))
+    return Output({"key": key, "value": _hidden(found)}, [_shown(found)], json)
 
 
-def _set(key: str, text: str | None) -> None:
+@configure.command(name="set")
+def put(
+    key: str,
+    value: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    json: Json = False,
+) -> Output:
+    """Write a setting; a credential is asked for, or read from standard input.
+
+    Args:
+        key: Such as `models.default` or `credentials.openai_api_key`.
+        value: As in YAML; `null` removes the key. Not for a credential, which other users could see.
+    """
     path = checked_path(key)
-    value = _credential(key, text) if is_secret(path) else _value(key, text)
-    save(here.NOTHING.child(nested(path, value)))
+    new = _credential(key, value) if is_secret(path) else _value(key, value)
+    save(here.NOTHING.child(nested(path, new)))
     name = files.CREDENTIALS if _is_credential(path) else files.CONFIG
-    _print(f"{'removed' if value is None else 'set'} {key} in {files.path_to(name)}")
     variable = environment.variable_of(path)
-    if variable and os.environ.get(variable, "").strip():
+    if wins := bool(variable and os.environ.get(variable, "").strip()):
         print(f"note: {variable} is set, and wins over the file", file=sys.stderr)  # noqa: T201
+    did = "removed" if new is None else "set"
+    told = {"key": key, did: True, "file": files.path_to(name), "wins": variable if wins else None}
+    return Output(told, [f"{did} {key} in {files.path_to(name)}"], json)
+
+
+@configure.command(name="list")
+def listed(*, json: Json = False) -> Output:
+    """Print all settings with where they are from; credentials are hidden."""
+    found = [
+        (dotted(path), config_of(here.NOTHING, dotted(path)), source)
+        for path, source in sorted(_sources().items())
+    ]
+    return Output(
+        [{"key": key, "value": _hidden(value), "source": source} for key, value, source in found],
+        [f"{key} = {_shown(value)}  ({source})" for key, value, source in found],
+        json,
+    )
+
+
+@configure.command
+def path(*, json: Json = False) -> Output:
+    """Print the folder of the files."""
+    return Output({"path": files.home()}, [files.home()], json)
+
+
+@configure.command
+def show(section: str, /, *, json: Json = False) -> Output:
+    """Print a section of the settings; credentials are hidden.
+
+    Args:
+        section: Such as `models`.
+    """
+    return get(section, json=json)
+
+
+@configure.command
+def migrate(source: str = "~/.ember", /, *, json: Json = False) -> Output:
+    """Copy settings and credentials of Ember into the files.
+
+    Args:
+        source: Ember's folder.
+    """
+    from mahsm.context import migrate
+
+    added = migrate(source)
+    told = f"{len(added)} added to {files.home()}; {source} is unchanged"
+    return Output(
+        {"added": added, "to": files.home(), "from": source}, [*(f"added {key}" for key in added), told], json
+    )
 
 
 def _is_credential(path: tuple[str, ...]) -> bool:
@@ -80,10 +132,7 @@ def _credential(key: str, text: str | None) -> str | None:
         )
     if text == "null":
         return None
-    value = (getpass.getpass(f"{key}: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
-    if not value or len(value.split()) > 1:
-        raise ContextError(f"{key}: {len(value.split())} words on stdin; expected a key without spaces.")
-    return value
+    return key_of(key)
 
 
 def _value(key: str, text: str | None) -> Any:
@@ -92,12 +141,6 @@ def _value(key: str, text: str | None) -> Any:
             f"{key} has no value; run 'mahsm configure set {key} VALUE', or null to remove it."
         )
     return document.parsed(f"value: {text}".encode(errors="surrogateescape"), key).get("value")
-
-
-def _list() -> None:
-    for path, source in sorted(_sources().items()):
-        value = config_of(here.NOTHING, dotted(path))
-        _print(f"{dotted(path)} = {_shown(value)}  ({source})")
 
 
 def _sources() -> dict[tuple[str, ...], str]:
@@ -124,12 +167,12 @@ def _shown(value: Any) -> str:
     return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool) else str(value)
 
 
-def _migrate(source: str) -> None:
-    added = migrate(source)
-    for key in added:
-        _print(f"added {key}")
-    _print(f"{len(added)} added to {files.home()}; {source} is unchanged")
-
-
-def _print(line: str) -> None:
-    print(line)  # noqa: T201
+def _hidden(value: Any) -> Any:
+    """Return a value as JSON has it, with credentials hidden."""
+    if isinstance(value, Secret):
+        return MASK
+    if isinstance(value, dict):
+        return {str(key): _hidden(each) for key, each in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(each) for each in cast("list[Any]", value)]
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -1,174 +1,107 @@
-"""`mahsm demo`: a LangGraph state machine that ranks documents by their relevance to a question."""
+"""`mahsm demo`: rank documents by their relevance to a question."""
 
-import argparse
 import asyncio
 import os
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from langgraph.graph import END, START, StateGraph
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from typing_extensions import TypedDict
+from cyclopts import Parameter
 
-from mahsm._progress import progress
-from mahsm.cli import _documents, _relevance
-from mahsm.cli._documents import Document
-from mahsm.edges import Edge, jit_edge, reduce_edge, vmap
-from mahsm.errors import EdgeError, TooFewSucceeded
-from mahsm.graph import connect
-from mahsm.policies import ItemError
-from mahsm.reducers import top_k
+from mahsm.cli._outcome import Failed, Json, Output, UsageError
+from mahsm.errors import TooFewSucceeded
 
 if TYPE_CHECKING:
     import dspy
+    from rich.table import Table
+
+    from mahsm.cli._ranking import State
 
 QUESTION = "Which of them does token-bucket rate limiting?"
 
 
-class State(TypedDict):
-    """State of the demo's graph."""
-
-    question: str
-    documents: list[Document]
-    rarity: list[float]
-    mean_length: float
-    scores: list[float]
-    scored: list[dict[str, Any]]
-    failed: list[ItemError]
-    best: list[dict[str, Any]]
-
-
-def demo(options: argparse.Namespace) -> None:
-    """Run the demo and print its results.
-
-    Raises:
-        MahsmError: for an invalid option, or a model that fails; the message says what to change.
-    """
-    question: str = QUESTION if options.question is None else options.question
-    if not question.strip():
-        raise EdgeError(
-            f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}"
-        )
-    files, lm = options.files, _lm(options.model, options.api_base) if options.model else None
-    graph = build(
-        load=(lambda: _documents.matching(files)) if files else _documents.installed,
-        read=_by_relevance() if lm is None else [_by_model(lm, options.max_concurrency)],
-        top=options.top,
-    ).compile(name="demo")
-
-    began = time.perf_counter()
-    try:
-        with progress():
-            state = cast("State", asyncio.run(graph.ainvoke({"question": question})))
-    except TooFewSucceeded as error:
-        raise EdgeError(f"model {options.model!r} failed: {error.__cause__}") from error
-    seconds = time.perf_counter() - began
-
-    console = Console()
-    console.print(_table(state))
-    if options.graph:
-        console.print(
-            graph.get_graph(xray=True).draw_mermaid(), markup=False, highlight=False, soft_wrap=True
-        )
-    calls = cast("list[dict[str, Any]]", lm.history) if lm else []
-    tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
-    counts = [
-        _counted(len(calls), "model call"),
-        _counted(tokens, "token"),
-        f"{len(state.get('failed', ()))} failed",
-    ]
-    done = _counted(len(state["documents"]), "document")
-    console.print(f"{done}: {seconds:.2f} s, {', '.join(counts)}", highlight=False)
-
-
-def build(
-    load: Callable[[], list[Document]], read: Sequence[Edge], top: int
-) -> StateGraph[Any, Any, Any, Any]:
-    """Build the state machine: load the documents, score each, keep the best, and say why.
+def demo(
+    *,
+    question: str = QUESTION,
+    files: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    model: str | None = None,
+    api_base: str | None = None,
+    top: int = 5,
+    max_concurrency: int = 16,
+    graph: bool = False,
+    json: Json = False,
+) -> Output:
+    """Rank documents by how well they answer a question, with a vmap and a reduce edge.
 
     Args:
-        load: Returns the documents.
-        read: Edges from `documents` to `scored` and `failed`.
-        top: The number of documents to keep, >= 1.
+        question: What is asked of the documents.
+        files: Your own documents: files, folders, patterns such as 'docs/*.md'; by default the packages in this
+            environment.
+        model: Have this model read each document, such as openai/gpt-4o-mini; by default BM25 scores them.
+        api_base: Where the model is served, such as http://127.0.0.1:8000/v1.
+        top: Documents to show.
+        max_concurrency: Documents at the same time.
+        graph: Print the state machine too, as Mermaid.
     """
-
-    def load_documents(state: State) -> dict[str, Any]:
-        documents = load()
-        question = _relevance.terms(state["question"])
-        for document in documents:
-            document["counts"], document["length"] = _relevance.count(question, document["text"])
-        rarity = _relevance.rarity(np.array([document["counts"] for document in documents], float))
-        mean_length = max(1.0, float(np.mean([document["length"] for document in documents])))
-        return {"documents": documents, "rarity": rarity.tolist(), "mean_length": mean_length}
-
-    def quote(state: State) -> dict[str, Any]:
-        question, rarity = _relevance.terms(state["question"]), np.array(state["rarity"])
-        texts = {document["name"]: document["text"] for document in state["documents"]}
-        return {
-            "best": [
-                entry
-                if "why" in entry
-                else {**entry, "why": _relevance.sentence(question, texts[entry["name"]], rarity)}
-                for entry in state["best"]
-            ]
-        }
-
-    builder = StateGraph(State)
-    builder.add_node("load", load_documents)
-    builder.add_node("quote", quote)
-    best = reduce_edge(input_key="scored", output_key="best", reducer=top_k(k=top, key="score"))
-    return connect(builder, START, "load", *read, best, "quote", END)
-
-
-def _by_relevance() -> list[Edge]:
-    """Return edges that score all documents in one computation, which JAX compiles if it is installed."""
-
-    def scored(scores: list[float], state: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {"name": document["name"], "score": score}
-            for document, score in zip(state["documents"], scores, strict=True)
-        ]
-
-    # Without JAX, a `jit_edge` warns that it runs on NumPy, which is fast enough for a demo.
-    with warnings.catch_warnings(action="ignore"):
-        relevance = jit_edge(
-            _relevance.bm25,
-            in_keys=["counts", "length", "rarity", "mean_length"],
-            out_key="score",
-            name="relevance",
+    if not question.strip():
+        raise UsageError(
+            f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}"
         )
-    scores = vmap(
-        relevance,
-        batch_key="documents",
-        out_key="scores",
-        item_to_state=lambda document: {"counts": document["counts"], "length": document["length"]},
-        result="score",
-    )
-    return [
-        scores,
-        reduce_edge(input_key="scores", output_key="scored", reducer=scored, name="scored_documents"),
-    ]
+    lm = _lm(model, api_base) if model else None
+    with _traced():
+        began = time.perf_counter()
+        state, mermaid = _ranked(question, files, lm, model, top=top, max_concurrency=max_concurrency)
+        seconds = time.perf_counter() - began
+    return _output(state, lm, seconds, mermaid if graph else None, as_json=json)
 
 
-def _by_model(lm: "dspy.LM", max_concurrency: int) -> Edge:
-    from mahsm.cli._reader import Reader
+def _ranked(
+    question: str,
+    files: list[str] | None,
+    lm: "dspy.LM | None",
+    model: str | None,
+    *,
+    top: int,
+    max_concurrency: int,
+) -> "tuple[State, str]":
+    """Return the state after the run, and the graph as Mermaid."""
+    from mahsm._progress import progress
+    from mahsm.cli import _documents, _ranking
 
-    reader = Reader()
-    reader.set_lm(lm)
-    return vmap(
-        reader,
-        batch_key="documents",
-        out_key="scored",
-        max_concurrency=max_concurrency,
-        on_error="drop",
-        errors_key="failed",
-        min_success=0.9,
-    )
+    graph = _ranking.build(
+        load=(lambda: _documents.matching(files)) if files else _documents.installed,
+        read=_ranking.by_relevance() if lm is None else [_ranking.by_model(lm, max_concurrency)],
+        top=top,
+    ).compile(name="demo")
+    try:
+        with progress():
+            state: Any = asyncio.run(graph.ainvoke({"question": question}))
+    except TooFewSucceeded as error:
+        raise Failed(f"model {model!r} failed: {error.__cause__}") from error
+    return state, graph.get_graph(xray=True).draw_mermaid()
+
+
+def _output(
+    state: "State", lm: "dspy.LM | None", seconds: float, mermaid: str | None, *, as_json: bool
+) -> Output:
+    calls: list[dict[str, Any]] = lm.history if lm else []
+    tokens = sum(call["usage"].get("total_tokens", 0) for call in calls)
+    documents, failed = len(state["documents"]), len(state.get("failed", ()))
+    document = {
+        "question": state["question"],
+        "best": [{key: entry[key] for key in ("name", "score", "why")} for entry in state["best"]],
+        "documents": documents,
+        "seconds": seconds,
+        "model_calls": len(calls),
+        "tokens": tokens,
+        "failed": failed,
+        **({} if mermaid is None else {"mermaid": mermaid}),
+    }
+    counts = f"{_counted(len(calls), 'model call')}, {_counted(tokens, 'token')}, {failed} failed"
+    done = f"{_counted(documents, 'document')}: {seconds:.2f} s, {counts}"
+    drawn = [] if mermaid is None else [mermaid]
+    return Output(document, [_table(state), *drawn, done], as_json)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -180,7 +113,7 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     provider, _, name = model.partition("/")
     if not provider or not name:
-        raise EdgeError(
+        raise UsageError(
             f"--model {model!r} has no provider; expected provider/model, such as openai/gpt-4o-mini."
         )
     import dspy
@@ -192,7 +125,10 @@ def _lm(model: str, api_base: str | None) -> "dspy.LM":
     return dspy.LM(model, api_base=api_base, api_key=key)
 
 
-def _table(state: State) -> Table:
+def _table(state: "State") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     best = state["best"][0]
     found = f"Best match: {best['name']}" if best["score"] > 0 else "No document matches."
     # In a plain string, rich would interpret its own markup.
@@ -203,3 +139,20 @@ def _table(state: State) -> Table:
     for entry in state["best"]:
         table.add_row(Text(entry["name"]), f"{entry['score']:.2f}", Text(str(entry["why"])))
     return table
+
+
+@contextmanager
+def _traced() -> Generator[None, None, None]:
+    """Trace the block to Langfuse if its keys are in the environment, and flush at the end."""
+    if not os.environ.get("LANGFUSE_PUBLIC_KEY"):
+        yield
+        return
+    from mahsm import tracing
+
+    tracing.init()
+    try:
+        with tracing.span("mahsm demo"):
+            yield
+    finally:
+        tracing.flush()
+        tracing.off()

@@ -63,14 +63,13 @@ def test_the_state_machine_is_drawn_if_asked_for(folder: Path, capsys: pytest.Ca
 def test_alone_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr()
-    assert "usage: mahsm" in shown.out
-    assert "rank documents" in shown.out
+    assert "Usage: mahsm" in shown.out
+    assert "Rank documents" in shown.out
     assert shown.err == ""
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["--version"])
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"mahsm {mahsm.__version__}\n"
 
 
@@ -168,7 +167,7 @@ def test_model_without_a_provider(capsys: pytest.CaptureFixture[str]) -> None:
 def test_model_that_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ModelServer(Reply.failed(401)) as server:
         code = demo("--files", str(folder / "*.md"), "--model", "openai/fake", "--api-base", server.base_url)
-    assert code == 2
+    assert code == 1
     assert "model 'openai/fake' failed" in one_line(capsys)
 
 

@@ -1,0 +1,55 @@
+"""Questions at a terminal, and keys from standard input.
+
+Questions go to stderr, since stdout has what a command prints.
+"""
+
+import getpass
+import sys
+
+from mahsm.cli._outcome import UsageError
+
+
+def at_terminal() -> bool:
+    """Return whether a user can answer."""
+    return sys.stdin.isatty()
+
+
+def asked(question: str, default: str | None = None) -> str:
+    """Return the answer to a question, asked until there is one.
+
+    Args:
+        question: Such as "Provider".
+        default: What Enter stands for; None for nothing.
+
+    Raises:
+        UsageError: at the end of the input.
+    """
+    hint = f" [{default}]" if default else ""
+    while True:
+        print(f"{question}{hint}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+        line = sys.stdin.readline()
+        if not line:
+            raise UsageError(f"the input ended at the question {question!r}; expected an answer.")
+        if answer := line.strip() or default:
+            return answer
+
+
+def agreed(question: str) -> bool:
+    """Return whether the user says yes to a question; Enter is no."""
+    return asked(f"{question} (yes/no)", "no").lower() in ("y", "yes")
+
+
+def key_of(name: str) -> str:
+    """Return a credential: typed at a terminal, which does not show it, or read from standard input.
+
+    Args:
+        name: What is asked for.
+
+    Raises:
+        UsageError: if it is empty, or has spaces.
+    """
+    text = getpass.getpass(f"{name}: ") if at_terminal() else sys.stdin.read()
+    words = text.split()
+    if len(words) != 1:
+        raise UsageError(f"{name}: {len(words)} words on stdin; expected a key without spaces.")
+    return words[0]

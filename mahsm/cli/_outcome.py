@@ -1,0 +1,125 @@
+"""What a command prints, and how it fails.
+
+A command returns an `Output` and prints nothing to stdout itself, so `--json` gives one document.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from cyclopts import CycloptsError, Parameter
+
+from mahsm._common import masked
+from mahsm.errors import CredentialError, MahsmError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+FAILED = 1
+"""Exit code: it was tried, and failed."""
+USAGE = 2
+"""Exit code: an argument or a setting is invalid or missing; nothing was tried."""
+INTERRUPTED = 130
+"""Exit code after Ctrl+C: 128 + SIGINT, as shells have it."""
+
+Json: TypeAlias = Annotated[
+    bool, Parameter(name="--json", help="Print one JSON document on stdout, and errors as JSON on stderr.")
+]
+"""The option that each command has."""
+
+
+class UsageError(MahsmError, ValueError):
+    """An argument of the command line is invalid or missing."""
+
+
+class Failed(MahsmError):
+    """The command was run, and failed."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command prints at its end.
+
+    Attributes:
+        document: What `--json` prints; its values are those of JSON.
+        shown: What is printed otherwise: lines, and tables of rich's.
+        as_json: Whether `--json` was given.
+        code: The exit code.
+    """
+
+    document: Any
+    shown: "Sequence[str | RenderableType]"
+    as_json: bool = False
+    code: int = 0
+
+    def print(self) -> None:
+        """Print it to stdout."""
+        if self.as_json:
+            print(json.dumps(self.document, ensure_ascii=False))  # noqa: T201
+            return
+        for part in self.shown:
+            if isinstance(part, str):
+                print(part)  # noqa: T201
+            else:
+                from rich.console import Console
+
+                Console().print(part, highlight=False)
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, CycloptsError):
+        return USAGE
+    is_invalid = isinstance(error, ValueError | LookupError | CredentialError)
+    return USAGE if isinstance(error, MahsmError) and is_invalid else FAILED
+
+
+def report(command: str, error: BaseException, *, as_json: bool) -> None:
+    """Print an error to stderr, on one line.
+
+    Args:
+        command: The command, such as "configure get"; "" for none.
+        error: The error; of one that is not expected, its type and place are shown, too.
+        as_json: Print it as JSON.
+    """
+    message = masked(" ".join(_message(error).split()))
+    if as_json:
+        line = json.dumps({"error": message, "type": type(error).__name__}, ensure_ascii=False)
+    else:
+        line = f"{f'mahsm {command}'.strip()}: {message}"
+    print(line, file=sys.stderr)  # noqa: T201
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MahsmError | OSError | CycloptsError):
+        return str(error)
+    return described(error)
+
+
+def described(error: BaseException, file: str | None = None) -> str:
+    """Return an error of somebody's code on one line, with its type and where it was raised.
+
+    Args:
+        error: The error, as it was caught.
+        file: The path of a file; its innermost line is named, if it is in the traceback.
+    """
+    place = f" ({found})" if (found := _place(error, file)) else ""
+    return f"{type(error).__name__}: {error}{place}" if str(error) else f"{type(error).__name__}{place}"
+
+
+def _place(error: BaseException, file: str | None) -> str:
+    if isinstance(error, SyntaxError):
+        return ""  # Its message has the file and the line.
+    places: list[tuple[str, int]] = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    inside = [place for place in places if place[0] == file] or places
+    return f"{inside[-1][0]}, line {inside[-1][1]}" if inside else ""

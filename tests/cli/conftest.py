@@ -1,0 +1,1 @@
+from tests.context.conftest import home as home
