@@ -7,6 +7,7 @@ from mahsm._context import guard as guard
 from mahsm._context import here as here
 from mahsm._context.credentials import credential_of as credential_of
 from mahsm._context.credentials import field_of as field_of
+from mahsm._context.credentials import source_of as source_of
 from mahsm._context.layer import Layer as Layer
 from mahsm._context.saving import save as save
 from mahsm._context.saving import split as split
@@ -46,6 +47,7 @@ __all__ = [
     "nested",
     "rewrite",
     "save",
+    "source_of",
     "split",
     "without_hidden",
 ]

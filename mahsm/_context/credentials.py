@@ -44,9 +44,25 @@ def credential(provider: str, variables: Sequence[str] = ()) -> str | None:
 def credential_of(layer: Layer, provider: str, variables: Sequence[str] = ()) -> str | None:
     """Return the credential of a provider for a layer; as `credential`."""
     found = _found(layer, provider, variables)
-    if found is not None:
-        learn_secret(found)
-    return found
+    if found is None:
+        return None
+    learn_secret(found[0])
+    return found[0]
+
+
+def source_of(provider: str, variables: Sequence[str] = ()) -> str | None:
+    """Return where the credential of a provider is from in the current context, such as "OPENAI_API_KEY",
+    "config.yaml" or "the keyring"; None if there is none.
+
+    Args:
+        provider: As for `credential`.
+        variables: As for `credential`.
+
+    Raises:
+        ContextError: if a file has to be read and is broken or unsafe.
+    """
+    found = _found(current(), provider, variables)
+    return None if found is None else found[1]
 
 
 def require_credential(provider: str, variables: Sequence[str] = ()) -> str:
@@ -79,17 +95,27 @@ def where(provider: str, variables: Sequence[str] = ()) -> str:
     )
 
 
-def _found(layer: Layer, provider: str, variables: Sequence[str]) -> str | None:
+def _found(layer: Layer, provider: str, variables: Sequence[str]) -> tuple[str, str] | None:
+    """Return the credential, and where it is from; None if there is none."""
     field = field_of(provider)
     held = _in_context(layer, provider, field)
     if held is not MISSING:
-        return _plain(held)
-    if (found := environment.first_of(_variables(field, variables))) is not None:
-        return found
-    for tree in (files.config, lambda: {"credentials": files.credentials()}):
+        return _from("the context", _plain(held))
+    for variable in _variables(field, variables):
+        if (found := environment.first_of((variable,))) is not None:
+            return found, variable
+    for name, tree in ((files.CONFIG, files.config), (files.CREDENTIALS, _stored)):
         if (found := _plain(_in_tree(tree(), provider, field))) is not None:
-            return found
-    return system_keyring.password(field)
+            return found, name
+    return _from("the keyring", system_keyring.password(field))
+
+
+def _from(source: str, found: str | None) -> tuple[str, str] | None:
+    return None if found is None else (found, source)
+
+
+def _stored() -> Tree:
+    return {"credentials": files.credentials()}
 
 
 def _variables(field: str, variables: Sequence[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from mahsm._model_calls.dspy import observed_lm as observed_lm
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
 from mahsm._model_calls.prices import priced_models as priced_models
+from mahsm._model_calls.prices import rates_of as rates_of
 from mahsm._model_calls.records import AttemptCounter as AttemptCounter
 from mahsm._model_calls.records import EdgeUsage as EdgeUsage
 from mahsm._model_calls.records import Ledger as Ledger
@@ -69,6 +70,7 @@ __all__ = [
     "observed",
     "observed_lm",
     "priced_models",
+    "rates_of",
     "restored_context",
     "unparsed_in",
     "usage",

@@ -75,6 +75,23 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
     return round(usd, 12)
 
 
+def rates_of(provider: str, model: str) -> tuple[float | None, float | None]:
+    """Return the prices of a million input and a million output tokens, in US dollars; None if unknown.
+
+    Args:
+        provider: Such as "openai".
+        model: The name of the model, without its provider.
+
+    Example:
+        >>> rates_of("openai", "gpt-4o-mini")
+        (0.15, 0.6)
+    """
+    entry = _entry(provider, model) or {}
+    prices = (entry.get("input_cost_per_token"), entry.get("output_cost_per_token"))
+    given, taken = (None if price is None else round(price * 1_000_000, 6) for price in prices)
+    return given, taken
+
+
 def _parts(
     total: Any, details: Any, plain: str, kinds: Mapping[str, str]
 ) -> Iterator[tuple[float, str, str]]:

@@ -12,6 +12,7 @@
 - `_clients`        clients by name and options; `_client`: DSPy's, without credentials
 - `_chat_models`    LangChain's chat models
 - `_node`           a binding as a LangGraph node
+- `_internal`       names of models and providers for the `mahsm` command
 
 DSPy is imported at the first call, and LangGraph only for a node.
 """

@@ -9,7 +9,8 @@
 - `_models`      `mahsm models`: known models, with prices
 - `_test`        `mahsm test`: one call of a model
 - `_doctor`      `mahsm doctor`: what is installed and set up; `_checks` are its checks
-- `_draw`        `mahsm draw`: a graph as Mermaid, and in a terminal; `_layout`, `_svg` and `_png` place and draw it
+- `_draw`        `mahsm draw`: a graph, drawn
+- `_layout`      the places of its nodes; `_svg`, `_png` and `_terminal` draw them
 - `_version`     `mahsm version`
 - `_demo`        `mahsm demo`: documents by their relevance to a question
 - `_ranking`     its state machine

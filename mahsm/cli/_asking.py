@@ -5,6 +5,7 @@ Questions go to stderr, since stdout has what a command prints.
 
 import getpass
 import sys
+from typing import overload
 
 from mahsm.cli._outcome import UsageError
 
@@ -39,17 +40,24 @@ def agreed(question: str) -> bool:
     return asked(f"{question} (yes/no)", "no").lower() in ("y", "yes")
 
 
-def key_of(name: str) -> str:
+@overload
+def key_of(name: str) -> str: ...
+@overload
+def key_of(name: str, *, optional: bool) -> str | None: ...
+def key_of(name: str, *, optional: bool = False) -> str | None:
     """Return a credential: typed at a terminal, which does not show it, or read from standard input.
 
     Args:
         name: What is asked for.
+        optional: Return None if it is empty.
 
     Raises:
-        UsageError: if it is empty, or has spaces.
+        UsageError: if it has spaces, or is empty and not optional.
     """
     text = getpass.getpass(f"{name}: ") if at_terminal() else sys.stdin.read()
     words = text.split()
+    if optional and not words:
+        return None
     if len(words) != 1:
         raise UsageError(f"{name}: {len(words)} words on stdin; expected a key without spaces.")
     return words[0]

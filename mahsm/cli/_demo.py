@@ -36,8 +36,8 @@ def demo(
 
     Args:
         question: What is asked of the documents.
-        files: Your own documents: files, folders, patterns such as 'docs/*.md'; by default the packages in this
-            environment.
+        files: Your own documents: files, folders, patterns such as 'docs/*.md'; by default the packages that
+            are installed.
         model: Have this model read each document, such as openai/gpt-4o-mini; by default BM25 scores them.
         api_base: Where the model is served, such as http://127.0.0.1:8000/v1.
         top: Documents to show.

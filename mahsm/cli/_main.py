@@ -1,7 +1,7 @@
 """`main`: the commands, put together.
 
-Each command is a function in a file of its own, which is imported when the command is run: `mahsm --help` loads
-none of LangGraph, DSPy and JAX.
+Each command is a function in a file of its own, which is imported when the command is run, so `mahsm --help`
+loads none of LangGraph, DSPy and JAX.
 """
 
 import os
@@ -24,7 +24,7 @@ COMMANDS = {
     "test": ("mahsm.cli._test:test", "Call a model once: its answer, time, tokens and cost."),
     "doctor": (
         "mahsm.cli._doctor:doctor",
-        "Check what is installed and set up, and say how to get the rest.",
+        "Check what is installed and set up, and tell how to get the rest.",
     ),
     "draw": ("mahsm.cli._draw:draw", "Draw a graph or an edge, with the graphs inside."),
     "demo": (
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments after `mahsm`; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 if the command failed; 2 if an argument or a setting is invalid; 130 after Ctrl+C. An
-        error is one line on stderr.
+        The exit code: 0; 1 if the command failed; 2 if an argument or a setting is invalid; 130 after Ctrl+C.
+        An error is one line on stderr.
 
     Example:
         >>> from mahsm.cli import main
@@ -93,7 +93,7 @@ def _command(given: Sequence[str]) -> str:
 
 
 def _without_reader() -> int:
-    """Return the exit code after a pipe, such as that to `head`, was closed: 128 + SIGPIPE, as shells have it."""
+    """Return the exit code after a pipe, such as that to `head`, was closed: 128 + SIGPIPE."""
     # Python flushes stdout at its end, and would complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141

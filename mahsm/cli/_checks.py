@@ -1,0 +1,224 @@
+"""The checks of `mahsm doctor`."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+REQUIRED = ("langgraph", "dspy", "langfuse", "langchain-core")
+OPTIONAL = {
+    "jax": "pip install 'mahsm[jax]'",
+    "equinox": "pip install 'mahsm[jax]'",
+    "litellm": "pip install litellm",
+    "keyring": "pip install 'mahsm[keyring]'",
+    "redis": "pip install 'mahsm[redis]'",
+    "matplotlib": "pip install 'mahsm[draw]'",
+}
+"""Optional packages, and how to get them."""
+
+LONGEST_WAIT = 3.0
+"""Seconds that Langfuse has for an answer."""
+LONGEST_START = 120.0
+"""Seconds that JAX has to find its devices."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        name: What was checked.
+        state: "ok"; "missing" for what is not there, but could be; "broken" for what is set up and does not work.
+        found: What was found, without secrets.
+        hint: How to get it; "" if nothing is to be done.
+    """
+
+    name: str
+    state: Literal["ok", "missing", "broken"]
+    found: str
+    hint: str = ""
+
+
+def versions() -> Iterator[Check]:
+    """Check the versions of mahsm, Python and other packages."""
+    import mahsm
+
+    yield Check("mahsm", "ok", mahsm.__version__)
+    yield Check("Python", "ok", ".".join(map(str, sys.version_info[:3])))
+    for name in (*REQUIRED, *OPTIONAL):
+        if (found := _version(name)) is not None:
+            yield Check(name, "ok", found)
+        elif name in OPTIONAL:
+            yield Check(name, "missing", "not installed", OPTIONAL[name])
+        else:
+            yield Check(name, "broken", "not installed", f"pip install {name}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def devices() -> Iterator[Check]:
+    """Check which devices JAX finds, in another process: a broken driver may hang or end it."""
+    if _version("jax") is None:
+        return
+    code = "import jax, json; print(json.dumps([str(each) for each in jax.devices()]))"
+    # Elsewhere, JAX takes most of a GPU's memory when it finds it.
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_START,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        hint = "check the driver, or set JAX_PLATFORMS=cpu"
+        yield Check("JAX devices", "broken", f"no answer in {LONGEST_START:.0f} s", hint)
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        yield Check("JAX devices", "broken", last, "check the driver, or set JAX_PLATFORMS=cpu")
+        return
+    yield Check("JAX devices", "ok", ", ".join(json.loads(done.stdout.splitlines()[-1])))
+
+
+def home() -> Iterator[Check]:
+    """Check the folder of settings, and the modes of its files."""
+    from mahsm._context._internal import config_of, files, here
+
+    folder = Path(files.home())
+    if not folder.exists():
+        yield Check("settings", "missing", f"{folder} does not exist", "mahsm setup")
+        return
+    wide = [
+        f"{path} has mode {mode:04o}"
+        for path in (folder, folder / files.CONFIG, folder / files.CREDENTIALS)
+        if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077
+    ]
+    if wide:
+        yield Check("settings", "broken", "; ".join(wide), f"chmod -R go= {folder}")
+        return
+    config_of(here.NOTHING, "models")
+    yield Check("settings", "ok", f"{folder}, mode 0700")
+
+
+def model() -> Iterator[Check]:
+    """Check the default model and its credential."""
+    from mahsm import _context
+    from mahsm._context._internal import source_of
+    from mahsm._models._internal import full, needs_key, provider_of, variables_of
+
+    if (name := _context.config("models.default")) is None:
+        yield Check("default model", "missing", "not set", "mahsm setup")
+        return
+    name = full(str(name))
+    provider = provider_of(name)
+    if source_of(provider, variables_of(provider)) is None and needs_key(provider):
+        hint = f"mahsm setup --provider {provider}"
+        yield Check("default model", "broken", f"{name}, without a credential", hint)
+    else:
+        yield Check("default model", "ok", name)
+
+
+def credentials() -> Iterator[Check]:
+    """Check which providers have a credential, and where it is from; the credentials themselves stay unseen."""
+    from mahsm._context._internal import environment, field_of, files, source_of
+    from mahsm._models._internal import known_providers, variables_of
+
+    stored = {*files.credentials(), *(files.config().get("credentials") or {})}
+    held = {name for name, each in (files.config().get("providers") or {}).items() if "api_key" in each}
+    found = False
+    for provider in sorted(known_providers()):
+        names = variables_of(provider)
+        # Not of all providers, as each look into the keyring may ask for a password.
+        if not (environment.first_of(names) or field_of(provider) in stored or provider in held):
+            continue
+        found = True
+        yield Check("credential", "ok", f"{field_of(provider)}, from {source_of(provider, names)}")
+    if not found:
+        yield Check("credential", "missing", "none", "mahsm setup, or set OPENAI_API_KEY")
+
+
+def limits() -> Iterator[Check]:
+    """Check the rate limits that the settings have; programs define theirs when they run."""
+    from mahsm import _context
+
+    found: Any = _context.config("limits")
+    if isinstance(found, dict) and found:
+        yield Check("rate limits", "ok", ", ".join(f"{name}: {value}" for name, value in found.items()))
+    else:
+        yield Check(
+            "rate limits", "missing", "none in the settings", "RateLimit('openai', rps=50) in a program"
+        )
+
+
+def cache() -> Iterator[Check]:
+    """Check the folder of DSPy's cache."""
+    folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if os.access(above, os.W_OK):
+        yield Check("DSPy's cache", "ok", f"{folder}{'' if folder.exists() else ', not made yet'}")
+    else:
+        yield Check("DSPy's cache", "broken", f"{folder} cannot be written", "set DSPY_CACHEDIR")
+
+
+def langfuse(*, offline: bool) -> Iterator[Check]:
+    """Check Langfuse's keys and its host, and ask it whether it takes them."""
+    names = ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY")
+    public, secret = (os.environ.get(name, "").strip() for name in names)
+    missing = [name for name, key in zip(names, (public, secret), strict=True) if not key]
+    hint = f"set {' and '.join(missing)}; Langfuse's project settings have them"
+    if len(missing) == 2:
+        yield Check("Langfuse", "missing", "no keys: nothing is traced", hint)
+        return
+    if missing:
+        yield Check("Langfuse", "broken", f"{missing[0]} is missing: nothing is traced", hint)
+        return
+    host = os.environ.get("LANGFUSE_BASE_URL") or os.environ.get("LANGFUSE_HOST")
+    host = (host or "https://cloud.langfuse.com").rstrip("/")
+    if offline:
+        yield Check("Langfuse", "ok", f"{host}, not asked")
+        return
+    yield _answered(host, f"{public}:{secret}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, which would send the keys elsewhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _answered(host: str, keys: str) -> Check:
+    wrong = "check LANGFUSE_BASE_URL, and the network"
+    if not host.startswith(("http://", "https://")):
+        return Check("Langfuse", "broken", f"{host!r} is no address", "set LANGFUSE_BASE_URL to https://...")
+    request = urllib.request.Request(
+        f"{host}/api/public/projects", headers={"Authorization": f"Basic {b64encode(keys.encode()).decode()}"}
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=LONGEST_WAIT):
+            return Check("Langfuse", "ok", f"{host}, takes the keys")
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in (401, 403):
+                return Check("Langfuse", "broken", f"{host} refuses the keys", "check LANGFUSE_SECRET_KEY")
+            return Check("Langfuse", "broken", f"{host} answers with {error.code}", wrong)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        return Check("Langfuse", "broken", f"{host} does not answer: {why}", wrong)
