@@ -8,7 +8,8 @@
 - `_setup`       `mahsm setup`: a provider, its key and the default model
 - `_models`      `mahsm models`: known models, with prices
 - `_test`        `mahsm test`: one call of a model
-- `_doctor`      `mahsm doctor`: what is installed and set up; `_checks` are its checks
+- `_doctor`      `mahsm doctor`: what is installed and set up
+- `_checks`      its checks; `_traces` that of Langfuse
 - `_draw`        `mahsm draw`: a graph, drawn
 - `_layout`      the places of its nodes; `_svg`, `_png` and `_terminal` draw them
 - `_version`     `mahsm version`

@@ -5,14 +5,11 @@ import os
 import stat
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 REQUIRED = ("langgraph", "dspy", "langfuse", "langchain-core")
 OPTIONAL = {
@@ -25,8 +22,6 @@ OPTIONAL = {
 }
 """Optional packages, and how to get them."""
 
-LONGEST_WAIT = 3.0
-"""Seconds that Langfuse has for an answer."""
 LONGEST_START = 120.0
 """Seconds that JAX has to find its devices."""
 
@@ -37,7 +32,7 @@ class Check:
 
     Attributes:
         name: What was checked.
-        state: "ok"; "missing" for what is not there, but could be; "broken" for what is set up and does not work.
+        state: "ok"; "missing" if it is not set up; "broken" if it is set up and does not work.
         found: What was found, without secrets.
         hint: How to get it; "" if nothing is to be done.
     """
@@ -136,12 +131,13 @@ def model() -> Iterator[Check]:
 
 
 def credentials() -> Iterator[Check]:
-    """Check which providers have a credential, and where it is from; the credentials themselves stay unseen."""
+    """Check which providers have a credential, and where it is from."""
     from mahsm._context._internal import environment, field_of, files, source_of
     from mahsm._models._internal import known_providers, variables_of
 
-    stored = {*files.credentials(), *(files.config().get("credentials") or {})}
-    held = {name for name, each in (files.config().get("providers") or {}).items() if "api_key" in each}
+    settings = cast("dict[str, dict[str, Any]]", files.config())
+    stored = {*files.credentials(), *(settings.get("credentials") or ())}
+    held = {name for name, each in (settings.get("providers") or {}).items() if "api_key" in each}
     found = False
     for provider in sorted(known_providers()):
         names = variables_of(provider)
@@ -160,7 +156,8 @@ def limits() -> Iterator[Check]:
 
     found: Any = _context.config("limits")
     if isinstance(found, dict) and found:
-        yield Check("rate limits", "ok", ", ".join(f"{name}: {value}" for name, value in found.items()))
+        named = cast("dict[str, Any]", found).items()
+        yield Check("rate limits", "ok", ", ".join(f"{name}: {value}" for name, value in named))
     else:
         yield Check(
             "rate limits", "missing", "none in the settings", "RateLimit('openai', rps=50) in a program"
@@ -175,50 +172,3 @@ def cache() -> Iterator[Check]:
         yield Check("DSPy's cache", "ok", f"{folder}{'' if folder.exists() else ', not made yet'}")
     else:
         yield Check("DSPy's cache", "broken", f"{folder} cannot be written", "set DSPY_CACHEDIR")
-
-
-def langfuse(*, offline: bool) -> Iterator[Check]:
-    """Check Langfuse's keys and its host, and ask it whether it takes them."""
-    names = ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY")
-    public, secret = (os.environ.get(name, "").strip() for name in names)
-    missing = [name for name, key in zip(names, (public, secret), strict=True) if not key]
-    hint = f"set {' and '.join(missing)}; Langfuse's project settings have them"
-    if len(missing) == 2:
-        yield Check("Langfuse", "missing", "no keys: nothing is traced", hint)
-        return
-    if missing:
-        yield Check("Langfuse", "broken", f"{missing[0]} is missing: nothing is traced", hint)
-        return
-    host = os.environ.get("LANGFUSE_BASE_URL") or os.environ.get("LANGFUSE_HOST")
-    host = (host or "https://cloud.langfuse.com").rstrip("/")
-    if offline:
-        yield Check("Langfuse", "ok", f"{host}, not asked")
-        return
-    yield _answered(host, f"{public}:{secret}")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect, which would send the keys elsewhere."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-def _answered(host: str, keys: str) -> Check:
-    wrong = "check LANGFUSE_BASE_URL, and the network"
-    if not host.startswith(("http://", "https://")):
-        return Check("Langfuse", "broken", f"{host!r} is no address", "set LANGFUSE_BASE_URL to https://...")
-    request = urllib.request.Request(
-        f"{host}/api/public/projects", headers={"Authorization": f"Basic {b64encode(keys.encode()).decode()}"}
-    )
-    try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=LONGEST_WAIT):
-            return Check("Langfuse", "ok", f"{host}, takes the keys")
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in (401, 403):
-                return Check("Langfuse", "broken", f"{host} refuses the keys", "check LANGFUSE_SECRET_KEY")
-            return Check("Langfuse", "broken", f"{host} answers with {error.code}", wrong)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
-        return Check("Langfuse", "broken", f"{host} does not answer: {why}", wrong)

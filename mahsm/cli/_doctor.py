@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 
-from mahsm.cli import _checks
+from mahsm.cli import _checks, _traces
 from mahsm.cli._checks import Check
 from mahsm.cli._outcome import Json, Output
 from mahsm.errors import MahsmError
@@ -43,7 +43,7 @@ def _all(*, offline: bool) -> Iterable[Check]:
         "credentials": _checks.credentials,
         "rate limits": _checks.limits,
         "DSPy's cache": _checks.cache,
-        "Langfuse": partial(_checks.langfuse, offline=offline),
+        "Langfuse": partial(_traces.langfuse, offline=offline),
     }
     for name, group in groups.items():
         try:

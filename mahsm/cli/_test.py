@@ -64,13 +64,17 @@ def call_once(model: str | None, prompt: str = PROMPT, **options: Any) -> Call:
     from mahsm._models._internal import default, full
 
     name = full(default() if model is None else model)
-    began = time.perf_counter()
+    binding = models.instance(name, cache=False, num_retries=0, **options)
     try:
-        response = models(name, prompt, cache=False, num_retries=0, **options)
+        # Loading a client is no part of the call's time.
+        _ = binding.client
+        began = time.perf_counter()
+        response = binding(prompt)
     except MahsmError:
         raise
     except Exception as error:
         raise Failed(f"{name!r} failed: {type(error).__name__}: {error}") from error
     seconds = time.perf_counter() - began
-    usage = response.usage
-    return Call(name, response.text, seconds, usage.input_tokens, usage.output_tokens, response.cost)
+    usage, cost = response.usage, response.cost
+    cost = None if cost is None else round(cost, 12)
+    return Call(name, response.text, seconds, usage.input_tokens, usage.output_tokens, cost)
