@@ -107,9 +107,21 @@ class Progress:
             observer(self._number, event)
 
 
+def _note(runs: "list[ProgressEvent]", rate: float) -> str:
+    """Return what stands beside a bar: failed items, items a second, tokens and cost."""
+    errors, tokens, usd = (sum(run[key] for run in runs) for key in ("errors", "tokens", "usd"))
+    found = [f"{errors:,} failed"] if errors else []
+    found.append(f"{rate:,.{0 if rate >= 10 else 1}f}/s")
+    if tokens:
+        found.append(f"{tokens:,} tokens")
+    if usd:
+        found.append(f"${usd:,.4f}")
+    return ", ".join(found)
+
+
 @contextmanager
 def progress(console: "Console | None" = None) -> Generator[None, None, None]:
-    """Show a bar for each edge that runs in the block.
+    """Show a bar for each edge that runs in the block: items, failures, rate, tokens, cost, time left.
 
     Runs of one edge, in a loop or inside another edge, share a bar.
 
@@ -124,7 +136,14 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
         {'squares': [1, 4, 9]}
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     columns = (
@@ -136,8 +155,10 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
     rows: dict[str, TaskID] = {}
     latest: dict[int, ProgressEvent] = {}
     lock = threading.Lock()
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    began = time.monotonic()
 
-    with Bars(*columns, TimeElapsedColumn(), console=console or Console(stderr=True)) as bars:
+    with Bars(*columns, *times, console=console or Console(stderr=True)) as bars:
 
         def observe(number: int, event: ProgressEvent) -> None:
             with lock:
@@ -145,12 +166,12 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
                 if event["edge"] not in rows:
                     rows[event["edge"]] = bars.add_task(event["edge"], total=None, note="")
                 runs = [run for run in latest.values() if run["edge"] == event["edge"]]
-                errors = sum(run["errors"] for run in runs)
+                done = sum(run["done"] for run in runs)
                 bars.update(
                     rows[event["edge"]],
-                    completed=sum(run["done"] for run in runs),
+                    completed=done,
                     total=sum(run["total"] for run in runs),
-                    note=f"{errors} failed" if errors else "",
+                    note=_note(runs, done / max(time.monotonic() - began, 1e-9)),
                 )
 
         token = _observers.set((*_observers.get(), observe))

@@ -27,6 +27,11 @@ COMMANDS = {
         "Check what is installed and set up, and tell how to get the rest.",
     ),
     "draw": ("mahsm.cli._draw:draw", "Draw a graph or an edge, with the graphs inside."),
+    "run": (
+        "mahsm.cli._run:run",
+        "Call a graph, edge, node, operator or function for each row of a file; results go to a folder.",
+    ),
+    "usage": ("mahsm.cli._usage:usage", "Show what runs cost, by model and edge."),
     "demo": (
         "mahsm.cli._demo:demo",
         "Rank documents by how well they answer a question, with a vmap and a reduce edge.",

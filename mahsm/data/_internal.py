@@ -5,6 +5,7 @@ from mahsm.data._ranges import Cut as Cut
 from mahsm.data._ranges import Ranges as Ranges
 from mahsm.data._ranges import ranges_of as ranges_of
 from mahsm.data._ranges import ranges_of_list as ranges_of_list
+from mahsm.data._stream import stream_of as stream_of
 from mahsm.data.sinks import FileSink as FileSink
 from mahsm.data.sinks import Part as Part
 from mahsm.data.sinks._run import SinkRun as SinkRun
@@ -20,4 +21,5 @@ __all__ = [
     "ranges_of",
     "ranges_of_list",
     "sink_run",
+    "stream_of",
 ]

@@ -1,7 +1,7 @@
 """`stream`: rows of files and iterables, read as they are needed."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar, cast, get_args
@@ -73,6 +73,15 @@ def stream(
     if options:
         raise DataError(f"stream: {', '.join(options)} are options of loaders, and the source is none.")
     return Stream(Items(source))
+
+
+def stream_of(names: Sequence[str]) -> "Stream[Any]":
+    """Return the rows of several files or patterns, one after the other, or those of one other source.
+
+    Raises:
+        DataError: as `stream`.
+    """
+    return stream(names[0]) if len(names) == 1 else Stream(Files.of(names, "", "raise"))
 
 
 def _named(name: str, format: str | None, on_error: OnError, options: dict[str, Any]) -> Source:

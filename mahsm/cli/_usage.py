@@ -1,0 +1,128 @@
+"""`mahsm usage`: what runs have cost, by their records."""
+
+import json as jsons
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mahsm.cli._outcome import Json, Output, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RECORDS = "usage.jsonl"
+"""The file in the folder of a run that has a line for each time that it was run."""
+
+_SUMS = ("calls", "failed", "cached", "input_tokens", "output_tokens", "usd", "unpriced")
+
+
+@dataclass
+class Totals:
+    """What a run has used.
+
+    Attributes:
+        total: The sums: calls, tokens, US dollars.
+        by_model: The same for each model.
+        by_edge: The same for each edge, with the edges inside it.
+    """
+
+    total: dict[str, Any] = field(default_factory=dict[str, Any])
+    by_model: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    by_edge: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add what was noted of a run."""
+        _add(self.total, record["total"])
+        for mine, theirs in ((self.by_model, record["by_model"]), (self.by_edge, record["by_edge"])):
+            for name, sums in theirs.items():
+                _add(mine.setdefault(name, {}), sums)
+
+
+def _add(sums: dict[str, Any], more: dict[str, Any]) -> None:
+    for name in _SUMS:
+        sums[name] = sums.get(name, 0) + more.get(name, 0)
+
+
+def _sums(used: Any) -> dict[str, Any]:
+    return {name: getattr(used, name) for name in _SUMS}
+
+
+@contextmanager
+def note(totals: Totals, folder: Path) -> Generator[None, None, None]:
+    """Add up the usage of the block, and note it in a folder at its end, also after an error."""
+    from mahsm import usage
+
+    began = time.time()
+    with usage() as used:
+        try:
+            yield
+        finally:
+            by_edge: dict[str, dict[str, Any]] = {}
+            for run in used.runs:
+                _add(by_edge.setdefault(run.edge, {}), _sums(run.usage))
+            record = {
+                "began": round(began, 3),
+                "seconds": round(time.time() - began, 3),
+                "total": _sums(used),
+                "by_model": {name: _sums(each) for name, each in used.by_model.items()},
+                "by_edge": by_edge,
+            }
+            totals.add(record)
+            if folder.is_dir():
+                with open(folder / RECORDS, "a") as file:
+                    file.write(jsons.dumps(record) + "\n")
+
+
+def summary(sums: dict[str, Any]) -> str:
+    """Return calls, tokens and cost as words."""
+    tokens = sums["input_tokens"] + sums["output_tokens"]
+    cost = f"${sums['usd']:,.4f}" + (" and calls of unknown price" if sums["unpriced"] else "")
+    return f"{sums['calls']:,} model calls, {tokens:,} tokens, {cost}"
+
+
+def usage(folder: Path = Path(), /, *, json: Json = False) -> Output:
+    """Show what runs cost, by model and edge, from the records in their folders.
+
+    Args:
+        folder: The folder of a run, or one that has such folders in it.
+    """
+    files = sorted(folder.glob(RECORDS)) or sorted(folder.glob(f"**/{RECORDS}"))
+    if not files:
+        raise UsageError(
+            f"{str(folder)!r} has no {RECORDS}; expected the --out of a 'mahsm run', or a folder around some."
+        )
+    totals = Totals()
+    runs = 0
+    for file in files:
+        for line in file.read_text().splitlines():
+            totals.add(_record(line, file))
+            runs += 1
+    document = {
+        "runs": runs,
+        "total": totals.total,
+        "by_model": totals.by_model,
+        "by_edge": totals.by_edge,
+    }
+    shown = [f"{runs} runs: {summary(totals.total)}"]
+    tables = [_table(what, found) for what, found in (("model", totals.by_model), ("edge", totals.by_edge))]
+    return Output(document, [*shown, *tables], json)
+
+
+def _record(line: str, file: Path) -> dict[str, Any]:
+    try:
+        return jsons.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{str(file)!r} has a broken line: {error}. Remove that line.") from error
+
+
+def _table(what: str, found: dict[str, dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(what, "calls", "failed", "cached", "input tokens", "output tokens", "US dollars")
+    for name, sums in sorted(found.items(), key=lambda each: -each[1]["usd"]):
+        numbers = [f"{sums[key]:,}" for key in _SUMS[:5]]
+        table.add_row(name, *numbers, f"{sums['usd']:,.4f}" + ("?" if sums["unpriced"] else ""))
+    return table
