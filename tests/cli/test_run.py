@@ -1,0 +1,179 @@
+"""`mahsm run` and `mahsm usage`: processes, kills, Ctrl-C at a terminal, what they print."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from mahsm.data import sinks, stream
+from mahsm.testing import ModelServer
+
+APP = """
+import os, time
+import dspy
+from langgraph.graph import START, StateGraph
+from typing import TypedDict
+from mahsm import models, vmap
+
+def shout(state):
+    if state["n"] == 3:
+        raise ValueError("three")
+    return {"loud": state["text"].upper(), "same": state["item"]["n"] == state["n"]}
+
+def length(text: str) -> int:
+    return len(text)
+
+async def ask(state):
+    return str(await models.acall("openai/gpt-4o-mini", state["text"], cache=False))
+
+def slow(state):
+    with open("calls", "a") as file:
+        print(state["n"], file=file)
+    time.sleep(0.1)
+    return state["n"]
+
+class State(TypedDict):
+    n: int
+    text: str
+    twice: int
+
+def graph():
+    made = StateGraph(State)
+    made.add_node("twice", lambda state: {"twice": 2 * state["n"]})
+    made.add_edge(START, "twice")
+    return made.compile()
+
+words = vmap(length, batch_key="words", out_key="lengths")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an app and 20 rows."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"n": n, "text": f"row {n}", "words": ["a", "bc"]}) + "\n" for n in range(20))
+    )
+    return tmp_path
+
+
+def mahsm(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Run a command in the folder; return its exit code, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mahsm", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MAHSM_HOME": str(folder / "home"), **variables},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_function_for_each_row(folder: Path) -> None:
+    code, printed, errors = mahsm(folder, "run", "app:shout", "-i", "rows.jsonl", "-o", "out")
+    assert code == 0, errors
+    assert printed.startswith(f"19 rows in {folder / 'out'}, 1 failed; ")
+    assert "The rows that failed are in" in printed
+    assert "vmap_shout" in errors
+    found = sinks.read(folder / "out").collect()
+    assert found == [{"loud": f"ROW {n}", "same": True} for n in range(20) if n != 3]
+    assert [one["item"]["n"] for one in stream(folder / "out" / "errors.jsonl")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "first"),
+    [
+        ("app:graph", [], {"n": 0, "text": "row 0", "twice": 0}),
+        ("app:words", [], {"lengths": [1, 2]}),
+        ("app.py:length", ["--field", "text"], 5),
+        ("app:shout", ["--limit", "2", "--format", "parquet"], {"loud": "ROW 0", "same": True}),
+    ],
+)
+def test_targets_of_other_kinds(folder: Path, target: str, options: list[str], first: Any) -> None:
+    code, printed, errors = mahsm(folder, "run", target, "-i", "rows.jsonl", "-o", "out", "--json", *options)
+    assert code == 0, errors
+    assert json.loads(printed)["errors"] == 0
+    assert sinks.read(folder / "out").limit(1).collect() == [first]
+
+
+def test_usage_is_noted_and_shown(folder: Path) -> None:
+    with ModelServer("yes") as server:
+        variables = {"OPENAI_API_KEY": "test", "MAHSM_API_BASE": server.base_url}
+        options = ["--rps", "1000", "--provider", "openai", "--attempts", "2", "--timeout", "60"]
+        run = ["run", "app:ask", "-i", "rows.jsonl", "-o", "out", "--json"]
+        code, printed, errors = mahsm(folder, *run, *options, **variables)
+        assert code == 0, errors
+        document = json.loads(printed)
+        assert (document["rows"], document["calls"]) == (20, 20)
+        assert document["input_tokens"] > 0
+        code, printed, errors = mahsm(folder, *run, "--dry-run", "--sample", "2", **variables)
+        assert code == 0, errors
+        estimate = json.loads(printed)
+        assert (estimate["rows"], estimate["sampled"]) == (20, 2)
+        assert estimate["tokens"] == pytest.approx(
+            document["input_tokens"] + document["output_tokens"], rel=0.2
+        )
+        assert len(server.calls) == 22
+    code, printed, errors = mahsm(folder, "usage", ".", "--json")
+    assert code == 0, errors
+    shown = json.loads(printed)
+    assert shown["runs"] == 1
+    assert shown["total"]["calls"] == shown["by_edge"]["vmap_ask"]["calls"] == 20
+    assert [each["calls"] for each in shown["by_model"].values()] == [20]
+    assert "20" in mahsm(folder, "usage", "out")[1]
+
+
+def test_a_budget_ends_the_run_and_the_same_command_goes_on(folder: Path) -> None:
+    with ModelServer("yes") as server:
+        variables = {"OPENAI_API_KEY": "test", "MAHSM_API_BASE": server.base_url}
+        run = ["run", "app:ask", "-i", "rows.jsonl", "-o", "out", "--max-concurrency", "1"]
+        code, _, errors = mahsm(folder, *run, "--max-tokens", "60", **variables)
+        assert code == 1
+        assert "mahsm run: " in errors.splitlines()[-1]
+        first = len(server.calls)
+        assert 0 < first < 20
+        code, _, errors = mahsm(folder, *run, **variables)
+        assert code == 0, errors
+        assert len(server.calls) == 20
+    assert sinks.read(folder / "out").collect() == ["yes"] * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["app:shout", "-i", "no.jsonl"], 2, "no.jsonl' cannot be read"),
+        (["app:nothing", "-i", "rows.jsonl"], 2, "nothing"),
+        (["app:shout", "-i", "rows.jsonl", "--max-concurrency", "0"], 2, "max_concurrency=0"),
+        (["app:shout", "-i", "rows.jsonl", "--on-error", "raise"], 1, "three"),
+        (["app:length", "-i", "rows.jsonl", "--field", "txet", "--on-error", "raise"], 2, "no such field"),
+        (["app:shout"], 2, "--input"),
+    ],
+)
+def test_errors_are_one_line(folder: Path, arguments: list[str], code: int, message: str) -> None:
+    found, printed, errors = mahsm(folder, "run", *arguments, "-o", "out", "--json")
+    assert (found, printed) == (code, "")
+    assert message in json.loads(errors.splitlines()[-1])["error"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_a_terminal_leaves_a_run_that_goes_on(folder: Path) -> None:
+    command = ["-m", "mahsm", "run", "app:slow", "-i", "rows.jsonl", "-o", "out", "--max-concurrency", "1"]
+    child = pexpect.spawn(sys.executable, command, cwd=str(folder), timeout=60, encoding="utf-8")
+    child.expect("[5-9]/20")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    before = (folder / "calls").read_text().split()
+    code, _, errors = mahsm(folder, "run", "app:slow", "-i", "rows.jsonl", "-o", "out")
+    assert code == 0, errors
+    called = (folder / "calls").read_text().split()
+    # The one that was in progress may be called again.
+    assert 20 <= len(called) <= 21
+    assert len(before) < 20
+    assert sinks.read(folder / "out").collect() == list(range(20))
