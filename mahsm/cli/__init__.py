@@ -10,10 +10,9 @@
 - `_test`        `mahsm test`: one call of a model
 - `_doctor`      `mahsm doctor`: what is installed and set up
 - `_checks`      its checks; `_traces` that of Langfuse
-- `_draw`        `mahsm draw`: a graph, drawn
-- `_layout`      the places of its nodes; `_svg`, `_png` and `_terminal` draw them
 - `_run`         `mahsm run`: something for each row of a file
 - `_usage`       `mahsm usage`: what runs cost, by their records
+- `_draw`        `mahsm draw`: a graph, drawn; `_drawing` draws it without a network
 - `_version`     `mahsm version`
 - `_demo`        `mahsm demo`: documents by their relevance to a question
 - `_ranking`     its state machine

@@ -50,7 +50,7 @@ def _module(place: str) -> ModuleType:
 
 
 def _of_file(path: Path) -> ModuleType:
-    """Return the module of a file, under the file's name, so that pickles and checkpoints find it again."""
+    """Return the module of a file, under its name, so that pickles and checkpoints find it again."""
     if not path.is_file():
         there = [str(path.with_name(each.name)) for each in path.parent.glob("*.py")]
         raise UsageError(f"no file {str(path)!r}. {nearest(str(path), there)}".rstrip())

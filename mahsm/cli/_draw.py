@@ -1,0 +1,66 @@
+"""`mahsm draw`: a graph or an edge, with the graphs inside."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from mahsm.cli._outcome import Json, Output, UsageError
+
+Format: TypeAlias = Literal["terminal", "mermaid", "svg", "png"]
+
+ENDINGS: dict[str, Format] = {".txt": "terminal", ".mmd": "mermaid", ".svg": "svg", ".png": "png"}
+"""For the ending of a file, the format."""
+
+
+def draw(
+    target: str, /, *, format: Format | None = None, output: Path | None = None, json: Json = False
+) -> Output:
+    """Draw a graph or an edge, with the graphs inside. Nothing is sent anywhere.
+
+    Args:
+        target: The graph as `module:name` or `path/to/file.py:name`: a graph, an edge, or a function without
+            parameters that returns one. The current folder is importable.
+        format: By default that of the output's ending (.txt, .mmd, .svg, .png), else terminal.
+        output: The file to write; by default, the drawing is printed. PNG needs it.
+    """
+    from mahsm.cli._target import graph_of
+
+    chosen = format or (_format_of(output) if output else "terminal")
+    if chosen == "png" and output is None:
+        raise UsageError("a PNG is not printed; pass --output FILE, such as --output graph.png.")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"--output {str(output)!r}: no folder {str(output.parent)!r}; make it first.")
+    graph = graph_of(target)
+    xray = {"xray": True} if "xray" in inspect.signature(graph.get_graph).parameters else {}
+    drawn = _drawn(graph.get_graph(**xray), chosen, target)
+    if output is None:
+        return Output({"format": chosen, "drawing": drawn}, [str(drawn).rstrip("\n")], json)
+    data = drawn if isinstance(drawn, bytes) else f"{drawn.rstrip()}\n".encode()
+    output.write_bytes(data)
+    told = {"format": chosen, "output": str(output), "bytes": len(data)}
+    return Output(told, [f"{chosen} in {output}"], json)
+
+
+def _format_of(output: Path) -> Format:
+    if (found := ENDINGS.get(output.suffix.lower())) is None:
+        raise UsageError(
+            f"--output {str(output)!r} has the ending {output.suffix!r}; expected {', '.join(ENDINGS)}, or pass "
+            "--format."
+        )
+    return found
+
+
+def _drawn(graph: Any, chosen: Format, title: str) -> str | bytes:
+    if chosen == "mermaid":
+        return graph.draw_mermaid()
+    from mahsm.cli import _drawing
+
+    picture = _drawing.picture_of(graph)
+    if chosen == "svg":
+        return _drawing.svg(picture, title)
+    if chosen == "terminal":
+        return _drawing.text(picture)
+    try:
+        return _drawing.png(picture)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
