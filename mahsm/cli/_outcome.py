@@ -96,7 +96,7 @@ def report(command: str, error: BaseException, *, as_json: bool) -> None:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if isinstance(error, MahsmError | OSError | CycloptsError):
         return str(error)
     return described(error)

@@ -93,7 +93,10 @@ def run(
     edge = _edge(found, options, field, sink=sink)
     began, totals = time.monotonic(), Totals()
     with note(totals, Path(sink.path)), nullcontext() if json else _bars():
-        report = asyncio.run(edge.ainvoke({"rows": rows}))["report"]
+        try:
+            report = asyncio.run(edge.ainvoke({"rows": rows}))["report"]
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
     seconds = time.monotonic() - began
     document = {**report, "seconds": round(seconds, 3), **totals.total}
     lines = [

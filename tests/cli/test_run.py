@@ -166,6 +166,7 @@ def test_ctrl_c_at_a_terminal_leaves_a_run_that_goes_on(folder: Path) -> None:
     child = pexpect.spawn(sys.executable, command, cwd=str(folder), timeout=60, encoding="utf-8")
     child.expect("[5-9]/20")
     child.sendintr()
+    child.expect("mahsm run: interrupted; the same command goes on from here")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
