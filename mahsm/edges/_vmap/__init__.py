@@ -6,7 +6,7 @@
 - `one_by_one`  an item that is a LangGraph task of its own; `together`: items that share a task
 - `cut`         the stored form of a batch; `results`: results on their way to the tasks that hand them in
 - `streamed`    a batch that is a stream, and results that go to a sink
-- `outcomes`    the outcomes of all items, put together
+- `outcomes`    the outcomes of all items, put together; `size`: a warning if they take much memory
 - `cache`       items that need no call; `cache_key`: keys of caches
 - `numeric`     `vmap` of a `jit_edge`: all items in one computation
 """

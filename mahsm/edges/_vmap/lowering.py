@@ -25,6 +25,7 @@ from mahsm.edges._vmap.one_by_one import run_one
 from mahsm.edges._vmap.outcomes import Outcomes
 from mahsm.edges._vmap.results import ResultPart
 from mahsm.edges._vmap.run import VmapRun
+from mahsm.edges._vmap.size import warn_if_large
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import Streamed, opened
 from mahsm.edges._vmap.together import wave
@@ -245,7 +246,9 @@ class VmapLowering(Lowering[VmapRun]):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
         run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
-        update = self.spec.update(outcomes.entries(), run.state, as_writes=run.is_node)
+        entries = outcomes.entries()
+        warn_if_large(self.name, entries)
+        update = self.spec.update(entries, run.state, as_writes=run.is_node)
         key = self.spec.failures.errors_key
         if key is None:
             return update

@@ -560,3 +560,20 @@ def test_a_stream_with_functions_is_not_saved() -> None:
     rows = stream([{"n": 1}]).map(lambda row: row)
     with pytest.raises(TypeError, match="not msgpack serializable: Stream"):
         graph.invoke({"xs": rows}, thread())
+
+
+def test_large_results_in_the_state_give_one_warning() -> None:
+    text = "x" * 200_000
+
+    def large(state: Any) -> Any:
+        return {"text": text}
+
+    for count, name in ((600, "many"), (200, "few")):
+        edge = vmap(large, batch_key="xs", out_key="ys", name=name)
+        run_edge(edge, [0] * 10, "sync")
+        if name == "few":
+            run_edge(edge, [0] * count, "sync")
+            continue
+        with pytest.warns(UserWarning, match=r"many: 600 results take about 1\d\d MB .* sink="):
+            run_edge(edge, [0] * count, "sync")
+        run_edge(edge, [0] * count, "sync")
