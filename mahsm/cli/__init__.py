@@ -1,6 +1,7 @@
 """The `mahsm` command.
 
-- `_main`        `main`: the commands, put together
+- `_main`        `main`: runs a command, and turns errors into exit codes
+- `_commands`    the commands, and their help
 - `_outcome`     what a command prints, and how it fails
 - `_target`      a graph of yours, by `module:name` or `file.py:name`
 - `_asking`      questions at a terminal, and keys from standard input
@@ -13,6 +14,7 @@
 - `_run`         `mahsm run`: something for each row of a file
 - `_usage`       `mahsm usage`: what runs cost, by their records
 - `_draw`        `mahsm draw`: a graph, drawn; `_drawing` draws it without a network
+- `_completion`  `mahsm completion`: a script for your shell
 - `_version`     `mahsm version`
 - `_demo`        `mahsm demo`: documents by their relevance to a question
 - `_ranking`     its state machine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from mahsm.cli._outcome import Failed, Json, Output, UsageError
+from mahsm.cli._outcome import Failed, Flag, Json, Output, UsageError
 from mahsm.errors import TooFewSucceeded
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ QUESTION = "Which of them does token-bucket rate limiting?"
 def demo(
     *,
     question: str = QUESTION,
-    files: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    files: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     model: str | None = None,
     api_base: str | None = None,
     top: int = 5,
     max_concurrency: int = 16,
-    graph: bool = False,
+    graph: Flag = False,
     json: Json = False,
 ) -> Output:
     """Rank documents by how well they answer a question, with a vmap and a reduce edge.

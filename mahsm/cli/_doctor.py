@@ -6,16 +6,14 @@ from functools import partial
 
 from mahsm.cli import _checks, _traces
 from mahsm.cli._checks import Check
-from mahsm.cli._outcome import Json, Output
+from mahsm.cli._outcome import Flag, Json, Output
 from mahsm.errors import MahsmError
 
 MARKS = {"ok": "ok", "missing": "-", "broken": "BROKEN"}
 
 
-def doctor(*, offline: bool = False, json: Json = False) -> Output:
+def doctor(*, offline: Flag = False, json: Json = False) -> Output:
     """Check what is installed and set up, and tell how to get the rest.
-
-    The exit code is 1 if something that is set up does not work. Credentials are shown by name only.
 
     Args:
         offline: Ask no server.

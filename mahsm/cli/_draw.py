@@ -44,8 +44,8 @@ def draw(
 def _format_of(output: Path) -> Format:
     if (found := ENDINGS.get(output.suffix.lower())) is None:
         raise UsageError(
-            f"--output {str(output)!r} has the ending {output.suffix!r}; expected {', '.join(ENDINGS)}, or pass "
-            "--format."
+            f"--output {str(output)!r} has the ending {output.suffix!r}; expected {', '.join(ENDINGS)}, or "
+            "pass --format."
         )
     return found
 

@@ -1,62 +1,14 @@
-"""`main`: the commands, put together.
-
-Each command is a function in a file of its own, which is imported when the command is run, so `mahsm --help`
-loads none of LangGraph, DSPy and JAX.
-"""
+"""`main`: runs a command, and turns errors into exit codes."""
 
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import CycloptsError
 
-import mahsm
+from mahsm.cli._commands import COMMANDS, app
 from mahsm.cli._outcome import Output, code_of, report
-
-COMMANDS = {
-    "setup": (
-        "mahsm.cli._setup:setup",
-        "Set up a provider: its key, the default model, and one call to try them.",
-    ),
-    "configure": ("mahsm.cli._configure:configure", "Settings and credentials in the files of `~/.mahsm`."),
-    "models": ("mahsm.cli._models:models", "List known models, with prices and whether their key is there."),
-    "test": ("mahsm.cli._test:test", "Call a model once: its answer, time, tokens and cost."),
-    "doctor": (
-        "mahsm.cli._doctor:doctor",
-        "Check what is installed and set up, and tell how to get the rest.",
-    ),
-    "draw": ("mahsm.cli._draw:draw", "Draw a graph or an edge, with the graphs inside."),
-    "run": (
-        "mahsm.cli._run:run",
-        "Call a graph, edge, node, operator or function for each row of a file; results go to a folder.",
-    ),
-    "usage": ("mahsm.cli._usage:usage", "Show what runs cost, by model and edge."),
-    "demo": (
-        "mahsm.cli._demo:demo",
-        "Rank documents by how well they answer a question, with a vmap and a reduce edge.",
-    ),
-    "version": ("mahsm.cli._version:version", "Print the version."),
-}
-"""For each command, its function and its help."""
-
-
-def app() -> App:
-    """Return the commands, none of which is imported yet."""
-    made = App(
-        name="mahsm",
-        help="Special edges for LangGraph.",
-        version=f"mahsm {mahsm.__version__}",
-        help_format="markdown",
-        version_format="plaintext",
-        default_parameter=Parameter(negative=()),
-        result_action="return_value",
-        suppress_keyboard_interrupt=False,
-    )
-    for name, (path, text) in COMMANDS.items():
-        made.command(path, name=name, help=text)
-    made.register_install_completion_command(help="Install completion for your shell.")
-    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from mahsm.cli._outcome import Json, Output
+from mahsm.cli._outcome import Flag, Json, Output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,10 +32,8 @@ class Model:
     is_default: bool
 
 
-def models(*, provider: str | None = None, providers: bool = False, json: Json = False) -> Output:
-    """List known models, with prices and whether their key is there.
-
-    Other models of a known provider can be called, too. Prices are in US dollars for a million tokens.
+def models(*, provider: str | None = None, providers: Flag = False, json: Json = False) -> Output:
+    """List known models, with prices and where their key is from.
 
     Args:
         provider: Only models of this provider.

@@ -24,8 +24,15 @@ USAGE = 2
 INTERRUPTED = 130
 """Exit code after Ctrl+C: 128 + SIGINT, as shells have it."""
 
+Flag: TypeAlias = Annotated[bool, Parameter(negative=(), show_default=False)]
+"""An option without a value."""
 Json: TypeAlias = Annotated[
-    bool, Parameter(name="--json", help="Print one JSON document on stdout, and errors as JSON on stderr.")
+    bool,
+    Parameter(
+        negative=(),
+        show_default=False,
+        help="Print one JSON document on stdout, and errors as JSON on stderr.",
+    ),
 ]
 """The option that each command has."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mahsm.cli._asking import agreed, asked, at_terminal, key_of
-from mahsm.cli._outcome import Failed, Json, Output, UsageError
+from mahsm.cli._outcome import Failed, Flag, Json, Output, UsageError
 
 SUGGESTED = {
     "anthropic": "anthropic/claude-haiku-4-5",
@@ -37,13 +37,10 @@ def setup(
     provider: str | None = None,
     model: str | None = None,
     api_base: str | None = None,
-    no_try: bool = False,
+    no_try: Flag = False,
     json: Json = False,
 ) -> Output:
     """Set up a provider: its key, the default model, and one call to try them.
-
-    At a terminal, what is missing is asked for; the key is not shown. Elsewhere, pipe the key in. A key is
-    never an argument, which other users of the machine could see.
 
     Args:
         provider: Such as openai.

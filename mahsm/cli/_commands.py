@@ -1,0 +1,84 @@
+"""The commands, and what `mahsm --help` says about them.
+
+Each command is a function in a file of its own, which is imported when the command is run, so `mahsm --help`
+loads none of LangGraph, DSPy and JAX.
+"""
+
+import inspect
+
+from cyclopts import App
+
+import mahsm
+
+COMMANDS = {
+    "setup": (
+        "mahsm.cli._setup:setup",
+        """Set up a provider: its key, the default model, and one call to try them.
+
+        At a terminal, what is missing is asked for; the key is not shown. Elsewhere, pipe the key in:
+        `mahsm setup --provider openai --model openai/gpt-4o-mini < file`. A key is never an argument, which
+        other users of the machine could see.""",
+    ),
+    "configure": ("mahsm.cli._configure:configure", "Settings and credentials in the files of `~/.mahsm`."),
+    "models": (
+        "mahsm.cli._models:models",
+        """List known models, with prices and where their key is from.
+
+        Other models of a known provider can be called, too. Prices are US dollars for a million tokens.""",
+    ),
+    "test": ("mahsm.cli._test:test", "Call a model once: its answer, time, tokens and cost."),
+    "doctor": (
+        "mahsm.cli._doctor:doctor",
+        """Check what is installed and set up, and tell how to get the rest.
+
+        The exit code is 1 if something that is set up does not work. Credentials are shown by name only.""",
+    ),
+    "draw": (
+        "mahsm.cli._draw:draw",
+        """Draw a graph or an edge, with the graphs inside.
+
+        Nothing is sent anywhere. PNG needs matplotlib: `pip install 'mahsm[draw]'`.""",
+    ),
+    "run": (
+        "mahsm.cli._run:run",
+        """Call a graph, edge, node, operator or function for each row of a file; results go to a folder.
+
+        After a kill, an error or Ctrl+C, the same command goes on where the folder is. A row is the state that
+        the target sees; the whole of it is there as `item`, too. Rows that fail are in `errors.jsonl`.""",
+    ),
+    "usage": (
+        "mahsm.cli._usage:usage",
+        """Show what runs cost, by model and edge.
+
+        The records are in the folders of runs; one that was killed has none of its last part.""",
+    ),
+    "demo": (
+        "mahsm.cli._demo:demo",
+        "Rank documents by how well they answer a question, with a vmap and a reduce edge.",
+    ),
+    "completion": (
+        "mahsm.cli._completion:completion",
+        """Print a script that completes commands and options in your shell.
+
+        In `~/.bashrc`: `source <(mahsm completion bash)`. In `~/.zshrc`: `source <(mahsm completion zsh)`. In
+        `config.fish`: `mahsm completion fish | source`.""",
+    ),
+    "version": ("mahsm.cli._version:version", "Print the version."),
+}
+"""For each command, its function, and its help: the first paragraph is shown among the other commands."""
+
+
+def app() -> App:
+    """Return the commands, none of which is imported yet."""
+    made = App(
+        name="mahsm",
+        help="Special edges for LangGraph.",
+        version=f"mahsm {mahsm.__version__}",
+        help_format="markdown",
+        version_format="plaintext",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, (path, text) in COMMANDS.items():
+        made.command(path, name=name, help=inspect.cleandoc(text))
+    return made
