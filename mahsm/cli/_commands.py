@@ -19,7 +19,24 @@ COMMANDS = {
         `mahsm setup --provider openai --model openai/gpt-4o-mini < file`. A key is never an argument, which
         other users of the machine could see.""",
     ),
-    "configure": ("mahsm.cli._configure:configure", "Settings and credentials in the files of `~/.mahsm`."),
+    "configure get": ("mahsm.cli._configure:get", "Print a setting; credentials are hidden."),
+    "configure set": (
+        "mahsm.cli._configure:put",
+        "Write a setting; a credential is asked for, or read from standard input.",
+    ),
+    "configure list": (
+        "mahsm.cli._configure:listed",
+        "Print all settings with where they are from; credentials are hidden.",
+    ),
+    "configure path": ("mahsm.cli._configure:path", "Print the folder of the files."),
+    "configure show": (
+        "mahsm.cli._configure:show",
+        "Print a section of the settings; credentials are hidden.",
+    ),
+    "configure migrate": (
+        "mahsm.cli._configure:migrate",
+        "Copy settings and credentials of Ember into the files.",
+    ),
     "models": (
         "mahsm.cli._models:models",
         """List known models, with prices and where their key is from.
@@ -60,12 +77,16 @@ COMMANDS = {
         "mahsm.cli._completion:completion",
         """Print a script that completes commands and options in your shell.
 
-        In `~/.bashrc`: `source <(mahsm completion bash)`. In `~/.zshrc`: `source <(mahsm completion zsh)`. In
-        `config.fish`: `mahsm completion fish | source`.""",
+        - bash: `source <(mahsm completion bash)` in `~/.bashrc`
+        - fish: `mahsm completion fish | source` in `config.fish`
+        - zsh: once, `mahsm completion zsh > FOLDER/_cyclopts_mahsm`, in a folder of `$fpath`""",
     ),
     "version": ("mahsm.cli._version:version", "Print the version."),
 }
 """For each command, its function, and its help: the first paragraph is shown among the other commands."""
+
+GROUPS = {"configure": "Settings and credentials in the files of `~/.mahsm`."}
+"""For the first word of commands that have two, their help."""
 
 
 def app() -> App:
@@ -79,6 +100,11 @@ def app() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    for name, (path, text) in COMMANDS.items():
-        made.command(path, name=name, help=inspect.cleandoc(text))
+    groups = {"": made}
+    for command, (path, text) in COMMANDS.items():
+        group, _, name = command.rpartition(" ")
+        if group not in groups:
+            groups[group] = App(name=group, help=GROUPS[group])
+            made.command(groups[group])
+        groups[group].command(path, name=name, help=inspect.cleandoc(text))
     return made

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Annotated, Any, cast
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from mahsm._common import MASK
 from mahsm._context._internal import (
@@ -26,10 +26,7 @@ from mahsm.cli._asking import key_of
 from mahsm.cli._outcome import Json, Output
 from mahsm.errors import ContextError
 
-configure = App(name="configure", help_format="markdown")
 
-
-@configure.command
 def get(key: str, /, *, json: Json = False) -> Output:
     """Print a setting; credentials are hidden.
 
@@ -44,7 +41,6 @@ def get(key: str, /, *, json: Json = False) -> Output:
     return Output({"key": key, "value": _hidden(found)}, [_shown(found)], json)
 
 
-@configure.command(name="set")
 def put(
     key: str,
     value: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
@@ -70,7 +66,6 @@ def put(
     return Output(told, [f"{did} {key} in {files.path_to(name)}"], json)
 
 
-@configure.command(name="list")
 def listed(*, json: Json = False) -> Output:
     """Print all settings with where they are from; credentials are hidden."""
     found = [
@@ -84,13 +79,11 @@ def listed(*, json: Json = False) -> Output:
     )
 
 
-@configure.command
 def path(*, json: Json = False) -> Output:
     """Print the folder of the files."""
     return Output({"path": files.home()}, [files.home()], json)
 
 
-@configure.command
 def show(section: str, /, *, json: Json = False) -> Output:
     """Print a section of the settings; credentials are hidden.
 
@@ -100,7 +93,6 @@ def show(section: str, /, *, json: Json = False) -> Output:
     return get(section, json=json)
 
 
-@configure.command
 def migrate(source: str = "~/.ember", /, *, json: Json = False) -> Output:
     """Copy settings and credentials of Ember into the files.
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext, redirect_stdout
 
 from cyclopts import CycloptsError
 
-from mahsm.cli._commands import COMMANDS, app
+from mahsm.cli._commands import COMMANDS, GROUPS, app
 from mahsm.cli._outcome import Output, code_of, report
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(given: Sequence[str]) -> str:
     """Return the name of the command in the arguments; "" if there is none."""
-    return given[0] if given and given[0] in COMMANDS else ""
+    return next((name for name in (" ".join(given[:2]), *given[:1]) if name in (*COMMANDS, *GROUPS)), "")
 
 
 def _without_reader() -> int:

@@ -70,9 +70,17 @@ class Output:
             if isinstance(part, str):
                 print(part)  # noqa: T201
             else:
-                from rich.console import Console
+                print(_rendered(part), end="")  # noqa: T201
 
-                Console().print(part, highlight=False)
+
+def _rendered(part: "RenderableType") -> str:
+    """Return what rich prints to stdout; printing itself, it would end the process if nothing reads."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(part, highlight=False)
+    return captured.get()
 
 
 def code_of(error: BaseException) -> int:

@@ -20,7 +20,12 @@ def page(present: str) -> str:
     """
     head = present.partition(START)[0]
     # Without the page of `mahsm` itself, which lists what follows.
-    commands = app().generate_docs(heading_level=2).partition("\n### ")[2].replace("```console", "```sh")
+    commands = (
+        app()
+        .generate_docs(heading_level=2, usage_name="mahsm")
+        .partition("\n### ")[2]
+        .replace("```console", "```sh")
+    )
     lines = [line.rstrip() for line in f"### {commands}".splitlines()]
     return "\n".join([f"{head}{START}", *lines]).rstrip("\n") + "\n"
 

@@ -94,7 +94,7 @@ def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) ->
 )
 def test_mistakes_are_one_line(mahsm: Shell, arguments: Any, typed: str, message: str) -> None:
     (line,) = mahsm("configure", *arguments, typed=typed, status=2)
-    assert line.startswith("mahsm configure: ")
+    assert line.startswith(f"mahsm configure {arguments[0]}: ")
     assert message in line
     assert "hush" not in line
 
@@ -170,7 +170,8 @@ def test_migrate_as_a_command(home: Path, tmp_path: Path, mahsm: Shell) -> None:
     ember = tmp_path / "ember"
     (line,) = mahsm("configure", "migrate", str(ember), status=2)
     assert (
-        line == f"mahsm configure: {ember} does not exist; expected a folder with config.yaml or credentials."
+        line
+        == f"mahsm configure migrate: {ember} does not exist; expected a folder with config.yaml or credentials."
     )
     write(ember, "config.yaml", "providers: {openai: {api_key: hush-1}}\n")
     assert mahsm("configure", "migrate", str(ember)) == [

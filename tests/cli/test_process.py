@@ -1,0 +1,112 @@
+"""The command as a process: exit codes, `--json`, errors on one line, a quick start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mahsm as package
+from mahsm.cli._commands import COMMANDS, GROUPS
+from tests.cli.conftest import PROCESS, Command, process
+
+
+def test_it_is_python_m_mahsm_and_a_script() -> None:
+    there = process("version")
+    assert (there.code, there.out, there.err) == (0, f"mahsm {package.__version__}\n", "")
+    script = Path(sys.executable).with_name("mahsm")
+    assert subprocess.run([script, "version"], check=True, capture_output=True, text=True).stdout == there.out
+
+
+def test_help_loads_no_large_package() -> None:
+    heavy = ("langgraph", "langchain_core", "dspy", "jax", "langfuse", "numpy", "litellm", "yaml")
+    code = (
+        "import sys\nfrom mahsm.cli import main\nmain(['--help'])\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+    assert all(name.split()[0] in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_and_json(command: str, mahsm: Command) -> None:
+    told = mahsm(*command.split(), "--help")
+    assert told.code == 0
+    assert f"Usage: mahsm {command} [OPTIONS]" in told.out
+    assert "--json" in told.out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_of_commands_have_help(group: str, mahsm: Command) -> None:
+    assert f"Usage: mahsm {group} COMMAND" in mahsm(group).out
+
+
+def test_an_error_is_one_line_on_stderr() -> None:
+    there = process("configure", "get", "nothing")
+    assert (there.code, there.out) == (2, "")
+    assert there.error.startswith("mahsm configure get: nothing is not set; run ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("versoin",), 'Unknown command "versoin". Did you mean "version"?'),
+        (("version", "--jsn"), "Unknown option: --jsn. Did you mean --json?"),
+        (("demo", "--top", "many"), 'Invalid value for --top: unable to convert "many" into int.'),
+        (("draw",), "parameter TARGET requires an argument"),
+        (("version", "more"), "Unused Tokens: ['more']."),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], message: str, mahsm: Command) -> None:
+    told = mahsm(*arguments)
+    assert (told.code, told.out) == (2, "")
+    assert message in told.error
+
+
+@pytest.mark.parametrize("arguments", [("configure", "get", "nothing"), ("draw", "nowhere:x"), ("nothing",)])
+def test_errors_with_json_are_one_line_of_json(arguments: tuple[str, ...], mahsm: Command) -> None:
+    told = mahsm(*arguments, "--json")
+    assert (told.code, told.out) == (2, "")
+    assert set(json.loads(told.error)) == {"error", "type"}
+
+
+def test_an_error_that_is_not_expected_has_its_type_and_place(
+    mahsm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("it is\nbroken")
+
+    monkeypatch.setattr("mahsm.cli._main.app", broken)
+    told = mahsm("version")
+    assert told.code == 1
+    assert told.error.startswith("mahsm version: RuntimeError: it is broken (")
+    assert f"{Path(__file__).name}, line " in told.error
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([*PROCESS, "models"], stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_completion_completes_commands_and_options(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(process("completion", "bash").out)
+    ask = (
+        f"source {script}; COMP_WORDS=(mahsm draw --fo); COMP_CWORD=2; _mahsm; echo ${{COMPREPLY[@]}};"
+        "COMP_WORDS=(mahsm doc); COMP_CWORD=1; _mahsm; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", ask], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["--format", "doctor"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_as_json(shell: str, mahsm: Command) -> None:
+    document = mahsm("completion", shell, "--json").document
+    assert document["shell"] == shell
+    assert "doctor" in document["script"]
