@@ -169,10 +169,8 @@ def test_migrate_copies_what_is_not_there_yet(home: Path, tmp_path: Path) -> Non
 def test_migrate_as_a_command(home: Path, tmp_path: Path, mahsm: Shell) -> None:
     ember = tmp_path / "ember"
     (line,) = mahsm("configure", "migrate", str(ember), status=2)
-    assert (
-        line
-        == f"mahsm configure migrate: {ember} does not exist; expected a folder with config.yaml or credentials."
-    )
+    expected = "expected a folder with config.yaml or credentials."
+    assert line == f"mahsm configure migrate: {ember} does not exist; {expected}"
     write(ember, "config.yaml", "providers: {openai: {api_key: hush-1}}\n")
     assert mahsm("configure", "migrate", str(ember)) == [
         "added credentials.openai_api_key",

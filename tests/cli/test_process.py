@@ -35,7 +35,7 @@ def test_help_loads_no_large_package() -> None:
 def test_each_command_has_help_and_json(command: str, mahsm: Command) -> None:
     told = mahsm(*command.split(), "--help")
     assert told.code == 0
-    assert f"Usage: mahsm {command} [OPTIONS]" in told.out
+    assert f"Usage: mahsm {command} " in told.out
     assert "--json" in told.out
 
 
