@@ -100,7 +100,8 @@ async def _made(way: Way, client: Any, ask: Ask, on_part: Callable[[str], None] 
             with _with_key(client, key), _sent_to(sink):
                 value = await _answer(way, lm, ask)
     except Exception as error:
-        _explain(error, client, options, has_key=key is not None)
+        has_key = key is not None or getattr(client, "_own_key", None) is not None
+        _explain(error, client, options, has_key=has_key)
         raise
     response = heard.response(value)
     if sink is not None and response.text and not sink.has_sent:

@@ -2,16 +2,18 @@
 
 import json
 import os
+import pty
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from subprocess import run
+from subprocess import DEVNULL, Popen, run
 from typing import Any
 
 import pexpect
 import pytest
+from pexpect.fdpexpect import fdspawn
 
 from mahsm import cli
 from tests.context.conftest import home as home
@@ -60,26 +62,68 @@ def process(*arguments: str, typed: str = "", folder: Path | None = None) -> Ran
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+_AT_TERMINAL = """
+import os, sys
+terminal = os.open(sys.argv[1], os.O_RDWR)  # that of this session from now on
+for number in range(3):
+    os.dup2(terminal, number)
+os.execv(sys.executable, [sys.executable, "-m", "mahsm", *sys.argv[2:]])
+"""
+
+
+class Terminal(fdspawn):
+    """The command at a terminal of its own.
+
+    Other than `pexpect.spawn`, it forks no process that has threads of JAX.
+    """
+
+    def __init__(self, *arguments: str, folder: Path | None = None) -> None:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", _AT_TERMINAL, os.ttyname(theirs), *arguments]
+        self._process = Popen(command, start_new_session=True, cwd=folder, stdin=DEVNULL)
+        super().__init__(ours, timeout=120, encoding="utf-8")
+        self._theirs = theirs
+        self.logfile_read = StringIO()
+
+    def sendintr(self) -> None:
+        """Type Ctrl-C."""
+        self.send("\x03")
+
+    def sendeof(self) -> None:
+        """Type Ctrl-D."""
+        self.send("\x04")
+
+    def shown(self) -> str:
+        """All that the terminal has shown, once the command has ended."""
+        os.close(self._theirs)
+        self._theirs = -1
+        self.expect(pexpect.EOF)
+        self.exitstatus = self._process.wait(120)
+        return str(self.logfile_read.getvalue()).replace("\r\n", "\n")
+
+    def end(self) -> None:
+        """Close it, whatever runs in it."""
+        self._process.kill()
+        self._process.wait()
+        if self._theirs >= 0:
+            os.close(self._theirs)
+        self.close()
+
+
 @pytest.fixture
 def terminal() -> Iterator[Callable[..., Any]]:
     """Starts the command at a terminal of its own."""
-    started: list[Any] = []
+    started: list[Terminal] = []
 
-    def start(*arguments: str) -> Any:
-        child = pexpect.spawn(
-            PROCESS[0], [*PROCESS[1:], *arguments], timeout=120, encoding="utf-8", env=dict(os.environ)
-        )
-        child.logfile_read = StringIO()
-        started.append(child)
-        return child
+    def start(*arguments: str, folder: Path | None = None) -> Terminal:
+        started.append(Terminal(*arguments, folder=folder))
+        return started[-1]
 
     yield start
     for child in started:
-        child.close(force=True)
+        child.end()
 
 
 def shown(child: Any) -> str:
     """All that a terminal has shown, once the command has ended."""
-    child.expect(pexpect.EOF)
-    child.close()
-    return child.logfile_read.getvalue().replace("\r\n", "\n")
+    return child.shown()

@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import pty
-import select
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import pytest
 from mahsm import cli
 from mahsm.context import get_config, get_context, migrate
 from mahsm.errors import ContextError
+from tests.cli.conftest import shown
 from tests.context.conftest import write
 
 
@@ -108,31 +105,39 @@ def test_a_variable_that_wins_is_named(
     assert capsys.readouterr().err == "note: OPENAI_API_KEY is set, and wins over the file\n"
 
 
-def until(text: bytes, terminal: int) -> bytes:
-    """Return what a terminal shows up to a text.
-
-    Raises:
-        AssertionError: if it shows nothing for a minute.
-    """
-    shown = b""
-    while text not in shown:
-        assert select.select([terminal], [], [], 60)[0], shown
-        shown += os.read(terminal, 1024)
-    return shown
-
-
-def test_a_terminal_does_not_show_what_is_typed() -> None:
-    command = [sys.executable, "-m", "mahsm", "configure", "set", "credentials.openai_api_key"]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
-    shown = until(b": ", ours)
-    os.write(ours, b"hush-12345\n")
-    shown += until(b"credentials.yaml", ours)
-    assert process.wait() == 0
-    os.close(ours)
-    os.close(theirs)
-    assert b"hush" not in shown
+def test_a_terminal_does_not_show_what_is_typed(terminal: Any) -> None:
+    child = terminal("configure", "set", "credentials.openai_api_key")
+    child.expect("credentials.openai_api_key: ")
+    child.sendline("hush-12345")
+    told = shown(child)
+    assert child.exitstatus == 0
+    assert "credentials.yaml" in told
+    assert "hush" not in told
     assert get_context().get_credential("openai") == "hush-12345"
+
+
+def test_json_hides_credentials(home: Path, mahsm: Shell) -> None:
+    mahsm("configure", "set", "credentials.openai_api_key", typed="hush-12345\n")
+    mahsm("configure", "set", "mine", "{a: [1, true, null], b: text}")
+    found = {
+        name: json.loads(mahsm("configure", *name.split(), "--json")[0])
+        for name in ("get credentials", "get mine", "list", "path", "show credentials")
+    }
+    assert found["get credentials"] == {"key": "credentials", "value": {"openai_api_key": "***"}}
+    assert found["get mine"]["value"] == {"a": [1, True, None], "b": "text"}
+    assert found["path"] == {"path": str(home)}
+    assert found["show credentials"] == found["get credentials"]
+    assert {"key": "mine.b", "value": "text", "source": "config.yaml"} in found["list"]
+    assert "hush" not in str(found)
+
+
+def test_set_and_migrate_as_json(home: Path, tmp_path: Path, mahsm: Shell) -> None:
+    (line,) = mahsm("configure", "set", "models.default", "openai/x", "--json")
+    expected = {"key": "models.default", "set": True, "file": f"{home}/config.yaml", "wins": None}
+    assert json.loads(line) == expected
+    write(tmp_path / "ember", "config.yaml", "providers: {openai: {api_key: hush-1}}\n")
+    (line,) = mahsm("configure", "migrate", str(tmp_path / "ember"), "--json")
+    assert json.loads(line)["added"] == ["credentials.openai_api_key"]
 
 
 def test_migrate_copies_what_is_not_there_yet(home: Path, tmp_path: Path) -> None:

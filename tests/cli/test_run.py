@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pexpect
 import pytest
 
 from mahsm.data import sinks, stream
@@ -161,17 +160,15 @@ def test_errors_are_one_line(folder: Path, arguments: list[str], code: int, mess
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_a_terminal_leaves_a_run_that_goes_on(folder: Path) -> None:
-    command = ["-m", "mahsm", "run", "app:slow", "-i", "rows.jsonl", "-o", "out", "--max-concurrency", "1"]
-    child = pexpect.spawn(sys.executable, command, cwd=str(folder), timeout=60, encoding="utf-8")
+def test_ctrl_c_at_a_terminal_leaves_a_run_that_goes_on(folder: Path, terminal: Any) -> None:
+    run = ["run", "app:slow", "-i", "rows.jsonl", "-o", "out"]
+    child = terminal(*run, "--max-concurrency", "1", folder=folder)
     child.expect("[5-9]/20")
     child.sendintr()
-    child.expect("mahsm run: interrupted; the same command goes on from here")
-    child.expect(pexpect.EOF)
-    child.close()
+    assert "mahsm run: interrupted; the same command goes on from here" in child.shown()
     assert child.exitstatus == 130
     before = (folder / "calls").read_text().split()
-    code, _, errors = mahsm(folder, "run", "app:slow", "-i", "rows.jsonl", "-o", "out")
+    code, _, errors = mahsm(folder, *run)
     assert code == 0, errors
     called = (folder / "calls").read_text().split()
     # The one that was in progress may be called again.

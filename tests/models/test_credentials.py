@@ -193,3 +193,11 @@ def test_an_error_with_another_cause_is_not_a_missing_credential(monkeypatch: py
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ModelError, match="cannot be part of a prompt"):
         models("openai/m", [object()])
+
+
+def test_a_refused_key_of_a_binding_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with ModelServer(Reply.failed(401)) as server:
+        ask = models.instance("openai/m", api_key="sk-refused-1", api_base=server.base_url, cache=False)
+        with pytest.raises(dspy.LMAuthError, match="401"):
+            ask("q")

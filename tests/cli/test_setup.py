@@ -1,0 +1,187 @@
+"""`mahsm setup`, by options and at a terminal, against a provider on loopback."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mahsm import models
+from mahsm.cli._setup import SUGGESTED
+from mahsm.context import get_config, get_context
+from mahsm.testing import Call, ModelServer, Reply
+from tests.cli.conftest import Command, shown
+
+MODEL = "openai/gpt-4o-mini"
+KEY = "hush-12345-67890"
+FILES = ["config.yaml", "credentials.yaml"]
+
+
+def answered(call: Call) -> str | Reply:
+    return "OK" if call.key == KEY else Reply.failed(401)
+
+
+@pytest.fixture
+def provider() -> Iterator[ModelServer]:
+    with ModelServer(answered) as server:
+        yield server
+
+
+def files_in(home: Path) -> list[str]:
+    return (
+        sorted(path.name for path in home.iterdir() if not path.name.startswith(".")) if home.exists() else []
+    )
+
+
+def test_by_options_and_a_pipe(home: Path, provider: ModelServer, mahsm: Command) -> None:
+    options = ("--provider", "openai", "--model", "gpt-4o-mini", "--api-base", provider.base_url)
+    told = mahsm("setup", *options, "--json", typed=f"{KEY}\n")
+    assert told.code == 0
+    (done,) = told.document["providers"]
+    assert (told.document["default"], done["provider"], done["model"]) == (MODEL, "openai", MODEL)
+    assert done["tried"]["tokens"] > 0
+    assert done["files"] == [f"{home}/config.yaml", f"{home}/credentials.yaml"]
+    assert KEY not in told.out + told.err
+    assert [call.key for call in provider.calls] == [KEY]
+    assert get_config("models.default") == MODEL
+    assert get_config("providers.openai.api_base") == provider.base_url
+    assert get_context().get_credential("openai") == KEY
+
+
+def test_a_call_that_fails_writes_nothing(home: Path, provider: ModelServer, mahsm: Command) -> None:
+    told = mahsm("setup", "--model", MODEL, "--api-base", provider.base_url, typed="hush-wrong-key")
+    assert (told.code, told.out) == (1, "")
+    assert f"'{MODEL}' failed: " in told.error
+    assert "401" in told.error
+    assert "Nothing was written; --no-try writes without a call." in told.error
+    assert "hush" not in told.error
+    assert files_in(home) == []
+
+
+def test_without_a_call(home: Path, provider: ModelServer, mahsm: Command) -> None:
+    told = mahsm("setup", "--model", MODEL, "--api-base", provider.base_url, "--no-try", typed=KEY)
+    assert told.out == f"openai: {MODEL}, in {home}/config.yaml and {home}/credentials.yaml\n"
+    assert provider.calls == []
+
+
+def test_the_present_key_is_kept(home: Path, provider: ModelServer, mahsm: Command) -> None:
+    mahsm("configure", "set", "credentials.openai_api_key", typed=KEY)
+    told = mahsm("setup", "--model", MODEL, "--api-base", provider.base_url)
+    assert told.code == 0
+    assert [call.key for call in provider.calls] == [KEY]
+
+
+def test_a_server_of_your_own_needs_no_key(home: Path, mahsm: Command) -> None:
+    with ModelServer("OK") as server:
+        told = mahsm("setup", "--model", "hosted_vllm/mine", "--api-base", server.base_url)
+    assert told.code == 0
+    assert files_in(home) == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "message"),
+    [
+        ((), "", "--provider is missing, and there is no terminal to ask at; pass --provider."),
+        (("--provider", "openai"), "", "--model is missing"),
+        (("--model", MODEL), "", "API key of openai: 0 words on stdin; expected a key without spaces."),
+        (("--model", MODEL), "hush hush", "2 words on stdin"),
+        (("--provider", "opnai", "--model", MODEL), KEY, "unknown provider 'opnai'"),
+        (("--provider", "anthropic", "--model", MODEL), KEY, "is not of --provider 'anthropic'"),
+        (("--model", "homemade"), KEY, "'homemade' has no provider"),
+    ],
+)
+def test_what_is_wrong_or_missing_is_named(
+    options: Any, typed: str, message: str, home: Path, mahsm: Command
+) -> None:
+    told = mahsm("setup", *options, typed=typed)
+    assert (told.code, told.out) == (2, "")
+    assert message in told.error
+    assert "hush" not in told.error
+    assert files_in(home) == []
+
+
+@pytest.mark.parametrize("provider", SUGGESTED)
+def test_suggested_models_are_known(provider: str) -> None:
+    assert SUGGESTED[provider] in models.list(provider)
+
+
+# At a terminal.
+
+Terminal = Callable[..., Any]
+
+
+def test_what_is_missing_is_asked_for(home: Path, provider: ModelServer, terminal: Terminal) -> None:
+    child = terminal("setup", "--api-base", provider.base_url)
+    child.expect_exact("Provider [openai]: ")
+    child.sendline("")
+    child.expect_exact(f"Model [{SUGGESTED['openai']}]: ")
+    child.sendline("gpt-4o-mini")
+    child.expect_exact("API key of openai: ")
+    child.sendline(KEY)
+    child.expect_exact(f"{MODEL} answered in ")
+    child.expect_exact("Another provider? (yes/no) [no]: ")
+    child.sendline("")
+    told = shown(child)
+    assert child.exitstatus == 0
+    assert f"openai: {MODEL}, in {home}/config.yaml" in told
+    assert "hush" not in told
+    assert get_config("models.default") == MODEL
+    assert get_context().get_credential("openai") == KEY
+
+
+def test_several_providers(home: Path, terminal: Terminal) -> None:
+    child = terminal("setup", "--no-try")
+    for provider, model, more in (("openai", "gpt-4o-mini", "yes"), ("anthropic", "claude-x", "no")):
+        child.expect_exact("Provider [openai]: ")
+        child.sendline(provider)
+        child.expect("Model .*: ")
+        child.sendline(model)
+        child.expect("API key of .*: ")
+        child.sendline(f"hush-of-{provider}")
+        child.expect_exact("Another provider?")
+        child.sendline(more)
+    shown(child)
+    assert child.exitstatus == 0
+    assert get_config("models.default") == MODEL
+    assert [get_context().get_credential(name) for name in ("openai", "anthropic")] == [
+        "hush-of-openai",
+        "hush-of-anthropic",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "files"), [("no", 1, []), ("yes", 0, ["config.yaml", "credentials.yaml"])]
+)
+def test_settings_that_fail_are_written_if_the_user_agrees(
+    answer: str, code: int, files: list[str], home: Path, provider: ModelServer, terminal: Terminal
+) -> None:
+    child = terminal("setup", "--provider", "openai", "--model", MODEL, "--api-base", provider.base_url)
+    child.expect_exact("API key of openai: ")
+    child.sendline("hush-wrong-key")
+    child.expect_exact("Write the settings anyway? (yes/no) [no]: ")
+    child.sendline(answer)
+    told = shown(child)
+    assert "failed: " in told
+    assert "hush" not in told
+    assert (child.exitstatus, files_in(home)) == (code, files)
+
+
+@pytest.mark.parametrize("question", ["Provider", "API key of openai"])
+def test_ctrl_c_writes_nothing(question: str, home: Path, terminal: Terminal) -> None:
+    child = terminal("setup", *(("--model", MODEL) if question != "Provider" else ()))
+    child.expect_exact(question)
+    child.sendintr()
+    told = shown(child)
+    assert child.exitstatus == 130
+    assert "mahsm setup: interrupted" in told
+    assert "Traceback" not in told
+    assert files_in(home) == []
+
+
+def test_the_end_of_the_input_is_named(home: Path, terminal: Terminal) -> None:
+    child = terminal("setup")
+    child.expect_exact("Provider [openai]: ")
+    child.sendeof()
+    told = shown(child)
+    assert child.exitstatus == 2
+    assert "the input ended at the question 'Provider'; expected an answer." in told
