@@ -1,12 +1,9 @@
 """`mahsm models`: the known models."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from mahsm.cli._outcome import Flag, Json, Output
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def models(*, provider: str | None = None, providers: Flag = False, json: Json =
     if providers:
         found = {name: _key(name) for name in known.providers() if provider in (None, name)}
         rows = [{"provider": name, "key": key} for name, key in found.items()]
-        return Output(rows, [_table(("provider", "key"), [[name, key] for name, key in found.items()])], json)
+        return Output(rows, _lines(("provider", "key"), [[name, key] for name, key in found.items()]), json)
     listed = _listed(known.list(provider), provider)
     rows = [
         [
@@ -57,7 +54,7 @@ def models(*, provider: str | None = None, providers: Flag = False, json: Json =
         for each in listed
     ]
     heads = ("model", "aliases", "input", "output", "key")
-    return Output([asdict(each) for each in listed], [_table(heads, rows)], json)
+    return Output([asdict(each) for each in listed], _lines(heads, rows), json)
 
 
 def _listed(names: list[str], only: str | None) -> list[Model]:
@@ -97,13 +94,15 @@ def _dollars(price: float | None) -> str:
     return "" if price is None else f"{price:g}"
 
 
-def _table(heads: tuple[str, ...], rows: list[list[str | None]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for head in heads:
-        table.add_column(head, justify="right" if head in ("input", "output") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell or "") for cell in row))
-    return table
+def _lines(heads: tuple[str, ...], rows: list[list[str | None]]) -> list[str]:
+    """Return the lines of a table; a table of rich's would take seconds for thousands of models."""
+    cells = [heads, *(tuple(cell or "" for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [head in ("input", "output") for head in heads]
+    return [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]

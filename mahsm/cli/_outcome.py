@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import CycloptsError, Parameter
 
-from mahsm._common import redacted
 from mahsm.errors import CredentialError, MahsmError
 
 if TYPE_CHECKING:
@@ -101,6 +100,8 @@ def report(command: str, error: BaseException, *, as_json: bool) -> None:
         error: The error; of one that is not expected, its type and place are shown, too.
         as_json: Print it as JSON.
     """
+    from mahsm._common import redacted
+
     message = redacted(" ".join(_message(error).split()))
     if as_json:
         line = json.dumps({"error": message, "type": type(error).__name__}, ensure_ascii=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
 
-from mahsm.cli._outcome import Json, Output, UsageError
+from mahsm.cli._outcome import Flag, Json, Output, UsageError
 from mahsm.cli._target import load
 from mahsm.cli._usage import Totals, note, summary
 
@@ -51,7 +51,7 @@ def run(
     max_tokens: int | None = None,
     on_error: Literal["collect", "drop", "raise"] = "collect",
     rows_per_part: int | None = None,
-    dry_run: bool = False,
+    dry_run: Flag = False,
     sample: int = 5,
     json: Json = False,
 ) -> Output:

@@ -1,6 +1,7 @@
 """`mahsm setup`: a provider, its key and the default model."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,5 +127,23 @@ def _written(chosen: Chosen, *, default: bool) -> list[str]:
     if chosen.key is not None:
         settings["credentials"] = {field_of(chosen.provider): chosen.key}
     save(here.NOTHING.child(settings))
+    for note in _notes(chosen, default=default):
+        print(f"note: {note}", file=sys.stderr)  # noqa: T201
     into = [files.CONFIG] if default or chosen.api_base else []
     return [files.path_to(name) for name in (*into, *([files.CREDENTIALS] if chosen.key else []))]
+
+
+def _notes(chosen: Chosen, *, default: bool) -> Iterator[str]:
+    """Yield what wins over the settings that were written."""
+    from mahsm import _context
+    from mahsm._context._internal import files, source_of
+    from mahsm._models._internal import variables_of
+
+    source = source_of(chosen.provider, variables_of(chosen.provider))
+    if chosen.key is not None and source != files.CREDENTIALS:
+        yield f"{source} is set, and wins over the file"
+    if default and _context.config("models.default") != chosen.model:
+        yield "MAHSM_MODEL is set, and wins over the file"
+    base: Any = _context.config("models.api_base")
+    if chosen.api_base and base not in (None, chosen.api_base):
+        yield f"models.api_base is {base}, and wins over that of {chosen.provider}"

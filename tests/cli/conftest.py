@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from subprocess import DEVNULL, Popen, run
+from subprocess import Popen, run
 from typing import Any
 
 import pexpect
@@ -62,56 +62,56 @@ def process(*arguments: str, typed: str = "", folder: Path | None = None) -> Ran
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-_AT_TERMINAL = """
-import os, sys
-terminal = os.open(sys.argv[1], os.O_RDWR)  # that of this session from now on
-for number in range(3):
-    os.dup2(terminal, number)
-os.execv(sys.executable, [sys.executable, "-m", "mahsm", *sys.argv[2:]])
+CONTROL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
 """
+"""Makes standard input the terminal that Ctrl+C and questions for keys come from."""
 
 
-class Terminal(fdspawn):
+class Terminal:
     """The command at a terminal of its own.
 
-    Other than `pexpect.spawn`, it forks no process that has threads of JAX.
+    It is started as `subprocess` does it. A fork, as of `pexpect.spawn`, is an error where JAX has threads.
     """
 
     def __init__(self, *arguments: str, folder: Path | None = None) -> None:
         ours, theirs = pty.openpty()
-        command = [sys.executable, "-c", _AT_TERMINAL, os.ttyname(theirs), *arguments]
-        self._process = Popen(command, start_new_session=True, cwd=folder, stdin=DEVNULL)
-        super().__init__(ours, timeout=120, encoding="utf-8")
-        self._theirs = theirs
-        self.logfile_read = StringIO()
+        command = [sys.executable, "-c", CONTROL, *PROCESS, *arguments]
+        self.process = Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=folder
+        )
+        os.close(theirs)
+        self._shown = StringIO()
+        self._child = fdspawn(ours, timeout=120, encoding="utf-8")
+        self._child.logfile_read = self._shown
 
-    def sendintr(self) -> None:
-        """Type Ctrl-C."""
-        self.send("\x03")
+    def expect(self, text: str) -> None:
+        """Wait until the terminal shows a text."""
+        self._child.expect_exact(text)
 
-    def sendeof(self) -> None:
-        """Type Ctrl-D."""
-        self.send("\x04")
+    def type(self, text: str) -> None:
+        """Type a line."""
+        self._child.send(f"{text}\n")
 
-    def shown(self) -> str:
-        """All that the terminal has shown, once the command has ended."""
-        os.close(self._theirs)
-        self._theirs = -1
-        self.expect(pexpect.EOF)
-        self.exitstatus = self._process.wait(120)
-        return str(self.logfile_read.getvalue()).replace("\r\n", "\n")
+    def press(self, control: str) -> None:
+        """Press Ctrl and a letter."""
+        self._child.send(chr(ord(control) - ord("a") + 1))
 
-    def end(self) -> None:
-        """Close it, whatever runs in it."""
-        self._process.kill()
-        self._process.wait()
-        if self._theirs >= 0:
-            os.close(self._theirs)
-        self.close()
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code, and all that the terminal has shown."""
+        self._child.expect(pexpect.EOF)
+        return self.process.wait(), self._shown.getvalue().replace("\r\n", "\n")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._child.close()
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., Any]]:
+def terminal() -> Iterator[Callable[..., Terminal]]:
     """Starts the command at a terminal of its own."""
     started: list[Terminal] = []
 
@@ -120,10 +120,5 @@ def terminal() -> Iterator[Callable[..., Any]]:
         return started[-1]
 
     yield start
-    for child in started:
-        child.end()
-
-
-def shown(child: Any) -> str:
-    """All that a terminal has shown, once the command has ended."""
-    return child.shown()
+    for each in started:
+        each.close()

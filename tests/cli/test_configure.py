@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from mahsm import cli
 from mahsm.context import get_config, get_context, migrate
 from mahsm.errors import ContextError
-from tests.cli.conftest import shown
+from tests.cli.conftest import Terminal
 from tests.context.conftest import write
 
 
@@ -105,12 +106,12 @@ def test_a_variable_that_wins_is_named(
     assert capsys.readouterr().err == "note: OPENAI_API_KEY is set, and wins over the file\n"
 
 
-def test_a_terminal_does_not_show_what_is_typed(terminal: Any) -> None:
+def test_a_terminal_does_not_show_what_is_typed(terminal: Callable[..., Terminal]) -> None:
     child = terminal("configure", "set", "credentials.openai_api_key")
     child.expect("credentials.openai_api_key: ")
-    child.sendline("hush-12345")
-    told = shown(child)
-    assert child.exitstatus == 0
+    child.type("hush-12345")
+    code, told = child.end()
+    assert code == 0
     assert "credentials.yaml" in told
     assert "hush" not in told
     assert get_context().get_credential("openai") == "hush-12345"

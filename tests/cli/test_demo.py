@@ -1,9 +1,12 @@
 """`mahsm demo`, as a user runs it."""
 
+import json
 import os
 import runpy
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ import pytest
 import mahsm
 from mahsm import cli
 from mahsm.cli import _documents, _relevance
-from mahsm.testing import ModelServer, Reply
+from mahsm.cli._demo import QUESTION
+from mahsm.testing import Call, ModelServer, Reply
+from tests.cli.conftest import Terminal
 
 
 def demo(*arguments: str) -> int:
@@ -182,6 +187,50 @@ def test_interrupted_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_documents, "installed", interrupted)
     assert demo() == 130
+
+
+def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--files", str(folder), "--graph", "--top", "1", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("seconds") > 0
+    assert "graph TD;" in document.pop("mermaid")
+    (best,) = document.pop("best")
+    assert best["name"].endswith("bucket.md")
+    assert document == {
+        "question": QUESTION,
+        "documents": 2,
+        "model_calls": 0,
+        "tokens": 0,
+        "failed": 0,
+    }
+
+
+def test_a_bar_at_a_terminal(folder: Path, terminal: Callable[..., Terminal]) -> None:
+    child = terminal("demo", "--files", str(folder))
+    child.expect("vmap_relevance")
+    code, told = child.end()
+    assert code == 0
+    assert "2/2" in told
+    assert "Best match: " in told
+
+
+def test_ctrl_c_at_a_terminal(folder: Path, terminal: Callable[..., Terminal]) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def slow(_: Call) -> Reply:
+        began.set()
+        gate.wait()
+        return Reply("late")
+
+    with ModelServer(slow) as server:
+        child = terminal("demo", "--files", str(folder), "--model", "openai/x", "--api-base", server.base_url)
+        assert began.wait(120)
+        child.press("c")
+        code, told = child.end()
+        gate.set()
+    assert code == 130
+    assert "mahsm demo: interrupted" in told
+    assert "Traceback" not in told
 
 
 def test_bm25_follows_its_formula() -> None:

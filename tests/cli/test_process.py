@@ -21,7 +21,7 @@ def test_it_is_python_m_mahsm_and_a_script() -> None:
 
 
 def test_help_loads_no_large_package() -> None:
-    heavy = ("langgraph", "langchain_core", "dspy", "jax", "langfuse", "numpy", "litellm", "yaml")
+    heavy = ("langgraph", "langchain_core", "dspy", "jax", "langfuse", "numpy", "litellm", "yaml", "pydantic")
     code = (
         "import sys\nfrom mahsm.cli import main\nmain(['--help'])\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"

@@ -10,7 +10,7 @@ from mahsm import models
 from mahsm.cli._setup import SUGGESTED
 from mahsm.context import get_config, get_context
 from mahsm.testing import Call, ModelServer, Reply
-from tests.cli.conftest import Command, shown
+from tests.cli.conftest import Command, Terminal
 
 MODEL = "openai/gpt-4o-mini"
 KEY = "hush-12345-67890"
@@ -71,6 +71,20 @@ def test_the_present_key_is_kept(home: Path, provider: ModelServer, mahsm: Comma
     assert [call.key for call in provider.calls] == [KEY]
 
 
+def test_what_wins_over_the_files_is_named(
+    home: Path, mahsm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hush-of-the-environment")
+    monkeypatch.setenv("MAHSM_MODEL", "openai/other")
+    monkeypatch.setenv("MAHSM_API_BASE", "http://127.0.0.1:9")
+    told = mahsm("setup", "--model", MODEL, "--api-base", "http://127.0.0.1:10", "--no-try", typed=KEY)
+    assert told.err.splitlines() == [
+        "note: OPENAI_API_KEY is set, and wins over the file",
+        "note: MAHSM_MODEL is set, and wins over the file",
+        "note: models.api_base is http://127.0.0.1:9, and wins over that of openai",
+    ]
+
+
 def test_a_server_of_your_own_needs_no_key(home: Path, mahsm: Command) -> None:
     with ModelServer("OK") as server:
         told = mahsm("setup", "--model", "hosted_vllm/mine", "--api-base", server.base_url)
@@ -107,41 +121,41 @@ def test_suggested_models_are_known(provider: str) -> None:
 
 # At a terminal.
 
-Terminal = Callable[..., Any]
+Start = Callable[..., Terminal]
 
 
-def test_what_is_missing_is_asked_for(home: Path, provider: ModelServer, terminal: Terminal) -> None:
+def test_what_is_missing_is_asked_for(home: Path, provider: ModelServer, terminal: Start) -> None:
     child = terminal("setup", "--api-base", provider.base_url)
-    child.expect_exact("Provider [openai]: ")
-    child.sendline("")
-    child.expect_exact(f"Model [{SUGGESTED['openai']}]: ")
-    child.sendline("gpt-4o-mini")
-    child.expect_exact("API key of openai: ")
-    child.sendline(KEY)
-    child.expect_exact(f"{MODEL} answered in ")
-    child.expect_exact("Another provider? (yes/no) [no]: ")
-    child.sendline("")
-    told = shown(child)
-    assert child.exitstatus == 0
+    child.expect("Provider [openai]: ")
+    child.type("")
+    child.expect(f"Model [{SUGGESTED['openai']}]: ")
+    child.type("gpt-4o-mini")
+    child.expect("API key of openai: ")
+    child.type(KEY)
+    child.expect(f"{MODEL} answered in ")
+    child.expect("Another provider? (yes/no) [no]: ")
+    child.type("")
+    code, told = child.end()
+    assert code == 0
     assert f"openai: {MODEL}, in {home}/config.yaml" in told
     assert "hush" not in told
     assert get_config("models.default") == MODEL
     assert get_context().get_credential("openai") == KEY
 
 
-def test_several_providers(home: Path, terminal: Terminal) -> None:
+def test_several_providers(home: Path, terminal: Start) -> None:
     child = terminal("setup", "--no-try")
     for provider, model, more in (("openai", "gpt-4o-mini", "yes"), ("anthropic", "claude-x", "no")):
-        child.expect_exact("Provider [openai]: ")
-        child.sendline(provider)
-        child.expect("Model .*: ")
-        child.sendline(model)
-        child.expect("API key of .*: ")
-        child.sendline(f"hush-of-{provider}")
-        child.expect_exact("Another provider?")
-        child.sendline(more)
-    shown(child)
-    assert child.exitstatus == 0
+        child.expect("Provider [openai]: ")
+        child.type(provider)
+        child.expect("Model")
+        child.type(model)
+        child.expect(f"API key of {provider}: ")
+        child.type(f"hush-of-{provider}")
+        child.expect("Another provider?")
+        child.type(more)
+    code, _ = child.end()
+    assert code == 0
     assert get_config("models.default") == MODEL
     assert [get_context().get_credential(name) for name in ("openai", "anthropic")] == [
         "hush-of-openai",
@@ -149,39 +163,37 @@ def test_several_providers(home: Path, terminal: Terminal) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("answer", "code", "files"), [("no", 1, []), ("yes", 0, ["config.yaml", "credentials.yaml"])]
-)
+@pytest.mark.parametrize(("answer", "expected"), [("no", (1, [])), ("yes", (0, FILES))])
 def test_settings_that_fail_are_written_if_the_user_agrees(
-    answer: str, code: int, files: list[str], home: Path, provider: ModelServer, terminal: Terminal
+    answer: str, expected: Any, home: Path, provider: ModelServer, terminal: Start
 ) -> None:
     child = terminal("setup", "--provider", "openai", "--model", MODEL, "--api-base", provider.base_url)
-    child.expect_exact("API key of openai: ")
-    child.sendline("hush-wrong-key")
-    child.expect_exact("Write the settings anyway? (yes/no) [no]: ")
-    child.sendline(answer)
-    told = shown(child)
+    child.expect("API key of openai: ")
+    child.type("hush-wrong-key")
+    child.expect("Write the settings anyway? (yes/no) [no]: ")
+    child.type(answer)
+    code, told = child.end()
     assert "failed: " in told
     assert "hush" not in told
-    assert (child.exitstatus, files_in(home)) == (code, files)
+    assert (code, files_in(home)) == expected
 
 
 @pytest.mark.parametrize("question", ["Provider", "API key of openai"])
-def test_ctrl_c_writes_nothing(question: str, home: Path, terminal: Terminal) -> None:
+def test_ctrl_c_writes_nothing(question: str, home: Path, terminal: Start) -> None:
     child = terminal("setup", *(("--model", MODEL) if question != "Provider" else ()))
-    child.expect_exact(question)
-    child.sendintr()
-    told = shown(child)
-    assert child.exitstatus == 130
+    child.expect(question)
+    child.press("c")
+    code, told = child.end()
+    assert code == 130
     assert "mahsm setup: interrupted" in told
     assert "Traceback" not in told
     assert files_in(home) == []
 
 
-def test_the_end_of_the_input_is_named(home: Path, terminal: Terminal) -> None:
+def test_the_end_of_the_input_is_named(home: Path, terminal: Start) -> None:
     child = terminal("setup")
-    child.expect_exact("Provider [openai]: ")
-    child.sendeof()
-    told = shown(child)
-    assert child.exitstatus == 2
+    child.expect("Provider [openai]: ")
+    child.press("d")
+    code, told = child.end()
+    assert code == 2
     assert "the input ended at the question 'Provider'; expected an answer." in told
