@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 
-from cyclopts import CycloptsError
-
 from mahsm.cli._commands import COMMANDS, GROUPS, app
-from mahsm.cli._outcome import Output, code_of, report
+from mahsm.cli._outcome import PIPE_CLOSED, Output, code_of, report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is printed on the way, by code of the user's too, is not the document.
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             output = app()(given, exit_on_error=False, print_error=False)
-        if isinstance(output, Output):
-            output.print()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _without_reader()
-    except (CycloptsError, KeyboardInterrupt, Exception) as error:  # noqa: BLE001  # reported, with its type
+        return _printed(output)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # reported, with its type
         report(_command(given), error, as_json=as_json)
         return code_of(error)
-    return output.code if isinstance(output, Output) else 0
 
 
 def _command(given: Sequence[str]) -> str:
@@ -49,8 +42,14 @@ def _command(given: Sequence[str]) -> str:
     return next((name for name in (" ".join(given[:2]), *given[:1]) if name in (*COMMANDS, *GROUPS)), "")
 
 
-def _without_reader() -> int:
-    """Return the exit code after a pipe, such as that to `head`, was closed: 128 + SIGPIPE."""
-    # Python flushes stdout at its end, and would complain.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
+def _printed(output: Output | None) -> int:
+    """Print what a command returns, and return its exit code; None is that of `--help`."""
+    try:
+        if output is not None:
+            output.print()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # A pipe to `head`, say. Python flushes stdout at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return 0 if output is None else output.code

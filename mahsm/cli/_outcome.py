@@ -22,6 +22,8 @@ USAGE = 2
 """Exit code: an argument or a setting is invalid or missing; nothing was tried."""
 INTERRUPTED = 130
 """Exit code after Ctrl+C: 128 + SIGINT, as shells have it."""
+PIPE_CLOSED = 141
+"""Exit code if nothing reads the output any more: 128 + SIGPIPE."""
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative=(), show_default=False)]
 """An option without a value."""
