@@ -63,8 +63,9 @@ def process(*arguments: str, typed: str = "", folder: Path | None = None) -> Ran
 
 
 CONTROL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where a shell began the tests in the background
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Makes standard input the terminal that Ctrl+C and questions for keys come from."""
