@@ -2,10 +2,12 @@
 
 import asyncio
 import operator
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AnyMessage
@@ -145,3 +147,14 @@ def writes(key: str, value: Any = None, *reads: str) -> Branch:
 
 def fails(_: Any) -> None:
     raise ValueError("broken")
+
+
+def contents_of(folder: Path) -> bytes:
+    """All that is in the files of a folder.
+
+    Another process reads them: if one that has an SQLite file open closes it a second time, its locks are gone.
+    """
+    command = ["find", str(folder), "-type", "f", "-exec", "cat", "{}", "+"]
+    found = subprocess.run(command, capture_output=True, check=False).stdout
+    assert found
+    return found

@@ -29,6 +29,7 @@ from mahsm.context import Secret, create_context, get_config, get_context, with_
 from mahsm.errors import MahsmError
 from mahsm.testing import ModelServer
 from tests.context.conftest import write
+from tests.helpers import contents_of
 from tests.tracing.spans import recorded
 
 
@@ -130,7 +131,7 @@ def test_planted_keys_are_in_no_output(
         cache._conn.close()
     assert "***, as the client says" in str(state["failed"])
     outputs += [path.read_bytes() for path in tmp_path.iterdir() if path.is_file()]
-    outputs += [path.read_bytes() for path in dspy_cache().rglob("*") if path.is_file()]
+    outputs.append(contents_of(dspy_cache()))
     assert main(["configure", "list"]) == main(["configure", "path"]) == 0
     outputs += [caplog.text, repr([record.__dict__ for record in caplog.records]), *capsys.readouterr()]
     texts = [output if isinstance(output, str) else output.decode("latin") for output in outputs]

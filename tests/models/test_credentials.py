@@ -19,6 +19,7 @@ from mahsm.errors import CredentialError, ModelError
 from mahsm.testing import ModelServer, Reply
 from tests.context.test_secrets import dspy_cache
 from tests.context.test_secrets import key as key
+from tests.helpers import contents_of
 from tests.tracing.spans import recorded
 
 
@@ -141,7 +142,7 @@ def test_planted_keys_are_in_no_output_of_models(
         assert {call.key for call in server.calls} == {key}, "the provider gets it"
         outputs += [span.to_json() for span in recording.spans]
     outputs += callback.seen
-    outputs += [path.read_bytes().decode("latin") for path in dspy_cache().rglob("*") if path.is_file()]
+    outputs.append(contents_of(dspy_cache()).decode("latin"))
     outputs += [caplog.text, repr([record.__dict__ for record in caplog.records]), *capsys.readouterr()]
     assert [text for text in outputs if key in text] == []
 
