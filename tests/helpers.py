@@ -152,7 +152,7 @@ def fails(_: Any) -> None:
 def contents_of(folder: Path) -> bytes:
     """All that is in the files of a folder.
 
-    Another process reads them: if one that has an SQLite file open closes it a second time, its locks are gone.
+    Another process reads them: one that has an SQLite file open loses its locks when it closes it again.
     """
     command = ["find", str(folder), "-type", "f", "-exec", "cat", "{}", "+"]
     found = subprocess.run(command, capture_output=True, check=False).stdout
