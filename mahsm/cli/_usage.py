@@ -54,6 +54,7 @@ def _sums(used: Any) -> dict[str, Any]:
 def note(totals: Totals, folder: Path) -> Generator[None, None, None]:
     """Add up the usage of the block, and note it in a folder at its end, also after an error."""
     from mahsm import usage
+    from mahsm.data._internal import MANIFEST
 
     began = time.time()
     with usage() as used:
@@ -71,7 +72,8 @@ def note(totals: Totals, folder: Path) -> Generator[None, None, None]:
                 "by_edge": by_edge,
             }
             totals.add(record)
-            if folder.is_dir():
+            # Before its manifest is there, a run has made no call, and its folder has to be empty to begin.
+            if (folder / MANIFEST).is_file():
                 with open(folder / RECORDS, "a") as file:
                     file.write(jsons.dumps(record) + "\n")
 

@@ -8,10 +8,12 @@ from mahsm.data._ranges import ranges_of_list as ranges_of_list
 from mahsm.data._stream import stream_of as stream_of
 from mahsm.data.sinks import FileSink as FileSink
 from mahsm.data.sinks import Part as Part
+from mahsm.data.sinks._folder import MANIFEST as MANIFEST
 from mahsm.data.sinks._run import SinkRun as SinkRun
 from mahsm.data.sinks._run import sink_run as sink_run
 
 __all__ = [
+    "MANIFEST",
     "BadRow",
     "Cut",
     "FileSink",

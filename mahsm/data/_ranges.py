@@ -39,7 +39,7 @@ class Ranges(Sequence[Any]):
     """The rows of a stream by their places, in ranges. Those in memory are kept, or the last two.
 
     Args:
-        read: Reads a range: called with its number and the number of its rows.
+        reader: Reads a range.
         starts: The first place of each range, and the number of rows.
         identity: What the rows are, as JSON.
     """
@@ -269,7 +269,7 @@ class _OfList(Reader):
         self._listed, self._starts = rows, starts
 
     def begin(self, number: int) -> Iterator[Any]:
-        return iter(self._listed[self._starts[number] :])
+        return (self._listed[place] for place in range(self._starts[number], len(self._listed)))
 
 
 def ranges_of_list(rows: Sequence[Any], cut: Cut) -> Ranges:

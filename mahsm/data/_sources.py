@@ -1,7 +1,7 @@
 """`Source`: where the rows of a stream come from. Files, and iterables of your own."""
 
 import os
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -26,6 +26,15 @@ class Source(Protocol):
         Raises:
             DataError: if they cannot be read, or not once more.
         """
+        ...
+
+    def arows(self) -> AsyncGenerator[Any, None]:
+        """Async version of `rows`; of iterables that are not async, too."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """True if only an `async for` can read it, once it is opened."""
         ...
 
     def opened(self) -> "Source":
@@ -104,6 +113,14 @@ class Files:
                     elif self.on_error == "raise":
                         raise row.error
 
+    async def arows(self) -> AsyncGenerator[Any, None]:
+        for row in self.rows():
+            yield row
+
+    @property
+    def is_async(self) -> bool:
+        return False
+
     def opened(self) -> "Files":
         return self
 
@@ -164,6 +181,20 @@ class Items:
             )
         self._is_read = True
         return self._iterable
+
+    async def arows(self) -> AsyncGenerator[Any, None]:
+        made = self.once()
+        if not isinstance(made, AsyncIterable):
+            for row in made:
+                yield row
+            return
+        rows = aiter(cast("AsyncIterable[Any]", made))
+        try:
+            async for row in rows:
+                yield row
+        finally:
+            if isinstance(rows, AsyncGenerator):
+                await rows.aclose()
 
     def opened(self) -> "Items":
         return Items(self.once())

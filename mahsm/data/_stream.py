@@ -221,7 +221,7 @@ class Stream(Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         passes = Passes(self.steps)
-        rows = arows(self.source)
+        rows = self.source.arows()
         try:
             while not passes.is_done and (row := await anext(rows, _END)) is not _END:
                 async for made in awaited(passes.push(row)):
@@ -238,9 +238,7 @@ class Stream(Generic[T]):
     @property
     def is_async(self) -> bool:
         """True if only an `async for` can read it, once it is opened."""
-        source = self.source
-        inner = source.is_async if isinstance(source, Items | Cache) else False
-        return inner or any(getattr(step, "is_async", False) for step in self.steps)
+        return self.source.is_async or any(getattr(step, "is_async", False) for step in self.steps)
 
     def collect(self) -> list[T]:
         """Return all rows as a list."""
@@ -255,30 +253,6 @@ class Stream(Generic[T]):
 
 
 _END: Any = object()
-
-
-async def arows(source: Any) -> AsyncGenerator[Any, None]:
-    """Yield the rows of a source; blocking ones too."""
-    if isinstance(source, Items):
-        made = source.once()
-        if not isinstance(made, AsyncIterable):
-            for row in made:
-                yield row
-            return
-        rows = aiter(cast("AsyncIterable[Any]", made))
-        try:
-            async for row in rows:
-                yield row
-        finally:
-            if isinstance(rows, AsyncGenerator):
-                await rows.aclose()
-        return
-    if isinstance(source, Cache):
-        async for row in source.arows():
-            yield row
-        return
-    for row in source.rows():
-        yield row
 
 
 def _function(name: str, function: Any) -> Any:

@@ -17,7 +17,7 @@ import os, time
 import dspy
 from langgraph.graph import START, StateGraph
 from typing import TypedDict
-from mahsm import models, vmap
+from mahsm import data, models, vmap
 
 def shout(state):
     if state["n"] == 3:
@@ -47,6 +47,12 @@ def graph():
     made.add_edge(START, "twice")
     return made.compile()
 
+def rows():
+    if os.path.exists("down"):
+        raise ConnectionError("the source is down")
+    return [{"n": n, "text": str(n)} for n in range(2)]
+
+data.register("somewhere", rows)
 words = vmap(length, batch_key="words", out_key="lengths")
 """
 
@@ -157,6 +163,16 @@ def test_errors_are_one_line(folder: Path, arguments: list[str], code: int, mess
     found, printed, errors = mahsm(folder, "run", *arguments, "-o", "out", "--json")
     assert (found, printed) == (code, "")
     assert message in json.loads(errors.splitlines()[-1])["error"]
+
+
+def test_a_run_whose_source_failed_before_its_first_row_goes_on(folder: Path) -> None:
+    run = ["run", "app:shout", "-i", "somewhere", "-o", "out"]
+    (folder / "down").touch()
+    code, _, errors = mahsm(folder, *run)
+    assert (code, "the source is down" in errors) == (1, True)
+    (folder / "down").unlink()
+    code, _, errors = mahsm(folder, *run)
+    assert code == 0, errors
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`Folder`: the folder of a sink, its manifest, its parts, and the lock of the run that writes it."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ from mahsm.errors import DataError
 VERSION = 1
 """The version of what a folder holds."""
 
-_MANIFEST, _LOCK, ERRORS = "manifest.json", ".lock", "errors.jsonl"
+MANIFEST, _LOCK, _ERRORS = "manifest.json", ".lock", "errors.jsonl"
 
 
 class Folder:
@@ -37,6 +36,8 @@ class Folder:
         Raises:
             DataError: if another run writes it, or it holds anything else than a sink of this format.
         """
+        import fcntl  # no module of Windows, where edges without a sink work
+
         try:
             os.makedirs(self.path, exist_ok=True)
             self._lock = os.open(self._in(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -74,7 +75,7 @@ class Folder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        with replacing(self._in(_MANIFEST)) as file:
+        with replacing(self._in(MANIFEST)) as file:
             file.write(to_json(manifest | {"version": VERSION, "format": self._format}, indent=2) + b"\n")
 
     def part(self, number: int) -> str:
@@ -101,7 +102,7 @@ class Folder:
 
     def collect_errors(self, parts: int) -> None:
         """Write the errors of all parts to one file."""
-        with replacing(self._in(ERRORS)) as together:
+        with replacing(self._in(_ERRORS)) as together:
             for number in range(parts):
                 with suppress(FileNotFoundError), open(self.errors(number), "rb") as file:
                     together.writelines(file)
@@ -136,15 +137,15 @@ def manifest_of(path: str) -> dict[str, Any] | None:
         DataError: if another version of mahsm wrote it, or it is broken.
     """
     try:
-        with open(os.path.join(path, _MANIFEST), "rb") as file:
+        with open(os.path.join(path, MANIFEST), "rb") as file:
             manifest: Any = from_json(file.read())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path!r}: {_MANIFEST} cannot be read: {error}. Pass another folder.") from error
+        raise DataError(f"{path!r}: {MANIFEST} cannot be read: {error}. Pass another folder.") from error
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         raise DataError(
-            f"{path!r}: {_MANIFEST} was written by another version of mahsm. Go on with that version, or "
+            f"{path!r}: {MANIFEST} was written by another version of mahsm. Go on with that version, or "
             "pass another folder."
         )
     return cast("dict[str, Any]", manifest)

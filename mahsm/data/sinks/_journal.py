@@ -1,14 +1,8 @@
 """`Journal`: results of a part that is not complete yet, so that a kill loses none."""
 
 import os
-import time
 from contextlib import suppress
 from typing import BinaryIO
-
-_EVERY = 0.2
-"""Seconds after which results that were not handed to the system yet are: what a kill may lose."""
-_MOST = 1 << 16
-"""Bytes after which they are, too."""
 
 FAILED = b"!"
 """What stands before the error of an item that failed."""
@@ -24,8 +18,6 @@ class Journal:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: BinaryIO | None = None
-        self._size = 0
-        self._flushed = 0.0
 
     def read(self) -> dict[int, bytes]:
         """Return the results that are in it, by the places of their items."""
@@ -38,22 +30,19 @@ class Journal:
                     break  # a kill has cut it off
                 found[int(place)] = result
                 end += len(line)
-        if found or os.path.exists(self._path):
+        if os.path.exists(self._path):
             os.truncate(self._path, end)
         return found
 
     def add(self, place: int, result: bytes) -> None:
-        """Add a result."""
+        """Add a result, and hand it to the system: the process may be killed before the next one comes."""
         if self._file is None:
-            self._file = open(self._path, "ab", buffering=2 * _MOST)  # noqa: SIM115  closed by `close`
-        self._size += self._file.write(b"%d\t%b" % (place, result))
-        now = time.monotonic()
-        if self._size > _MOST or now - self._flushed > _EVERY:
-            self._file.flush()
-            self._size, self._flushed = 0, now
+            self._file = open(self._path, "ab")  # noqa: SIM115  closed by `close`
+        self._file.write(b"%d\t%b" % (place, result))
+        self._file.flush()
 
     def close(self) -> None:
-        """Hand all results to the system."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -217,8 +217,9 @@ class FunctionRun:
         outcomes = [found[place] for place in places]
         errors = [error for _, error in outcomes if error is not None]
         entries = [entry for entry, error in outcomes if error is None]
-        self._rows += len(entries)
-        self.failed += len(errors)
+        with self._lock:
+            self._rows += len(entries)
+            self.failed += len(errors)
         return self._function(Part(number, places, entries, errors))
 
     def end(self) -> Report:
