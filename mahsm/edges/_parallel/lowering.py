@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels import Topic
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
-from typing_extensions import TypedDict
 
 from mahsm._common import State, Update, missing
 from mahsm._waiting import Way, sides, tasks
@@ -24,12 +22,6 @@ from mahsm.errors import MissingKeyError
 from mahsm.nodes._internal import Node
 
 
-class _ParallelState(TypedDict):
-    """State of the subgraph: the outcomes of branches. The parent's state stays outside."""
-
-    done: Annotated[list[Outcome], Topic(list, accumulate=True)]
-
-
 class ParallelLowering(Lowering[ParallelRun]):
     """The lowering of one `parallel`: a subgraph with a node for each branch.
 
@@ -42,8 +34,8 @@ class ParallelLowering(Lowering[ParallelRun]):
         super().__init__(spec.name)
         self.spec = spec
 
-    def _compile(self) -> Compiled:
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_ParallelState)
+    def _compile(self, state: type[Any]) -> Compiled:
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(state)
         for branch in self.spec.branches:
             builder.add_node(branch.name, self._node(branch))
             builder.add_edge(START, branch.name)
@@ -87,7 +79,7 @@ class ParallelLowering(Lowering[ParallelRun]):
 
     async def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
-            graph = self.graph
+            graph = self._graph_of(run)
             past = await run.way.call(lambda: graph.get_state(config), lambda: graph.aget_state(config))
             run.know(_outcomes(past))
 

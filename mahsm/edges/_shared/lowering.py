@@ -11,6 +11,7 @@ from langgraph.errors import GraphBubbleUp
 
 from mahsm._common import State, Update, as_dict, cached
 from mahsm._waiting import TASK, THREAD, Closed, Way, run_blocking, tasks
+from mahsm.edges._shared.done import Done, RepeatedDone, keeps_history
 from mahsm.edges._shared.edge import Compiled
 from mahsm.edges._shared.items import current_item
 from mahsm.edges._shared.run import EdgeRun, to_nobody
@@ -40,11 +41,19 @@ class Lowering(ABC, Generic[RunT]):
     @cached
     def graph(self) -> Compiled:
         """The compiled subgraph."""
-        return self._compile()
+        return self._compile(Done)
+
+    @cached
+    def _graph_without_history(self) -> Compiled:
+        return self._compile(RepeatedDone)
+
+    def _graph_of(self, run: RunT) -> Compiled:
+        """Return the subgraph, as the run's checkpointer needs it."""
+        return self.graph if keeps_history(run.config) else self._graph_without_history
 
     @abstractmethod
-    def _compile(self) -> Compiled:
-        """Make the subgraph."""
+    def _compile(self, state: type[Any]) -> Compiled:
+        """Make the subgraph; `state` is its schema."""
 
     @abstractmethod
     def _begin(self, around: Session) -> RunT:
@@ -150,9 +159,8 @@ class Lowering(ABC, Generic[RunT]):
 
     async def _invoked(self, run: RunT) -> dict[str, Any]:
         with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            found = await run.way.call(
-                lambda: self.graph.invoke({}, inner), lambda: self.graph.ainvoke({}, inner)
-            )
+            graph = self._graph_of(run)
+            found = await run.way.call(lambda: graph.invoke({}, inner), lambda: graph.ainvoke({}, inner))
             # None, if no task has written anything.
             return found or {}
 

@@ -4,13 +4,11 @@ import math
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels import Topic
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send
-from typing_extensions import TypedDict
 
 from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
@@ -37,12 +35,6 @@ _WAVE = (256, 1024)
 """Bounds on the number of tasks in a wave, which is 32 for each item that may run at a time. LangGraph looks
 at every open task whenever one ends, and without an event loop each task is a thread, so waves must not be
 long; in waves that are too short, fast items wait for slow ones."""
-
-
-class _VmapState(TypedDict):
-    """State of the subgraph. Batch and parent's state stay outside, so that no checkpoint repeats them."""
-
-    done: Annotated[list[Record], Topic(list, accumulate=True)]
 
 
 class VmapLowering(Lowering[VmapRun]):
@@ -76,7 +68,7 @@ class VmapLowering(Lowering[VmapRun]):
         # The level that the last run found, if the edge is adaptive.
         self._concurrency: float | None = None
 
-    def _compile(self) -> Compiled:
+    def _compile(self, state: type[Any]) -> Compiled:
         async def task(_: Way, given: Any, config: RunnableConfig) -> Any:
             run, order = self.running(), self._assignment(given)
             if order is None or self._is_of_another_run(run, order):
@@ -93,7 +85,7 @@ class VmapLowering(Lowering[VmapRun]):
             return self._sends(run, run.firsts)
 
         node, graph = self.spec.target.name, self.spec.target.graph
-        builder: StateGraph[Any, Any, Any, Any] = StateGraph(_VmapState)
+        builder: StateGraph[Any, Any, Any, Any] = StateGraph(state)
         builder.add_node(node, Node(*sides(task), name=node, graphs=[graph] if graph else []))
         builder.add_conditional_edges(START, first_wave, [node])
         arrows = [
