@@ -26,7 +26,34 @@ from mahsm._model_calls.prices import price_of
 from mahsm._waiting import TASK, THREAD, Closed, run_blocking
 
 
-class _Sees(BaseCallbackHandler):
+class _HearsModels(BaseCallbackHandler):
+    """A handler that is told of calls of models, and of nothing around them."""
+
+    hears_only_models = True
+    """Edges make no run of an item for it. LangChain does not know this name."""
+
+    @property
+    def ignore_chain(self) -> bool:
+        return True
+
+    @property
+    def ignore_agent(self) -> bool:
+        return True
+
+    @property
+    def ignore_retriever(self) -> bool:
+        return True
+
+    @property
+    def ignore_retry(self) -> bool:
+        return True
+
+    @property
+    def ignore_custom_event(self) -> bool:
+        return True
+
+
+class _Sees(_HearsModels):
     """Counts calls and the usage that they report; blocking calls wait here for their rate limit."""
 
     run_inline = True
@@ -79,7 +106,7 @@ class _Sees(BaseCallbackHandler):
         calls.end_call(None, error, _admitted(run_id))
 
 
-class _Waits(BaseCallbackHandler):
+class _Waits(_HearsModels):
     """Makes calls wait for their rate limit where an event loop runs.
 
     For chat models, this handler is not inline: LangChain awaits such handlers last, and none of them runs on
@@ -135,26 +162,6 @@ class _Waits(BaseCallbackHandler):
     @property
     def ignore_llm(self) -> bool:
         return not self._llms or self._has_nothing_to_do()
-
-    @property
-    def ignore_chain(self) -> bool:
-        return True
-
-    @property
-    def ignore_agent(self) -> bool:
-        return True
-
-    @property
-    def ignore_retriever(self) -> bool:
-        return True
-
-    @property
-    def ignore_retry(self) -> bool:
-        return True
-
-    @property
-    def ignore_custom_event(self) -> bool:
-        return True
 
 
 _MOST_OPEN = 100_000

@@ -12,6 +12,7 @@ import dspy
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListLLM
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
@@ -23,7 +24,7 @@ from mahsm.errors import EdgeError
 from mahsm.operators import ModelOperator
 from mahsm.reducers import llm_judge_select
 from mahsm.testing import Call, FakeLM, ModelServer, Reply
-from tests.helpers import MODES, run
+from tests.helpers import MODES, graph_of, run
 
 SMALL = Reply({"answer": "x"}, usage=(10, 1))
 
@@ -346,3 +347,21 @@ def test_they_carry_those_of_functions_too(target: Any) -> None:
     with dspy.context(lm=FakeLM(SMALL, price=(1.0, 1.0))):
         last = list(graph.stream({"questions": ["a", "b"]}, stream_mode="custom"))[-1]
     assert (last["done"], last["tokens"], last["usd"]) == (2, 22, pytest.approx(22e-6))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_are_no_runs_of_their_own_for_counting_alone(mode: str) -> None:
+    parents: list[Any] = []
+
+    def target(state: dict[str, Any]) -> int:
+        config: Any = var_child_runnable_config.get()
+        parents.append(config["callbacks"].parent_run_id)
+        return state["item"]
+
+    async def later(state: dict[str, Any]) -> int:
+        return target(state)
+
+    edge = vmap(target if mode == "sync" else later, batch_key="xs", out_key="ys")
+    with mahsm.usage():
+        run(graph_of(edge), {"xs": [1, 2, 3]}, mode)
+    assert len(set(parents)) == 1

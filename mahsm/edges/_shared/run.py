@@ -47,6 +47,7 @@ from mahsm.edges._shared.streams import (
     Show,
     as_of_node,
     handlers_of,
+    hears_only_models,
     is_inside_item,
     is_seen_inside,
     streams_messages,
@@ -163,7 +164,7 @@ class EdgeRun(ABC):
         If the run is traced, the trace makes a run of each item and tells the handlers. Then it matters only
         to handlers that stream messages, and to a target that takes the config, which has to be its item's.
         """
-        handlers = handlers_of(self.config)
+        handlers = [one for one in handlers_of(self.config) if not hears_only_models(one)]
         return bool(handlers) and (
             self.span is None or "config" in target.injected or any(map(streams_messages, handlers))
         )

@@ -343,6 +343,11 @@ def streams_messages(handler: BaseCallbackHandler) -> bool:
     return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 
+def hears_only_models(handler: BaseCallbackHandler) -> bool:
+    """Return whether this is a handler of ours that counts calls of models, or lets them wait."""
+    return getattr(handler, "hears_only_models", False)
+
+
 def _is_langsmith(handler: BaseCallbackHandler) -> bool:
     return any(base.__name__ == "LangChainTracer" for base in type(handler).__mro__)
 
