@@ -1,6 +1,7 @@
-"""What a stream as a batch and a sink cost: CPU and memory for many rows, and what kills lose.
+"""What `mahsm run` costs: CPU and memory for many rows, and what kills lose; beside the edge alone and peers.
 
-Each measurement is a process of its own, since memory is that of a process.
+Each measurement is a process of its own, since memory is that of a process. What a command takes is counted
+above the same command for one row.
 """
 
 import json
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,33 @@ if kind == "loop":
         with open(rows, "rb") as given, open(out, "w") as written:
             for line in given:
                 written.write(json.dumps(await length({"item": json.loads(line)})) + "\n")
+
+elif kind == "datasets":
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+
+    async def row_length(row):
+        return {"length": (await length({"item": row}))["length"]}
+
+    async def work():
+        # `map` calls asyncio.run for an async function.
+        await asyncio.to_thread(mapped)
+
+    def mapped():
+        given = load_dataset("json", data_files=rows, split="train", cache_dir=out + ".cache")
+        given.map(row_length, remove_columns="text").to_json(out)
+
+elif kind == "streamable":
+    from streamable import stream
+
+    async def row_length(row):
+        return await length({"item": row})
+
+    async def work():
+        with open(rows, "rb") as given, open(out, "w") as written:
+            async for found in stream(given).map(json.loads).map(row_length, concurrency=64):
+                written.write(json.dumps(found) + "\n")
 
 else:
     from mahsm import vmap
@@ -80,14 +110,49 @@ def write_rows(path: Path, count: int, largest: int) -> None:
             file.write(f'{{"id": {n}, "text": "{"x" * size}"}}\n')
 
 
-def command(kind: str, rows: Path, out: Path) -> list[str]:
-    return [sys.executable, "-c", WORKER, kind, str(rows), str(out)]
+APP = """
+async def length(state):
+    return {"id": state["id"], "length": len(state["text"])}
+"""
 
 
 def measure(kind: str, rows: Path, out: Path) -> tuple[float, float, float]:
     """CPU seconds, seconds, and MB of memory above the start."""
-    done = subprocess.run(command(kind, rows, out), capture_output=True, text=True, check=True)
+    given = [sys.executable, "-c", WORKER, kind, str(rows), str(out)]
+    done = subprocess.run(given, capture_output=True, text=True, check=True)
     cpu, wall, memory = json.loads(done.stdout)
+    return cpu, wall, memory
+
+
+def command(rows: Path, out: Path) -> list[str]:
+    """`mahsm run`, with the target in a file beside the rows."""
+    (rows.parent / "app.py").write_text(APP)
+    options = ["--input", str(rows), "--out", str(out), "--max-concurrency", "64"]
+    return [sys.executable, "-m", "mahsm", "run", f"{rows.parent}/app.py:length", *options]
+
+
+def run_command(rows: Path, out: Path) -> tuple[float, float, float]:
+    """CPU seconds, seconds, and MB of memory of a whole process."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        command(rows, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"mahsm run has ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024
+
+
+def measure_command(rows: Path, out: Path) -> tuple[float, float, float]:
+    """The same above a run of one row: what the rows take."""
+    one = rows.with_name("one.jsonl")
+    with rows.open() as given:
+        one.write_text(given.readline())
+    start = run_command(one, out.with_name("one"))
+    cpu, wall, memory = (
+        of_all - of_one for of_all, of_one in zip(run_command(rows, out), start, strict=True)
+    )
     return cpu, wall, memory
 
 
@@ -106,19 +171,23 @@ def many(count: int, listed: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
         write_rows(folder / "rows.jsonl", count, 0)
         write_rows(folder / "listed.jsonl", listed, 0)
         found = {
-            "a stream and a sink": (count, *measure("sink", folder / "rows.jsonl", folder / "out")),
+            "mahsm run": (count, *measure_command(folder / "rows.jsonl", folder / "out")),
+            "a stream and a sink": (count, *measure("sink", folder / "rows.jsonl", folder / "sink")),
             "vmap over a list": (listed, *measure("list", folder / "listed.jsonl", folder / "none")),
             "a plain loop": (count, *measure("loop", folder / "rows.jsonl", folder / "loop.jsonl")),
         }
-        whole = is_whole(folder / "out", count)
+        for peer, way in {"datasets": "datasets.map", "streamable": "streamable"}.items():
+            if find_spec(peer):
+                found[way] = (listed, *measure(peer, folder / "listed.jsonl", folder / f"{peer}.jsonl"))
+        whole = is_whole(folder / "out", count) and is_whole(folder / "sink", count)
     each = {kind: cpu / rows * 1e6 for kind, (rows, cpu, _, _) in found.items()}
     table = [["way", "rows", "CPU us a row", "seconds", "MB above start"]]
     for kind, (rows, _, wall, memory) in found.items():
         table.append([kind, f"{rows:,}", f"{each[kind]:.1f}", f"{wall:.1f}", f"{memory:.0f}"])
     figures = [
         Figure(f"{count:,} rows: each once, in order", float(whole), 1, "", at_least=True),
-        Figure(f"{count:,} rows: memory above start", found["a stream and a sink"][3], 50, "MB"),
-        Figure("CPU of a row", each["a stream and a sink"], 20, "us"),
+        Figure(f"{count:,} rows: memory above start", found["mahsm run"][3], 50, "MB"),
+        Figure("CPU of a row", each["mahsm run"], 20, "us"),
         Figure(
             "CPU of a row, a stream and a sink / vmap over a list",
             each["a stream and a sink"] / each["vmap over a list"],
@@ -134,7 +203,7 @@ def ragged(count: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", count, 1_000_000)
         size = os.path.getsize(folder / "rows.jsonl") / 1e6
-        cpu, wall, memory = measure("sink", folder / "rows.jsonl", folder / "out")
+        cpu, wall, memory = measure_command(folder / "rows.jsonl", folder / "out")
         whole = is_whole(folder / "out", count)
     table = [
         ["rows of up to 1 MB", "MB", "CPU us a row", "seconds", "MB above start"],
@@ -154,7 +223,7 @@ def kills(count: int, times: int, longest: float) -> tuple[list[Figure], Rows, d
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", count, 0)
-        given = command("sink", folder / "rows.jsonl", folder / "out")
+        given = command(folder / "rows.jsonl", folder / "out")
         while killed < times:
             with subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
                 try:
@@ -164,7 +233,7 @@ def kills(count: int, times: int, longest: float) -> tuple[list[Figure], Rows, d
                     killed += 1
                     continue
             break
-        measure("sink", folder / "rows.jsonl", folder / "out")
+        run_command(folder / "rows.jsonl", folder / "out")
         whole = is_whole(folder / "out", count)
     figures = [
         Figure(f"{count:,} rows, kills at random moments", killed, times, "", at_least=True),

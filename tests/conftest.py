@@ -18,6 +18,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any machine")
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # read once, when DSPy first prices a call
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when datasets is imported
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 """Which of the processes that run the suite side by side this is; each has a cache of its own."""
 

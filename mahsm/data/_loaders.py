@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol, cast
 
 from mahsm._common import Registry, nearest
@@ -69,12 +68,22 @@ def of_hugging_face(name: str) -> Callable[..., Any]:
     Raises:
         DataError: if `datasets` is not installed.
     """
+    near = nearest(name, loaders.names())
+    unknown = f"{name!r} is no file here, and no loader is registered under it. {f'{near} ' if near else ''}"
     try:
         datasets: Any = importlib.import_module("datasets")
     except ImportError:
-        near = nearest(name, loaders.names())
         raise DataError(
-            f"{name!r} is no file here, and no loader is registered under it. {f'{near} ' if near else ''}"
-            "Pass a path, data.register it, or pip install datasets for those of Hugging Face."
+            f"{unknown}Pass a path, data.register it, or pip install datasets for those of Hugging Face."
         ) from None
-    return partial(datasets.load_dataset, name, split="train", streaming=True)
+
+    def load(**options: Any) -> Any:
+        try:
+            return datasets.load_dataset(name, **{"split": "train", "streaming": True, **options})
+        except Exception as error:
+            raise DataError(
+                f"{unknown}Pass a path, data.register it, or name a dataset of Hugging Face, which says: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    return load

@@ -1,6 +1,7 @@
 """`stream`: rows of files and iterables, read as they are needed."""
 
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,9 +96,12 @@ def _named(name: str, format: str | None, on_error: OnError, options: dict[str, 
     return Files.of([name], format or "", on_error)
 
 
+_NAME = re.compile(r"[\w-]+(/[\w-]+)?")
+
+
 def _is_no_path(name: str) -> bool:
     """Return whether a name can only be one of a loader or of Hugging Face."""
-    return not os.path.exists(name) and "." not in os.path.basename(name) and not set(name) & set("*?[")
+    return not os.path.exists(name) and _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_loaders() -> None:
         rows = stream("squares", to=4)
         assert rows.collect() == rows.collect() == [0, 1, 4, 9]
         with pytest.raises(DataError, match=r"no loader is registered under it. Did you mean 'squares'\?"):
-            stream("squarse")
+            stream("squarse").collect()
     finally:
         data.unregister("squares")
     with pytest.raises(RegistryError, match="loader=3; expected a function"):
