@@ -74,11 +74,11 @@ class Progress:
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def step(self, *, failed: bool) -> None:
-        """Count one more finished item."""
+    def step(self, *, failed: bool = False, count: int = 1) -> None:
+        """Count one more finished item, or so many."""
         event = self._event
         with self._lock:
-            event["done"] += 1
+            event["done"] += count
             event["errors"] += failed
             now = time.monotonic()
             # `end` sends the last event.

@@ -89,6 +89,9 @@ runs on the second loop, and so on."""
 
 _limits = _Background("mahsm-limits")
 limits_loop = _limits.loop
+
+_worker = _Background("mahsm-worker")
+worker_loop = _worker.loop
 """Returns the loop of rate limits and timers."""
 
 limits_on = _limits.replaced

@@ -19,6 +19,16 @@ def observed_adapter(adapter: Any, around: Around) -> Any:
     return view
 
 
+def plain_adapter(adapter: Any) -> Any:
+    """Return the adapter without the view around it, if it is one."""
+    if not hasattr(adapter, "_mahsm_around"):
+        return adapter
+    plain = copy.copy(adapter)
+    plain.__class__ = type(adapter).__mro__[1]
+    plain.__dict__.pop("_mahsm_around", None)
+    return plain
+
+
 @cache
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:

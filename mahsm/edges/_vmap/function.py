@@ -18,6 +18,7 @@ from mahsm.edges._shared.reducer import StopWhen
 from mahsm.edges._shared.tries import Tries
 from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
+from mahsm.edges._vmap.executors.given import check_crossing, target_here
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.numeric import jit_vmap
 from mahsm.edges._vmap.spec import OnError, VmapSpec
@@ -47,6 +48,7 @@ def vmap(
     preserve_order: bool = True,
     chunk_size: int | None = None,
     batch_size: int | None = None,
+    executor: Any = None,
     # how each is tried
     retry: Retry | RetryPolicy | None = None,
     timeout: float | None = None,
@@ -114,6 +116,10 @@ def vmap(
         batch_size: For a `jit_edge`: items that are computed together, >= 1. By default all, which then have
             to fit in memory together; with it, memory holds about twice this many at most, besides the items
             and results themselves.
+        executor: Run the items in other processes: a `distributed.Client` of Dask, an executor of
+            `concurrent.futures`, or `"process"` for a pool with a process for each core. Each worker has its
+            share of `max_concurrency` and of the rate limit. In place of a compiled graph, pass its
+            `StateGraph`, or where it is: `"package.module:graph"`.
         retry: Retry failed items: a `Retry`, or LangGraph's `RetryPolicy`. `timeout` then applies to each
             attempt.
         timeout: Seconds that one item may take, > 0. After that, an async target is cancelled. A blocking
@@ -180,6 +186,9 @@ def vmap(
     if name is not None:
         check.name(edge, name)
     tries = Tries.of(edge, retry, timeout, rate_limit, hedge)
+    given = target
+    if executor is not None:
+        target = target_here(edge, target, executor)
     made = as_target(tries.once(target), reader=edge, of_items=item_to_state is None)
     name = name or f"vmap_{node_name('_'.join(out_keys)) if made.is_unnamed else made.name}"
     spec = VmapSpec(
@@ -198,6 +207,24 @@ def vmap(
     )
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)
+    if executor is not None:
+        arguments: dict[str, Any] = {
+            "batch_key": batch_key if batch is None else "items",
+            "sample": sample,
+            "out_key": out_key,
+            "item_to_state": item_to_state,
+            "inherit": inherit,
+            "result": result,
+            "name": name,
+            "adaptive": adaptive,
+            "retry": retry,
+            "timeout": timeout,
+            "rate_limit": rate_limit,
+            "hedge": hedge,
+        }
+        crosses = {"target": given, **arguments}
+        spec = replace(spec, executor=executor, crosses=crosses)
+        check_crossing(edge, spec)
     spec.check_target(edge)
     return _edge(spec)
 

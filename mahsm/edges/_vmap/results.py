@@ -2,8 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from mahsm._waiting import Turn, Way
@@ -19,6 +20,10 @@ class Taker(Protocol):
 
         `called` says that it counts as a call that is not saved.
         """
+        ...
+
+    def add_all(self, places: Sequence[int], values: Sequence[Any], ranks: Iterator[int]) -> None:
+        """Take the values of many items, whose calls do not count as not saved."""
         ...
 
     def skip(self, place: int) -> None:
@@ -52,6 +57,12 @@ class ResultPart:
         if error is not None:
             record["errors"].append(error)
         self.called += called
+
+    def add_all(self, places: Sequence[int], values: Sequence[Any], ranks: Iterator[int]) -> None:
+        """Add the values of many items."""
+        self.record["places"] += places
+        self.record["values"] += values
+        self.record["ranks"] += islice(ranks, len(places))
 
     def skip(self, place: int) -> None:
         """Note an item that is left out."""
@@ -105,6 +116,18 @@ class Results:
             taker = self._cut() if len(self._part.record["places"]) == self._size else None
         if taker is not None:
             taker.turn.wake()
+
+    def add_all(self, places: Sequence[int], values: Sequence[Any], ranks: Iterator[int]) -> None:
+        """Add the values of many items, from any thread."""
+        done = 0
+        while done < len(places):
+            with self._lock:
+                end = done + self._size - len(self._part.record["places"])
+                self._part.add_all(places[done:end], values[done:end], ranks)
+                taker = self._cut() if len(self._part.record["places"]) == self._size else None
+            if taker is not None:
+                taker.turn.wake()
+            done = end
 
     def skip(self, place: int) -> None:
         """Note an item that is left out."""

@@ -85,7 +85,7 @@ class VmapRun(EdgeRun):
         streamed: Streamed | None = None,
     ) -> None:
         self.spec = spec
-        self._inherited = spec.inherited(around.state)
+        self.inherited = spec.inherited(around.state)
         self.batch = batch
         self.total = len(batch)
         self._equal = (
@@ -102,13 +102,17 @@ class VmapRun(EdgeRun):
         saved, count = is_saved(around.config) and self.sink is None, len(self.firsts)
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
-        self.alone = self.sink is None and (chunk_size == 1 or spec.target.graph is not None or few)
+        is_here = self.sink is None and spec.executor is None
+        self.alone = is_here and (chunk_size == 1 or spec.target.graph is not None or few)
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency
         super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
         self._may_ask = self.alone
         self.direct = (
-            count > 0 and chunk_size != 1 and spec.target.graph is None and needs_no_tasks(around.config)
+            count > 0
+            and (chunk_size != 1 or not is_here)
+            and spec.target.graph is None
+            and needs_no_tasks(around.config)
         )
         if self.sink is not None:
             # The sink keeps the results, and no checkpoint has to.
@@ -233,11 +237,12 @@ class VmapRun(EdgeRun):
         finally:
             self.begun_slots.release()
         if self.open_ranges is not None and self._has_result[place]:
-            await self._ended_in_range(place)
+            await self.ended_in_range(place)
 
-    async def _ended_in_range(self, place: int) -> None:
+    async def ended_in_range(self, place: int) -> None:
         """Write the part of a streamed batch that is complete with this item, if one is."""
-        assert self.open_ranges is not None
+        if self.open_ranges is None:
+            return
         number = self.open_ranges.ended(place)
         if number is None:
             return
@@ -282,7 +287,7 @@ class VmapRun(EdgeRun):
         if type(item) is BadRow:
             raise item.error
         overlay = self._overlays.get(place) or self.spec.overlay(item)
-        return {**self._inherited, **overlay}, overlay
+        return {**self.inherited, **overlay}, overlay
 
     def check_first(self) -> None:
         """Check that the first item reaches the target, if that is a graph.
@@ -324,6 +329,38 @@ class VmapRun(EdgeRun):
         self._keep(place, entry, sink, None, called=called)
         if self._decides is not None:
             self._decide(place, entry)
+
+    # Outcomes that come from workers.
+
+    def keep_entries(self, places: Sequence[int], entries: Sequence[Any], sink: Taker) -> None:
+        """Record the entries of many items."""
+        if self._decides is None and self.span is None and not self._finished:
+            for place in places:
+                self._has_result[place] = True
+            sink.add_all(places, entries, self._ranks)
+            self.progress.step(count=len(places))
+            return
+        for place, entry in zip(places, entries, strict=True):
+            self._keep(place, entry, sink, None, called=False)
+            if self._decides is not None:
+                self._decide(place, entry)
+
+    async def keep_update(self, place: int, update: Update, sink: Taker) -> None:
+        """Record the update of an item, and store it in the cache."""
+        try:
+            if self._stored is not None:
+                await self._store(place, update)
+            self._succeeded(place, update, sink)
+        except Exception as error:  # noqa: BLE001  the policy decides
+            self._failed(place, error, sink, attempts=1)
+
+    def fail_item(self, place: int, error: BaseException, attempts: int, sink: Taker) -> None:
+        """Handle the error of an item.
+
+        Raises:
+            BaseException: that error, or another one, if the run ends with it.
+        """
+        self._failed(place, error, sink, attempts)
 
     def _decide(self, place: int, entry: Any) -> None:
         decides = self._decides
@@ -429,7 +466,7 @@ class VmapRun(EdgeRun):
         found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
         left = self._take(found, places, sink)
         for place in found if self.open_ranges is not None else ():
-            await self._ended_in_range(place)
+            await self.ended_in_range(place)
         return left
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Taker) -> Sequence[int]:

@@ -35,13 +35,15 @@ class VmapSpec(CallSpec):
     failures: Failures
     progress: bool | Literal["items"]
     sink: Sink | None = None
+    executor: Any = None
+    crosses: Mapping[str, Any] | None = None
     reducers: Mapping[str, StateReducer] | None = None
 
     def check_target(self, edge: str) -> None:
         """Refuse options that cannot work with a target that is called for each item."""
         self.batch.check_target(edge, self.target)
         self.tries.check_target(edge, self.target)
-        saved = self.sink is None
+        saved = self.sink is None and self.executor is None
         self.concurrency.check_target(
             edge, self.target, retries=self.tries.retry is not None, saves_items=saved
         )

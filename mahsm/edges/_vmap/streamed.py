@@ -124,6 +124,11 @@ class OpenRanges:
         """Yield ascending places, those of each range together."""
         return (list(found) for _, found in groupby(places, self._ranges.number))
 
+    @property
+    def has_room(self) -> bool:
+        """True if another range may be in memory now."""
+        return self._slots.free > 0
+
     async def open(self, way: Way, places: Sequence[int]) -> None:
         """Wait until a range, whose items at these places are to be run, may be in memory; read it."""
         number = self._ranges.number(places[0])
@@ -164,6 +169,12 @@ class OpenRanges:
         assert self._sink is not None
         item = None if error is None else self._ranges[place]
         self._sink.add(place, value, error, item)
+
+    def add_all(self, places: Sequence[int], values: Sequence[Any], ranks: Iterator[int]) -> None:
+        """Take the values of many items."""
+        assert self._sink is not None
+        for place, value in zip(places, values, strict=True):
+            self._sink.add(place, value, None, None)
 
     def skip(self, place: int) -> None:
         """Take note of an item that is left out: no option of an edge with a sink does that."""

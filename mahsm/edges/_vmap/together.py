@@ -52,7 +52,7 @@ class Together:
         run = self._run
         with run.break_off.running():
             try:
-                await (self._in_tasks if run.way is TASK else self._in_threads)(places, config)
+                await self._call_all(places, config)
                 run.close_items(places, self._results)
             except BaseException as error:
                 if run.way is TASK and isinstance(error, asyncio.CancelledError):
@@ -60,6 +60,21 @@ class Together:
                 # Raises the error, after all other tasks have ended.
                 await run.fail(self._broken(error))
             return self._rest()
+
+    async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
+        if self._run.spec.executor is not None:
+            await self._in_workers(places)
+        elif self._run.way is TASK:
+            await self._in_tasks(places, config)
+        else:
+            await self._in_threads(places, config)
+
+    async def _in_workers(self, places: Sequence[int]) -> None:
+        """Run the items in other processes."""
+        from mahsm.edges._vmap.executors.parts import Parts  # imports what only executors need
+
+        todo = self._run.unknown(places)
+        await Parts(self._run, self._results).run(self._blocks(todo), len(todo))
 
     async def _in_tasks(self, places: Sequence[int], config: RunnableConfig) -> None:
         """Run the items as tasks of the event loop, which are cancelled when the run is stopped."""

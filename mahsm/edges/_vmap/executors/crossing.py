@@ -1,0 +1,182 @@
+"""What crosses to workers: a program, which is the same for all parts of a run, and what must not cross."""
+
+import hashlib
+import importlib
+import io
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
+from typing import Any, cast
+
+import cloudpickle
+from langgraph.pregel.protocol import PregelProtocol
+from pydantic import SecretStr
+
+import mahsm
+from mahsm.errors import EdgeError
+
+_OWN = ("mahsm", "langgraph", "langchain_core", "dspy")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that have to be the same in a worker."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"mahsm": mahsm.__version__, "python": python, "cloudpickle": cloudpickle.__version__}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a worker needs for the parts of one edge run.
+
+    Attributes:
+        arguments: The arguments of `vmap`, as far as workers need them.
+        target: The target, or `"package.module:name"`.
+        state: The part of the parent's state that targets see, without the batch.
+        batch_key: The key of the batch, which is not in the state.
+        config: What of the config of the edge's node targets may read, without the thread.
+        thread: The thread's part of it.
+        total: The number of items of the whole batch.
+        updates: True if the parent needs the updates of the items, and not their entries.
+        counts: True if calls of models are reported.
+        dspy: DSPy's settings.
+        trace: The trace around, as W3C's headers.
+    """
+
+    target: Any
+    arguments: Mapping[str, Any]
+    state: Mapping[str, Any]
+    batch_key: str | None
+    config: Mapping[str, Any]
+    thread: Mapping[str, Any]
+    total: int
+    updates: bool
+    counts: bool
+    dspy: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    trace: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def packed(edge: str, program: Program) -> tuple[bytes, dict[str, str]]:
+    """Return a program as bytes, and the digests of the modules whose functions it names.
+
+    Raises:
+        EdgeError: if something in it cannot be sent, or must not be.
+    """
+    out = io.BytesIO()
+    pickler = _Pickler(edge, out)
+    try:
+        pickler.dump(program)
+    except EdgeError:
+        raise
+    except Exception as error:
+        raise EdgeError(
+            f"{edge}: the target cannot be sent to workers: {type(error).__name__}: {error}. Make what it "
+            "needs inside of it, or in a module that workers import."
+        ) from error
+    found = out.getvalue()
+    for name, value in os.environ.items():
+        if _is_secret(name) and len(value) >= _SECRET_LENGTH and value.encode() in found:
+            raise EdgeError(
+                f"{edge}: the target holds the value of {name}, which must not be sent to workers. Read it "
+                "inside of the target, from the worker's environment."
+            )
+    return found, pickler.modules
+
+
+_SECRET_LENGTH = 8
+
+
+def _is_secret(name: str) -> bool:
+    return name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD"))
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Sends functions by value or name, language models without their keys, and refuses what cannot work."""
+
+    def __init__(self, edge: str, out: io.BytesIO) -> None:
+        super().__init__(out, protocol=5)
+        self._edge = edge
+        self.modules: dict[str, str] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        dspy: Any = sys.modules.get("dspy")
+        if dspy is not None and isinstance(obj, dspy.LM):  # a subclass, too
+            return _model, (obj.dump_state(),)
+        if isinstance(obj, PregelProtocol):
+            raise EdgeError(f"{self._edge}: {_no_graph('the target holds', obj)}")
+        if isinstance(obj, SecretStr):
+            raise EdgeError(
+                f"{self._edge}: the target holds a secret, which must not be sent to workers. Make its "
+                "client inside of the target, with the key of the worker's environment."
+            )
+        if isinstance(obj, FunctionType | type):
+            self._note(obj)
+        return cast("Any", super()).reducer_override(obj)
+
+    def _note(self, obj: Any) -> None:
+        """Note the module of a function or class that is sent by its name."""
+        name: str = getattr(obj, "__module__", None) or ""
+        module = sys.modules.get(name)
+        if module is None or name == "__main__" or name in self.modules or name.split(".")[0] in _OWN:
+            return
+        digest = digest_of(module)
+        if digest:
+            self.modules[name] = digest
+
+
+def _no_graph(what: str, graph: Any) -> str:
+    name = graph.get_name() if hasattr(graph, "get_name") else type(graph).__name__
+    return (
+        f"{what} the compiled graph or edge {name!r}, which cannot be sent to workers. Pass its StateGraph, "
+        "or where it is: 'package.module:graph'."
+    )
+
+
+def refuse_graph(edge: str, target: object) -> None:
+    """Refuse a compiled graph or an edge as the target.
+
+    Raises:
+        EdgeError: that says what to pass.
+    """
+    if isinstance(target, PregelProtocol) or type(target).__module__.startswith("mahsm.edges"):
+        raise EdgeError(f"{edge}: {_no_graph('executor= with', target)}")
+
+
+def digest_of(module: ModuleType) -> str:
+    """Return a digest of a module's source; "" for one that is installed, or has none."""
+    path = getattr(module, "__file__", None)
+    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    if not path or not path.endswith(".py") or path.startswith(installed):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def named(edge: str, name: str) -> Any:
+    """Return what `"package.module:name"` names.
+
+    Raises:
+        EdgeError: if there is no such thing.
+    """
+    module, _, path = name.partition(":")
+    if not path:
+        raise EdgeError(f"{edge}: the target is {name!r}; expected 'package.module:name'.")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise EdgeError(f"{edge}: the target {name!r} cannot be imported: {error}.") from error
+    return found
+
+
+def _model(state: dict[str, Any]) -> Any:
+    import dspy
+
+    return cast("Any", dspy.BaseLM).load_state(state, allow_custom_lm_class=True)

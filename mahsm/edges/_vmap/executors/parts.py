@@ -1,0 +1,360 @@
+"""Cuts the items of a run into parts, sends them to workers, and takes their results."""
+
+import hashlib
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from mahsm._model_calls import calls, count_attempt
+from mahsm._waiting import Closed, Turn
+from mahsm.edges._vmap.executors.crossing import Program, packed, versions
+from mahsm.edges._vmap.executors.engines import Engine, engine_of, is_gone
+from mahsm.edges._vmap.executors.program import program_of
+from mahsm.edges._vmap.executors.worker import Part, Reply, run_part
+from mahsm.edges._vmap.results import Taker
+from mahsm.edges._vmap.run import VmapRun
+from mahsm.errors import EdgeError
+from mahsm.policies._internal import spendings
+
+_SECONDS = 1.5
+"""What a part is to take. It bounds what a cancellation waits for, and what the death of a worker repeats."""
+
+_FIRST = 4
+"""Items of the first parts, for each that may run at a time: their pace is not known yet."""
+
+_LARGE = 64 * 1024
+"""Bytes from which a program is not sent with each part, but to workers that do not have it."""
+
+
+@dataclass
+class _Sent:
+    """A part that was sent.
+
+    Attributes:
+        places: The places of its items.
+        losses: How many workers have died with these items.
+        began: When it was sent.
+        is_whole: True if it has the program.
+        is_alone: True if nothing else is on its way.
+    """
+
+    places: Sequence[int]
+    losses: int = 0
+    began: float = 0.0
+    is_whole: bool = True
+    is_alone: bool = False
+
+
+class _Pace:
+    """How many items a part is to have, by the seconds that parts took."""
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._rate = 0.0
+
+    def size(self, left: int, workers: int) -> int:
+        """Return the items of the next part, given how many are left for so many workers."""
+        wanted = _FIRST * self._share if not self._rate else max(self._share, round(self._rate * _SECONDS))
+        return max(1, min(wanted, max(self._share, left // (4 * workers))))
+
+    def took(self, items: int, seconds: float) -> None:
+        """Note how long a part took."""
+        rate = items / max(seconds, 1e-3)
+        # Parts that wait in a worker make the pace look slower than it is, so it may fall only slowly.
+        self._rate = rate if not self._rate else max(rate, 0.8 * self._rate + 0.2 * rate)
+
+
+class Parts:
+    """The parts of one run.
+
+    Args:
+        run: The run.
+        sink: Takes the results.
+    """
+
+    def __init__(self, run: VmapRun, sink: Taker) -> None:
+        self._run, self._sink = run, sink
+        self._engine: Engine = engine_of(run.name, run.spec.executor)
+        self._program: Program = program_of(run)
+        self._blob, self._modules = packed(run.name, self._program)
+        self._digest = hashlib.sha256(self._blob).hexdigest()
+        self._pace = _Pace(self._share)
+        self._sent: dict[Future[Any], _Sent] = {}
+        self._again: deque[_Sent] = deque()
+        self._suspects: deque[_Sent] = deque()
+        self._ready: list[int] = []
+        self._is_read = False
+        self._left = 0
+        self._lock = threading.Lock()
+        self._ended: list[Future[Any]] = []
+        self._turn: Turn | None = None
+        self._deadline = None if run.spec.ends.deadline is None else time.monotonic() + run.spec.ends.deadline
+
+    @property
+    def _workers(self) -> int:
+        return min(self._engine.workers, self._run.spec.concurrency.max_concurrency)
+
+    @property
+    def _share(self) -> int:
+        """How many items may run at a time in one worker."""
+        return max(1, self._run.spec.concurrency.max_concurrency // self._workers)
+
+    async def run(self, blocks: AsyncIterator[Sequence[int]], count: int) -> None:
+        """Run items until all have an outcome, or the run has ended.
+
+        Args:
+            blocks: Yields the places of the items.
+            count: How many they are.
+
+        Raises:
+            Closed: if the run was stopped.
+            EdgeError: if the executor cannot run them.
+        """
+        self._left = count
+        run = self._run
+        try:
+            with run.not_begun.on_stop(self._wake), run.running.on_stop(self._wake):
+                while await self._fill(blocks):
+                    await self._wait()
+                    for future in self._take_ended():
+                        await self._take(self._sent.pop(future), future)
+        except Exception:
+            if run.saving is not None:
+                await self._save_rest()
+            raise
+        finally:
+            for future in self._sent:
+                future.cancel()
+
+    async def _save_rest(self) -> None:
+        """Keep what parts bring that are on their way when the run breaks off, so that it is saved."""
+        for future in list(self._sent):
+            future.cancel()  # has an effect if no worker has begun it
+        while self._sent:
+            if not self._ended:
+                turn = self._run.way.turn()
+                with self._lock:
+                    self._turn = turn
+                    is_over = bool(self._ended)
+                if not is_over:
+                    await turn.wait()
+            for future in self._take_ended():
+                part = self._sent.pop(future)
+                with suppress(Exception):
+                    reply = cast("Reply", pickle.loads(future.result()))
+                    self._count(reply)
+                    await self._keep(part, replace(reply, failures={}))
+
+    # Sending.
+
+    async def _fill(self, blocks: AsyncIterator[Sequence[int]]) -> bool:
+        """Send as many parts as may be on their way; return whether there is anything to wait for."""
+        run = self._run
+        while run.ended is None:
+            self._check_stopped()
+            if len(self._sent) >= self._most:
+                return True
+            part = await self._next(blocks)
+            if part is None:
+                break
+            await self._send(part)
+        self._check_stopped()
+        # If calls in progress are cancelled, their results are not waited for.
+        return bool(self._sent) and run.running.reason is None
+
+    @property
+    def _most(self) -> int:
+        if any(part.is_alone for part in self._sent.values()):
+            return 1
+        # One more than run at a time, so that no worker waits for its next part.
+        return min(2, self._engine.at_a_time + 1) * self._workers
+
+    @property
+    def _is_stopped(self) -> bool:
+        """True if the results of parts on their way are not waited for."""
+        run = self._run
+        return run.running.reason is not None or (run.not_begun.reason is not None and run.ended is None)
+
+    def _check_stopped(self) -> None:
+        run = self._run
+        if run.not_begun.reason is not None and run.ended is None:
+            raise Closed(run.not_begun.reason)
+
+    async def _next(self, blocks: AsyncIterator[Sequence[int]]) -> _Sent | None:
+        """Return the next part to send; None if there is none now."""
+        if self._again:
+            return self._again.popleft()
+        if self._suspects:
+            if self._sent:
+                return None
+            # So it is known that no other item has ended the worker, if that dies again.
+            part = self._suspects.popleft()
+            part.is_alone = True
+            return part
+        size = self._size()
+        while len(self._ready) < size and not self._is_read and self._may_read():
+            block = await anext(blocks, None)
+            if block is None:
+                self._is_read = True
+            else:
+                self._ready += await self._run.uncached(block, self._sink)
+        places, self._ready = self._ready[:size], self._ready[size:]
+        self._left -= len(places)
+        if places and places[-1] - places[0] == len(places) - 1:
+            return _Sent(range(places[0], places[-1] + 1))  # which crosses in a few bytes
+        return _Sent(places) if places else None
+
+    def _may_read(self) -> bool:
+        """Return whether the next block can be read without waiting for a result."""
+        ranges = self._run.open_ranges
+        return ranges is None or ranges.has_room or not (self._ready or self._sent)
+
+    def _size(self) -> int:
+        size = self._pace.size(self._left, self._workers)
+        for spending in spendings():
+            if spending.most_calls is not None:
+                left = max(1, int(spending.most_calls - spending.calls))
+                size = min(size, -(-left // self._most))
+        return size
+
+    async def _send(self, part: _Sent) -> None:
+        run = self._run
+        places, batch = part.places, run.batch
+        items = batch[places.start : places.stop] if isinstance(places, range) else [batch[n] for n in places]
+        stops = run.spec.failures.on_error == "raise"
+        seconds = None if self._deadline is None else self._deadline - time.monotonic()
+        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans)
+        try:
+            data = pickle.dumps(tuple(work), protocol=5)
+        except Exception as error:
+            raise EdgeError(
+                f"{run.name}: an item cannot be sent to workers: {type(error).__name__}: {error}. Pass plain "
+                "values, such as paths, and make the rest in the target."
+            ) from error
+        blob = self._blob if part.is_whole else b""
+        part.began = time.monotonic()
+        try:
+            future = self._engine.submit(run_part, versions(), self._modules, self._digest, blob, data)
+        except Exception as error:
+            raise EdgeError(f"{run.name}: {self._engine.name} takes no work: {error}. {_RESUME}") from error
+        self._sent[future] = part
+        future.add_done_callback(self._end)
+
+    # Waiting.
+
+    def _end(self, future: "Future[Any]") -> None:
+        with self._lock:
+            self._ended.append(future)
+        self._wake()
+
+    def _wake(self, _: object = None) -> None:
+        with self._lock:
+            turn = self._turn
+        if turn is not None:
+            turn.wake()
+
+    async def _wait(self) -> None:
+        turn = self._run.way.turn()
+        with self._lock:
+            self._turn = turn
+            is_over = bool(self._ended) or self._is_stopped
+        if not is_over:
+            await turn.wait()
+        with self._lock:
+            self._turn = None
+
+    def _take_ended(self) -> list["Future[Any]"]:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        return [future for future in ended if future in self._sent]
+
+    # Results.
+
+    async def _take(self, part: _Sent, future: "Future[Any]") -> None:
+        run = self._run
+        try:
+            reply = cast("Reply", pickle.loads(future.result()))
+        except BaseException as error:  # noqa: BLE001  mapped
+            self._failed(part, error)
+            return
+        if reply.refusal:
+            raise EdgeError(f"{run.name}: {reply.refusal}")
+        if reply.is_unknown:
+            part.is_whole = True
+            self._again.append(part)
+            return
+        if len(self._blob) > _LARGE:
+            part.is_whole = False
+        self._pace.took(len(part.places), time.monotonic() - part.began)
+        self._count(reply)
+        await self._keep(part, reply)
+        for spending in spendings():
+            spending.begun()
+
+    def _count(self, reply: Reply) -> None:
+        for answer in reply.answers:
+            calls.begin_call()
+            calls.end_call(answer)
+        for _ in range(reply.attempts):
+            count_attempt()
+
+    async def _keep(self, part: _Sent, reply: Reply) -> None:
+        run = self._run
+        places, entries = part.places, reply.entries or []
+        if isinstance(entries, dict):
+            places = [places[number] for number in entries]
+            entries = list(entries.values())
+        if self._program.updates:
+            for place, entry in zip(places, entries, strict=True):
+                await run.keep_update(place, entry, self._sink)
+        else:
+            run.keep_entries(places, entries, self._sink)
+        if run.open_ranges is not None:
+            for place in places:
+                await run.ended_in_range(place)
+        for number, (data, attempts) in (reply.failures or {}).items():
+            place = part.places[number]
+            run.fail_item(place, cast("BaseException", pickle.loads(data)), attempts, self._sink)
+            await run.ended_in_range(place)
+
+    def _failed(self, part: _Sent, error: BaseException) -> None:
+        """Handle a part that has no reply."""
+        run, engine = self._run, self._engine
+        if engine.is_loss(error) and engine.survives:
+            self._lose(part)
+            return
+        if is_gone(error) or engine.is_loss(error):
+            raise EdgeError(
+                f"{run.name}: {engine.name} has ended, or one of its workers has: {type(error).__name__}: "
+                f"{error}. {_RESUME}"
+            ) from error
+        if isinstance(error, Exception):
+            raise EdgeError(
+                f"{run.name}: a worker could not run a part: {type(error).__name__}: {error}. Install mahsm "
+                "and what the target imports there."
+            ) from error
+        raise error
+
+    def _lose(self, part: _Sent) -> None:
+        """Send the items of a part again whose worker has died: in halves, and at last one item alone."""
+        losses = part.losses + 1
+        if len(part.places) > 1:
+            half = len(part.places) // 2
+            self._again += [_Sent(part.places[:half], losses), _Sent(part.places[half:], losses)]
+        elif not part.is_alone:
+            self._suspects.append(_Sent(part.places, losses))
+        else:
+            error = EdgeError(
+                f"{self._run.name}: the worker that ran this item has died, {losses} times. Look for memory "
+                "that runs out, or a crash in native code."
+            )
+            self._run.fail_item(part.places[0], error, losses, self._sink)
+
+
+_RESUME = "Resume the run with an executor that works: finished items are not called again."

@@ -1,0 +1,81 @@
+"""A pool of processes of our own: each survives the death of another, and all end with this process."""
+
+import atexit
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing.connection import wait
+from typing import Any
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, even if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_outlive, args=[parent.sentinel], name="mahsm-parent", daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    wait([parent])
+    os._exit(1)
+
+
+class Processes:
+    """So many processes, each in an executor of its own.
+
+    In one executor of many processes, the death of one breaks all of them.
+
+    Args:
+        count: The number of processes, >= 1.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pools: list[ProcessPoolExecutor | None] = [None] * count
+        self._open = [0] * count
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """Call a function in the process that has the fewest calls."""
+        with self._lock:
+            number = min(range(self.count), key=self._open.__getitem__)
+            try:
+                future = self._pool(number).submit(function, *args)
+            except BrokenProcessPool:
+                self._pools[number] = None
+                future = self._pool(number).submit(function, *args)
+            self._open[number] += 1
+        future.add_done_callback(lambda _: self._ended(number))
+        return future
+
+    def _pool(self, number: int) -> ProcessPoolExecutor:
+        pool = self._pools[number]
+        if pool is None:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
+            self._pools[number] = pool
+        return pool
+
+    def _ended(self, number: int) -> None:
+        with self._lock:
+            self._open[number] -= 1
+
+    def close(self) -> None:
+        """End the processes, without waiting for calls in progress."""
+        with self._lock:
+            for pool in self._pools:
+                if pool is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+            self._pools = [None] * self.count
+
+
+@cache
+def shared_processes() -> Processes:
+    """Return the processes that all edges of this process share: as many as there are cores."""
+    processes = Processes(os.cpu_count() or 1)
+    atexit.register(processes.close)
+    return processes

@@ -1,0 +1,405 @@
+"""A part of a batch in a worker: a run of the edge over a few items, which sends back each outcome."""
+
+import asyncio
+import importlib
+import os
+import pickle
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import cloudpickle
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import StateGraph
+from langgraph.runtime import Runtime
+
+from mahsm import _spans
+from mahsm._common import Answer, Update, add_note
+from mahsm._model_calls import Meter, metered
+from mahsm._waiting import TASK, THREAD, Decided, Slots, run_blocking, tasks
+from mahsm.edges._shared.items import Item
+from mahsm.edges._shared.run import to_nobody
+from mahsm.edges._shared.session import Session
+from mahsm.edges._shared.streams import RUNTIME
+from mahsm.edges._vmap.executors.crossing import Program, digest_of, named, versions
+from mahsm.edges._vmap.executors.processes import end_with_parent
+from mahsm.edges._vmap.lowering import VmapLowering
+from mahsm.edges._vmap.results import Taker
+from mahsm.edges._vmap.run import VmapRun
+from mahsm.edges._vmap.spec import VmapSpec
+from mahsm.edges._vmap.together import wave
+from mahsm.errors import EdgeError
+
+
+class Part(NamedTuple):
+    """What a worker is to do.
+
+    Attributes:
+        places: The items' places in the whole batch.
+        items: The items.
+        share: How many of them may run at a time in a worker, together with those of other parts.
+        stops: True if the first failure ends the part.
+        seconds: Seconds that are left until the edge's deadline, if it has one.
+        orphans: True if the worker has to end by itself when the process that started it is gone.
+    """
+
+    places: Sequence[int]
+    items: Sequence[Any]
+    share: int
+    stops: bool
+    seconds: float | None
+    orphans: bool
+
+
+@dataclass
+class Reply:
+    """What came of a part.
+
+    Attributes:
+        refusal: Why the part was not run, if it was not.
+        is_unknown: True if the worker does not have the program.
+        entries: The entries, by the items' numbers in the part; a list if all have one.
+        failures: The pickled errors of items, and their attempts, by the items' numbers in the part.
+        answers: The answers of models; None for a call that failed.
+        attempts: Attempts that called no model that is known.
+    """
+
+    refusal: str = ""
+    is_unknown: bool = False
+    entries: list[Any] | dict[int, Any] | None = None
+    failures: Mapping[int, tuple[bytes, int]] | None = None
+    answers: Sequence[Answer | None] = ()
+    attempts: int = 0
+
+
+class _Loaded:
+    """A program in a worker.
+
+    Attributes:
+        slots: What its parts share.
+    """
+
+    def __init__(self, blob: bytes, share: int) -> None:
+        self.program: Program = pickle.loads(blob)
+        self.slots = Slots(share)
+        self._specs: dict[int, VmapSpec] = {}
+
+    def spec(self, share: int) -> VmapSpec:
+        """Return the specification of the edge, which runs so many items at a time."""
+        if share not in self._specs:
+            from mahsm.edges._vmap.function import vmap
+
+            program = self.program
+            target = program.target
+            if isinstance(target, str):
+                target = named(str(program.arguments["name"]), target)
+            if isinstance(target, StateGraph):
+                target = cast("Any", target).compile(name=program.arguments["name"])
+            arguments: dict[str, Any] = {**program.arguments, "max_concurrency": share}
+            if isinstance(bounds := arguments["adaptive"], tuple):
+                arguments["adaptive"] = tuple(min(bound, share) for bound in cast("tuple[int, int]", bounds))
+            edge: Any = vmap(target, **arguments)
+            self._specs[share] = edge._items.spec
+        return self._specs[share]
+
+
+_lock = threading.Lock()
+_programs: OrderedDict[str, _Loaded] = OrderedDict()
+_KEPT = 8
+"""Programs that a worker keeps."""
+
+
+def run_part(theirs: dict[str, str], modules: dict[str, str], digest: str, blob: bytes, work: bytes) -> bytes:
+    """Run a part. An executor calls this in a worker; all that crosses is bytes and names.
+
+    Args:
+        theirs: The versions of the process that sent the part.
+        modules: Digests of the modules whose functions the program names.
+        digest: The digest of the program.
+        blob: The program, or nothing if the worker should have it.
+        work: The `Part`.
+
+    Returns:
+        The `Reply`.
+    """
+    if refusal := _refusal(theirs, modules if blob else {}):
+        return pickle.dumps(Reply(refusal=refusal))
+    part = Part(*pickle.loads(work))
+    if part.orphans:
+        _orphans()
+    try:
+        loaded = _loaded(digest, blob, part.share)
+    except Exception as error:  # noqa: BLE001  the parent raises it
+        return pickle.dumps(
+            Reply(refusal=f"a worker cannot load the target: {type(error).__name__}: {error}")
+        )
+    if loaded is None:
+        return pickle.dumps(Reply(is_unknown=True))
+    return _PartOf(loaded, part).reply()
+
+
+def _refusal(theirs: dict[str, str], modules: dict[str, str]) -> str:
+    mine = versions()
+    if mine != theirs:
+        differs = [
+            f"{name} {mine.get(name)} and not {theirs[name]}"
+            for name in theirs
+            if mine.get(name) != theirs[name]
+        ]
+        return f"a worker has {', '.join(differs)}. Install the same versions on all machines."
+    for name, digest in modules.items():
+        try:
+            there = digest_of(importlib.import_module(name))
+        except ImportError as error:
+            return (
+                f"a worker cannot import {name!r}: {error}. Install it there, or call "
+                f"cloudpickle.register_pickle_by_value({name})."
+            )
+        if there and there != digest:
+            return (
+                f"the source of the module {name!r} differs on a worker. Install the same there and start "
+                f"the workers again, or call cloudpickle.register_pickle_by_value({name})."
+            )
+    return ""
+
+
+_is_orphan_safe = threading.Event()
+
+
+def _orphans() -> None:
+    with _lock:
+        if not _is_orphan_safe.is_set():
+            _is_orphan_safe.set()
+            end_with_parent()
+
+
+def _loaded(digest: str, blob: bytes, share: int) -> _Loaded | None:
+    with _lock:
+        found = _programs.get(digest)
+        if found is None:
+            if not blob:
+                return None
+            found = _programs[digest] = _Loaded(blob, share)
+            while len(_programs) > _KEPT:
+                _programs.popitem(last=False)
+        _programs.move_to_end(digest)
+        if found.slots.limit != share:
+            found.slots.resize(share)
+        return found
+
+
+class _Tally(Meter):
+    """Counts the attempts of a part, and keeps the answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[Answer | None] = []
+
+    def end_call(self, answer: Answer | None) -> None:
+        super().end_call(answer)
+        with self._lock:
+            self.all.append(answer)
+
+
+class _PartOf:
+    """A part that a worker runs.
+
+    Args:
+        loaded: Its program.
+        part: The part.
+    """
+
+    def __init__(self, loaded: _Loaded, part: Part) -> None:
+        self.loaded, self.part = loaded, part
+        spec = loaded.spec(part.share)
+        if part.seconds is not None:
+            spec = replace(spec, ends=replace(spec.ends, deadline=max(part.seconds, 1e-3)))
+        self.spec = spec
+        self.tally = _Tally()
+        self.run: _PartRun | None = None
+
+    def reply(self) -> bytes:
+        """Run the part; return the reply."""
+        spec, program = self.spec, self.loaded.program
+        lowering = _PartLowering(spec, self)
+        config = cast("RunnableConfig", {**program.config})
+        config["configurable"] = {**config.get("configurable", {}), RUNTIME: Runtime()}
+        run = partial(lowering.run, state={**program.state}, config=config)
+        with ExitStack() as stack:
+            for around in _around(program):
+                stack.enter_context(around)
+            if program.counts:
+                stack.enter_context(metered(self.tally))
+            if spec.target.async_ is None:
+                run_blocking(run(THREAD))
+            else:
+                asyncio.run_coroutine_threadsafe(run(TASK), tasks.worker_loop()).result()
+        _flush(program)
+        return self._packed()
+
+    def _packed(self) -> bytes:
+        run = self.run
+        assert run is not None
+        seen = [answer for answer in self.tally.all if answer is None or not answer.cached]
+        reply = Reply(
+            entries=run.entries,
+            failures=run.failures,
+            answers=self.tally.all,
+            attempts=max(0, self.tally.calls - len(seen)),
+        )
+        if len(run.entries) == len(self.part.items):
+            reply.entries = [run.entries[number] for number in range(len(run.entries))]
+        try:
+            return pickle.dumps(reply, protocol=5)
+        except Exception:  # noqa: BLE001  some entry is the reason
+            reply.entries, reply.failures = self._portable(run)
+            return pickle.dumps(reply, protocol=5)
+
+    def _portable(self, run: "_PartRun") -> tuple[dict[int, Any], dict[int, tuple[bytes, int]]]:
+        """Return entries that can be sent, and failures, those of entries that cannot among them."""
+        entries: dict[int, Any] = {}
+        failures = dict(run.failures)
+        for number, entry in run.entries.items():
+            try:
+                entries[number] = _ByCloudpickle(cloudpickle.dumps(entry))
+            except Exception as error:  # noqa: BLE001  the parent raises it, as its policy says
+                failures[number] = (
+                    portable(
+                        EdgeError(
+                            f"{self.spec.name}: the result cannot be sent back from a worker: "
+                            f"{type(error).__name__}: {error}. Return plain values."
+                        )
+                    ),
+                    1,
+                )
+        return entries, failures
+
+
+class _ByCloudpickle:
+    """A value that only cloudpickle can send; unpickling gives the value itself."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return pickle.loads, (self._data,)
+
+
+def portable(error: BaseException) -> bytes:
+    """Return an error as bytes; one that cannot be pickled as an `EdgeError` that shows it."""
+    told = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        data = pickle.dumps(error)
+        add_note(again := cast("BaseException", pickle.loads(data)), f"in a worker:\n{told}")
+        return pickle.dumps(again)
+    except Exception:  # noqa: BLE001  by its text then
+        kind = type(error)
+        return pickle.dumps(EdgeError(f"{kind.__module__}.{kind.__qualname__}: {error}\n{told}"))
+
+
+def _around(program: Program) -> Iterable[AbstractContextManager[Any]]:
+    """Return the blocks around a part: the trace, and DSPy's settings."""
+    if program.trace:
+        yield _in_trace(program.trace)
+    if program.dspy:
+        import dspy
+
+        yield cast("Any", dspy).context(**program.dspy)
+
+
+def _in_trace(headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+    from opentelemetry import context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    from mahsm import tracing
+
+    if _spans.tracer() is None and os.environ.get("LANGFUSE_PUBLIC_KEY"):
+        tracing.init()
+    found = TraceContextTextMapPropagator().extract(headers)
+    stack = ExitStack()
+    stack.callback(context.detach, context.attach(found))
+    return stack
+
+
+def _flush(program: Program) -> None:
+    if program.trace and _spans.tracer() is not None:
+        from mahsm import tracing
+
+        tracing.flush()
+
+
+class _PartLowering(VmapLowering):
+    """The lowering of an edge that runs one part, without a subgraph."""
+
+    def __init__(self, spec: VmapSpec, part: _PartOf) -> None:
+        super().__init__(spec)
+        self._part = part
+
+    def _begin(self, around: Session, items: Sequence[Any] = (), streamed: Any = None) -> VmapRun:
+        shared = (*around.shared, self._part.loaded.slots)
+        self._part.run = _PartRun(self.spec, replace(around, shared=shared), self._part)
+        return self._part.run
+
+    @asynccontextmanager
+    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], VmapRun], None]:
+        yield self._begin
+
+    async def _invoked(self, run: VmapRun) -> dict[str, Any]:
+        await wave(run, 0).lead(run.firsts, run.config)
+        return {}
+
+    async def _finish(self, run: VmapRun, done: list[Any]) -> Update:
+        return {}
+
+
+class _PartRun(VmapRun):
+    """A run over one part, which only takes note of outcomes: what becomes of them, the parent decides."""
+
+    def __init__(self, spec: VmapSpec, around: Session, part: _PartOf) -> None:
+        self._places, self._of_all = part.part.places, part.loaded.program.total
+        self._stops, self._thread = part.part.stops, part.loaded.program.thread
+        self._batch_key, self._updates = part.loaded.program.batch_key, part.loaded.program.updates
+        self.entries: dict[int, Any] = {}
+        self.failures: dict[int, tuple[bytes, int]] = {}
+        super().__init__(spec, around, part.part.items)
+        self.alone, self.direct, self.saved, self.saving = False, True, False, None
+        self._item_writer = to_nobody
+
+    def item(self, index: int) -> Item:
+        return super().item(self._places[index])
+
+    def part(self, label: str, index: int, total: int) -> AbstractContextManager[Any]:
+        return super().part(label, self._places[index], self._of_all)
+
+    def _succeeded(self, place: int, update: Update, sink: Taker, *, called: bool = False) -> None:
+        self.entries[place] = update if self._updates else self.spec.entry(update)
+        self._has_result[place] = True
+
+    def _failed(
+        self, place: int, error: BaseException, sink: Taker, attempts: int, *, called: bool = False
+    ) -> None:
+        if isinstance(self.ended, TimeoutError):
+            return  # the edge's deadline is over, which the parent says of each item
+        if isinstance(error, KeyError) and error.args == (self._batch_key,):
+            add_note(error, f"workers get no {self._batch_key!r}, only its items: pass item_to_state=")
+        self._has_result[place] = True
+        self.failures[place] = portable(error), attempts
+        if self._stops and not self._ended:
+            self.end(Decided(f"{self.name}: an item has failed"), cancel=True)
+
+    def item_config(self, config: RunnableConfig, *, shared: bool = False) -> RunnableConfig:
+        given = super().item_config(config, shared=shared)
+        own: dict[str, Any] = given.get("configurable", {})
+        return cast("RunnableConfig", {**given, "configurable": {**own, **self._thread}})
+
+    def close_items(self, places: Iterable[int], sink: Taker) -> None:
+        """Leave items without an outcome to the parent."""
+
+    @property
+    def is_empty(self) -> bool:
+        return False
