@@ -18,6 +18,7 @@ from mahsm.data._json import json_line
 from mahsm.data._sources import Files, Place
 from mahsm.data._steps import Map, Passes, waited
 from mahsm.data._stream import Stream
+from mahsm.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,20 @@ class Reader:
         self._rows: Iterator[Any] = iter(())
 
     def read(self, number: int, count: int) -> list[Any]:
-        """Return the rows of a range."""
+        """Return the rows of a range.
+
+        Raises:
+            DataError: if there are fewer of them by now.
+        """
         if number != self._at:
             self._rows = self.begin(number)
+        self._at = -1
         rows = list(islice(self._rows, count))
+        if len(rows) < count:
+            raise DataError(
+                f"range {number} of the source has {count} rows, and only {len(rows)} can be read now. "
+                "Leave its files as they are while they are read, and begin anew."
+            )
         self._at = number + 1
         return rows
 

@@ -14,7 +14,6 @@ def replacing(path: str) -> Generator[BinaryIO, None, None]:
     After a crash the file is the old one or the new one. If the block raises, the old one stays.
     """
     folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
     beside = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}{BESIDE}")
     try:
         with open(beside, "xb") as file:

@@ -273,7 +273,12 @@ class VmapRun(EdgeRun):
         elif isinstance(error, Exception) or (
             isinstance(error, asyncio.CancelledError) and not tasks.is_cancelled_here()
         ):
-            self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
+            try:
+                self._failed(place, error, sink, item.attempts, called=item.is_unsaved)
+            except BaseException as fault:
+                # It may be another error, of the sink or the source. Threads that wait have to end with it.
+                self.stop(fault)
+                raise
         elif isinstance(error, asyncio.CancelledError):
             raise error
         else:
