@@ -1,6 +1,7 @@
 """`BadRow`: a row of a file that cannot be read."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from mahsm.errors import RowError
 
@@ -28,3 +29,21 @@ class BadRow:
         """The error that says so."""
         where = f"{self.file}:{self.line}" if self.file else f"row {self.line}"
         return RowError(f"{where}: {self.problem}")
+
+    @property
+    def as_line(self) -> bytes:
+        """The line that stands for it in a file of JSON Lines. It is no JSON, so no reader takes it for a row."""
+        return _MARK + json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> "BadRow | None":
+        """Return the row of which `as_line` is the line; None for any other line."""
+        if not line.startswith(_MARK):
+            return None
+        try:
+            return cls(**json.loads(line.removeprefix(_MARK)))
+        except (TypeError, ValueError, RecursionError):
+            return None
+
+
+_MARK = b"!"

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast, get_args
 from mahsm._common import shown
 from mahsm.data import _loaders
 from mahsm.data._cache import Cache
-from mahsm.data._formats import FORMATS
+from mahsm.data._formats import COMPRESSED, FORMATS
 from mahsm.data._sources import Files, Items, OnError, Source
 from mahsm.data._steps import (
     Batch,
@@ -200,12 +200,23 @@ class Stream(Generic[T]):
         """Keep the rows in a file, from which later passes read them.
 
         The file is written as the rows of the first pass come, beside its place, and is there after the last
-        row. Remove it to read the source again.
+        row. Every pass gives a row as JSON gives it back: a tuple is a list. Remove the file to read the
+        source again; whatever it holds is read in place of the source.
 
         Args:
             path: Path of a JSON Lines file, such as `"rows.jsonl"`.
+
+        Raises:
+            DataError: if it is the path of a source of this stream, or of a compressed file.
         """
-        return Stream(Cache(self, os.path.abspath(path)))
+        path = os.path.abspath(path)
+        if path in getattr(self.source, "paths", ()):
+            raise DataError(f"stream.cache: path={path!r} is read by this stream. Pass another path.")
+        if path.lower().endswith(COMPRESSED):
+            raise DataError(
+                f"stream.cache: path={path!r}; expected a file that is not compressed, such as 'rows.jsonl'."
+            )
+        return Stream(Cache(self, path))
 
     def _with(self, step: Step) -> "Stream[Any]":
         return replace(self, steps=(*self.steps, step))

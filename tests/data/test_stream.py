@@ -174,6 +174,33 @@ def test_a_cache_reads_its_source_once(tmp_path: Path, mode: str) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_each_pass_of_a_cache_gives_the_same_rows(tmp_path: Path, mode: str) -> None:
+    kept = stream([{"pair": (1, 2)}]).cache(tmp_path / "pairs.jsonl")
+    assert collect(kept, mode) == collect(kept, mode) == [{"pair": [1, 2]}]
+
+    (tmp_path / "rows.jsonl").write_text('1\nno\n3\n!{"a": 1}\n')
+    found = stream(tmp_path / "rows.jsonl", on_error="collect")
+    kept = found.cache(tmp_path / "bad.jsonl")
+    assert collect(kept, mode) == collect(kept, mode) == found.collect()
+    assert [type(row) for row in kept] == [int, data.BadRow, int, data.BadRow]
+    assert kept.cache(tmp_path / "twice.jsonl").collect() == found.collect()
+    with pytest.raises(DataError, match=r"rows.jsonl:2: it is not JSON"):
+        stream(tmp_path / "bad.jsonl").collect()
+
+
+def test_a_cache_is_no_file_that_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("1\n")
+    rows = stream(path).map(lambda n: 2 * n)
+    with pytest.raises(DataError, match=r"rows.jsonl' is read by this stream"):
+        rows.cache(path)
+    with pytest.raises(DataError, match=r"kept.jsonl' is read by this stream"):
+        rows.cache(tmp_path / "kept.jsonl").map(str).cache(tmp_path / "kept.jsonl")
+    with pytest.raises(DataError, match="expected a file that is not compressed"):
+        rows.cache(tmp_path / "kept.jsonl.gz")
+
+
 def test_loaders() -> None:
     data.register("squares", lambda to=3: (n * n for n in range(to)))
     try:

@@ -25,7 +25,8 @@ class Jsonl:
                 try:
                     row = parsed(line.rstrip())
                 except ValueError as error:
-                    row = BadRow(path, number, f"it is not JSON: {_of_column(str(error))}")
+                    row = BadRow.of_line(line)
+                    row = row or BadRow(path, number, f"it is not JSON: {_of_column(str(error))}")
                 yield row
 
 
