@@ -16,7 +16,7 @@ from mahsm._waiting.here import here, set_awaited
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.stops import stopped_by
 from mahsm._waiting.turns import OnStop, StopCallback
-from mahsm._waiting.ways import THREAD, Way, run_blocking
+from mahsm._waiting.ways import THREAD, Way, run_blocking, without_stop_iteration
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ def call(
         TimeoutError: after `timeout` seconds.
     """
     if inspect.iscoroutinefunction(function) or timeout is None:
-        value = _without_stop_iteration(function)
+        value = without_stop_iteration(function)
     else:
         own = OwnCall(left or LeftBehind(1))
         value = _result(in_own_thread(function, own), own, timeout, name)
@@ -315,19 +315,7 @@ def _has_result(future: Future[Any]) -> bool:
 def _blocking(function: Callable[[], T]) -> T:
     """Call a function in a thread where it may block."""
     set_awaited(False)
-    return _without_stop_iteration(function)
-
-
-def _without_stop_iteration(function: Callable[[], T]) -> T:
-    """Call a function that may raise `StopIteration`, as `next` does.
-
-    No coroutine can raise that, and an asyncio future that is given one never ends. It comes out as a
-    `RuntimeError`, as it does out of a coroutine or a generator (PEP 479).
-    """
-    try:
-        return function()
-    except StopIteration as error:
-        raise RuntimeError("the called function raised StopIteration") from error
+    return without_stop_iteration(function)
 
 
 def _wait_for(awaitable: Awaitable[T], timeout: float | None, on_stop: OnStop, name: str = "") -> T:

@@ -10,8 +10,9 @@ in it, and a context variable would be inherited by code that waits in the other
 """
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mahsm._waiting.turns import TaskTurn, ThreadTurn, Turn
@@ -36,7 +37,34 @@ class Way:
 
     async def call_blocking(self, function: Callable[[], T]) -> T:
         """Call a blocking function; in a task, the call runs in another thread."""
-        return function() if self is THREAD else await asyncio.to_thread(function)
+        return function() if self is THREAD else await asyncio.to_thread(without_stop_iteration, function)
+
+    async def call_to_end(self, function: Callable[[], T]) -> T:
+        """Do what `call_blocking` does; a cancellation comes after the call has ended.
+
+        For calls that hold or change something that the caller lets go of when it is cancelled.
+        """
+        if self is THREAD:
+            return function()
+        call = partial(contextvars.copy_context().run, without_stop_iteration, function)
+        future = asyncio.get_running_loop().run_in_executor(None, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+
+def without_stop_iteration(function: Callable[[], T]) -> T:
+    """Call a function that may raise `StopIteration`, as `next` does.
+
+    No coroutine can raise that, and an asyncio future that is given one never ends. It comes out as a
+    `RuntimeError`, as it does out of a coroutine or a generator (PEP 479).
+    """
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the called function raised StopIteration") from error
 
 
 TASK = Way(TaskTurn)

@@ -32,7 +32,7 @@ class BadRow:
 
     @property
     def as_line(self) -> bytes:
-        """The line that stands for it in a file of JSON Lines. It is no JSON, so no reader takes it for a row."""
+        """The line that stands for it in JSON Lines. It is no JSON, so no reader takes it for a row."""
         return _MARK + json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod

@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, overload
@@ -292,6 +293,14 @@ def ranges_of_list(rows: Sequence[Any], cut: Cut) -> Ranges:
     return Ranges(_OfList(rows, starts), starts, {"rows": len(rows), "digest": digest.hexdigest()})
 
 
+def _until(cancelled: threading.Event, rows: Iterable[Any]) -> Iterator[Any]:
+    """Yield rows until their reader is cancelled; a source may have no end."""
+    for row in rows:
+        if cancelled.is_set():
+            raise CancelledError
+        yield row
+
+
 async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None = None) -> Ranges:
     """Return the rows of a stream by their places. Those of files stay there; others are written to a file.
 
@@ -303,7 +312,12 @@ async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None 
         return found
     stream = stream.opened()
     if way is THREAD or not stream.is_async:
-        return await way.call_blocking(lambda: spooled(stream, cut, folder))
+        cancelled = threading.Event()
+        try:
+            return await way.call_blocking(lambda: spooled(_until(cancelled, stream), cut, folder))
+        except BaseException:
+            cancelled.set()
+            raise
     spool = Spool(cut, folder)
     try:
         async for row in stream:

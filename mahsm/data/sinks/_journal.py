@@ -44,7 +44,9 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            # A result that the disk had no room for was an error when it came, and its rest has no room now.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
     def remove(self) -> None:

@@ -18,7 +18,7 @@ class SinkRun(Protocol):
     """One run that writes a sink."""
 
     failed: int
-    """How many items of the parts that are written have failed."""
+    """How many items have failed, those of earlier runs included."""
 
     @property
     def cut(self) -> Cut:
@@ -68,6 +68,7 @@ class FileRun:
         self.cut = cut_of(self._manifest, cut)
         self._open: dict[int, _OpenPart] = {}
         self._lock = threading.Lock()
+        self._is_closed = False
         self.failed = 0
 
     def begin(self, ranges: Ranges, target: str) -> None:
@@ -95,6 +96,7 @@ class FileRun:
                     "another folder, or what it was begun with."
                 )
         if self._manifest["report"]:
+            self.failed = self._manifest["report"]["errors"]
             self._folder.tidy(ranges.number_of_ranges)
         else:
             written = filter(self._folder.has, range(ranges.number_of_ranges))
@@ -119,15 +121,19 @@ class FileRun:
         else:
             line = FAILED + _error_line(error, item, self._folder.path)
         with self._lock:
+            if self._is_closed:
+                return  # another run may write the folder by now; it calls the item again
             part = self._part(number)
-            part.lines[place] = line
             part.journal.add(place, line)
+            part.lines[place] = line
+            self.failed += error is not None
 
     def _part(self, number: int) -> "_OpenPart":
         part = self._open.get(number)
         if part is None:
             journal = Journal(self._folder.journal(number))
             part = self._open[number] = _OpenPart(journal)
+            self.failed += sum(line.startswith(FAILED) for line in part.lines.values())
         return part
 
     def part(self, number: int) -> None:
@@ -144,7 +150,6 @@ class FileRun:
         part.journal.remove()
         with self._lock:
             del self._open[number]
-            self.failed += len(errors)
 
     def end(self) -> Report:
         """End; the sink is complete."""
@@ -162,6 +167,7 @@ class FileRun:
     def close(self) -> None:
         """Keep the results of open parts, and give the folder back."""
         with self._lock:
+            self._is_closed = True
             for part in self._open.values():
                 part.journal.close()
         self._folder.close()

@@ -184,8 +184,9 @@ class VmapLowering(Lowering[VmapRun]):
 
     def _begin(self, around: Session, items: Sequence[Any] = (), streamed: Streamed | None = None) -> VmapRun:
         spec = self.spec
-        if spec.failures_allowed(len(items)) < 0:
-            raise spec.too_few(0, len(items))
+        failed = 0 if streamed is None or streamed.sink is None else streamed.sink.failed
+        if failed > spec.failures_allowed(len(items)):
+            raise spec.too_few(failed, len(items))
         finished = position.get().finished.get(self)
         run = VmapRun(spec, around, items, self._concurrency, finished, streamed)
         run.check_first()
@@ -229,7 +230,7 @@ class VmapLowering(Lowering[VmapRun]):
 
     async def _finish(self, run: VmapRun, done: list[Record]) -> Update:
         if run.sink is not None:
-            report = await run.way.call_blocking(run.sink.end)
+            report = await run.way.call_to_end(run.sink.end)
             run.progress.end(errors=report["errors"])
             run.count_all(finished=run.total, failed=report["errors"])
             return {self.spec.out_keys[0]: report}

@@ -249,8 +249,10 @@ class VmapRun(EdgeRun):
         try:
             await self.open_ranges.finish(self.way, number)
         except BaseException as error:
-            # Otherwise a thread that waits for its range would wait for ever.
-            self.stop(error)
+            # Otherwise a thread that waits for its range would wait for ever. A cancellation has a reason of
+            # its own, which the run ends with.
+            if not (isinstance(error, asyncio.CancelledError) and tasks.is_cancelled_here()):
+                self.stop(error)
             raise
 
     async def _store(self, place: int, update: Update) -> None:

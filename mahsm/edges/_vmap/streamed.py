@@ -82,18 +82,21 @@ async def opened(
         DataError: if the batch cannot be read, or the sink was begun with another one, or another run
             writes it.
     """
-    run = None if sink is None else await way.call_blocking(lambda: sink_run(sink, cut))
+    made: list[SinkRun] = []
     try:
+        if sink is not None:
+            await way.call_to_end(lambda: made.append(sink_run(sink, cut)))
+        run = made[0] if made else None
         cut = cut if run is None else run.cut
         ranges = await _ranges(batch, cut, way, sink)
         try:
             if run is not None:
-                await way.call_blocking(lambda: run.begin(ranges, target))
-            yield Streamed(ranges, run, await way.call_blocking(lambda: _places(ranges, run)))
+                await way.call_to_end(lambda: run.begin(ranges, target))
+            yield Streamed(ranges, run, await way.call_to_end(lambda: _places(ranges, run)))
         finally:
             ranges.close()
     finally:
-        if run is not None:
+        for run in made:
             run.close()
 
 
@@ -155,7 +158,7 @@ class OpenRanges:
         self._slots.release()
 
     async def _write(self, way: Way, sink: SinkRun, number: int) -> None:
-        made: Any = await way.call_blocking(lambda: sink.part(number))
+        made: Any = await way.call_to_end(lambda: sink.part(number))
         if hasattr(made, "__await__"):
             if way is THREAD:
                 made.close()

@@ -1,15 +1,19 @@
 """Faults around a sink: its folder, its source or its process fails in the middle of a run."""
 
+import asyncio
+import itertools
 import os
-import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from mahsm import vmap
 from mahsm.data import sinks, stream
-from mahsm.errors import DataError
+from mahsm.errors import DataError, TooFewSucceeded
 from tests.edges.vmap.test_streamed import rows_file
 from tests.helpers import MODES, run_edge
 
@@ -20,7 +24,7 @@ def test_a_run_whose_folder_is_lost_ends_with_that_error(tmp_path: Path, mode: s
 
     def target(state: Any) -> int:
         if state["item"] == 3:
-            shutil.rmtree(out)
+            out.rename(tmp_path / "lost")
         return state["item"]
 
     edge = vmap(
@@ -55,3 +59,94 @@ def test_a_file_that_is_cut_off_while_it_is_read_ends_the_run(tmp_path: Path, mo
     )
     with pytest.raises(DataError, match=r"has 500 rows, and only \d+ can be read now"):
         run_edge(edge, stream(path), mode)
+
+
+def test_failures_of_an_earlier_run_count_at_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def fails(state: Any) -> int:
+        calls.append(state["item"])
+        if state["item"] < 4:
+            raise ValueError(state["item"])
+        return state["item"]
+
+    def edge(least: int) -> Any:
+        return vmap(
+            fails,
+            batch_key="xs",
+            out_key="ys",
+            max_concurrency=1,
+            on_error="drop",
+            min_success=least,
+            sink=sinks.Jsonl(tmp_path / "out"),
+        )
+
+    for _ in range(2):
+        with pytest.raises(TooFewSucceeded, match="3 of 10 items failed, and min_success=8"):
+            run_edge(edge(8), list(range(10)), "sync")
+    assert calls == [0, 1, 2]
+    assert run_edge(edge(5), list(range(10)), "sync")["errors"] == 4
+    # Of a complete sink, too.
+    with pytest.raises(TooFewSucceeded, match="4 of 10 items failed, and min_success=7"):
+        run_edge(edge(7), list(range(10)), "sync")
+    assert calls == list(range(10))
+
+
+class SlowSink(sinks.Jsonl):
+    """A sink whose disk waits."""
+
+    entered, gate = threading.Event(), threading.Event()
+
+    def write(self, file: BinaryIO, lines: Sequence[bytes]) -> None:
+        self.entered.set()
+        assert self.gate.wait(60)
+        super().write(file, lines)
+
+
+async def test_a_cancelled_run_gives_its_folder_back_when_its_part_is_written(tmp_path: Path) -> None:
+    def edge(sink: Any) -> Any:
+        return vmap(lambda state: state["item"], batch_key="xs", out_key="ys", chunk_size=2, sink=sink)
+
+    async with asyncio.TaskGroup() as group:
+        cancelled = group.create_task(edge(SlowSink(tmp_path)).ainvoke({"xs": list(range(4))}))
+        await asyncio.to_thread(SlowSink.entered.wait)
+        cancelled.cancel()
+        with pytest.raises(DataError, match="another run writes it"):
+            await edge(sinks.Jsonl(tmp_path)).ainvoke({"xs": list(range(4))})
+        SlowSink.gate.set()
+    assert cancelled.cancelled()
+    assert (await edge(sinks.Jsonl(tmp_path)).ainvoke({"xs": list(range(4))}))["ys"]["rows"] == 4
+    assert sinks.read(tmp_path).collect() == list(range(4))
+
+
+async def test_a_source_without_end_is_read_until_its_run_is_cancelled(tmp_path: Path) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+    read_after = 0
+
+    def rows() -> Iterator[int]:
+        nonlocal read_after
+        for n in itertools.count():
+            begun.set()
+            if n == 100:
+                assert cancelled.wait(60)
+            read_after += n > 100
+            yield n
+
+    edge = vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path / "out"))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(edge.ainvoke({"xs": stream(rows)}))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        cancelled.set()
+    assert read_after <= 1
+
+
+async def test_a_sink_may_raise_stop_iteration() -> None:
+    def take(part: sinks.Part) -> None:
+        next(iter(()))
+
+    edge = vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=take)
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        await edge.ainvoke({"xs": [1]})
