@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from mahsm.errors import DataError
 
@@ -19,14 +19,15 @@ def json_line(row: Any, path: str) -> bytes:
         DataError: if a value has no JSON.
     """
     try:
-        return to_json(row, fallback=_plain, inf_nan_mode="constants") + b"\n"
-    except UnicodeEncodeError:
-        pass
-    except (PydanticSerializationError, TypeError, ValueError) as error:
-        # Half of a surrogate pair, such as a model may answer, has JSON, but no UTF-8.
-        if "surrogates" not in str(error):
-            raise DataError(f"{path}: a row has no JSON: {error}. Return dicts of plain values.") from error
-    return json.dumps(row, default=_plain).encode() + b"\n"
+        try:
+            return to_json(row, fallback=_plain, inf_nan_mode="constants") + b"\n"
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            # Half of a surrogate pair, such as a model may answer, has JSON, but no UTF-8.
+            if "surrogates" not in str(error):
+                raise
+        return json.dumps(row, default=_jsonable).encode() + b"\n"
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: a row has no JSON: {error}. Return dicts of plain values.") from error
 
 
 def parsed(line: bytes) -> Any:
@@ -37,11 +38,18 @@ def parsed(line: bytes) -> Any:
     """
     try:
         return from_json(line)
-    except ValueError:
-        if b"\\u" not in line:
+    except ValueError as error:
+        # Half of a surrogate pair is refused there, and lists in lists that are written without complaint.
+        if b"\\u" not in line and "recursion" not in str(error):
             raise
-        # Half of a surrogate pair is refused there.
+    try:
         return json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it has too many lists or dicts in one another") from error
+
+
+def _jsonable(value: Any) -> Any:
+    return to_jsonable_python(value, fallback=_plain, inf_nan_mode="constants")
 
 
 def _plain(value: Any) -> Any:

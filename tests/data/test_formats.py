@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mahsm import vmap
 from mahsm.data import BadRow, stream
 from mahsm.data._formats import FORMATS
 from mahsm.errors import DataError, RowError
@@ -122,6 +123,44 @@ def test_a_bad_row_is_an_error_with_file_and_line(tmp_path: Path, name: str) -> 
     assert isinstance(bad, BadRow)
     assert (bad.line, str(bad.error)) == (line, str(caught.value))
     assert stream(path, on_error="drop").collect() == [good, after]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("cut.jsonl.gz", gzip.compress(lines_of(range(999)).encode())[:-20]),
+        ("cut.jsonl.bz2", bz2.compress(lines_of(range(999)).encode())[:-20]),
+        ("cut.jsonl.xz", lzma.compress(lines_of(range(999)).encode())[:-20]),
+        ("cut.jsonl.zst", zstd(lines_of(range(999)).encode())[:-20]),
+        ("plain.csv.gz", b"a,b\n1,2\n"),
+        ("garbled.jsonl.gz", gzip.compress(b"1\n2\n")[:-12] + b"\xff" * 12),
+        ("empty.parquet", b""),
+        ("not.parquet", b"PAR1 and more PAR1"),
+    ],
+)
+def test_a_damaged_file_is_an_error_with_its_name(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    rows = stream(tmp_path / name, on_error="drop")
+    with pytest.raises(DataError, match=rf"{name}' cannot be read: .*Is it whole"):
+        rows.collect()
+    with pytest.raises(DataError, match=rf"{name}' cannot be read: .*Is it whole"):
+        list(FORMATS[name.split(".")[1]].scan(str(tmp_path / name)))
+
+
+def test_a_csv_whose_header_cannot_be_read_has_no_rows_to_count(tmp_path: Path) -> None:
+    path = tmp_path / "mac.csv"
+    path.write_bytes(b"a,b\r1,2\r3,4\r")
+    edge = vmap(lambda state: 1, batch_key="xs", out_key="ys")
+    with pytest.raises(DataError, match="the first line is to name the columns"):
+        edge.invoke({"xs": stream(path)})
+
+
+def test_json_that_is_too_deep_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "deep.jsonl"
+    path.write_bytes(b"[" * 100_000 + b'"\\ud83d"' + b"]" * 100_000 + b"\n" + b"[" * 250 + b"]" * 250 + b"\n")
+    bad, good = stream(path, on_error="collect").collect()
+    assert "too many lists or dicts in one another" in bad.problem
+    assert str(good) == "[" * 250 + "]" * 250
 
 
 def test_a_long_field_is_no_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Csv:
         self._delimiter = delimiter
 
     def scan(self, path: str) -> Iterator[tuple[int, Mark]]:
+        self._header(path)  # without one that can be read, no row can be
         with lines(path) as found:
             records = _Records(path, self._delimiter, found)
             next(records, None)  # the header

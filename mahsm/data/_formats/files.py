@@ -5,6 +5,7 @@ import gzip
 import importlib
 import io
 import lzma
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -44,10 +45,33 @@ COMPRESSED = tuple(_OPENERS)
 
 @contextmanager
 def opened(path: str) -> Generator[BinaryIO, None, None]:
-    """Open a file for reading, decompressed if its suffix says that it is compressed."""
+    """Return a block that reads a file, decompressed if its suffix says that it is compressed.
+
+    Raises:
+        DataError: if it is damaged.
+    """
     decompress = _OPENERS.get(PurePath(path).suffix.lower())
-    with open(path, "rb") if decompress is None else cast("BinaryIO", decompress(path)) as file:
+    with (
+        readable(path, EOFError, OSError, lzma.LZMAError, zlib.error),
+        open(path, "rb") if decompress is None else cast("BinaryIO", decompress(path)) as file,
+    ):
         yield file
+
+
+@contextmanager
+def readable(path: str, *errors: type[Exception]) -> Generator[None, None, None]:
+    """Return a block that reads a file, and in which these errors say that it is damaged.
+
+    Raises:
+        DataError: in their place.
+    """
+    try:
+        yield
+    except errors as error:
+        raise DataError(
+            f"{path!r} cannot be read: {error}. Is it whole, and of the kind that its suffix says? Copy or "
+            "write it again."
+        ) from error
 
 
 def arrow(module: str, path: str) -> Any:

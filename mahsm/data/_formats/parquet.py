@@ -1,9 +1,10 @@
 """Parquet files, read by pyarrow."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from mahsm.data._formats.files import Mark, arrow
+from mahsm.data._formats.files import Mark, arrow, readable
 
 _BATCH = 1024
 """Rows that are decoded at a time."""
@@ -35,5 +36,11 @@ class Parquet:
                     begin -= count
 
 
-def _file(path: str) -> Any:
-    return arrow("pyarrow.parquet", path).ParquetFile(path, memory_map=True, pre_buffer=False)
+@contextmanager
+def _file(path: str) -> Generator[Any, None, None]:
+    parquet = arrow("pyarrow.parquet", path)
+    with (
+        readable(path, arrow("pyarrow", path).ArrowException, OSError),
+        parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file,
+    ):
+        yield file
