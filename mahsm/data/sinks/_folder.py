@@ -66,12 +66,17 @@ class Folder:
                     f"{self.path!r} holds {sorted(others)[0]!r}, and is no sink. Pass an empty or new folder."
                 )
             return {}
-        if manifest["format"] != self._format:
+        # A sink without parts may go on in another format, such as one that its results fit in.
+        if manifest["format"] != self._format and self._has_parts(manifest):
             raise DataError(
                 f"{self.path!r} holds {manifest['format']} parts, and the sink writes {self._format}. Pass "
                 "another folder."
             )
         return manifest
+
+    def _has_parts(self, manifest: dict[str, Any]) -> bool:
+        missing = sum(1 for _ in missing_parts(self.path, manifest))
+        return manifest["report"] is not None or missing < manifest["parts"]
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
@@ -148,7 +153,12 @@ def manifest_of(path: str) -> dict[str, Any] | None:
             f"{path!r}: {MANIFEST} was written by another version of mahsm. Go on with that version, or "
             "pass another folder."
         )
+    if lacks := _KEYS - manifest.keys():
+        raise DataError(f"{path!r}: {MANIFEST} lacks {sorted(lacks)[0]!r}. Pass another folder.")
     return cast("dict[str, Any]", manifest)
+
+
+_KEYS = {"source", "target", "cut", "rows", "parts", "report", "format"}
 
 
 def part_path(path: str, number: int, format: str) -> str:
@@ -159,6 +169,25 @@ def part_path(path: str, number: int, format: str) -> str:
 def cut_of(manifest: dict[str, Any], wanted: Cut) -> Cut:
     """Return how a sink is cut into parts: as it was begun, or else as wanted."""
     return Cut(**manifest["cut"]) if manifest else wanted
+
+
+def check_parts(path: str, manifest: dict[str, Any]) -> None:
+    """Check that all parts are there.
+
+    Raises:
+        DataError: if the run has not ended, or a part was removed after it.
+    """
+    lacks = sum(1 for _ in missing_parts(path, manifest))
+    if lacks and manifest["report"]:
+        raise DataError(
+            f"{path!r} lacks {lacks} of {manifest['parts']} parts, which were removed after its run had "
+            "ended. Put them back, or remove the folder to begin anew."
+        )
+    if lacks:
+        raise DataError(
+            f"{path!r} lacks {lacks} of {manifest['parts']} parts, since its run has not ended. Run it "
+            "again; it goes on where it was."
+        )
 
 
 def missing_parts(path: str, manifest: dict[str, Any]) -> Iterator[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mahsm.data._sources import Files
 from mahsm.data._stream import Stream
-from mahsm.data.sinks._folder import manifest_of, missing_parts, part_path
+from mahsm.data.sinks._folder import check_parts, manifest_of, part_path
 from mahsm.errors import DataError
 
 
@@ -25,10 +25,6 @@ def read(path: str | os.PathLike[str]) -> Stream[Any]:
     manifest = manifest_of(folder)
     if manifest is None:
         raise DataError(f"{folder!r} is no sink: it has no manifest.json. Pass the folder of a sink.")
-    if lacks := list(missing_parts(folder, manifest)):
-        raise DataError(
-            f"{folder!r} lacks {len(lacks)} of {manifest['parts']} parts, since its run has not ended. Run "
-            "it again; it goes on where it was."
-        )
+    check_parts(folder, manifest)
     parts = [part_path(folder, number, manifest["format"]) for number in range(manifest["parts"])]
     return Stream(Files.of(parts, manifest["format"], "raise"))

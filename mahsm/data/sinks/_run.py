@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from mahsm.data._json import json_line
 from mahsm.data._ranges import Cut, Ranges
 from mahsm.data._writing import replacing
-from mahsm.data.sinks._folder import Folder, cut_of
+from mahsm.data.sinks._folder import Folder, check_parts, cut_of
 from mahsm.data.sinks._journal import FAILED, Journal
 from mahsm.data.sinks._sinks import FileSink, Part, Report
 from mahsm.errors import DataError
@@ -95,7 +95,10 @@ class FileRun:
                     f"{self._folder.path!r} has {what}: {self._manifest[key]} and not {manifest[key]}. Pass "
                     "another folder, or what it was begun with."
                 )
+        if self._manifest["format"] != self._sink.format:
+            self._folder.write_manifest(self._manifest)
         if self._manifest["report"]:
+            check_parts(self._folder.path, self._manifest)
             self.failed = self._manifest["report"]["errors"]
             self._folder.tidy(ranges.number_of_ranges)
         else:

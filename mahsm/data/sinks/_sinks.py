@@ -134,15 +134,17 @@ class Parquet(FileSink):
         arrow: Any = importlib.import_module("pyarrow")
         parquet: Any = importlib.import_module("pyarrow.parquet")
         rows = [_as_row(parsed(line)) for line in lines]
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        # A table without columns has no rows either, so that empty dicts need one.
+        names = list(dict.fromkeys(name for row in rows for name in row)) or ["value"]
         try:
             table = arrow.table({name: [row.get(name) for row in rows] for name in names})
-        except (arrow.ArrowException, UnicodeEncodeError) as error:
+            parquet.write_table(table, file)
+        except (arrow.ArrowException, UnicodeEncodeError, OverflowError) as error:
             raise DataError(
-                f"{self.path}: the results have values of several types in one column: {error}. Return the "
-                "same types for all items, or use sinks.Jsonl, which takes any."
+                f"{self.path}: the results are no columns of one type each: {error}. Return the same "
+                "types for all items, or use sinks.Jsonl, which takes any result; in the same folder, if "
+                "it has no part yet: then no result is lost."
             ) from error
-        parquet.write_table(table, file)
 
 
 def _as_row(value: Any) -> dict[str, Any]:

@@ -6,11 +6,9 @@ import os
 import pickle
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -453,67 +451,6 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="path=''; expected a folder"):
         sinks.Jsonl("")
     assert not (tmp_path / "out").exists()
-
-
-@dataclass
-class Answer:
-    text: str
-    when: Any = None
-
-
-def test_results_are_written_as_what_they_hold(tmp_path: Path) -> None:
-    import datetime
-
-    import dspy
-    import numpy as np
-
-    day = datetime.date(2026, 1, 2)
-    results = [
-        Answer("yes", day),
-        dspy.Prediction(answer="no"),
-        np.arange(2),
-        np.float32(0.5),
-        {"half": "\ud83d"},
-        float("nan"),
-        2**70,
-        None,
-    ]
-    edge = vmap(
-        lambda state: results[state["item"]],
-        batch=lambda _: range(8),
-        out_key="ys",
-        sink=sinks.Jsonl(tmp_path),
-    )
-    edge.invoke({})
-    found = sinks.read(tmp_path).collect()
-    assert found[:4] == [{"text": "yes", "when": "2026-01-02"}, {"answer": "no"}, [0, 1], 0.5]
-    assert found[4] == {"half": "\ud83d"}
-    assert np.isnan(found[5])
-    assert found[6:] == [2**70, None]
-
-
-def test_a_result_without_json_is_an_error(tmp_path: Path) -> None:
-    edge = vmap(lambda state: object(), batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path))
-    with pytest.raises(DataError, match=r"a row has no JSON: .*object"):
-        edge.invoke({"xs": [1]})
-
-
-def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:
-    rows = [{"a": 1}, {"b": "x"}, 3]
-    edge = vmap(
-        lambda state: state["item"], batch_key="xs", out_key="ys", sink=sinks.Parquet(tmp_path / "out")
-    )
-    edge.invoke({"xs": rows})
-    assert pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist() == [
-        {"a": 1, "b": None, "value": None},
-        {"a": None, "b": "x", "value": None},
-        {"a": None, "b": None, "value": 3},
-    ]
-    mixed = vmap(
-        lambda state: state["item"], batch_key="xs", out_key="ys", sink=sinks.Parquet(tmp_path / "mixed")
-    )
-    with pytest.raises(DataError, match="values of several types in one column"):
-        mixed.invoke({"xs": [{"a": 1}, {"a": "x"}]})
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,118 @@
+"""Results in the files of a sink: which values they may be, and what reads them back."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from mahsm import vmap
+from mahsm.data import sinks
+from mahsm.errors import DataError
+
+
+@dataclass
+class Answer:
+    text: str
+    when: Any = None
+
+
+def test_results_are_written_as_what_they_hold(tmp_path: Path) -> None:
+    import dspy
+    import numpy as np
+
+    day = datetime.date(2026, 1, 2)
+    results = [
+        Answer("yes", day),
+        dspy.Prediction(answer="no"),
+        np.arange(2),
+        np.float32(0.5),
+        {"half": "\ud83d"},
+        Answer("\ud83d", day),
+        float("nan"),
+        2**70,
+        None,
+    ]
+    edge = vmap(
+        lambda state: results[state["item"]],
+        batch=lambda _: range(9),
+        out_key="ys",
+        sink=sinks.Jsonl(tmp_path),
+    )
+    edge.invoke({})
+    found = sinks.read(tmp_path).collect()
+    assert found[:4] == [{"text": "yes", "when": "2026-01-02"}, {"answer": "no"}, [0, 1], 0.5]
+    assert found[4] == {"half": "\ud83d"}
+    assert found[5] == {"text": "\ud83d", "when": "2026-01-02"}
+    assert np.isnan(found[6])
+    assert found[7:] == [2**70, None]
+
+
+def test_a_result_without_json_is_an_error(tmp_path: Path) -> None:
+    edge = vmap(lambda state: object(), batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path))
+    with pytest.raises(DataError, match=r"a row has no JSON: .*object"):
+        edge.invoke({"xs": [1]})
+    edge = vmap(
+        lambda state: ["\ud83d", object()], batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path / "half")
+    )
+    with pytest.raises(DataError, match=r"a row has no JSON: .*object"):
+        edge.invoke({"xs": [{"\ud83d": object()}]})
+
+
+def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:
+    rows = [{"a": 1}, {"b": "x"}, 3]
+    edge = vmap(
+        lambda state: state["item"], batch_key="xs", out_key="ys", sink=sinks.Parquet(tmp_path / "out")
+    )
+    edge.invoke({"xs": rows})
+    assert pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist() == [
+        {"a": 1, "b": None, "value": None},
+        {"a": None, "b": "x", "value": None},
+        {"a": None, "b": None, "value": 3},
+    ]
+    mixed = vmap(
+        lambda state: state["item"], batch_key="xs", out_key="ys", sink=sinks.Parquet(tmp_path / "mixed")
+    )
+    with pytest.raises(DataError, match="no columns of one type each"):
+        mixed.invoke({"xs": [{"a": 1}, {"a": "x"}]})
+
+
+def written(folder: Path, results: list[Any], kind: Any = sinks.Parquet, calls: Any = None) -> Any:
+    def target(state: Any) -> Any:
+        if calls is not None:
+            calls.append(state["item"])
+        return results[state["item"]]
+
+    edge = vmap(target, batch=lambda _: range(len(results)), out_key="ys", sink=kind(folder))
+    return edge.invoke({})["ys"]
+
+
+def test_empty_dicts_are_rows_in_parquet_too(tmp_path: Path) -> None:
+    assert written(tmp_path, [{}, {}])["rows"] == 2
+    assert sinks.read(tmp_path).collect() == [{"value": None}, {"value": None}]
+
+
+@pytest.mark.parametrize("results", [[{"a": {}}], [2**70], ["\ud83d"], [1, "x"]])
+def test_results_that_are_no_columns_go_on_as_json_lines(tmp_path: Path, results: list[Any]) -> None:
+    calls: list[int] = []
+    with pytest.raises(DataError, match="no columns of one type each"):
+        written(tmp_path, results, calls=calls)
+    assert written(tmp_path, results, sinks.Jsonl, calls)["rows"] == len(results)
+    assert len(calls) == len(results)
+    assert sinks.read(tmp_path).collect() == results
+    with pytest.raises(DataError, match="holds jsonl parts"):
+        written(tmp_path, results)
+
+
+def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, [1], sinks.Jsonl)
+    (tmp_path / "part-000000.jsonl").unlink()
+    for use in (lambda: written(tmp_path, [1], sinks.Jsonl), lambda: sinks.read(tmp_path)):
+        with pytest.raises(DataError, match="lacks 1 of 1 parts, which were removed after its run had ended"):
+            use()
+    (tmp_path / "manifest.json").write_text('{"version": 1, "format": "jsonl"}')
+    for use in (lambda: written(tmp_path, [1], sinks.Jsonl), lambda: sinks.read(tmp_path)):
+        with pytest.raises(DataError, match=r"manifest.json lacks 'cut'"):
+            use()
