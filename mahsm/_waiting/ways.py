@@ -12,7 +12,7 @@ in it, and a context variable would be inherited by code that waits in the other
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mahsm._waiting.turns import TaskTurn, ThreadTurn, Turn
@@ -46,8 +46,10 @@ class Way:
         """
         if self is THREAD:
             return function()
-        call = partial(contextvars.copy_context().run, without_stop_iteration, function)
-        future = asyncio.get_running_loop().run_in_executor(None, call)
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(
+            None, lambda: context.run(lambda: without_stop_iteration(function))
+        )
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

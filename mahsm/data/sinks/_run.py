@@ -69,7 +69,7 @@ class FileRun:
         self._open: dict[int, _OpenPart] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self.failed = 0
+        self.failed: int = 0
 
     def begin(self, ranges: Ranges, target: str) -> None:
         """Begin.
@@ -99,7 +99,7 @@ class FileRun:
             self._folder.write_manifest(self._manifest)
         if self._manifest["report"]:
             check_parts(self._folder.path, self._manifest)
-            self.failed = self._manifest["report"]["errors"]
+            self.failed = cast("Report", self._manifest["report"])["errors"]
             self._folder.tidy(ranges.number_of_ranges)
         else:
             written = filter(self._folder.has, range(ranges.number_of_ranges))

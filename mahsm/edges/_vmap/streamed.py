@@ -5,6 +5,7 @@ from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias, cast
 
@@ -91,8 +92,8 @@ async def opened(
         ranges = await _ranges(batch, cut, way, sink)
         try:
             if run is not None:
-                await way.call_to_end(lambda: run.begin(ranges, target))
-            yield Streamed(ranges, run, await way.call_to_end(lambda: _places(ranges, run)))
+                await way.call_to_end(partial(run.begin, ranges, target))
+            yield Streamed(ranges, run, await way.call_to_end(partial(_places, ranges, run)))
         finally:
             ranges.close()
     finally:
