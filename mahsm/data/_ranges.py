@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from mahsm._waiting import THREAD, Way
 from mahsm.data._cache import Cache
@@ -191,8 +191,18 @@ class Spool(Reader):
         self._count = 0
 
     def add(self, row: Any) -> None:
-        """Write a row."""
-        pickle.dump(row, self._file, protocol=5)
+        """Write a row.
+
+        Raises:
+            DataError: if it cannot be pickled.
+        """
+        try:
+            pickle.dump(row, self._file, protocol=5)
+        except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"row {self._count + 1} of the stream cannot be pickled: {error}. Rows of this stream are "
+                "written to a temporary file; give plain values, or a list in place of the stream."
+            ) from error
         self._digest.update(_digestible(row))
         self._count += 1
         rows = self._count - self._starts[-1]
@@ -223,9 +233,19 @@ class Spool(Reader):
 def _digestible(row: Any) -> bytes:
     """Return bytes that tell a row from others; those of the type, if a value has no JSON."""
     try:
+        # JSON would use up an iterator, and a set has another order in another process.
+        if any(isinstance(value, Iterator | set | frozenset) for value in (row, *_inner(row))):
+            raise ValueError
         return json_line(row, "")
     except (ValueError, RecursionError):
         return f"{type(row).__name__}\n".encode()
+
+
+def _inner(row: Any) -> Iterable[Any]:
+    """Return the values in a list or dict."""
+    if isinstance(row, dict):
+        return cast("dict[Any, Any]", row).values()
+    return cast("Iterable[Any]", row) if isinstance(row, list | tuple) else ()
 
 
 def ranges_of_files(stream: Stream[Any], cut: Cut) -> Ranges | None:

@@ -1,7 +1,7 @@
 """`Source`: where the rows of a stream come from. Files, and iterables of your own."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -71,10 +71,11 @@ class Files:
             DataError: if there is no such file, or a suffix says no format.
         """
         paths = tuple(os.path.abspath(path) for name in names for path in _matching(name))
+        seen = tuple(map(_seen, paths))
         for path in paths:
             if not format:
                 format_of(path)
-        return cls(paths, format, on_error, tuple(map(_seen, paths)))
+        return cls(paths, format, on_error, seen)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -132,6 +133,8 @@ class Files:
 
 
 def _matching(name: str) -> list[str]:
+    if os.path.exists(os.path.join(name, "manifest.json")):
+        raise DataError(f"{name!r} is a folder; if it is a sink, read it with sinks.read({name!r}).")
     if os.path.isdir(name):
         raise DataError(f"{name!r} is a folder; expected files, such as {os.path.join(name, '*.jsonl')!r}.")
     if os.path.exists(name) or not has_magic(name):
@@ -170,10 +173,18 @@ class Items:
         """Return the iterable, which can be read now.
 
         Raises:
-            DataError: if it was read before, and cannot be read again.
+            DataError: if it was read before, and cannot be read again; or a function returns no iterable.
         """
         if callable(self._iterable):
-            return self._iterable()
+            made: Any = self._iterable()
+            if not isinstance(made, Iterable | AsyncIterable):
+                if isinstance(made, Coroutine):
+                    made.close()
+                given = shown(cast("object", made))
+                raise DataError(
+                    f"{self} returned {given}; expected an iterable. Let an async function yield rows."
+                )
+            return cast("Any", made)
         if self._is_read and _is_used_up(self._iterable):
             raise DataError(
                 f"{self} was read already, and cannot be read again. Pass a function that returns it, or "

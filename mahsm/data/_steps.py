@@ -48,6 +48,12 @@ class _Pass:
         return ()
 
 
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  an object with an async `__call__`
+    )
+
+
 DROPPED: Any = object()
 """What a function of a step returns for a row that is left out."""
 
@@ -62,7 +68,7 @@ class Map:
     @property
     def is_async(self) -> bool:
         """True if the function is async."""
-        return inspect.iscoroutinefunction(self.function)
+        return _is_async(self.function)
 
     def begin(self) -> Pass:
         return _MapPass(self)
@@ -93,7 +99,7 @@ class Filter:
     @property
     def is_async(self) -> bool:
         """True if the function is async."""
-        return inspect.iscoroutinefunction(self.function)
+        return _is_async(self.function)
 
     name = "filter"
 
@@ -298,7 +304,7 @@ def waited(made: Generator[Any, Any, None]) -> Iterator[Any]:
             row.close()
             raise DataError(
                 "a function of this stream is async, which a plain 'for' cannot wait for. Use 'async for', "
-                "'await stream.acollect()' or ainvoke, or pass a function that is not async."
+                "'await stream.acollect()' or ainvoke; there pass the function itself, no lambda of it."
             )
         yield row
 

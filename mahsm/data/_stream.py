@@ -65,15 +65,16 @@ def stream(
         raise DataError(f"stream: on_error={on_error!r}; expected one of {', '.join(get_args(OnError))}.")
     if format is not None and format not in FORMATS:
         raise DataError(f"stream: format={format!r}; expected one of {', '.join(FORMATS)}.")
-    if isinstance(source, Stream):
-        return cast("Stream[Any]", source)
     if isinstance(source, str | os.PathLike):
-        return Stream(_named(os.fspath(source), format, on_error, options))
-    if not (callable(source) or isinstance(source, Iterable | AsyncIterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return Stream(_named(cast("str | os.PathLike[str]", source), format, on_error, options))
+    if isinstance(source, bytes | bytearray) or not (
+        callable(source) or isinstance(source, Iterable | AsyncIterable)  # pyright: ignore[reportUnnecessaryIsInstance]
+    ):
         raise DataError(f"stream: {shown(source)}; expected a path, a name, an iterable, or a function.")
+    _check_is_file(shown(cast("object", source)), format, on_error)
     if options:
         raise DataError(f"stream: {', '.join(options)} are options of loaders, and the source is none.")
-    return Stream(Items(source))
+    return cast("Stream[Any]", source) if isinstance(source, Stream) else Stream(Items(source))
 
 
 def stream_of(names: Sequence[str]) -> "Stream[Any]":
@@ -85,11 +86,25 @@ def stream_of(names: Sequence[str]) -> "Stream[Any]":
     return stream(names[0]) if len(names) == 1 else Stream(Files.of(names, "", "raise"))
 
 
-def _named(name: str, format: str | None, on_error: OnError, options: dict[str, Any]) -> Source:
-    loader = _loaders.found(name)
-    if loader is None and _is_no_path(name):
+def _check_is_file(source: str, format: str | None, on_error: OnError) -> None:
+    """Refuse options of files for another source."""
+    given = {"format": format, "on_error": None if on_error == "raise" else on_error}
+    for option, value in given.items():
+        if value is not None:
+            raise DataError(
+                f"stream({source}): {option}={value!r} is for files, and the source is none. Leave it out."
+            )
+
+
+def _named(
+    source: str | os.PathLike[str], format: str | None, on_error: OnError, options: dict[str, Any]
+) -> Source:
+    name = os.fspath(source)
+    loader = _loaders.found(name) if isinstance(source, str) else None
+    if loader is None and isinstance(source, str) and _is_no_path(name):
         loader = _loaders.of_hugging_face(name)
     if loader is not None:
+        _check_is_file(repr(name), format, on_error)
         return Items(partial(loader, **options))
     if options:
         raise DataError(f"stream({name!r}): {', '.join(options)} are options of loaders, and it is a path.")

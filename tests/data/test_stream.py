@@ -1,6 +1,7 @@
 """Streams: their steps beside plain loops, one pass and many, sync and async."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mahsm import data
+from mahsm import data, vmap
 from mahsm.data import stream
 from mahsm.errors import DataError, RegistryError
 from tests.helpers import MODES
@@ -133,6 +134,55 @@ async def test_async_sources_and_functions() -> None:
         stream([1]).map(double).collect()
 
 
+class Doubles:
+    async def __call__(self, n: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * n
+
+
+async def test_an_object_with_an_async_call_is_async_in_an_edge() -> None:
+    double = Doubles()
+    edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys")
+    assert await edge.ainvoke({"xs": stream(range(3)).map(double)}) == {"ys": [0, 2, 4]}
+    with pytest.raises(DataError, match="pass the function itself, no lambda of it"):
+        await edge.ainvoke({"xs": stream(range(3)).map(lambda n: double(n))})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_function_that_returns_no_rows_is_named(mode: str) -> None:
+    async def rows() -> list[int]:
+        await asyncio.sleep(0)
+        return [1]
+
+    with pytest.raises(DataError, match=r"returned <coroutine object .*; expected an iterable"):
+        collect(stream(rows), mode)
+    with pytest.raises(DataError, match="returned None; expected an iterable"):
+        collect(stream(lambda: None), mode)
+
+
+def test_rows_that_cannot_be_pickled_are_refused_and_iterators_are_not_used_up() -> None:
+    edge = vmap(lambda state: list(state["item"]), batch_key="xs", out_key="ys", sink=lambda part: None)
+    with pytest.raises(DataError, match=r"row 2 of the stream cannot be pickled: .*lambda"):
+        edge.invoke({"xs": stream([[], lambda: [1]])})
+    taken: list[Any] = []
+    edge.with_(sink=lambda part: taken.extend(part.entries)).invoke({"xs": [iter([1, 2]), [iter(())]]})
+    assert taken[0] == [1, 2]
+
+
+def test_options_of_files_are_refused_for_other_sources(tmp_path: Path) -> None:
+    rows = stream([1])
+    for source in (rows, [1], lambda: [1], rows.map(str)):
+        with pytest.raises(DataError, match="format='csv' is for files, and the source is none"):
+            stream(source, format="csv")
+        with pytest.raises(DataError, match="on_error='collect' is for files"):
+            stream(source, on_error="collect")
+    with pytest.raises(DataError, match=r"b'rows.jsonl'; expected a path"):
+        stream(b"rows.jsonl")
+    for path in (tmp_path / "rows", str(tmp_path / "rows")):
+        with pytest.raises(DataError, match="rows' cannot be read: No such file"):
+            stream(path)
+
+
 async def test_a_source_is_closed_when_its_reader_breaks_off() -> None:
     closed: list[str] = []
 
@@ -201,7 +251,8 @@ def test_a_cache_is_no_file_that_it_reads(tmp_path: Path) -> None:
         rows.cache(tmp_path / "kept.jsonl.gz")
 
 
-def test_loaders() -> None:
+def test_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  as if it were not installed
     data.register("squares", lambda to=3: (n * n for n in range(to)))
     try:
         rows = stream("squares", to=4)

@@ -40,6 +40,7 @@ class Folder:
 
         try:
             os.makedirs(self.path, exist_ok=True)
+            self._manifest()  # a folder that is no sink is left as it is
             self._lock = os.open(self._in(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise DataError(f"{self.path!r} cannot be written: {error.strerror}.") from error
@@ -144,7 +145,7 @@ def manifest_of(path: str) -> dict[str, Any] | None:
     try:
         with open(os.path.join(path, MANIFEST), "rb") as file:
             manifest: Any = from_json(file.read())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path!r}: {MANIFEST} cannot be read: {error}. Pass another folder.") from error

@@ -6,14 +6,15 @@ from typing import Any
 from mahsm.data._sources import Files
 from mahsm.data._stream import Stream
 from mahsm.data.sinks._folder import check_parts, manifest_of, part_path
+from mahsm.data.sinks._sinks import FileSink
 from mahsm.errors import DataError
 
 
-def read(path: str | os.PathLike[str]) -> Stream[Any]:
+def read(path: str | os.PathLike[str] | FileSink) -> Stream[Any]:
     """Return the results in a sink of files as a stream, in the order of the items.
 
     Args:
-        path: The folder.
+        path: The folder, or the sink.
 
     Raises:
         DataError: if the folder is no sink, or its run has not ended.
@@ -21,7 +22,7 @@ def read(path: str | os.PathLike[str]) -> Stream[Any]:
     Example:
         See `Jsonl`.
     """
-    folder = os.path.abspath(path)
+    folder = os.path.abspath(path.path if isinstance(path, FileSink) else path)
     manifest = manifest_of(folder)
     if manifest is None:
         raise DataError(f"{folder!r} is no sink: it has no manifest.json. Pass the folder of a sink.")

@@ -35,7 +35,7 @@ def check_sink(edge: str, sink: object, refused: Mapping[str, str]) -> None:
     Raises:
         EdgeError: if there is any.
     """
-    if not (isinstance(sink, FileSink) or callable(sink)):
+    if not (isinstance(sink, FileSink) or callable(sink)) or isinstance(sink, type):
         raise EdgeError(
             f"{edge}: sink={shown(sink)}; expected sinks.Jsonl(folder), sinks.Parquet(folder), or a function "
             "of a sinks.Part."

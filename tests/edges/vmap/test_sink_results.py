@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mahsm import vmap
-from mahsm.data import sinks
-from mahsm.errors import DataError
+from mahsm.data import sinks, stream
+from mahsm.errors import DataError, EdgeError
 
 
 @dataclass
@@ -104,6 +104,25 @@ def test_results_that_are_no_columns_go_on_as_json_lines(tmp_path: Path, results
     assert sinks.read(tmp_path).collect() == results
     with pytest.raises(DataError, match="holds jsonl parts"):
         written(tmp_path, results)
+
+
+def test_what_is_no_sink_is_said_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"holds 'notes.txt', and is no sink"):
+        written(tmp_path, [1], sinks.Jsonl)
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(DataError, match=r"notes.txt' is no sink"):
+        sinks.read(tmp_path / "notes.txt")
+    with pytest.raises(EdgeError, match=r"Jsonl'>; expected sinks.Jsonl\(folder\)"):
+        vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=sinks.Jsonl)  # type: ignore[arg-type]
+
+
+def test_a_sink_is_read_by_itself_or_its_folder(tmp_path: Path) -> None:
+    sink = sinks.Jsonl(tmp_path)
+    written(tmp_path, [1, 2], sinks.Jsonl)
+    assert sinks.read(sink).collect() == sinks.read(tmp_path).collect() == [1, 2]
+    with pytest.raises(DataError, match=r"is a folder; if it is a sink, read it with sinks.read\('"):
+        stream(tmp_path)
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
