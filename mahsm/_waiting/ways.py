@@ -50,6 +50,7 @@ class Way:
         future = asyncio.get_running_loop().run_in_executor(
             None, lambda: context.run(lambda: without_stop_iteration(function))
         )
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # after a cancellation
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

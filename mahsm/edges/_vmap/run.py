@@ -379,6 +379,9 @@ class VmapRun(EdgeRun):
         self, place: int, error: BaseException, sink: Taker, attempts: int, *, called: bool = False
     ) -> None:
         spec = self.spec
+        if self.open_ranges is not None and self.open_ranges.is_fault(error):
+            self.stop(error)  # the item did not fail; a later run calls it again
+            raise error
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.failures.on_error == "raise" or ends_all(error):
             self._count(place, failed=True)

@@ -123,6 +123,7 @@ class OpenRanges:
         self._slots = Slots(_OPEN)
         self._lock = threading.Lock()
         self._left: dict[int, int] = {}
+        self._faults: list[OSError] = []
 
     def by_range(self, places: Sequence[int]) -> Iterator[Sequence[int]]:
         """Yield ascending places, those of each range together."""
@@ -172,7 +173,15 @@ class OpenRanges:
         """Take a result."""
         assert self._sink is not None
         item = None if error is None else self._ranges[place]
-        self._sink.add(place, value, error, item)
+        try:
+            self._sink.add(place, value, error, item)
+        except OSError as fault:
+            self._faults.append(fault)
+            raise
+
+    def is_fault(self, error: BaseException) -> bool:
+        """Return whether an error is of the sink, such as a full disk, and not of an item."""
+        return any(error is fault for fault in self._faults)
 
     def add_all(self, places: Sequence[int], values: Sequence[Any], ranks: Iterator[int]) -> None:
         """Take the values of many items."""

@@ -40,6 +40,35 @@ def test_a_run_whose_folder_is_lost_ends_with_that_error(tmp_path: Path, mode: s
         run_edge(edge, list(range(20)), mode)
 
 
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_result_that_cannot_be_written_is_no_failed_item(tmp_path: Path, mode: str, on_error: Any) -> None:
+    calls: list[int] = []
+    in_the_way = tmp_path / "out" / ".open-000001"
+
+    def target(state: Any) -> int:
+        calls.append(state["item"])
+        if calls == [0, 1]:
+            in_the_way.mkdir()
+        return state["item"]
+
+    edge = vmap(
+        target,
+        batch_key="xs",
+        out_key="ys",
+        chunk_size=2,
+        max_concurrency=1,
+        on_error=on_error,
+        sink=sinks.Jsonl(tmp_path / "out"),
+    )
+    with pytest.raises(IsADirectoryError):
+        run_edge(edge, list(range(8)), mode)
+    in_the_way.rmdir()
+    assert run_edge(edge, list(range(8)), mode)["errors"] == 0
+    assert sinks.read(tmp_path / "out").collect() == list(range(8))
+    assert sorted(calls) == [0, 1, 2, *range(2, 8)]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_file_that_is_cut_off_while_it_is_read_ends_the_run(tmp_path: Path, mode: str) -> None:
     path = rows_file(tmp_path, 20_000)
