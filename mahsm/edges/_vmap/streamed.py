@@ -1,5 +1,6 @@
 """A batch that is a stream, and results that go to a sink: only two ranges of the batch are in memory."""
 
+import inspect
 import threading
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -160,12 +161,19 @@ class OpenRanges:
         self._slots.release()
 
     async def _write(self, way: Way, sink: SinkRun, number: int) -> None:
-        made: Any = await way.call_to_end(lambda: sink.part(number))
-        if hasattr(made, "__await__"):
-            if way is THREAD:
-                made.close()
-                raise EdgeError("sink= is an async function; expected a plain one under invoke. Use ainvoke.")
-            await made
+        made: list[Any] = []
+        try:
+            await way.call_to_end(lambda: made.append(sink.part(number)))
+            if hasattr(made[0], "__await__"):
+                if way is THREAD:
+                    raise EdgeError(
+                        "sink= is an async function; expected a plain one under invoke. Use ainvoke."
+                    )
+                await made[0]
+        finally:
+            # One that a cancellation or the error keeps from being awaited.
+            if made and inspect.iscoroutine(made[0]):
+                made[0].close()
 
     # In the place of `Results`.
 

@@ -179,3 +179,24 @@ async def test_a_sink_may_raise_stop_iteration() -> None:
     edge = vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=take)
     with pytest.raises(RuntimeError, match="raised StopIteration"):
         await edge.ainvoke({"xs": [1]})
+
+
+async def test_an_async_sink_that_is_not_awaited_any_more_is_closed() -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    async def nothing() -> None:
+        await asyncio.sleep(0)
+
+    def take(part: sinks.Part) -> Any:
+        entered.set()
+        assert gate.wait(60)
+        return nothing()
+
+    edge = vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=take)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(edge.ainvoke({"xs": [1]}))
+        await asyncio.to_thread(entered.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+    assert task.cancelled()  # a warning would be an error
