@@ -1,10 +1,11 @@
 """Sinks: results of an edge in files, part by part, in place of a list in the state.
 
-- `_sinks`     `Jsonl`, `Parquet`, `Part`, `Report`
-- `_folder`    the folder of a sink: its manifest, its parts, the lock of the run that writes it
-- `_journal`   results of parts that are not complete yet, so that a kill loses none
-- `_run`       one run that writes a sink
-- `_reading`   `read`: the results of a sink as a stream
+- `_sinks`       `Jsonl`, `Parquet`, `Part`, `Report`
+- `_folder`      the folder of a sink: its manifest, its parts, the lock of the run that writes it
+- `_difference`  what tells two sources from each other
+- `_journal`     results of parts that are not complete yet, so that a kill loses none
+- `_run`         one run that writes a sink
+- `_reading`     `read`: the results of a sink as a stream
 """
 
 from mahsm.data.sinks._reading import read as read

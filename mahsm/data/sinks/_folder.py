@@ -1,11 +1,10 @@
 """`Folder`: the folder of a sink, its manifest, its parts, and the lock of the run that writes it."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, cast
-
-from pydantic_core import from_json, to_json
 
 from mahsm.data._ranges import Cut
 from mahsm.data._writing import BESIDE, replacing, sync_folder
@@ -82,7 +81,8 @@ class Folder:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
         with replacing(self._in(MANIFEST)) as file:
-            file.write(to_json(manifest | {"version": VERSION, "format": self._format}, indent=2) + b"\n")
+            written = json.dumps(manifest | {"version": VERSION, "format": self._format}, indent=2)
+            file.write(written.encode() + b"\n")
 
     def part(self, number: int) -> str:
         """Return the path of a part."""
@@ -144,7 +144,7 @@ def manifest_of(path: str) -> dict[str, Any] | None:
     """
     try:
         with open(os.path.join(path, MANIFEST), "rb") as file:
-            manifest: Any = from_json(file.read())
+            manifest: Any = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

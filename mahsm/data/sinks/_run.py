@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 from mahsm.data._json import json_line
 from mahsm.data._ranges import Cut, Ranges
 from mahsm.data._writing import replacing
+from mahsm.data.sinks._difference import difference
 from mahsm.data.sinks._folder import Folder, check_parts, cut_of
 from mahsm.data.sinks._journal import FAILED, Journal
 from mahsm.data.sinks._sinks import FileSink, Part, Report
@@ -89,12 +90,7 @@ class FileRun:
             self._manifest = {**manifest, "report": None}
             self._folder.write_manifest(self._manifest)
             return
-        for key, what in (("source", "rows of another source"), ("target", "results of another target")):
-            if self._manifest[key] != manifest[key]:
-                raise DataError(
-                    f"{self._folder.path!r} has {what}: {self._manifest[key]} and not {manifest[key]}. Pass "
-                    "another folder, or what it was begun with."
-                )
+        self._check(manifest)
         if self._manifest["format"] != self._sink.format:
             self._folder.write_manifest(self._manifest)
         if self._manifest["report"]:
@@ -104,6 +100,16 @@ class FileRun:
         else:
             written = filter(self._folder.has, range(ranges.number_of_ranges))
             self.failed = sum(map(self._folder.count_errors, written))
+
+    def _check(self, now: dict[str, Any]) -> None:
+        begun = cast("dict[str, Any]", self._manifest)
+        if begun["source"] != now["source"]:
+            found = f"rows of another source: {difference(begun['source'], now['source'])}"
+        elif begun["target"] != now["target"]:
+            found = f"results of another target: {begun['target']} and not {now['target']}"
+        else:
+            return
+        raise DataError(f"{self._folder.path!r} has {found}. Pass another folder, or what it was begun with.")
 
     def missing(self, number: int) -> Sequence[int]:
         """Return the places of a part that have no result yet."""

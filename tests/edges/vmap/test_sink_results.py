@@ -1,6 +1,8 @@
 """Results in the files of a sink: which values they may be, and what reads them back."""
 
 import datetime
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,57 @@ def test_a_sink_is_read_by_itself_or_its_folder(tmp_path: Path) -> None:
     assert sinks.read(sink).collect() == sinks.read(tmp_path).collect() == [1, 2]
     with pytest.raises(DataError, match=r"is a folder; if it is a sink, read it with sinks.read\('"):
         stream(tmp_path)
+
+
+def test_another_source_is_told_in_a_few_words(tmp_path: Path) -> None:
+    def run(rows: Any) -> Any:
+        return vmap(lambda state: 1, batch=lambda _: rows, out_key="ys", sink=sinks.Jsonl(tmp_path / "out"))
+
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("1\n2\n")
+    rows = stream(str(tmp_path / "*.jsonl"))
+    run(rows).invoke({})
+    os.utime(tmp_path / "b.jsonl", ns=(1, 1))
+    wrong = [
+        ([1], "files then, and none now"),
+        (stream(tmp_path / "a.jsonl"), r"'.*b.jsonl' is among its files only then"),
+        (stream(str(tmp_path / "*.jsonl")), r"'.*b.jsonl' has changed"),
+    ]
+    for other, message in wrong:
+        with pytest.raises(DataError, match=f"rows of another source: {message}"):
+            run(other).invoke({})
+    one = stream(tmp_path / "a.jsonl")
+    for begun, now, message in (
+        ([1], one, "no files then, and files now"),
+        ([1], [1, 2], "1 rows then, and 2 now"),
+        ([1], [2], "1 rows then and now, but not the same"),
+        (
+            stream(tmp_path / "a.jsonl"),
+            stream(tmp_path / "a.jsonl").map(str),
+            "the functions .* then, and .*str",
+        ),
+    ):
+        shutil.rmtree(tmp_path / "out")
+        run(begun).invoke({})
+        with pytest.raises(DataError, match=f"rows of another source: {message}"):
+            run(now).invoke({})
+
+
+def test_a_path_need_not_be_text(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has only names that are UTF-8")
+    (folder / "rows.jsonl").write_text("1\n")
+    edge = vmap(
+        lambda state: 1,
+        batch=lambda _: stream(folder / "rows.jsonl"),
+        out_key="ys",
+        sink=sinks.Jsonl(folder / "out"),
+    )
+    assert edge.invoke({}) == edge.invoke({})
+    assert sinks.read(folder / "out").collect() == [1]
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
