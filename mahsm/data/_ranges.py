@@ -6,12 +6,12 @@ import tempfile
 import threading
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from mahsm._waiting import THREAD, Way
 from mahsm.data._cache import Cache
@@ -20,6 +20,8 @@ from mahsm.data._sources import Files, Place
 from mahsm.data._steps import Map, Passes, waited
 from mahsm.data._stream import Stream
 from mahsm.errors import DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -254,8 +256,7 @@ def ranges_of_files(stream: Stream[Any], cut: Cut) -> Ranges | None:
     files = source.files() if isinstance(source, Cache) else source
     if not isinstance(files, Files) or files.on_error == "drop":
         return None
-    steps = [step for step in stream.steps if isinstance(step, Map) and not step.is_async]
-    if len(steps) < len(stream.steps):
+    if not _keeps_places(stream):
         return None
     starts, places = array("Q", [0]), list[Place]()
     count = size = 0
@@ -270,9 +271,14 @@ def ranges_of_files(stream: Stream[Any], cut: Cut) -> Ranges | None:
         size += bytes_of_row
     if count:
         starts.append(count)
-    functions = [_name(step.function) for step in steps]
+    functions = [_name(cast("Map", step).function) for step in stream.steps]
     identity = files.identity | {"rows": count, "functions": functions}
     return Ranges(_OfFiles(stream, files, places), starts, identity)
+
+
+def _keeps_places(stream: Stream[Any]) -> bool:
+    """Return whether each row of the source is one of the stream, which a plain function makes."""
+    return all(isinstance(step, Map) and not step.is_async for step in stream.steps)
 
 
 def _name(function: Any) -> str:
@@ -327,17 +333,15 @@ async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None 
     Raises:
         DataError: if the rows cannot be read, or need an event loop and the way to wait is a thread.
     """
+    if isinstance(stream.source, Cache) and _keeps_places(stream):
+        # So that the rows have the same identity in a later run, which finds the file.
+        await _fill(stream.source, way)
     found = await way.call_blocking(lambda: ranges_of_files(stream, cut))
     if found is not None:
         return found
     stream = stream.opened()
     if way is THREAD or not stream.is_async:
-        cancelled = threading.Event()
-        try:
-            return await way.call_blocking(lambda: spooled(_until(cancelled, stream), cut, folder))
-        except BaseException:
-            cancelled.set()
-            raise
+        return await _read(way, stream, lambda rows: spooled(rows, cut, folder))
     spool = Spool(cut, folder)
     try:
         async for row in stream:
@@ -345,4 +349,26 @@ async def ranges_of(stream: Stream[Any], cut: Cut, way: Way, folder: str | None 
         return spool.ranges()
     except BaseException:
         spool.close()
+        raise
+
+
+async def _fill(cache: Cache, way: Way) -> None:
+    """Have the file of a cache written, if it is not there."""
+    if cache.files() is not None:
+        return
+    cache = cache.opened()
+    if way is THREAD or not cache.is_async:
+        await _read(way, cache.rows(), lambda rows: deque(rows, maxlen=0))
+        return
+    async for _ in cache.arows():
+        pass
+
+
+async def _read(way: Way, rows: Iterable[Any], read: Callable[[Iterable[Any]], T]) -> T:
+    """Call a function that reads rows; in a task, in another thread, and until the task is cancelled."""
+    cancelled = threading.Event()
+    try:
+        return await way.call_blocking(lambda: read(_until(cancelled, rows)))
+    except BaseException:
+        cancelled.set()
         raise

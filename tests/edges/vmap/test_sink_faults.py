@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ from mahsm import vmap
 from mahsm.data import sinks, stream
 from mahsm.errors import DataError, TooFewSucceeded
 from tests.edges.vmap.test_streamed import rows_file
-from tests.helpers import MODES, run_edge
+from tests.helpers import MODES, run, run_edge
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -200,3 +200,39 @@ async def test_an_async_sink_that_is_not_awaited_any_more_is_closed() -> None:
         await asyncio.sleep(0)
         gate.set()
     assert task.cancelled()  # a warning would be an error
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_whose_batch_is_cached_goes_on(tmp_path: Path, mode: str) -> None:
+    passes: list[int] = []
+
+    async def arows() -> AsyncIterator[int]:
+        passes.append(1)
+        for n in range(10):
+            await asyncio.sleep(0)
+            yield n
+
+    def rows() -> Iterator[int]:
+        passes.append(1)
+        yield from range(10)
+
+    calls: list[int] = []
+
+    def target(state: Any) -> int:
+        calls.append(state["item"])
+        if calls == [0, 1, 2]:
+            raise ValueError(2)
+        return state["item"]
+
+    def edge() -> Any:
+        # As in another process: nothing is known of the first run.
+        kept = stream(rows if mode == "sync" else arows).cache(tmp_path / "rows.jsonl")
+        sink = sinks.Jsonl(tmp_path / "out")
+        return vmap(target, batch=lambda _: kept, out_key="ys", max_concurrency=1, sink=sink)
+
+    with pytest.raises(ValueError, match="2"):
+        run(edge(), {}, mode)
+    run(edge(), {}, mode)
+    assert sinks.read(tmp_path / "out").collect() == list(range(10))
+    assert sorted(calls) == [0, 1, 2, *range(2, 10)]
+    assert passes == [1]
