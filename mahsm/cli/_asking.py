@@ -12,7 +12,7 @@ from mahsm.cli._outcome import UsageError
 
 def at_terminal() -> bool:
     """Return whether a user can answer."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
 
 
 def asked(question: str, default: str | None = None) -> str:
@@ -54,10 +54,15 @@ def key_of(name: str, *, optional: bool = False) -> str | None:
     Raises:
         UsageError: if it has spaces, or is empty and not optional.
     """
-    text = getpass.getpass(f"{name}: ") if at_terminal() else sys.stdin.read()
+    text = getpass.getpass(f"{name}: ") if at_terminal() else _piped()
     words = text.split()
     if optional and not words:
         return None
     if len(words) != 1:
         raise UsageError(f"{name}: {len(words)} words on stdin; expected a key without spaces.")
     return words[0]
+
+
+def _piped() -> str:
+    # None if the process has no standard input.
+    return sys.stdin.read() if sys.stdin is not None else ""  # pyright: ignore[reportUnnecessaryComparison]

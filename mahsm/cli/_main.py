@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from mahsm.cli._commands import COMMANDS, GROUPS, app
 from mahsm.cli._outcome import PIPE_CLOSED, Output, code_of, report
+
+NARROWEST = 20
+"""Columns that help and tables need; below, rich does not end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,14 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
+    _widen()
     try:
-        # What is printed on the way, by code of the user's too, is not the document.
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with _stdout_to_stderr() if as_json else nullcontext():
             output = app()(given, exit_on_error=False, print_error=False)
         return _printed(output)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # reported, with its type
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # reported, with its type
         report(_command(given), error, as_json=as_json)
         return code_of(error)
+
+
+def _widen() -> None:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Generator[None, None, None]:
+    """Send what is printed in the block to stderr: it is not the document.
+
+    The user's code may print, and so may C code and programs that it starts, which know only the descriptor.
+    """
+    with redirect_stdout(sys.stderr):
+        if sys.__stdout__ is None or sys.__stderr__ is None:
+            yield  # It is closed, and its descriptor may be that of any other file.
+            return
+        sys.__stdout__.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            sys.__stdout__.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _command(given: Sequence[str]) -> str:
@@ -47,7 +77,7 @@ def _printed(output: Output | None) -> int:
     try:
         if output is not None:
             output.print()
-        sys.stdout.flush()
+        print(end="", flush=True)  # noqa: T201  # also if stdout is closed, and None
     except BrokenPipeError:
         # A pipe to `head`, say. Python flushes stdout at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,13 +65,34 @@ class Output:
     def print(self) -> None:
         """Print it to stdout."""
         if self.as_json:
-            print(json.dumps(self.document, ensure_ascii=False))  # noqa: T201
+            text = json.dumps(self.document, ensure_ascii=False)
+            print(text if _encodable(text) else json.dumps(self.document))  # noqa: T201
             return
         for part in self.shown:
             if isinstance(part, str):
-                print(part)  # noqa: T201
+                print(_plain(part))  # noqa: T201
             else:
-                print(_rendered(part), end="")  # noqa: T201
+                print(_plain(_rendered(part)), end="")  # noqa: T201
+
+
+_BOXES = str.maketrans("─━│┃┄┆▶▼◀▲", "--||-:>v<^") | dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼╭╮╯╰"), "+")
+"""For the lines of drawings, what stands for them where stdout takes ASCII only."""
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain(text: str) -> str:
+    """Return a text as stdout can write it: in a locale such as C, it takes ASCII only."""
+    if _encodable(text):
+        return text
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.translate(_BOXES).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _rendered(part: "RenderableType") -> str:

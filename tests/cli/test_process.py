@@ -110,3 +110,63 @@ def test_completion_as_json(shell: str, mahsm: Command) -> None:
     document = mahsm("completion", shell, "--json").document
     assert document["shell"] == shell
     assert "doctor" in document["script"]
+
+
+CHATTY = """
+import os, subprocess, sys
+os.write(1, b"import ")
+def row(state):
+    subprocess.run(["echo", "a program"])
+    print("a line")
+def leave(state):
+    sys.exit(3)
+"""
+
+
+def test_with_json_stdout_has_only_the_document(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    (tmp_path / "rows.jsonl").write_text('{"n": 1}\n')
+    done = process("run", "chatty:row", "-i", "rows.jsonl", "-o", "out", "--json", folder=tmp_path)
+    assert done.document["rows"] == 1
+    assert set(done.err.splitlines()) == {"import a program", "a line"}
+
+
+def test_a_row_that_ends_the_process_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    (tmp_path / "rows.jsonl").write_text('{"n": 1}\n')
+    done = process("run", "chatty:leave", "-i", "rows.jsonl", "-o", "out", folder=tmp_path)
+    assert done.code == 1
+    assert "mahsm run: SystemExit: 3 (" in done.err.splitlines()[-1]
+    assert "chatty.py, line 8)" in done.err
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_help_ends_in_a_terminal_without_width(columns: str) -> None:
+    command = [*PROCESS, "run", "--help"]
+    done = subprocess.run(
+        command, env={**os.environ, "COLUMNS": columns}, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("Usage: mahsm run")
+
+
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), ("<&-", 0), ("2>&-", 0)])
+def test_a_closed_stream_is_no_error(redirection: str, code: int) -> None:
+    command = f"exec {sys.executable} -m mahsm version --json {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_stdout_that_takes_ascii_only_gets_ascii(tmp_path: Path) -> None:
+    (tmp_path / "drawn.py").write_text(
+        "from mahsm import vmap\nedge = vmap(lambda state: 1, batch_key='é', out_key='n', name='é')\n"
+    )
+    command = [*PROCESS, "draw", "drawn:edge"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    drawn = subprocess.run(
+        command, env=ascii_only, cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert "v each of \\xe9" in drawn
+    as_json = subprocess.run(
+        [*command, "--json"], env=ascii_only, cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert "╭" in json.loads(as_json)["drawing"]
