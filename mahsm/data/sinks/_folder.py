@@ -13,7 +13,7 @@ from mahsm.errors import DataError
 VERSION = 1
 """The version of what a folder holds."""
 
-MANIFEST, _LOCK, _ERRORS = "manifest.json", ".lock", "errors.jsonl"
+MANIFEST, _LOCK, _ERRORS, _OPEN = "manifest.json", ".lock", "errors.jsonl", ".open-"
 
 
 class Folder:
@@ -94,11 +94,19 @@ class Folder:
 
     def journal(self, number: int) -> str:
         """Return the path of the journal of a part."""
-        return self._in(f".open-{number:06}")
+        return self._in(f"{_OPEN}{number:06}")
 
     def has(self, number: int) -> bool:
         """Return whether a part is there."""
         return os.path.exists(self.part(number))
+
+    def has_results(self) -> bool:
+        """Return whether any result is there, in a part or in a journal."""
+        with os.scandir(self.path) as entries:
+            return any(
+                entry.name.startswith("part-") or (entry.name.startswith(_OPEN) and entry.stat().st_size)
+                for entry in entries
+            )
 
     def count_errors(self, number: int) -> int:
         """Return how many items of a part failed."""

@@ -66,6 +66,8 @@ class FileRun:
         self._sink = sink
         self._folder = Folder(str(sink.path), sink.format)
         self._manifest = self._folder.open()
+        if self._manifest and not self._manifest["report"] and not self._folder.has_results():
+            self._manifest = {}  # Its run failed before its first result; any other may begin here.
         self.cut = cut_of(self._manifest, cut)
         self._open: dict[int, _OpenPart] = {}
         self._lock = threading.Lock()

@@ -378,6 +378,17 @@ def test_a_sink_of_another_run_is_refused(tmp_path: Path) -> None:
         sinks.read(tmp_path)
 
 
+def test_another_run_may_begin_where_one_failed_before_its_first_result(tmp_path: Path) -> None:
+    path = rows_file(tmp_path, 10)
+
+    def broken(row: Any) -> Any:
+        raise DataError("no such field")
+
+    with pytest.raises(DataError, match="no such field"):
+        run_edge(tripled(tmp_path), stream(path).map(broken), "sync")
+    assert run_edge(tripled(tmp_path), stream(path), "sync")["rows"] == 10
+
+
 def test_two_runs_do_not_write_one_sink(tmp_path: Path) -> None:
     rows = stream(rows_file(tmp_path, 2))
 
