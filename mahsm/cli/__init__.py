@@ -12,6 +12,7 @@
 - `_doctor`      `mahsm doctor`: what is installed and set up
 - `_checks`      its checks; `_traces` that of Langfuse
 - `_run`         `mahsm run`: something for each row of a file
+- `_rows`        its rows, and the states that they become; `_estimate` its dry run; `_numbers` its numbers
 - `_usage`       `mahsm usage`: what runs cost, by their records
 - `_draw`        `mahsm draw`: a graph, drawn; `_drawing` draws it without a network
 - `_completion`  `mahsm completion`: a script for your shell

@@ -1,21 +1,22 @@
 """`mahsm run`: a graph, edge, node, operator or function for each row of a file, with results in a folder."""
 
 import asyncio
-import operator
 import time
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from mahsm.cli._outcome import Flag, Json, Output, UsageError
+from mahsm.cli._estimate import estimated, first_of
+from mahsm.cli._numbers import Amount, Count, Number
+from mahsm.cli._outcome import FAILED, Flag, Json, Output, UsageError
+from mahsm.cli._rows import rows_of, state_of
 from mahsm.cli._target import load
 from mahsm.cli._usage import Totals, note, summary
 
-Rows = Annotated[list[str], Parameter(name=["--input", "-i"], consume_multiple=True)]
+Rows = Annotated[list[str], Parameter(name=["--input", "-i"], consume_multiple=True, negative=())]
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,19 @@ def run(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     format: Literal["jsonl", "parquet"] = "jsonl",
     field: str | None = None,
-    limit: int | None = None,
-    max_concurrency: int = 8,
-    rps: float | None = None,
-    tpm: float | None = None,
+    limit: Number | None = None,
+    max_concurrency: Count = 8,
+    rps: Amount | None = None,
+    tpm: Amount | None = None,
     provider: str | None = None,
-    attempts: int = 1,
-    timeout: float | None = None,
-    max_usd: float | None = None,
-    max_tokens: int | None = None,
+    attempts: Count = 1,
+    timeout: Amount | None = None,
+    max_usd: Amount | None = None,
+    max_tokens: Count | None = None,
     on_error: Literal["collect", "drop", "raise"] = "collect",
-    rows_per_part: int | None = None,
+    rows_per_part: Count | None = None,
     dry_run: Flag = False,
-    sample: int = 5,
+    sample: Count = 5,
     json: Json = False,
 ) -> Output:
     """Call a graph, edge, node, operator or function for each row of a file; the results go to a folder.
@@ -65,7 +66,7 @@ def run(
         input: Files or patterns, such as rows.jsonl or 'data/*.csv.gz'; or the name of a loader.
         out: The folder of the results.
         format: The format of the results.
-        field: Call the target with the value of this field in place of the row.
+        field: Call the target with the value of this field in place of the row, such as item of errors.jsonl.
         limit: Only so many rows, from the first on.
         max_concurrency: Rows at a time.
         rps: Requests per second, with --provider or the target's own.
@@ -84,61 +85,47 @@ def run(
         max_concurrency, rps, tpm, provider, attempts, timeout, max_usd, max_tokens, on_error, rows_per_part
     )
     found = load(target)
-    rows = _rows(input, field, limit)
+    rows = rows_of(input, field, limit)
     if dry_run:
-        return _estimated(found, rows, options, field, sample, as_json=json)
+        # Rows that fail are counted, so they are not left out.
+        kept = options if on_error == "raise" else replace(options, on_error="collect")
+        return estimated(_edge(target, found, kept, field), rows, sample, as_json=json)
     from mahsm.data import sinks
 
     sink = {"jsonl": sinks.Jsonl, "parquet": sinks.Parquet}[format](out)
-    edge = _edge(found, options, field, sink=sink)
+    edge = _edge(target, found, options, field, sink=sink)
     began, totals = time.monotonic(), Totals()
     with note(totals, Path(sink.path)), nullcontext() if json else _bars():
         try:
             report = asyncio.run(edge.ainvoke({"rows": rows}))["report"]
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
-    seconds = time.monotonic() - began
+    return _output(report, totals, time.monotonic() - began, as_json=json)
+
+
+def _output(report: Any, totals: Totals, seconds: float, *, as_json: bool) -> Output:
     document = {**report, "seconds": round(seconds, 3), **totals.total}
     lines = [
         f"{report['rows']:,} rows in {report['path']}, {report['errors']:,} failed; "
         f"{seconds:,.1f} s, {summary(totals.total)}"
     ]
     if report["errors"]:
-        lines.append(f"The rows that failed are in {report['path']}/errors.jsonl.")
-    return Output(document, lines, json)
+        from mahsm.data import stream
+
+        errors = Path(report["path"]) / "errors.jsonl"
+        (first,) = stream(errors).limit(1)
+        lines.append(f"The rows that failed are in {errors}; {first_of(first)}")
+    return Output(document, lines, as_json, code=FAILED if report["errors"] and not report["rows"] else 0)
 
 
-def _rows(names: list[str], field: str | None, limit: int | None) -> Any:
-    from mahsm.data._internal import stream_of
-
-    rows = stream_of(names)
-    if limit is not None:
-        rows = rows.limit(limit)
-    return rows if field is None else rows.map(_field(field))
-
-
-def _field(name: str) -> Callable[[Any], Any]:
-    def field(row: Any) -> Any:
-        try:
-            return operator.itemgetter(name)(row)
-        except (KeyError, TypeError, IndexError):
-            keys = list(cast("Mapping[str, Any]", row)) if isinstance(row, Mapping) else type(row).__name__
-            raise UsageError(f"--field {name}: a row has no such field, only {keys}.") from None
-
-    field.__qualname__ = f"field {name}"
-    return field
-
-
-def _state(row: Any) -> dict[str, Any]:
-    return {**cast("Mapping[str, Any]", row), "item": row} if isinstance(row, Mapping) else {"item": row}
-
-
-def _edge(found: Any, options: _Options, field: str | None, **more: Any) -> Any:
+def _edge(target: str, found: Any, options: _Options, field: str | None, **more: Any) -> Any:
     from mahsm import Budget, RateLimit, Retry, vmap
 
     limit = None
     if options.rps is not None or options.tpm is not None:
         limit = RateLimit(options.provider, rps=options.rps, tpm=options.tpm)
+    elif options.provider is not None:
+        raise UsageError(f"--provider {options.provider} has no limit; add --rps or --tpm.")
     budget = None
     if options.max_usd is not None or options.max_tokens is not None:
         budget = Budget(usd=options.max_usd, tokens=options.max_tokens)
@@ -146,7 +133,8 @@ def _edge(found: Any, options: _Options, field: str | None, **more: Any) -> Any:
         found,
         batch_key="rows",
         out_key="report",
-        item_to_state=None if field is not None else _state,
+        item_to_state=None if _takes_value(target, found, field) else state_of,
+        name=f"vmap_{target.rpartition(':')[2].rpartition('.')[2]}",
         inherit=False,
         max_concurrency=options.max_concurrency,
         chunk_size=options.rows_per_part,
@@ -159,42 +147,22 @@ def _edge(found: Any, options: _Options, field: str | None, **more: Any) -> Any:
     )
 
 
+def _takes_value(target: str, found: Any, field: str | None) -> bool:
+    """Return whether the target is called with a value, and not with a state.
+
+    Raises:
+        NodeError: if it is no target.
+        UsageError: if there is no value.
+    """
+    from mahsm.nodes._internal import as_target
+
+    item = as_target(found, reader=target, of_items=True).item
+    if item is not None and field is None:
+        raise UsageError(f"{target!r} takes one {item}, not a row; pass --field with the name of a field.")
+    return item is not None
+
+
 def _bars() -> Any:
     from mahsm import progress
 
     return progress()
-
-
-def _estimated(
-    found: Any, rows: Any, options: _Options, field: str | None, sample: int, *, as_json: bool
-) -> Output:
-    """Call the target for a few rows, and say what all of them would take."""
-    if sample < 1:
-        raise UsageError(f"--sample {sample}; expected a number >= 1.")
-    from mahsm import usage
-
-    first: list[Any] = []
-    count = 0
-    for row in rows:
-        if len(first) < sample:
-            first.append(row)
-        count += 1
-    edge = _edge(found, options, field)
-    asyncio.run(edge.ainvoke({"rows": []}))  # imports what it needs
-    began = time.monotonic()
-    with usage() as used:
-        asyncio.run(edge.ainvoke({"rows": first}))
-    seconds, share = time.monotonic() - began, count / max(len(first), 1)
-    document = {
-        "rows": count,
-        "sampled": len(first),
-        "tokens": round(used.tokens * share),
-        "usd": None if used.unpriced else round(used.usd * share, 6),
-        "seconds": round(seconds * share, 1),
-    }
-    cost = "unknown cost" if used.unpriced else f"about ${used.usd * share:,.4f}"
-    told = (
-        f"{count:,} rows; by {len(first)} of them: about {document['tokens']:,} tokens, {cost}, at most "
-        f"{seconds * share:,.0f} s. Nothing was written."
-    )
-    return Output(document, [told], as_json)

@@ -1,5 +1,6 @@
 """A graph, edge, node, operator or function of the user's, by `module:name` or `path/to/file.py:name`."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +16,8 @@ from mahsm.cli._outcome import UsageError, described
 
 
 def load(target: str) -> Any:
-    """Return the object that a target names; of a function or class without parameters, what it returns.
+    """Return the object that a target names; of a function or class without parameters, what it returns;
+    of a graph that is not compiled, the compiled one.
 
     The current folder is importable, and for a file, its folder, too. What the module prints goes to stderr.
 
@@ -31,7 +33,9 @@ def load(target: str) -> Any:
             f"{target!r} names no object; expected module:name or file.py:name, such as 'app:graph'."
         )
     with redirect_stdout(sys.stderr):
-        return _made(_named(_module(place), place, name), target)
+        found = _made(_named(_module(place), place, name), target)
+        is_builder = hasattr(found, "add_node") and hasattr(found, "compile")
+        return found.compile() if is_builder and not inspect.isclass(found) else found
 
 
 def _module(place: str) -> ModuleType:
@@ -128,8 +132,11 @@ def _made(found: Any, target: str) -> Any:
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:
     """Return whether a function has only optional parameters, by name; then it makes what is meant."""
+    is_module = inspect.isclass(function) and type(function).__call__ is not type.__call__
     try:
-        parameters = inspect.signature(function).parameters.values()
+        # The metaclass of DSPy's modules takes any arguments; their own are those of `__init__`.
+        called = functools.partial(function.__init__, None) if is_module else function
+        parameters = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):
         return False
     various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -155,8 +162,6 @@ def graph_of(target: str) -> Any:
         UsageError: as `load`; also if it is not a graph or an edge.
     """
     found = load(target)
-    if hasattr(found, "add_node") and hasattr(found, "compile"):
-        found = found.compile()
     if not hasattr(found, "get_graph"):
         raise UsageError(
             f"{target!r} is {shown(found)}, of type {type(found).__name__}; expected a graph, an edge, or a "

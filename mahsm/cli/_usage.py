@@ -56,26 +56,31 @@ def note(totals: Totals, folder: Path) -> Generator[None, None, None]:
     from mahsm import usage
     from mahsm.data._internal import MANIFEST
 
-    began = time.time()
+    began, is_done = time.time(), False
     with usage() as used:
         try:
             yield
+            is_done = True
         finally:
-            by_edge: dict[str, dict[str, Any]] = {}
-            for run in used.runs:
-                _add(by_edge.setdefault(run.edge, {}), _sums(run.usage))
-            record = {
-                "began": round(began, 3),
-                "seconds": round(time.time() - began, 3),
-                "total": _sums(used),
-                "by_model": {name: _sums(each) for name, each in used.by_model.items()},
-                "by_edge": by_edge,
-            }
+            record = _record_of(used, began)
             totals.add(record)
-            # Before its manifest is there, a run has made no call, and its folder has to be empty to begin.
-            if (folder / MANIFEST).is_file():
+            # A run that is refused has made no call, and its folder may be that of another run.
+            if is_done or (any(record["total"].values()) and (folder / MANIFEST).is_file()):
                 with open(folder / RECORDS, "a") as file:
                     file.write(jsons.dumps(record) + "\n")
+
+
+def _record_of(used: Any, began: float) -> dict[str, Any]:
+    by_edge: dict[str, dict[str, Any]] = {}
+    for run in used.runs:
+        _add(by_edge.setdefault(run.edge, {}), _sums(run.usage))
+    return {
+        "began": round(began, 3),
+        "seconds": round(time.time() - began, 3),
+        "total": _sums(used),
+        "by_model": {name: _sums(each) for name, each in used.by_model.items()},
+        "by_edge": by_edge,
+    }
 
 
 def summary(sums: dict[str, Any]) -> str:
@@ -99,8 +104,11 @@ def usage(folder: Path = Path(), /, *, json: Json = False) -> Output:
     totals = Totals()
     runs = 0
     for file in files:
-        for line in file.read_text().splitlines():
-            totals.add(_record(line, file))
+        for line in file.read_text(errors="replace").splitlines():
+            try:
+                totals.add(jsons.loads(line))
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise UsageError(f"{str(file)!r} has a broken line, {line[:80]!r}. Remove it.") from error
             runs += 1
     document = {
         "runs": runs,
@@ -108,22 +116,19 @@ def usage(folder: Path = Path(), /, *, json: Json = False) -> Output:
         "by_model": totals.by_model,
         "by_edge": totals.by_edge,
     }
-    shown = [f"{runs} runs: {summary(totals.total)}"]
-    tables = [_table(what, found) for what, found in (("model", totals.by_model), ("edge", totals.by_edge))]
+    shown = [f"{runs} {'run' if runs == 1 else 'runs'}: {summary(totals.total)}"]
+    found = {"model": totals.by_model, "edge": totals.by_edge}
+    tables = [_table(what, sums) for what, sums in found.items() if sums]
     return Output(document, [*shown, *tables], json)
-
-
-def _record(line: str, file: Path) -> dict[str, Any]:
-    try:
-        return jsons.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{str(file)!r} has a broken line: {error}. Remove that line.") from error
 
 
 def _table(what: str, found: dict[str, dict[str, Any]]) -> "Table":
     from rich.table import Table
 
-    table = Table(what, "calls", "failed", "cached", "input tokens", "output tokens", "US dollars")
+    table = Table()
+    table.add_column(what, overflow="fold")
+    for head in ("calls", "failed", "cached", "input tokens", "output tokens", "US dollars"):
+        table.add_column(head, justify="right")
     for name, sums in sorted(found.items(), key=lambda each: -each[1]["usd"]):
         numbers = [f"{sums[key]:,}" for key in _SUMS[:5]]
         table.add_row(name, *numbers, f"{sums['usd']:,.4f}" + ("?" if sums["unpriced"] else ""))

@@ -41,11 +41,23 @@ class State(TypedDict):
     text: str
     twice: int
 
-def graph():
+def builder():
     made = StateGraph(State)
     made.add_node("twice", lambda state: {"twice": 2 * state["n"]})
     made.add_edge(START, "twice")
-    return made.compile()
+    return made
+
+def graph():
+    return builder().compile()
+
+class Length(dspy.Module):
+    def __init__(self):
+        super().__init__()
+    def forward(self, text):
+        return dspy.Prediction(length=len(text))
+
+def never(state):
+    raise ValueError("no\\nluck")
 
 def rows():
     if os.path.exists("down"):
@@ -94,6 +106,8 @@ def test_a_function_for_each_row(folder: Path) -> None:
     ("target", "options", "first"),
     [
         ("app:graph", [], {"n": 0, "text": "row 0", "twice": 0}),
+        ("app:builder", [], {"n": 0, "text": "row 0", "twice": 0}),
+        ("app:Length", [], {"length": 5}),
         ("app:words", [], {"lengths": [1, 2]}),
         ("app.py:length", ["--field", "text"], 5),
         ("app:shout", ["--limit", "2", "--format", "parquet"], {"loud": "ROW 0", "same": True}),
@@ -104,6 +118,45 @@ def test_targets_of_other_kinds(folder: Path, target: str, options: list[str], f
     assert code == 0, errors
     assert json.loads(printed)["errors"] == 0
     assert sinks.read(folder / "out").limit(1).collect() == [first]
+
+
+def test_rows_that_failed_are_rows_of_another_run(folder: Path) -> None:
+    run = ["run", "app:shout", "-i", "rows.jsonl", "-o", "out"]
+    printed = mahsm(folder, *run)[1]
+    assert printed.splitlines()[-1].endswith("out/errors.jsonl; the first: ValueError: three")
+    again = ["run", "app:graph", "-i", "out/errors.jsonl", "--field", "item", "-o", "again"]
+    code, _, errors = mahsm(folder, *again)
+    assert code == 0, errors
+    assert sinks.read(folder / "again").collect() == [{"n": 3, "text": "row 3", "twice": 6}]
+
+
+@pytest.mark.parametrize("options", [[], ["--on-error", "drop"], ["--dry-run"]])
+def test_a_run_in_which_every_row_fails_has_failed(folder: Path, options: list[str]) -> None:
+    run = ["run", "app:never", "-i", "rows.jsonl", "-o", "out", *options]
+    code, printed, _ = mahsm(folder, *run)
+    assert (code, printed.splitlines()[-1][-30:]) == (1, "the first: ValueError: no luck")
+    document = json.loads(
+        mahsm(folder, "run", "app:never", "-i", "rows.jsonl", "-o", "out", *options, "--json")[1]
+    )
+    assert document["errors"] == (5 if "--dry-run" in options else 20)
+
+
+def test_two_graphs_do_not_write_one_folder(folder: Path) -> None:
+    run = ["-i", "rows.jsonl", "-o", "out"]
+    assert mahsm(folder, "run", "app:graph", *run)[0] == 0
+    code, _, errors = mahsm(folder, "run", "app:builder", *run)
+    assert (code, "results of another target: vmap_graph and not vmap_builder" in errors) == (2, True)
+    # Of the run that was refused, there is no record.
+    assert mahsm(folder, "usage", "out")[1].startswith("1 run: 0 model calls")
+
+
+def test_a_broken_record_of_usage_is_named(folder: Path) -> None:
+    (folder / "usage.jsonl").write_text('{"total": 1}\n')
+    code, _, errors = mahsm(folder, "usage")
+    assert (code, errors) == (
+        2,
+        "mahsm usage: 'usage.jsonl' has a broken line, '{\"total\": 1}'. Remove it.\n",
+    )
 
 
 def test_usage_is_noted_and_shown(folder: Path) -> None:
@@ -153,7 +206,19 @@ def test_a_budget_ends_the_run_and_the_same_command_goes_on(folder: Path) -> Non
     [
         (["app:shout", "-i", "no.jsonl"], 2, "no.jsonl' cannot be read"),
         (["app:nothing", "-i", "rows.jsonl"], 2, "nothing"),
-        (["app:shout", "-i", "rows.jsonl", "--max-concurrency", "0"], 2, "max_concurrency=0"),
+        (
+            ["app:shout", "-i", "rows.jsonl", "--max-concurrency", "0"],
+            2,
+            '"0" for --max-concurrency.',
+        ),
+        (["app:shout", "-i", "rows.jsonl", "--max-tokens", "1.5"], 2, "expected a whole number"),
+        (["app:shout", "-i", "rows.jsonl", "--limit", "-1"], 2, "Expected a whole number >= 0."),
+        (["app:shout", "-i", "rows.jsonl", "--timeout", "nan"], 2, "Expected a number > 0."),
+        (["app:shout", "-i", "rows.jsonl", "--provider", "openai"], 2, "add --rps or --tpm"),
+        (["app:shout", "-i"], 2, "--input has no files"),
+        (["app:shout", "-i", "/dev/null"], 2, "is not a regular file"),
+        (["app:length", "-i", "rows.jsonl"], 2, "takes one str, not a row; pass --field"),
+        (["app:grph", "-i", "rows.jsonl"], 2, "'app' has no 'grph'. Did you mean 'graph'"),
         (["app:shout", "-i", "rows.jsonl", "--on-error", "raise"], 1, "three"),
         (["app:length", "-i", "rows.jsonl", "--field", "txet", "--on-error", "raise"], 2, "no such field"),
         (["app:shout"], 2, "--input"),
