@@ -30,14 +30,17 @@ def asked(question: str, default: str | None = None) -> str:
         print(f"{question}{hint}: ", end="", file=sys.stderr, flush=True)  # noqa: T201
         line = sys.stdin.readline()
         if not line:
-            raise UsageError(f"the input ended at the question {question!r}; expected an answer.")
+            raise _ended(question)
         if answer := line.strip() or default:
             return answer
 
 
 def agreed(question: str) -> bool:
-    """Return whether the user says yes to a question; Enter is no."""
-    return asked(f"{question} (yes/no)", "no").lower() in ("y", "yes")
+    """Return whether the user says yes to a question; Enter and Ctrl+D are no."""
+    try:
+        return asked(f"{question} (yes/no)", "no").lower() in ("y", "yes")
+    except UsageError:
+        return False
 
 
 @overload
@@ -52,15 +55,30 @@ def key_of(name: str, *, optional: bool = False) -> str | None:
         optional: Return None if it is empty.
 
     Raises:
-        UsageError: if it has spaces, or is empty and not optional.
+        UsageError: if it has spaces, or is empty and not optional; at the end of the input.
     """
-    text = getpass.getpass(f"{name}: ") if at_terminal() else _piped()
-    words = text.split()
+    words = _key(name).split()
     if optional and not words:
         return None
-    if len(words) != 1:
-        raise UsageError(f"{name}: {len(words)} words on stdin; expected a key without spaces.")
+    if not words:
+        raise UsageError(f"{name}: no key; type it at a terminal, or pipe it in.")
+    if len(words) > 1:
+        raise UsageError(f"{name}: {len(words)} words; expected a key without spaces.")
     return words[0]
+
+
+def _key(name: str) -> str:
+    if not at_terminal():
+        return _piped()
+    try:
+        return getpass.getpass(f"{name}: ")
+    except EOFError:
+        raise _ended(name) from None
+
+
+def _ended(question: str) -> UsageError:
+    print(file=sys.stderr)  # noqa: T201  # ends the line of the question
+    return UsageError(f"the input ended at the question {question!r}; expected an answer.")
 
 
 def _piped() -> str:

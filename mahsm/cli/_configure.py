@@ -15,6 +15,7 @@ from mahsm._context._internal import (
     document,
     dotted,
     environment,
+    field_of,
     files,
     here,
     is_secret,
@@ -54,8 +55,8 @@ def put(
         key: Such as `models.default` or `credentials.openai_api_key`.
         value: As in YAML; `null` removes the key. Not for a credential, which other users could see.
     """
-    path = checked_path(key)
-    new = _credential(key, value) if is_secret(path) else _value(key, value)
+    path = _path_to_set(key)
+    new = _credential(key, value) if is_secret(path) else _value(path, value)
     save(here.NOTHING.child(nested(path, new)))
     name = files.CREDENTIALS if _is_credential(path) else files.CONFIG
     variable = environment.variable_of(path)
@@ -112,6 +113,26 @@ def _is_credential(path: tuple[str, ...]) -> bool:
     return path[0] == "credentials" or (path[0] == "providers" and path[2:] == ("api_key",))
 
 
+def _path_to_set(key: str) -> tuple[str, ...]:
+    """Return the path of a key.
+
+    Raises:
+        ContextError: if it is none, or a credential would not be found under it, or be shown.
+    """
+    name, equals, _ = key.partition("=")
+    if equals:
+        raise ContextError(f"{name}=... is a key and a value in one; run 'mahsm configure set {name}'.")
+    from mahsm._models._internal import known_providers
+
+    path = checked_path(key)
+    if path == ("credentials",) or (path[0] == "credentials" and path[1] in known_providers()):
+        field = field_of(path[1] if path[1:] else "openai")
+        raise ContextError(f"{key} is no credential; expected one such as 'credentials.{field}'.")
+    if len(path) == 1 and is_secret(("providers", key)):
+        raise ContextError(f"{key} would be no credential, and shown; expected 'credentials.{key}'.")
+    return path
+
+
 def _credential(key: str, text: str | None) -> str | None:
     """Return a credential that the user types or pipes in; `null` removes it.
 
@@ -127,12 +148,20 @@ def _credential(key: str, text: str | None) -> str | None:
     return key_of(key)
 
 
-def _value(key: str, text: str | None) -> Any:
-    if text is None:
+def _value(path: tuple[str, ...], text: str | None) -> Any:
+    key = dotted(path)
+    if text is None or not text.strip():
         raise ContextError(
             f"{key} has no value; run 'mahsm configure set {key} VALUE', or null to remove it."
         )
-    return document.parsed(f"value: {text}".encode(errors="surrogateescape"), key).get("value")
+    try:
+        value = document.parsed(f"value: {text}".encode(errors="surrogateescape"), key).get("value")
+    except ContextError:
+        raise ContextError(f"{key}: the value is not valid YAML; quote it, as in '\"a: b\"'.") from None
+    for inside, _ in leaves(nested(path, value)):
+        if is_secret(inside):
+            _credential(dotted(inside), "given")
+    return value
 
 
 def _sources() -> dict[tuple[str, ...], str]:

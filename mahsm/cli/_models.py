@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from mahsm.cli._outcome import Flag, Json, Output
+from mahsm.cli._outcome import Flag, Json, Output, UsageError
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ def _listed(names: list[str], only: str | None) -> list[Model]:
     from mahsm._model_calls import rates_of
     from mahsm._models._internal import full, provider_of
 
-    aliases = cast("dict[str, Any]", _context.config("models.aliases") or {})
+    aliases: Any = _context.config("models.aliases") or {}
+    if not isinstance(aliases, dict):
+        raise UsageError(f"models.aliases is {aliases!r}; expected a mapping, such as {{fast: openai/...}}.")
     default = _context.config("models.default")
     also: dict[str, list[str]] = {}
-    for alias in aliases:
+    for alias in cast("dict[str, Any]", aliases):
         also.setdefault(full(alias), []).append(alias)
     default = full(default) if isinstance(default, str) else None
     mine = {name for name in (*also, default) if name and only in (None, provider_of(name))}

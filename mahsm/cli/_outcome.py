@@ -65,14 +65,23 @@ class Output:
     def print(self) -> None:
         """Print it to stdout."""
         if self.as_json:
-            text = json.dumps(self.document, ensure_ascii=False)
-            print(text if _encodable(text) else json.dumps(self.document))  # noqa: T201
+            text = _json(self.document)
+            print(text if _encodable(text) else json.dumps(json.loads(text)))  # noqa: T201
             return
         for part in self.shown:
             if isinstance(part, str):
                 print(_plain(part))  # noqa: T201
             else:
                 print(_plain(_rendered(part)), end="")  # noqa: T201
+
+
+def _json(document: Any) -> str:
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        # JSON has no NaN and no infinity, which Python would write.
+        finite = json.loads(json.dumps(document), parse_constant=lambda _: None)
+        return json.dumps(finite, ensure_ascii=False)
 
 
 _BOXES = str.maketrans("─━│┃┄┆▶▼◀▲", "--||-:>v<^") | dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼╭╮╯╰"), "+")

@@ -108,7 +108,9 @@ def _tried(chosen: Chosen) -> dict[str, Any] | None:
         call = call_once(chosen.model, **{name: value for name, value in options.items() if value})
     except Failed as error:
         if not at_terminal():
-            raise Failed(f"{error} Nothing was written; --no-try writes without a call.") from error
+            raise Failed(
+                f"{str(error).rstrip('.')}. Nothing was written; --no-try writes without a call."
+            ) from error
         print(error, file=sys.stderr)  # noqa: T201
         if agreed("Write the settings anyway?"):
             return None

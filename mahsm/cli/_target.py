@@ -33,9 +33,7 @@ def load(target: str) -> Any:
             f"{target!r} names no object; expected module:name or file.py:name, such as 'app:graph'."
         )
     with redirect_stdout(sys.stderr):
-        found = _made(_named(_module(place), place, name), target)
-        is_builder = hasattr(found, "add_node") and hasattr(found, "compile")
-        return found.compile() if is_builder and not inspect.isclass(found) else found
+        return _compiled(_made(_named(_module(place), place, name), target), target)
 
 
 def _module(place: str) -> ModuleType:
@@ -128,6 +126,14 @@ def _made(found: Any, target: str) -> Any:
         return found()
     except Exception as error:
         raise UsageError(f"{target!r} failed: {described(error, _lines_in(error))}") from error
+
+
+def _compiled(found: Any, target: str) -> Any:
+    is_builder = hasattr(found, "add_node") and hasattr(found, "compile") and not inspect.isclass(found)
+    try:
+        return found.compile() if is_builder else found
+    except ValueError as error:
+        raise UsageError(f"{target!r} cannot be compiled: {error}") from error
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:

@@ -77,16 +77,26 @@ def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) ->
     ("arguments", "typed", "message"),
     [
         (("set", "credentials.x_api_key", "hush-1"), "", "takes no value as an argument, which other users"),
-        (("set", "credentials.x_api_key"), "", "0 words on stdin; expected a key without spaces"),
-        (("set", "credentials.x_api_key"), "hush-1 hush-2", "2 words on stdin"),
+        (("set", "credentials.x_api_key"), "", "no key; type it at a terminal, or pipe it in"),
+        (("set", "credentials.x_api_key"), "hush-1 hush-2", "2 words; expected a key without spaces"),
         (
             ("set", "models.default"),
             "",
             "models.default has no value; run 'mahsm configure set models.default VALUE'",
         ),
         (("set", "models", "3"), "", "models has a value of type 'int'; expected a mapping"),
-        (("set", "mine", "[1"), "", "mine: line 2, column 1: not valid YAML"),
+        (("set", "mine", "[1"), "", "mine: the value is not valid YAML; quote it"),
         (("set", "a..b", "1"), "", "key 'a..b'; expected a dotted name"),
+        (("set", "credentials"), "hush-1", "expected one such as 'credentials.openai_api_key'"),
+        (("set", "credentials.openai"), "hush-1", "expected one such as 'credentials.openai_api_key'"),
+        (
+            ("set", "credentials.openai_api_key=hush-1"),
+            "",
+            "run 'mahsm configure set credentials.openai_api_key'",
+        ),
+        (("set", "openai_api_key", "hush-1"), "", "and shown; expected 'credentials.openai_api_key'"),
+        (("set", "providers", "{openai: {api_key: hush-1}}"), "", "takes no value as an argument"),
+        (("set", "models.default", ""), "", "models.default has no value"),
         (("get", "nothing"), "", "nothing is not set; run 'mahsm configure set nothing'"),
     ],
 )
@@ -95,6 +105,11 @@ def test_mistakes_are_one_line(mahsm: Shell, arguments: Any, typed: str, message
     assert line.startswith(f"mahsm configure {arguments[0]}: ")
     assert message in line
     assert "hush" not in line
+
+
+def test_numbers_that_json_lacks_are_null(mahsm: Shell) -> None:
+    mahsm("configure", "set", "mine", ".nan")
+    assert mahsm("configure", "get", "mine", "--json") == ['{"key": "mine", "value": null}']
 
 
 def test_a_variable_that_wins_is_named(

@@ -109,3 +109,9 @@ def test_a_call_that_fails_is_made_once(home: Path) -> None:
     assert (told.code, told.out) == (1, "")
     assert "'hosted_vllm/mine' failed: " in told.error
     assert len(server.calls) == 1
+
+
+def test_aliases_that_are_no_mapping_are_named(home: Path, mahsm: Command) -> None:
+    write(home, "config.yaml", "models: {aliases: 4}\n")
+    told = mahsm("models")
+    assert (told.code, "models.aliases is 4; expected a mapping" in told.error) == (2, True)

@@ -97,8 +97,8 @@ def test_a_server_of_your_own_needs_no_key(home: Path, mahsm: Command) -> None:
     [
         ((), "", "--provider is missing, and there is no terminal to ask at; pass --provider."),
         (("--provider", "openai"), "", "--model is missing"),
-        (("--model", MODEL), "", "API key of openai: 0 words on stdin; expected a key without spaces."),
-        (("--model", MODEL), "hush hush", "2 words on stdin"),
+        (("--model", MODEL), "", "API key of openai: no key; type it at a terminal, or pipe it in."),
+        (("--model", MODEL), "hush hush", "2 words; expected a key without spaces"),
         (("--provider", "opnai", "--model", MODEL), KEY, "unknown provider 'opnai'"),
         (("--provider", "anthropic", "--model", MODEL), KEY, "is not of --provider 'anthropic'"),
         (("--model", "homemade"), KEY, "'homemade' has no provider"),
@@ -190,10 +190,22 @@ def test_ctrl_c_writes_nothing(question: str, home: Path, terminal: Start) -> No
     assert files_in(home) == []
 
 
-def test_the_end_of_the_input_is_named(home: Path, terminal: Start) -> None:
-    child = terminal("setup")
-    child.expect("Provider [openai]: ")
+@pytest.mark.parametrize("question", ["Provider", "API key of openai"])
+def test_the_end_of_the_input_is_named(question: str, home: Path, terminal: Start) -> None:
+    child = terminal("setup", *(("--model", MODEL) if question != "Provider" else ()))
+    child.expect(f"{question}")
     child.press("d")
     code, told = child.end()
     assert code == 2
-    assert "the input ended at the question 'Provider'; expected an answer." in told
+    assert f"\nmahsm setup: the input ended at the question '{question}'; expected an answer.\n" in told
+
+
+def test_ctrl_d_is_no_further_provider(home: Path, terminal: Start) -> None:
+    child = terminal("setup", "--no-try", "--model", MODEL)
+    child.expect("API key of openai: ")
+    child.type("hush-key")
+    child.expect("Another provider? (yes/no) [no]: ")
+    child.press("d")
+    code, told = child.end()
+    assert code == 0
+    assert f"openai: {MODEL}, in" in told

@@ -160,3 +160,9 @@ def test_what_is_no_graph(written: Write) -> None:
     name = written()
     with pytest.raises(UsageError, match=r"is 3, of type int; expected a graph, an edge, or a function"):
         graph_of(f"{name}:number")
+
+
+def test_a_graph_that_cannot_be_compiled_is_named(written: Write) -> None:
+    module = written(GRAPH + "empty = StateGraph(State)\n")
+    with pytest.raises(UsageError, match=":empty' cannot be compiled: Graph must have an entrypoint"):
+        load(f"{module}:empty")
