@@ -60,9 +60,9 @@ COMMANDS = {
         "mahsm.cli._run:run",
         """Call a graph, edge, node, operator or function for each row of a file; results go to a folder.
 
-        After a kill, an error or Ctrl+C, the same command goes on where the folder is. A row is the state
-        that the target sees; the whole of it is there as `item`, too. Rows that fail are in
-        `errors.jsonl`.""",
+        Such as `mahsm run app:graph -i rows.jsonl -o rated/`. After a kill, an error or Ctrl+C, the same
+        command goes on where the folder is. A row is the state that the target sees; the whole of it is
+        there as `item`, too. Rows that fail are in `errors.jsonl`.""",
     ),
     "usage": (
         "mahsm.cli._usage:usage",

@@ -2,7 +2,9 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from cyclopts import Parameter
 
 from mahsm.cli._outcome import Json, Output, UsageError
 
@@ -13,7 +15,12 @@ ENDINGS: dict[str, Format] = {".txt": "terminal", ".mmd": "mermaid", ".svg": "sv
 
 
 def draw(
-    target: str, /, *, format: Format | None = None, output: Path | None = None, json: Json = False
+    target: str,
+    /,
+    *,
+    format: Format | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    json: Json = False,
 ) -> Output:
     """Draw a graph or an edge, with the graphs inside. Nothing is sent anywhere.
 

@@ -1,6 +1,7 @@
 """`main`: runs a command, and turns errors into exit codes."""
 
 import os
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output = app()(given, exit_on_error=False, print_error=False)
         return _printed(output)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # reported, with its type
+        if isinstance(error, KeyboardInterrupt) and arguments is None:
+            # The process waits for the threads of rows in progress. Another Ctrl+C ends it, with no traceback.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         report(_command(given), error, as_json=as_json)
         return code_of(error)
 

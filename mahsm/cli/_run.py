@@ -99,7 +99,8 @@ def run(
         try:
             report = asyncio.run(edge.ainvoke({"rows": rows}))["report"]
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+            message = "interrupted; the same command goes on from here. Ctrl+C again ends rows in progress."
+            raise KeyboardInterrupt(message) from None
     return _output(report, totals, time.monotonic() - began, as_json=json)
 
 

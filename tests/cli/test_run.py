@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,10 @@ def length(text: str) -> int:
 
 async def ask(state):
     return str(await models.acall("openai/gpt-4o-mini", state["text"], cache=False))
+
+def endless(state):
+    print("began")
+    time.sleep(600)
 
 def slow(state):
     with open("calls", "a") as file:
@@ -257,3 +262,15 @@ def test_ctrl_c_at_a_terminal_leaves_a_run_that_goes_on(folder: Path, terminal: 
     assert 20 <= len(called) <= 21
     assert len(before) < 20
     assert sinks.read(folder / "out").collect() == list(range(20))
+
+
+@pytest.mark.slow
+def test_ctrl_c_again_ends_rows_in_progress(folder: Path, terminal: Any) -> None:
+    child = terminal("run", "app:endless", "-i", "rows.jsonl", "-o", "out", folder=folder)
+    child.expect("began")
+    child.press("c")
+    child.expect("the same command goes on from here. Ctrl+C again ends rows in progress.")
+    child.press("c")
+    code, shown = child.end()
+    assert code == -signal.SIGINT
+    assert "Traceback" not in shown
