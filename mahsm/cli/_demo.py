@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from mahsm.cli._numbers import Count
 from mahsm.cli._outcome import Failed, Flag, Json, Output, UsageError
 from mahsm.errors import TooFewSucceeded
 
@@ -27,8 +28,8 @@ def demo(
     files: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     model: str | None = None,
     api_base: str | None = None,
-    top: int = 5,
-    max_concurrency: int = 16,
+    top: Count = 5,
+    max_concurrency: Count = 16,
     graph: Flag = False,
     json: Json = False,
 ) -> Output:
@@ -48,6 +49,8 @@ def demo(
         raise UsageError(
             f"--question {question!r} is empty; expected a question, or leave it out for {QUESTION!r}"
         )
+    if files == []:
+        raise UsageError("--files has no files; expected files, folders or patterns, such as 'docs/*.md'.")
     lm = _lm(model, api_base) if model else None
     with _traced():
         began = time.perf_counter()

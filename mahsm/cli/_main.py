@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _printed(output)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # reported, with its type
         if isinstance(error, KeyboardInterrupt) and arguments is None:
-            # The process waits for the threads of rows in progress. Another Ctrl+C ends it, with no traceback.
+            # The process waits for the threads of rows in progress. Another Ctrl+C ends it at once.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         report(_command(given), error, as_json=as_json)
         return code_of(error)

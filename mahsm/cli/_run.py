@@ -74,8 +74,8 @@ def run(
         provider: The provider that the limit is of, such as openai.
         attempts: How often a row is tried, with pauses that grow.
         timeout: Seconds that an attempt may take.
-        max_usd: End the run when it has spent so many US dollars.
-        max_tokens: End the run when it has used so many tokens.
+        max_usd: End the run when it has spent so many US dollars since this start.
+        max_tokens: End the run when it has used so many tokens since this start.
         on_error: What becomes of a row that fails: it is in errors.jsonl, or ends the run.
         rows_per_part: Rows in a file of the results; by default as many as make 4 MB, at most 8192.
         dry_run: Call the target only for a few rows, write nothing, and estimate tokens and cost of the rest.

@@ -129,9 +129,9 @@ def _made(found: Any, target: str) -> Any:
 
 
 def _compiled(found: Any, target: str) -> Any:
-    is_builder = hasattr(found, "add_node") and hasattr(found, "compile") and not inspect.isclass(found)
+    is_builder = hasattr(found, "add_node") and hasattr(found, "compile")
     try:
-        return found.compile() if is_builder else found
+        return found.compile() if is_builder and not inspect.isclass(found) else found
     except ValueError as error:
         raise UsageError(f"{target!r} cannot be compiled: {error}") from error
 

@@ -178,7 +178,12 @@ def test_model_that_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_numbers_that_make_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo("--top", "0") == 2
-    assert "k=0" in one_line(capsys)
+    assert '"0" for --top. Expected a whole number >= 1.' in one_line(capsys)
+
+
+def test_a_pattern_that_the_shell_made_nothing_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo("--files") == 2
+    assert "--files has no files" in one_line(capsys)
 
 
 def test_interrupted_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
