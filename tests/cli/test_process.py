@@ -55,7 +55,7 @@ def test_an_error_is_one_line_on_stderr() -> None:
     [
         (("versoin",), 'Unknown command "versoin". Did you mean "version"?'),
         (("version", "--jsn"), "Unknown option: --jsn. Did you mean --json?"),
-        (("demo", "--top", "many"), 'Invalid value for --top: unable to convert "many" into int.'),
+        (("demo", "--top", "many"), "Invalid value for --top: 'many'; expected a whole number."),
         (("draw",), "parameter TARGET requires an argument"),
         (("version", "more"), "Unused Tokens: ['more']."),
     ],
