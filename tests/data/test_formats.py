@@ -210,5 +210,5 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cut.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="cut.parquet' is not a Parquet file: "):
+    with pytest.raises(DataError, match=r"cut\.parquet' is not a Parquet file: "):
         stream(path).collect()
