@@ -205,10 +205,3 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has changed since stream\(\) looked at it \(2 bytes then, 4 now\)"):
         rows.collect()
     assert stream(path).collect() == [1, 2]
-
-
-def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "cut.parquet"
-    path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"cut\.parquet' is not a Parquet file: "):
-        stream(path).collect()
