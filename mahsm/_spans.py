@@ -1,6 +1,6 @@
 """The interface between edges and traces: protocols of spans, and the tracer in use, if any."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,6 +116,10 @@ class Tracer(Protocol):
 
     def call(self, model: str, prompt: Any, options: Mapping[str, Any]) -> AbstractContextManager[CallSpan]:
         """Return a block that is a model call."""
+        ...
+
+    def elsewhere(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Return a function that crosses to other processes; it returns a block in the trace of this one."""
         ...
 
     def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:

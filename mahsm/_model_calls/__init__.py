@@ -31,6 +31,7 @@ from mahsm._model_calls.dspy import heard_lm as heard_lm
 from mahsm._model_calls.dspy import is_observed as is_observed
 from mahsm._model_calls.dspy import observe_here as observe_here
 from mahsm._model_calls.dspy import observed_lm as observed_lm
+from mahsm._model_calls.dspy import plain_adapter as plain_adapter
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
 from mahsm._model_calls.prices import priced_models as priced_models
@@ -69,6 +70,7 @@ __all__ = [
     "observe_here",
     "observed",
     "observed_lm",
+    "plain_adapter",
     "priced_models",
     "rates_of",
     "restored_context",

@@ -8,6 +8,7 @@
 - `_provider`       the provider whose models a DSPy module calls
 - `_module_ref`     references to DSPy modules, which a `GraphModule` substitutes
 - `_position`       the item and the edge runs that code runs in
+- `_elsewhere`      DSPy's models and settings in other processes
 - `_stream_target`  the stream that a node's events go to
 - `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming) and
                     `_unparsed`; they import DSPy, so they are loaded when first used

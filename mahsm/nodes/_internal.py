@@ -4,6 +4,8 @@ from mahsm.nodes._dspy_fields import FieldInputs as FieldInputs
 from mahsm.nodes._dspy_fields import check_gives_fields as check_gives_fields
 from mahsm.nodes._dspy_fields import output_names as output_names
 from mahsm.nodes._dspy_fields import plain as plain
+from mahsm.nodes._elsewhere import model_elsewhere as model_elsewhere
+from mahsm.nodes._elsewhere import settings_elsewhere as settings_elsewhere
 from mahsm.nodes._example import item_keys as item_keys
 from mahsm.nodes._module_ref import HoldsGraph as HoldsGraph
 from mahsm.nodes._module_ref import ModulePlace as ModulePlace
@@ -51,6 +53,7 @@ __all__ = [
     "is_substituted",
     "item_keys",
     "keys_of",
+    "model_elsewhere",
     "node_name",
     "node_of",
     "output_names",
@@ -58,6 +61,7 @@ __all__ = [
     "plain_update",
     "position",
     "provider_of",
+    "settings_elsewhere",
     "single_try",
     "substituted",
 ]

@@ -2,7 +2,7 @@
 
 - `_setup`     `init`, `use`, `use_otel`, `off`, and spans of your own
 - `_tracer`    the tracer: creates spans, each below its parent
-- `_edge_span`  the span of an edge run, and its parts
+- `_edge_span`  the span of an edge run, and its parts; `_elsewhere`: a trace in other processes
 - `_backends`  the interface of backends; `_langfuse`, `_otel`: the backends
 - `_dspy_spans`  spans of DSPy's modules and tools
 - `_cut`       inputs and outputs, cut for traces

@@ -2,8 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from mahsm._model_calls import Usage, added_up, calls
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge_span import EdgeRecord
+from mahsm.tracing._elsewhere import elsewhere
 from mahsm.tracing._langfuse import LangfuseBackend, adopted, client_of, handler_in, observation_of, span_of
 from mahsm.tracing._options import shown_options
 
@@ -227,6 +228,9 @@ class BackendTracer:
         recorded = self.begin(start)
         with running(recorded):
             yield CallRecord(recorded)
+
+    def elsewhere(self) -> Callable[[], AbstractContextManager[None]]:
+        return elsewhere()
 
     def dspy_callbacks(self, present: Iterable[Any]) -> list[Any]:
         from mahsm.tracing._dspy_spans import ModuleSpans, is_instrumented

@@ -10,6 +10,7 @@
 DSPy is not imported here: code that uses it has imported it.
 """
 
+from mahsm._model_calls.dspy.adapters import plain_adapter as plain_adapter
 from mahsm._model_calls.dspy.answers import unparsed_in as unparsed_in
 from mahsm._model_calls.dspy.around import around_thread as around_thread
 from mahsm._model_calls.dspy.around import is_observed as is_observed
@@ -26,6 +27,7 @@ __all__ = [
     "observe_here",
     "observed_lm",
     "observed_settings",
+    "plain_adapter",
     "restored_context",
     "unparsed_in",
 ]

@@ -6,6 +6,7 @@
 - `ends`         when a run is over; `failures`: the treatment of items and branches that fail
 - `reducer`      reducers that take entries one by one, and may be decided early
 - `lowering`     compiles an edge into a LangGraph subgraph, and runs that subgraph
+- `done`         the state of that subgraph
 - `session`      the contexts around one run of any edge
 - `run`          one run of an edge; `break_off`: its end after an error
 - `attempts`     the attempts of an item; `hedging`: a second call for a slow one

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 from langgraph.cache.base import BaseCache
@@ -18,7 +19,7 @@ from mahsm.edges._shared.reducer import StopWhen
 from mahsm.edges._shared.tries import Tries
 from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
-from mahsm.edges._vmap.executors.given import check_crossing, target_here
+from mahsm.edges._vmap.executors import OtherProcesses, target_here
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.numeric import jit_vmap
 from mahsm.edges._vmap.spec import OnError, VmapSpec
@@ -208,7 +209,8 @@ def vmap(
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)
     if executor is not None:
-        arguments: dict[str, Any] = {
+        # What is left out, this process does.
+        elsewhere: dict[str, Any] = {
             "batch_key": batch_key if batch is None else "items",
             "sample": sample,
             "out_key": out_key,
@@ -222,9 +224,9 @@ def vmap(
             "rate_limit": rate_limit,
             "hedge": hedge,
         }
-        crosses = {"target": given, **arguments}
-        spec = replace(spec, executor=executor, crosses=crosses)
-        check_crossing(edge, spec)
+        workers = OtherProcesses(executor, partial(vmap, given, **elsewhere))
+        workers.check(edge, spec.target)
+        spec = replace(spec, workers=workers)
     spec.check_target(edge)
     return _edge(spec)
 

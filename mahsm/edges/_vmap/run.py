@@ -102,7 +102,7 @@ class VmapRun(EdgeRun):
         saved, count = is_saved(around.config) and self.sink is None, len(self.firsts)
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
-        is_here = self.sink is None and spec.executor is None
+        is_here = self.sink is None and spec.workers is None
         self.alone = is_here and (chunk_size == 1 or spec.target.graph is not None or few)
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency

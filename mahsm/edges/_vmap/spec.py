@@ -1,8 +1,8 @@
 """The checked arguments of one `vmap` edge, and what they mean for an item."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from langgraph.types import Command
 
@@ -14,6 +14,7 @@ from mahsm.edges._shared.failures import Failures
 from mahsm.edges._shared.writes import update_of
 from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
+from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.streamed import Sink, check_sink
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.nodes._internal import item_keys
@@ -21,6 +22,14 @@ from mahsm.nodes._internal import item_keys
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 # `dict` comes first, since it is the common case and the cheaper check.
 _MAPPINGS = (dict, Mapping)
+
+
+class Workers(Protocol):
+    """Workers that run the items, in other processes."""
+
+    async def run(self, run: Any, sink: Taker, blocks: AsyncIterator[Sequence[int]], count: int) -> None:
+        """Run the items of a run whose places the blocks have, and hand their results to the sink."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,15 +44,14 @@ class VmapSpec(CallSpec):
     failures: Failures
     progress: bool | Literal["items"]
     sink: Sink | None = None
-    executor: Any = None
-    crosses: Mapping[str, Any] | None = None
+    workers: "Workers | None" = None
     reducers: Mapping[str, StateReducer] | None = None
 
     def check_target(self, edge: str) -> None:
         """Refuse options that cannot work with a target that is called for each item."""
         self.batch.check_target(edge, self.target)
         self.tries.check_target(edge, self.target)
-        saved = self.sink is None and self.executor is None
+        saved = self.sink is None and self.workers is None
         self.concurrency.check_target(
             edge, self.target, retries=self.tries.retry is not None, saves_items=saved
         )

@@ -62,19 +62,13 @@ class Together:
             return self._rest()
 
     async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
-        if self._run.spec.executor is not None:
-            await self._in_workers(places)
+        if (workers := self._run.spec.workers) is not None:
+            todo = self._run.unknown(places)
+            await workers.run(self._run, self._results, self._blocks(todo), len(todo))
         elif self._run.way is TASK:
             await self._in_tasks(places, config)
         else:
             await self._in_threads(places, config)
-
-    async def _in_workers(self, places: Sequence[int]) -> None:
-        """Run the items in other processes."""
-        from mahsm.edges._vmap.executors.parts import Parts  # imports what only executors need
-
-        todo = self._run.unknown(places)
-        await Parts(self._run, self._results).run(self._blocks(todo), len(todo))
 
     async def _in_tasks(self, places: Sequence[int], config: RunnableConfig) -> None:
         """Run the items as tasks of the event loop, which are cancelled when the run is stopped."""

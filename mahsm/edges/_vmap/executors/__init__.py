@@ -1,8 +1,14 @@
 """Items of a `vmap` in other processes.
 
-- `engines`    one face for Dask, process pools and other executors
-- `processes`  a pool of our own, which ends with this process
-- `crossing`   what is sent to workers, and what must not be
-- `parts`      cuts the items into parts, sends them, and takes the results
-- `worker`     runs a part in a worker
+- `other_processes`  the workers of an edge, and what is checked when it is made
+- `engines`          one face for Dask, process pools and other executors
+- `processes`        a pool of our own, which ends with this process
+- `program`          what the parts of a run need in a worker; `crossing`: what must not cross to it
+- `parts`            cuts the items into parts, sends them, and takes the results
+- `worker`           runs a part in a worker
 """
+
+from mahsm.edges._vmap.executors.other_processes import OtherProcesses as OtherProcesses
+from mahsm.edges._vmap.executors.other_processes import target_here as target_here
+
+__all__ = ["OtherProcesses", "target_here"]

@@ -1,4 +1,4 @@
-"""What crosses to workers: a program, which is the same for all parts of a run, and what must not cross."""
+"""Crossing to workers: language models without their keys, and refusals of what must not or cannot cross."""
 
 import hashlib
 import importlib
@@ -7,8 +7,6 @@ import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any, cast
 
@@ -18,6 +16,7 @@ from pydantic import SecretStr
 
 import mahsm
 from mahsm.errors import EdgeError
+from mahsm.nodes._internal import model_elsewhere
 
 _OWN = ("mahsm", "langgraph", "langchain_core", "dspy")
 
@@ -28,38 +27,7 @@ def versions() -> dict[str, str]:
     return {"mahsm": mahsm.__version__, "python": python, "cloudpickle": cloudpickle.__version__}
 
 
-@dataclass(frozen=True)
-class Program:
-    """What a worker needs for the parts of one edge run.
-
-    Attributes:
-        arguments: The arguments of `vmap`, as far as workers need them.
-        target: The target, or `"package.module:name"`.
-        state: The part of the parent's state that targets see, without the batch.
-        batch_key: The key of the batch, which is not in the state.
-        config: What of the config of the edge's node targets may read, without the thread.
-        thread: The thread's part of it.
-        total: The number of items of the whole batch.
-        updates: True if the parent needs the updates of the items, and not their entries.
-        counts: True if calls of models are reported.
-        dspy: DSPy's settings.
-        trace: The trace around, as W3C's headers.
-    """
-
-    target: Any
-    arguments: Mapping[str, Any]
-    state: Mapping[str, Any]
-    batch_key: str | None
-    config: Mapping[str, Any]
-    thread: Mapping[str, Any]
-    total: int
-    updates: bool
-    counts: bool
-    dspy: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    trace: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-def packed(edge: str, program: Program) -> tuple[bytes, dict[str, str]]:
+def packed(edge: str, program: object) -> tuple[bytes, dict[str, str]]:
     """Return a program as bytes, and the digests of the modules whose functions it names.
 
     Raises:
@@ -102,9 +70,8 @@ class _Pickler(cloudpickle.Pickler):
         self.modules: dict[str, str] = {}
 
     def reducer_override(self, obj: Any) -> Any:
-        dspy: Any = sys.modules.get("dspy")
-        if dspy is not None and isinstance(obj, dspy.LM):  # a subclass, too
-            return _model, (obj.dump_state(),)
+        if (model := model_elsewhere(obj)) is not None:
+            return model
         if isinstance(obj, PregelProtocol):
             raise EdgeError(f"{self._edge}: {_no_graph('the target holds', obj)}")
         if isinstance(obj, SecretStr):
@@ -174,9 +141,3 @@ def named(edge: str, name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise EdgeError(f"{edge}: the target {name!r} cannot be imported: {error}.") from error
     return found
-
-
-def _model(state: dict[str, Any]) -> Any:
-    import dspy
-
-    return cast("Any", dspy.BaseLM).load_state(state, allow_custom_lm_class=True)

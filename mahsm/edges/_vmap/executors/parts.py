@@ -5,17 +5,18 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from mahsm._model_calls import calls, count_attempt
 from mahsm._waiting import Closed, Turn
-from mahsm.edges._vmap.executors.crossing import Program, packed, versions
+from mahsm.edges._vmap.executors.crossing import packed, versions
 from mahsm.edges._vmap.executors.engines import Engine, engine_of, is_gone
-from mahsm.edges._vmap.executors.program import program_of
+from mahsm.edges._vmap.executors.program import Program, program_of
 from mahsm.edges._vmap.executors.worker import Part, Reply, run_part
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
@@ -76,12 +77,14 @@ class Parts:
     Args:
         run: The run.
         sink: Takes the results.
+        executor: Runs them.
+        make: Makes the edge in a worker, given the items at a time.
     """
 
-    def __init__(self, run: VmapRun, sink: Taker) -> None:
+    def __init__(self, run: VmapRun, sink: Taker, executor: Any, make: "partial[Any]") -> None:
         self._run, self._sink = run, sink
-        self._engine: Engine = engine_of(run.name, run.spec.executor)
-        self._program: Program = program_of(run)
+        self._engine: Engine = engine_of(run.name, executor)
+        self._program: Program = program_of(run, make, self._workers)
         self._blob, self._modules = packed(run.name, self._program)
         self._digest = hashlib.sha256(self._blob).hexdigest()
         self._pace = _Pace(self._share)
@@ -137,16 +140,12 @@ class Parts:
         for future in list(self._sent):
             future.cancel()  # has an effect if no worker has begun it
         while self._sent:
-            if not self._ended:
-                turn = self._run.way.turn()
-                with self._lock:
-                    self._turn = turn
-                    is_over = bool(self._ended)
-                if not is_over:
-                    await turn.wait()
-            for future in self._take_ended():
+            ended = [future for future in self._sent if future.done()]
+            if not ended:
+                await self._until(lambda: any(future.done() for future in self._sent))
+            for future in ended:
                 part = self._sent.pop(future)
-                with suppress(Exception):
+                with suppress(Exception, CancelledError):
                     reply = cast("Reply", pickle.loads(future.result()))
                     self._count(reply)
                     await self._keep(part, replace(reply, failures={}))
@@ -260,11 +259,14 @@ class Parts:
             turn.wake()
 
     async def _wait(self) -> None:
+        await self._until(lambda: bool(self._ended) or self._is_stopped)
+
+    async def _until(self, is_over: Callable[[], bool]) -> None:
+        """Wait to be woken, unless it is over already."""
         turn = self._run.way.turn()
         with self._lock:
             self._turn = turn
-            is_over = bool(self._ended) or self._is_stopped
-        if not is_over:
+        if not is_over():
             await turn.wait()
         with self._lock:
             self._turn = None
@@ -306,10 +308,11 @@ class Parts:
 
     async def _keep(self, part: _Sent, reply: Reply) -> None:
         run = self._run
-        places, entries = part.places, reply.entries or []
+        places, entries = part.places, reply.entries
         if isinstance(entries, dict):
             places = [places[number] for number in entries]
             entries = list(entries.values())
+        assert entries is not None
         if self._program.updates:
             for place, entry in zip(places, entries, strict=True):
                 await run.keep_update(place, entry, self._sink)
@@ -342,11 +345,11 @@ class Parts:
         raise error
 
     def _lose(self, part: _Sent) -> None:
-        """Send the items of a part again whose worker has died: in halves, and at last one item alone."""
+        """Send the items of a part again whose worker has died: in pieces, and at last one item alone."""
         losses = part.losses + 1
         if len(part.places) > 1:
-            half = len(part.places) // 2
-            self._again += [_Sent(part.places[:half], losses), _Sent(part.places[half:], losses)]
+            places, size = part.places, -(-len(part.places) // _PIECES)
+            self._again += [_Sent(places[at : at + size], losses) for at in range(0, len(places), size)]
         elif not part.is_alone:
             self._suspects.append(_Sent(part.places, losses))
         else:
@@ -356,5 +359,9 @@ class Parts:
             )
             self._run.fail_item(part.places[0], error, losses, self._sink)
 
+
+_PIECES = 16
+"""Pieces of a part whose worker has died. Dask says so only after four deaths, each of which takes seconds to
+start another worker, so an item that ends its worker has to be found in few steps."""
 
 _RESUME = "Resume the run with an executor that works: finished items are not called again."

@@ -1,33 +1,60 @@
 """The program of one edge run: what its parts need in a worker."""
 
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from mahsm import _spans
 from mahsm._model_calls import is_recorded, meters
-from mahsm.edges._vmap.executors.crossing import Program
-from mahsm.edges._vmap.executors.engines import engine_of
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.limits import RateLimit
 from mahsm.limits._internal import Limited
-from mahsm.nodes._internal import provider_of
+from mahsm.nodes._internal import provider_of, settings_elsewhere
 
 
-def program_of(run: VmapRun) -> Program:
+@dataclass(frozen=True)
+class Program:
+    """What a worker needs for the parts of one edge run.
+
+    Attributes:
+        make: Makes the edge, given the items at a time.
+        rate_limit: A worker's share of the edge's rate limit.
+        state: The part of the parent's state that targets see, without the batch.
+        batch_key: The key of the batch, which is not in the state.
+        config: What of the config of the edge's node targets may read, without the thread.
+        thread: The thread's part of it.
+        total: The number of items of the whole batch.
+        updates: True if the parent needs the updates of the items, and not their entries.
+        counts: True if calls of models are reported.
+        dspy: Returns a block with DSPy's settings, if a model is set.
+        trace: Returns a block in the trace around, if there is one.
+    """
+
+    make: "partial[Any]"
+    rate_limit: RateLimit | None
+    state: Mapping[str, Any]
+    batch_key: str | None
+    config: Mapping[str, Any]
+    thread: Mapping[str, Any]
+    total: int
+    updates: bool
+    counts: bool
+    dspy: Callable[[], AbstractContextManager[Any]] | None
+    trace: Callable[[], AbstractContextManager[Any]] | None
+
+
+def program_of(run: VmapRun, make: "partial[Any]", workers: int) -> Program:
     """Return the program of a run."""
-    spec = run.spec
-    assert spec.crosses is not None
-    config = run.config
+    spec, config, tracer = run.spec, run.config, _spans.tracer()
     own: Mapping[str, Any] = config.get("configurable", {})
     plain = {key: value for key, value in own.items() if not key.startswith("__")}
     thread = {key: plain.pop(key) for key in ("thread_id", "checkpoint_id", "checkpoint_ns") if key in plain}
     key = spec.batch.batch_key
     return Program(
-        target=spec.crosses["target"],
-        arguments=_arguments(run),
+        make=make,
+        rate_limit=None if spec.tries.rate_limit is None else _share(run, spec.tries.rate_limit, workers),
         state={name: value for name, value in run.inherited.items() if name != key},
         batch_key=key,
         config={
@@ -39,8 +66,8 @@ def program_of(run: VmapRun) -> Program:
         total=run.total,
         updates=spec.batch.cache is not None,
         counts=_counts(run),
-        dspy=_dspy_settings(),
-        trace=_trace(),
+        dspy=settings_elsewhere(),
+        trace=None if tracer is None else tracer.elsewhere(),
     )
 
 
@@ -50,23 +77,11 @@ def _counts(run: VmapRun) -> bool:
     return looks or run.spec.target.reports or bool(meters()) or is_recorded()
 
 
-def _arguments(run: VmapRun) -> dict[str, Any]:
-    """Return the arguments of `vmap` in a worker."""
-    spec = run.spec
-    assert spec.crosses is not None
-    arguments = {name: value for name, value in spec.crosses.items() if name != "target"}
-    if spec.tries.rate_limit is not None:
-        arguments["rate_limit"] = _share(run)
-    return arguments
-
-
-def _share(run: VmapRun) -> RateLimit:
+def _share(run: VmapRun, given: RateLimit | str, workers: int) -> RateLimit:
     """Return a worker's share of the edge's rate limit."""
     spec = run.spec
-    assert spec.tries.rate_limit is not None
-    limited = Limited.of(spec.tries.rate_limit, partial(provider_of, spec.target.model), spec.tries.retry)
+    limited = Limited.of(given, partial(provider_of, spec.target.model), spec.tries.retry)
     limit = limited.limit
-    workers = min(engine_of(run.name, spec.executor).workers, spec.concurrency.max_concurrency)
 
     def share(value: float | None, least: float = 0.0) -> float | None:
         return None if value is None else max(least, value / workers)
@@ -80,25 +95,3 @@ def _share(run: VmapRun) -> RateLimit:
         burst=share(limit.burst, 1),
         token_burst=share(limit.token_burst, 1),
     )
-
-
-def _dspy_settings() -> dict[str, Any]:
-    """Return DSPy's settings that workers need: the language model, which crosses without its key."""
-    dspy: Any = sys.modules.get("dspy")
-    if dspy is None:
-        return {}
-    if dspy.settings.lm is None:
-        return {}
-    from mahsm._model_calls.dspy.adapters import plain_adapter
-
-    return {"lm": dspy.settings.lm, "adapter": plain_adapter(dspy.settings.adapter)}
-
-
-def _trace() -> dict[str, str]:
-    """Return the headers of the trace around, if there is one."""
-    headers: dict[str, str] = {}
-    if _spans.tracer() is not None:
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        TraceContextTextMapPropagator().inject(headers)
-    return headers

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import os
 import pickle
 import threading
 import traceback
@@ -18,7 +17,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
 
-from mahsm import _spans
 from mahsm._common import Answer, Update, add_note
 from mahsm._model_calls import Meter, metered
 from mahsm._waiting import TASK, THREAD, Decided, Slots, run_blocking, tasks
@@ -26,8 +24,9 @@ from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import to_nobody
 from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import RUNTIME
-from mahsm.edges._vmap.executors.crossing import Program, digest_of, named, versions
+from mahsm.edges._vmap.executors.crossing import digest_of, named, versions
 from mahsm.edges._vmap.executors.processes import end_with_parent
+from mahsm.edges._vmap.executors.program import Program
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
@@ -92,18 +91,18 @@ class _Loaded:
     def spec(self, share: int) -> VmapSpec:
         """Return the specification of the edge, which runs so many items at a time."""
         if share not in self._specs:
-            from mahsm.edges._vmap.function import vmap
-
-            program = self.program
-            target = program.target
+            make = self.program.make
+            target, *_ = make.args
+            given: dict[str, Any] = {**make.keywords, "max_concurrency": share}
             if isinstance(target, str):
-                target = named(str(program.arguments["name"]), target)
+                target = named(str(given["name"]), target)
             if isinstance(target, StateGraph):
-                target = cast("Any", target).compile(name=program.arguments["name"])
-            arguments: dict[str, Any] = {**program.arguments, "max_concurrency": share}
-            if isinstance(bounds := arguments["adaptive"], tuple):
-                arguments["adaptive"] = tuple(min(bound, share) for bound in cast("tuple[int, int]", bounds))
-            edge: Any = vmap(target, **arguments)
+                target = cast("Any", target).compile()
+            if isinstance(bounds := given["adaptive"], tuple):
+                given["adaptive"] = tuple(min(bound, share) for bound in cast("tuple[int, int]", bounds))
+            if self.program.rate_limit is not None:
+                given["rate_limit"] = self.program.rate_limit
+            edge: Any = make.func(target, **given)
             self._specs[share] = edge._items.spec
         return self._specs[share]
 
@@ -239,7 +238,6 @@ class _PartOf:
                 run_blocking(run(THREAD))
             else:
                 asyncio.run_coroutine_threadsafe(run(TASK), tasks.worker_loop()).result()
-        _flush(program)
         return self._packed()
 
     def _packed(self) -> bytes:
@@ -304,33 +302,10 @@ def portable(error: BaseException) -> bytes:
 
 def _around(program: Program) -> Iterable[AbstractContextManager[Any]]:
     """Return the blocks around a part: the trace, and DSPy's settings."""
-    if program.trace:
-        yield _in_trace(program.trace)
-    if program.dspy:
-        import dspy
-
-        yield cast("Any", dspy).context(**program.dspy)
-
-
-def _in_trace(headers: Mapping[str, str]) -> AbstractContextManager[Any]:
-    from opentelemetry import context
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    from mahsm import tracing
-
-    if _spans.tracer() is None and os.environ.get("LANGFUSE_PUBLIC_KEY"):
-        tracing.init()
-    found = TraceContextTextMapPropagator().extract(headers)
-    stack = ExitStack()
-    stack.callback(context.detach, context.attach(found))
-    return stack
-
-
-def _flush(program: Program) -> None:
-    if program.trace and _spans.tracer() is not None:
-        from mahsm import tracing
-
-        tracing.flush()
+    if program.trace is not None:
+        yield program.trace()
+    if program.dspy is not None:
+        yield program.dspy()
 
 
 class _PartLowering(VmapLowering):

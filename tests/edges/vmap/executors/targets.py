@@ -1,0 +1,92 @@
+"""Targets that workers import."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import dspy
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+
+class State(TypedDict, total=False):
+    item: int
+    doubled: int
+
+
+def fails_at(state: dict[str, Any]) -> bool:
+    return state["item"] in state.get("failing", ())
+
+
+def double(state: dict[str, Any]) -> int:
+    if fails_at(state):
+        raise ValueError(f"no {state['item']}")
+    return state["item"] * 2
+
+
+async def double_later(state: dict[str, Any]) -> int:
+    await asyncio.sleep(0)
+    return double(state)
+
+
+def process(state: dict[str, Any]) -> int:
+    time.sleep(0.01)
+    return os.getpid()
+
+
+def noted(state: dict[str, Any]) -> int:
+    folder, item = Path(state["mark"]), state["item"]
+    with open(folder / "calls", "a") as file:
+        file.write(f"{item}\n")
+    if item == 40 and not (folder / "repaired").exists():
+        raise ConnectionError("down")
+    return item
+
+
+def configured(state: dict[str, Any], config: RunnableConfig) -> Any:
+    own: dict[str, Any] = config.get("configurable", {})
+    return own["tenant"], own["thread_id"], config.get("tags")
+
+
+def ends_at_7(state: dict[str, Any]) -> int:
+    if state["item"] == 7:
+        os._exit(3)
+    return state["item"]
+
+
+def ends_once(state: dict[str, Any]) -> int:
+    if state["item"] == 7 and not os.path.exists(state["mark"]):
+        with open(state["mark"], "x"):
+            os._exit(3)
+    return state["item"]
+
+
+def asks(state: dict[str, Any]) -> Any:
+    return interrupt("may I?")
+
+
+def builder() -> StateGraph[Any, Any, Any, Any]:
+    def node(state: State) -> State:
+        return {"doubled": state["item"] * 2}
+
+    made = StateGraph(State)
+    made.add_node("node", node)
+    made.add_edge(START, "node")
+    made.add_edge("node", END)
+    return made
+
+
+graph = builder().compile(name="doubles")
+
+
+class Ask(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.predict = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        return self.predict(question=question)
