@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The process waits for the threads of rows in progress. Another Ctrl+C ends it at once.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         report(_command(given), error, as_json=as_json)
+        if isinstance(error, SystemExit) and arguments is None:
+            # A row has ended the process. Tasks that it leaves behind would say so once more, at length.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code_of(error))
         return code_of(error)
 
 

@@ -1,6 +1,7 @@
 """`mahsm run`: a graph, edge, node, operator or function for each row of a file, with results in a folder."""
 
 import asyncio
+import logging
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -98,6 +99,10 @@ def run(
     with note(totals, Path(sink.path)), nullcontext() if json else _bars():
         try:
             report = asyncio.run(edge.ainvoke({"rows": rows}))["report"]
+        except SystemExit:
+            # The process ends. What asyncio says of the other tasks then is not the message.
+            logging.getLogger("asyncio").disabled = True
+            raise
         except KeyboardInterrupt:
             message = "interrupted; the same command goes on from here. Ctrl+C again ends rows in progress."
             raise KeyboardInterrupt(message) from None
