@@ -65,6 +65,12 @@ def ends_once(state: dict[str, Any]) -> int:
     return state["item"]
 
 
+def waits(state: dict[str, Any]) -> None:
+    with open(Path(state["mark"]) / "pids", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(600)
+
+
 def asks(state: dict[str, Any]) -> Any:
     return interrupt("may I?")
 

@@ -1,0 +1,73 @@
+"""A process that is killed leaves no worker behind, and its run is resumed; traces go on in workers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mahsm import tracing, vmap
+from mahsm.testing import LangfuseServer
+from tests.edges.vmap.executors import targets
+
+pytestmark = pytest.mark.slow
+
+PARENT = """
+import sys
+from pathlib import Path
+from mahsm import vmap
+from tests.edges.vmap.executors import targets
+
+if __name__ == "__main__":
+    edge = vmap(targets.waits, batch_key="xs", out_key="ys", executor="process", max_concurrency=2)
+    edge.invoke({"xs": [1, 2], "mark": sys.argv[1]})
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_a_parent_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py", str(tmp_path)], env=environment) as parent:
+        pids = tmp_path / "pids"
+        while not pids.exists() or not pids.read_text().strip():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.send_signal(signal.SIGKILL)
+    left = [int(pid) for pid in pids.read_text().split()]
+    while any(map(is_alive, left)):  # the test's timeout says if they never end
+        time.sleep(0.05)
+
+
+def test_spans_of_workers_are_in_the_trace_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LangfuseServer() as server:
+        for name, value in {"PUBLIC_KEY": "pk-elsewhere", "SECRET_KEY": "sk", "BASE_URL": server.url}.items():
+            monkeypatch.setenv(f"LANGFUSE_{name}", value)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            edge = vmap(targets.process, batch_key="xs", out_key="ys", name="edge", executor=pool)
+            tracing.init()
+            try:
+                with tracing.span("caller"):
+                    found = edge.invoke({"xs": [1, 2, 3]})["ys"]
+                tracing.flush()
+            finally:
+                tracing.off()
+        assert os.getpid() not in found
+        assert len({span.trace_id for span in server.spans}) == 1
+        names = Counter(each["name"] for each in server.observations)
+    assert names["caller"] == 1
+    assert names["vmap:edge"] == 2, "the run here, and its part in a worker"
+    assert names["process"] == 3
