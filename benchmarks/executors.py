@@ -1,0 +1,279 @@
+"""What items in other processes cost: CPU, time, memory, and what kills lose. Needs `distributed`."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Figure
+from mahsm import vmap
+from mahsm.data import sinks
+from mahsm.errors import EdgeError
+
+Rows = list[list[str]]
+Measured = tuple[list[Figure], Rows, dict[str, Any]]
+
+WIDTH = 128
+
+
+def installed() -> bool:
+    return find_spec("distributed") is not None
+
+
+async def same(state: dict[str, Any]) -> int:
+    return state["item"]
+
+
+async def waits(state: dict[str, Any]) -> int:
+    await asyncio.sleep(0.05)
+    return state["item"]
+
+
+async def begins(state: dict[str, Any]) -> int:
+    """Wait, after a note that the item has begun."""
+    with open(state["notes"], "a") as notes:  # noqa: ASYNC230  microseconds
+        notes.write(f"{state['item']}\n")
+    await asyncio.sleep(0.02)
+    return state["item"]
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """A client of two workers with two threads each, on loopback."""
+    import distributed
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with (
+            distributed.LocalCluster(
+                n_workers=2, threads_per_worker=2, dashboard_address=None, silence_logs=60
+            ) as local,
+            distributed.Client(local) as client,
+        ):
+            yield client
+
+
+def edge_of(target: Any, executor: Any, **options: Any) -> Any:
+    return vmap(
+        target, batch_key="xs", out_key="ys", max_concurrency=WIDTH, executor=executor, name="edge", **options
+    )
+
+
+def cpu_of(client: Any) -> float:
+    """CPU seconds of the workers."""
+    times = client.run(lambda: os.times()[:2])
+    return sum(map(sum, times.values()))
+
+
+def overhead(count: int) -> Measured:
+    """Trivial items: the client's CPU, and all CPU beyond that of one process."""
+    items = list(range(count))
+    with cluster() as client:
+        edge = edge_of(same, client)
+        edge.invoke({"xs": items[:1000]})
+        before, own, clock = cpu_of(client), time.process_time(), time.perf_counter()
+        found = edge.invoke({"xs": items})["ys"]
+        wall, mine = time.perf_counter() - clock, time.process_time() - own
+        workers = cpu_of(client) - before
+    alone = edge_of(same, None)
+    own, clock = time.process_time(), time.perf_counter()
+    asyncio.run(alone.ainvoke({"xs": items}))
+    one, one_wall = time.process_time() - own, time.perf_counter() - clock
+    us = 1e6 / count
+    table = [
+        ["where", "items", "client, CPU us", "workers, CPU us", "seconds"],
+        ["two Dask workers", f"{count:,}", f"{mine * us:.1f}", f"{workers * us:.1f}", f"{wall:.1f}"],
+        ["one process", f"{count:,}", f"{one * us:.1f}", "", f"{one_wall:.1f}"],
+    ]
+    figures = [
+        Figure(
+            f"{count:,} items over two Dask workers: in order", float(found == items), 1, "", at_least=True
+        ),
+        Figure("CPU of the client for a million items", mine * us, 5, "s"),
+        Figure("CPU of all for an item, above one process", (mine + workers - one) * us, 8, "us"),
+    ]
+    return (
+        figures,
+        table,
+        {"client": mine, "workers": workers, "one": one, "wall": wall, "one_wall": one_wall},
+    )
+
+
+def pace(count: int) -> Measured:
+    """Items that wait, 64 for each worker, as a multiple of the least time."""
+    items, least = list(range(count)), count * 0.05 / WIDTH
+    with cluster() as client:
+        edge = edge_of(waits, client)
+        edge.invoke({"xs": items[: 4 * WIDTH]})
+        ratios: dict[str, float] = {}
+        for where, one in {"two Dask workers": edge, "one process": edge_of(waits, None)}.items():
+            clock = time.perf_counter()
+            asyncio.run(one.ainvoke({"xs": items}))
+            ratios[where] = (time.perf_counter() - clock) / least
+    table = [["where", "seconds / least"], *([where, f"{ratio:.3f}"] for where, ratio in ratios.items())]
+    bound = max(1.10, ratios["one process"])
+    return (
+        [Figure(f"{count:,} items of 50 ms: seconds / least", ratios["two Dask workers"], bound, "x")],
+        table,
+        ratios,
+    )
+
+
+FLAT = """
+import json, resource, sys
+from benchmarks.executors import cluster, edge_of, same
+from mahsm.data import sinks, stream
+
+if __name__ == "__main__":
+    rows, out = sys.argv[1:]
+    with cluster() as client:
+        edge_of(same, client).invoke({"xs": [1, 2, 3]})
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        edge_of(same, client, sink=sinks.Jsonl(out)).invoke({"xs": stream(rows)})
+        print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024))
+"""
+
+
+def flat(count: int) -> Measured:
+    """The client's memory, with a stream as the batch and a sink for the results."""
+    with tempfile.TemporaryDirectory() as name:
+        rows, out = Path(name) / "rows.jsonl", Path(name) / "out"
+        rows.write_text("".join(f"{n}\n" for n in range(count)))
+        program = Path(name) / "flat.py"
+        program.write_text(FLAT)
+        done = subprocess.run(
+            [sys.executable, program, rows, out],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        above = json.loads(done.stdout.splitlines()[-1])
+        whole = all(n == row for n, row in enumerate(sinks.read(out)))
+    figures = [
+        Figure(f"{count:,} rows to a sink: memory of the client above start", above, 50, "MB"),
+        Figure(f"{count:,} rows to a sink: in order", float(whole), 1, "", at_least=True),
+    ]
+    return figures, [["rows", "MB above start"], [f"{count:,}", f"{above:.0f}"]], {"above": above}
+
+
+def killed_workers(times: int) -> Measured:
+    """Kill a worker in the middle of each run."""
+    lost, most_again, drawn = 0, 0, random.Random(0)
+    count = 3000
+    with tempfile.TemporaryDirectory() as name, cluster() as client:
+        edge = edge_of(begins, client).with_(max_concurrency=32)
+        for number in range(times):
+            notes = Path(name) / str(number)
+            pids = list(client.run(os.getpid).values())
+            killer = threading.Timer(drawn.uniform(0.2, 1.5), os.kill, (drawn.choice(pids), signal.SIGKILL))
+            killer.start()
+            found = edge.invoke({"xs": list(range(count)), "notes": str(notes)})["ys"]
+            killer.cancel()
+            lost += found != list(range(count))
+            most_again = max(most_again, len(notes.read_text().split()) - count)
+            client.wait_for_workers(2)
+    figures = [
+        Figure("kills of a worker: runs with a wrong result", lost, 0, ""),
+        Figure("kills of a worker: most items begun twice", most_again, 2 * 1.5 * 32 / 0.02, ""),
+    ]
+    return (
+        figures,
+        [["kills", "most items begun twice"], [str(times), str(most_again)]],
+        {"again": most_again},
+    )
+
+
+def killed_schedulers(times: int) -> Measured:
+    """End the scheduler in the middle of a run, which then says so."""
+    said = 0
+    for _ in range(times):
+        with cluster() as client:
+            edge = edge_of(waits, client)
+            edge.invoke({"xs": [1, 2, 3]})
+            ender = threading.Timer(0.5, lambda local=client.cluster: local.sync(local.scheduler.close))
+            ender.start()
+            try:
+                edge.invoke({"xs": list(range(20_000))})
+            except EdgeError as error:
+                said += "Resume the run" in str(error)
+            ender.join()
+    figures = [Figure("ends of the scheduler that are an EdgeError", said, times, "", at_least=True)]
+    return figures, [["ends of the scheduler", "told"], [str(times), str(said)]], {"said": said}
+
+
+CLIENT = """
+import sqlite3, sys
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
+from benchmarks.executors import begins
+from mahsm import connect, vmap
+
+class State(TypedDict, total=False):
+    xs: list
+    notes: str
+    ys: list
+
+if __name__ == "__main__":
+    folder, count = sys.argv[1], int(sys.argv[2])
+    database = sqlite3.connect(f"{folder}/saver.db", check_same_thread=False)
+    edge = vmap(
+        begins,
+        batch_key="xs",
+        out_key="ys",
+        executor="process",
+        max_concurrency=32,
+        chunk_size=25,
+        name="edge",
+    )
+    graph = connect(StateGraph(State), START, edge).compile(checkpointer=SqliteSaver(database))
+    config = {"configurable": {"thread_id": "1"}}
+    began = graph.get_state(config).values
+    found = graph.invoke(None if began else {"xs": list(range(count)), "notes": f"{folder}/notes"}, config)
+    print(found["ys"] == list(range(count)))
+"""
+
+
+def killed_clients(times: int) -> Measured:
+    """Kill the client at random moments, and start it again until it ends."""
+    drawn, count, killed, left = random.Random(0), 20_000, 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        program = Path(name) / "client.py"
+        program.write_text(CLIENT)
+        command = [sys.executable, str(program), name, str(count)]
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        whole = False
+        while not whole:
+            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                try:
+                    wanted = drawn.uniform(5, 9) if killed < times else None
+                    whole = "True" in process.communicate(timeout=wanted)[0]
+                    if not whole:
+                        break
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    killed += 1
+        time.sleep(1)
+        left = int(
+            subprocess.run(["pgrep", "-cf", name], capture_output=True, text=True, check=False).stdout or 0
+        )
+        again = len((Path(name) / "notes").read_text().split()) - count
+    figures = [
+        Figure("kills of the client: the result is whole", float(whole), 1, "", at_least=True),
+        Figure("kills of the client: processes left", left, 0, ""),
+    ]
+    table = [["kills", "items begun twice, for a kill"], [str(killed), f"{again / max(killed, 1):.0f}"]]
+    return figures, table, {"killed": killed, "again": again}
