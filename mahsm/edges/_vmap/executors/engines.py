@@ -20,11 +20,13 @@ class Engine(Protocol):
         name: What it is, for errors.
         survives: True if it goes on after the death of a worker.
         leaves_orphans: True if its workers would outlive this process if that is killed.
+        repeats: True if it runs a part again by itself when its worker has died.
     """
 
     name: str
     survives: bool
     leaves_orphans: bool
+    repeats: bool
 
     @property
     def workers(self) -> int:
@@ -48,8 +50,7 @@ class Engine(Protocol):
 class _OfExecutor:
     """Any executor of `concurrent.futures`."""
 
-    survives = False
-    at_a_time = 1
+    survives, repeats, at_a_time = False, False, 1
 
     def __init__(self, executor: Executor, workers: int) -> None:
         self.name = type(executor).__name__
@@ -67,7 +68,8 @@ class _OfExecutor:
 class _OwnProcesses:
     """The pool of our own."""
 
-    name, survives, leaves_orphans, at_a_time = "the process pool", True, False, 1
+    name, survives, at_a_time = "the process pool", True, 1
+    leaves_orphans = repeats = False
 
     def __init__(self) -> None:
         self._processes = shared_processes()
@@ -83,7 +85,7 @@ class _OwnProcesses:
 class _Dask:
     """A client of Dask."""
 
-    name, survives, leaves_orphans = "Dask", True, False
+    name, survives, leaves_orphans, repeats = "Dask", True, False, True
 
     def __init__(self, client: Any) -> None:
         self._client = client

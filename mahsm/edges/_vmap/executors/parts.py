@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import CancelledError, Future
@@ -227,8 +228,9 @@ class Parts:
         places, batch = part.places, run.batch
         items = batch[places.start : places.stop] if isinstance(places, range) else [batch[n] for n in places]
         stops = run.spec.failures.on_error == "raise"
+        mark = uuid.uuid4().hex if self._engine.repeats else ""
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
-        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans)
+        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans, mark)
         try:
             data = pickle.dumps(tuple(work), protocol=5)
         except Exception as error:
@@ -287,6 +289,9 @@ class Parts:
             return
         if reply.refusal:
             raise EdgeError(f"{run.name}: {reply.refusal}")
+        if reply.is_lost:
+            self._lose(part)
+            return
         if reply.is_unknown:
             part.is_whole = True
             self._again.append(part)
@@ -361,7 +366,7 @@ class Parts:
 
 
 _PIECES = 16
-"""Pieces of a part whose worker has died. Dask says so only after four deaths, each of which takes seconds to
-start another worker, so an item that ends its worker has to be found in few steps."""
+"""Pieces of a part whose worker has died. After each death, it takes seconds to start another worker, so an item
+that ends its worker has to be found in few steps."""
 
 _RESUME = "Resume the run with an executor that works: finished items are not called again."

@@ -3,13 +3,15 @@
 import asyncio
 import importlib
 import pickle
+import tempfile
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import cloudpickle
@@ -45,6 +47,7 @@ class Part(NamedTuple):
         stops: True if the first failure ends the part.
         seconds: Seconds that are left until the edge's deadline, if it has one.
         orphans: True if the worker has to end by itself when the process that started it is gone.
+        mark: A name for the mark of a part that is running, where the engine may run it again after a death.
     """
 
     places: Sequence[int]
@@ -53,6 +56,7 @@ class Part(NamedTuple):
     stops: bool
     seconds: float | None
     orphans: bool
+    mark: str
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Reply:
     Attributes:
         refusal: Why the part was not run, if it was not.
         is_unknown: True if the worker does not have the program.
+        is_lost: True if a worker of this machine has died with the part.
         entries: The entries, by the items' numbers in the part; a list if all have one.
         failures: The pickled errors of items, and their attempts, by the items' numbers in the part.
         answers: The answers of models; None for a call that failed.
@@ -70,6 +75,7 @@ class Reply:
 
     refusal: str = ""
     is_unknown: bool = False
+    is_lost: bool = False
     entries: list[Any] | dict[int, Any] | None = None
     failures: Mapping[int, tuple[bytes, int]] | None = None
     answers: Sequence[Answer | None] = ()
@@ -139,7 +145,26 @@ def run_part(theirs: dict[str, str], modules: dict[str, str], digest: str, blob:
         )
     if loaded is None:
         return pickle.dumps(Reply(is_unknown=True))
-    return _PartOf(loaded, part).reply()
+    with _marked(part.mark) as was_there:
+        return pickle.dumps(Reply(is_lost=True)) if was_there else _PartOf(loaded, part).reply()
+
+
+@contextmanager
+def _marked(name: str) -> Generator[bool, None, None]:
+    """Return a block that leaves a file behind if its process dies; it yields whether one was there.
+
+    Dask runs a part again whose worker has died, and says so only after the fourth death.
+    """
+    if not name:
+        yield False
+        return
+    mark = Path(tempfile.gettempdir(), f"mahsm-{name}")
+    was_there = mark.exists()
+    mark.touch()
+    try:
+        yield was_there
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def _refusal(theirs: dict[str, str], modules: dict[str, str]) -> str:

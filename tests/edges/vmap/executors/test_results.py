@@ -195,8 +195,10 @@ def test_an_item_that_ends_its_worker_once_is_called_again(own: str, tmp_path: P
     assert found == list(range(30))
 
 
-def test_an_item_that_ends_each_worker_is_found(own: str) -> None:
-    found = edge_of(targets.ends_at_7, own, on_error="collect").invoke({"xs": list(range(30))})["ys"]
+@pytest.mark.parametrize("name", ["own", "dask"])
+def test_an_item_that_ends_each_worker_is_found(name: str, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(name)
+    found = edge_of(targets.ends_at_7, engine, on_error="collect").invoke({"xs": list(range(30))})["ys"]
     assert [y for y in found if not is_item_error(y)] == [n for n in range(30) if n != 7]
     assert "the worker that ran this item has died" in found[7]["message"]
 
