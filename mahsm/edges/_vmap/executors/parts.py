@@ -30,6 +30,9 @@ _SECONDS = 1.5
 _FIRST = 4
 """Items of the first parts, for each that may run at a time: their pace is not known yet."""
 
+_GRACE = 2.0
+"""Seconds after the deadline that parts have to come back, which end by themselves at the deadline."""
+
 _LARGE = 64 * 1024
 """Bytes from which a program is not sent with each part, but to workers that do not have it."""
 
@@ -166,7 +169,7 @@ class Parts:
             await self._send(part)
         self._check_stopped()
         # If calls in progress are cancelled, their results are not waited for.
-        return bool(self._sent) and run.running.reason is None
+        return bool(self._sent) and run.running.reason is None and not self._is_late
 
     @property
     def _most(self) -> int:
@@ -260,16 +263,22 @@ class Parts:
         if turn is not None:
             turn.wake()
 
-    async def _wait(self) -> None:
-        await self._until(lambda: bool(self._ended) or self._is_stopped)
+    @property
+    def _is_late(self) -> bool:
+        """True if parts on their way should have ended by themselves, since the deadline is over."""
+        return self._deadline is not None and time.monotonic() >= self._deadline + _GRACE
 
-    async def _until(self, is_over: Callable[[], bool]) -> None:
+    async def _wait(self) -> None:
+        left = None if self._deadline is None else max(0.0, self._deadline + _GRACE - time.monotonic())
+        await self._until(lambda: bool(self._ended) or self._is_stopped, left)
+
+    async def _until(self, is_over: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait to be woken, unless it is over already."""
         turn = self._run.way.turn()
         with self._lock:
             self._turn = turn
         if not is_over():
-            await turn.wait()
+            await turn.wait(timeout)
         with self._lock:
             self._turn = None
 
@@ -366,7 +375,7 @@ class Parts:
 
 
 _PIECES = 16
-"""Pieces of a part whose worker has died. After each death, it takes seconds to start another worker, so an item
-that ends its worker has to be found in few steps."""
+"""Pieces of a part whose worker has died. After each death, it takes seconds to start another worker, so an
+item that ends its worker has to be found in few steps."""
 
 _RESUME = "Resume the run with an executor that works: finished items are not called again."

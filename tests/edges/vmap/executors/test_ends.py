@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mahsm import tracing, vmap
 from mahsm.testing import LangfuseServer
 from tests.edges.vmap.executors import targets
+from tests.helpers import MODES, run
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +25,28 @@ import sys
 from pathlib import Path
 from mahsm import vmap
 from tests.edges.vmap.executors import targets
+from tests.helpers import MODES, run
 
 if __name__ == "__main__":
     edge = vmap(targets.waits, batch_key="xs", out_key="ys", executor="process", max_concurrency=2)
     edge.invoke({"xs": [1, 2], "mark": sys.argv[1]})
 """
+
+
+class Stuck(Executor):
+    """Has no worker, and waits for one."""
+
+    max_workers = 1
+
+    def submit(self, *_: Any, **__: Any) -> "Future[Any]":
+        return Future()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_deadline_ends_a_wait_for_workers(mode: str) -> None:
+    edge = vmap(targets.double, batch_key="xs", out_key="ys", executor=Stuck(), deadline=0.1)
+    with pytest.raises(TimeoutError, match=r"the deadline of 0\.1 s is over"):
+        run(edge, {"xs": [1, 2]}, mode)
 
 
 def is_alive(pid: int) -> bool:
