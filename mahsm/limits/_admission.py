@@ -14,7 +14,7 @@ from mahsm._model_calls import AttemptCounter, calls, metered, observed, restore
 from mahsm._waiting import TASK, THREAD, Closed, OnStop, Way, left_behind, never_stopped, run_blocking
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
-from mahsm.limits._bucket import Bucket, Ticket
+from mahsm.limits._line import Line, Ticket
 from mahsm.limits._estimate import characters, figure
 from mahsm.limits._rate_limit import RateLimit
 from mahsm.policies import Retry, is_rate_limited, retry_after
@@ -89,7 +89,7 @@ class Limited:
         """Return a block that is one call."""
         return Admitted(self.admission(state, adds))
 
-    def _estimate(self, bucket: Bucket, state: State, adds: Any) -> float:
+    def _estimate(self, bucket: Line, state: State, adds: Any) -> float:
         if bucket.rates.token_rate is None:
             return 0.0
         tokens = self.limit.tokens
@@ -112,7 +112,7 @@ class Admission:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: Line,
         estimate: float,
         lend: Lend = lends_nothing,
         on_stop: OnStop = never_stopped,

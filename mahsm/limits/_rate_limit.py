@@ -9,7 +9,7 @@ from langgraph.types import RetryPolicy
 
 from mahsm._common import MOST, State, is_figure, shown
 from mahsm.errors import LimitError
-from mahsm.limits._bucket import Rates
+from mahsm.limits._line import Rates
 from mahsm.policies import Retry
 
 Key: TypeAlias = str | Callable[[State], object]

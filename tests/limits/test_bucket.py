@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mahsm._waiting import TASK, THREAD, run_blocking, tasks
-from mahsm.limits._bucket import Bucket, Rates, Ticket
+from mahsm.limits._bucket import Bucket
+from mahsm.limits._line import Rates, Ticket
 from mahsm.limits._quota import Quota
 from mahsm.testing import Clock
 
