@@ -27,7 +27,7 @@ LAYERS = [
     {"limits"},
     {"policies", "_progress", "_context", "data"},
     {"_model_calls"},
-    {"_spans"},
+    {"_spans", "_redis"},
     {"_waiting"},
     {"_common"},
     {"errors", "_lazy"},
@@ -43,6 +43,7 @@ OWNERS = {
     "yaml": {"_context", "cli"},
     "keyring": {"_context"},
     "pyarrow": {"data"},
+    "redis": {"_redis"},
 }
 
 
@@ -65,6 +66,7 @@ def test_import_is_light() -> None:
         "aiolimiter",
         "yaml",
         "keyring",
+        "redis",
     )
     code = f"import sys, mahsm; print([name for name in {heavy!r} if name in sys.modules])"
     assert in_new_process(code) == "[]"

@@ -97,6 +97,9 @@ worker_loop = _worker.loop
 limits_on = _limits.replaced
 """Replaces that loop in a block."""
 
+redis_loop = _Background("mahsm-redis").loop
+"""Returns the loop of what processes share through Redis, which has real time even under a fake clock."""
+
 
 _detached: set["asyncio.Task[Any]"] = set()
 """Tasks that have no other reference: an event loop keeps only weak ones."""

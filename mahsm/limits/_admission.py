@@ -14,8 +14,8 @@ from mahsm._model_calls import AttemptCounter, calls, metered, observed, restore
 from mahsm._waiting import TASK, THREAD, Closed, OnStop, Way, left_behind, never_stopped, run_blocking
 from mahsm.errors import LimitError
 from mahsm.limits import _registry
-from mahsm.limits._line import Line, Ticket
 from mahsm.limits._estimate import characters, figure
+from mahsm.limits._line import Line, Ticket
 from mahsm.limits._rate_limit import RateLimit
 from mahsm.policies import Retry, is_rate_limited, retry_after
 from mahsm.policies._internal import RETRY_AFTER_CAP

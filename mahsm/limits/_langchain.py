@@ -9,15 +9,24 @@ from mahsm._model_calls import calls
 from mahsm._waiting import TASK, THREAD, Way, left_behind, run_blocking
 from mahsm.limits import _registry
 from mahsm.limits._admission import Admission, Limited
-from mahsm.limits._bucket import Bucket
+from mahsm.limits._line import Line
 from mahsm.limits._rate_limit import RateLimit
 
 
 class LangChainLimiter(BaseRateLimiter):
     """Admits a chat model's calls at the bucket of their provider, like all others. Made by `langchain`."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, provider: str, key: object) -> None:
+        self._provider = provider
+        self._key = key
+        self._last = _registry.bucket(provider, key)
+
+    @property
+    def _bucket(self) -> Line:
+        """The bucket of now: it is another one when sharing begins or ends."""
+        if _registry.is_defined(self._provider):
+            self._last = _registry.bucket(self._provider, self._key)
+        return self._last
 
     def acquire(self, *, blocking: bool = True) -> bool:
         return run_blocking(self._acquired(THREAD, may_wait=blocking))
@@ -64,4 +73,4 @@ def langchain(rate_limit: RateLimit | Mapping[str, Any] | str, *, key: object = 
         'hello'
     """
     limited = Limited.of(RateLimit.of(rate_limit), lambda: None)
-    return LangChainLimiter(_registry.bucket(limited.provider, key))
+    return LangChainLimiter(limited.provider, key)

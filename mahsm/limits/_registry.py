@@ -7,16 +7,21 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from mahsm import _redis
 from mahsm._waiting import tasks
 from mahsm.errors import LimitError
 from mahsm.limits._bucket import Bucket
+from mahsm.limits._line import Line
 from mahsm.limits._rate_limit import RateLimit
+from mahsm.limits._shared import IfDown, SharedBucket
+from mahsm.limits._sharing import Sharing
 from mahsm.limits._stats import LimitStats
 from mahsm.policies._internal import forget_retry_budget
 
 
 class _Registry:
     def __init__(self) -> None:
+        self.sharing: Sharing | None = None
         self.forget_all()
         # A fork has no thread for the loop of the buckets.
         os.register_at_fork(after_in_child=self.forget_all)
@@ -24,7 +29,7 @@ class _Registry:
     def forget_all(self) -> None:
         self.lock = threading.Lock()
         self.limits: dict[str, RateLimit] = {}
-        self.buckets: dict[tuple[str, object], Bucket] = {}
+        self.buckets: dict[tuple[str, object], Line] = {}
 
 
 _registry = _Registry()
@@ -78,11 +83,11 @@ def resolved(limit: RateLimit | str) -> RateLimit | str:
     return limit
 
 
-def bucket(provider: str, key: object = None) -> Bucket:
+def bucket(provider: str, key: object = None) -> Line:
     """Return the bucket of a provider and key.
 
     Raises:
-        LimitError: if the provider has no limit.
+        LimitError: if the provider has no limit, or if it is shared and the key may differ between processes.
     """
     with _registry.lock:
         found = _registry.buckets.get((provider, key))
@@ -91,22 +96,82 @@ def bucket(provider: str, key: object = None) -> Bucket:
     rates = defined(provider).rates
     name = provider if key is None else f"{provider}/{key}"
     with _registry.lock:
-        return _registry.buckets.setdefault(
-            (provider, key), Bucket(name, rates, tasks.limits_loop(), provider)
-        )
+        if (found := _registry.buckets.get((provider, key))) is None:
+            sharing = _registry.sharing
+            found = _registry.buckets[provider, key] = (
+                Bucket(name, rates, tasks.limits_loop(), provider)
+                if sharing is None
+                else sharing.bucket(name, provider, key, rates)
+            )
+        return found
 
 
 @contextmanager
 def limits_on(loop: asyncio.AbstractEventLoop) -> Generator[None, None, None]:
-    """Run rate limits and timers on this loop in the block, which begins with new buckets."""
+    """Run rate limits and timers on this loop in the block, with new buckets, which are not shared."""
     with _registry.lock:
         kept, _registry.buckets = _registry.buckets, {}
+        sharing, _registry.sharing = _registry.sharing, None
     try:
         with tasks.limits_on(loop):
             yield
     finally:
         with _registry.lock:
-            _registry.buckets = kept
+            _registry.buckets, _registry.sharing = kept, sharing
+
+
+def share(url: str | None, if_down: IfDown = "wait") -> None:
+    """Share the limits of this process with all others that share them by the same Redis.
+
+    All of them together then keep to each `RateLimit`, as the edges of one process do without it. Call this
+    once in each process, before edges run: in a worker of a pool, in its initializer. A fork goes on sharing.
+
+    Args:
+        url: Where Redis is, such as `"redis://localhost:6379/0"`; `rediss://` for TLS. None ends the sharing;
+            limits are those of this process again.
+        if_down: What happens while Redis cannot be reached. "wait": no call begins; calls that wait keep
+            their place. "local": each process takes its part of the rate, `rate / processes`. "raise": calls
+            that would begin raise a `LimitError`. In each case, all is as before when Redis is back.
+
+    Raises:
+        LimitError: immediately, for invalid values; if limits are shared differently already; and if calls
+            wait in line.
+        ImportError: if redis-py is missing.
+
+    Example:
+        >>> from mahsm import limits
+        >>> limits.share("redis://localhost:6379/0")
+        >>> limits.share(None)
+    """
+    sharing = None if url is None else Sharing.of(url, if_down)
+    with _registry.lock:
+        before = _registry.sharing
+        if sharing == before:
+            return
+        if sharing is not None and before is not None:
+            raise LimitError(
+                f"limits are shared by {before.address} with if_down={before.if_down!r}; it cannot be "
+                f"{sharing.address} with if_down={sharing.if_down!r}, too. Call limits.share(None) first."
+            )
+        waiting = sorted({bucket.provider for bucket in _registry.buckets.values() if bucket.is_waited_for})
+        if waiting:
+            raise LimitError(
+                f"calls wait in line for {', '.join(map(repr, waiting))}. Call limits.share before edges "
+                "run, or when they have ended."
+            )
+        ended, _registry.buckets = list(_registry.buckets.values()), {}
+        _registry.sharing = sharing
+    for bucket in ended:
+        if isinstance(bucket, SharedBucket):
+            bucket.close()
+    if before is not None:
+        _redis.close(before.server)
+
+
+def shared() -> tuple[str, IfDown] | None:
+    """Return the arguments of `share` that are in force, for processes that do work of this one."""
+    sharing = _registry.sharing
+    return None if sharing is None else (sharing.url, sharing.if_down)
 
 
 def stats() -> dict[str, LimitStats]:
@@ -141,7 +206,9 @@ def forget(provider: str) -> None:
     with _registry.lock:
         _registry.limits.pop(provider, None)
         for name in [name for name in _registry.buckets if name[0] == provider]:
-            del _registry.buckets[name]
+            bucket = _registry.buckets.pop(name)
+            if isinstance(bucket, SharedBucket):
+                bucket.close()
     forget_retry_budget(provider)
 
 
