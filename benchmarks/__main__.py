@@ -6,7 +6,18 @@ import sys
 
 SCENARIOS = {
     name: name
-    for name in ("fanout", "limits", "branches", "jit", "tracing", "xcs", "compose", "models", "streams")
+    for name in (
+        "fanout",
+        "limits",
+        "branches",
+        "jit",
+        "tracing",
+        "xcs",
+        "compose",
+        "models",
+        "streams",
+        "scale",
+    )
 } | {"dspy": "dspy_modules"}
 """Their files."""
 

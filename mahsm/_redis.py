@@ -55,7 +55,7 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
         raise ImportError(
             f"{argument} needs redis-py, which is not installed. Install it with: pip install 'mahsm[redis]'"
         ) from None
-    parse_url: Any = connection.parse_url
+    parse_url: Any = getattr(connection, "parse_url")  # noqa: B009  its parameter has no type
     broken = error(
         f"{argument}: the {parts.scheme}:// URL cannot be read; expected "
         f"'{parts.scheme}://user:password@host:port/0', in which special characters of the password are "
