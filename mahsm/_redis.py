@@ -70,10 +70,9 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
         raise broken from None
     if password := found.get("password"):
         learn_secret(unquote(str(password)))
-    place = (
-        found["path"] if "path" in found else f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
-    )
-    return f"{parts.scheme}://{place}/{found.get('db', 0)}"
+    if parts.scheme == "unix":
+        return f"unix://{found.get('path', '')}"
+    return f"{parts.scheme}://{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
 
 
 @dataclass(frozen=True)

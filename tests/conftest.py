@@ -130,6 +130,8 @@ SLOW = (
     "edges/vmap/test_properties.py",
     "graph/test_dspy_program_properties.py",
     "graph/test_optimisers.py",
+    "limits/test_redis_down.py",
+    "limits/test_sharers.py",
     "model_calls/test_dspy_bars.py",
     "test_benchmarks.py",
     "test_docs.py",
