@@ -25,7 +25,7 @@ from mahsm.nodes._provider import provider_of
 from mahsm.nodes._stream_target import StreamTarget, stream_target
 from mahsm.nodes._tokens import call_streaming, streamed_fields
 from mahsm.nodes._unparsed import Unparsed
-from mahsm.policies._internal import check_budgets
+from mahsm.policies._internal import after_budgets, check_budgets
 
 
 class DSPyNode(Node):
@@ -131,10 +131,12 @@ class DSPyNode(Node):
         Raises:
             BudgetExceeded: if a budget is spent; inside an item of an edge, the edge has checked it before.
         """
-        check_budgets()
-        if self._limit is None:
-            return nullcontext()
-        return Limited.of(self._limit, lambda: provider_of(self.module)).block(as_dict(state), arguments)
+        check_budgets(shared=False)
+        block: Any = nullcontext()
+        if self._limit is not None:
+            limited = Limited.of(self._limit, lambda: provider_of(self.module))
+            block = limited.block(as_dict(state), arguments)
+        return after_budgets(block)
 
 
 class Options(TypedDict, total=False):

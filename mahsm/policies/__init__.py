@@ -5,13 +5,16 @@
 - `_retryable`     clients' exceptions: if a retry may help, and Retry-After
 - `_retry_budget`  a bound on retries while a provider is failing
 - `_budget`        `Budget`: limits on money, tokens, time and calls
+- `_spending`      `Spending`: what has been spent of a budget
+- `_shared_budget` the spending of a budget that processes share
+- `_account`       what all of them have spent, in Redis
+- `_budgets`       the budgets around code that runs; `budget`
 - `_hedge`         `Hedge`: a second call for stragglers
 - `_internal`      names that other packages of mahsm import
 """
 
 from mahsm.policies._budget import Budget as Budget
-from mahsm.policies._budget import Spending as Spending
-from mahsm.policies._budget import budget as budget
+from mahsm.policies._budgets import budget as budget
 from mahsm.policies._hedge import Hedge as Hedge
 from mahsm.policies._item_error import ItemError as ItemError
 from mahsm.policies._item_error import Penalize as Penalize
@@ -21,6 +24,7 @@ from mahsm.policies._retry import Retry as Retry
 from mahsm.policies._retryable import is_rate_limited as is_rate_limited
 from mahsm.policies._retryable import is_retryable as is_retryable
 from mahsm.policies._retryable import retry_after as retry_after
+from mahsm.policies._spending import Spending as Spending
 
 __all__ = [
     "Budget",

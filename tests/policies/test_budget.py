@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from mahsm import Branch, Budget, RateLimit, Retry, budget, dspy_node, is_item_error, limits, parallel, vmap
 from mahsm.errors import BudgetExceeded, EdgeError
-from mahsm.policies._budget import begin_attempt
+from mahsm.policies._budgets import begin_attempt
 from mahsm.testing import FakeChatModel, ModelServer, Reply
 from tests.helpers import MODES, chat_model, graph_of, run, run_edge, thread
 

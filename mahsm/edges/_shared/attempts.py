@@ -34,7 +34,17 @@ from mahsm.errors import BudgetExceeded
 from mahsm.limits._internal import Admission, Limited
 from mahsm.nodes._internal import provider_of
 from mahsm.policies import is_rate_limited
-from mahsm.policies._internal import Durations, begin_attempt, is_refused, retry_budget, spendings
+from mahsm.policies._internal import (
+    Durations,
+    Lease,
+    SharedSpending,
+    begin_attempt,
+    is_refused,
+    lease_budgets,
+    release,
+    retry_budget,
+    spendings,
+)
 
 AnyCall: TypeAlias = SyncCall | AsyncCall
 """The sync or the async side of a target, whichever the run calls."""
@@ -106,6 +116,7 @@ class AttemptRunner:
         self._unwatched = not (
             limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or meters()
         )
+        self._shares_budget = any(isinstance(meter, SharedSpending) for meter in meters())
         self._timings = None if span is None else span.timings
         self._plain = self._unwatched and spec.tries.timeout is None and self._timings is None
 
@@ -198,8 +209,13 @@ class AttemptRunner:
 
     async def _attempt(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         state, adds = state_of()
+        leases: list[Lease] = []
         try:
             with self._timed("wait_seconds"):
+                if self._shares_budget:
+                    counts = self._spec.target.graph is None
+                    leases = await lease_budgets(self._way, self.not_begun.on_stop, calls=counts)
+                    self._check_may_go_on()
                 admission = await self._admitted(item, state, adds)
             self._check_may_begin(admission)
             with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
@@ -211,6 +227,7 @@ class AttemptRunner:
             raise _reason(item, error) from None
         finally:
             item.give()
+            release(leases)
 
     async def _called(self, item: Item, call: AnyCall, state: State, timeout: float | None) -> Update:
         """Call the target."""

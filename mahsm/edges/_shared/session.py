@@ -13,7 +13,8 @@ from mahsm._model_calls import edge_run, is_recorded, observed, restored_context
 from mahsm._spans import EdgeSpan
 from mahsm._waiting import Slots, Way
 from mahsm.edges._shared.graph_limit import graph_limit
-from mahsm.policies import Budget, Spending
+from mahsm.policies import Budget
+from mahsm.policies._internal import spending_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def session(
         stack.enter_context(restored_context())
         shared = stack.enter_context(graph_limit(config))
         if budget is not None:
-            stack.enter_context(Spending(budget, name).running())
+            stack.enter_context(spending_of(budget, name).running())
         span: EdgeSpan | None = None
         if (tracer := _spans.tracer()) is not None:
             given = state if shown is None else shown

@@ -1,0 +1,294 @@
+"""What all processes have spent of a shared budget: an account in Redis."""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from mahsm._redis import Down, Refused, Script, Server, server_of
+from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
+from mahsm.errors import LimitError
+from mahsm.policies._spending import Spent
+
+Bounds = tuple[float | None, float | None, float | None]
+"""The most US dollars, tokens and calls."""
+
+_BATCH = 128
+_RETRY = 0.1
+"""Seconds after which Redis is asked again while it is down."""
+
+_KEPT = 30 * 86_400
+"""Seconds after its last use for which an account is kept."""
+
+_LAST_WORDS = 2.0
+"""Most seconds for which the end of the process waits until everything is sent."""
+
+_EXCHANGE = Script("""
+-- KEYS: account. ARGV: its generation as this process knows it, and a name for a new one; what this process
+-- knows to be spent (3); what it has spent since (3); bounds (3), '' for none; the number of attempts that
+-- want to begin; 1 if each of them is a call; milliseconds after which the account is forgotten.
+-- Returns the generation, what is spent (3), and how many attempts may begin.
+local s = redis.call('HMGET', KEYS[1], 'g', 'usd', 'tokens', 'calls')
+local generation, spent = s[1] or ARGV[2], {}
+local is_lost = ARGV[1] ~= '' and ARGV[1] ~= generation
+for i = 1, 3 do
+  spent[i] = tonumber(s[i + 1] or 0)
+  -- Redis has lost the account: it goes on from what this process knows.
+  if is_lost then spent[i] = math.max(spent[i], tonumber(ARGV[2 + i])) end
+  spent[i] = math.max(0, spent[i] + tonumber(ARGV[5 + i]))
+end
+local may = tonumber(ARGV[12])
+for i = 1, 3 do
+  local bound = tonumber(ARGV[8 + i])
+  if bound and spent[i] >= bound then may = 0 end
+  if bound and i == 3 and ARGV[13] == '1' then may = math.min(may, math.ceil(bound - spent[3])) end
+end
+may = math.max(0, may)
+if ARGV[13] == '1' then spent[3] = spent[3] + may end
+for i = 1, 3 do spent[i] = string.format('%.17g', spent[i]) end
+redis.call('HSET', KEYS[1], 'g', generation, 'usd', spent[1], 'tokens', spent[2], 'calls', spent[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[14])
+return {generation, spent[1], spent[2], spent[3], tostring(may)}
+""")
+
+
+class _Ask:
+    """An attempt that wants to begin. Changes on the account's loop only."""
+
+    __slots__ = ("bounds", "counts", "failure", "gone", "may", "turn")
+
+    def __init__(self, bounds: Bounds, counts: bool, turn: Turn) -> None:
+        self.bounds = bounds
+        self.counts = counts
+        self.turn = turn
+        self.may: bool | None = None
+        self.gone = False
+        self.failure: LimitError | None = None
+
+    @property
+    def kind(self) -> tuple[Bounds, bool]:
+        return self.bounds, self.counts
+
+
+class Account:
+    """What this process knows of a shared budget, and has not told the others yet.
+
+    Args:
+        server: The Redis.
+        name: The budget's name.
+    """
+
+    # Attempts ask before they begin, in one line for the process; `_serve` sends a question for many of them,
+    # and takes along what was spent since. What was spent and nobody asks after is sent as well, immediately.
+    # Totals here are never lower than those of Redis by more than what other processes have in flight.
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.name = name
+        self.server = server
+        self._key = f"mahsm:budget:{{{quote(name, safe='/:. -')}}}"
+        self._loop = tasks.redis_loop()
+        self._lock = threading.Lock()
+        self._known, self._sent, self._unsent = [0.0] * 3, [0.0] * 3, [0.0] * 3
+        self._generation = ""
+        self._asks: deque[_Ask] = deque()
+        self._serving = False
+        self._listeners: list[Callable[[], object]] = []
+
+    # From any thread.
+
+    def spent(self) -> Spent:
+        """Return what all processes have spent, as far as this one knows."""
+        with self._lock:
+            return Spent(*map(sum, zip(self._known, self._sent, self._unsent, strict=True)))
+
+    def add(self, usd: float = 0.0, tokens: float = 0.0, calls: float = 0.0) -> None:
+        """Add what this process has spent; negative calls were not made."""
+        with self._lock:
+            self._unsent = [a + b for a, b in zip(self._unsent, (usd, tokens, calls), strict=True)]
+        self._loop.call_soon_threadsafe(self._look_again)
+
+    def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
+        """Call a function whenever something is known anew; return a function that ends this."""
+        with self._lock:
+            self._listeners.append(heard)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners.remove(heard)
+
+        return end
+
+    async def ask(
+        self,
+        way: Way,
+        bounds: Bounds,
+        on_stop: OnStop = never_stopped,
+        *,
+        counts: bool,
+        timeout: float | None = None,
+    ) -> bool | None:
+        """Ask whether an attempt may begin within these bounds; None if the wait was stopped.
+
+        Args:
+            way: How to wait.
+            bounds: The bounds.
+            on_stop: Registers a callback that ends the wait.
+            counts: The attempt is a call, which is counted if it may begin.
+            timeout: Most seconds to wait.
+
+        Raises:
+            LimitError: if Redis refuses.
+        """
+        ask = _Ask(bounds, counts, way.turn())
+        self._loop.call_soon_threadsafe(self._join, ask)
+
+        def call_off(_: object) -> None:
+            self._loop.call_soon_threadsafe(self._call_off, ask)
+
+        try:
+            with on_stop(call_off), left_behind.on_stop(call_off):
+                await ask.turn.wait(timeout)
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._leave, ask)
+            raise
+        if ask.failure is not None:
+            raise LimitError(*ask.failure.args)
+        return None if ask.gone else ask.may
+
+    def flush(self, seconds: float) -> None:
+        """Wait until everything is sent, for at most so many seconds."""
+        if any(self._unsent) or any(self._sent):
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._sending(), self._loop).result(seconds)
+
+    # On the loop.
+
+    def _join(self, ask: _Ask) -> None:
+        self._asks.append(ask)
+        self._look_again()
+
+    def _call_off(self, ask: _Ask) -> None:
+        """Leave the line, unless there is an answer: then its caller uses it."""
+        if ask.may is None and ask.failure is None:
+            self._leave(ask)
+
+    def _leave(self, ask: _Ask) -> None:
+        if ask.gone:
+            return
+        ask.gone = True
+        if ask.may and ask.counts:
+            self.add(calls=-1)
+        ask.turn.wake()
+
+    def _look_again(self) -> None:
+        if not self._serving:
+            self._serving = True
+            tasks.detached(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            while (batch := self._first()) or any(self._unsent):
+                try:
+                    may = await self._exchange(batch)
+                except Down:
+                    await asyncio.sleep(_RETRY)
+                    continue
+                self._answer(batch, may)
+        except Refused as error:
+            self._fail(str(error))
+        except BaseException as error:
+            self._fail(type(error).__name__)
+            raise
+        finally:
+            self._serving = False
+
+    def _fail(self, why: str) -> None:
+        for ask in self._asks:
+            ask.failure = LimitError(f"the budget {self.name!r} cannot be shared: {why}.")
+            ask.turn.wake()
+        self._asks.clear()
+
+    def _first(self) -> list[_Ask]:
+        """Return the first that ask the same, up to a batch."""
+        while self._asks and self._asks[0].gone:
+            self._asks.popleft()
+        batch: list[_Ask] = []
+        for ask in self._asks:
+            if len(batch) == _BATCH or (batch and ask.kind != batch[0].kind):
+                break
+            if not ask.gone:
+                batch.append(ask)
+        return batch
+
+    def _answer(self, batch: Sequence[_Ask], may: int) -> None:
+        """Answer the asks, of which so many may begin."""
+        for place, ask in enumerate(batch):
+            while self._asks.popleft() is not ask:
+                pass  # it had left before
+            ask.may = place < may
+            if ask.gone and ask.may and ask.counts:
+                self.add(calls=-1)
+            ask.turn.wake()
+
+    async def _exchange(self, batch: Sequence[_Ask]) -> int:
+        """Tell what was spent, and return how many of the attempts may begin."""
+        with self._lock:
+            self._sent, self._unsent = self._unsent, [0.0] * 3
+            known, sent = list(self._known), list(self._sent)
+        bounds, counts = batch[0].kind if batch else ((None, None, None), False)
+        shown = ["" if bound is None else bound for bound in bounds]
+        args: list[Any] = [self._generation, os.urandom(8).hex(), *known, *sent, *shown]
+        args += [len(batch), int(counts), 1000 * _KEPT]
+        waits = f"Calls of the budget {self.name!r} wait until it is back."
+        try:
+            self._generation, *spent, may = await self.server.run(_EXCHANGE, [self._key], args, waits)
+        except BaseException:
+            with self._lock:
+                # It may have come, and then counts twice: too much rather than too little is spent.
+                unsent = zip(self._unsent, self._sent, strict=True)
+                self._unsent, self._sent = [a + max(0.0, b) for a, b in unsent], [0.0] * 3
+            raise
+        with self._lock:
+            self._known, self._sent = [float(value) for value in spent], [0.0] * 3
+            listeners = list(self._listeners)
+        for heard in listeners:
+            heard()
+        return int(may)
+
+    async def _sending(self) -> None:
+        while any(self._unsent) or any(self._sent):
+            self._look_again()
+            await asyncio.sleep(0.001)
+
+
+class _Accounts:
+    """The accounts of this process, by URL and name."""
+
+    def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+        atexit.register(self._end)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._accounts: dict[tuple[str, str], Account] = {}
+
+    def of(self, url: str, address: str, name: str) -> Account:
+        with self._lock:
+            found = self._accounts.get((url, name))
+            if found is None:
+                found = self._accounts[url, name] = Account(server_of(url, address), name)
+            return found
+
+    def _end(self) -> None:
+        for account in list(self._accounts.values()):
+            account.flush(_LAST_WORDS)
+
+
+account_of = _Accounts().of
+"""Returns the account of a URL, which was checked, and a name."""

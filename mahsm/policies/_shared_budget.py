@@ -1,0 +1,159 @@
+"""The spending of a budget that processes share."""
+
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from mahsm._common import Answer
+from mahsm._redis import address_of
+from mahsm._waiting import THREAD, OnStop, Way, run_blocking
+from mahsm.errors import BudgetExceeded, EdgeError, LimitError
+from mahsm.policies._account import Account, account_of
+from mahsm.policies._budget import Budget
+from mahsm.policies._spending import Spending, Spent
+
+_PATIENCE = 2.0
+"""Seconds for which code that cannot wait in line waits for an answer."""
+
+
+class Lease:
+    """A call that an attempt may make, and that counts already.
+
+    Args:
+        spending: The spending that counts it; None if there is no call.
+    """
+
+    def __init__(self, spending: "SharedSpending | None") -> None:
+        self._spending = spending
+
+    def release(self) -> None:
+        """Give the call back, unless an attempt has made it."""
+        if self._spending is not None:
+            self._spending.give_back(self)
+
+
+class SharedSpending(Spending):
+    """The spending of one run or block, of a budget that others spend, too.
+
+    `usd`, `tokens` and `calls` are those of this run; `spent()` is what counts against the bounds.
+    """
+
+    # A call is leased before the attempt waits for slots and tokens, and an attempt that begins makes any of
+    # the calls that are leased. So what this process and the others have leased is never more than the bound,
+    # and what is given back is only what no attempt has made.
+
+    def __init__(self, budget: Budget, name: str, account: Account) -> None:
+        super().__init__(budget, name)
+        self._account = account
+        self._leases: deque[Lease] = deque()
+        self._whose = f" of the shared budget {account.name!r}"
+        self._bounds = (budget.usd, budget.tokens, budget.calls)
+
+    def spent(self) -> Spent:
+        """Return what all processes have spent."""
+        return self._account.spent()
+
+    async def lease(self, way: Way, on_stop: OnStop, *, calls: bool) -> Lease:
+        """Wait until an attempt may begin: while Redis is down, until it is back, or the wait is stopped.
+
+        Args:
+            way: How to wait.
+            on_stop: Registers a callback that ends the wait.
+            calls: Lease a call.
+
+        Raises:
+            BudgetExceeded: if the budget is spent.
+            LimitError: if Redis refuses.
+        """
+        may = await self._account.ask(way, self._bounds, on_stop, counts=calls)
+        if may is False:
+            self._refuse()
+        lease = Lease(self if may and calls else None)
+        if may and calls:
+            self._leases.append(lease)
+        return lease
+
+    def ask_now(self) -> None:
+        """Ask whether the budget is spent, in code that can only block.
+
+        Raises:
+            BudgetExceeded: if it is.
+            LimitError: if Redis cannot be reached.
+        """
+        asked = self._account.ask(THREAD, self._bounds, counts=False, timeout=_PATIENCE)
+        may = run_blocking(asked)
+        if may is None:
+            raise LimitError(
+                f"the budget {self._account.name!r} is shared, and {self._account.server.address} cannot be "
+                "reached, so it is not known whether it is spent."
+            )
+        if not may:
+            self._refuse()
+
+    def give_back(self, lease: Lease) -> None:
+        """Give back a call that is leased, unless it was made."""
+        with self._lock:
+            if lease not in self._leases:
+                return
+            self._leases.remove(lease)
+        self._account.add(calls=-1)
+
+    def _refuse(self) -> None:
+        self.look()
+        self.begun()
+        self.check()
+        raise BudgetExceeded(
+            f"{self._name}: all calls{self._whose} are made, or are about to be. Nothing new begins; raise "
+            "the budget to go on."
+        )
+
+    # As a meter.
+
+    def begun(self) -> None:
+        """End the budget if its last call is made; calls that are leased are still to be made."""
+        if self.most_calls is not None and not self._leases and self.spent().calls >= self.most_calls:
+            self._exceed(f"{self.spent().calls:g} of {self.most_calls:g} calls{self._whose} are made")
+
+    def begin_attempt(self) -> bool:
+        with self._lock:
+            self.calls += 1
+            if self._leases:
+                self._leases.popleft()
+                return True
+        self._account.add(calls=1)
+        return True
+
+    def cancel_attempt(self) -> None:
+        super().cancel_attempt()
+        self._account.add(calls=-1)
+
+    def begin_call(self) -> None:
+        super().begin_call()
+        self._account.add(calls=1)
+
+    def end_call(self, answer: Answer | None) -> None:
+        """Count the end of a call for all processes."""
+        if answer is not None and answer.cached:
+            self._account.add(calls=-1)
+        elif answer is not None:
+            priced = self._priced(answer)
+            self._account.add(priced.usd or 0.0, priced.input_tokens + priced.output_tokens)
+        super().end_call(answer)
+
+    @contextmanager
+    def running(self) -> Generator[Spending, None, None]:
+        """Count the calls in the block, and stop it when others have spent the budget."""
+        end = self._account.listen(self.look)
+        try:
+            with super().running():
+                yield self
+        finally:
+            end()
+
+
+def spending_of(budget: Budget, name: str) -> Spending:
+    """Return the spending of a run or block of this name, which begins."""
+    if budget.shared is None or budget.name is None:
+        return Spending(budget, name)
+    address = address_of(budget.shared, "Budget(shared=...)", EdgeError)
+    return SharedSpending(budget, name, account_of(budget.shared, address, budget.name))
