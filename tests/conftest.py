@@ -133,6 +133,7 @@ SLOW = (
     "limits/test_redis_down.py",
     "limits/test_sharers.py",
     "model_calls/test_dspy_bars.py",
+    "policies/test_shared_budget_processes.py",
     "test_benchmarks.py",
     "test_docs.py",
     "test_types.py",

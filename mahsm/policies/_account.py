@@ -7,12 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from mahsm._redis import Down, Refused, Script, Server, server_of
+from mahsm._redis import Down, Refused, Server, server_of
 from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
 from mahsm.errors import LimitError
+from mahsm.policies._scripts import EXCHANGE
 from mahsm.policies._spending import Spent
 
 Bounds = tuple[float | None, float | None, float | None]
@@ -28,43 +29,15 @@ _KEPT = 30 * 86_400
 _LAST_WORDS = 2.0
 """Most seconds for which the end of the process waits until everything is sent."""
 
-_EXCHANGE = Script("""
--- KEYS: account. ARGV: its generation as this process knows it, and a name for a new one; what this process
--- knows to be spent (3); what it has spent since (3); bounds (3), '' for none; the number of attempts that
--- want to begin; 1 if each of them is a call; milliseconds after which the account is forgotten.
--- Returns the generation, what is spent (3), and how many attempts may begin.
-local s = redis.call('HMGET', KEYS[1], 'g', 'usd', 'tokens', 'calls')
-local generation, spent = s[1] or ARGV[2], {}
-local is_lost = ARGV[1] ~= '' and ARGV[1] ~= generation
-for i = 1, 3 do
-  spent[i] = tonumber(s[i + 1] or 0)
-  -- Redis has lost the account: it goes on from what this process knows.
-  if is_lost then spent[i] = math.max(spent[i], tonumber(ARGV[2 + i])) end
-  spent[i] = math.max(0, spent[i] + tonumber(ARGV[5 + i]))
-end
-local may = tonumber(ARGV[12])
-for i = 1, 3 do
-  local bound = tonumber(ARGV[8 + i])
-  if bound and spent[i] >= bound then may = 0 end
-  if bound and i == 3 and ARGV[13] == '1' then may = math.min(may, math.ceil(bound - spent[3])) end
-end
-may = math.max(0, may)
-if ARGV[13] == '1' then spent[3] = spent[3] + may end
-for i = 1, 3 do spent[i] = string.format('%.17g', spent[i]) end
-redis.call('HSET', KEYS[1], 'g', generation, 'usd', spent[1], 'tokens', spent[2], 'calls', spent[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[14])
-return {generation, spent[1], spent[2], spent[3], tostring(may)}
-""")
-
 
 class _Ask:
     """An attempt that wants to begin. Changes on the account's loop only."""
 
-    __slots__ = ("bounds", "counts", "failure", "gone", "may", "turn")
+    __slots__ = ("bounds", "call", "failure", "gone", "may", "turn")
 
-    def __init__(self, bounds: Bounds, counts: bool, turn: Turn) -> None:
+    def __init__(self, bounds: Bounds, call: "Call | None", turn: Turn) -> None:
         self.bounds = bounds
-        self.counts = counts
+        self.call = call
         self.turn = turn
         self.may: bool | None = None
         self.gone = False
@@ -72,7 +45,19 @@ class _Ask:
 
     @property
     def kind(self) -> tuple[Bounds, bool]:
-        return self.bounds, self.counts
+        return self.bounds, self.call is not None
+
+
+class Call(Protocol):
+    """A call that an attempt is going to make."""
+
+    def count(self) -> None:
+        """Note that it counts: it may be made."""
+        ...
+
+    def release(self) -> None:
+        """Give it back, if it counts and has not been made."""
+        ...
 
 
 class Account:
@@ -129,7 +114,7 @@ class Account:
         bounds: Bounds,
         on_stop: OnStop = never_stopped,
         *,
-        counts: bool,
+        call: Call | None = None,
         timeout: float | None = None,
     ) -> bool | None:
         """Ask whether an attempt may begin within these bounds; None if the wait was stopped.
@@ -138,13 +123,13 @@ class Account:
             way: How to wait.
             bounds: The bounds.
             on_stop: Registers a callback that ends the wait.
-            counts: The attempt is a call, which is counted if it may begin.
+            call: The attempt is this call, which counts from when it may begin.
             timeout: Most seconds to wait.
 
         Raises:
             LimitError: if Redis refuses.
         """
-        ask = _Ask(bounds, counts, way.turn())
+        ask = _Ask(bounds, call, way.turn())
         self._loop.call_soon_threadsafe(self._join, ask)
 
         def call_off(_: object) -> None:
@@ -181,8 +166,8 @@ class Account:
         if ask.gone:
             return
         ask.gone = True
-        if ask.may and ask.counts:
-            self.add(calls=-1)
+        if ask.may and ask.call is not None:
+            ask.call.release()
         ask.turn.wake()
 
     def _look_again(self) -> None:
@@ -194,11 +179,15 @@ class Account:
         try:
             while (batch := self._first()) or any(self._unsent):
                 try:
-                    may = await self._exchange(batch)
+                    *spent, may = await self._exchange(batch)
                 except Down:
                     await asyncio.sleep(_RETRY)
                     continue
-                self._answer(batch, may)
+                # Calls count in their run before it can see that they were the last ones.
+                self._let(batch, int(may))
+                self._learn([float(value) for value in spent])
+                for ask in batch:
+                    ask.turn.wake()
         except Refused as error:
             self._fail(str(error))
         except BaseException as error:
@@ -225,18 +214,26 @@ class Account:
                 batch.append(ask)
         return batch
 
-    def _answer(self, batch: Sequence[_Ask], may: int) -> None:
-        """Answer the asks, of which so many may begin."""
+    def _let(self, batch: Sequence[_Ask], may: int) -> None:
+        """Let so many of them begin."""
         for place, ask in enumerate(batch):
             while self._asks.popleft() is not ask:
                 pass  # it had left before
             ask.may = place < may
-            if ask.gone and ask.may and ask.counts:
-                self.add(calls=-1)
-            ask.turn.wake()
+            if ask.may and ask.call is not None:
+                ask.call.count()
+                if ask.gone:
+                    ask.call.release()
 
-    async def _exchange(self, batch: Sequence[_Ask]) -> int:
-        """Tell what was spent, and return how many of the attempts may begin."""
+    def _learn(self, spent: list[float]) -> None:
+        with self._lock:
+            self._known, self._sent = spent, [0.0] * 3
+            listeners = list(self._listeners)
+        for heard in listeners:
+            heard()
+
+    async def _exchange(self, batch: Sequence[_Ask]) -> list[str]:
+        """Tell what was spent; return what all have spent, and how many of the attempts may begin."""
         with self._lock:
             self._sent, self._unsent = self._unsent, [0.0] * 3
             known, sent = list(self._known), list(self._sent)
@@ -246,19 +243,14 @@ class Account:
         args += [len(batch), int(counts), 1000 * _KEPT]
         waits = f"Calls of the budget {self.name!r} wait until it is back."
         try:
-            self._generation, *spent, may = await self.server.run(_EXCHANGE, [self._key], args, waits)
+            self._generation, *answer = await self.server.run(EXCHANGE, [self._key], args, waits)
         except BaseException:
             with self._lock:
                 # It may have come, and then counts twice: too much rather than too little is spent.
                 unsent = zip(self._unsent, self._sent, strict=True)
                 self._unsent, self._sent = [a + max(0.0, b) for a, b in unsent], [0.0] * 3
             raise
-        with self._lock:
-            self._known, self._sent = [float(value) for value in spent], [0.0] * 3
-            listeners = list(self._listeners)
-        for heard in listeners:
-            heard()
-        return int(may)
+        return answer
 
     async def _sending(self) -> None:
         while any(self._unsent) or any(self._sent):

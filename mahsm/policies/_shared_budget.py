@@ -17,17 +17,22 @@ _PATIENCE = 2.0
 
 
 class Lease:
-    """A call that an attempt may make, and that counts already.
+    """A call that an attempt may make, and that counts already; or no call, for an attempt that is none.
 
     Args:
-        spending: The spending that counts it; None if there is no call.
+        spending: The spending that counts it, or None.
     """
 
     def __init__(self, spending: "SharedSpending | None") -> None:
         self._spending = spending
 
+    def count(self) -> None:
+        """Note that it counts."""
+        if self._spending is not None:
+            self._spending.leased(self)
+
     def release(self) -> None:
-        """Give the call back, unless an attempt has made it."""
+        """Give the call back, if it counts and no attempt has made it."""
         if self._spending is not None:
             self._spending.give_back(self)
 
@@ -65,12 +70,10 @@ class SharedSpending(Spending):
             BudgetExceeded: if the budget is spent.
             LimitError: if Redis refuses.
         """
-        may = await self._account.ask(way, self._bounds, on_stop, counts=calls)
+        lease = Lease(self if calls else None)
+        may = await self._account.ask(way, self._bounds, on_stop, call=lease if calls else None)
         if may is False:
             self._refuse()
-        lease = Lease(self if may and calls else None)
-        if may and calls:
-            self._leases.append(lease)
         return lease
 
     def ask_now(self) -> None:
@@ -80,7 +83,7 @@ class SharedSpending(Spending):
             BudgetExceeded: if it is.
             LimitError: if Redis cannot be reached.
         """
-        asked = self._account.ask(THREAD, self._bounds, counts=False, timeout=_PATIENCE)
+        asked = self._account.ask(THREAD, self._bounds, timeout=_PATIENCE)
         may = run_blocking(asked)
         if may is None:
             raise LimitError(
@@ -89,6 +92,10 @@ class SharedSpending(Spending):
             )
         if not may:
             self._refuse()
+
+    def leased(self, lease: Lease) -> None:
+        """Note that a call is leased."""
+        self._leases.append(lease)
 
     def give_back(self, lease: Lease) -> None:
         """Give back a call that is leased, unless it was made."""
@@ -111,8 +118,9 @@ class SharedSpending(Spending):
 
     def begun(self) -> None:
         """End the budget if its last call is made; calls that are leased are still to be made."""
-        if self.most_calls is not None and not self._leases and self.spent().calls >= self.most_calls:
-            self._exceed(f"{self.spent().calls:g} of {self.most_calls:g} calls{self._whose} are made")
+        calls = self.spent().calls  # first, since calls are leased before they are known to be spent
+        if self.most_calls is not None and calls >= self.most_calls and not self._leases:
+            self._exceed(f"{calls:g} of {self.most_calls:g} calls{self._whose} are made")
 
     def begin_attempt(self) -> bool:
         with self._lock:
