@@ -1,11 +1,11 @@
 """Beyond one process: one quota for several of them."""
 
-from benchmarks import report, shared_limits
+from benchmarks import report, shared_limits, sharers
 
 
 def main(*, quick: bool) -> int:
     parts: dict[str, report.Part] = {}
-    if shared_limits.installed():
+    if sharers.installed():
         processes = 2 if quick else 4
         parts |= {
             "limits: pace": lambda: shared_limits.pace(0.5 if quick else 10, processes, with_peers=not quick),
