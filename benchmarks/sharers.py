@@ -47,12 +47,12 @@ async def crowd(take):
             group.create_task(one())
 
 
-async def throttled_bucket():
+async def throttled_gcra():
     from throttled.asyncio import RateLimiterType, Throttled, rate_limiter, store
 
     throttle = Throttled(
         key="benchmark",
-        using=RateLimiterType.TOKEN_BUCKET.value,
+        using=RateLimiterType.GCRA.value,
         quota=rate_limiter.per_sec(int(given["rps"]), burst=int(given["burst"])),
         store=store.RedisStore(server=url),
         timeout=60,
@@ -86,7 +86,7 @@ if kind == "mahsm":
 print("ready", flush=True)
 sys.stdin.readline()
 began = time.process_time()
-asyncio.run({"mahsm": ours, "throttled": throttled_bucket, "pyrate": pyrate_bucket}[kind]())
+asyncio.run({"mahsm": ours, "throttled": throttled_gcra, "pyrate": pyrate_bucket}[kind]())
 print(json.dumps([median(waits), time.process_time() - began]))
 """
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from mahsm._common import MOST_SECONDS
 from mahsm._redis import Down, Refused, Server
 from mahsm.errors import LimitError
 from mahsm.limits._line import Rates
@@ -83,7 +84,7 @@ class SharedQuota:
             rates.token_rate or 0.0,
             rates.token_burst if rates.token_rate else _NO_BOUND,
             LONGEST_DEBT,
-            int(1000 * (2 * full + _KEPT)),
+            int(1000 * min(2 * full + _KEPT, MOST_SECONDS)),
         ]
         self._requests = self._tokens = 0.0
 
