@@ -109,11 +109,11 @@ class SharedQuota:
             Down: if Redis cannot be reached.
             LimitError: if another process has another limit for the provider, or if Redis refuses.
         """
-        flat = [figure for pair in asked for figure in pair]
+        line = " ".join(f"{tokens!r} {age:.6f}" for tokens, age in asked)
         back = self._taken_back()
-        args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), *flat]
+        args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), line]
         try:
-            theirs, sharers, nap, *delays = await self._server.run(TAKE, self._keys, args, self._waits)
+            theirs, sharers, nap, delays = await self._server.run(TAKE, self._keys, args, self._waits)
         except Down:
             self._keep(*back)
             raise
@@ -125,7 +125,7 @@ class SharedQuota:
                 f"in this process, and RateLimit({theirs}) in another one. Define the same one in all "
                 "processes, or wait 15 s after the last one with the other has ended."
             )
-        return Places([float(delay) for delay in delays], float(nap), int(sharers))
+        return Places(list(map(float, delays.split())), float(nap), int(sharers))
 
     async def flush(self, pause: float = 0.0) -> None:
         """Send what was given back; with `pause`, admit nothing for so many seconds.
