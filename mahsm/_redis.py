@@ -153,10 +153,9 @@ class Server:
             _log.warning("%s cannot be reached (%s). %s", self.address, type(error).__name__, waits)
 
     async def close(self) -> None:
-        """Close the connections; the next command opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        """Close the connections that are idle; the next command opens new ones."""
+        if self._client is not None:
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -195,5 +194,5 @@ server_of = _servers.of
 
 
 def close(server: Server) -> None:
-    """Close the connections of a server, and wait for it."""
+    """Close the connections of a server that are idle, and wait for it."""
     asyncio.run_coroutine_threadsafe(server.close(), tasks.redis_loop()).result()

@@ -118,14 +118,28 @@ def test_a_process_that_is_killed_takes_nothing_with_it(redis_server: str, name:
         check_rate([start for sharer in given for start in sharer.starts()], 300, 5)
 
 
-def test_nobody_is_served_much_later_than_those_who_came_later(redis_server: str, name: str) -> None:
-    """One process has many callers in line, the other few: each of these still waits for its turn alone."""
-    with sharers(2, redis_server, name, 120, 12, rps=300, burst=1) as given:
-        assert [sharer.end() for sharer in given] == [120] * 2
-        ends = [max(start.latest for start in sharer.starts()) for sharer in given]
-        begins = [min(start.earliest for start in sharer.starts()) for sharer in given]
-    # Both were served side by side, and not one after the other.
-    assert max(begins) < min(ends)
+def test_few_callers_are_not_starved_by_many_of_another_process(redis_server: str, name: str) -> None:
+    limit = {"rps": 200, "burst": 1}
+    with (
+        sharers(1, redis_server, name, 10_000, 24, **limit) as many,
+        sharers(1, redis_server, name, 10, 1, **limit) as few,
+    ):
+        assert few[0].end() == 10
+        assert many[0].process.poll() is None
+
+
+def test_a_large_request_is_not_passed_by(redis_server: str, name: str) -> None:
+    """It needs a full bucket, which the small ones of another process would never let fill up."""
+    limit = {"tpm": 60 * 2000, "token_burst": 500}
+    with sharers(1, redis_server, name, 100_000, 24, **limit) as small:
+        small[0].wait_for_calls()
+        define(name, RateLimit(**limit))
+        limits.share(f"unix://{redis_server}")
+        try:
+            assert run_blocking(bucket(name).acquire(THREAD, 500)) is not None
+            assert small[0].process.poll() is None
+        finally:
+            limits.share(None)
 
 
 def test_definitions_that_differ_between_processes(redis_server: str, name: str) -> None:
