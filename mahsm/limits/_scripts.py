@@ -27,6 +27,8 @@ local debt, ttl = tonumber(ARGV[6]), tonumber(ARGV[7])
 local s = redis.call('HMGET', state, 'd', 'r', 't', 'v', 'p')
 local r, t = tonumber(s[2] or burst), tonumber(s[3] or tburst)
 local v, p = tonumber(s[4] or now), tonumber(s[5] or 0)
+-- Nothing begins later than some milliseconds from now, unless the clock was set back.
+if v > now + 1 then v = now end
 
 local function give(requests, tokens)
   r = math.min(burst, r + requests)

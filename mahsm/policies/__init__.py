@@ -8,6 +8,7 @@
 - `_spending`      `Spending`: what has been spent of a budget
 - `_shared_budget` the spending of a budget that processes share
 - `_account`       what all of them have spent, in Redis
+- `_ask`           what an attempt asks of it
 - `_scripts`       what Redis runs
 - `_budgets`       the budgets around code that runs; `budget`
 - `_hedge`         `Hedge`: a second call for stragglers

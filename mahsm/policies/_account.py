@@ -7,17 +7,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from mahsm._redis import Down, Refused, Server, server_of
-from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
+from mahsm._waiting import OnStop, Way, left_behind, never_stopped, tasks
 from mahsm.errors import LimitError
+from mahsm.policies._ask import Ask, Bounds, Call
 from mahsm.policies._scripts import EXCHANGE
 from mahsm.policies._spending import Spent
-
-Bounds = tuple[float | None, float | None, float | None]
-"""The most US dollars, tokens and calls."""
 
 _BATCH = 128
 _RETRY = 0.1
@@ -28,36 +26,6 @@ _KEPT = 30 * 86_400
 
 _LAST_WORDS = 2.0
 """Most seconds for which the end of the process waits until everything is sent."""
-
-
-class _Ask:
-    """An attempt that wants to begin. Changes on the account's loop only."""
-
-    __slots__ = ("bounds", "call", "failure", "gone", "may", "turn")
-
-    def __init__(self, bounds: Bounds, call: "Call | None", turn: Turn) -> None:
-        self.bounds = bounds
-        self.call = call
-        self.turn = turn
-        self.may: bool | None = None
-        self.gone = False
-        self.failure: LimitError | None = None
-
-    @property
-    def kind(self) -> tuple[Bounds, bool]:
-        return self.bounds, self.call is not None
-
-
-class Call(Protocol):
-    """A call that an attempt is going to make."""
-
-    def count(self) -> None:
-        """Note that it counts: it may be made."""
-        ...
-
-    def release(self) -> None:
-        """Give it back, if it counts and has not been made."""
-        ...
 
 
 class Account:
@@ -80,7 +48,7 @@ class Account:
         self._lock = threading.Lock()
         self._known, self._sent, self._unsent = [0.0] * 3, [0.0] * 3, [0.0] * 3
         self._generation = ""
-        self._asks: deque[_Ask] = deque()
+        self._asks: deque[Ask] = deque()
         self._serving = False
         self._listeners: list[Callable[[], object]] = []
 
@@ -129,7 +97,7 @@ class Account:
         Raises:
             LimitError: if Redis refuses.
         """
-        ask = _Ask(bounds, call, way.turn())
+        ask = Ask(bounds, call, way.turn())
         self._loop.call_soon_threadsafe(self._join, ask)
 
         def call_off(_: object) -> None:
@@ -153,16 +121,16 @@ class Account:
 
     # On the loop.
 
-    def _join(self, ask: _Ask) -> None:
+    def _join(self, ask: Ask) -> None:
         self._asks.append(ask)
         self._look_again()
 
-    def _call_off(self, ask: _Ask) -> None:
+    def _call_off(self, ask: Ask) -> None:
         """Leave the line, unless there is an answer: then its caller uses it."""
         if ask.may is None and ask.failure is None:
             self._leave(ask)
 
-    def _leave(self, ask: _Ask) -> None:
+    def _leave(self, ask: Ask) -> None:
         if ask.gone:
             return
         ask.gone = True
@@ -202,11 +170,11 @@ class Account:
             ask.turn.wake()
         self._asks.clear()
 
-    def _first(self) -> list[_Ask]:
+    def _first(self) -> list[Ask]:
         """Return the first that ask the same, up to a batch."""
         while self._asks and self._asks[0].gone:
             self._asks.popleft()
-        batch: list[_Ask] = []
+        batch: list[Ask] = []
         for ask in self._asks:
             if len(batch) == _BATCH or (batch and ask.kind != batch[0].kind):
                 break
@@ -214,7 +182,7 @@ class Account:
                 batch.append(ask)
         return batch
 
-    def _let(self, batch: Sequence[_Ask], may: int) -> None:
+    def _let(self, batch: Sequence[Ask], may: int) -> None:
         """Let so many of them begin."""
         for place, ask in enumerate(batch):
             while self._asks.popleft() is not ask:
@@ -232,7 +200,7 @@ class Account:
         for heard in listeners:
             heard()
 
-    async def _exchange(self, batch: Sequence[_Ask]) -> list[str]:
+    async def _exchange(self, batch: Sequence[Ask]) -> list[str]:
         """Tell what was spent; return what all have spent, and how many of the attempts may begin."""
         with self._lock:
             self._sent, self._unsent = self._unsent, [0.0] * 3

@@ -23,8 +23,7 @@ def check_budgets(*, shared: bool = True) -> None:
         shared: Ask Redis for budgets that processes share, which blocks; False if `after_budgets` does it.
 
     Raises:
-        BudgetExceeded: if a budget around this code is spent.
-        LimitError: if Redis cannot be reached.
+        BudgetExceeded: if a budget around this code is spent, or if that cannot be known now.
     """
     if not in_attempt():
         for spending in spendings():

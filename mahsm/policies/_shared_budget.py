@@ -80,15 +80,16 @@ class SharedSpending(Spending):
         """Ask whether the budget is spent, in code that can only block.
 
         Raises:
-            BudgetExceeded: if it is.
-            LimitError: if Redis cannot be reached.
+            BudgetExceeded: if it is, or if that cannot be known now.
         """
-        asked = self._account.ask(THREAD, self._bounds, timeout=_PATIENCE)
-        may = run_blocking(asked)
+        try:
+            may = run_blocking(self._account.ask(THREAD, self._bounds, timeout=_PATIENCE))
+        except LimitError as refused:
+            raise BudgetExceeded(*refused.args) from None
         if may is None:
-            raise LimitError(
+            raise BudgetExceeded(
                 f"the budget {self._account.name!r} is shared, and {self._account.server.address} cannot be "
-                "reached, so it is not known whether it is spent."
+                "reached, so it is not known whether it is spent. Nothing new begins."
             )
         if not may:
             self._refuse()

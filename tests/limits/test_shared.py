@@ -126,6 +126,14 @@ def test_an_earlier_caller_of_another_process_comes_first(url: str, name: str) -
         assert client.zrange(keys[0], 0, -1) == []
 
 
+def test_a_clock_that_is_set_back_holds_up_nobody(url: str, name: str) -> None:
+    quota = quota_of(url, name, Rates(SLOW, 2, None, 1))
+    with redis.Redis.from_url(url) as client:
+        assert take(quota, [0.0]).delays == [0]
+        client.hset(f"mahsm:{{{name}}}", "v", client.time()[0] + 3600)
+        assert take(quota, [0.0, 0.0]).delays == [0]
+
+
 def test_a_key_is_not_shown_in_redis(url: str, name: str) -> None:
     define(name, RateLimit(rps=10))
     assert run_blocking(bucket(name, "sk-secret-tenant").acquire(THREAD)) is not None

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from mahsm import Budget, budget, is_item_error, limits, vmap
-from mahsm.errors import LimitError
+from mahsm.errors import BudgetExceeded, LimitError
 from mahsm.policies._internal import check_budgets
 from tests.limits.redis_process import redis_process
 
@@ -96,7 +96,7 @@ def test_nothing_begins_while_redis_is_down(name: str, tmp_path: Path) -> None:
         assert made == [1]
         with (
             budget(calls=10, shared=server.url, name=name),
-            pytest.raises(LimitError, match="cannot be reached, so it is not known whether it is spent"),
+            pytest.raises(BudgetExceeded, match="cannot be reached, so it is not known whether it is spent"),
         ):
             check_budgets()
         server.start()
