@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +56,12 @@ class Sharer:
 
     def drain(self) -> None:
         """Read all that it writes, so that it is not held up."""
-        Thread(target=deque, args=(self.process.stdout, 0), daemon=True).start()
+
+        def read() -> None:
+            for line in self.process.stdout or []:
+                self.lines.append(line)
+
+        Thread(target=read, daemon=True).start()
 
     def end(self) -> int:
         """Wait for the end; return the number of calls that were made."""
@@ -145,7 +149,7 @@ def test_a_large_request_is_not_passed_by(redis_server: str, name: str) -> None:
         limits.share(f"unix://{redis_server}")
         try:
             assert run_blocking(bucket(name).acquire(THREAD, 500)) is not None
-            assert small[0].process.poll() is None
+            assert len(small[0].starts()) < 1000
         finally:
             limits.share(None)
 
