@@ -145,11 +145,6 @@ class Line:
             return self._stats_now()
         return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
 
-    @property
-    def is_waited_for(self) -> bool:
-        """True if callers are in line."""
-        return any(not ticket.gone for ticket in list(self._line))
-
     # What subclasses do, on the loop.
 
     def _join(self, ticket: Ticket) -> None:

@@ -144,6 +144,8 @@ def share(url: str | None, if_down: IfDown = "wait") -> None:
         >>> limits.share(None)
     """
     sharing = None if url is None else Sharing.of(url, if_down)
+    # Asked on the loops of the buckets, so that those that have just given up are not in line any more.
+    waiting = sorted({bucket.provider for bucket in _buckets() if bucket.stats().waiting})
     with _registry.lock:
         before = _registry.sharing
         if sharing == before:
@@ -153,7 +155,6 @@ def share(url: str | None, if_down: IfDown = "wait") -> None:
                 f"limits are shared by {before.address} with if_down={before.if_down!r}; it cannot be "
                 f"{sharing.address} with if_down={sharing.if_down!r}, too. Call limits.share(None) first."
             )
-        waiting = sorted({bucket.provider for bucket in _registry.buckets.values() if bucket.is_waited_for})
         if waiting:
             raise LimitError(
                 f"calls wait in line for {', '.join(map(repr, waiting))}. Call limits.share before edges "
@@ -186,9 +187,12 @@ def stats() -> dict[str, LimitStats]:
         >>> limits.stats()["stats-example"].admitted
         2
     """
+    return {bucket.name: bucket.stats() for bucket in _buckets()}
+
+
+def _buckets() -> list[Line]:
     with _registry.lock:
-        buckets = list(_registry.buckets.values())
-    return {bucket.name: bucket.stats() for bucket in buckets}
+        return list(_registry.buckets.values())
 
 
 def forget(provider: str) -> None:

@@ -145,13 +145,13 @@ class SharedBucket(Line):
 
     def _refuse_impatient(self) -> None:
         """Wake those that may not wait: somebody before them has to."""
-        kept = [ticket for ticket in self._line if ticket.may_wait]
-        if len(kept) < len(self._line):
-            for ticket in self._line:
-                if not ticket.may_wait:
-                    ticket.turn.wake()
+        refused = [ticket for ticket in self._line if not ticket.may_wait]
+        if refused:
+            kept = [ticket for ticket in self._line if ticket.may_wait]
             self._line.clear()
             self._line.extend(kept)
+            for ticket in refused:
+                ticket.turn.wake()
 
     async def _nap(self, seconds: float) -> None:
         self._asleep = asyncio.Event()
@@ -161,10 +161,11 @@ class SharedBucket(Line):
         self._asleep = None
 
     def _fail(self, error: LimitError) -> None:
-        for ticket in self._line:
+        failed = list(self._line)
+        self._line.clear()
+        for ticket in failed:
             ticket.failure = LimitError(*error.args)
             ticket.turn.wake()
-        self._line.clear()
 
     # What is given back, and pauses.
 
