@@ -18,8 +18,8 @@ from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.edges._vmap.spec import VmapSpec
 
-WHAT = {"target", "batch_key", "batch", "sample", "out_key", "item_to_state", "result", "sink"}
-"""What is called, for what, and what comes out."""
+WHAT = {"target", "batch_key", "batch", "sample", "out_key", "item_to_state", "result", "sink", "executor"}
+"""What is called, for what, where, and what comes out."""
 
 
 def types(function: Callable[..., Any], *without: str) -> dict[str, Any]:
@@ -64,10 +64,11 @@ def test_each_option_of_vmap_has_one_home() -> None:
         "concurrency",
         "failures",
         "reducers",
+        "batch",
+        "workers",
     }
-    assert sorted(named + [name for name in own if name != "batch"]) == sorted(
-        inspect.signature(vmap).parameters
-    )
+    taken = set(inspect.signature(vmap).parameters)
+    assert sorted([*named, *own, "executor"]) == sorted(taken)
 
 
 def test_defaults_are_those_of_the_objects() -> None:

@@ -10,7 +10,7 @@ from mahsm import _spans
 from mahsm._model_calls import is_recorded, meters
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.limits import RateLimit
-from mahsm.limits._internal import Limited
+from mahsm.limits._internal import Limited, shared
 from mahsm.nodes._internal import provider_of, settings_elsewhere
 
 
@@ -20,7 +20,9 @@ class Program:
 
     Attributes:
         make: Makes the edge, given the items at a time.
-        rate_limit: A worker's share of the edge's rate limit.
+        rate_limit: The edge's rate limit, with its provider.
+        workers: How many workers share it, unless all processes do.
+        sharing: The arguments of `limits.share` for workers that have not called it.
         state: The part of the parent's state that targets see, without the batch.
         batch_key: The key of the batch, which is not in the state.
         config: What of the config of the edge's node targets may read, without the thread.
@@ -34,6 +36,8 @@ class Program:
 
     make: "partial[Any]"
     rate_limit: RateLimit | None
+    workers: int
+    sharing: tuple[str, Any] | None
     state: Mapping[str, Any]
     batch_key: str | None
     config: Mapping[str, Any]
@@ -54,7 +58,9 @@ def program_of(run: VmapRun, make: "partial[Any]", workers: int) -> Program:
     key = spec.batch.batch_key
     return Program(
         make=make,
-        rate_limit=None if spec.tries.rate_limit is None else _share(run, spec.tries.rate_limit, workers),
+        rate_limit=None if spec.tries.rate_limit is None else _named(run, spec.tries.rate_limit),
+        workers=workers,
+        sharing=_sharing(),
         state={name: value for name, value in run.inherited.items() if name != key},
         batch_key=key,
         config={
@@ -77,18 +83,28 @@ def _counts(run: VmapRun) -> bool:
     return looks or run.spec.target.reports or bool(meters()) or is_recorded()
 
 
-def _share(run: VmapRun, given: RateLimit | str, workers: int) -> RateLimit:
-    """Return a worker's share of the edge's rate limit."""
+def _named(run: VmapRun, given: RateLimit | str) -> RateLimit:
+    """Return the edge's rate limit, with the name of its provider."""
     spec = run.spec
     limited = Limited.of(given, partial(provider_of, spec.target.model), spec.tries.retry)
-    limit = limited.limit
+    return replace(limited.limit, provider=limited.provider)
+
+
+def _sharing() -> tuple[str, Any] | None:
+    """Return the arguments of `limits.share`, if this process has called it with a URL without a password."""
+    found = shared()
+    return found if found is not None and "@" not in found[0] and "password" not in found[0] else None
+
+
+def share_of(limit: RateLimit, workers: int) -> RateLimit:
+    """Return a worker's share of a rate limit."""
 
     def share(value: float | None, least: float = 0.0) -> float | None:
         return None if value is None else max(least, value / workers)
 
     return replace(
         limit,
-        provider=f"{limited.provider} (1/{workers})",
+        provider=f"{limit.provider} (1/{workers})",
         rps=share(limit.rps),
         rpm=share(limit.rpm),
         tpm=share(limit.tpm),

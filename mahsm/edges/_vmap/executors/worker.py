@@ -28,13 +28,15 @@ from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import RUNTIME
 from mahsm.edges._vmap.executors.crossing import digest_of, named, versions
 from mahsm.edges._vmap.executors.processes import end_with_parent
-from mahsm.edges._vmap.executors.program import Program
+from mahsm.edges._vmap.executors.program import Program, share_of
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
 from mahsm.errors import EdgeError
+from mahsm.limits import RateLimit, share
+from mahsm.limits import _internal as limits
 
 
 class Part(NamedTuple):
@@ -107,10 +109,17 @@ class _Loaded:
             if isinstance(bounds := given["adaptive"], tuple):
                 given["adaptive"] = tuple(min(bound, share) for bound in cast("tuple[int, int]", bounds))
             if self.program.rate_limit is not None:
-                given["rate_limit"] = self.program.rate_limit
+                given["rate_limit"] = self._limit(self.program.rate_limit)
             edge: Any = make.func(target, **given)
             self._specs[share] = edge._items.spec
         return self._specs[share]
+
+    def _limit(self, limit: RateLimit) -> RateLimit:
+        """Return the whole limit if it is shared by all processes, and otherwise this worker's part of it."""
+        program = self.program
+        if limits.shared() is None and program.sharing is not None:
+            share(*program.sharing)
+        return limit if limits.shared() is not None else share_of(limit, program.workers)
 
 
 _lock = threading.Lock()
