@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks import workers_by_hand as by_hand
 from benchmarks.report import Figure
 from mahsm import vmap
 from mahsm.data import sinks
@@ -27,6 +28,8 @@ Rows = list[list[str]]
 Measured = tuple[list[Figure], Rows, dict[str, Any]]
 
 WIDTH = 128
+CHUNK = 500
+"""Items of a chunk, by hand."""
 
 
 def installed() -> bool:
@@ -88,6 +91,10 @@ def overhead(count: int) -> Measured:
         found = edge.invoke({"xs": items})["ys"]
         wall, mine = time.perf_counter() - clock, time.process_time() - own
         workers = cpu_of(client) - before
+        before, own, clock = cpu_of(client), time.process_time(), time.perf_counter()
+        by_hand.seconds_with_dask(client, same, count, CHUNK)
+        peer_wall, peer = time.perf_counter() - clock, time.process_time() - own
+        peer_workers = cpu_of(client) - before
     alone = edge_of(same, None)
     own, clock = time.process_time(), time.perf_counter()
     asyncio.run(alone.ainvoke({"xs": items}))
@@ -96,6 +103,13 @@ def overhead(count: int) -> Measured:
     table = [
         ["where", "items", "client, CPU us", "workers, CPU us", "seconds"],
         ["two Dask workers", f"{count:,}", f"{mine * us:.1f}", f"{workers * us:.1f}", f"{wall:.1f}"],
+        [
+            "two Dask workers, by hand",
+            f"{count:,}",
+            f"{peer * us:.1f}",
+            f"{peer_workers * us:.1f}",
+            f"{peer_wall:.1f}",
+        ],
         ["one process", f"{count:,}", f"{one * us:.1f}", "", f"{one_wall:.1f}"],
     ]
     figures = [
@@ -123,6 +137,9 @@ def pace(count: int) -> Measured:
             clock = time.perf_counter()
             asyncio.run(one.ainvoke({"xs": items}))
             ratios[where] = (time.perf_counter() - clock) / least
+        ratios["Dask by hand"] = by_hand.seconds_with_dask(client, waits, count, CHUNK) / least
+    if by_hand.has_ray() and count > CHUNK:
+        ratios["Ray by hand"] = by_hand.seconds_with_ray(waits, count, CHUNK) / least
     table = [["where", "seconds / least"], *([where, f"{ratio:.3f}"] for where, ratio in ratios.items())]
     bound = max(1.10, ratios["one process"])
     return (
@@ -207,7 +224,14 @@ def scheduler() -> Iterator[tuple[int, Any]]:
         file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "scheduler.json"
 
         def start(module: str, *options: str) -> int:
-            command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(file), *options]
+            command = [
+                sys.executable,
+                "-m",
+                f"distributed.cli.{module}",
+                "--scheduler-file",
+                str(file),
+                *options,
+            ]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             stack.callback(process.wait)
             stack.callback(process.kill)
