@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
         ("streams", 8),
         ("dspy", 7),
         ("xcs", 15),
-        ("scale", 30),
+        ("scale", 31),
     ],
 )
 def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:
