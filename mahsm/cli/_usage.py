@@ -1,6 +1,8 @@
 """`mahsm usage`: what runs have cost, by their records."""
 
 import json as jsons
+import os
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,8 +15,11 @@ from mahsm.cli._outcome import Json, Output, UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-RECORDS = "usage.jsonl"
-"""The file in the folder of a run that has a line for each time that it was run."""
+RECORDS = "usage"
+"""The folder in the folder of a run that has a record for each time that it was run."""
+
+_SECONDS = 1.0
+"""Seconds between two writings of the record of a run in progress; what a kill leaves is as old at most."""
 
 _SUMS = ("calls", "failed", "cached", "input_tokens", "output_tokens", "usd", "unpriced")
 
@@ -52,33 +57,56 @@ def _sums(used: Any) -> dict[str, Any]:
 
 @contextmanager
 def note(totals: Totals, folder: Path) -> Generator[None, None, None]:
-    """Add up the usage of the block, and note it in a folder at its end, also after an error."""
+    """Add up the usage of the block, and keep a record of it in a folder, also while the block runs."""
     from mahsm import usage
     from mahsm.data._internal import MANIFEST
 
-    began, is_done = time.time(), False
+    began, is_over, is_done = time.time(), threading.Event(), False
+    file = folder / RECORDS / f"{time.time_ns()}.json"
+
+    def write(record: dict[str, Any]) -> None:
+        # A run that is refused has made no call, and its folder may be that of another run.
+        if is_done or (any(record["total"].values()) and (folder / MANIFEST).is_file()):
+            _write(file, record)
+
+    def keep() -> None:
+        pause = _SECONDS
+        while not is_over.wait(pause):
+            clock = time.monotonic()
+            write(_record_of(used, began))
+            pause = max(_SECONDS, 20 * (time.monotonic() - clock))
+
     with usage() as used:
+        keeper = threading.Thread(target=keep, name="mahsm usage", daemon=True)
+        keeper.start()
         try:
             yield
             is_done = True
         finally:
+            is_over.set()
+            keeper.join()
             record = _record_of(used, began)
             totals.add(record)
-            # A run that is refused has made no call, and its folder may be that of another run.
-            if is_done or (any(record["total"].values()) and (folder / MANIFEST).is_file()):
-                with open(folder / RECORDS, "a") as file:
-                    file.write(jsons.dumps(record) + "\n")
+            write(record)
+
+
+def _write(file: Path, record: dict[str, Any]) -> None:
+    """Write a record as a whole, so that it is whole after a kill, too."""
+    file.parent.mkdir(exist_ok=True)
+    beside = file.with_suffix(".new")
+    beside.write_text(jsons.dumps(record))
+    os.replace(beside, file)
 
 
 def _record_of(used: Any, began: float) -> dict[str, Any]:
     by_edge: dict[str, dict[str, Any]] = {}
-    for run in used.runs:
+    for run in list(used.runs):
         _add(by_edge.setdefault(run.edge, {}), _sums(run.usage))
     return {
         "began": round(began, 3),
         "seconds": round(time.time() - began, 3),
         "total": _sums(used),
-        "by_model": {name: _sums(each) for name, each in used.by_model.items()},
+        "by_model": {name: _sums(each) for name, each in list(used.by_model.items())},
         "by_edge": by_edge,
     }
 
@@ -93,23 +121,24 @@ def summary(sums: dict[str, Any]) -> str:
 def usage(folder: Path = Path(), /, *, json: Json = False) -> Output:
     """Show what runs cost, by model and edge, from the records in their folders.
 
+    A run keeps its record up to date each second, so one that was killed, or still runs, is counted, too.
+
     Args:
         folder: The folder of a run, or one that has such folders in it.
     """
-    files = sorted(folder.glob(RECORDS)) or sorted(folder.glob(f"**/{RECORDS}"))
+    files = sorted(folder.glob(f"{RECORDS}/*.json")) or sorted(folder.glob(f"**/{RECORDS}/*.json"))
     if not files:
         raise UsageError(
-            f"{str(folder)!r} has no {RECORDS}; expected the --out of a 'mahsm run', or a folder around some."
+            f"{str(folder)!r} has no records in {RECORDS}/; expected the --out of a 'mahsm run', or a folder "
+            "around some."
         )
     totals = Totals()
-    runs = 0
+    runs = len(files)
     for file in files:
-        for line in file.read_text(errors="replace").splitlines():
-            try:
-                totals.add(jsons.loads(line))
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise UsageError(f"{str(file)!r} has a broken line, {line[:80]!r}. Remove it.") from error
-            runs += 1
+        try:
+            totals.add(jsons.loads(file.read_text()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{str(file)!r} is not the record of a run. Remove it.") from error
     document = {
         "runs": runs,
         "total": totals.total,

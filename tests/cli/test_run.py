@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +157,10 @@ def test_two_graphs_do_not_write_one_folder(folder: Path) -> None:
 
 
 def test_a_broken_record_of_usage_is_named(folder: Path) -> None:
-    (folder / "usage.jsonl").write_text('{"total": 1}\n')
+    (folder / "usage").mkdir()
+    (folder / "usage" / "1.json").write_text('{"total": 1}')
     code, _, errors = mahsm(folder, "usage")
-    assert (code, errors) == (
-        2,
-        "mahsm usage: 'usage.jsonl' has a broken line, '{\"total\": 1}'. Remove it.\n",
-    )
+    assert (code, errors) == (2, "mahsm usage: 'usage/1.json' is not the record of a run. Remove it.\n")
 
 
 def test_usage_is_noted_and_shown(folder: Path) -> None:
@@ -189,6 +188,31 @@ def test_usage_is_noted_and_shown(folder: Path) -> None:
     assert shown["total"]["calls"] == shown["by_edge"]["vmap_ask"]["calls"] == 20
     assert [each["calls"] for each in shown["by_model"].values()] == [20]
     assert "20" in mahsm(folder, "usage", "out")[1]
+
+
+@pytest.mark.slow
+def test_usage_is_noted_of_a_run_that_is_killed(folder: Path) -> None:
+    with ModelServer("yes") as server:
+        variables = {"OPENAI_API_KEY": "test", "MAHSM_API_BASE": server.base_url}
+        run = ["run", "app:ask", "-i", "rows.jsonl", "-o", "out", "--max-concurrency", "1"]
+        limit = ["--rps", "4", "--provider", "openai"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "mahsm", *run, *limit],
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "MAHSM_HOME": str(folder / "home"), **variables},
+        ) as process:
+            while not list(folder.glob("out/usage/*.json")):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.kill()
+        killed = json.loads(mahsm(folder, "usage", "out", "--json")[1])
+        assert 0 < killed["total"]["calls"] <= len(server.calls) < 20
+        code, _, errors = mahsm(folder, *run, **variables)
+        assert code == 0, errors
+        both = json.loads(mahsm(folder, "usage", "out", "--json")[1])
+    assert both["runs"] == 2
+    assert both["by_edge"]["vmap_ask"]["calls"] >= 20
 
 
 def test_a_budget_ends_the_run_and_the_same_command_goes_on(folder: Path) -> None:
