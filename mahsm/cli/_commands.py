@@ -68,7 +68,7 @@ COMMANDS = {
         "mahsm.cli._usage:usage",
         """Show what runs cost, by model and edge.
 
-        The records are in the folders of runs; one that was killed has none of its last part.""",
+        The records are in the folders of runs, and kept up to date, so one that was killed counts.""",
     ),
     "demo": (
         "mahsm.cli._demo:demo",

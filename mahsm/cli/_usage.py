@@ -121,8 +121,6 @@ def summary(sums: dict[str, Any]) -> str:
 def usage(folder: Path = Path(), /, *, json: Json = False) -> Output:
     """Show what runs cost, by model and edge, from the records in their folders.
 
-    A run keeps its record up to date each second, so one that was killed, or still runs, is counted, too.
-
     Args:
         folder: The folder of a run, or one that has such folders in it.
     """
