@@ -9,12 +9,11 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
 from mahsm._waiting.here import here, set_awaited
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
-from mahsm._waiting.stops import stopped_by
 from mahsm._waiting.turns import OnStop, StopCallback
 from mahsm._waiting.ways import THREAD, Way, run_blocking, without_stop_iteration
 
@@ -198,28 +197,42 @@ def begin_apart(core: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-@asynccontextmanager
-async def deadline(timeout: float | None, name: str = "") -> AsyncGenerator[None, None]:
-    """Cancel the block after `timeout` seconds, with an error that says so.
+class deadline:
+    """An `async with` block that is cancelled after `timeout` seconds, with an error that says so.
+
+    It is a class, since it runs for each attempt, and `asynccontextmanager` would double its cost.
 
     Raises:
         TimeoutError: after `timeout` seconds.
     """
-    scope = asyncio.timeout(timeout)
-    why = (
-        nullcontext()
-        if timeout is None
-        else stopped_by(lambda: _too_long(timeout, name) if scope.expired() else None)
-    )
-    try:
-        with why:
-            async with scope:
-                yield
-    except TimeoutError as error:
-        if scope.expired():
-            raise _too_long(timeout, name) from error.__cause__
-        # It is an error of the block.
-        raise
+
+    __slots__ = ("_name", "_scope", "_timeout", "_token")
+
+    def __init__(self, timeout: float | None, name: str = "") -> None:
+        self._timeout, self._name = timeout, name
+
+    async def __aenter__(self) -> None:
+        self._scope = asyncio.timeout(self._timeout)
+        self._token = None if self._timeout is None else here.set(here.get().stopped_by(self._why))
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        late = error
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError as over:
+            late = over
+        finally:
+            if self._token is not None:
+                here.reset(self._token)
+        # Otherwise it is an error of the block.
+        if self._scope.expired() and isinstance(late, TimeoutError):
+            raise _too_long(self._timeout, self._name) from late.__cause__
+
+    def _why(self) -> BaseException | None:
+        return _too_long(self._timeout, self._name) if self._scope.expired() else None
 
 
 def call_with_stop(function: Callable[[], T], stop: StopCallback) -> T:

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent import futures
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from itertools import chain, repeat
+from typing import Any, Literal, Never, TypeAlias, cast
 
 import tenacity
 from langgraph.errors import GraphBubbleUp
@@ -33,7 +34,7 @@ from mahsm.edges._shared.saving import ends_all
 from mahsm.errors import BudgetExceeded
 from mahsm.limits._internal import Admission, Limited
 from mahsm.nodes._internal import provider_of
-from mahsm.policies import is_rate_limited
+from mahsm.policies import Retry, is_rate_limited
 from mahsm.policies._internal import (
     Durations,
     Lease,
@@ -143,14 +144,33 @@ class AttemptRunner:
             finally:
                 item.give()
         attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
-        if self._spec.tries.retry is None:
+        return await (attempt() if self._spec.tries.retry is None else self._retried(item, attempt))
+
+    async def _retried(self, item: Item, attempt: Callable[[], Coroutine[Any, Any, Update]]) -> Update:
+        """Attempt an item until it succeeds or is given up."""
+        retry, began = self._spec.tries.retry, time.monotonic()
+        assert retry is not None
+        if retry.share is not None:
+            self._retries.call(retry.share)
+        item.attempts = 1
+        try:
             return await attempt()
-        options, pause = self._retrying(item), partial(self._pause, item)
+        except BaseException as error:  # noqa: BLE001  tenacity raises it, unless it is tried again
+            first = error
+        # Only now, since tenacity would take most of the time of an item that succeeds. It begins with the
+        # outcome of the first attempt.
+        attempts = chain([partial(_raise, first)], repeat(attempt))
+        options, pause = self._retrying(item, retry, time.monotonic() - began), partial(self._pause, item)
+        del first
+
+        async def following() -> Update:
+            return await next(attempts)()
+
         if self._way is TASK:
-            return await tenacity.AsyncRetrying(**options, sleep=pause)(attempt)
+            return await tenacity.AsyncRetrying(**options, sleep=pause)(following)
         # `AsyncRetrying` would work for threads, too, at twice the cost.
         retrying = tenacity.Retrying(**options, sleep=lambda seconds: run_blocking(pause(seconds)))
-        return retrying(lambda: run_blocking(attempt()))
+        return retrying(lambda: run_blocking(following()))
 
     async def _hedged(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         def attempt(one: Item) -> Coroutine[Any, Any, Update]:
@@ -162,16 +182,13 @@ class AttemptRunner:
                 return await race_async(item, second, attempt, self._durations)
             return race(item, second, lambda one: run_blocking(attempt(one)), self._durations, self._left)
 
-    def _retrying(self, item: Item) -> dict[str, Any]:
-        retry = self._spec.tries.retry
-        assert retry is not None
+    def _retrying(self, item: Item, retry: Retry, seconds: float) -> dict[str, Any]:
+        """Return the options of tenacity after a first attempt of so many seconds."""
 
         def begin(state: tenacity.RetryCallState) -> None:
             item.attempts = state.attempt_number
             if self._timings is not None and state.attempt_number > 1:
                 self._timings.retries.append(state.attempt_number)
-            if state.attempt_number == 1 and retry.share is not None:
-                self._retries.call(retry.share)
 
         def again(state: tenacity.RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
@@ -193,9 +210,9 @@ class AttemptRunner:
         def wait(state: tenacity.RetryCallState) -> float:
             return retry.wait(state.attempt_number, state.outcome.exception() if state.outcome else None)
 
-        stop: Any = (
-            tenacity.stop_never if retry.timeout is None else tenacity.stop_before_delay(retry.timeout)
-        )
+        stop: Any = tenacity.stop_never
+        if retry.timeout is not None:
+            stop = tenacity.stop_before_delay(retry.timeout - seconds)
         return {"stop": stop, "wait": wait, "retry": again, "before": begin, "reraise": True}
 
     async def _pause(self, item: Item, seconds: float) -> None:
@@ -218,8 +235,10 @@ class AttemptRunner:
                     self._check_may_go_on()
                 admission = await self._admitted(item, state, adds)
             self._check_may_begin(admission)
-            with self._shown(item), nullcontext() if self._unwatched else self._begun(item, admission):
-                return await self._called(item, call, state, self._timeout())
+            if self._timings is None:
+                return await self._begun(item, admission, call, state)
+            with _counted(self._timings, item):
+                return await self._begun(item, admission, call, state)
         except TimeoutError:
             self._check_deadline()
             raise
@@ -268,10 +287,6 @@ class AttemptRunner:
         """Return a block whose duration is traced, if the run is."""
         return _spans.NOTHING if self._timings is None else _timed(getattr(self._timings, what))
 
-    def _shown(self, item: Item) -> AbstractContextManager[Any]:
-        """Return a block that calls the target, and is traced, if the run is."""
-        return _spans.NOTHING if self._timings is None else _counted(self._timings, item)
-
     def _check_may_go_on(self, item: Item | None = None) -> None:
         if (reason := self.not_begun.reason) is not None:
             if item is not None:
@@ -291,32 +306,35 @@ class AttemptRunner:
                 admission.give_back()
             raise
 
-    @contextmanager
-    def _begun(self, item: Item, admission: Admission | None) -> Generator[None, None, None]:
-        """Return a block that is one attempt, from its beginning to its settlement."""
+    async def _begun(self, item: Item, admission: Admission | None, call: AnyCall, state: State) -> Update:
+        """Make one attempt, from its beginning to its settlement."""
+        if self._unwatched:
+            return await self._called(item, call, state, self._timeout())
+        counts = self._spec.target.graph is None
         try:
-            begin_attempt(calls=self._spec.target.graph is None)
+            begin_attempt(calls=counts)
         except BudgetExceeded:
             if admission is not None:
                 admission.give_back()
             raise
-        used, error = AttemptCounter(counted=self._spec.target.graph is None), None
+        used, failure = AttemptCounter(counted=counts), None
         cuts = self._adaptive.cuts if self._adaptive else 0
         item.began = began = time.monotonic()
         try:
             with metered(used), self._calls_of(item, admission):
-                yield
+                update = await self._called(item, call, state, self._timeout())
             self._succeeded(time.monotonic() - began)
-        except BaseException as raised:
-            error = raised
-            if self._adaptive is not None and is_rate_limited(raised):
+            return update
+        except BaseException as error:
+            failure = error
+            if self._adaptive is not None and is_rate_limited(error):
                 self._adaptive.limited(cuts)
             raise
         finally:
             if item.over is not None:
-                item.over(error)
+                item.over(failure)
             if admission is not None:
-                admission.end(used, error)
+                admission.end(used, failure)
 
     @staticmethod
     def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:
@@ -324,7 +342,7 @@ class AttemptRunner:
         changes: dict[str, Any] = {} if admission is None else {"gate": admission}
         if item.unparsed:
             changes["unparsed"] = calls.here().unparsed | item.unparsed
-        return calls.changed(**changes) if changes else nullcontext()
+        return calls.changed(**changes) if changes else _spans.NOTHING
 
     def _succeeded(self, seconds: float) -> None:
         if self._durations is not None:
@@ -352,6 +370,13 @@ class AttemptRunner:
             return self._spec.tries.timeout
         left = max(0.0, self._deadline - time.monotonic())
         return left if self._spec.tries.timeout is None else min(left, self._spec.tries.timeout)
+
+
+async def _raise(error: BaseException) -> Never:
+    try:
+        raise error
+    finally:
+        del error  # whose traceback has this frame
 
 
 @contextmanager

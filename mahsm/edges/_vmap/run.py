@@ -17,7 +17,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
-from mahsm._waiting import Closed, Decided, Slots, tasks
+from mahsm._waiting import TASK, Closed, Decided, Slots, tasks
 from mahsm.data._internal import BadRow
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
@@ -71,6 +71,7 @@ class VmapRun(EdgeRun):
         size: The number of results that are saved together.
         alone: True if each item is a task of LangGraph.
         direct: True if the run needs no tasks, since nothing is saved and no stream shows the subgraph.
+        item_way: How items wait.
         id: Tells this run from later ones that resume it.
         batch_id: Tells the batch from others.
     """
@@ -114,6 +115,10 @@ class VmapRun(EdgeRun):
             and spec.target.graph is None
             and needs_no_tasks(around.config)
         )
+        # Items of an async target that share a task run on the background loop together: a hop to it for each
+        # of them would take ten times as long.
+        shares = self.direct or not self.alone
+        self.item_way = TASK if spec.workers is None and shares and spec.target.sync is None else self.way
         if self.sink is not None:
             # The sink keeps the results, and no checkpoint has to.
             self.saved, self.saving = False, None
@@ -139,7 +144,7 @@ class VmapRun(EdgeRun):
         bounds = spec.concurrency.bounds
         self.adaptive = Adaptive(self.call_slots, *bounds, concurrency) if bounds else None
         self._attempts = AttemptRunner(
-            spec, self.way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
+            spec, self.item_way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
         )
         self._stored = (
             Stored(spec.batch.cache, spec.name, spec.item_key)
@@ -247,7 +252,7 @@ class VmapRun(EdgeRun):
         if number is None:
             return
         try:
-            await self.open_ranges.finish(self.way, number)
+            await self.open_ranges.finish(self.item_way, number)
         except BaseException as error:
             # Otherwise a thread that waits for its range would wait for ever. A cancellation has a reason of
             # its own, which the run ends with.
@@ -259,7 +264,7 @@ class VmapRun(EdgeRun):
         """Store an item's update in the cache; it counts even if the run ends meanwhile."""
         assert self._stored is not None
         try:
-            await self._stored.put(self.way, self.batch[place], update)
+            await self._stored.put(self.item_way, self.batch[place], update)
         except asyncio.CancelledError:
             if not tasks.is_cancelled_here():
                 raise
@@ -473,7 +478,7 @@ class VmapRun(EdgeRun):
         """Record the results that the cache has, if there is one; return the places that are left."""
         if self._stored is None or not places:
             return places
-        found = await self._stored.get(self.way, {place: self.batch[place] for place in places})
+        found = await self._stored.get(self.item_way, {place: self.batch[place] for place in places})
         left = self._take(found, places, sink)
         for place in found if self.open_ranges is not None else ():
             await self.ended_in_range(place)

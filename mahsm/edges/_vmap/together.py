@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from functools import partial
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
@@ -67,6 +68,8 @@ class Together:
             await workers.run(self._run, self._results, self._blocks(todo), len(todo))
         elif self._run.way is TASK:
             await self._in_tasks(places, config)
+        elif self._run.item_way is TASK:
+            tasks.call(partial(self._in_tasks, places, config))
         else:
             await self._in_threads(places, config)
 
@@ -122,7 +125,7 @@ class Together:
             todo = await run.uncached(block, self._results)
             while todo and run.ended is None:
                 with run.quiet_end():
-                    count = await run.begun_slots.acquire(run.way, (todo[0],), len(todo))
+                    count = await run.begun_slots.acquire(run.item_way, (todo[0],), len(todo))
                     for place in todo[:count]:
                         begin(place)
                     todo = todo[count:]
@@ -136,7 +139,7 @@ class Together:
             return
         for of_range in run.open_ranges.by_range(places):
             with run.quiet_end():
-                await run.open_ranges.open(run.way, of_range)
+                await run.open_ranges.open(run.item_way, of_range)
             for block in _blocks(of_range):
                 if run.ended is not None:
                     return

