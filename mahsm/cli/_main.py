@@ -51,8 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _widen() -> None:
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) < NARROWEST:
+    width = int(columns) if columns.isdecimal() else _terminal_width()
+    if width < NARROWEST:
         os.environ["COLUMNS"] = str(NARROWEST)
+
+
+def _terminal_width() -> int:
+    """Return the width that rich finds: that of the first standard stream that is a terminal."""
+    for descriptor in range(3):
+        try:
+            # A terminal without a size has 0 columns, for which rich takes 80.
+            return os.get_terminal_size(descriptor).columns or NARROWEST
+        except OSError:
+            continue
+    return NARROWEST
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,17 @@ def test_help_ends_in_a_terminal_without_width(columns: str) -> None:
     done = subprocess.run(
         command, env={**os.environ, "COLUMNS": columns}, check=True, capture_output=True, text=True
     )
+    assert done.stdout.startswith("Usage: mahsm run")
+
+
+def test_help_ends_in_a_terminal_of_one_column() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 1))
+    command = [*PROCESS, "run", "--help"]
+    done = subprocess.run(command, stdin=theirs, env=environment, check=True, capture_output=True, text=True)
+    os.close(ours)
+    os.close(theirs)
     assert done.stdout.startswith("Usage: mahsm run")
 
 
