@@ -137,28 +137,31 @@ def test_another_source_is_told_in_a_few_words(tmp_path: Path) -> None:
     run(rows).invoke({})
     os.utime(tmp_path / "b.jsonl", ns=(1, 1))
     wrong = [
-        ([1], "files then, and none now"),
+        ([1], "all rows of files then, and a part of files, or rows from elsewhere now"),
         (stream(tmp_path / "a.jsonl"), r"'.*b.jsonl' is among its files only then"),
-        (stream(str(tmp_path / "*.jsonl")), r"'.*b.jsonl' has changed"),
+        (stream(str(tmp_path / "*.jsonl")), r"'.*b.jsonl' has changed: the same size, but written at \d{4}-"),
     ]
     for other, message in wrong:
         with pytest.raises(DataError, match=f"rows of another source: {message}"):
             run(other).invoke({})
     one = stream(tmp_path / "a.jsonl")
     for begun, now, message in (
-        ([1], one, "no files then, and files now"),
+        ([1], one, "a part of files, or rows from elsewhere then, and all rows of files now"),
         ([1], [1, 2], "1 rows then, and 2 now"),
         ([1], [2], "1 rows then and now, but not the same"),
         (
             stream(tmp_path / "a.jsonl"),
             stream(tmp_path / "a.jsonl").map(str),
-            "the functions .* then, and .*str",
+            "rows as they are then, and rows mapped by str now",
         ),
     ):
         shutil.rmtree(tmp_path / "out")
         run(begun).invoke({})
         with pytest.raises(DataError, match=f"rows of another source: {message}"):
             run(now).invoke({})
+    (tmp_path / "a.jsonl").write_text("1\n2\n3\n")
+    with pytest.raises(DataError, match=r"a.jsonl' has changed: 4 bytes then, and 6 now"):
+        run(stream(tmp_path / "a.jsonl")).invoke({})
 
 
 def test_a_path_need_not_be_text(tmp_path: Path) -> None:
