@@ -17,6 +17,7 @@ from mahsm.nodes._node import Node as Node
 from mahsm.nodes._node import Sync as Sync
 from mahsm.nodes._node import node_name as node_name
 from mahsm.nodes._parameter import annotations_of as annotations_of
+from mahsm.nodes._parameter import is_item as is_item
 from mahsm.nodes._parameter import keys_of as keys_of
 from mahsm.nodes._position import Finished as Finished
 from mahsm.nodes._position import Position as Position
@@ -52,6 +53,7 @@ __all__ = [
     "check_gives_fields",
     "is_substituted",
     "item_keys",
+    "is_item",
     "keys_of",
     "model_elsewhere",
     "node_name",

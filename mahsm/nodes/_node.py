@@ -41,9 +41,11 @@ class Node(RunnableLambda[Any, Any]):
     Attributes:
         held: References to the DSPy modules that it holds itself, by their place in it.
         children: Functions, Runnables and graphs that it calls, by name.
+        item: The type of its input, such as "str", if that is an item of a batch and not a state.
     """
 
     held: Mapping[str, ModuleRef] = MappingProxyType({})
+    item: str | None = None
     __signature__: _SignatureOfCall = _SignatureOfCall()
 
     def __init__(

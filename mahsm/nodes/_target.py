@@ -204,6 +204,7 @@ def _of_runnable(source: "Runnable[Any, Any]") -> Target:
         writes=frozenset(getattr(source, "writes", ())) if isinstance(source, Node) else frozenset(),
         batched=getattr(source, "batched", None) if isinstance(source, Node) else None,
         reports=graph is not None or isinstance(source, Node) or not isinstance(source, RunnableLambda),
+        item=source.item if isinstance(source, Node) else None,
     )
 
 

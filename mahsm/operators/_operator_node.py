@@ -10,11 +10,12 @@ from mahsm import _spans
 from mahsm._common import Overlay, State, as_dict, cached, shown
 from mahsm._waiting import tasks
 from mahsm.errors import NodeError
-from mahsm.nodes._internal import ModuleRef, Node, node_name, node_of
+from mahsm.nodes._internal import ModuleRef, Node, is_item, node_name, node_of
 from mahsm.operators._hybrid import HybridOperator, computing
 from mahsm.operators._io import Boundary, Names
 from mahsm.operators._modules import modules_in, with_modules
 from mahsm.operators._operator import Operator, without_forward
+from mahsm.operators._specs import described, fits, spec_fields
 
 COMPUTED = "mahsm:computed"
 """State key of an item's result, if a hybrid operator was computed for all items in one call."""
@@ -156,4 +157,14 @@ def operator_node(
 
 @node_of.register(Operator)
 def _node_of(op: Operator) -> OperatorNode:
-    return OperatorNode(op, any_value=True)
+    if isinstance(op, HybridOperator) or not _takes_item(op.input_spec):
+        return OperatorNode(op, any_value=True)
+    # As a function whose parameter is a string, say, gets the item and not the state.
+    node = OperatorNode(op, input_fields="item", any_value=True)
+    node.item = described(op.input_spec)
+    return node
+
+
+def _takes_item(spec: Any) -> bool:
+    """Return whether a spec is of an item: whether no state fits it."""
+    return is_item(spec) and not spec_fields(spec) and not fits(spec, {})

@@ -58,9 +58,8 @@ def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tupl
     spec = op.input_spec if what == "input" else op.output_spec
     if spec is None:
         return value
-    fits = inspect.isclass(spec) and not is_typeddict(spec) and isinstance(value, spec)
     try:
-        found = value if fits else _made(spec, value)
+        found = value if _is_of(spec, value) else _made(spec, value)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, each['loc'])) or what}: {each['msg']}" for each in error.errors()
@@ -73,9 +72,21 @@ def _fitted(op: Any, what: Literal["input", "output"], value: Any, *before: tupl
     return found
 
 
+def fits(spec: Any, value: Any) -> bool:
+    """Return whether a value fits a spec, its shapes aside."""
+    try:
+        return _is_of(spec, value) or _made(spec, value) is not None
+    except (ValidationError, TypeError):
+        return False
+
+
+def _is_of(spec: Any, value: Any) -> bool:
+    return inspect.isclass(spec) and not is_typeddict(spec) and isinstance(value, spec)
+
+
 def _misfit(op: Any, what: str, value: Any, spec: Any, problem: object) -> SpecError:
     return SpecError(
-        f"{type(op).title(op)}: the {what} is {shown(value)}; expected {_described(spec)}. {problem}."
+        f"{type(op).title(op)}: the {what} is {shown(value)}; expected {described(spec)}. {problem}."
     )
 
 
@@ -117,6 +128,6 @@ def spec_fields(spec: Any) -> tuple[str, ...]:
     return tuple(spec.__annotations__) if is_typeddict(spec) else ()
 
 
-def _described(spec: Any) -> str:
+def described(spec: Any) -> str:
     fields = spec_fields(spec)
     return f"{told(spec)} with {', '.join(fields)}" if fields else told(spec)

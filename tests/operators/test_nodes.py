@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -321,3 +322,22 @@ def test_an_operator_as_a_dspy_module_is_a_node_again() -> None:
     node = dspy_node(as_dspy(Ask()), input_fields=["text"], output_fields=["said"])
     assert node.invoke({"text": "a"}) == {"said": "A"}
     assert connect is not None
+
+
+def test_an_operator_of_an_item_gets_the_item_in_an_edge() -> None:
+    @op
+    def length(text: str) -> int:
+        return len(text)
+
+    edge = vmap(length, batch_key="words", out_key="lengths")
+    assert edge.invoke({"words": ["a", "bc"]}) == {"lengths": [1, 2]}
+    with pytest.raises(NodeError, match="the target length takes one str, an item, but item_to_state="):
+        vmap(length, batch_key="words", out_key="lengths", item_to_state=lambda word: {"text": word})
+
+
+def test_an_operator_whose_spec_a_state_may_fit_gets_the_state() -> None:
+    @op
+    def names(state: Iterable[str]) -> list[str]:
+        return sorted(state)
+
+    assert vmap(names, batch_key="xs", out_key="ys").invoke({"xs": [1]}) == {"ys": [["item", "xs"]]}
