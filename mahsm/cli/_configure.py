@@ -1,5 +1,6 @@
 """`mahsm configure`: settings and credentials in files."""
 
+import difflib
 import os
 import sys
 from typing import Annotated, Any, cast
@@ -58,6 +59,8 @@ def put(
     path = _path_to_set(key)
     new = _credential(key, value) if is_secret(path) else _value(path, value)
     save(here.NOTHING.child(nested(path, new)))
+    if new is not None and (meant := _meant(path)):
+        print(f"note: {key} is no setting of mahsm. {meant}", file=sys.stderr)  # noqa: T201
     name = files.CREDENTIALS if _is_credential(path) else files.CONFIG
     variable = environment.variable_of(path)
     if wins := bool(variable and os.environ.get(variable, "").strip()):
@@ -107,6 +110,18 @@ def migrate(source: str = "~/.ember", /, *, json: Json = False) -> Output:
     return Output(
         {"added": added, "to": files.home(), "from": source}, [*(f"added {key}" for key in added), told], json
     )
+
+
+def _meant(path: tuple[str, ...]) -> str:
+    """Return a question with the setting that a key is perhaps a misspelling of; "" if there is none."""
+    from mahsm._models._internal import known_providers
+
+    names = {dotted(known) for known in environment.VARIABLES}
+    names |= {f"credentials.{field_of(provider)}" for provider in known_providers()}
+    key = dotted(path)
+    is_known = key in names or key.endswith("_api_key") or path[0] == "providers"
+    close = [] if is_known else difflib.get_close_matches(key, names, n=1, cutoff=0.85)
+    return f"Did you mean {close[0]}?" if close else ""
 
 
 def _is_credential(path: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ def draw(
     /,
     *,
     format: Format | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o", "--output"])] = None,
     json: Json = False,
 ) -> Output:
     """Draw a graph or an edge, with the graphs inside. Nothing is sent anywhere.
@@ -27,31 +27,31 @@ def draw(
     Args:
         target: The graph as `module:name` or `path/to/file.py:name`: a graph, an edge, or a function without
             parameters that returns one. The current folder is importable.
-        format: By default that of the output's ending (.txt, .mmd, .svg, .png), else terminal.
-        output: The file to write; by default, the drawing is printed. PNG needs it.
+        format: By default that of the file's ending (.txt, .mmd, .svg, .png), else terminal.
+        out: The file to write; by default, the drawing is printed. PNG needs it.
     """
     from mahsm.cli._target import graph_of
 
-    chosen = format or (_format_of(output) if output else "terminal")
-    if chosen == "png" and output is None:
-        raise UsageError("a PNG is not printed; pass --output FILE, such as --output graph.png.")
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"--output {str(output)!r}: no folder {str(output.parent)!r}; make it first.")
+    chosen = format or (_format_of(out) if out else "terminal")
+    if chosen == "png" and out is None:
+        raise UsageError("a PNG is not printed; pass --out with a file, such as --out graph.png.")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"--out {str(out)!r}: no folder {str(out.parent)!r}; make it first.")
     graph = graph_of(target)
     xray = {"xray": True} if "xray" in inspect.signature(graph.get_graph).parameters else {}
     drawn = _drawn(graph.get_graph(**xray), chosen, target)
-    if output is None:
+    if out is None:
         return Output({"format": chosen, "drawing": drawn}, [str(drawn).rstrip("\n")], json)
     data = drawn if isinstance(drawn, bytes) else f"{drawn.rstrip()}\n".encode()
-    output.write_bytes(data)
-    told = {"format": chosen, "output": str(output), "bytes": len(data)}
-    return Output(told, [f"{chosen} in {output}"], json)
+    out.write_bytes(data)
+    told = {"format": chosen, "output": str(out), "bytes": len(data)}
+    return Output(told, [f"{chosen} in {out}"], json)
 
 
-def _format_of(output: Path) -> Format:
-    if (found := ENDINGS.get(output.suffix.lower())) is None:
+def _format_of(out: Path) -> Format:
+    if (found := ENDINGS.get(out.suffix.lower())) is None:
         raise UsageError(
-            f"--output {str(output)!r} has the ending {output.suffix!r}; expected {', '.join(ENDINGS)}, or "
+            f"--out {str(out)!r} has the ending {out.suffix!r}; expected {', '.join(ENDINGS)}, or "
             "pass --format."
         )
     return found

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from mahsm._common import nearest, shown
 from mahsm.cli._outcome import UsageError
 
 
@@ -46,11 +47,19 @@ def _field(name: str) -> Callable[[Any], Any]:
         try:
             return operator.itemgetter(name)(row)
         except (KeyError, TypeError, IndexError):
-            keys = list(cast("Mapping[str, Any]", row)) if isinstance(row, Mapping) else type(row).__name__
-            raise UsageError(f"--field {name}: a row has no such field, only {keys}.") from None
+            raise UsageError(f"--field {name}: a row has no such field; {_fields_in(row, name)}") from None
 
     field.__qualname__ = f"field {name}"
     return field
+
+
+def _fields_in(row: Any, wanted: str) -> str:
+    """Return what a row has in place of a field, as a sentence."""
+    if not isinstance(row, Mapping):
+        return f"it is {shown(row)}, which has no fields. Leave --field out."
+    names = [str(name) for name in cast("Mapping[Any, Any]", row)]
+    has = f"it has {', '.join(map(repr, names)) or 'none'}."
+    return f"{has} {nearest(wanted, names)}".rstrip()
 
 
 def state_of(row: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ class _Options:
     max_concurrency: int
     rps: float | None
     tpm: float | None
+    tokens_per_row: int | None
     provider: str | None
     attempts: int
     timeout: float | None
@@ -46,6 +48,7 @@ def run(
     max_concurrency: Count = 8,
     rps: Amount | None = None,
     tpm: Amount | None = None,
+    tokens_per_row: Count | None = None,
     provider: str | None = None,
     attempts: Count = 1,
     timeout: Amount | None = None,
@@ -70,9 +73,12 @@ def run(
         field: Call the target with the value of this field in place of the row, such as item of errors.jsonl.
         limit: Only so many rows, from the first on.
         max_concurrency: Rows at a time.
-        rps: Requests per second, with --provider or the target's own.
-        tpm: Tokens per minute.
-        provider: The provider that the limit is of, such as openai.
+        rps: Requests per second.
+        tpm: Tokens per minute, in and out.
+        tokens_per_row: Tokens that a row takes of --tpm: for a function, which does not report them. By
+            default an estimate, which is corrected by what the models report.
+        provider: The provider whose limit --rps and --tpm are, such as openai; by default that of the
+            target's DSPy model, or else the target has a limit of its own.
         attempts: How often a row is tried, with pauses that grow.
         timeout: Seconds that an attempt may take.
         max_usd: End the run when it has spent so many US dollars since this start.
@@ -83,18 +89,28 @@ def run(
         sample: The number of these rows.
     """
     options = _Options(
-        max_concurrency, rps, tpm, provider, attempts, timeout, max_usd, max_tokens, on_error, rows_per_part
+        max_concurrency,
+        rps,
+        tpm,
+        tokens_per_row,
+        provider,
+        attempts,
+        timeout,
+        max_usd,
+        max_tokens,
+        on_error,
+        rows_per_part,
     )
     found = load(target)
     rows = rows_of(input, field, limit)
     if dry_run:
         # Rows that fail are counted, so they are not left out.
         kept = options if on_error == "raise" else replace(options, on_error="collect")
-        return estimated(_edge(target, found, kept, field), rows, sample, as_json=json)
+        return estimated(_edge(target, found, kept, field, rows), rows, sample, as_json=json)
     from mahsm.data import sinks
 
     sink = {"jsonl": sinks.Jsonl, "parquet": sinks.Parquet}[format](out)
-    edge = _edge(target, found, options, field, sink=sink)
+    edge = _edge(target, found, options, field, rows, sink=sink)
     began, totals = time.monotonic(), Totals()
     with note(totals, Path(sink.path)), nullcontext() if json else _bars():
         try:
@@ -124,14 +140,9 @@ def _output(report: Any, totals: Totals, seconds: float, *, as_json: bool) -> Ou
     return Output(document, lines, as_json, code=FAILED if report["errors"] and not report["rows"] else 0)
 
 
-def _edge(target: str, found: Any, options: _Options, field: str | None, **more: Any) -> Any:
-    from mahsm import Budget, RateLimit, Retry, vmap
+def _edge(target: str, found: Any, options: _Options, field: str | None, rows: Any, **more: Any) -> Any:
+    from mahsm import Budget, Retry, vmap
 
-    limit = None
-    if options.rps is not None or options.tpm is not None:
-        limit = RateLimit(options.provider, rps=options.rps, tpm=options.tpm)
-    elif options.provider is not None:
-        raise UsageError(f"--provider {options.provider} has no limit; add --rps or --tpm.")
     budget = None
     if options.max_usd is not None or options.max_tokens is not None:
         budget = Budget(usd=options.max_usd, tokens=options.max_tokens)
@@ -139,22 +150,52 @@ def _edge(target: str, found: Any, options: _Options, field: str | None, **more:
         found,
         batch_key="rows",
         out_key="report",
-        item_to_state=None if _takes_value(target, found, field) else state_of,
+        item_to_state=None if _takes_value(target, found, field, rows) else state_of,
         name=f"vmap_{target.rpartition(':')[2].rpartition('.')[2]}",
         inherit=False,
         max_concurrency=options.max_concurrency,
         chunk_size=options.rows_per_part,
         retry=Retry(attempts=options.attempts) if options.attempts > 1 else None,
         timeout=options.timeout,
-        rate_limit=limit,
+        rate_limit=_limit(target, found, options),
         budget=budget,
         on_error=options.on_error,
         **more,
     )
 
 
-def _takes_value(target: str, found: Any, field: str | None) -> bool:
-    """Return whether the target is called with a value, and not with a state.
+def _limit(target: str, found: Any, options: _Options) -> Any:
+    """Return the limit of the options, if any.
+
+    Raises:
+        NodeError: if it is no target.
+        UsageError: if options are missing.
+    """
+    from mahsm import RateLimit
+    from mahsm.errors import LimitError
+    from mahsm.nodes._internal import as_target, provider_of
+
+    if options.tokens_per_row is not None and options.tpm is None:
+        raise UsageError(f"--tokens-per-row {options.tokens_per_row} has no limit; add --tpm.")
+    if options.rps is None and options.tpm is None:
+        if options.provider is not None:
+            raise UsageError(f"--provider {options.provider} has no limit; add --rps or --tpm.")
+        return None
+    item = as_target(found, reader=target, of_items=True)
+    if options.tpm is not None and options.tokens_per_row is None and not item.reports:
+        raise UsageError(
+            f"--tpm {options.tpm:g}: {target!r} is a function, which does not report the tokens of a row; "
+            "pass --tokens-per-row with their number, such as --tokens-per-row 1000."
+        )
+    try:
+        provider = options.provider or provider_of(item.model) or target
+    except LimitError as error:
+        raise UsageError(f"{error} On the command line: --provider openai.") from error
+    return RateLimit(provider, rps=options.rps, tpm=options.tpm, tokens=options.tokens_per_row)
+
+
+def _takes_value(target: str, found: Any, field: str | None, rows: Any) -> bool:
+    """Return whether the target is called with a value, a field's or the row itself, and not with a state.
 
     Raises:
         NodeError: if it is no target.
@@ -163,7 +204,7 @@ def _takes_value(target: str, found: Any, field: str | None) -> bool:
     from mahsm.nodes._internal import as_target
 
     item = as_target(found, reader=target, of_items=True).item
-    if item is not None and field is None:
+    if item is not None and field is None and any(isinstance(row, Mapping) for row in rows.limit(1)):
         raise UsageError(f"{target!r} takes one {item}, not a row; pass --field with the name of a field.")
     return item is not None
 

@@ -169,8 +169,9 @@ def graph_of(target: str) -> Any:
     """
     found = load(target)
     if not hasattr(found, "get_graph"):
+        what = "a function that takes arguments" if inspect.isroutine(found) else shown(found)
         raise UsageError(
-            f"{target!r} is {shown(found)}, of type {type(found).__name__}; expected a graph, an edge, or a "
-            "function without parameters that returns one."
+            f"{target!r} is {what}; expected a graph, an edge, or a function without parameters that returns "
+            "one."
         )
     return found

@@ -205,3 +205,20 @@ def test_a_broken_source_is_one_error(home: Path, tmp_path: Path, text: str) -> 
     with pytest.raises(ContextError, match=r"ember/credentials: .*Repair or remove the file"):
         migrate(str(tmp_path / "ember"))
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        ("models.defalt", "note: models.defalt is no setting of mahsm. Did you mean models.default?\n"),
+        ("modls.default", "note: modls.default is no setting of mahsm. Did you mean models.default?\n"),
+        ("models.default", ""),
+        ("models.top_p", ""),
+        ("mine.speed", ""),
+    ],
+)
+def test_a_key_near_a_known_one_is_set_with_a_note(
+    home: Path, key: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["configure", "set", key, "1"]) == 0
+    assert capsys.readouterr().err == note

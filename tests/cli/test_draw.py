@@ -103,7 +103,7 @@ def test_into_a_file_whose_ending_is_the_format(
     data = (folder / name).read_bytes()
     assert data.startswith(begins)
     assert told.document["bytes"] == len(data)
-    assert mahsm("draw", "drawn_app:build", "--output", name).out.endswith(f" in {name}\n")
+    assert mahsm("draw", "drawn_app:build", "--out", name).out.endswith(f" in {name}\n")
 
 
 def test_a_format_wins_over_an_ending(folder: Path, mahsm: Command) -> None:
@@ -118,11 +118,14 @@ def test_a_format_wins_over_an_ending(folder: Path, mahsm: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("drawn_app:build", "--format", "png"), "a PNG is not printed; pass --output FILE"),
-        (("drawn_app:build", "--output", "x.gif"), "has the ending '.gif'; expected .txt, .mmd, .svg, .png"),
-        (("drawn_app:build", "--output", "no/x.svg"), "no folder 'no'; make it first."),
+        (("drawn_app:build", "--format", "png"), "a PNG is not printed; pass --out with a file"),
+        (("drawn_app:build", "--out", "x.gif"), "has the ending '.gif'; expected .txt, .mmd, .svg, .png"),
+        (("drawn_app:build", "--out", "no/x.svg"), "no folder 'no'; make it first."),
         (("drawn_app:build", "--format", "gif"), 'Invalid value "gif" for --format.'),
-        (("drawn_app:shout",), "of type function; expected a graph, an edge, or a function"),
+        (
+            ("drawn_app:shout",),
+            "is a function that takes arguments; expected a graph, an edge, or a function",
+        ),
         (("drawn_app:buidl",), "Did you mean 'build'?"),
     ],
 )
@@ -134,7 +137,7 @@ def test_mistakes_are_exit_code_2(options: Any, message: str, folder: Path, mahs
 
 def test_png_without_matplotlib(folder: Path, mahsm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    told = mahsm("draw", "drawn_app:build", "--output", "x.png")
+    told = mahsm("draw", "drawn_app:build", "--out", "x.png")
     assert told.code == 2
     assert "PNG needs matplotlib: pip install 'mahsm[draw]'; SVG needs nothing." in told.err
 

@@ -117,6 +117,12 @@ def test_a_function_for_each_row(folder: Path) -> None:
         ("app:words", [], {"lengths": [1, 2]}),
         ("app.py:length", ["--field", "text"], 5),
         ("app:shout", ["--limit", "2", "--format", "parquet"], {"loud": "ROW 0", "same": True}),
+        ("app:words", ["--limit", "2", "--rps", "900"], {"lengths": [1, 2]}),
+        (
+            "app:shout",
+            ["--limit", "2", "--tpm", "90000", "--tokens-per-row", "10"],
+            {"loud": "ROW 0", "same": True},
+        ),
     ],
 )
 def test_targets_of_other_kinds(folder: Path, target: str, options: list[str], first: Any) -> None:
@@ -124,6 +130,13 @@ def test_targets_of_other_kinds(folder: Path, target: str, options: list[str], f
     assert code == 0, errors
     assert json.loads(printed)["errors"] == 0
     assert sinks.read(folder / "out").limit(1).collect() == [first]
+
+
+def test_rows_that_are_values_go_to_a_function_of_a_value(folder: Path) -> None:
+    (folder / "words.jsonl").write_text('"a"\n"bc"\n')
+    code, _, errors = mahsm(folder, "run", "app:length", "-i", "words.jsonl", "-o", "out")
+    assert code == 0, errors
+    assert sinks.read(folder / "out").collect() == [1, 2]
 
 
 def test_rows_that_failed_are_rows_of_another_run(folder: Path) -> None:
@@ -244,12 +257,18 @@ def test_a_budget_ends_the_run_and_the_same_command_goes_on(folder: Path) -> Non
         (["app:shout", "-i", "rows.jsonl", "--limit", "-1"], 2, "Expected a whole number >= 0."),
         (["app:shout", "-i", "rows.jsonl", "--timeout", "nan"], 2, "Expected a number > 0."),
         (["app:shout", "-i", "rows.jsonl", "--provider", "openai"], 2, "add --rps or --tpm"),
+        (["app:shout", "-i", "rows.jsonl", "--tpm", "9"], 2, "pass --tokens-per-row with their number"),
+        (["app:shout", "-i", "rows.jsonl", "--tokens-per-row", "9"], 2, "add --tpm"),
         (["app:shout", "-i"], 2, "--input has no files"),
         (["app:shout", "-i", "/dev/null"], 2, "is not a regular file"),
         (["app:length", "-i", "rows.jsonl"], 2, "takes one str, not a row; pass --field"),
         (["app:grph", "-i", "rows.jsonl"], 2, "'app' has no 'grph'. Did you mean 'graph'"),
         (["app:shout", "-i", "rows.jsonl", "--on-error", "raise"], 1, "three"),
-        (["app:length", "-i", "rows.jsonl", "--field", "txet", "--on-error", "raise"], 2, "no such field"),
+        (
+            ["app:length", "-i", "rows.jsonl", "--field", "txet", "--on-error", "raise"],
+            2,
+            "Did you mean 'text'?",
+        ),
         (["app:shout"], 2, "--input"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_function_that_fails_has_its_line(written: Write) -> None:
 
 def test_what_is_no_graph(written: Write) -> None:
     name = written()
-    with pytest.raises(UsageError, match=r"is 3, of type int; expected a graph, an edge, or a function"):
+    with pytest.raises(UsageError, match=r"is 3; expected a graph, an edge, or a function"):
         graph_of(f"{name}:number")
 
 
