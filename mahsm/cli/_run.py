@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -108,9 +109,11 @@ def run(
         kept = options if on_error == "raise" else replace(options, on_error="collect")
         return estimated(_edge(target, found, kept, field, rows), rows, sample, as_json=json)
     from mahsm.data import sinks
+    from mahsm.data._internal import manifest_of
 
     sink = {"jsonl": sinks.Jsonl, "parquet": sinks.Parquet}[format](out)
     edge = _edge(target, found, options, field, rows, sink=sink)
+    had_ended = bool((manifest_of(str(sink.path)) or {}).get("report"))
     began, totals = time.monotonic(), Totals()
     with note(totals, Path(sink.path)), nullcontext() if json else _bars():
         try:
@@ -122,7 +125,13 @@ def run(
         except KeyboardInterrupt:
             message = "interrupted; the same command goes on from here. Ctrl+C again ends rows in progress."
             raise KeyboardInterrupt(message) from None
-    return _output(report, totals, time.monotonic() - began, as_json=json)
+    output = _output(report, totals, time.monotonic() - began, as_json=json)
+    if had_ended:
+        print(
+            f"note: this run had ended before, so no row was called. To call them, remove {out}",
+            file=sys.stderr,
+        )
+    return output
 
 
 def _output(report: Any, totals: Totals, seconds: float, *, as_json: bool) -> Output:

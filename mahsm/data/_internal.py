@@ -9,6 +9,7 @@ from mahsm.data._stream import stream_of as stream_of
 from mahsm.data.sinks import FileSink as FileSink
 from mahsm.data.sinks import Part as Part
 from mahsm.data.sinks._folder import MANIFEST as MANIFEST
+from mahsm.data.sinks._folder import manifest_of as manifest_of
 from mahsm.data.sinks._run import SinkRun as SinkRun
 from mahsm.data.sinks._run import sink_run as sink_run
 
@@ -20,6 +21,7 @@ __all__ = [
     "Part",
     "Ranges",
     "SinkRun",
+    "manifest_of",
     "ranges_of",
     "ranges_of_list",
     "sink_run",

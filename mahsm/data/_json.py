@@ -16,7 +16,7 @@ def json_line(row: Any, path: str) -> bytes:
     as what they hold.
 
     Raises:
-        DataError: if a value has no JSON.
+        DataError: if a value cannot be written as JSON.
     """
     try:
         try:
@@ -27,7 +27,9 @@ def json_line(row: Any, path: str) -> bytes:
                 raise
         return json.dumps(row, default=_jsonable).encode() + b"\n"
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: a row has no JSON: {error}. Return dicts of plain values.") from error
+        raise DataError(
+            f"{path}: a result cannot be written as JSON: {error}. Return dicts of plain values."
+        ) from error
 
 
 def parsed(line: bytes) -> Any:

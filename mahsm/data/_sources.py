@@ -141,7 +141,8 @@ def _matching(name: str) -> list[str]:
         return [name]
     found = sorted(path for path in glob(name, recursive=True) if os.path.isfile(path))
     if not found:
-        raise DataError(f"{name!r} matches no file in {os.getcwd()!r}.")
+        place = "" if os.path.isabs(name) else f" in {os.getcwd()!r}"
+        raise DataError(f"{name!r} matches no file{place}.")
     return found
 
 

@@ -304,7 +304,7 @@ def waited(made: Generator[Any, Any, None]) -> Iterator[Any]:
             row.close()
             raise DataError(
                 "a function of this stream is async, which a plain 'for' cannot wait for. Use 'async for', "
-                "'await stream.acollect()' or ainvoke; there pass the function itself, no lambda of it."
+                "'await stream.acollect()' or ainvoke; there, pass the async function itself."
             )
         yield row
 

@@ -2,7 +2,16 @@
 
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar, cast, get_args
@@ -73,7 +82,7 @@ def stream(
         raise DataError(f"stream: {shown(source)}; expected a path, a name, an iterable, or a function.")
     _check_is_file(shown(cast("object", source)), format, on_error)
     if options:
-        raise DataError(f"stream: {', '.join(options)} are options of loaders, and the source is none.")
+        raise DataError(f"stream: {_unknown(options)}, and the source is not a loader. Leave it out.")
     return cast("Stream[Any]", source) if isinstance(source, Stream) else Stream(Items(source))
 
 
@@ -92,8 +101,12 @@ def _check_is_file(source: str, format: str | None, on_error: OnError) -> None:
     for option, value in given.items():
         if value is not None:
             raise DataError(
-                f"stream({source}): {option}={value!r} is for files, and the source is none. Leave it out."
+                f"stream({source}): {option}={value!r} is for files, and the source is not one. Leave it out."
             )
+
+
+def _unknown(options: Mapping[str, Any]) -> str:
+    return f"{', '.join(f'{name}=' for name in options)} can only be passed to a loader"
 
 
 def _named(
@@ -107,7 +120,7 @@ def _named(
         _check_is_file(repr(name), format, on_error)
         return Items(partial(loader, **options))
     if options:
-        raise DataError(f"stream({name!r}): {', '.join(options)} are options of loaders, and it is a path.")
+        raise DataError(f"stream({name!r}): {_unknown(options)}, and this is a path. Leave it out.")
     return Files.of([name], format or "", on_error)
 
 

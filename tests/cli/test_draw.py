@@ -124,7 +124,7 @@ def test_a_format_wins_over_an_ending(folder: Path, mahsm: Command) -> None:
         (("drawn_app:build", "--format", "gif"), 'Invalid value "gif" for --format.'),
         (
             ("drawn_app:shout",),
-            "is a function that takes arguments; expected a graph, an edge, or a function",
+            "is a function that takes arguments; expected a graph, an edge",
         ),
         (("drawn_app:buidl",), "Did you mean 'build'?"),
     ],

@@ -106,6 +106,9 @@ def test_a_function_for_each_row(folder: Path) -> None:
     found = sinks.read(folder / "out").collect()
     assert found == [{"loud": f"ROW {n}", "same": True} for n in range(20) if n != 3]
     assert [one["item"]["n"] for one in stream(folder / "out" / "errors.jsonl")] == [3]
+    code, again, errors = mahsm(folder, "run", "app:shout", "-i", "rows.jsonl", "-o", "out")
+    assert (code, again.split(";")[0]) == (0, printed.split(";")[0])
+    assert "note: this run had ended before, so no row was called. To call them, remove out" in errors
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def format_of(path: str) -> str:
             " A JSON document is not read row by row; write it as JSON Lines." if ".json" in suffixes else ""
         )
         raise DataError(
-            f"{path!r}: its suffix is none of {', '.join(_SUFFIXES)}, with or without one of "
+            f"{path!r}: expected a name that ends in {', '.join(_SUFFIXES)}, with or without one of "
             f"{', '.join(COMPRESSED)}.{more} Pass format= to say what it is."
         )
     return found

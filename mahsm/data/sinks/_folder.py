@@ -39,8 +39,10 @@ class Folder:
 
         try:
             os.makedirs(self.path, exist_ok=True)
-            self._manifest()  # a folder that is no sink is left as it is
+            self._manifest()  # a folder that is not a sink is left as it is
             self._lock = os.open(self._in(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileExistsError as error:
+            raise DataError(f"{self.path!r} is a file; expected a folder, new, empty or a sink.") from error
         except OSError as error:
             raise DataError(f"{self.path!r} cannot be written: {error.strerror}.") from error
         try:
@@ -63,7 +65,8 @@ class Folder:
             others = [name for name in os.listdir(self.path) if name != _LOCK and not name.endswith(BESIDE)]
             if others:
                 raise DataError(
-                    f"{self.path!r} holds {sorted(others)[0]!r}, and is no sink. Pass an empty or new folder."
+                    f"{self.path!r} holds {sorted(others)[0]!r}, and is not a sink. Pass an empty or new "
+                    "folder."
                 )
             return {}
         # A sink without parts may go on in another format, such as one that its results fit in.

@@ -17,7 +17,7 @@ def read(path: str | os.PathLike[str] | FileSink) -> Stream[Any]:
         path: The folder, or the sink.
 
     Raises:
-        DataError: if the folder is no sink, or its run has not ended.
+        DataError: if the folder is not a sink, or its run has not ended.
 
     Example:
         See `Jsonl`.
@@ -25,7 +25,9 @@ def read(path: str | os.PathLike[str] | FileSink) -> Stream[Any]:
     folder = os.path.abspath(path.path if isinstance(path, FileSink) else path)
     manifest = manifest_of(folder)
     if manifest is None:
-        raise DataError(f"{folder!r} is no sink: it has no manifest.json. Pass the folder of a sink.")
+        raise DataError(
+            f"{folder!r} is not a sink: it has no manifest.json. Pass the folder that a sink has written."
+        )
     check_parts(folder, manifest)
     parts = [part_path(folder, number, manifest["format"]) for number in range(manifest["parts"])]
     return Stream(Files.of(parts, manifest["format"], "raise"))

@@ -54,12 +54,12 @@ def test_results_are_written_as_what_they_hold(tmp_path: Path) -> None:
 
 def test_a_result_without_json_is_an_error(tmp_path: Path) -> None:
     edge = vmap(lambda state: object(), batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path))
-    with pytest.raises(DataError, match=r"a row has no JSON: .*object"):
+    with pytest.raises(DataError, match=r"a result cannot be written as JSON: .*object"):
         edge.invoke({"xs": [1]})
     edge = vmap(
         lambda state: ["\ud83d", object()], batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path / "half")
     )
-    with pytest.raises(DataError, match=r"a row has no JSON: .*object"):
+    with pytest.raises(DataError, match=r"a result cannot be written as JSON: .*object"):
         edge.invoke({"xs": [{"\ud83d": object()}]})
 
 
@@ -110,11 +110,13 @@ def test_results_that_are_no_columns_go_on_as_json_lines(tmp_path: Path, results
 
 def test_what_is_no_sink_is_said_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"holds 'notes.txt', and is no sink"):
+    with pytest.raises(DataError, match=r"holds 'notes.txt', and is not a sink"):
         written(tmp_path, [1], sinks.Jsonl)
     assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(DataError, match=r"notes.txt' is no sink"):
+    with pytest.raises(DataError, match=r"notes.txt' is not a sink"):
         sinks.read(tmp_path / "notes.txt")
+    with pytest.raises(DataError, match=r"notes.txt' is a file; expected a folder, new, empty or a sink"):
+        written(tmp_path / "notes.txt", [1], sinks.Jsonl)
     with pytest.raises(EdgeError, match=r"Jsonl'>; expected sinks.Jsonl\(folder\)"):
         vmap(lambda state: 1, batch_key="xs", out_key="ys", sink=sinks.Jsonl)  # type: ignore[arg-type]
 

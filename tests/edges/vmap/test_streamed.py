@@ -372,9 +372,9 @@ def test_a_sink_of_another_run_is_refused(tmp_path: Path) -> None:
     parquet = vmap(triple, batch_key="xs", out_key="ys", sink=sinks.Parquet(tmp_path / "out"))
     with pytest.raises(DataError, match="holds jsonl parts, and the sink writes parquet"):
         run_edge(parquet, stream(path), "sync")
-    with pytest.raises(DataError, match="holds 'out', and is no sink"):
+    with pytest.raises(DataError, match="holds 'out', and is not a sink"):
         run_edge(vmap(triple, batch_key="xs", out_key="ys", sink=sinks.Jsonl(tmp_path)), stream(path), "sync")
-    with pytest.raises(DataError, match="is no sink"):
+    with pytest.raises(DataError, match="is not a sink"):
         sinks.read(tmp_path)
 
 
