@@ -154,28 +154,36 @@ def progress(console: "Console | None" = None) -> Generator[None, None, None]:
     )
     rows: dict[str, TaskID] = {}
     latest: dict[int, ProgressEvent] = {}
-    lock = threading.Lock()
+    lock, is_over = threading.Lock(), threading.Event()
     times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
     began = time.monotonic()
 
-    with Bars(*columns, *times, console=console or Console(stderr=True)) as bars:
+    bars = Bars(*columns, *times, console=console or Console(stderr=True))
 
-        def observe(number: int, event: ProgressEvent) -> None:
-            with lock:
-                latest[number] = event
-                if event["edge"] not in rows:
-                    rows[event["edge"]] = bars.add_task(event["edge"], total=None, note="")
-                runs = [run for run in latest.values() if run["edge"] == event["edge"]]
-                done = sum(run["done"] for run in runs)
-                bars.update(
-                    rows[event["edge"]],
-                    completed=done,
-                    total=sum(run["total"] for run in runs),
-                    note=_note(runs, done / max(time.monotonic() - began, 1e-9)),
-                )
+    def observe(number: int, event: ProgressEvent) -> None:
+        with lock:
+            if is_over.is_set():
+                return  # a blocking call that was left behind has ended
+            latest[number] = event
+            if not rows:
+                bars.start()  # rich prints an empty line for a start without a bar
+            if event["edge"] not in rows:
+                rows[event["edge"]] = bars.add_task(event["edge"], total=None, note="")
+            runs = [run for run in latest.values() if run["edge"] == event["edge"]]
+            done = sum(run["done"] for run in runs)
+            bars.update(
+                rows[event["edge"]],
+                completed=done,
+                total=sum(run["total"] for run in runs),
+                note=_note(runs, done / max(time.monotonic() - began, 1e-9)),
+            )
 
-        token = _observers.set((*_observers.get(), observe))
-        try:
-            yield
-        finally:
-            _observers.reset(token)
+    token = _observers.set((*_observers.get(), observe))
+    try:
+        yield
+    finally:
+        _observers.reset(token)
+        with lock:
+            is_over.set()
+            if rows:
+                bars.stop()

@@ -58,7 +58,7 @@ def run(
     on_error: Literal["collect", "drop", "raise"] = "collect",
     rows_per_part: Count | None = None,
     dry_run: Flag = False,
-    sample: Count = 5,
+    sample: Count | None = None,
     json: Json = False,
 ) -> Output:
     """Call a graph, edge, node, operator or function for each row of a file; the results go to a folder.
@@ -87,7 +87,7 @@ def run(
         on_error: What becomes of a row that fails: it is in errors.jsonl, or ends the run.
         rows_per_part: Rows in a file of the results; by default as many as make 4 MB, at most 8192.
         dry_run: Call the target only for a few rows, write nothing, and estimate tokens and cost of the rest.
-        sample: The number of these rows.
+        sample: The number of these rows, by default 5.
     """
     options = _Options(
         max_concurrency,
@@ -104,10 +104,12 @@ def run(
     )
     found = load(target)
     rows = rows_of(input, field, limit)
+    if sample is not None and not dry_run:
+        raise UsageError(f"--sample is for --dry-run; add it, or pass --limit {sample} for the first rows.")
     if dry_run:
         # Rows that fail are counted, so they are not left out.
         kept = options if on_error == "raise" else replace(options, on_error="collect")
-        return estimated(_edge(target, found, kept, field, rows), rows, sample, as_json=json)
+        return estimated(_edge(target, found, kept, field, rows), rows, sample or 5, as_json=json)
     from mahsm.data import sinks
     from mahsm.data._internal import manifest_of
 

@@ -262,6 +262,7 @@ def test_a_budget_ends_the_run_and_the_same_command_goes_on(folder: Path) -> Non
         (["app:shout", "-i", "rows.jsonl", "--provider", "openai"], 2, "add --rps or --tpm"),
         (["app:shout", "-i", "rows.jsonl", "--tpm", "9"], 2, "pass --tokens-per-row with their number"),
         (["app:shout", "-i", "rows.jsonl", "--tokens-per-row", "9"], 2, "add --tpm"),
+        (["app:shout", "-i", "rows.jsonl", "--sample", "3"], 2, "add it, or pass --limit 3"),
         (["app:shout", "-i"], 2, "--input has no files"),
         (["app:shout", "-i", "/dev/null"], 2, "is not a regular file"),
         (["app:length", "-i", "rows.jsonl"], 2, "takes one str, not a row; pass --field"),
@@ -279,6 +280,13 @@ def test_errors_are_one_line(folder: Path, arguments: list[str], code: int, mess
     found, printed, errors = mahsm(folder, "run", *arguments, "-o", "out", "--json")
     assert (found, printed) == (code, "")
     assert message in json.loads(errors.splitlines()[-1])["error"]
+
+
+def test_an_error_before_the_first_row_has_no_bar(folder: Path) -> None:
+    code, printed, errors = mahsm(folder, "run", "app:shout", "-i", "rows.jsonl", "-o", ".")
+    assert (code, printed) == (2, "")
+    (line,) = errors.splitlines()
+    assert "is not a sink. Pass an empty or new folder." in line
 
 
 def test_a_run_whose_source_failed_before_its_first_row_goes_on(folder: Path) -> None:
