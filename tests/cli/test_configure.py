@@ -84,7 +84,7 @@ def test_credentials_are_read_from_stdin_and_hidden(home: Path, mahsm: Shell) ->
             "",
             "models.default has no value; run 'mahsm configure set models.default VALUE'",
         ),
-        (("set", "models", "3"), "", "models has a value of type 'int'; expected a mapping"),
+        (("set", "models", "3"), "", "models holds several settings; set one of them"),
         (("set", "mine", "[1"), "", "mine: the value is not valid YAML; quote it"),
         (("set", "a..b", "1"), "", "key 'a..b'; expected a dotted name"),
         (("set", "credentials"), "hush-1", "expected one such as 'credentials.openai_api_key'"),
