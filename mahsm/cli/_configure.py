@@ -173,7 +173,8 @@ def _value(path: tuple[str, ...], text: str | None) -> Any:
         value = document.parsed(f"value: {text}".encode(errors="surrogateescape"), key).get("value")
     except ContextError:
         raise ContextError(f"{key}: the value is not valid YAML; quote it, as in '\"a: b\"'.") from None
-    if key in ("models", "credentials", "providers") and value is not None and not isinstance(value, dict):
+    is_section = key in ("models", "credentials", "providers")
+    if is_section and type(value) not in (dict, type(None)):
         raise ContextError(f"{key} holds several settings; set one of them, such as models.default.")
     for inside, _ in leaves(nested(path, value)):
         if is_secret(inside):
