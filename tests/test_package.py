@@ -72,6 +72,20 @@ def test_import_is_light() -> None:
     assert in_new_process(code) == "[]"
 
 
+def test_an_edge_of_functions_imports_nothing_heavy_beside_langgraph() -> None:
+    code = """
+import sys
+import langgraph.graph
+before = {*sys.modules}
+from mahsm import Retry, connect, parallel, reduce_edge, vmap
+edge = vmap(lambda state: state["item"], batch_key="xs", out_key="ys", retry=Retry())
+assert edge.invoke({"xs": [1]}) == {"ys": [1]}
+print([name for name in ("jax", "dspy", "numpy", "opentelemetry.sdk", "cloudpickle", "redis") if
+       name in sys.modules and name not in before])
+"""
+    assert in_new_process(code) == "[]"
+
+
 @pytest.mark.parametrize("name", mahsm.__all__)
 def test_every_name_is_there(name: str) -> None:
     assert getattr(mahsm, name) is not None

@@ -1,9 +1,11 @@
-"""Names of this package that edges, graphs and operators import."""
+"""Names of this package that edges, graphs and operators import.
 
-from mahsm.nodes._dspy_fields import FieldInputs as FieldInputs
-from mahsm.nodes._dspy_fields import check_gives_fields as check_gives_fields
-from mahsm.nodes._dspy_fields import output_names as output_names
-from mahsm.nodes._dspy_fields import plain as plain
+What imports DSPy is imported when it is first used: targets that are functions need none of it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
 from mahsm.nodes._elsewhere import model_elsewhere as model_elsewhere
 from mahsm.nodes._elsewhere import settings_elsewhere as settings_elsewhere
 from mahsm.nodes._example import item_keys as item_keys
@@ -32,6 +34,12 @@ from mahsm.nodes._target import as_target as as_target
 from mahsm.nodes._target import node_of as node_of
 from mahsm.nodes._target import plain_update as plain_update
 from mahsm.nodes._unparsed import Unparsed as Unparsed
+
+if TYPE_CHECKING:
+    from mahsm.nodes._dspy_fields import FieldInputs as FieldInputs
+    from mahsm.nodes._dspy_fields import check_gives_fields as check_gives_fields
+    from mahsm.nodes._dspy_fields import output_names as output_names
+    from mahsm.nodes._dspy_fields import plain as plain
 
 __all__ = [
     "EDGE",
@@ -67,3 +75,13 @@ __all__ = [
     "single_try",
     "substituted",
 ]
+_HOMES = {
+    "FieldInputs": "mahsm.nodes._dspy_fields",
+    "check_gives_fields": "mahsm.nodes._dspy_fields",
+    "output_names": "mahsm.nodes._dspy_fields",
+    "plain": "mahsm.nodes._dspy_fields",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return attach(__name__, _HOMES, name)

@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 from langchain_core.runnables import Runnable
 
 from mahsm._common import check, shown
-from mahsm._numeric import JitSpec, Output, Step, check_device
+from mahsm._numeric import JitSpec, Output, Step
 from mahsm.edges._jit.edge import JitEdge
 from mahsm.edges._shared.constructor import constructor
 from mahsm.errors import EdgeError
@@ -97,6 +97,8 @@ def jit_edge(
         check.name(edge, name)
     check.choice(edge, "output", output, get_args(Output))
     check.of_type(edge, "x64", x64, bool, "True or False")
+    from mahsm._numeric import check_device  # imports NumPy, which the other edges do not need
+
     check_device(edge, device, shard)
     _check_call(edge, fn, arguments, takes_mask=bool(varying), takes_key=seed_key is not None)
     made = name or f"jit_{node_name(getattr(fn, '__name__', type(fn).__name__))}"

@@ -15,7 +15,7 @@ from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.run import Outcome, ParallelRun
 from mahsm.edges._parallel.spec import ParallelSpec
-from mahsm.edges._shared.drawing import Arrow, Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._shared.drawing import Arrow, DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
 from mahsm.edges._shared.session import Session
 from mahsm.errors import MissingKeyError
@@ -34,7 +34,7 @@ class ParallelLowering(Lowering[ParallelRun]):
         super().__init__(spec.name)
         self.spec = spec
 
-    def _compile(self, state: type[Any]) -> Compiled:
+    def _compile(self, state: type[Any]) -> DrawnGraph:
         builder: StateGraph[Any, Any, Any, Any] = StateGraph(state)
         for branch in self.spec.branches:
             builder.add_node(branch.name, self._node(branch))

@@ -13,7 +13,7 @@ a step, and change what is saved and streamed.
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -71,6 +71,33 @@ class DrawnGraph(Compiled):
     async def aget_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
         """Async version of `get_graph`, in a thread."""
         return await asyncio.to_thread(self.get_graph, config, xray=xray)
+
+
+class Deferred(DrawnGraph):
+    """A drawn graph that is compiled when it is first used; then it is a `DrawnGraph`.
+
+    Compiling takes most of the time of making an edge, which may never be drawn, nor run as tasks.
+
+    Args:
+        make: Compiles the graph, without a checkpointer.
+    """
+
+    def __init__(self, make: Callable[[], DrawnGraph]) -> None:
+        object.__getattribute__(self, "__dict__")["_make"] = make
+
+    def __getattribute__(self, name: str) -> Any:
+        # LangGraph asks each graph inside a node for its checkpointer when it compiles the graph around.
+        if name in ("checkpointer", "__class__"):
+            return object.__getattribute__(self, name)
+        own: dict[str, Any] = object.__getattribute__(self, "__dict__")
+        make = own.get("_make")
+        if make is not None:
+            # If two threads compile it, both see the attributes of the first.
+            for attribute, value in vars(make()).items():
+                own.setdefault(attribute, value)
+            self.__class__ = DrawnGraph
+            own.pop("_make", None)
+        return getattr(self, name)
 
 
 class LoneGraph(Compiled):

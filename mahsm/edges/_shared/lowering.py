@@ -12,6 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm._common import State, Update, as_dict, cached
 from mahsm._waiting import TASK, THREAD, Closed, Way, run_blocking, tasks
 from mahsm.edges._shared.done import Done, RepeatedDone, keeps_history
+from mahsm.edges._shared.drawing import Deferred, DrawnGraph
 from mahsm.edges._shared.edge import Compiled
 from mahsm.edges._shared.items import current_item
 from mahsm.edges._shared.run import EdgeRun, to_nobody
@@ -41,7 +42,7 @@ class Lowering(ABC, Generic[RunT]):
     @cached
     def graph(self) -> Compiled:
         """The compiled subgraph."""
-        return self._compile(Done)
+        return Deferred(lambda: self._compile(Done))
 
     @cached
     def _graph_without_history(self) -> Compiled:
@@ -52,7 +53,7 @@ class Lowering(ABC, Generic[RunT]):
         return self.graph if keeps_history(run.config) else self._graph_without_history
 
     @abstractmethod
-    def _compile(self, state: type[Any]) -> Compiled:
+    def _compile(self, state: type[Any]) -> DrawnGraph:
         """Make the subgraph; `state` is its schema."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
 from mahsm._waiting import Way, sides
 from mahsm.data import Stream
-from mahsm.edges._shared.drawing import Compiled, DrawnGraph, arrow, drawn_as
+from mahsm.edges._shared.drawing import DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
 from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import as_of_task
@@ -68,7 +68,7 @@ class VmapLowering(Lowering[VmapRun]):
         # The level that the last run found, if the edge is adaptive.
         self._concurrency: float | None = None
 
-    def _compile(self, state: type[Any]) -> Compiled:
+    def _compile(self, state: type[Any]) -> DrawnGraph:
         async def task(_: Way, given: Any, config: RunnableConfig) -> Any:
             run, order = self.running(), self._assignment(given)
             if order is None or self._is_of_another_run(run, order):
