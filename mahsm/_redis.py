@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mahsm._common import learn_secret, redacted, shown
 from mahsm._waiting import tasks
@@ -56,6 +56,8 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
             f"{argument} needs redis-py, which is not installed. Install it with: pip install 'mahsm[redis]'"
         ) from None
     parse_url: Any = getattr(connection, "parse_url")  # noqa: B009  its parameter has no type
+    if parts.scheme == "unix" and not parts.path:
+        raise error(f"{argument}: the unix:// URL has no path; expected three slashes: 'unix:///run/redis.sock'.")
     broken = error(
         f"{argument}: the {parts.scheme}:// URL cannot be read; expected "
         f"'{parts.scheme}://user:password@host:port/0', in which special characters of the password are "
@@ -68,11 +70,31 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
         found: dict[str, Any] = dict(parse_url(url))
     except (ValueError, TypeError):
         raise broken from None
+    _check_options(url, parts.scheme, argument, error)
     if password := found.get("password"):
         learn_secret(unquote(str(password)))
     if parts.scheme == "unix":
         return f"unix://{found.get('path', '')}"
     return f"{parts.scheme}://{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
+
+
+def _check_options(url: str, scheme: str, argument: str, error: type[Exception]) -> None:
+    """Make a connection, and do not open it: an option that it does not know would fail each call."""
+    from redis.asyncio import ConnectionPool
+    from redis.exceptions import RedisError
+
+    try:
+        ConnectionPool.from_url(url).make_connection()
+    except (TypeError, ValueError, RedisError):
+        raise error(
+            f"{argument}: the {scheme}:// URL has an option that redis-py's connections do not take; expected "
+            "such as '?socket_timeout=5'."
+        ) from None
+
+
+def in_key(name: str) -> str:
+    """Return a name as part of a key: without braces, which mean something to a cluster."""
+    return quote(name, safe="/:. -", errors="surrogatepass")
 
 
 @dataclass(frozen=True)

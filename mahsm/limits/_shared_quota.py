@@ -4,10 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from mahsm._common import MOST_SECONDS
-from mahsm._redis import Down, Refused, Server
+from mahsm._redis import Down, Refused, Server, in_key
 from mahsm.errors import LimitError
 from mahsm.limits._line import Rates
 from mahsm.limits._quota import LONGEST_DEBT
@@ -71,7 +70,7 @@ class SharedQuota:
         self._provider = provider
         self._definition = definition_of(rates)
         self._waits = waits
-        place = f"mahsm:{{{quote(provider, safe='/:. -')}{'/' if key else ''}{key}}}"
+        place = f"mahsm:{{{in_key(provider)}{'/' if key else ''}{key}}}"
         self._keys = [place, *(f"{place}:{part}" for part in ("heads", "claims", "sharers"))]
         full = max(
             rates.burst / rates.rate if rates.rate else 0.0,
@@ -79,10 +78,8 @@ class SharedQuota:
         )
         self._args: list[Any] = [
             self._definition,
-            rates.rate or 0.0,
-            rates.burst if rates.rate else _NO_BOUND,
-            rates.token_rate or 0.0,
-            rates.token_burst if rates.token_rate else _NO_BOUND,
+            *map(float, (rates.rate or 0.0, rates.burst if rates.rate else _NO_BOUND)),
+            *map(float, (rates.token_rate or 0.0, rates.token_burst if rates.token_rate else _NO_BOUND)),
             LONGEST_DEBT,
             int(1000 * min(2 * full + _KEPT, MOST_SECONDS)),
         ]
@@ -95,8 +92,9 @@ class SharedQuota:
 
     def give(self, requests: float, tokens: float) -> None:
         """Give back requests and tokens, or take more tokens, with the next question."""
-        self._requests += requests
-        self._tokens += tokens
+        # NumPy's numbers, for one, are sent as texts that Redis cannot read.
+        self._requests += float(requests)
+        self._tokens += float(tokens)
 
     async def take(self, asked: Sequence[tuple[float, float]], *, may_wait: bool = True) -> Places:
         """Take places for the first in a line.
@@ -109,7 +107,7 @@ class SharedQuota:
             Down: if Redis cannot be reached.
             LimitError: if another process has another limit for the provider, or if Redis refuses.
         """
-        line = " ".join(f"{tokens!r} {age:.6f}" for tokens, age in asked)
+        line = " ".join(f"{float(tokens)!r} {age:.6f}" for tokens, age in asked)
         back = self._taken_back()
         args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), line]
         try:
@@ -135,7 +133,7 @@ class SharedQuota:
         """
         back = self._taken_back()
         try:
-            await self._server.run(GIVE, self._keys[:1], [*self._args, *back, pause], self._waits)
+            await self._server.run(GIVE, self._keys[:1], [*self._args, *back, float(pause)], self._waits)
         except Down:
             self._keep(*back)
             raise
@@ -205,4 +203,4 @@ def definition_of(rates: Rates) -> str:
         "tpm": tokens,
         "token_burst": None if tokens is None else rates.token_burst,
     }
-    return ", ".join(f"{name}={value:.12g}" for name, value in given.items() if value is not None)
+    return ", ".join(f"{name}={float(value):.12g}" for name, value in given.items() if value is not None)

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
-from mahsm._redis import Down, Refused, Server, server_of
+from mahsm._redis import Down, Refused, Server, in_key, server_of
 from mahsm._waiting import OnStop, Way, left_behind, never_stopped, tasks
 from mahsm.errors import LimitError
 from mahsm.policies._ask import Ask, Bounds, Call
@@ -43,7 +42,7 @@ class Account:
     def __init__(self, server: Server, name: str) -> None:
         self.name = name
         self.server = server
-        self._key = f"mahsm:budget:{{{quote(name, safe='/:. -')}}}"
+        self._key = f"mahsm:budget:{{{in_key(name)}}}"
         self._loop = tasks.redis_loop()
         self._lock = threading.Lock()
         self._known, self._sent, self._unsent = [0.0] * 3, [0.0] * 3, [0.0] * 3
@@ -62,7 +61,7 @@ class Account:
     def add(self, usd: float = 0.0, tokens: float = 0.0, calls: float = 0.0) -> None:
         """Add what this process has spent; negative calls were not made."""
         with self._lock:
-            self._unsent = [a + b for a, b in zip(self._unsent, (usd, tokens, calls), strict=True)]
+            self._unsent = [a + float(b) for a, b in zip(self._unsent, (usd, tokens, calls), strict=True)]
         self._loop.call_soon_threadsafe(self._look_again)
 
     def listen(self, heard: Callable[[], object]) -> Callable[[], None]:
@@ -206,7 +205,7 @@ class Account:
             self._sent, self._unsent = self._unsent, [0.0] * 3
             known, sent = list(self._known), list(self._sent)
         bounds, counts = batch[0].kind if batch else ((None, None, None), False)
-        shown = ["" if bound is None else bound for bound in bounds]
+        shown = ["" if bound is None else float(bound) for bound in bounds]
         args: list[Any] = [self._generation, os.urandom(8).hex(), *known, *sent, *shown]
         args += [len(batch), int(counts), 1000 * _KEPT]
         waits = f"Calls of the budget {self.name!r} wait until it is back."

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from langchain_core.language_models import FakeListChatModel
@@ -171,6 +173,23 @@ def test_a_part_of_the_rate_while_redis_is_down() -> None:
     assert [part.take(100.0, 5) for _ in range(3)] == [0, 0, pytest.approx(0.2)]
     part.give(1, 5)
     assert part.take(100.0, 5) == 0
+
+
+def test_numbers_of_other_types(url: str, name: str) -> None:
+    limit = RateLimit(name, rps=np.float64(SLOW), burst=Fraction(2), tpm=np.int64(60), token_burst=100)
+    with limits.admit(limit, tokens=np.float64(100)):
+        limits.report(input_tokens=np.int64(50))  # type: ignore[arg-type]
+    define(name, RateLimit(rps=SLOW, burst=2, tpm=60, token_burst=100))
+    assert run_blocking(bucket(name).acquire(THREAD, np.float64(60), may_wait=False)) is None
+    assert run_blocking(bucket(name).acquire(THREAD, Fraction(50))) is not None
+
+
+@pytest.mark.parametrize("odd", ["a:b {c}\n\ud800", "x" * 10_000])
+def test_odd_names(url: str, odd: str) -> None:
+    with limits.admit(RateLimit(odd, rps=SLOW, burst=1)):
+        pass
+    assert run_blocking(bucket(odd).acquire(THREAD, may_wait=False)) is None
+    limits.forget(odd)
 
 
 # The line.

@@ -39,6 +39,8 @@ def not_shared() -> Iterator[None]:
         ("redis://:12#other@host:6379", "cannot be read"),
         ("redis://host:port", "cannot be read"),
         ("redis://host?socket_timeout=soon", "cannot be read"),
+        ("redis://host?timeout=3", "has an option that redis-py's connections do not take"),
+        ("unix://redis.sock", "has no path; expected three slashes"),
     ],
 )
 def test_a_url_that_cannot_be(url: Any, why: str) -> None:

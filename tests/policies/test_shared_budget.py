@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import dspy
+import numpy as np
 import pytest
 import redis
 from langgraph.graph import END, START, StateGraph
@@ -87,6 +89,13 @@ def test_runs_spend_it_together(shared: Shared, mode: str, bounds: Any, made: in
     assert run_edge(edge, [3, 4], mode) == [3, 4][: made - 2]
     assert run_edge(edge, [5], mode) == []
     assert shared.spent() == {"usd": 0.25 * made, "tokens": 100 * made, "calls": made}
+
+
+def test_bounds_of_other_types(shared: Shared) -> None:
+    edge = edge_of(budget=shared.budget(usd=np.float64(0.5), tokens=Fraction(1000)))
+    assert edge.invoke({"xs": [1, 2, 3, 4]})["ys"] == [1, 2]
+    # Nobody else has told this one: Redis refuses.
+    assert edge_of(budget=shared.budget(usd=np.float64(0.5))).invoke({"xs": [1]})["ys"] == []
 
 
 def test_the_error_says_whose_budget_it_is(shared: Shared) -> None:
