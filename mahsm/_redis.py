@@ -57,7 +57,9 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
         ) from None
     parse_url: Any = getattr(connection, "parse_url")  # noqa: B009  its parameter has no type
     if parts.scheme == "unix" and not parts.path:
-        raise error(f"{argument}: the unix:// URL has no path; expected three slashes: 'unix:///run/redis.sock'.")
+        raise error(
+            f"{argument}: the unix:// URL has no path; expected three slashes: 'unix:///run/redis.sock'."
+        )
     broken = error(
         f"{argument}: the {parts.scheme}:// URL cannot be read; expected "
         f"'{parts.scheme}://user:password@host:port/0', in which special characters of the password are "
@@ -87,8 +89,8 @@ def _check_options(url: str, scheme: str, argument: str, error: type[Exception])
         ConnectionPool.from_url(url).make_connection()
     except (TypeError, ValueError, RedisError):
         raise error(
-            f"{argument}: the {scheme}:// URL has an option that redis-py's connections do not take; expected "
-            "such as '?socket_timeout=5'."
+            f"{argument}: the {scheme}:// URL has an option that redis-py's connections do not take; "
+            "expected options such as '?socket_timeout=5'."
         ) from None
 
 

@@ -24,11 +24,17 @@ local now = tonumber(tm[1]) + tonumber(tm[2]) / 1e6
 local definition = ARGV[1]
 local rate, burst, trate, tburst = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local debt, ttl = tonumber(ARGV[6]), tonumber(ARGV[7])
-local s = redis.call('HMGET', state, 'd', 'r', 't', 'v', 'p')
+local s = redis.call('HMGET', state, 'd', 'r', 't', 'v', 'p', 'n')
 local r, t = tonumber(s[2] or burst), tonumber(s[3] or tburst)
 local v, p = tonumber(s[4] or now), tonumber(s[5] or 0)
--- Nothing begins later than some milliseconds from now, unless the clock was set back.
-if v > now + 1 then v = now end
+-- Nothing begins later than some milliseconds from now, unless the clock was set back: what is left of a
+-- pause stays the same then, and the times of those that wait mean nothing any more.
+local saved = tonumber(s[6] or 0)
+if v > now + 1 or saved > now + 1 then
+  v = now
+  if saved > now then p = p - (saved - now) end
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+end
 
 local function give(requests, tokens)
   r = math.min(burst, r + requests)
@@ -37,19 +43,19 @@ end
 
 local function save()
   redis.call('HSET', state, 'd', definition, 'r', string.format('%.9f', r), 't', string.format('%.9f', t),
-             'v', string.format('%.6f', v), 'p', string.format('%.6f', p))
+             'v', string.format('%.6f', v), 'p', string.format('%.6f', p),
+             'n', string.format('%.6f', now))
   redis.call('PEXPIRE', state, ttl + math.ceil(1000 * math.max(0, p - now, v - now)))
 end
 """
-"""Reads the levels. ARGV: definition; rate, burst of requests, then of tokens (rate 0: no bound); the most
-seconds of debt; milliseconds after which it is forgotten."""
+"""Reads the levels. KEYS: state, heads, claims, sharers. ARGV: definition; rate, burst of requests, then of
+tokens (rate 0: no bound); the most seconds of debt; milliseconds after which it is forgotten."""
 
 TAKE = Script(
     _LEVELS
     + """
--- KEYS: state, heads, claims, sharers.
--- ARGV from 8: requests and tokens given back; who asks; horizon and tolerance in seconds; 1 if it may
--- not wait; and for each in line its tokens and the seconds since it came, in one string.
+-- KEYS: as above. ARGV from 8: requests and tokens given back; who asks; horizon and tolerance in seconds; 1
+-- if it may not wait; and for each in line its tokens and the seconds since it came, in one string.
 -- Returns the definition, the sharers, the seconds after which to ask again, and those until each begins, in
 -- one string: a hundred of them would take longer to read than to compute.
 local heads, claims, sharers = KEYS[2], KEYS[3], KEYS[4]
@@ -90,7 +96,8 @@ for tokens, age in string.gmatch(ARGV[14], '(%S+) (%S+)') do
   if is_late or came > latest then
     head = came
     nap = is_late and start - now - horizon / 2 or horizon / 2
-    nap = math.max(0.002, math.min(nap, math.max(0.1, nap / 10, p - now - horizon / 2)))
+    -- Others wait as long for a process that is killed, but during a pause, when they wait anyway.
+    nap = math.max(0.002, math.min(nap, math.max(0.1, math.min(1, nap / 10), p - now - horizon / 2)))
     break
   end
   r = math.min(burst, r1 + wait * rate) - 1
@@ -117,7 +124,7 @@ return {definition, tostring(others + 1), string.format('%.6f', nap), table.conc
 GIVE = Script(
     _LEVELS
     + """
--- KEYS: state. ARGV from 8: requests and tokens given back; seconds of a pause.
+-- KEYS: as above. ARGV from 8: requests and tokens given back; seconds of a pause.
 local pause = tonumber(ARGV[10])
 if s[1] and s[1] ~= definition then return '0' end
 if s[1] or pause > 0 then

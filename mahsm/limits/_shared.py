@@ -54,6 +54,7 @@ class SharedBucket(Line):
         self._if_down: IfDown = if_down
         self._serving = False
         self._asleep: asyncio.Event | None = None
+        self._claims = False
         self._sending = False
         self._pause_unsent = False
         self._sharers = 0
@@ -85,7 +86,12 @@ class SharedBucket(Line):
 
     async def _serve(self) -> None:
         try:
-            while batch := self._first():
+            while (batch := self._first()) or self._claims:
+                if not batch:
+                    # Those that waited have left, and do not hold up other processes any longer.
+                    with suppress(Down):
+                        await self._show_up()
+                    continue
                 delays, nap = await self._ask(batch)
                 self._let(batch, delays)
                 if len(delays) < len(batch):
@@ -125,6 +131,7 @@ class SharedBucket(Line):
         except Down as down:
             return self._without_redis(batch, down)
         self._sharers = places.sharers
+        self._claims = batch[0].may_wait and len(places.delays) < len(batch)
         return places.delays, places.nap
 
     def _let(self, batch: Sequence[Ticket], delays: Sequence[float]) -> None:
@@ -249,6 +256,7 @@ class SharedBucket(Line):
             await asyncio.sleep(_BEAT)
 
     async def _show_up(self) -> None:
+        self._claims = False
         # A caller gets the error with its own question.
         with suppress(LimitError):
             self._sharers = (await self._quota.take([])).sharers

@@ -133,7 +133,7 @@ class SharedQuota:
         """
         back = self._taken_back()
         try:
-            await self._server.run(GIVE, self._keys[:1], [*self._args, *back, float(pause)], self._waits)
+            await self._server.run(GIVE, self._keys, [*self._args, *back, float(pause)], self._waits)
         except Down:
             self._keep(*back)
             raise

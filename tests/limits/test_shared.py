@@ -136,6 +136,32 @@ def test_a_clock_that_is_set_back_holds_up_nobody(url: str, name: str) -> None:
         assert take(quota, [0.0, 0.0]).delays == [0]
 
 
+def test_a_clock_that_is_set_back_leaves_a_pause_as_long_as_it_was(url: str, name: str) -> None:
+    quota = quota_of(url, name, Rates(SLOW, 2, None, 1))
+    keys = [f"mahsm:{{{name}}}{part}" for part in ("", ":heads", ":claims", ":sharers")]
+    flush(quota, pause=30)
+    with redis.Redis.from_url(url) as client:
+        hour = client.time()[0] + 3600
+        client.hset(keys[0], mapping={"v": hour, "n": hour, "p": hour + 30})
+        client.zadd(keys[1], {"killed": hour - 9})
+        client.zadd(keys[2], {"killed": hour + 1})
+        client.zadd(keys[3], {"killed": hour})
+        places = take(quota, [0.0])
+        assert (places.delays, places.sharers) == ([], 1)
+        assert places.nap == pytest.approx(30, abs=5)
+        client.hset(keys[0], "p", 0)
+        assert take(quota, [0.0]).delays == [0]
+
+
+def test_a_process_that_is_killed_while_it_waits_holds_up_nobody(url: str, name: str) -> None:
+    """A large request may wait for hours, and others come first as soon as its process is not seen again."""
+    quota = quota_of(url, name, Rates(None, 1, SLOW, 100))
+    assert len(take(quota, [90.0, 100.0]).delays) == 1
+    with redis.Redis.from_url(url) as client:
+        ((_, ends),) = client.zrange(f"mahsm:{{{name}}}:claims", 0, -1, withscores=True)
+        assert ends - client.time()[0] <= 2.1
+
+
 def test_a_key_is_not_shown_in_redis(url: str, name: str) -> None:
     define(name, RateLimit(rps=10))
     assert run_blocking(bucket(name, "sk-secret-tenant").acquire(THREAD)) is not None
@@ -232,6 +258,16 @@ async def test_a_cancelled_waiter_leaves_the_line(url: str, name: str) -> None:
     assert await bucket(name).acquire(TASK) is not None
     stats = limits.stats()[name]
     assert (stats.admitted, stats.given_back, stats.waiting) == (1, 1, 0)
+
+
+async def test_a_line_that_everybody_left_holds_up_no_other_process(url: str, name: str) -> None:
+    define(name, RateLimit(tpm=SLOW, token_burst=100))
+    assert await bucket(name).acquire(TASK, 90) is not None
+    with redis.Redis.from_url(url) as client:
+        waiting = asyncio.ensure_future(bucket(name).acquire(TASK, 100))
+        await asyncio.to_thread(until, lambda: client.zcard(f"mahsm:{{{name}}}:heads") == 1)
+        waiting.cancel()
+        await asyncio.to_thread(until, lambda: client.zcard(f"mahsm:{{{name}}}:heads") == 0)
 
 
 async def test_who_may_not_wait_is_refused_while_somebody_waits(url: str, name: str) -> None:
