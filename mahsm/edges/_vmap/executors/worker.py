@@ -29,14 +29,14 @@ from mahsm.edges._shared.streams import RUNTIME
 from mahsm.edges._vmap.executors.crossing import digest_of, named, versions
 from mahsm.edges._vmap.executors.processes import end_with_parent
 from mahsm.edges._vmap.executors.program import Program, share_of
+from mahsm.edges._vmap.executors.sharing import adopted
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
 from mahsm.errors import EdgeError
-from mahsm.limits import RateLimit, share
-from mahsm.limits import _internal as limits
+from mahsm.limits import RateLimit
 
 
 class Part(NamedTuple):
@@ -94,11 +94,15 @@ class _Loaded:
     def __init__(self, blob: bytes, share: int) -> None:
         self.program: Program = pickle.loads(blob)
         self.slots = Slots(share)
-        self._specs: dict[int, VmapSpec] = {}
+        self._specs: dict[tuple[int, bool], VmapSpec] = {}
 
     def spec(self, share: int) -> VmapSpec:
         """Return the specification of the edge, which runs so many items at a time."""
-        if share not in self._specs:
+        is_shared = adopted.sharing(self.program.sharing)
+        limit = self._limit(is_shared)
+        if limit is not None:
+            adopted.limit(limit)
+        if (share, is_shared) not in self._specs:
             make = self.program.make
             target, *_ = make.args
             given: dict[str, Any] = {**make.keywords, "max_concurrency": share}
@@ -108,18 +112,16 @@ class _Loaded:
                 target = cast("Any", target).compile()
             if isinstance(bounds := given["adaptive"], tuple):
                 given["adaptive"] = tuple(min(bound, share) for bound in cast("tuple[int, int]", bounds))
-            if self.program.rate_limit is not None:
-                given["rate_limit"] = self._limit(self.program.rate_limit)
+            if limit is not None:
+                given["rate_limit"] = limit
             edge: Any = make.func(target, **given)
-            self._specs[share] = edge._items.spec
-        return self._specs[share]
+            self._specs[share, is_shared] = edge._items.spec
+        return self._specs[share, is_shared]
 
-    def _limit(self, limit: RateLimit) -> RateLimit:
+    def _limit(self, is_shared: bool) -> RateLimit | None:
         """Return the whole limit if it is shared by all processes, and otherwise this worker's part of it."""
-        program = self.program
-        if limits.shared() is None and program.sharing is not None:
-            share(*program.sharing)
-        return limit if limits.shared() is not None else share_of(limit, program.workers)
+        limit = self.program.rate_limit
+        return limit if limit is None or is_shared else share_of(limit, self.program.workers)
 
 
 _lock = threading.Lock()

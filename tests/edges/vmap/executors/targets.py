@@ -12,6 +12,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
+from mahsm import limits
+
 
 class State(TypedDict, total=False):
     item: int
@@ -96,3 +98,14 @@ class Ask(dspy.Module):
 
     def forward(self, question: str) -> Any:
         return self.predict(question=question)
+
+
+def meets(state: dict[str, Any]) -> tuple[int, list[str]]:
+    """Wait until two processes are here; return the process, and the buckets that it has."""
+    folder = Path(state["mark"])
+    (folder / str(os.getpid())).touch()
+    for _ in range(6000):
+        if len(list(folder.iterdir())) > 1:
+            return os.getpid(), sorted(limits.stats())
+        time.sleep(0.01)
+    raise TimeoutError("there is one process")

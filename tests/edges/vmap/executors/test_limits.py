@@ -1,0 +1,94 @@
+"""The rate limits of workers: parts of that of the process that sends them work, or one that all share."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from mahsm import RateLimit, limits, vmap
+from tests.edges.vmap.executors import targets
+from tests.limits.redis_process import RedisProcess, redis_process
+
+pytestmark = pytest.mark.slow
+
+CALLS, RATE = 40, 40.0
+
+
+@pytest.fixture(autouse=True)
+def not_shared() -> Iterator[None]:
+    yield
+    limits.share(None)
+
+
+def run(engine: Any, folder: Path, limit: RateLimit, items: int = CALLS) -> tuple[list[list[str]], float]:
+    """Return the buckets that each item saw in one of two workers, and the seconds that it took."""
+    folder.mkdir()
+    options: Any = {"batch_key": "xs", "out_key": "ys", "name": "edge", "max_concurrency": 2}
+    edge = vmap(targets.meets, **options, executor=engine, rate_limit=limit)
+    began = time.monotonic()
+    found = edge.invoke({"xs": list(range(items)), "mark": str(folder)})["ys"]
+    seconds = time.monotonic() - began
+    assert len({process for process, _ in found}) == 2
+    return [buckets for _, buckets in found], seconds
+
+
+def sharers(server: RedisProcess, name: str) -> int:
+    with redis.Redis.from_url(server.url) as client:
+        return client.zcard(f"mahsm:{{{name}}}:sharers")
+
+
+def test_workers_keep_to_one_quota_that_is_shared(engine: Any, name: str, tmp_path: Path) -> None:
+    with redis_process(tmp_path) as server:
+        limits.share(server.url)
+        seen, seconds = run(engine, tmp_path / "a", RateLimit(name, rps=RATE, burst=1))
+        assert seconds >= (CALLS - 1) / RATE - 0.06
+        assert all(name in buckets for buckets in seen)
+        assert sharers(server, name) == 2
+        limits.share(None)
+        run(engine, tmp_path / "b", RateLimit(f"{name} too", rps=1000))  # they share no longer
+
+
+def test_each_worker_has_its_part_of_a_limit_that_is_not_shared(
+    engine: Any, name: str, tmp_path: Path
+) -> None:
+    seen, seconds = run(engine, tmp_path / "a", RateLimit(name, rps=RATE, burst=1))
+    assert seconds >= (CALLS / 2 - 1) / (RATE / 2) - 0.06
+    assert all(f"{name} (1/2)" in buckets and name not in buckets for buckets in seen)
+
+
+def test_a_url_with_a_password_is_not_passed_on(own: str, name: str, tmp_path: Path) -> None:
+    with redis_process(tmp_path, password="s3cretWord") as server:
+        limits.share(server.url)
+        seen, _ = run(own, tmp_path / "a", RateLimit(name, rps=1000), 4)
+        assert all(f"{name} (1/2)" in buckets and name not in buckets for buckets in seen)
+
+
+def test_workers_share_as_the_process_does_by_then(own: str, name: str, tmp_path: Path) -> None:
+    """Workers outlive a run: they do not go on with a Redis that is no longer the one, nor without one."""
+    limit, names = RateLimit(name, rps=1000), iter("abcdef")
+    for _ in range(2):
+        folder = tmp_path / next(names)
+        folder.mkdir()
+        with redis_process(folder) as server:
+            limits.share(server.url)
+            run(own, folder / "a", limit, 4)
+            assert sharers(server, name) == 2
+            limits.share(None)
+            # The same program as before, and then as the one before that.
+            seen, _ = run(own, folder / "b", limit, 4)
+            assert all(f"{name} (1/2)" in buckets and name not in buckets for buckets in seen)
+            limits.share(server.url)
+            with redis.Redis.from_url(server.url) as client:
+                client.flushall()
+            run(own, folder / "c", limit, 4)
+            assert sharers(server, name) == 2
+            limits.share(None)
+
+
+def test_a_limit_that_is_defined_anew_is_so_in_workers(own: str, name: str, tmp_path: Path) -> None:
+    for number, rps in enumerate((1000, 500, 1000)):
+        limits.forget(name)
+        run(own, tmp_path / str(number), RateLimit(name, rps=rps), 4)
