@@ -51,9 +51,11 @@ async def lease_budgets(way: Way, on_stop: OnStop = never_stopped, *, calls: boo
     """
     leases: list[Lease] = []
     try:
-        for spending in _shared_spendings():
-            lease = await spending.lease(way, on_stop, calls=calls)
-            leases.append(lease)
+        shared = _shared_spendings()
+        for spending in shared:
+            if spending.around is None:
+                inside = [each for each in shared if each.around is spending]
+                leases.append(await spending.lease(way, on_stop, calls=calls, inside=inside))
     except BaseException:
         release(leases)
         raise

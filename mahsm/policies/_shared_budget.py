@@ -1,14 +1,16 @@
 """The spending of a budget that processes share."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from mahsm._common import Answer
+from mahsm._model_calls import meters
 from mahsm._redis import address_of
 from mahsm._waiting import THREAD, OnStop, Way, run_blocking
 from mahsm.errors import BudgetExceeded, EdgeError, LimitError
 from mahsm.policies._account import Account, account_of
+from mahsm.policies._ask import Bounds
 from mahsm.policies._budget import Budget
 from mahsm.policies._spending import Spending, Spent
 
@@ -41,6 +43,10 @@ class SharedSpending(Spending):
     """The spending of one run or block, of a budget that others spend, too.
 
     `usd`, `tokens` and `calls` are those of this run; `spent()` is what counts against the bounds.
+
+    Attributes:
+        around: The outermost spending around this one of a budget of the same name, which counts for both;
+            None if there is none.
     """
 
     # A call is leased before the attempt waits for slots and tokens, and an attempt that begins makes any of
@@ -53,27 +59,32 @@ class SharedSpending(Spending):
         self._leases: deque[Lease] = deque()
         self._whose = f" of the shared budget {account.name!r}"
         self._bounds = (budget.usd, budget.tokens, budget.calls)
+        self.around: SharedSpending | None = None
 
     def spent(self) -> Spent:
         """Return what all processes have spent."""
         return self._account.spent()
 
-    async def lease(self, way: Way, on_stop: OnStop, *, calls: bool) -> Lease:
+    async def lease(
+        self, way: Way, on_stop: OnStop, *, calls: bool, inside: "Sequence[SharedSpending]" = ()
+    ) -> Lease:
         """Wait until an attempt may begin: while Redis is down, until it is back, or the wait is stopped.
 
         Args:
             way: How to wait.
             on_stop: Registers a callback that ends the wait.
             calls: Lease a call.
+            inside: Those for which this one counts, and whose bounds hold, too.
 
         Raises:
-            BudgetExceeded: if the budget is spent.
+            BudgetExceeded: if a budget is spent.
             LimitError: if Redis refuses.
         """
         lease = Lease(self if calls else None)
-        may = await self._account.ask(way, self._bounds, on_stop, call=lease if calls else None)
+        bounds = self._tightest([self, *inside])
+        may = await self._account.ask(way, bounds, on_stop, call=lease if calls else None)
         if may is False:
-            self._refuse()
+            self._refuse(inside)
         return lease
 
     def ask_now(self) -> None:
@@ -106,10 +117,21 @@ class SharedSpending(Spending):
             self._leases.remove(lease)
         self._account.add(calls=-1)
 
-    def _refuse(self) -> None:
-        self.look()
-        self.begun()
-        self.check()
+    @staticmethod
+    def _tightest(spendings: "Sequence[SharedSpending]") -> Bounds:
+        """Return the bounds that all of them keep to."""
+
+        def least(bounds: "Sequence[float | None]") -> float | None:
+            return min((bound for bound in bounds if bound is not None), default=None)
+
+        usd, tokens, calls = zip(*(spending._bounds for spending in spendings), strict=True)
+        return least(usd), least(tokens), least(calls)
+
+    def _refuse(self, inside: "Sequence[SharedSpending]" = ()) -> None:
+        for spending in (self, *inside):
+            spending.look()
+            spending.begun()
+            spending.check()
         raise BudgetExceeded(
             f"{self._name}: all calls{self._whose} are made, or are about to be. Nothing new begins; raise "
             "the budget to go on."
@@ -126,32 +148,40 @@ class SharedSpending(Spending):
     def begin_attempt(self) -> bool:
         with self._lock:
             self.calls += 1
-            if self._leases:
+            if self.around is None and self._leases:
                 self._leases.popleft()
                 return True
-        self._account.add(calls=1)
+        self._add(calls=1)
         return True
 
     def cancel_attempt(self) -> None:
         super().cancel_attempt()
-        self._account.add(calls=-1)
+        self._add(calls=-1)
 
     def begin_call(self) -> None:
         super().begin_call()
-        self._account.add(calls=1)
+        self._add(calls=1)
 
     def end_call(self, answer: Answer | None) -> None:
         """Count the end of a call for all processes."""
         if answer is not None and answer.cached:
-            self._account.add(calls=-1)
+            self._add(calls=-1)
         elif answer is not None:
             priced = self._priced(answer)
-            self._account.add(priced.usd or 0.0, priced.input_tokens + priced.output_tokens)
+            self._add(priced.usd or 0.0, priced.input_tokens + priced.output_tokens)
         super().end_call(answer)
+
+    def _add(self, usd: float = 0.0, tokens: float = 0.0, calls: float = 0.0) -> None:
+        if self.around is None:
+            self._account.add(usd, tokens, calls)
 
     @contextmanager
     def running(self) -> Generator[Spending, None, None]:
         """Count the calls in the block, and stop it when others have spent the budget."""
+        same = (each for each in meters() if isinstance(each, SharedSpending))
+        self.around = next((each for each in same if each._account is self._account), None)
+        if self.around is not None:
+            self._leases = self.around._leases
         end = self._account.listen(self.look)
         try:
             with super().running():

@@ -170,6 +170,34 @@ def test_edges_inside_of_edges(shared: Shared) -> None:
     assert shared.spent()["calls"] == 4
 
 
+def test_a_call_counts_once_in_budgets_of_the_same_name(shared: Shared) -> None:
+    edge = edge_of(budget=shared.budget(calls=4, usd=9))
+    with budget(calls=5, shared=shared.url, name=shared.name) as spent:
+        assert edge.invoke({"xs": [1, 2, 3, 4, 5, 6]})["ys"] == [1, 2, 3, 4]
+        assert edge_of().invoke({"xs": [1, 2, 3]})["ys"] == [1]
+    assert (spent.calls, spent.usd) == (5, 1.25)
+    assert shared.spent() == {"usd": 1.25, "tokens": 500, "calls": 5}
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_edges_inside_of_edges_with_the_same_budget(shared: Shared, width: int) -> None:
+    same = shared.budget(calls=10)
+    inner = edge_of(
+        batch_key="inner",
+        out_key="done",
+        item_to_state=lambda item: {"item": item},
+        budget=same,
+        max_concurrency=4,
+    )
+    builder = StateGraph(dict)
+    builder.add_node("inner", lambda state: {"done": inner.invoke({"inner": [1, 2, 3]})["done"]})
+    builder.add_edge(START, "inner")
+    builder.add_edge("inner", END)
+    outer = edge_of(builder.compile(), budget=same, result="done", max_concurrency=width)
+    assert sum(map(len, outer.invoke({"xs": [1, 2, 3, 4, 5]})["ys"])) == 10
+    assert shared.spent()["calls"] == 10
+
+
 def test_steps_of_a_function(shared: Shared) -> None:
     @xcs.step
     def step(number: int) -> int:
