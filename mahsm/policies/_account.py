@@ -23,6 +23,9 @@ _RETRY = 0.1
 _KEPT = 30 * 86_400
 """Seconds after its last use for which an account is kept."""
 
+_TOLD = 86_400
+"""Seconds for which Redis remembers what it has told a process."""
+
 _LAST_WORDS = 2.0
 """Most seconds for which the end of the process waits until everything is sent."""
 
@@ -38,6 +41,9 @@ class Account:
     # Attempts ask before they begin, in one line for the process; `_serve` sends a question for many of them,
     # and takes along what was spent since. What was spent and nobody asks after is sent as well, immediately.
     # Totals here are never lower than those of Redis by more than what other processes have in flight.
+    #
+    # A question whose answer is lost may have taken effect. So it is asked again as it was (`_question`), and
+    # has a number, by which Redis sees that.
 
     def __init__(self, server: Server, name: str) -> None:
         self.name = name
@@ -46,7 +52,9 @@ class Account:
         self._loop = tasks.redis_loop()
         self._lock = threading.Lock()
         self._known, self._sent, self._unsent = [0.0] * 3, [0.0] * 3, [0.0] * 3
-        self._generation = ""
+        self._generation, self._version = "", "0"
+        self._me, self._number = os.urandom(8).hex(), 0
+        self._question: tuple[list[Ask], list[Any]] | None = None
         self._asks: deque[Ask] = deque()
         self._serving = False
         self._listeners: list[Callable[[], object]] = []
@@ -144,12 +152,14 @@ class Account:
 
     async def _serve(self) -> None:
         try:
-            while (batch := self._first()) or any(self._unsent):
+            while self._question or self._first() or any(self._unsent):
+                self._question = batch, args = self._question or self._ask_anew(self._first())
                 try:
-                    *spent, may = await self._exchange(batch)
+                    *spent, may = await self._exchange(args)
                 except Down:
                     await asyncio.sleep(_RETRY)
                     continue
+                self._question = None
                 # Calls count in their run before it can see that they were the last ones.
                 self._let(batch, int(may))
                 self._learn([float(value) for value in spent])
@@ -164,6 +174,11 @@ class Account:
             self._serving = False
 
     def _fail(self, why: str) -> None:
+        self._question = None
+        with self._lock:
+            # It may have come, and then counts twice: too much rather than too little is spent.
+            unsent = zip(self._unsent, self._sent, strict=True)
+            self._unsent, self._sent = [a + max(0.0, b) for a, b in unsent], [0.0] * 3
         for ask in self._asks:
             ask.failure = LimitError(f"the budget {self.name!r} cannot be shared: {why}.")
             ask.turn.wake()
@@ -199,24 +214,22 @@ class Account:
         for heard in listeners:
             heard()
 
-    async def _exchange(self, batch: Sequence[Ask]) -> list[str]:
-        """Tell what was spent; return what all have spent, and how many of the attempts may begin."""
+    def _ask_anew(self, batch: list[Ask]) -> tuple[list[Ask], list[Any]]:
+        """Return a question: it tells what was spent, and asks for the attempts in the batch."""
         with self._lock:
             self._sent, self._unsent = self._unsent, [0.0] * 3
             known, sent = list(self._known), list(self._sent)
         bounds, counts = batch[0].kind if batch else ((None, None, None), False)
         shown = ["" if bound is None else float(bound) for bound in bounds]
-        args: list[Any] = [self._generation, os.urandom(8).hex(), *known, *sent, *shown]
-        args += [len(batch), int(counts), 1000 * _KEPT]
+        self._number += 1
+        args: list[Any] = [self._generation, os.urandom(8).hex(), self._version, *known, *sent, *shown]
+        return batch, [*args, len(batch), int(counts), 1000 * _KEPT, 1000 * _TOLD, self._number]
+
+    async def _exchange(self, args: list[Any]) -> list[str]:
+        """Return what all have spent, and how many of the attempts may begin."""
         waits = f"Calls of the budget {self.name!r} wait until it is back."
-        try:
-            self._generation, *answer = await self.server.run(EXCHANGE, [self._key], args, waits)
-        except BaseException:
-            with self._lock:
-                # It may have come, and then counts twice: too much rather than too little is spent.
-                unsent = zip(self._unsent, self._sent, strict=True)
-                self._unsent, self._sent = [a + max(0.0, b) for a, b in unsent], [0.0] * 3
-            raise
+        keys = [self._key, f"{self._key}:{self._me}"]
+        self._generation, self._version, *answer = await self.server.run(EXCHANGE, keys, args, waits)
         return answer
 
     async def _sending(self) -> None:

@@ -1,13 +1,13 @@
 """The budgets around the code that runs here: `budget`, and what attempts ask of them."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mahsm._model_calls import count_attempt, in_attempt, meters, observed, restored_context
 from mahsm._waiting import TASK, THREAD, OnStop, Way, never_stopped, run_blocking
 from mahsm.policies._budget import Budget
-from mahsm.policies._shared_budget import Lease, SharedSpending, spending_of
+from mahsm.policies._shared_budget import Lease, SharedSpending, held, spending_of
 from mahsm.policies._spending import Spending
 
 
@@ -97,25 +97,27 @@ class _AfterBudgets:
         return await self._block.__aexit__(*error)
 
 
-def begin_attempt(*, calls: bool = True) -> None:
+def begin_attempt(leases: Sequence[Lease] = (), *, calls: bool = True) -> None:
     """Count an attempt of an item, and check the budgets.
 
     Args:
+        leases: The calls that were leased for it.
         calls: Count the attempt as a call if it makes no model call; if False, only its model calls count.
 
     Raises:
         BudgetExceeded: if a budget around this code is spent.
     """
-    held = spendings()
-    for spending in held:
+    around = spendings()
+    for spending in around:
         if not calls:
             # A call before this attempt may have been the last one of the budget.
             spending.begun()
         spending.check()
     if not calls:
         return
-    refused = count_attempt()
-    for spending in held:
+    with held(leases):
+        refused = count_attempt()
+    for spending in around:
         spending.begun()
         if spending is refused:
             spending.check()

@@ -1,8 +1,8 @@
 """The spending of a budget that processes share."""
 
-from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from mahsm._common import Answer
 from mahsm._model_calls import meters
@@ -39,6 +39,20 @@ class Lease:
             self._spending.give_back(self)
 
 
+_held: ContextVar[Sequence[Lease]] = ContextVar("held", default=())
+"""The leases of the attempt that begins here."""
+
+
+@contextmanager
+def held(leases: Sequence[Lease]) -> Generator[None, None, None]:
+    """Return a block in which an attempt begins that has these leases."""
+    token = _held.set(leases)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
 class SharedSpending(Spending):
     """The spending of one run or block, of a budget that others spend, too.
 
@@ -49,14 +63,14 @@ class SharedSpending(Spending):
             None if there is none.
     """
 
-    # A call is leased before the attempt waits for slots and tokens, and an attempt that begins makes any of
-    # the calls that are leased. So what this process and the others have leased is never more than the bound,
-    # and what is given back is only what no attempt has made.
+    # A call is leased before the attempt waits for slots and tokens, and an attempt that begins makes the one
+    # that was leased for it. So what this process and the others have leased and made is never more than the
+    # bound, and what is given back is only what no attempt makes.
 
     def __init__(self, budget: Budget, name: str, account: Account) -> None:
         super().__init__(budget, name)
         self._account = account
-        self._leases: deque[Lease] = deque()
+        self._leases: set[Lease] = set()
         self._whose = f" of the shared budget {account.name!r}"
         self._bounds = (budget.usd, budget.tokens, budget.calls)
         self.around: SharedSpending | None = None
@@ -107,14 +121,15 @@ class SharedSpending(Spending):
 
     def leased(self, lease: Lease) -> None:
         """Note that a call is leased."""
-        self._leases.append(lease)
+        with self._lock:
+            self._leases.add(lease)
 
     def give_back(self, lease: Lease) -> None:
         """Give back a call that is leased, unless it was made."""
         with self._lock:
             if lease not in self._leases:
                 return
-            self._leases.remove(lease)
+            self._leases.discard(lease)
         self._account.add(calls=-1)
 
     @staticmethod
@@ -148,8 +163,9 @@ class SharedSpending(Spending):
     def begin_attempt(self) -> bool:
         with self._lock:
             self.calls += 1
-            if self.around is None and self._leases:
-                self._leases.popleft()
+            leased = self._leases.intersection(_held.get()) if self.around is None else None
+            if leased:
+                self._leases -= leased
                 return True
         self._add(calls=1)
         return True

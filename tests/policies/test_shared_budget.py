@@ -13,8 +13,10 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from mahsm import Budget, RateLimit, budget, dspy_node, is_item_error, limits, vmap, xcs
+from mahsm._waiting import THREAD, run_blocking
 from mahsm.errors import BudgetExceeded, EdgeError
 from mahsm.policies._account import account_of
+from mahsm.policies._internal import begin_attempt, lease_budgets, release
 from mahsm.testing import FakeLM, Reply
 from tests.helpers import MODES, run_edge
 
@@ -138,6 +140,16 @@ def test_a_call_that_is_not_made_is_given_back(shared: Shared, name: str) -> Non
     assert shared.spent()["calls"] == 2
 
 
+def test_an_attempt_gives_back_no_call_that_another_is_about_to_make(shared: Shared) -> None:
+    with budget(calls=100, shared=shared.url, name=shared.name):
+        first, second = (run_blocking(lease_budgets(THREAD)) for _ in range(2))
+        begin_attempt(second)
+        release(second)
+        assert shared.spent()["calls"] == 2
+        release(first)
+        assert shared.spent()["calls"] == 1
+
+
 def test_each_process_keeps_to_its_own_bounds(shared: Shared) -> None:
     assert edge_of(budget=shared.budget(calls=1)).invoke({"xs": [1, 2]})["ys"] == [1]
     assert edge_of(budget=shared.budget(calls=3)).invoke({"xs": [1, 2, 3]})["ys"] == [1, 2]
@@ -244,6 +256,18 @@ def test_an_account_that_redis_has_lost_goes_on(shared: Shared) -> None:
     shared.client.delete(shared.key)
     assert edge.invoke({"xs": [3, 4]})["ys"] == [3]
     assert shared.spent()["tokens"] == before["tokens"] + 100
+
+
+def test_an_account_of_which_redis_has_lost_the_last_moments_goes_on(shared: Shared) -> None:
+    edge = edge_of(budget=shared.budget(calls=3))
+    edge.invoke({"xs": [1]})
+    shared.spent()
+    before = shared.client.hgetall(shared.key)
+    edge.invoke({"xs": [2]})
+    shared.spent()
+    shared.client.hset(shared.key, mapping=before)
+    assert edge.invoke({"xs": [3, 4]})["ys"] == [3]
+    assert shared.spent() == {"usd": 0.75, "tokens": 300, "calls": 3}
 
 
 def test_cached_answers_take_nothing(shared: Shared) -> None:

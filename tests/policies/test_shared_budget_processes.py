@@ -4,15 +4,18 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import redis
 
 from mahsm import Budget, budget, is_item_error, limits, vmap
+from mahsm._redis import server_of
 from mahsm.errors import BudgetExceeded, LimitError
+from mahsm.policies._account import account_of
 from mahsm.policies._internal import check_budgets
-from tests.limits.redis_process import redis_process
+from tests.limits.redis_process import redis_process, until
 
 SPENDER = """
 import sys
@@ -104,6 +107,27 @@ def test_nothing_begins_while_redis_is_down(name: str, tmp_path: Path) -> None:
         assert made == [1, 4]
         with redis.Redis.from_url(server.url) as client:
             assert client.hget(f"mahsm:budget:{{{name}}}", "calls") == b"2"
+
+
+def test_what_a_server_that_hangs_has_heard_counts_once(name: str, tmp_path: Path) -> None:
+    def call(state: Any) -> int:
+        limits.report(input_tokens=10)
+        return state["item"]
+
+    with redis_process(tmp_path) as server:
+        url = f"{server.url}?socket_timeout=0.2"
+        shared = Budget(calls=100, shared=url, name=name)
+        edge = vmap(call, batch_key="xs", out_key="ys", budget=shared, max_concurrency=8)
+        edge.invoke({"xs": [1]})
+        server.stop()
+        thread = Thread(target=edge.invoke, args=[{"xs": list(range(20))}])
+        thread.start()
+        until(lambda: server_of(url, server.url).is_down)
+        server.go_on()
+        thread.join()
+        account_of(url, server.url, name).flush(60)
+        with redis.Redis.from_url(server.url) as client:
+            assert client.hmget(f"mahsm:budget:{{{name}}}", "calls", "tokens") == [b"21", b"210"]
 
 
 async def test_those_that_wait_begin_when_redis_is_back(name: str, tmp_path: Path) -> None:

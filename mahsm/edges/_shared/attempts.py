@@ -236,9 +236,9 @@ class AttemptRunner:
                 admission = await self._admitted(item, state, adds)
             self._check_may_begin(admission)
             if self._timings is None:
-                return await self._begun(item, admission, call, state)
+                return await self._begun(item, admission, leases, call, state)
             with _counted(self._timings, item):
-                return await self._begun(item, admission, call, state)
+                return await self._begun(item, admission, leases, call, state)
         except TimeoutError:
             self._check_deadline()
             raise
@@ -306,13 +306,15 @@ class AttemptRunner:
                 admission.give_back()
             raise
 
-    async def _begun(self, item: Item, admission: Admission | None, call: AnyCall, state: State) -> Update:
+    async def _begun(
+        self, item: Item, admission: Admission | None, leases: list[Lease], call: AnyCall, state: State
+    ) -> Update:
         """Make one attempt, from its beginning to its settlement."""
         if self._unwatched:
             return await self._called(item, call, state, self._timeout())
         counts = self._spec.target.graph is None
         try:
-            begin_attempt(calls=counts)
+            begin_attempt(leases, calls=counts)
         except BudgetExceeded:
             if admission is not None:
                 admission.give_back()
@@ -335,6 +337,7 @@ class AttemptRunner:
                 item.over(failure)
             if admission is not None:
                 admission.end(used, failure)
+            del failure  # whose traceback has this frame
 
     @staticmethod
     def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:

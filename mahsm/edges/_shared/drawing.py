@@ -90,12 +90,12 @@ class Deferred(DrawnGraph):
         if name in ("checkpointer", "__class__"):
             return object.__getattribute__(self, name)
         own: dict[str, Any] = object.__getattribute__(self, "__dict__")
-        make = own.get("_make")
+        make: Callable[[], DrawnGraph] | None = own.get("_make")
         if make is not None:
             # If two threads compile it, both see the attributes of the first.
             for attribute, value in vars(make()).items():
                 own.setdefault(attribute, value)
-            self.__class__ = DrawnGraph
+            object.__setattr__(self, "__class__", DrawnGraph)
             own.pop("_make", None)
         return getattr(self, name)
 
