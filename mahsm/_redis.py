@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ _log = logging.getLogger("mahsm.limits")
 
 _PATIENCE = 2.0
 """Seconds in which Redis has to connect, and to answer; options of the URL take precedence."""
+
+_PASSING = frozenset({"MISCONF", "BUSY", "LOADING", "NOREPLICAS", "READONLY", "OOM", "MASTERDOWN"})
+"""Errors of Redis that pass, by their codes."""
 
 _SCHEMES = ("redis", "rediss", "unix")
 
@@ -187,10 +191,18 @@ def _is_refusal(error: BaseException) -> bool:
 
     if isinstance(error, kinds.AuthenticationError | kinds.AuthorizationError):
         return True
-    passing = (kinds.ReadOnlyError, kinds.OutOfMemoryError, kinds.MasterDownError, kinds.TryAgainError)
+    passing = (
+        kinds.ReadOnlyError,
+        kinds.OutOfMemoryError,
+        kinds.MasterDownError,
+        kinds.TryAgainError,
+        kinds.ClusterDownError,
+    )
     if not isinstance(error, kinds.ResponseError) or isinstance(error, passing):
         return False
-    return not str(error).startswith(("MISCONF", "BUSY", "LOADING", "NOREPLICAS", "CLUSTERDOWN"))
+    # Before Redis 7, what a command in a script says is in the middle.
+    says = re.findall(r"(?:^|[ -])([A-Z]{3,})\b", str(error))
+    return not _PASSING.intersection(says)
 
 
 class _Servers:

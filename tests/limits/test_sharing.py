@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 
 from mahsm import RateLimit, limits
-from mahsm._redis import address_of, server_of
+from mahsm._redis import _is_refusal, address_of, server_of
 from mahsm._waiting import TASK
 from mahsm.errors import LimitError
 from mahsm.limits._internal import shared
@@ -49,6 +50,22 @@ def test_a_url_that_cannot_be(url: Any, why: str) -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert "half" not in shown
     assert "other" not in shown.replace("other@host", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ResponseError("OOM command not allowed when used memory > 'maxmemory'."), True),
+        # As Redis 6 says it.
+        (ResponseError("ERR Error running script (call to f_1): @user_script: 4: -READONLY You can't"), True),
+        (ClusterDownError("Hash slot not served"), True),
+        (ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
+        (ResponseError("ERR user_script:4: attempt to compare nil with number"), False),
+        (NoPermissionError("this user has no permissions to run the 'evalsha' command"), False),
+    ],
+)
+def test_errors_of_redis_that_pass_are_waited_for(error: Exception, passes: bool) -> None:
+    assert _is_refusal(error) is not passes
 
 
 @pytest.mark.parametrize("if_down", ["open", None, True, "WAIT"])

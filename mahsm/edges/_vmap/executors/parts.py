@@ -21,8 +21,8 @@ from mahsm.edges._vmap.executors.program import Program, program_of
 from mahsm.edges._vmap.executors.worker import Part, Reply, run_part
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
-from mahsm.errors import EdgeError
-from mahsm.policies._internal import spendings
+from mahsm.errors import BudgetExceeded, EdgeError
+from mahsm.policies._internal import lease_budgets, release, spendings
 
 _SECONDS = 1.5
 """What a part is to take. It bounds what a cancellation waits for, and what the death of a worker repeats."""
@@ -163,6 +163,10 @@ class Parts:
             self._check_stopped()
             if len(self._sent) >= self._most:
                 return True
+            await self._ask_budgets()
+            if run.ended is not None:
+                break
+            self._check_stopped()
             part = await self._next(blocks)
             if part is None:
                 break
@@ -170,6 +174,15 @@ class Parts:
         self._check_stopped()
         # If calls in progress are cancelled, their results are not waited for.
         return bool(self._sent) and run.running.reason is None and not self._is_late
+
+    async def _ask_budgets(self) -> None:
+        """Wait until the budgets that processes share let a part begin; the run ends if one is spent."""
+        run = self._run
+        try:
+            release(await lease_budgets(run.way, run.not_begun.on_stop, calls=False))
+        except BudgetExceeded:
+            if run.ended is None:
+                raise
 
     @property
     def _most(self) -> int:
@@ -222,7 +235,7 @@ class Parts:
         size = self._pace.size(self._left, self._workers)
         for spending in spendings():
             if spending.most_calls is not None:
-                left = max(1, int(spending.most_calls - spending.calls))
+                left = max(1, int(spending.most_calls - spending.spent().calls))
                 size = min(size, -(-left // self._most))
         return size
 

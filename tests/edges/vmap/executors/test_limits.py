@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from mahsm import RateLimit, limits, vmap
+from mahsm import Budget, RateLimit, limits, vmap
+from mahsm.errors import BudgetExceeded
 from tests.edges.vmap.executors import targets
 from tests.limits.redis_process import RedisProcess, redis_process
 
@@ -92,3 +93,28 @@ def test_a_limit_that_is_defined_anew_is_so_in_workers(own: str, name: str, tmp_
     for number, rps in enumerate((1000, 500, 1000)):
         limits.forget(name)
         run(own, tmp_path / str(number), RateLimit(name, rps=rps), 4)
+
+
+def test_a_shared_budget_that_others_have_spent_begins_nothing(
+    engine: Any, name: str, redis_server: str, tmp_path: Path
+) -> None:
+    spent = Budget(calls=9, shared=f"unix://{redis_server}", name=name)
+    with redis.Redis(unix_socket_path=redis_server) as client:
+        client.hset(f"mahsm:budget:{{{name}}}", "calls", 9)
+    options: Any = {"batch_key": "xs", "out_key": "ys", "on_error": "drop", "budget": spent}
+    edge = vmap(targets.noted, **options, executor=engine)
+    assert edge.invoke({"xs": list(range(30)), "mark": str(tmp_path)})["ys"] == []
+    assert list(tmp_path.iterdir()) == []
+    edge = edge.with_(on_error="raise")
+    with pytest.raises(BudgetExceeded, match="9 of 9 calls of the shared budget"):
+        edge.invoke({"xs": [1], "mark": str(tmp_path)})
+
+
+def test_a_deadline_ends_the_wait_for_a_budget_while_redis_is_down(
+    own: str, name: str, tmp_path: Path
+) -> None:
+    budget = Budget(calls=9, shared=f"unix://{tmp_path}/nothing", name=name)
+    options: Any = {"batch_key": "xs", "out_key": "ys", "budget": budget, "deadline": 0.2}
+    edge = vmap(targets.double, **options, executor=own)
+    with pytest.raises(TimeoutError, match="deadline"):
+        edge.invoke({"xs": [1, 2]})
