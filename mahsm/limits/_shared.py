@@ -1,6 +1,7 @@
 """The bucket of one provider and key in a process that shares it: its own line, and quotas in Redis."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
@@ -54,6 +55,7 @@ class SharedBucket(Line):
         self._if_down: IfDown = if_down
         self._serving = False
         self._asleep: asyncio.Event | None = None
+        self._asked = -math.inf
         self._claims = False
         self._sending = False
         self._pause_unsent = False
@@ -121,11 +123,12 @@ class SharedBucket(Line):
     async def _ask(self, batch: Sequence[Ticket]) -> tuple[list[float], float]:
         """Return the seconds until each of the first begins, and those until the next one should ask."""
         now = self._loop.time()
-        if self._paused_until > now + HORIZON:
+        if self._is_paused:
             return [], self._paused_until - now - HORIZON / 2
         if self._local is not None:
             return self._take_locally(self._local, batch)
         asked = [(ticket.tokens, now - ticket.came) for ticket in batch]
+        self._asked = now
         try:
             places = await self._quota.take(asked, may_wait=batch[0].may_wait)
         except Down as down:
@@ -133,6 +136,10 @@ class SharedBucket(Line):
         self._sharers = places.sharers
         self._claims = batch[0].may_wait and len(places.delays) < len(batch)
         return places.delays, places.nap
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._paused_until > self._loop.time() + HORIZON
 
     def _let(self, batch: Sequence[Ticket], delays: Sequence[float]) -> None:
         now = self._loop.time()
@@ -204,7 +211,7 @@ class SharedBucket(Line):
 
     async def _send(self) -> None:
         self._sending = False
-        if self._asleep is not None and not self._pause_unsent:
+        if self._asleep is not None and not self._pause_unsent and not self._is_paused:
             # The question that is next takes it along.
             self._asleep.set()
             return
@@ -245,18 +252,24 @@ class SharedBucket(Line):
             await asyncio.sleep(_RETRY)
             with suppress(Down):
                 await self._show_up()
+                self._quota.give(0.0, self._local.owed(self._loop.time()))
                 self._local = None
+                self._send_in(_COLLECTED)
 
     async def _beat(self) -> None:
         """Let the other processes know that this one is there, and how many there are."""
         while not self._closed:
-            if not self._serving and self._local is None:
-                with suppress(Down):
-                    await self._show_up()
+            if self._local is None and self._loop.time() >= self._asked + _BEAT / 2:
+                if self._asleep is not None and not self._is_paused:
+                    # A call that waits for long keeps its place when it is asked for.
+                    self._asleep.set()
+                elif not self._serving or self._is_paused:
+                    with suppress(Down):
+                        await self._show_up()
             await asyncio.sleep(_BEAT)
 
     async def _show_up(self) -> None:
-        self._claims = False
+        self._claims, self._asked = False, self._loop.time()
         # A caller gets the error with its own question.
         with suppress(LimitError):
             self._sharers = (await self._quota.take([])).sharers

@@ -183,6 +183,11 @@ class LocalPart:
         self._level[0] += requests
         self._level[1] += tokens
 
+    def owed(self, now: float) -> float:
+        """Return the tokens that were used and not refilled yet, as a number <= 0."""
+        self._refill(now)
+        return min(0.0, self._level[1])
+
     def _refill(self, now: float) -> None:
         passed, self.since = max(0.0, now - self.since), max(now, self.since)
         for place, (rate, burst) in enumerate(self._bounds()):

@@ -14,6 +14,7 @@ import redis
 from mahsm import RateLimit, Retry, is_item_error, limits, vmap
 from mahsm._waiting import TASK, THREAD, run_blocking
 from mahsm.errors import LimitError
+from mahsm.limits import _shared
 from mahsm.limits._registry import bucket, define
 from tests.limits.redis_process import RedisProcess, free_port, redis_process, until
 
@@ -121,6 +122,28 @@ async def test_local_takes_a_part_of_the_rate(name: str, server: RedisProcess) -
     server.start()
     with redis.Redis.from_url(server.url) as client:
         until(lambda: bool(client.exists(f"mahsm:{{{name}}}:sharers")))
+
+
+@pytest.mark.parametrize("is_mine", [True, False])
+async def test_who_waits_for_a_pause_to_end_is_there(
+    name: str, server: RedisProcess, monkeypatch: pytest.MonkeyPatch, is_mine: bool
+) -> None:
+    """A process that is not counted would leave the others a larger part of the rate."""
+    monkeypatch.setattr(_shared, "_BEAT", 0.05)
+    define(name, RateLimit(rps=1000))
+    limits.share(server.url, if_down="local")
+    assert await bucket(name).acquire(TASK) is not None
+    with redis.Redis.from_url(server.url) as client:
+        if is_mine:
+            bucket(name).pause(3600)
+        else:
+            client.hset(f"mahsm:{{{name}}}", "p", client.time()[0] + 3600)
+        waiting = asyncio.ensure_future(bucket(name).acquire(TASK))
+        await asyncio.to_thread(until, lambda: limits.stats()[name].waiting == 1)
+        for _ in range(3):
+            client.delete(f"mahsm:{{{name}}}:sharers")
+            await asyncio.to_thread(until, lambda: client.zcard(f"mahsm:{{{name}}}:sharers") == 1)
+        waiting.cancel()
 
 
 async def test_local_without_a_number_of_sharers_waits(name: str, server: RedisProcess) -> None:

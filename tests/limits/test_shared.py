@@ -199,6 +199,10 @@ def test_a_part_of_the_rate_while_redis_is_down() -> None:
     assert [part.take(100.0, 5) for _ in range(3)] == [0, 0, pytest.approx(0.2)]
     part.give(1, 5)
     assert part.take(100.0, 5) == 0
+    assert part.owed(100.0) == 0
+    part.give(0, -70)
+    assert part.owed(100.0) == pytest.approx(-60)
+    assert part.owed(101.0) == pytest.approx(-10)
 
 
 def test_numbers_of_other_types(url: str, name: str) -> None:
@@ -299,6 +303,20 @@ async def test_a_pause_is_told_to_the_others_and_kept_here(url: str, name: str) 
     with redis.Redis.from_url(url) as client:
         until(lambda: float(client.hget(f"mahsm:{{{name}}}", "p") or 0) > client.time()[0] + 3000)
     assert limits.stats()[name].pauses == 1
+
+
+async def test_what_was_used_is_told_during_a_pause_that_calls_wait_for(url: str, name: str) -> None:
+    define(name, RateLimit(tpm=SLOW, token_burst=100))
+    ticket = await bucket(name).acquire(TASK, 10)
+    assert ticket is not None
+    bucket(name).pause(3600)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(bucket(name).acquire(TASK, 10))
+        with redis.Redis.from_url(url) as client:
+            await asyncio.to_thread(until, lambda: float(client.hget(f"mahsm:{{{name}}}", "p") or 0) > 0)
+            bucket(name).settle(ticket, 50)
+            await asyncio.to_thread(until, lambda: float(client.hget(f"mahsm:{{{name}}}", "t") or 0) < 51)
+        waiting.cancel()
 
 
 async def test_a_limit_that_another_process_defines_otherwise_fails_the_calls(url: str, name: str) -> None:
