@@ -39,7 +39,7 @@ class Lease:
             self._spending.give_back(self)
 
 
-_held: ContextVar[Sequence[Lease]] = ContextVar("held", default=())
+_held: ContextVar[Sequence[Lease]] = ContextVar("mahsm_leases", default=())
 """The leases of the attempt that begins here."""
 
 
