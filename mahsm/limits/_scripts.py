@@ -56,8 +56,8 @@ TAKE = Script(
     + """
 -- KEYS: as above. ARGV from 8: requests and tokens given back; who asks; horizon and tolerance in seconds; 1
 -- if it may not wait; and for each in line its tokens and the seconds since it came, in one string.
--- Returns the definition, the sharers, the seconds after which to ask again, and those until each begins, in
--- one string: a hundred of them would take longer to read than to compute.
+-- Returns the definition, the sharers, the seconds after which to ask again, those of a pause, and those
+-- until each begins, in one string: a hundred of them would take longer to read than to compute.
 local heads, claims, sharers = KEYS[2], KEYS[3], KEYS[4]
 local me, horizon, tolerance, at_once = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1'
 
@@ -66,7 +66,7 @@ redis.call('ZADD', sharers, string.format('%.6f', now), me)
 local others = redis.call('ZCARD', sharers) - 1
 if s[1] and s[1] ~= definition and others > 0 then
   redis.call('ZREM', sharers, me)
-  return {s[1], '0', '0', ''}
+  return {s[1], '0', '0', '0', ''}
 end
 give(tonumber(ARGV[8]), tonumber(ARGV[9]))
 
@@ -117,7 +117,8 @@ else
   redis.call('ZREM', claims, me)
 end
 for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ttl) end
-return {definition, tostring(others + 1), string.format('%.6f', nap), table.concat(starts, ' ')}
+return {definition, tostring(others + 1), string.format('%.6f', nap),
+        string.format('%.6f', math.max(0, p - now)), table.concat(starts, ' ')}
 """
 )
 

@@ -10,7 +10,7 @@ from mahsm._redis import Down
 from mahsm._waiting import tasks
 from mahsm.errors import LimitError
 from mahsm.limits._line import Line, Rates, Ticket
-from mahsm.limits._shared_quota import HORIZON, LocalPart, SharedQuota
+from mahsm.limits._shared_quota import HORIZON, LocalPart, Places, SharedQuota
 
 IfDown = Literal["wait", "local", "raise"]
 
@@ -60,6 +60,7 @@ class SharedBucket(Line):
         self._sending = False
         self._pause_unsent = False
         self._sharers = 0
+        self._all_paused_until = -math.inf
         self._local: LocalPart | None = None
         self._closed = False
         if if_down == "local":
@@ -133,7 +134,7 @@ class SharedBucket(Line):
             places = await self._quota.take(asked, may_wait=batch[0].may_wait)
         except Down as down:
             return self._without_redis(batch, down)
-        self._sharers = places.sharers
+        self._hear(places)
         self._claims = batch[0].may_wait and len(places.delays) < len(batch)
         return places.delays, places.nap
 
@@ -233,7 +234,7 @@ class SharedBucket(Line):
                 'limits.share(..., if_down="wait") it waits.'
             )
         if self._if_down == "local" and self._sharers:
-            self._local = LocalPart(self.rates, self._sharers, self._loop.time())
+            self._local = LocalPart(self.rates, self._sharers, max(self._loop.time(), self._all_paused_until))
             tasks.detached(self._probe())
             return self._take_locally(self._local, batch)
         return [], _RETRY
@@ -272,4 +273,8 @@ class SharedBucket(Line):
         self._claims, self._asked = False, self._loop.time()
         # A caller gets the error with its own question.
         with suppress(LimitError):
-            self._sharers = (await self._quota.take([])).sharers
+            self._hear(await self._quota.take([]))
+
+    def _hear(self, places: Places) -> None:
+        self._sharers = places.sharers
+        self._all_paused_until = self._loop.time() + places.pause

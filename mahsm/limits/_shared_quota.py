@@ -45,11 +45,13 @@ class Places:
         delays: Seconds until each of them begins; those behind them got nothing.
         nap: Seconds after which the next one should ask again, if there is one.
         sharers: Processes that have asked in the last 15 seconds.
+        pause: Seconds until a pause ends; 0 if there is none.
     """
 
     delays: list[float]
     nap: float
     sharers: int
+    pause: float
 
 
 class SharedQuota:
@@ -111,7 +113,7 @@ class SharedQuota:
         back = self._taken_back()
         args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), line]
         try:
-            theirs, sharers, nap, delays = await self._server.run(TAKE, self._keys, args, self._waits)
+            theirs, sharers, nap, pause, delays = await self._server.run(TAKE, self._keys, args, self._waits)
         except Down:
             self._keep(*back)
             raise
@@ -123,7 +125,7 @@ class SharedQuota:
                 f"in this process, and RateLimit({theirs}) in another one. Define the same one in all "
                 "processes, or wait 15 s after the last one with the other has ended."
             )
-        return Places(list(map(float, delays.split())), float(nap), int(sharers))
+        return Places(list(map(float, delays.split())), float(nap), int(sharers), float(pause))
 
     async def flush(self, pause: float = 0.0) -> None:
         """Send what was given back; with `pause`, admit nothing for so many seconds.
@@ -153,7 +155,13 @@ class SharedQuota:
 
 @dataclass
 class LocalPart:
-    """The part of the quotas that a process takes while Redis is down: one of so many, empty at first."""
+    """The part of the quotas that a process takes while Redis is down: one of so many, empty at first.
+
+    Attributes:
+        rates: The rates of all of them.
+        sharers: How many they are.
+        since: When the part begins, by the event loop's clock; nothing is taken before.
+    """
 
     rates: Rates
     sharers: int
@@ -166,6 +174,8 @@ class LocalPart:
         Returns:
             0 if they were; else the seconds until they are.
         """
+        if now < self.since:
+            return self.since - now
         self._refill(now)
         waits = [0.0]
         for place, (rate, burst) in enumerate(self._bounds()):

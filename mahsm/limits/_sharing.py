@@ -68,7 +68,16 @@ def _digest(provider: str, key: object) -> str:
             f"the limit of {provider!r} is shared, and its key returned a {type(key).__name__}; expected a "
             "string, a number, or a tuple of these, which are the same in all processes."
         )
-    return blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(repr(_plain(key)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _plain(key: object) -> object:
+    """Return one of all keys that are equal: `1`, `1.0` and `True` have one bucket in a process, too."""
+    if type(key) is tuple:
+        return tuple(map(_plain, cast("tuple[Any, ...]", key)))
+    if type(key) is bool or (type(key) is float and key.is_integer()):
+        return int(key)
+    return key
 
 
 def _is_plain(key: object) -> bool:

@@ -118,6 +118,8 @@ class Account:
             raise
         if ask.failure is not None:
             raise LimitError(*ask.failure.args)
+        if ask.may is None:
+            self._loop.call_soon_threadsafe(self._call_off, ask)
         return None if ask.gone else ask.may
 
     def flush(self, seconds: float) -> None:

@@ -146,6 +146,17 @@ async def test_who_waits_for_a_pause_to_end_is_there(
         waiting.cancel()
 
 
+async def test_local_keeps_to_a_pause_of_another_process(name: str, server: RedisProcess) -> None:
+    define(name, RateLimit(rps=1000))
+    limits.share(server.url, if_down="local")
+    assert await bucket(name).acquire(TASK) is not None
+    with redis.Redis.from_url(server.url) as client:
+        client.hset(f"mahsm:{{{name}}}", "p", client.time()[0] + 3600)
+    assert await bucket(name).acquire(TASK, may_wait=False) is None
+    server.kill()
+    await refused(name)
+
+
 async def test_local_without_a_number_of_sharers_waits(name: str, server: RedisProcess) -> None:
     server.kill()
     define(name, RateLimit(rps=1000))

@@ -18,6 +18,7 @@ from mahsm.errors import LimitError
 from mahsm.limits._line import Rates
 from mahsm.limits._registry import bucket, define
 from mahsm.limits._shared_quota import HORIZON, LocalPart, Places, SharedQuota, definition_of
+from mahsm.limits._sharing import Sharing
 from tests.helpers import MODES, run_edge
 from tests.limits.redis_process import until
 
@@ -172,6 +173,16 @@ def test_a_key_is_not_shown_in_redis(url: str, name: str) -> None:
     assert not any("sk-secret" in key for key in keys)
 
 
+def test_keys_that_are_equal_have_one_quota(url: str, name: str) -> None:
+    define(name, RateLimit(rps=SLOW, burst=1))
+    sharing = Sharing.of(url, "wait")
+    for keys in ((1, 1.0, True), (("a", 0.0), ("a", -0.0), ("a", False))):
+        buckets = [sharing.bucket(name, name, key, Rates(SLOW, 1, None, 1)) for key in keys]
+        given = [run_blocking(each.acquire(THREAD, may_wait=False)) is not None for each in buckets]
+        assert given == [True, False, False]
+    assert run_blocking(bucket(name, "1").acquire(THREAD, may_wait=False)) is not None
+
+
 def test_unused_quotas_are_forgotten(url: str, name: str) -> None:
     take(quota_of(url, name, Rates(10, 1, None, 1)), [0.0] * 9)
     with redis.Redis.from_url(url) as client:
@@ -200,6 +211,7 @@ def test_a_part_of_the_rate_while_redis_is_down() -> None:
     part.give(1, 5)
     assert part.take(100.0, 5) == 0
     assert part.owed(100.0) == 0
+    assert LocalPart(Rates(None, 1, 100, 40), sharers=2, since=9.0).take(8.0, 0) == 1
     part.give(0, -70)
     assert part.owed(100.0) == pytest.approx(-60)
     assert part.owed(101.0) == pytest.approx(-10)
