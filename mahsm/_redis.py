@@ -84,6 +84,11 @@ def address_of(url: object, argument: str, error: type[Exception]) -> str:
     return f"{parts.scheme}://{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
 
 
+def may_hold_password(url: str) -> bool:
+    """Return whether a URL may hold a password, so that it must not leave the process."""
+    return "@" in url or "password" in unquote(url)
+
+
 def _check_options(url: str, scheme: str, argument: str, error: type[Exception]) -> None:
     """Make a connection, and do not open it: an option that it does not know would fail each call."""
     from redis.asyncio import ConnectionPool

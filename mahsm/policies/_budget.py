@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mahsm._common import is_figure, is_price, shown
-from mahsm._redis import address_of
+from mahsm._redis import address_of, may_hold_password
 from mahsm.errors import EdgeError
 
 
@@ -67,6 +68,17 @@ class Budget:
                     "and output tokens, such as (0.15, 0.6)."
                 )
         self._check_shared()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.shared is not None and may_hold_password(self.shared):
+            raise EdgeError(
+                f"the budget {self.name!r} cannot be pickled: its URL may hold a password. Make it where it "
+                "is used, with the URL from the environment."
+            )
+        return dict(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Budget":
+        return self  # it does not change
 
     def _check_shared(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):  # pyright: ignore[reportUnnecessaryIsInstance]

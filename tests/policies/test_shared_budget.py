@@ -1,5 +1,7 @@
 """A budget that processes share, seen from one of them."""
 
+import copy
+import pickle
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -79,6 +81,22 @@ def test_budgets_that_cannot_be(arguments: Any, why: str) -> None:
 
 def test_a_budget_does_not_show_its_password() -> None:
     assert "s3cret" not in repr(Budget(usd=1, shared="redis://:s3cretWord@localhost", name="x"))
+
+
+def test_a_pickled_budget_has_no_password() -> None:
+    given = Budget(usd=1, shared="redis://localhost", name="x")
+    assert pickle.loads(pickle.dumps(given)) == given
+    for url in ("redis://:s3cretWord@localhost", "redis://localhost?p%61ssword=s3cretWord"):
+        secret = Budget(usd=1, shared=url, name="x")
+        assert copy.deepcopy([secret]) == [secret]
+        with pytest.raises(EdgeError, match="the budget 'x' cannot be pickled: its URL may hold a password"):
+            pickle.dumps(secret)
+
+
+def test_a_target_that_holds_a_password_does_not_cross(shared: Shared) -> None:
+    secret = Budget(usd=1, shared="redis://:s3cretWord@localhost", name="x")
+    with pytest.raises(EdgeError, match="its URL may hold a password"):
+        edge_of(lambda state: secret.usd, executor="process")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mahsm import _spans
 from mahsm._model_calls import is_recorded, meters
+from mahsm._redis import may_hold_password
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.limits import RateLimit
 from mahsm.limits._internal import Limited, shared
@@ -93,7 +94,7 @@ def _named(run: VmapRun, given: RateLimit | str) -> RateLimit:
 def _sharing() -> tuple[str, Any] | None:
     """Return the arguments of `limits.share`, if this process has called it with a URL without a password."""
     found = shared()
-    return found if found is not None and "@" not in found[0] and "password" not in found[0] else None
+    return found if found is not None and not may_hold_password(found[0]) else None
 
 
 def share_of(limit: RateLimit, workers: int) -> RateLimit:
