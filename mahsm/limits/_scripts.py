@@ -25,6 +25,11 @@ local definition = ARGV[1]
 local rate, burst, trate, tburst = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local debt, ttl = tonumber(ARGV[6]), tonumber(ARGV[7])
 local s = redis.call('HMGET', state, 'd', 'r', 't', 'v', 'p', 'n')
+if not s[1] and ARGV[#ARGV] ~= '' then
+  -- Redis has lost it: it goes on from what this process knows.
+  s = {definition}
+  for known in string.gmatch(ARGV[#ARGV], '%S+') do s[#s + 1] = known end
+end
 local r, t = tonumber(s[2] or burst), tonumber(s[3] or tburst)
 local v, p = tonumber(s[4] or now), tonumber(s[5] or 0)
 -- Nothing begins later than some milliseconds from now, unless the clock was set back: what is left of a
@@ -42,22 +47,24 @@ local function give(requests, tokens)
 end
 
 local function save()
-  redis.call('HSET', state, 'd', definition, 'r', string.format('%.9f', r), 't', string.format('%.9f', t),
-             'v', string.format('%.6f', v), 'p', string.format('%.6f', p),
-             'n', string.format('%.6f', now))
+  local saved = string.format('%.9f %.9f %.6f %.6f %.6f', r, t, v, p, now)
+  local sr, st, sv, sp, sn = string.match(saved, '(%S+) (%S+) (%S+) (%S+) (%S+)')
+  redis.call('HSET', state, 'd', definition, 'r', sr, 't', st, 'v', sv, 'p', sp, 'n', sn)
   redis.call('PEXPIRE', state, ttl + math.ceil(1000 * math.max(0, p - now, v - now)))
+  return saved
 end
 """
 """Reads the levels. KEYS: state, heads, claims, sharers. ARGV: definition; rate, burst of requests, then of
-tokens (rate 0: no bound); the most seconds of debt; milliseconds after which it is forgotten."""
+tokens (rate 0: no bound); the most seconds of debt; milliseconds after which it is forgotten; and as the last
+one, the levels that this process knows, or ''."""
 
 TAKE = Script(
     _LEVELS
     + """
 -- KEYS: as above. ARGV from 8: requests and tokens given back; who asks; horizon and tolerance in seconds; 1
 -- if it may not wait; and for each in line its tokens and the seconds since it came, in one string.
--- Returns the definition, the sharers, the seconds after which to ask again, those of a pause, and those
--- until each begins, in one string: a hundred of them would take longer to read than to compute.
+-- Returns the definition, the levels, the sharers, the seconds after which to ask again, those of a pause,
+-- and those until each begins, in one string: a hundred of them would take longer to read than to compute.
 local heads, claims, sharers = KEYS[2], KEYS[3], KEYS[4]
 local me, horizon, tolerance, at_once = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13] == '1'
 
@@ -66,7 +73,7 @@ redis.call('ZADD', sharers, string.format('%.6f', now), me)
 local others = redis.call('ZCARD', sharers) - 1
 if s[1] and s[1] ~= definition and others > 0 then
   redis.call('ZREM', sharers, me)
-  return {s[1], '0', '0', '0', ''}
+  return {s[1], '', '0', '0', '0', ''}
 end
 give(tonumber(ARGV[8]), tonumber(ARGV[9]))
 
@@ -107,7 +114,7 @@ for tokens, age in string.gmatch(ARGV[14], '(%S+) (%S+)') do
 end
 if rate == 0 then r = burst end
 if trate == 0 then t = tburst end
-save()
+local levels = save()
 
 if head and not at_once then
   redis.call('ZADD', heads, string.format('%.6f', head), me)
@@ -117,7 +124,7 @@ else
   redis.call('ZREM', claims, me)
 end
 for i = 2, 4 do redis.call('PEXPIRE', KEYS[i], ttl) end
-return {definition, tostring(others + 1), string.format('%.6f', nap),
+return {definition, levels, tostring(others + 1), string.format('%.6f', nap),
         string.format('%.6f', math.max(0, p - now)), table.concat(starts, ' ')}
 """
 )

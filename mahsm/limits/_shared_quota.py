@@ -86,6 +86,7 @@ class SharedQuota:
             int(1000 * min(2 * full + _KEPT, MOST_SECONDS)),
         ]
         self._requests = self._tokens = 0.0
+        self._levels = ""
 
     @property
     def owes(self) -> bool:
@@ -111,9 +112,11 @@ class SharedQuota:
         """
         line = " ".join(f"{float(tokens)!r} {age:.6f}" for tokens, age in asked)
         back = self._taken_back()
-        args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), line]
+        args = [*self._args, *back, _me.name, HORIZON, TOLERANCE, int(not may_wait), line, self._levels]
         try:
-            theirs, sharers, nap, pause, delays = await self._server.run(TAKE, self._keys, args, self._waits)
+            theirs, levels, sharers, nap, pause, delays = await self._server.run(
+                TAKE, self._keys, args, self._waits
+            )
         except Down:
             self._keep(*back)
             raise
@@ -125,6 +128,7 @@ class SharedQuota:
                 f"in this process, and RateLimit({theirs}) in another one. Define the same one in all "
                 "processes, or wait 15 s after the last one with the other has ended."
             )
+        self._levels = levels
         return Places(list(map(float, delays.split())), float(nap), int(sharers), float(pause))
 
     async def flush(self, pause: float = 0.0) -> None:
@@ -135,7 +139,9 @@ class SharedQuota:
         """
         back = self._taken_back()
         try:
-            await self._server.run(GIVE, self._keys, [*self._args, *back, float(pause)], self._waits)
+            await self._server.run(
+                GIVE, self._keys, [*self._args, *back, float(pause), self._levels], self._waits
+            )
         except Down:
             self._keep(*back)
             raise

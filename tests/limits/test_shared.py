@@ -129,6 +129,24 @@ def test_an_earlier_caller_of_another_process_comes_first(url: str, name: str) -
         assert client.zrange(keys[0], 0, -1) == []
 
 
+def test_a_quota_that_redis_has_lost_goes_on(url: str, name: str) -> None:
+    quota = quota_of(url, name, Rates(SLOW, 3, SLOW, 50))
+    with redis.Redis.from_url(url) as client:
+        assert len(take(quota, [10.0, 10.0]).delays) == 2
+        client.delete(f"mahsm:{{{name}}}")
+        assert len(take(quota, [10.0] * 3).delays) == 1
+        client.delete(f"mahsm:{{{name}}}")
+        quota.give(1, -5)
+        flush(quota)
+        assert len(take(quota, [16.0]).delays) == 0
+        assert len(take(quota, [15.0] * 2).delays) == 1
+        flush(quota, pause=30)
+        take(quota, [])
+        client.delete(f"mahsm:{{{name}}}")
+        assert take(quota_of(url, f"{name} too", Rates(SLOW, 3, None, 1)), [0.0]).delays == [0]
+        assert take(quota, [0.0]).pause == pytest.approx(30, abs=5)
+
+
 def test_a_clock_that_is_set_back_holds_up_nobody(url: str, name: str) -> None:
     quota = quota_of(url, name, Rates(SLOW, 2, None, 1))
     with redis.Redis.from_url(url) as client:
