@@ -121,6 +121,7 @@ class SharedQuota:
             self._keep(*back)
             raise
         except Refused as error:
+            self._keep(*back)
             raise LimitError(f"the limit of {self._provider!r} cannot be shared: {error}.") from None
         if theirs != self._definition:
             raise LimitError(
