@@ -5,6 +5,7 @@
 - `processes`        a pool of our own, which ends with this process
 - `program`          what the parts of a run need in a worker; `crossing`: what must not cross to it
 - `parts`            cuts the items into parts, sends them, and takes the results
+- `values`           items, entries and errors as bytes
 - `worker`           runs a part in a worker; `sharing`: with the limits of the process that sends it
 """
 

@@ -18,6 +18,7 @@ from mahsm._waiting import Closed, Turn
 from mahsm.edges._vmap.executors.crossing import packed, versions
 from mahsm.edges._vmap.executors.engines import Engine, engine_of, is_gone
 from mahsm.edges._vmap.executors.program import Program, program_of
+from mahsm.edges._vmap.executors.values import packed_value
 from mahsm.edges._vmap.executors.worker import Part, Reply, run_part
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
@@ -248,7 +249,7 @@ class Parts:
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
         work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans, mark)
         try:
-            data = pickle.dumps(tuple(work), protocol=5)
+            data = packed_value(tuple(work))
         except Exception as error:
             raise EdgeError(
                 f"{run.name}: an item cannot be sent to workers: {type(error).__name__}: {error}. Pass plain "
@@ -335,11 +336,10 @@ class Parts:
 
     async def _keep(self, part: _Sent, reply: Reply) -> None:
         run = self._run
-        places, entries = part.places, reply.entries
+        places, entries = part.places, self._read(reply.entries)
         if isinstance(entries, dict):
-            places = [places[number] for number in entries]
-            entries = list(entries.values())
-        assert entries is not None
+            found = cast("dict[int, Any]", entries)
+            places, entries = [places[number] for number in found], list(found.values())
         if self._program.updates:
             for place, entry in zip(places, entries, strict=True):
                 await run.keep_update(place, entry, self._sink)
@@ -350,8 +350,17 @@ class Parts:
                 await run.ended_in_range(place)
         for number, (data, attempts) in (reply.failures or {}).items():
             place = part.places[number]
-            run.fail_item(place, cast("BaseException", pickle.loads(data)), attempts, self._sink)
+            run.fail_item(place, self._read(data), attempts, self._sink)
             await run.ended_in_range(place)
+
+    def _read(self, data: bytes) -> Any:
+        try:
+            return pickle.loads(data)
+        except Exception as error:
+            raise EdgeError(
+                f"{self._run.name}: what a worker has sent back cannot be read here: {type(error).__name__}: "
+                f"{error}. Return plain values, or install here what the worker has."
+            ) from error
 
     def _failed(self, part: _Sent, error: BaseException) -> None:
         """Handle a part that has no reply."""

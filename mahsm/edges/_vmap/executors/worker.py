@@ -5,7 +5,6 @@ import importlib
 import pickle
 import tempfile
 import threading
-import traceback
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -14,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import cloudpickle
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.runtime import Runtime
@@ -30,6 +28,7 @@ from mahsm.edges._vmap.executors.crossing import digest_of, named, versions
 from mahsm.edges._vmap.executors.processes import end_with_parent
 from mahsm.edges._vmap.executors.program import Program, share_of
 from mahsm.edges._vmap.executors.sharing import adopted
+from mahsm.edges._vmap.executors.values import packed_entries, packed_error
 from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
@@ -69,7 +68,7 @@ class Reply:
         refusal: Why the part was not run, if it was not.
         is_unknown: True if the worker does not have the program.
         is_lost: True if a worker of this machine has died with the part.
-        entries: The entries, by the items' numbers in the part; a list if all have one.
+        entries: The pickled entries, by the items' numbers in the part; a list if all have one.
         failures: The pickled errors of items, and their attempts, by the items' numbers in the part.
         answers: The answers of models; None for a call that failed.
         attempts: Attempts that called no model that is known.
@@ -78,7 +77,7 @@ class Reply:
     refusal: str = ""
     is_unknown: bool = False
     is_lost: bool = False
-    entries: list[Any] | dict[int, Any] | None = None
+    entries: bytes = b""
     failures: Mapping[int, tuple[bytes, int]] | None = None
     answers: Sequence[Answer | None] = ()
     attempts: int = 0
@@ -280,60 +279,14 @@ class _PartOf:
         run = self.run
         assert run is not None
         seen = [answer for answer in self.tally.all if answer is None or not answer.cached]
+        entries, unsent = packed_entries(self.spec.name, run.entries, len(self.part.items))
         reply = Reply(
-            entries=run.entries,
-            failures=run.failures,
+            entries=entries,
+            failures={**run.failures, **{number: (error, 1) for number, error in unsent.items()}},
             answers=self.tally.all,
             attempts=max(0, self.tally.calls - len(seen)),
         )
-        if len(run.entries) == len(self.part.items):
-            reply.entries = [run.entries[number] for number in range(len(run.entries))]
-        try:
-            return pickle.dumps(reply, protocol=5)
-        except Exception:  # noqa: BLE001  some entry is the reason
-            reply.entries, reply.failures = self._portable(run)
-            return pickle.dumps(reply, protocol=5)
-
-    def _portable(self, run: "_PartRun") -> tuple[dict[int, Any], dict[int, tuple[bytes, int]]]:
-        """Return entries that can be sent, and failures, those of entries that cannot among them."""
-        entries: dict[int, Any] = {}
-        failures = dict(run.failures)
-        for number, entry in run.entries.items():
-            try:
-                entries[number] = _ByCloudpickle(cloudpickle.dumps(entry))
-            except Exception as error:  # noqa: BLE001  the parent raises it, as its policy says
-                failures[number] = (
-                    portable(
-                        EdgeError(
-                            f"{self.spec.name}: the result cannot be sent back from a worker: "
-                            f"{type(error).__name__}: {error}. Return plain values."
-                        )
-                    ),
-                    1,
-                )
-        return entries, failures
-
-
-class _ByCloudpickle:
-    """A value that only cloudpickle can send; unpickling gives the value itself."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return pickle.loads, (self._data,)
-
-
-def portable(error: BaseException) -> bytes:
-    """Return an error as bytes; one that cannot be pickled as an `EdgeError` that shows it."""
-    told = "".join(traceback.format_exception(error)).rstrip()
-    try:
-        data = pickle.dumps(error)
-        add_note(again := cast("BaseException", pickle.loads(data)), f"in a worker:\n{told}")
-        return pickle.dumps(again)
-    except Exception:  # noqa: BLE001  by its text then
-        kind = type(error)
-        return pickle.dumps(EdgeError(f"{kind.__module__}.{kind.__qualname__}: {error}\n{told}"))
+        return pickle.dumps(reply, protocol=5)
 
 
 def _around(program: Program) -> Iterable[AbstractContextManager[Any]]:
@@ -399,7 +352,7 @@ class _PartRun(VmapRun):
         if isinstance(error, KeyError) and error.args == (self._batch_key,):
             add_note(error, f"workers get no {self._batch_key!r}, only its items: pass item_to_state=")
         self._has_result[place] = True
-        self.failures[place] = portable(error), attempts
+        self.failures[place] = packed_error(error), attempts
         if self._stops and not self._ended:
             self.end(Decided(f"{self.name}: an item has failed"), cancel=True)
 

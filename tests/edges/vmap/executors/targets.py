@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,36 @@ def meets(state: dict[str, Any]) -> tuple[int, list[str]]:
             return os.getpid(), sorted(limits.stats())
         time.sleep(0.01)
     raise TimeoutError("there is one process")
+
+
+class Status(Exception):
+    """Has an argument more than `args`, and holds what cannot be pickled."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code, self.connection = code, threading.Lock()
+
+
+def answers_with_a_status(state: dict[str, Any]) -> None:
+    raise Status(410, "gone")
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def is_silent(state: dict[str, Any]) -> None:
+    raise Silent
+
+
+def gives_a_lock(state: dict[str, Any]) -> Any:
+    return threading.Lock() if state["item"] == 2 else state["item"]
+
+
+def gives_what_cannot_be_read(state: dict[str, Any]) -> Any:
+    return Status(410, "gone") if state["item"] == 2 else state["item"]
+
+
+def gives_an_error(state: dict[str, Any]) -> Any:
+    return ValueError(state["item"])
