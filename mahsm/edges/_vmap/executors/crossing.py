@@ -112,8 +112,23 @@ def refuse_graph(edge: str, target: object) -> None:
         raise EdgeError(f"{edge}: {_no_graph('executor= with', target)}")
 
 
+_digests: dict[str, tuple[object, str]] = {}
+
+
 def digest_of(module: ModuleType) -> str:
-    """Return a digest of a module's source; "" for one that is installed, or has none."""
+    """Return a digest of a module's source; "" for one that is installed, or has none.
+
+    It is that of the source when it was first asked for, until the module is loaded again: what counts is the
+    code that runs, and not what its file holds by now.
+    """
+    loaded, found = _digests.get(module.__name__, (None, ""))
+    if loaded is None or loaded is not module.__spec__:
+        found = _digest_of_source(module)
+        _digests[module.__name__] = module.__spec__, found
+    return found
+
+
+def _digest_of_source(module: ModuleType) -> str:
     path = getattr(module, "__file__", None)
     installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
     if not path or not path.endswith(".py") or path.startswith(installed):

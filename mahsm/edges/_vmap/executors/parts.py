@@ -46,14 +46,14 @@ class _Sent:
         places: The places of its items.
         losses: How many workers have died with these items.
         began: When it was sent.
-        is_whole: True if it has the program.
+        is_whole: True if it has to have the program.
         is_alone: True if nothing else is on its way.
     """
 
     places: Sequence[int]
     losses: int = 0
     began: float = 0.0
-    is_whole: bool = True
+    is_whole: bool = False
     is_alone: bool = False
 
 
@@ -97,6 +97,7 @@ class Parts:
         self._again: deque[_Sent] = deque()
         self._suspects: deque[_Sent] = deque()
         self._ready: list[int] = []
+        self._is_known = False
         self._is_read = False
         self._left = 0
         self._lock = threading.Lock()
@@ -189,6 +190,8 @@ class Parts:
     def _most(self) -> int:
         if any(part.is_alone for part in self._sent.values()):
             return 1
+        if self._workers < self._engine.workers:
+            return self._workers  # any worker may get a part, and each runs its share
         # One more than run at a time, so that no worker waits for its next part.
         return min(2, self._engine.at_a_time + 1) * self._workers
 
@@ -255,7 +258,7 @@ class Parts:
                 f"{run.name}: an item cannot be sent to workers: {type(error).__name__}: {error}. Pass plain "
                 "values, such as paths, and make the rest in the target."
             ) from error
-        blob = self._blob if part.is_whole else b""
+        blob = self._blob if part.is_whole or not self._is_known else b""
         part.began = time.monotonic()
         try:
             future = self._engine.submit(run_part, versions(), self._modules, self._digest, blob, data)
@@ -319,8 +322,7 @@ class Parts:
             part.is_whole = True
             self._again.append(part)
             return
-        if len(self._blob) > _LARGE:
-            part.is_whole = False
+        self._is_known = len(self._blob) > _LARGE
         self._pace.took(len(part.places), time.monotonic() - part.began)
         self._count(reply)
         await self._keep(part, reply)

@@ -38,6 +38,8 @@ class Processes:
         self._pools: list[ProcessPoolExecutor | None] = [None] * count
         self._open = [0] * count
         self._lock = threading.Lock()
+        # Another lock: a pool that breaks ends its futures while it holds a lock that `submit` waits for.
+        self._count_lock = threading.Lock()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
         """Call a function in the process that has the fewest calls."""
@@ -48,8 +50,8 @@ class Processes:
             except BrokenProcessPool:
                 self._pools[number] = None
                 future = self._pool(number).submit(function, *args)
-            self._open[number] += 1
-        future.add_done_callback(lambda _: self._ended(number))
+            self._count(number, 1)
+        future.add_done_callback(lambda _: self._count(number, -1))
         return future
 
     def _pool(self, number: int) -> ProcessPoolExecutor:
@@ -60,9 +62,9 @@ class Processes:
             self._pools[number] = pool
         return pool
 
-    def _ended(self, number: int) -> None:
-        with self._lock:
-            self._open[number] -= 1
+    def _count(self, number: int, change: int) -> None:
+        with self._count_lock:
+            self._open[number] += change
 
     def close(self) -> None:
         """End the processes, without waiting for calls in progress."""

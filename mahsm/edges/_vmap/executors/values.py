@@ -1,8 +1,8 @@
 """Items, entries and errors as bytes, so that they are the same in another process.
 
-Classes of `__main__` and of notebooks have no module that a worker could import. cloudpickle sends them by value,
-and knows them again when they come back. Plain pickle would send a class of `__main__` by its name: then
-the class of an item would be another one than that which the target compares it with.
+Classes of `__main__` and of notebooks have no module that a worker could import. cloudpickle sends them by
+value, and knows them again when they come back. Plain pickle would send a class of `__main__` by its name:
+then the class of an item would be another one than that which the target compares it with.
 """
 
 import pickle
@@ -86,7 +86,7 @@ def packed_error(error: BaseException) -> bytes:
             if type(again) is type(error) and str(again) == str(error):
                 add_note(again, f"in a worker:\n{told}")
                 return pack(again)
-        except Exception:  # noqa: BLE001, S112  the next way then
+        except Exception:  # noqa: BLE001  the next way then
             continue
     shown = "".join(traceback.format_exception_only(error)).rstrip()
     return pickle.dumps(EdgeError(f"{shown}\n{told}"))

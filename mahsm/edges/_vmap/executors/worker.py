@@ -34,7 +34,6 @@ from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
-from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 
 
@@ -142,7 +141,7 @@ def run_part(theirs: dict[str, str], modules: dict[str, str], digest: str, blob:
     Returns:
         The `Reply`.
     """
-    if refusal := _refusal(theirs, modules if blob else {}):
+    if refusal := _refusal(theirs, modules):
         return pickle.dumps(Reply(refusal=refusal))
     part = Part(*pickle.loads(work))
     if part.orphans:

@@ -143,3 +143,12 @@ def gives_what_cannot_be_read(state: dict[str, Any]) -> Any:
 
 def gives_an_error(state: dict[str, Any]) -> Any:
     return ValueError(state["item"])
+
+
+def together(state: dict[str, Any]) -> int:
+    mine = Path(state["mark"], str(state["item"]))
+    mine.touch()
+    count = len(list(mine.parent.iterdir()))
+    time.sleep(0.02)
+    mine.unlink()
+    return count

@@ -37,7 +37,7 @@ def refuses(state):
 def cell() -> SimpleNamespace:
     """The names of a notebook's cell, whose module cannot be imported."""
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(CELL, names)  # noqa: S102
+    exec(CELL, names)
     return SimpleNamespace(**names)
 
 
