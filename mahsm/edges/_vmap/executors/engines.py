@@ -24,9 +24,11 @@ class Engine(Protocol):
     """
 
     name: str
-    survives: bool
     leaves_orphans: bool
     repeats: bool
+
+    @property
+    def survives(self) -> bool: ...
 
     @property
     def workers(self) -> int:
@@ -68,12 +70,16 @@ class _OfExecutor:
 class _OwnProcesses:
     """The pool of our own."""
 
-    name, survives, at_a_time = "the process pool", True, 1
+    name, at_a_time = "the process pool", 1
     leaves_orphans = repeats = False
 
     def __init__(self) -> None:
         self._processes = shared_processes()
         self.workers = self._processes.count
+
+    @property
+    def survives(self) -> bool:
+        return self._processes.can_begin
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
         return self._processes.submit(function, *args)

@@ -97,7 +97,7 @@ class Parts:
         self._again: deque[_Sent] = deque()
         self._suspects: deque[_Sent] = deque()
         self._ready: list[int] = []
-        self._is_known = False
+        self._is_known = self._has_replies = False
         self._is_read = False
         self._left = 0
         self._lock = threading.Lock()
@@ -313,6 +313,7 @@ class Parts:
         except BaseException as error:  # noqa: BLE001  mapped
             self._failed(part, error)
             return
+        self._has_replies = True
         if reply.refusal:
             raise EdgeError(f"{run.name}: {reply.refusal}")
         if reply.is_lost:
@@ -371,9 +372,10 @@ class Parts:
             self._lose(part)
             return
         if is_gone(error) or engine.is_loss(error):
+            hint = _RESUME if self._has_replies or is_gone(error) else _GUARD
             raise EdgeError(
                 f"{run.name}: {engine.name} has ended, or one of its workers has: {type(error).__name__}: "
-                f"{error}. {_RESUME}"
+                f"{str(error).rstrip('.')}. {hint}"
             ) from error
         if isinstance(error, Exception):
             raise EdgeError(
@@ -403,3 +405,8 @@ _PIECES = 16
 item that ends its worker has to be found in few steps."""
 
 _RESUME = "Resume the run with an executor that works: finished items are not called again."
+
+_GUARD = (
+    "If the workers could not begin, their error is on stderr: put what starts them under "
+    f"`if __name__ == '__main__':`, in a file. {_RESUME}"
+)

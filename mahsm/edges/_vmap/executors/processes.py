@@ -9,7 +9,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from typing import Any
+
+
+def _begin(has_begun: Event) -> None:
+    has_begun.set()
+    end_with_parent()
 
 
 def end_with_parent() -> None:
@@ -35,11 +41,18 @@ class Processes:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._context = multiprocessing.get_context("spawn")
+        self._has_begun = self._context.Event()
         self._pools: list[ProcessPoolExecutor | None] = [None] * count
         self._open = [0] * count
         self._lock = threading.Lock()
         # Another lock: a pool that breaks ends its futures while it holds a lock that `submit` waits for.
         self._count_lock = threading.Lock()
+
+    @property
+    def can_begin(self) -> bool:
+        """True if any process has begun: otherwise one that dies has died while it imported the program."""
+        return self._has_begun.is_set()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
         """Call a function in the process that has the fewest calls."""
@@ -57,8 +70,8 @@ class Processes:
     def _pool(self, number: int) -> ProcessPoolExecutor:
         pool = self._pools[number]
         if pool is None:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
+            begin = {"initializer": _begin, "initargs": (self._has_begun,)}
+            pool = ProcessPoolExecutor(1, mp_context=self._context, **begin)
             self._pools[number] = pool
         return pool
 

@@ -33,6 +33,30 @@ if __name__ == "__main__":
 """
 
 
+UNGUARDED = """
+from mahsm import vmap
+
+def double(state):
+    return state["item"] * 2
+
+print(vmap(double, batch_key="xs", out_key="ys", executor="process").invoke({"xs": list(range(1000))}))
+"""
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_program_whose_workers_cannot_begin_ends_and_says_why(tmp_path: Path, is_file: bool) -> None:
+    (tmp_path / "program.py").write_text(UNGUARDED)
+    ended = subprocess.run(
+        [sys.executable, *([tmp_path / "program.py"] if is_file else [])],
+        input=None if is_file else UNGUARDED,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert "If the workers could not begin, their error is on stderr: put" in ended.stderr
+
+
 class Stuck(Executor):
     """Has no worker, and waits for one."""
 
