@@ -4,7 +4,8 @@
 - `engines`          one face for Dask, process pools and other executors
 - `processes`        a pool of our own, which ends with this process
 - `program`          what the parts of a run need in a worker; `crossing`: what must not cross to it
-- `parts`            cuts the items into parts, sends them, and takes the results
+- `parts`            cuts the items into parts, sends them, and takes the results; `pace`: how large they are
+- `marks`            files that tell of parts whose worker has died
 - `values`           items, entries and errors as bytes
 - `worker`           runs a part in a worker; `sharing`: with the limits of the process that sends it
 """

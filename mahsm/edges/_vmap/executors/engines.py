@@ -21,11 +21,13 @@ class Engine(Protocol):
         survives: True if it goes on after the death of a worker.
         leaves_orphans: True if its workers would outlive this process if that is killed.
         repeats: True if it runs a part again by itself when its worker has died.
+        cancels_begun: True if cancelling a part throws away what a worker is doing.
     """
 
     name: str
     leaves_orphans: bool
     repeats: bool
+    cancels_begun: bool
 
     @property
     def survives(self) -> bool: ...
@@ -52,7 +54,7 @@ class Engine(Protocol):
 class _OfExecutor:
     """Any executor of `concurrent.futures`."""
 
-    survives, repeats, at_a_time = False, False, 1
+    survives, repeats, cancels_begun, at_a_time = False, False, False, 1
 
     def __init__(self, executor: Executor, workers: int) -> None:
         self.name = type(executor).__name__
@@ -71,7 +73,7 @@ class _OwnProcesses:
     """The pool of our own."""
 
     name, at_a_time = "the process pool", 1
-    leaves_orphans = repeats = False
+    leaves_orphans = repeats = cancels_begun = False
 
     def __init__(self) -> None:
         self._processes = shared_processes()
@@ -91,7 +93,8 @@ class _OwnProcesses:
 class _Dask:
     """A client of Dask."""
 
-    name, survives, leaves_orphans, repeats = "Dask", True, False, True
+    name, survives, leaves_orphans = "Dask", True, False
+    repeats = cancels_begun = True
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -17,6 +17,8 @@ from mahsm._model_calls import calls, count_attempt
 from mahsm._waiting import Closed, Turn
 from mahsm.edges._vmap.executors.crossing import packed, versions
 from mahsm.edges._vmap.executors.engines import Engine, engine_of, is_gone
+from mahsm.edges._vmap.executors.marks import remove_mark
+from mahsm.edges._vmap.executors.pace import Pace
 from mahsm.edges._vmap.executors.program import Program, program_of
 from mahsm.edges._vmap.executors.values import packed_value
 from mahsm.edges._vmap.executors.worker import Part, Reply, run_part
@@ -24,12 +26,6 @@ from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.errors import BudgetExceeded, EdgeError
 from mahsm.policies._internal import lease_budgets, release, spendings
-
-_SECONDS = 1.5
-"""What a part is to take. It bounds what a cancellation waits for, and what the death of a worker repeats."""
-
-_FIRST = 4
-"""Items of the first parts, for each that may run at a time: their pace is not known yet."""
 
 _GRACE = 2.0
 """Seconds after the deadline that parts have to come back, which end by themselves at the deadline."""
@@ -48,6 +44,7 @@ class _Sent:
         began: When it was sent.
         is_whole: True if it has to have the program.
         is_alone: True if nothing else is on its way.
+        mark: The name of its mark, if it has one.
     """
 
     places: Sequence[int]
@@ -55,25 +52,7 @@ class _Sent:
     began: float = 0.0
     is_whole: bool = False
     is_alone: bool = False
-
-
-class _Pace:
-    """How many items a part is to have, by the seconds that parts took."""
-
-    def __init__(self, share: int) -> None:
-        self._share = share
-        self._rate = 0.0
-
-    def size(self, left: int, workers: int) -> int:
-        """Return the items of the next part, given how many are left for so many workers."""
-        wanted = _FIRST * self._share if not self._rate else max(self._share, round(self._rate * _SECONDS))
-        return max(1, min(wanted, max(self._share, left // (4 * workers))))
-
-    def took(self, items: int, seconds: float) -> None:
-        """Note how long a part took."""
-        rate = items / max(seconds, 1e-3)
-        # Parts that wait in a worker make the pace look slower than it is, so it may fall only slowly.
-        self._rate = rate if not self._rate else max(rate, 0.8 * self._rate + 0.2 * rate)
+    mark: str = ""
 
 
 class Parts:
@@ -92,7 +71,7 @@ class Parts:
         self._program: Program = program_of(run, make, self._workers)
         self._blob, self._modules = packed(run.name, self._program)
         self._digest = hashlib.sha256(self._blob).hexdigest()
-        self._pace = _Pace(self._share)
+        self._pace = Pace(self._share)
         self._sent: dict[Future[Any], _Sent] = {}
         self._again: deque[_Sent] = deque()
         self._suspects: deque[_Sent] = deque()
@@ -132,25 +111,32 @@ class Parts:
                 while await self._fill(blocks):
                     await self._wait()
                     for future in self._take_ended():
-                        await self._take(self._sent.pop(future), future)
+                        await self._take(self._back(future), future)
         except Exception:
             if run.saving is not None:
                 await self._save_rest()
             raise
         finally:
-            for future in self._sent:
+            for future in list(self._sent):
                 future.cancel()
+                self._back(future)
+
+    def _back(self, future: "Future[Any]") -> _Sent:
+        """Take a part off those on their way."""
+        part = self._sent.pop(future)
+        remove_mark(part.mark)
+        return part
 
     async def _save_rest(self) -> None:
         """Keep what parts bring that are on their way when the run breaks off, so that it is saved."""
-        for future in list(self._sent):
+        for future in () if self._engine.cancels_begun else self._sent:
             future.cancel()  # has an effect if no worker has begun it
         while self._sent:
             ended = [future for future in self._sent if future.done()]
             if not ended:
                 await self._until(lambda: any(future.done() for future in self._sent))
             for future in ended:
-                part = self._sent.pop(future)
+                part = self._back(future)
                 with suppress(Exception, CancelledError):
                     reply = cast("Reply", pickle.loads(future.result()))
                     self._count(reply)
@@ -248,9 +234,9 @@ class Parts:
         places, batch = part.places, run.batch
         items = batch[places.start : places.stop] if isinstance(places, range) else [batch[n] for n in places]
         stops = run.spec.failures.on_error == "raise"
-        mark = uuid.uuid4().hex if self._engine.repeats else ""
+        part.mark = uuid.uuid4().hex if self._engine.repeats else ""
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
-        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans, mark)
+        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans, part.mark)
         try:
             data = packed_value(tuple(work))
         except Exception as error:
@@ -258,6 +244,9 @@ class Parts:
                 f"{run.name}: an item cannot be sent to workers: {type(error).__name__}: {error}. Pass plain "
                 "values, such as paths, and make the rest in the target."
             ) from error
+        if self._pace.weighed(len(places), len(data)):
+            self._cut(part, self._pace.most)
+            return
         blob = self._blob if part.is_whole or not self._is_known else b""
         part.began = time.monotonic()
         try:
@@ -266,6 +255,12 @@ class Parts:
             raise EdgeError(f"{run.name}: {self._engine.name} takes no work: {error}. {_RESUME}") from error
         self._sent[future] = part
         future.add_done_callback(self._end)
+
+    def _cut(self, part: _Sent, size: int) -> None:
+        """Let a part be sent in pieces."""
+        places = part.places
+        pieces = [replace(part, places=places[at : at + size]) for at in range(0, len(places), size)]
+        self._again.extend(pieces)
 
     # Waiting.
 
@@ -309,7 +304,7 @@ class Parts:
     async def _take(self, part: _Sent, future: "Future[Any]") -> None:
         run = self._run
         try:
-            reply = cast("Reply", pickle.loads(future.result()))
+            reply = cast("Reply", pickle.loads(data := future.result()))
         except BaseException as error:  # noqa: BLE001  mapped
             self._failed(part, error)
             return
@@ -325,6 +320,7 @@ class Parts:
             return
         self._is_known = len(self._blob) > _LARGE
         self._pace.took(len(part.places), time.monotonic() - part.began)
+        self._pace.weighed(len(part.places), len(data))
         self._count(reply)
         await self._keep(part, reply)
         for spending in spendings():
@@ -355,6 +351,9 @@ class Parts:
             place = part.places[number]
             run.fail_item(place, self._read(data), attempts, self._sink)
             await run.ended_in_range(place)
+        has_outcome = len(places) + len(reply.failures or ())
+        if has_outcome < len(part.places) and run.ended is None and run.spec.ends.deadline is not None:
+            run.end_late(run.spec.ends.deadline)  # which the worker's clock has reached before
 
     def _read(self, data: bytes) -> Any:
         try:
@@ -388,8 +387,7 @@ class Parts:
         """Send the items of a part again whose worker has died: in pieces, and at last one item alone."""
         losses = part.losses + 1
         if len(part.places) > 1:
-            places, size = part.places, -(-len(part.places) // _PIECES)
-            self._again += [_Sent(places[at : at + size], losses) for at in range(0, len(places), size)]
+            self._cut(_Sent(part.places, losses), -(-len(part.places) // _PIECES))
         elif not part.is_alone:
             self._suspects.append(_Sent(part.places, losses))
         else:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -70,8 +70,8 @@ class Processes:
     def _pool(self, number: int) -> ProcessPoolExecutor:
         pool = self._pools[number]
         if pool is None:
-            begin = {"initializer": _begin, "initargs": (self._has_begun,)}
-            pool = ProcessPoolExecutor(1, mp_context=self._context, **begin)
+            begin = partial(_begin, self._has_begun)
+            pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=begin)
             self._pools[number] = pool
         return pool
 

@@ -3,14 +3,12 @@
 import asyncio
 import importlib
 import pickle
-import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -25,6 +23,7 @@ from mahsm.edges._shared.run import to_nobody
 from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import RUNTIME
 from mahsm.edges._vmap.executors.crossing import digest_of, named, versions
+from mahsm.edges._vmap.executors.marks import marked
 from mahsm.edges._vmap.executors.processes import end_with_parent
 from mahsm.edges._vmap.executors.program import Program, share_of
 from mahsm.edges._vmap.executors.sharing import adopted
@@ -154,26 +153,8 @@ def run_part(theirs: dict[str, str], modules: dict[str, str], digest: str, blob:
         )
     if loaded is None:
         return pickle.dumps(Reply(is_unknown=True))
-    with _marked(part.mark) as was_there:
+    with marked(part.mark) as was_there:
         return pickle.dumps(Reply(is_lost=True)) if was_there else _PartOf(loaded, part).reply()
-
-
-@contextmanager
-def _marked(name: str) -> Generator[bool, None, None]:
-    """Return a block that leaves a file behind if its process dies; it yields whether one was there.
-
-    Dask runs a part again whose worker has died, and says so only after the fourth death.
-    """
-    if not name:
-        yield False
-        return
-    mark = Path(tempfile.gettempdir(), f"mahsm-{name}")
-    was_there = mark.exists()
-    mark.touch()
-    try:
-        yield was_there
-    finally:
-        mark.unlink(missing_ok=True)
 
 
 def _refusal(theirs: dict[str, str], modules: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,30 @@ def together(state: dict[str, Any]) -> int:
     time.sleep(0.02)
     mine.unlink()
     return count
+
+
+def length(state: dict[str, Any]) -> int:
+    return len(state["item"])
+
+
+def ends_after_a_failure(state: dict[str, Any]) -> int:
+    folder, item = Path(state["mark"]), state["item"]
+    with open(folder / "calls", "a") as file:
+        file.write(f"{item}\n")
+    begun, failed = folder / "begun", folder / "failed"
+    if item == 0:
+        begun.touch()
+        until(failed.exists)
+        time.sleep(0.5)
+    elif not failed.exists():
+        until(begun.exists)
+        failed.touch()
+        raise ConnectionError
+    return item
+
+
+def until(is_over: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if is_over():
+            return
+        time.sleep(0.01)

@@ -77,3 +77,10 @@ def test_a_process_that_ends_does_not_wait_for_a_submit() -> None:
             assert ended.wait(300)
     finally:
         processes.close()
+
+
+def test_parts_of_large_items_are_small(pool: Executor) -> None:
+    noting = Noting(pool)
+    edge = edge_of(targets.length, noting, max_concurrency=8)
+    assert edge.invoke({"xs": [bytes([n]) * 10**6 for n in range(40)]})["ys"] == [10**6] * 40
+    assert max(noting.sent) < 9 * 10**6
