@@ -1,6 +1,5 @@
 """A pool of processes of our own: each survives the death of another, and all end with this process."""
 
-import atexit
 import multiprocessing
 import os
 import threading
@@ -8,25 +7,26 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
-from multiprocessing.connection import wait
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import Any
 
 
-def _begin(has_begun: Event) -> None:
-    has_begun.set()
-    end_with_parent()
+def _begin(begun: Connection, over: Connection) -> None:
+    begun.send_bytes(b"1")
+    end_with_parent(over)
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it ends, even if that is killed."""
+def end_with_parent(*over: Connection) -> None:
+    """End this process when the one that started it ends, even if that is killed, or closes a connection."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_outlive, args=[parent.sentinel], name="mahsm-parent", daemon=True).start()
+        ends = (parent.sentinel, *over)
+        threading.Thread(target=_outlive, args=ends, name="mahsm-parent", daemon=True).start()
 
 
-def _outlive(parent: int) -> None:
-    wait([parent])
+def _outlive(*ends: Any) -> None:
+    wait(ends)
     os._exit(1)
 
 
@@ -42,7 +42,8 @@ class Processes:
     def __init__(self, count: int) -> None:
         self.count = count
         self._context = multiprocessing.get_context("spawn")
-        self._has_begun = self._context.Event()
+        self._begun, self._begins = self._context.Pipe(duplex=False)
+        self._over, self._until = self._context.Pipe(duplex=False)
         self._pools: list[ProcessPoolExecutor | None] = [None] * count
         self._open = [0] * count
         self._lock = threading.Lock()
@@ -52,7 +53,7 @@ class Processes:
     @property
     def can_begin(self) -> bool:
         """True if any process has begun: otherwise one that dies has died while it imported the program."""
-        return self._has_begun.is_set()
+        return self._begun.poll()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
         """Call a function in the process that has the fewest calls."""
@@ -70,7 +71,7 @@ class Processes:
     def _pool(self, number: int) -> ProcessPoolExecutor:
         pool = self._pools[number]
         if pool is None:
-            begin = partial(_begin, self._has_begun)
+            begin = partial(_begin, self._begins, self._over)
             pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=begin)
             self._pools[number] = pool
         return pool
@@ -86,11 +87,14 @@ class Processes:
                 if pool is not None:
                     pool.shutdown(wait=False, cancel_futures=True)
             self._pools = [None] * self.count
+            # A process that exits waits for its children, which by then nothing may tell to end.
+            self._until.close()
 
 
 @cache
 def shared_processes() -> Processes:
     """Return the processes that all edges of this process share: as many as there are cores."""
     processes = Processes(os.cpu_count() or 1)
-    atexit.register(processes.close)
+    # A worker that has workers exits without its exit handlers, but with these.
+    Finalize(None, processes.close, exitpriority=100)
     return processes

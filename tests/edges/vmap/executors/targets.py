@@ -14,7 +14,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-from mahsm import limits
+from mahsm import limits, vmap
 
 
 class State(TypedDict, total=False):
@@ -180,3 +180,8 @@ def until(is_over: Callable[[], bool]) -> None:
         if is_over():
             return
         time.sleep(0.01)
+
+
+def fans_out(state: dict[str, Any]) -> list[int]:
+    inner = vmap(double, batch_key="inner", out_key="doubled", executor="process", max_concurrency=1)
+    return inner.invoke({"inner": [state["item"]]})["doubled"]

@@ -57,6 +57,23 @@ def test_a_program_whose_workers_cannot_begin_ends_and_says_why(tmp_path: Path, 
     assert "If the workers could not begin, their error is on stderr: put" in ended.stderr
 
 
+NESTED = """
+from mahsm import vmap
+from tests.edges.vmap.executors import targets
+
+if __name__ == "__main__":
+    edge = vmap(targets.fans_out, batch_key="xs", out_key="ys", executor="process", max_concurrency=1)
+    print(edge.invoke({"xs": [1, 2]})["ys"])
+"""
+
+
+def test_a_worker_that_has_workers_ends(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(NESTED)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    found = subprocess.check_output([sys.executable, tmp_path / "program.py"], env=environment, text=True)
+    assert found == "[[2], [4]]\n"
+
+
 class Stuck(Executor):
     """Has no worker, and waits for one."""
 
