@@ -311,6 +311,8 @@ class Parts:
         self._has_replies = True
         if reply.refusal:
             raise EdgeError(f"{run.name}: {reply.refusal}")
+        if reply.exit:
+            raise self._read(reply.exit)
         if reply.is_lost:
             self._lose(part)
             return

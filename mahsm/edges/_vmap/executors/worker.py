@@ -66,6 +66,7 @@ class Reply:
         refusal: Why the part was not run, if it was not.
         is_unknown: True if the worker does not have the program.
         is_lost: True if a worker of this machine has died with the part.
+        exit: The pickled `SystemExit` or `KeyboardInterrupt` that has ended the part.
         entries: The pickled entries, by the items' numbers in the part; a list if all have one.
         failures: The pickled errors of items, and their attempts, by the items' numbers in the part.
         answers: The answers of models; None for a call that failed.
@@ -75,6 +76,7 @@ class Reply:
     refusal: str = ""
     is_unknown: bool = False
     is_lost: bool = False
+    exit: bytes = b""
     entries: bytes = b""
     failures: Mapping[int, tuple[bytes, int]] | None = None
     answers: Sequence[Answer | None] = ()
@@ -154,7 +156,13 @@ def run_part(theirs: dict[str, str], modules: dict[str, str], digest: str, blob:
     if loaded is None:
         return pickle.dumps(Reply(is_unknown=True))
     with marked(part.mark) as was_there:
-        return pickle.dumps(Reply(is_lost=True)) if was_there else _PartOf(loaded, part).reply()
+        if was_there:
+            return pickle.dumps(Reply(is_lost=True))
+        try:
+            return _PartOf(loaded, part).reply()
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Some engines take it as the end of the worker, and begin the part again.
+            return pickle.dumps(Reply(exit=packed_error(error)))
 
 
 def _refusal(theirs: dict[str, str], modules: dict[str, str]) -> str:

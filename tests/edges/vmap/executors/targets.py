@@ -185,3 +185,11 @@ def until(is_over: Callable[[], bool]) -> None:
 def fans_out(state: dict[str, Any]) -> list[int]:
     inner = vmap(double, batch_key="inner", out_key="doubled", executor="process", max_concurrency=1)
     return inner.invoke({"inner": [state["item"]]})["doubled"]
+
+
+def exits(state: dict[str, Any]) -> None:
+    raise SystemExit(5)
+
+
+async def exits_later(state: dict[str, Any]) -> None:
+    exits(state)

@@ -41,6 +41,14 @@ def test_calls_in_progress_are_saved_when_another_item_fails(engine: Any, mode: 
     assert Counter((tmp_path / "calls").read_text().split()) == {"0": 1, "1": 2}
 
 
+@pytest.mark.parametrize("target", [targets.exits, targets.exits_later])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_exit_in_a_target_is_one_here(engine: Any, target: Any, mode: str) -> None:
+    edge = vmap(target, batch_key="xs", out_key="ys", executor=engine)
+    with pytest.raises(SystemExit, match="5"):
+        run(edge, {"xs": [1, 2]}, mode)
+
+
 class Early(Executor):
     """Has a clock that is before that of the edge."""
 
