@@ -131,10 +131,10 @@ class Parts:
         """Keep what parts bring that are on their way when the run breaks off, so that it is saved."""
         for future in () if self._engine.cancels_begun else self._sent:
             future.cancel()  # has an effect if no worker has begun it
-        while self._sent:
+        while self._sent and not self._is_late:
             ended = [future for future in self._sent if future.done()]
             if not ended:
-                await self._until(lambda: any(future.done() for future in self._sent))
+                await self._until(lambda: any(future.done() for future in self._sent), self._seconds_left)
             for future in ended:
                 part = self._back(future)
                 with suppress(Exception, CancelledError):
@@ -280,9 +280,13 @@ class Parts:
         """True if parts on their way should have ended by themselves, since the deadline is over."""
         return self._deadline is not None and time.monotonic() >= self._deadline + _GRACE
 
+    @property
+    def _seconds_left(self) -> float | None:
+        """How long parts on their way are waited for."""
+        return None if self._deadline is None else max(0.0, self._deadline + _GRACE - time.monotonic())
+
     async def _wait(self) -> None:
-        left = None if self._deadline is None else max(0.0, self._deadline + _GRACE - time.monotonic())
-        await self._until(lambda: bool(self._ended) or self._is_stopped, left)
+        await self._until(lambda: bool(self._ended) or self._is_stopped, self._seconds_left)
 
     async def _until(self, is_over: Callable[[], bool], timeout: float | None = None) -> None:
         """Wait to be woken, unless it is over already."""

@@ -49,6 +49,38 @@ def test_an_exit_in_a_target_is_one_here(engine: Any, target: Any, mode: str) ->
         run(edge, {"xs": [1, 2]}, mode)
 
 
+class Half(Executor):
+    """Runs the first part, and never ends another one."""
+
+    max_workers = 2
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def submit(self, fn: Any, /, *args: Any, **_: Any) -> "Future[Any]":
+        self.parts += 1
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        if self.parts == 1:
+            future.set_result(fn(*args))
+        return future
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_deadline_ends_the_wait_for_calls_in_progress_after_a_failure(mode: str) -> None:
+    edge = vmap(
+        targets.answers_with_a_status,
+        batch_key="xs",
+        out_key="ys",
+        executor=Half(),
+        deadline=0.5,
+        chunk_size=1,
+    )
+    graph = graph_of(edge, state=State, checkpointer=InMemorySaver())
+    with pytest.raises((targets.Status, TimeoutError)):
+        run(graph, {"xs": list(range(20))}, mode, thread())
+
+
 class Early(Executor):
     """Has a clock that is before that of the edge."""
 
