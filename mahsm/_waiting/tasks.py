@@ -6,7 +6,7 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from types import FrameType, TracebackType
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from mahsm._waiting.here import here, set_awaited
 from mahsm._waiting.left_behind import LeftBehind, OwnCall
 from mahsm._waiting.turns import OnStop, StopCallback
-from mahsm._waiting.ways import THREAD, Way, run_blocking, without_stop_iteration
+from mahsm._waiting.ways import TASK, THREAD, Way, run_blocking, without_stop_iteration
 
 T = TypeVar("T")
 
@@ -297,6 +297,34 @@ async def run_in(
         return
     async with task_group() as group:
         group.create_task(core(), context=context)
+
+
+async def run_together(
+    way: Way, cores: Sequence[Callable[[], Coroutine[Any, Any, None]]], pool: Callable[[], Executor]
+) -> None:
+    """Run coroutine functions at the same time, each in a copy of this context: as tasks, or in threads.
+
+    Args:
+        way: The way in which they wait.
+        cores: The functions.
+        pool: Returns a pool with a thread for each of them.
+
+    Raises:
+        BaseException: the first error. Tasks are cancelled then; threads have ended.
+    """
+    if way is TASK:
+        async with task_group() as group:
+            for core in cores:
+                group.create_task(core())
+        return
+
+    def run(core: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        run_blocking(core())
+
+    begun = [pool().submit(contextvars.copy_context().run, run, core) for core in cores]
+    wait(begun)
+    for future in begun:
+        future.result()
 
 
 async def call_in_thread(function: Callable[[], T], pool: Executor, *, left: LeftBehind | None) -> T:

@@ -4,7 +4,7 @@
 - `_registry`    all limits and buckets, by provider
 - `_line`        callers in line, first come first served, and what they are told
 - `_bucket`      the bucket of one provider and key in one process: a line, and quotas
-- `_quota`       one token bucket of aiolimiter's, which can take tokens back and be overdrawn
+- `_quota`       one token bucket, which takes tokens back and can be overdrawn
 - `_sharing`     how limits are shared with other processes
 - `_shared`      the bucket of one provider and key that processes share
 - `_shared_quota`  its quotas in Redis, or the part of them that a process takes without Redis

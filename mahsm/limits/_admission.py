@@ -151,8 +151,11 @@ class Admission:
                 left.end(None, None)
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            answer = Answer("", used.input_tokens, used.output_tokens, cached=used.cached == used.answers)
-            _Passed(self, ticket, self._estimate).end(answer if used.answers > used.unknown else None, error)
+            answer = None
+            if used.answers > used.unknown:
+                is_cached = used.cached == used.answers
+                answer = Answer("", used.input_tokens, used.output_tokens, cached=is_cached)
+            _Passed(self, ticket, self._estimate).end(answer, error)
         elif error is not None:
             self.failed(error)
 

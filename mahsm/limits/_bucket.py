@@ -1,108 +1,133 @@
 """The bucket of one provider and key in this process: its line, and quotas of requests and tokens."""
 
 import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
 
+from mahsm._waiting import OnStop, Way, never_stopped, tasks
 from mahsm.limits._line import Line, Rates, Ticket
 from mahsm.limits._quota import Quota
+from mahsm.limits._stats import LimitStats
+
+_SOON = 1e-6
+"""Seconds that a timer may be early."""
 
 
 class Bucket(Line):
     """Admits requests and their tokens together, one caller after the other.
 
-    The quotas live on one event loop; callers cross over to it, and are woken where they wait.
+    Any thread changes it, under a lock. So a caller that finds nobody in line and enough of both takes them
+    and goes on; the loop is only for the timer of the first in line.
     """
 
     # The line.
     #
-    # One coroutine, `_serve`, serves the line, and looks at its head alone. Requests and tokens are taken
-    # together, when there is enough of both. A small call never overtakes a large one, which would otherwise
-    # wait forever for a full bucket. `_serving` is True from the moment at which `_serve` is scheduled until
-    # it has found that the line is empty and nothing is owed; so it never runs twice.
-    #
-    # While the head has to wait, `_serve` sleeps in `_until_ready`, within a timeout that is never due by
-    # itself: `_waiting`. Whatever may let the head go earlier, or later, calls `_look_again`, which lets the
-    # timeout expire now: a call gave tokens back, the head left the line, the provider asked for a pause.
-    # `_serve` then looks at the head anew. Nothing is lost by that, because the wait takes nothing from the
-    # quotas; the tokens are taken in `_admit`, when all of them are there.
+    # `_serve` serves the line, and looks at its head alone. Requests and tokens are taken together, when
+    # there is enough of both. A small call never overtakes a large one, which would otherwise wait forever
+    # for a full bucket. Whatever may let the head go earlier calls `_serve`: a call gave tokens back, the
+    # head left the line. If it may go later, since the provider asked for a pause, the timer comes too
+    # early, and is set anew.
 
     def __init__(self, name: str, rates: Rates, loop: asyncio.AbstractEventLoop, provider: str = "") -> None:
         super().__init__(name, rates, loop, provider)
-        self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst)
-        self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst)
-        self._quotas = [quota for quota in (self._requests, self._tokens) if quota is not None]
-        self._serving = False
-        self._waiting: asyncio.Timeout | None = None
+        # A handler of a log record, or a finalizer, may come back here in the same thread.
+        self._lock = threading.RLock()
+        now = loop.time()
+        self._requests = None if rates.rate is None else Quota(rates.rate, rates.burst, now)
+        self._tokens = None if rates.token_rate is None else Quota(rates.token_rate, rates.token_burst, now)
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+
+    async def acquire(
+        self, way: Way, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
+    ) -> Ticket | None:
+        """Go on if nobody waits and there is enough; otherwise wait in line, as `Line` says."""
+        ticket = Ticket(1, self._bounded(tokens), None, self._loop.time())
+        with self._lock:
+            self._line.append(ticket)
+            self._serve()
+            if ticket.granted:
+                return ticket
+            self._line.pop()
+        if not may_wait:
+            return None
+        return await super().acquire(way, tokens, on_stop=on_stop)
+
+    def stats(self) -> LimitStats:
+        """Return the statistics so far."""
+        with self._lock:
+            return self._stats_now()
+
+    def _change(self, change: Callable[..., None], *args: Any) -> None:
+        with self._lock:
+            change(*args)
 
     def _join(self, ticket: Ticket) -> None:
-        if not ticket.may_wait and self._waiting is not None:
-            ticket.turn.wake()
-            return
         self._line.append(ticket)
-        if not self._serving:
-            self._look_again()
+        self._serve()
 
-    async def _serve(self) -> None:
-        """Admit the first in line, again and again, until the line is empty and nothing is owed."""
-        while self._line or any(quota.owes for quota in self._quotas):
-            if not self._line:
-                await self._until_ready(None)
-                continue
+    def _look_again(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        """Admit those that are first in line and ready; set a timer for the next one."""
+        now = self._loop.time()
+        while self._line:
             head = self._line[0]
-            can = head.gone or self._can_admit(head)
-            if head.may_wait and not can:
-                await self._until_ready(head)
-                continue
+            if not head.gone:
+                at = self._ready(head, now)
+                if at > now + _SOON:
+                    self._wake_at(at)
+                    return
+                self._take(head, at)
+                self._grant(head)
             self._line.popleft()
-            if not can:
-                head.turn.wake()
-            elif not head.gone:
-                await self._admit(head)
-        self._serving = False
 
-    async def _until_ready(self, head: Ticket | None) -> None:
-        """Wait until debts are paid and the first in line can be admitted, or until something changes."""
-        try:
-            async with asyncio.timeout(None) as self._waiting:
-                # Debts are paid first, and also while the line is empty; otherwise the bucket would not leak
-                # until the next call comes.
-                for quota in self._quotas:
-                    await quota.pay()
-                if head is not None:
-                    await asyncio.sleep(max(0.0, self._paused_until - self._loop.time()))
-                    for quota, amount in self._amounts(head):
-                        await quota.wait(amount)
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting = None
+    def _ready(self, ticket: Ticket, now: float) -> float:
+        at = max(now, self._paused_until)
+        if self._requests is not None:
+            at = max(at, self._requests.ready(ticket.requests, now))
+        if self._tokens is not None:
+            at = max(at, self._tokens.ready(ticket.tokens, now))
+        return at
 
-    async def _admit(self, ticket: Ticket) -> None:
-        for quota, amount in self._amounts(ticket):
-            await quota.take(amount)
-        self._grant(ticket)
+    def _take(self, ticket: Ticket, at: float) -> None:
+        if self._requests is not None:
+            self._requests.take(ticket.requests, at)
+        if self._tokens is not None:
+            self._tokens.take(ticket.tokens, at)
 
     def _return(self, ticket: Ticket) -> None:
-        for quota, amount in self._amounts(ticket):
-            quota.give(amount)
+        now = self._loop.time()
+        if self._requests is not None:
+            self._requests.give(ticket.requests, now)
+        if self._tokens is not None:
+            self._tokens.give(ticket.tokens, now)
 
     def _correct(self, tokens: float) -> None:
         assert self._tokens is not None
-        self._tokens.give(tokens)
-        self._look_again()
+        self._tokens.give(tokens, self._loop.time())
+        self._serve()
 
-    def _look_again(self) -> None:
-        """Look at the line anew, since something has changed."""
-        if not self._serving:
-            self._serving = True
-            asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
-        elif self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(self._loop.time())
+    # The timer, on the loop.
 
-    def _can_admit(self, ticket: Ticket) -> bool:
-        if self._loop.time() < self._paused_until:
-            return False
-        return all(quota.has(amount) for quota, amount in self._amounts(ticket))
+    def _wake_at(self, at: float) -> None:
+        if self._due is not None and self._due <= at:
+            return
+        self._due = at
+        if tasks.is_running_here(self._loop):
+            self._set_timer()
+        else:
+            self._loop.call_soon_threadsafe(self._set_timer)
 
-    def _amounts(self, ticket: Ticket) -> list[tuple[Quota, float]]:
-        pairs = ((self._requests, ticket.requests), (self._tokens, ticket.tokens))
-        return [(quota, amount) for quota, amount in pairs if quota is not None]
+    def _set_timer(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None if self._due is None else self._loop.call_at(self._due, self._on_time)
+
+    def _on_time(self) -> None:
+        with self._lock:
+            self._timer = self._due = None
+            self._serve()

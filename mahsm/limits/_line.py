@@ -4,7 +4,9 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mahsm._waiting import OnStop, Turn, Way, left_behind, never_stopped, tasks
 from mahsm.limits._estimate import Estimator
@@ -19,21 +21,29 @@ flow."""
 
 
 class Ticket:
-    """A caller in the line, and the tokens that it was admitted with. Changes on the bucket's loop only."""
+    """A caller in the line, and the tokens that it was admitted with. Only its line changes it.
+
+    Its turn is None if the caller goes on or leaves immediately.
+    """
 
     __slots__ = ("came", "failure", "gone", "granted", "may_wait", "requests", "tokens", "turn")
 
     def __init__(
-        self, requests: float, tokens: float, turn: Turn, came: float, *, may_wait: bool = True
+        self, requests: float, tokens: float, turn: Turn | None, came: float, *, may_wait: bool = True
     ) -> None:
         self.requests: float = requests
         self.tokens: float = tokens
-        self.turn: Turn = turn
+        self.turn: Turn | None = turn
         self.came: float = came
         self.may_wait: bool = may_wait
         self.granted: bool = False
         self.gone: bool = False
         self.failure: Exception | None = None
+
+    def wake(self) -> None:
+        """Wake the caller, if it waits."""
+        if self.turn is not None:
+            self.turn.wake()
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,11 @@ class Line:
         provider: The provider alone, for the log: a key may be a secret.
     """
 
-    # All state changes on `_loop` only. The methods for callers schedule the change there, and it happens in
-    # the order in which they were called; so a line needs no lock, and never blocks a caller's loop.
+    # State changes one after the other, by `_change`: here on `_loop` only, in the order in which callers ask
+    # for it.
     #
     # Giving back. A caller may give up at any time, also at the moment at which its ticket is granted. Both
-    # events happen on the loop, one after the other: if the ticket left first, it is never granted; if it was
+    # events are changes, one after the other: if the ticket left first, it is never granted; if it was
     # granted first, leaving gives the tokens back. `gone` makes sure that this happens once. A caller whose
     # wait was only called off (`_call_off`) keeps a ticket that was granted first, since it is going to use
     # it or to give it back itself.
@@ -105,7 +115,7 @@ class Line:
         """
         turn = way.turn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
-        self._loop.call_soon_threadsafe(self._join, ticket)
+        self._change(self._join, ticket)
         try:
             with (
                 on_stop(lambda _: self._call_off(ticket)),
@@ -121,15 +131,15 @@ class Line:
 
     def cancel(self, ticket: Ticket) -> None:
         """Leave the line, or give the tokens back: the call is not made."""
-        self._loop.call_soon_threadsafe(self._leave, ticket)
+        self._change(self._leave, ticket)
 
     def _call_off(self, ticket: Ticket) -> None:
         """Leave the line, unless the ticket has been granted: then its caller uses it or gives it back."""
-        self._loop.call_soon_threadsafe(self._leave_line, ticket)
+        self._change(self._leave_line, ticket)
 
     def settle(self, ticket: Ticket, used: float) -> None:
         """Settle a call, which was made and took `used` tokens."""
-        self._loop.call_soon_threadsafe(self._settle, ticket, self._bounded(used))
+        self._change(self._settle, ticket, self._bounded(used))
 
     def believes(self, tokens: float) -> bool:
         """Return whether one call may have taken so many tokens: those that `LONGEST_DEBT` pays off."""
@@ -137,7 +147,11 @@ class Line:
 
     def pause(self, seconds: float, asked: float | None = None) -> None:
         """Admit no call for so many seconds; `asked` is what the provider asked for, if that is longer."""
-        self._loop.call_soon_threadsafe(self._pause, seconds, seconds if asked is None else asked)
+        self._change(self._pause, seconds, seconds if asked is None else asked)
+
+    def _change(self, change: Callable[..., None], *args: Any) -> None:
+        """Make a change."""
+        self._loop.call_soon_threadsafe(change, *args)
 
     def stats(self) -> LimitStats:
         """Return the statistics so far."""
@@ -145,7 +159,7 @@ class Line:
             return self._stats_now()
         return asyncio.run_coroutine_threadsafe(self._stats(), self._loop).result()
 
-    # What subclasses do, on the loop.
+    # What subclasses do, as a change.
 
     def _join(self, ticket: Ticket) -> None:
         """Put a ticket in line; one that may not wait is granted or woken immediately."""
@@ -163,12 +177,12 @@ class Line:
         """Take back tokens that a call did not use; a negative amount takes more."""
         raise NotImplementedError
 
-    # On the loop.
+    # Changes.
 
     def _grant(self, ticket: Ticket) -> None:
         ticket.granted = True
         self._counts.admitted(self._loop.time() - ticket.came)
-        ticket.turn.wake()
+        ticket.wake()
 
     def _leave_line(self, ticket: Ticket) -> None:
         if not ticket.granted:
@@ -182,7 +196,7 @@ class Line:
             self._return(ticket)
             self._counts.gave_back()
         else:
-            ticket.turn.wake()
+            ticket.wake()
         self._look_again()
 
     def _settle(self, ticket: Ticket, used: float) -> None:

@@ -74,7 +74,7 @@ class SharedBucket(Line):
 
     def _join(self, ticket: Ticket) -> None:
         if not ticket.may_wait and self._asleep is not None:
-            ticket.turn.wake()
+            ticket.wake()
             return
         self._line.append(ticket)
         self._look_again()
@@ -166,7 +166,7 @@ class SharedBucket(Line):
             self._line.clear()
             self._line.extend(kept)
             for ticket in refused:
-                ticket.turn.wake()
+                ticket.wake()
 
     async def _nap(self, seconds: float) -> None:
         self._asleep = asyncio.Event()
@@ -180,7 +180,7 @@ class SharedBucket(Line):
         self._line.clear()
         for ticket in failed:
             ticket.failure = LimitError(*error.args)
-            ticket.turn.wake()
+            ticket.wake()
 
     # What is given back, and pauses.
 

@@ -83,6 +83,9 @@ class ParallelLowering(Lowering[ParallelRun]):
             past = await run.way.call(lambda: graph.get_state(config), lambda: graph.aget_state(config))
             run.know(_outcomes(past))
 
+    async def _invoked(self, run: ParallelRun) -> dict[str, Any]:
+        return {"done": await run.run_all()} if run.direct else await super()._invoked(run)
+
     def _has_a_past(self, run: ParallelRun) -> bool:
         return run.saved and any(self.spec.plan.waits_for.values())
 

@@ -17,9 +17,10 @@ from mahsm.edges._parallel.merge import branch_update
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.items import Item
-from mahsm.edges._shared.run import EdgeRun
+from mahsm.edges._shared.run import EdgeRun, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.session import Session
+from mahsm.edges._shared.streams import as_of_task
 from mahsm.errors import BranchSkipped
 from mahsm.nodes._internal import plain_update
 from mahsm.policies import ItemError
@@ -43,12 +44,19 @@ class ParallelRun(EdgeRun):
     Args:
         spec: The specification.
         around: The session of the run.
+
+    Attributes:
+        direct: True if the run needs no tasks of LangGraph, since nothing is saved and no stream shows them.
     """
 
     def __init__(self, spec: ParallelSpec, around: Session) -> None:
         slots = spec.max_concurrency or len(spec.branches)
         super().__init__(spec.name, around, slots=slots, unsaved=slots + 2)
         self.spec = spec
+        has_graphs = any(branch.target.graph is not None for branch in spec.branches)
+        self.direct = not has_graphs and needs_no_tasks(around.config)
+        if self.direct:
+            self._item_writer = to_nobody
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
         # Branches whose error the edge raises, so that they have no outcome.
@@ -67,6 +75,23 @@ class ParallelRun(EdgeRun):
         """Take over the outcomes of branches that ended before the run was cut short."""
         for outcome in outcomes:
             self._keep(outcome)
+
+    async def run_all(self) -> list[Outcome]:
+        """Run all branches without tasks of LangGraph; return their outcomes."""
+        found: list[Outcome] = []
+        interrupts: list[Any] = []
+
+        async def run(branch: BranchSpec) -> None:
+            try:
+                found.extend(await self.branch(branch, as_of_task(self.config, branch.name)))
+            except GraphInterrupt as error:
+                interrupts.extend(error.args[0])
+
+        cores = [partial(run, branch) for branch in self.spec.branches]
+        await tasks.run_together(self.way, cores, lambda: self.pool)
+        if interrupts:
+            raise GraphInterrupt(interrupts)
+        return found
 
     # A branch.
 
