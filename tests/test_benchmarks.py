@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("scenario", "figures"),
     [
+        ("cpu", 16),
         ("fanout", 10),
         ("limits", 23),
         ("branches", 7),

@@ -116,6 +116,12 @@ def on_stop(stop: StopCallback) -> AbstractContextManager[None]:
     return nullcontext() if call is None else call.on_stop(stop)
 
 
+def is_left() -> bool:
+    """Return whether the call that runs here has been left behind."""
+    call = here.get().call
+    return call is not None and call.reason is not None
+
+
 def check() -> None:
     """Raise an error if the call that runs here has been left behind.
 

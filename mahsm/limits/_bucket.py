@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mahsm._waiting import OnStop, Way, never_stopped, tasks
+from mahsm._waiting import OnStop, Way, left_behind, never_stopped, tasks
 from mahsm.limits._line import Line, Rates, Ticket
 from mahsm.limits._quota import Quota
 from mahsm.limits._stats import LimitStats
@@ -43,6 +43,8 @@ class Bucket(Line):
         self, way: Way, tokens: float = 0.0, *, may_wait: bool = True, on_stop: OnStop = never_stopped
     ) -> Ticket | None:
         """Go on if nobody waits and there is enough; otherwise wait in line, as `Line` says."""
+        if left_behind.is_left():
+            return None
         ticket = Ticket(1, self._bounded(tokens), None, self._loop.time())
         with self._lock:
             self._line.append(ticket)

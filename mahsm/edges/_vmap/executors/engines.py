@@ -142,8 +142,8 @@ def check_executor(edge: str, executor: object) -> None:
         return
     if not isinstance(executor, Executor):
         raise EdgeError(
-            f"{edge}: executor={shown(executor)}; expected a distributed.Client, an executor of "
-            "concurrent.futures, or 'process' for a pool of processes of its own."
+            f"{edge}: executor={shown(executor)}; expected a distributed.Client, such as Client(cluster), an "
+            "executor of concurrent.futures, or 'process' for a pool of processes of its own."
         )
     _workers_of(edge, executor)
     context: Any = getattr(executor, "_mp_context", None)

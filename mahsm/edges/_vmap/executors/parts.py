@@ -68,7 +68,7 @@ class Parts:
     def __init__(self, run: VmapRun, sink: Taker, executor: Any, make: "partial[Any]") -> None:
         self._run, self._sink = run, sink
         self._engine: Engine = engine_of(run.name, executor)
-        self._program: Program = program_of(run, make, self._workers)
+        self._program: Program = program_of(run, make)
         self._blob, self._modules = packed(run.name, self._program)
         self._digest = hashlib.sha256(self._blob).hexdigest()
         self._pace = Pace(self._share)
@@ -236,7 +236,8 @@ class Parts:
         stops = run.spec.failures.on_error == "raise"
         part.mark = uuid.uuid4().hex if self._engine.repeats else ""
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
-        work = Part(places, items, self._share, stops, seconds, self._engine.leaves_orphans, part.mark)
+        orphans, workers = self._engine.leaves_orphans, self._workers
+        work = Part(places, items, self._share, workers, stops, seconds, orphans, part.mark)
         try:
             data = packed_value(tuple(work))
         except Exception as error:
@@ -378,9 +379,9 @@ class Parts:
             return
         if is_gone(error) or engine.is_loss(error):
             hint = _RESUME if self._has_replies or is_gone(error) else _GUARD
+            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
             raise EdgeError(
-                f"{run.name}: {engine.name} has ended, or one of its workers has: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}. {hint}"
+                f"{run.name}: {engine.name} has ended, or one of its workers has: {why}. {hint}"
             ) from error
         if isinstance(error, Exception):
             raise EdgeError(
@@ -408,7 +409,10 @@ _PIECES = 16
 """Pieces of a part whose worker has died. After each death, it takes seconds to start another worker, so an
 item that ends its worker has to be found in few steps."""
 
-_RESUME = "Resume the run with an executor that works: finished items are not called again."
+_RESUME = (
+    "Resume the run with an executor that works: with a checkpointer or a sink, finished items are not "
+    "called again."
+)
 
 _GUARD = (
     "If the workers could not begin, their error is on stderr: put what starts them under "

@@ -22,7 +22,6 @@ class Program:
     Attributes:
         make: Makes the edge, given the items at a time.
         rate_limit: The edge's rate limit, with its provider.
-        workers: How many workers share it, unless all processes do.
         sharing: The arguments of `limits.share` for workers that have not called it.
         state: The part of the parent's state that targets see, without the batch.
         batch_key: The key of the batch, which is not in the state.
@@ -37,7 +36,6 @@ class Program:
 
     make: "partial[Any]"
     rate_limit: RateLimit | None
-    workers: int
     sharing: tuple[str, Any] | None
     state: Mapping[str, Any]
     batch_key: str | None
@@ -50,7 +48,7 @@ class Program:
     trace: Callable[[], AbstractContextManager[Any]] | None
 
 
-def program_of(run: VmapRun, make: "partial[Any]", workers: int) -> Program:
+def program_of(run: VmapRun, make: "partial[Any]") -> Program:
     """Return the program of a run."""
     spec, config, tracer = run.spec, run.config, _spans.tracer()
     own: Mapping[str, Any] = config.get("configurable", {})
@@ -60,7 +58,6 @@ def program_of(run: VmapRun, make: "partial[Any]", workers: int) -> Program:
     return Program(
         make=make,
         rate_limit=None if spec.tries.rate_limit is None else _named(run, spec.tries.rate_limit),
-        workers=workers,
         sharing=_sharing(),
         state={name: value for name, value in run.inherited.items() if name != key},
         batch_key=key,

@@ -33,7 +33,6 @@ from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.together import wave
-from mahsm.limits import RateLimit
 
 
 class Part(NamedTuple):
@@ -43,6 +42,7 @@ class Part(NamedTuple):
         places: The items' places in the whole batch.
         items: The items.
         share: How many of them may run at a time in a worker, together with those of other parts.
+        workers: How many workers share the edge's rate limit, unless all processes do.
         stops: True if the first failure ends the part.
         seconds: Seconds that are left until the edge's deadline, if it has one.
         orphans: True if the worker has to end by itself when the process that started it is gone.
@@ -52,6 +52,7 @@ class Part(NamedTuple):
     places: Sequence[int]
     items: Sequence[Any]
     share: int
+    workers: int
     stops: bool
     seconds: float | None
     orphans: bool
@@ -93,15 +94,21 @@ class _Loaded:
     def __init__(self, blob: bytes, share: int) -> None:
         self.program: Program = pickle.loads(blob)
         self.slots = Slots(share)
-        self._specs: dict[tuple[int, bool], VmapSpec] = {}
+        self._specs: dict[tuple[int, int], VmapSpec] = {}
 
-    def spec(self, share: int) -> VmapSpec:
-        """Return the specification of the edge, which runs so many items at a time."""
-        is_shared = adopted.sharing(self.program.sharing)
-        limit = self._limit(is_shared)
+    def spec(self, share: int, workers: int) -> VmapSpec:
+        """Return the specification of the edge.
+
+        Args:
+            share: How many items it runs at a time here.
+            workers: How many workers there are.
+        """
+        is_shared, limit = adopted.sharing(self.program.sharing), self.program.rate_limit
         if limit is not None:
+            limit = limit if is_shared else share_of(limit, workers)
             adopted.limit(limit)
-        if (share, is_shared) not in self._specs:
+        kind = share, 0 if is_shared else workers
+        if kind not in self._specs:
             make = self.program.make
             target, *_ = make.args
             given: dict[str, Any] = {**make.keywords, "max_concurrency": share}
@@ -114,13 +121,8 @@ class _Loaded:
             if limit is not None:
                 given["rate_limit"] = limit
             edge: Any = make.func(target, **given)
-            self._specs[share, is_shared] = edge._items.spec
-        return self._specs[share, is_shared]
-
-    def _limit(self, is_shared: bool) -> RateLimit | None:
-        """Return the whole limit if it is shared by all processes, and otherwise this worker's part of it."""
-        limit = self.program.rate_limit
-        return limit if limit is None or is_shared else share_of(limit, self.program.workers)
+            self._specs[kind] = edge._items.spec
+        return self._specs[kind]
 
 
 _lock = threading.Lock()
@@ -238,7 +240,7 @@ class _PartOf:
 
     def __init__(self, loaded: _Loaded, part: Part) -> None:
         self.loaded, self.part = loaded, part
-        spec = loaded.spec(part.share)
+        spec = loaded.spec(part.share, part.workers)
         if part.seconds is not None:
             spec = replace(spec, ends=replace(spec.ends, deadline=max(part.seconds, 1e-3)))
         self.spec = spec
