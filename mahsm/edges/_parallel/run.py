@@ -79,18 +79,21 @@ class ParallelRun(EdgeRun):
     async def run_all(self) -> list[Outcome]:
         """Run all branches without tasks of LangGraph; return their outcomes."""
         found: list[Outcome] = []
-        interrupts: list[Any] = []
+        bubbles: list[GraphBubbleUp] = []
 
         async def run(branch: BranchSpec) -> None:
             try:
                 found.extend(await self.branch(branch, as_of_task(self.config, branch.name)))
-            except GraphInterrupt as error:
-                interrupts.extend(error.args[0])
+            except GraphBubbleUp as error:
+                bubbles.append(error)  # which does not stop the others
 
         cores = [partial(run, branch) for branch in self.spec.branches]
         await tasks.run_together(self.way, cores, lambda: self.pool)
-        if interrupts:
-            raise GraphInterrupt(interrupts)
+        for error in bubbles:
+            if not isinstance(error, GraphInterrupt):
+                raise error
+        if bubbles:
+            raise GraphInterrupt([each for error in bubbles for each in error.args[0]])
         return found
 
     # A branch.
