@@ -334,7 +334,7 @@ if __name__ == "__main__":
 
 def killed_clients(times: int) -> Measured:
     """Kill the client at random moments, and start it again until it ends."""
-    drawn, count, killed, left = random.Random(0), 20_000, 0, 0
+    drawn, count, killed = random.Random(0), 5_000 * max(times, 4), 0
     with tempfile.TemporaryDirectory() as name:
         program = Path(name) / "client.py"
         program.write_text(CLIENT)
@@ -344,7 +344,7 @@ def killed_clients(times: int) -> Measured:
         while not whole:
             with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
                 try:
-                    wanted = drawn.uniform(5, 9) if killed < times else None
+                    wanted = drawn.uniform(4.5, 6.5) if killed < times else None
                     whole = "True" in process.communicate(timeout=wanted)[0]
                     if not whole:
                         break
@@ -357,6 +357,7 @@ def killed_clients(times: int) -> Measured:
         )
         again = len((Path(name) / "notes").read_text().split()) - count
     figures = [
+        Figure("kills of the client", killed, times, "", at_least=True),
         Figure("kills of the client: the result is whole", float(whole), 1, "", at_least=True),
         Figure("kills of the client: processes left", left, 0, ""),
     ]
