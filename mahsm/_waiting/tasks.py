@@ -88,10 +88,10 @@ runs on the second loop, and so on."""
 
 _limits = _Background("mahsm-limits")
 limits_loop = _limits.loop
-
-_worker = _Background("mahsm-worker")
-worker_loop = _worker.loop
 """Returns the loop of rate limits and timers."""
+
+worker_loop = _Background("mahsm-worker").loop
+"""Returns the loop on which a worker of an edge runs async targets."""
 
 limits_on = _limits.replaced
 """Replaces that loop in a block."""
