@@ -1,5 +1,6 @@
 """Engines: a pool of our own, one of concurrent.futures, and a Dask cluster, each with two real processes."""
 
+import logging
 import multiprocessing
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 @pytest.fixture(scope="session")
 def dask() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
+    # The scheduler is in this process, and what it logs is in the records of other tests otherwise.
+    log = logging.getLogger("distributed")
+    log.propagate = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(
@@ -38,6 +42,7 @@ def dask() -> Iterator[Any]:
         warnings.simplefilter("ignore")
         client.close()
         cluster.close()
+    log.propagate = True
 
 
 @pytest.fixture(params=["own", "pool", "dask"])
