@@ -251,7 +251,7 @@ def rows(scale: int) -> dict[str, Row]:
 
 
 BOUNDS = {
-    ("edge", "by hand"): 1.8,
+    ("edge", "by hand"): 1.3,
     ("edge, retry", "edge"): 2.0,
     ("edge, timeout", "edge"): 3.0,
     ("edge, retry and timeout", "edge"): 3.0,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
@@ -13,7 +14,8 @@ from typing import Any
 
 
 def _begin(begun: Connection, over: Connection) -> None:
-    begun.send_bytes(b"1")
+    with suppress(OSError):  # the process that started it may be gone already
+        begun.send_bytes(b"1")
     end_with_parent(over)
 
 
