@@ -57,3 +57,22 @@ def test_readme_shows_the_figures_of_the_results(scenario: str) -> None:
 def test_figures_are_met_from_their_side() -> None:
     assert Figure("at most", 1.0, 2.0).met
     assert not Figure("at least", 1.0, 2.0, at_least=True).met
+
+
+def test_results_are_compared(tmp_path: Path) -> None:
+    def results(name: str, noise: dict[str, float], **figures: float) -> str:
+        told = [{"what": what, "measured": measured, "unit": "x"} for what, measured in figures.items()]
+        path = tmp_path / name
+        path.write_text(json.dumps({"figures": told, "measurements": {"part": {"noise": noise}}}))
+        return str(path)
+
+    old, new = (
+        results("old", {}, same=1.0, grown=2.0, gone=3.0),
+        results("new", {"grown": 0.04}, same=1.0, grown=3.0),
+    )
+    command = [sys.executable, "-m", "benchmarks", "--compare", old, new]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.replace("│", " ").split() for line in done.stdout.splitlines()]
+    assert ["same", "1", "x", "1", "x", "+0%"] in lines
+    assert ["grown", "2", "x", "3", "x", "+50%", "4%"] in lines
+    assert ["gone", "3", "x", "gone"] in lines
