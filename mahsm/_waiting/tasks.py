@@ -200,7 +200,7 @@ def begin_apart(core: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 class deadline:
     """An `async with` block that is cancelled after `timeout` seconds, with an error that says so.
 
-    It is a class, since it runs for each attempt, and `asynccontextmanager` would double its cost.
+    It is a class and not a generator, which would cost more: it runs for each attempt.
 
     Raises:
         TimeoutError: after `timeout` seconds.

@@ -41,7 +41,7 @@ class Lowering(ABC, Generic[RunT]):
 
     @cached
     def graph(self) -> Compiled:
-        """The compiled subgraph."""
+        """The subgraph, which is compiled when it is first used."""
         return Deferred(lambda: self._compile(Done))
 
     @cached

@@ -116,7 +116,7 @@ class VmapRun(EdgeRun):
             and needs_no_tasks(around.config)
         )
         # Items of an async target that share a task run on the background loop together: a hop to it for each
-        # of them would take ten times as long.
+        # would take most of their time.
         shares = self.direct or not self.alone
         self.item_way = TASK if spec.workers is None and shares and spec.target.sync is None else self.way
         if self.sink is not None:
