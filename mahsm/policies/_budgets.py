@@ -1,7 +1,7 @@
 """The budgets around the code that runs here: `budget`, and what attempts ask of them."""
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from mahsm._model_calls import count_attempt, in_attempt, meters, observed, restored_context
@@ -115,7 +115,7 @@ def begin_attempt(leases: Sequence[Lease] = (), *, calls: bool = True) -> None:
         spending.check()
     if not calls:
         return
-    with held(leases) if leases else nullcontext():
+    with held(leases):
         refused = count_attempt()
     for spending in around:
         spending.begun()
