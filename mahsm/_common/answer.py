@@ -22,6 +22,7 @@ class Answer:
         cache_read_tokens: Input tokens that the provider read from its cache.
         cache_creation_tokens: Input tokens that it wrote into its cache.
         reasoning_tokens: Output tokens that are reasoning.
+        share: What it costs as a share of the model's ordinary price: 0.5 for a batch job's.
     """
 
     model: str = ""
@@ -33,6 +34,7 @@ class Answer:
     cache_read_tokens: int = 0
     cache_creation_tokens: int = 0
     reasoning_tokens: int = 0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         def count(name: str, most: float = MOST) -> int:
@@ -63,4 +65,4 @@ class Answer:
         if not self.known:
             return self
         usd = (self.input_tokens * price[0] + self.output_tokens * price[1]) / 1e6
-        return replace(self, usd=usd)
+        return replace(self, usd=usd * self.share)

@@ -34,6 +34,7 @@ from mahsm._model_calls.dspy import observed_lm as observed_lm
 from mahsm._model_calls.dspy import plain_adapter as plain_adapter
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
+from mahsm._model_calls.prices import BATCH_SHARE as BATCH_SHARE
 from mahsm._model_calls.prices import priced_models as priced_models
 from mahsm._model_calls.prices import rates_of as rates_of
 from mahsm._model_calls.records import AttemptCounter as AttemptCounter
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from mahsm._model_calls.usage_block import usage as usage
 
 __all__ = [
+    "BATCH_SHARE",
     "AttemptCounter",
     "EdgeUsage",
     "Ledger",

@@ -39,6 +39,26 @@ class Gate(Protocol):
         ...
 
 
+class Batched(Protocol):
+    """An item whose model calls are collected for a job of the provider's batch API."""
+
+    def model(self, lm: Any) -> Any:
+        """Return a copy of a DSPy model whose requests are collected."""
+        ...
+
+    def call(self) -> AbstractContextManager[None]:
+        """Return a block that is one call of it."""
+        ...
+
+    def inside(self) -> "Batched":
+        """Return what holds for an item inside of this one."""
+        ...
+
+    def leave(self) -> None:
+        """Note the end of the item."""
+        ...
+
+
 class Keeper(Protocol):
     """A store of model outputs, so that calls need not be made again."""
 
@@ -91,6 +111,8 @@ class Here(NamedTuple):
         refused: The reason why no model may be called, or None. Set where values are only traced.
         call: The call in progress, and True if the user has turned DSPy's history off. Set by views of
             language models; read where DSPy adds to its history.
+        batched: Collects the calls for jobs of the provider's batch API. Set by `vmap(batch_api=)` and for each
+            item; read by views of language models, and by items.
         langchain_observed: True if LangChain's calls are observed. Set by `observed`; read when LangChain
             looks for handlers.
         dspy_observed: True if DSPy's calls are observed. Set by `observed`; read by code that would observe
@@ -106,6 +128,7 @@ class Here(NamedTuple):
     prompt: Any = None
     refused: str | None = None
     call: "tuple[SeenCall, bool] | None" = None
+    batched: Batched | None = None
     langchain_observed: bool = False
     dspy_observed: bool = False
 
@@ -204,10 +227,12 @@ class SeenCall:
 
     Attributes:
         answer: Its answer, once known.
+        job: The id of the batch job that answered it, or None for an ordinary call.
     """
 
     def __init__(self) -> None:
         self.answer: Answer | None = None
+        self.job: str | None = None
 
 
 async def admit(way: Way, characters: Callable[[], int]) -> AdmittedCall | None:
@@ -217,7 +242,9 @@ async def admit(way: Way, characters: Callable[[], int]) -> AdmittedCall | None:
         JitError: if calls are refused here.
     """
     check_refused()
-    gate = _here.get().gate
+    here = _here.get()
+    # The limits of the ordinary API do not hold for a batch job.
+    gate = here.gate if here.batched is None else None
     return await gate.enter(way, characters()) if gate else None
 
 

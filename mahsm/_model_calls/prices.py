@@ -7,12 +7,13 @@ takes seconds, and may access the network.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mahsm._common import reported
+from mahsm._common import Answer, reported
 
 _TABLE = "model_prices_and_context_window_backup.json"
 
@@ -73,6 +74,45 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
             return None
         usd += tokens * (rate or 0.0)
     return round(usd, 12)
+
+
+BATCH_SHARE = 0.5
+"""The price of a batch job's request as a share of an ordinary one, where the table has no price for it: the
+discount that OpenAI, Anthropic and Gemini give."""
+
+
+def own_price(answer: Answer, model: str, *, batch: bool) -> Answer:
+    """Return an answer with its price from the table, and `share` set.
+
+    Args:
+        answer: The answer.
+        model: The model as DSPy names it.
+        batch: A batch job has answered.
+
+    Example:
+        >>> answer = Answer("gpt-4o-mini", input_tokens=1000, output_tokens=100)
+        >>> own_price(answer, "openai/gpt-4o-mini", batch=True).usd
+        0.000105
+    """
+    head, slash, rest = model.partition("/")
+    provider, name = (head, rest) if slash else ("openai", model)
+    share = BATCH_SHARE if batch else 1.0
+    details = {"cache_read": answer.cache_read_tokens, "cache_creation": answer.cache_creation_tokens}
+    usage = {
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "input_token_details": {kind: tokens for kind, tokens in details.items() if tokens},
+    }
+    usd = price_of(provider, (answer.model, name), usage) if answer.known else None
+    entry = _entry(provider, name) or {}
+    rates = [entry.get(f"{side}_cost_per_token_batches") for side in ("input", "output")]
+    if usd is not None:
+        usd *= share
+        if batch and None not in rates and not any(details.values()):
+            given, taken = (rate or 0.0 for rate in rates)
+            usd = answer.input_tokens * given + answer.output_tokens * taken
+        usd = round(usd, 12)
+    return replace(answer, usd=usd, share=share)
 
 
 def rates_of(provider: str, model: str) -> tuple[float | None, float | None]:

@@ -99,6 +99,9 @@ limits_on = _limits.replaced
 redis_loop = _Background("mahsm-redis").loop
 """Returns the loop of what processes share through Redis, which has real time even under a fake clock."""
 
+batch_loop = _Background("mahsm-batches").loop
+"""Returns the loop of the jobs of batch APIs."""
+
 
 _detached: set["asyncio.Task[Any]"] = set()
 """Tasks that have no other reference: an event loop keeps only weak ones."""

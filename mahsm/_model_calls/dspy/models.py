@@ -2,8 +2,8 @@
 
 import itertools
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 from types import TracebackType
 from typing import Any, Self, cast
@@ -13,6 +13,7 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
+from mahsm._model_calls.prices import own_price
 from mahsm._waiting import TASK, THREAD, run_blocking, tasks
 
 # How DSPy's calls are observed.
@@ -110,8 +111,8 @@ class _ObservedLM:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             admitted = run_blocking(calls.admit(THREAD, partial(_characters, prompt, messages)))
-            with _OneCall(self, prompt, messages, drawn, admitted) as one:
-                make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
+            with _OneCall(self, prompt, messages, drawn, admitted) as one, _collected(self) as lm:
+                make = partial(super(_ObservedLM, lm).__call__, prompt, messages=messages, **drawn)
                 blocking = calls.here().blocking
                 outputs = make() if blocking is None else blocking(make)
                 one.end(outputs)
@@ -123,12 +124,12 @@ class _ObservedLM:
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
-            with _OneCall(self, prompt, messages, drawn, admitted) as one:
+            with _OneCall(self, prompt, messages, drawn, admitted) as one, _collected(self) as lm:
                 if _only_blocks(type(self)):
-                    make = partial(cast("Any", super()).__call__, prompt, messages=messages, **drawn)
+                    make = partial(super(_ObservedLM, lm).__call__, prompt, messages=messages, **drawn)
                     outputs = await tasks.in_thread(make)
                 else:
-                    outputs = await cast("Any", super()).acall(prompt, messages=messages, **drawn)
+                    outputs = await super(_ObservedLM, lm).acall(prompt, messages=messages, **drawn)
                 one.end(outputs)
             if not _is_known_as_bad(outputs, one.answer):
                 return outputs
@@ -164,9 +165,23 @@ class _ObservedLM:
             super().update_history(entry)  # type: ignore[misc]
         if call is not None:
             answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", self.__dict__["cache"]))
+            if calls.here().batched is not None and not answer.cached:
+                # DSPy has no prices for engines other than its own.
+                answer = own_price(answer, self.__dict__["model"], batch=call[0].job is not None)
             call[0].answer = answer
             if (heard := getattr(self, "heard", None)) is not None:
                 heard(entry, answer)
+
+
+@contextmanager
+def _collected(lm: Any) -> Generator[Any, None, None]:
+    """Return a block that makes one call of a model: of this one, or of one that collects it for a batch job."""
+    batched = calls.here().batched
+    if batched is None:
+        yield lm
+        return
+    with batched.call():
+        yield batched.model(lm)
 
 
 def _is_known_as_bad(outputs: Any, answer: Answer | None) -> bool:

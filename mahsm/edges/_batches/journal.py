@@ -1,0 +1,146 @@
+"""The journal of a run's jobs: what a process that goes on after a kill has to know of them.
+
+It is kept by the run's checkpointer, in a namespace of its own. A job is announced before it is submitted, and
+its id is noted after. So whenever the process is killed, the next one knows of each job that may exist, and
+finds it at the provider by its label, if the id was not noted any more.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
+
+from mahsm.errors import EdgeError
+
+_CHANNEL = "mahsm_batch_job"
+_PATIENCE = 30.0
+"""Seconds to wait until LangGraph has saved the checkpoint that the run belongs to."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A job, as it is noted.
+
+    Attributes:
+        number: Its number in the run.
+        label: Its label at the provider.
+        provider: The provider.
+        model: The model.
+        base_url: The URL of the provider, or None for its own.
+        keys: The keys of its requests, in order.
+        at: `time.time()` when it was announced.
+        id: The provider's id, once known.
+    """
+
+    number: int
+    label: str
+    provider: str
+    model: str
+    base_url: str | None
+    keys: Sequence[str]
+    at: float
+    id: str | None = None
+
+
+class Journal:
+    """Notes of one run's jobs. Its methods are for the loop of batches.
+
+    Args:
+        config: The config of the edge's node, with a checkpointer.
+        loop: The loop that the run is on, or None if it blocks a thread.
+    """
+
+    def __init__(self, config: RunnableConfig, loop: asyncio.AbstractEventLoop | None) -> None:
+        own: dict[str, Any] = config.get("configurable", {})
+        self._saver = cast("BaseCheckpointSaver[Any]", own["__pregel_checkpointer"])
+        self._loop = loop
+        self._thread = own["thread_id"]
+        self.run = f"{self._thread}/{own.get('checkpoint_ns', '')}"
+        """The run, which has the same name in a process that resumes it."""
+        # LangGraph looks a namespace up by the id of a task, and so never finds this one.
+        self._namespace = f"{own.get('checkpoint_ns', '')}|mahsm_batches"
+        self._id = str(uuid.uuid5(uuid.NAMESPACE_URL, self.run))
+        self._around: Mapping[str, str] = own.get("checkpoint_map") or {}
+        self._saves_at_end = own.get("__pregel_durability") == "exit"
+        self._is_begun = False
+
+    async def read(self) -> list[Note]:
+        """Return the notes so far."""
+        found = await self._call("get_tuple", self._config)
+        self._is_begun = found is not None
+        notes: dict[int, Note] = {}
+        for _, channel, value in (found.pending_writes or ()) if found is not None else ():
+            if channel == _CHANNEL:
+                note = Note(**value)
+                if note.id is not None or note.number not in notes:
+                    notes[note.number] = note
+        return [notes[number] for number in sorted(notes)]
+
+    async def announce(self, note: Note) -> None:
+        """Note that a job is going to be submitted.
+
+        Raises:
+            EdgeError: if LangGraph has not saved the checkpoint that the run belongs to.
+        """
+        if not self._is_begun:
+            await self._until_saved()
+            metadata: Any = {"source": "loop", "step": -1, "parents": {}}
+            checkpoint = {**empty_checkpoint(), "id": self._id}
+            await self._call("put", self._config_of(None), checkpoint, metadata, {})
+            self._is_begun = True
+        await self._write(note)
+
+    async def submitted(self, note: Note, id: str) -> Note:
+        """Note the id that the provider has given to a job; return the note."""
+        note = replace(note, id=id)
+        await self._write(note)
+        return note
+
+    async def _write(self, note: Note) -> None:
+        # A write with the same task and place is kept, and not replaced.
+        task = uuid.uuid5(uuid.NAMESPACE_URL, f"{note.number} {note.id}")
+        await self._call("put_writes", self._config, [(_CHANNEL, asdict(note))], str(task))
+
+    async def _until_saved(self) -> None:
+        """Wait until the checkpoints around are saved: without them a resumed run would be another one."""
+        end = time.monotonic() + _PATIENCE
+        for namespace, checkpoint in self._around.items():
+            while not self._saves_at_end and time.monotonic() < end:
+                config = self._config_of(checkpoint, namespace)
+                if await self._call("get_tuple", config) is not None:
+                    break
+                await asyncio.sleep(0.005)
+            else:
+                if not self._saves_at_end:
+                    raise EdgeError(
+                        f"the checkpoint {checkpoint} of this run was not saved within {_PATIENCE:g} s, so no "
+                        "batch job is submitted: after a crash it would not be found again. See why the "
+                        "checkpointer is slow."
+                    )
+
+    @property
+    def _config(self) -> RunnableConfig:
+        return self._config_of(self._id)
+
+    def _config_of(self, checkpoint: str | None, namespace: str | None = None) -> RunnableConfig:
+        own: dict[str, Any] = {
+            "thread_id": self._thread,
+            "checkpoint_ns": self._namespace if namespace is None else namespace,
+        }
+        return {"configurable": own if checkpoint is None else {**own, "checkpoint_id": checkpoint}}
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        """Call the checkpointer as LangGraph does: its async side on the run's loop, or else its sync side."""
+        if self._loop is None:
+            return await asyncio.to_thread(getattr(self._saver, method), *args)
+        call = cast("Callable[..., Awaitable[Any]]", getattr(self._saver, f"a{method}"))
+
+        async def made() -> Any:
+            return await call(*args)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(made(), self._loop))

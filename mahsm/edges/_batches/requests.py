@@ -1,0 +1,100 @@
+"""A request that waits for its answer, and how requests are told apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from mahsm._waiting import Turn
+from mahsm.edges._batches.seats import Seat
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a model's jobs go.
+
+    Attributes:
+        provider: The provider, such as `"openai"`.
+        model: The model's name there.
+        base_url: Its URL, or None for the provider's own.
+        api_key: The key, a function that returns it, or None for that of the environment.
+        timeout: Seconds for one HTTP request, or None for the client's default.
+    """
+
+    provider: str
+    model: str
+    base_url: str | None = None
+    api_key: Any = field(default=None, repr=False)
+    timeout: Any = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class Ask:
+    """One request, and the call that waits for its answer.
+
+    Attributes:
+        endpoint: Where it goes.
+        request: The request, of DSPy's type.
+        key: What it has in common with equal requests.
+        seat: The seat of the item that asks.
+        meters: What counts the call.
+        turn: Wakes the call.
+        answer: The answer, once there.
+        failure: In place of an answer, the error; or an `AtFullPrice`.
+        job: The id of the job that answered, once there.
+        is_over: True when the call waits no more.
+    """
+
+    __slots__ = (
+        "answer",
+        "endpoint",
+        "failure",
+        "is_over",
+        "job",
+        "key",
+        "meters",
+        "request",
+        "seat",
+        "turn",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, request: Any, seat: Seat, meters: Sequence[Any], turn: Turn
+    ) -> None:
+        self.endpoint = endpoint
+        self.request = request
+        self.key = sha256(repr(request).encode()).hexdigest()[:24]
+        self.seat = seat
+        self.meters = meters
+        self.turn = turn
+        self.answer: Any = None
+        self.failure: BaseException | None = None
+        self.job: str | None = None
+        self.is_over = False
+
+    def settle(self, answer: Any = None, failure: BaseException | None = None) -> bool:
+        """Give the call its answer or error, and let it go on; return False if it waits no more."""
+        if not self._end():
+            return False
+        self.answer, self.failure = answer, failure
+        self.turn.wake()
+        return True
+
+    def leave(self) -> None:
+        """Note that the call waits no more."""
+        self._end()
+
+    def _end(self) -> bool:
+        with self.seat.lock:
+            if self.is_over:
+                return False
+            self.is_over = True
+            self.seat.goes_on()
+            return True
+
+
+class AtFullPrice(Exception):
+    """The request is to be made as an ordinary call."""

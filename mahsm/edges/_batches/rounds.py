@@ -1,0 +1,370 @@
+"""Rounds: the requests of a run are collected, submitted as jobs, and answered."""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Protocol
+
+from mahsm._waiting import tasks
+from mahsm.edges._batches.client import Client
+from mahsm.edges._batches.estimates import Estimates, input_tokens
+from mahsm.edges._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
+from mahsm.edges._batches.journal import Journal, Note
+from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
+from mahsm.edges._batches.seats import Seat, Table
+from mahsm.policies import BatchAPI
+
+_GOODBYE = 10.0
+"""Most seconds for which the end of a run waits until its jobs are cancelled."""
+
+_FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
+"""OpenAI's codes for a job that is refused because too much is enqueued already."""
+
+
+class Watcher(Protocol):
+    """What a run wants to know of its rounds. It is called on the loop of batches."""
+
+    def failed(self, error: BaseException) -> None:
+        """The rounds cannot go on."""
+        ...
+
+    def open_jobs(self, facts: Sequence[dict[str, Any]]) -> None:
+        """Every item waits, and these jobs are open: a run that does not wait ends here."""
+        ...
+
+    def looked(self, job: Job) -> None:
+        """The provider has said something new of a job."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """A job is done."""
+        ...
+
+
+class Rounds:
+    """The requests and jobs of one run.
+
+    What has to do with jobs happens on one event loop of the process, however the run waits. Requests come
+    from any thread.
+
+    Args:
+        api: The options.
+        edge: The edge's name.
+        run: The name of the run, which a run that goes on has again.
+        journal: Where jobs are noted, or None if nothing is saved.
+        watcher: Is told what happens.
+    """
+
+    def __init__(self, api: BatchAPI, edge: str, run: str, journal: Journal | None, watcher: Watcher) -> None:
+        self.api = api
+        self.root = Seat(Table(self._all_wait))
+        self.asked = 0
+        self.checked: set[Endpoint] = set()
+        """Endpoints that are known to have a batch API."""
+        self._edge = edge
+        self._run = run
+        self._journal = journal
+        self._watcher = watcher
+        self._loop = tasks.batch_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._early: list[Ask] | None = []
+        self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
+        self._slots: dict[tuple[str, str, str | None, str], deque[Slot]] = defaultdict(deque)
+        self._left_open: list[Note] = []
+        self._jobs: list[Job] = []
+        self._waiting: set[Job] = set()
+        self._clients: dict[Endpoint, Client] = {}
+        self._estimates = Estimates()
+        self._number = 0
+        self._last = time.monotonic()
+
+    # From any thread.
+
+    def start(self) -> None:
+        """Begin: read what an earlier process has left."""
+        self._loop.call_soon_threadsafe(self._begin, self._main())
+
+    def join(self, ask: Ask) -> None:
+        """Take a request; its seat waits from now on."""
+        self._loop.call_soon_threadsafe(self._guarded, partial(self._take, ask))
+        ask.seat.waits()
+
+    def complete(self, ask: Ask) -> "Future[Any]":
+        """Make an ordinary call."""
+
+        async def made() -> Any:
+            return await self._client(ask.endpoint).complete(ask.request)
+
+        return asyncio.run_coroutine_threadsafe(made(), self._loop)
+
+    def end(self, *, cancel: bool) -> "Future[None]":
+        """End; with `cancel`, the jobs that are open are cancelled at the provider."""
+        return asyncio.run_coroutine_threadsafe(self._end(cancel=cancel), self._loop)
+
+    def _all_wait(self) -> None:
+        self._loop.call_soon_threadsafe(self._guarded, self._look)
+
+    # On the loop.
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  nobody else would hear of it
+            self._watcher.failed(error)
+
+    def _begin(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _main(self) -> None:
+        try:
+            if self._journal is not None:
+                self._left_open = await self._journal.read()
+        except Exception as error:  # noqa: BLE001  whatever a checkpointer raises
+            self._watcher.failed(error)
+            return
+        self._number = 1 + max((note.number for note in self._left_open), default=-1)
+        early, self._early = self._early or [], None
+        for ask in early:
+            self._place(ask)
+        self._look()
+        while True:
+            # Seats are counted. This is for items that wait for what another item holds, which waits here.
+            await asyncio.sleep(self.api.poll)
+            if time.monotonic() - self._last >= self.api.poll:
+                self._close_all()
+
+    def _take(self, ask: Ask) -> None:
+        self.asked += 1
+        self._last = time.monotonic()
+        if self._early is not None:
+            self._early.append(ask)
+        else:
+            self._place(ask)
+
+    def _place(self, ask: Ask) -> None:
+        """Give a request the place that it has in a job of an earlier process, or keep it for the next job."""
+        if ask.is_over:
+            return
+        self._restore(ask.endpoint)
+        if slots := self._slots.get(self._where(ask)):
+            slot = slots.popleft()
+            slot.ask = ask
+            if slot.outcome is not None:
+                self._give(ask, slot.outcome, None)
+            return
+        pending = self._pending[ask.endpoint]
+        pending.append(ask)
+        if len(pending) >= self.api.max_requests:
+            self._close(ask.endpoint)
+
+    @staticmethod
+    def _where(ask: Ask) -> tuple[str, str, str | None, str]:
+        endpoint = ask.endpoint
+        return endpoint.provider, endpoint.model, endpoint.base_url, ask.key
+
+    def _restore(self, endpoint: Endpoint) -> None:
+        """Go on with the jobs of an endpoint that an earlier process has left."""
+        own = (endpoint.provider, endpoint.model, endpoint.base_url)
+        found = [note for note in self._left_open if (note.provider, note.model, note.base_url) == own]
+        if not found:
+            return
+        self._left_open = [note for note in self._left_open if note not in found]
+        for note in found:
+            slots = [Slot(key) for key in note.keys]
+            for slot in slots:
+                self._slots[*own, slot.key].append(slot)
+            self._run_job(endpoint, note, slots, is_restored=True)
+
+    def _look(self) -> None:
+        """Submit what is pending if every item waits."""
+        if self._early is None and self.root.is_still:
+            self._close_all()
+            self._tell_if_open()
+
+    def _close_all(self) -> None:
+        for endpoint in list(self._pending):
+            while self._pending.get(endpoint) and self._close(endpoint):
+                pass
+
+    def _close(self, endpoint: Endpoint) -> bool:
+        """Submit what is pending for an endpoint, as one job if it fits into one.
+
+        Return False if nothing more may be enqueued now.
+        """
+        asks: list[Ask] = []
+        rest, tokens = deque(self._pending.pop(endpoint)), 0
+        while rest and len(asks) < self.api.max_requests:
+            takes = input_tokens(rest[0].request)
+            if not self._has_room(tokens + takes, first=not asks):
+                break
+            ask = rest.popleft()
+            if not ask.is_over and (refusal := self._estimates.refusal(ask)) is not None:
+                ask.settle(failure=refusal)
+            if not ask.is_over:
+                asks.append(ask)
+                tokens += takes
+        if rest:
+            self._pending[endpoint] = list(rest)
+        if asks:
+            self._submit(endpoint, asks, tokens)
+        return bool(asks) or not rest
+
+    def _has_room(self, tokens: int, *, first: bool) -> bool:
+        """Return whether so many tokens may be enqueued; a request that is too long goes alone."""
+        most, enqueued = self.api.max_enqueued_tokens, sum(job.tokens for job in self._jobs)
+        return most is None or enqueued + tokens <= most or (first and not enqueued)
+
+    def _submit(self, endpoint: Endpoint, asks: Sequence[Ask], tokens: int) -> None:
+        number, self._number = self._number, self._number + 1
+        note = Note(
+            number=number,
+            label=f"mahsm {self._run} {number}"[-512:],
+            provider=endpoint.provider,
+            model=endpoint.model,
+            base_url=endpoint.base_url,
+            keys=[ask.key for ask in asks],
+            at=time.time(),
+        )
+        self._run_job(endpoint, note, [Slot(ask.key, ask) for ask in asks], tokens=tokens)
+
+    def _run_job(
+        self, endpoint: Endpoint, note: Note, slots: list[Slot], *, tokens: float = 0.0, is_restored: bool = False
+    ) -> None:
+        job = Job(
+            note,
+            slots,
+            self._client(endpoint),
+            self._journal,
+            poll=self.api.poll,
+            window=self.api.window,
+            tokens=tokens,
+            is_restored=is_restored,
+        )
+        self._jobs.append(job)
+        self._begin(self._life_of(job))
+
+    def _client(self, endpoint: Endpoint) -> Client:
+        if endpoint not in self._clients:
+            self._clients[endpoint] = Client(endpoint)
+        return self._clients[endpoint]
+
+    async def _life_of(self, job: Job) -> None:
+        from dspy.lm15 import LM15Error
+
+        try:
+            await job.run(self, lambda: [one.note.id for one in self._jobs if one.note.id])
+        except NeverSubmitted:
+            self._give_back(job)
+        except JobFailed as failed:
+            await self._refused(job, failed)
+        except LM15Error as error:
+            self._settle(job, Outcome(error=error))
+        except Exception as error:  # noqa: BLE001  of the checkpointer, for example
+            self._watcher.failed(error)
+        else:
+            self._settle(job)
+        finally:
+            self._jobs.remove(job)
+            self._waiting.discard(job)
+            self._look()
+
+    async def _refused(self, job: Job, failed: JobFailed) -> None:
+        """The provider has refused a job as a whole."""
+        if _FULL.isdisjoint(failed.codes):
+            from dspy.lm15 import InvalidRequestError
+
+            self._settle(job, Outcome(error=InvalidRequestError(str(failed))))
+        else:
+            # There may be room later.
+            await asyncio.sleep(self.api.poll)
+            self._give_back(job)
+
+    def _give_back(self, job: Job) -> None:
+        """Place the requests of a job again."""
+        asks = [slot.ask for slot in job.slots if slot.ask is not None]
+        for slot in job.slots:
+            if slot.ask is None:
+                key = (job.note.provider, job.note.model, job.note.base_url, slot.key)
+                self._slots[key].remove(slot)
+        self._estimates.release(asks)
+        for ask in asks:
+            self._place(ask)
+
+    def _settle(self, job: Job, of_all: Outcome | None = None) -> None:
+        """Give each request of a job its outcome."""
+        self._watcher.ended(job)
+        self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
+        for slot in job.slots:
+            slot.outcome = of_all or slot.outcome
+            if slot.ask is not None and slot.outcome is not None:
+                self._give(slot.ask, slot.outcome, job)
+
+    def _give(self, ask: Ask, outcome: Outcome, job: Job | None) -> None:
+        ask.job = job.note.id if job is not None else ask.job
+        if outcome.answer is not None:
+            self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
+            ask.settle(outcome.answer)
+        elif outcome.error is not None:
+            ask.settle(failure=outcome.error)
+        elif self.api.on_expired == "retry":
+            self._place(ask)
+        elif self.api.on_expired == "sync":
+            ask.settle(failure=AtFullPrice())
+        else:
+            ask.settle(failure=_expired(ask))
+
+    # How jobs wait.
+
+    async def until(self, job: Job, seconds: float) -> None:
+        """Wait until a job should be looked at again."""
+        self._watcher.looked(job)
+        self._waiting.add(job)
+        self._tell_if_open()
+        await asyncio.sleep(seconds)
+        self._waiting.discard(job)
+
+    def _tell_if_open(self) -> None:
+        if self.api.wait != "interrupt" or not self.root.is_still or any(self._pending.values()):
+            return
+        if self._jobs and self._waiting.issuperset(self._jobs):
+            self._watcher.open_jobs([facts_of(job) for job in self._jobs])
+
+    async def _end(self, *, cancel: bool) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if cancel and self._jobs:
+            left = [self._loop.create_task(job.cancel()) for job in self._jobs]
+            await asyncio.wait(left, timeout=_GOODBYE)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        for client in self._clients.values():
+            await client.aclose()
+
+
+
+def facts_of(job: Job) -> dict[str, Any]:
+    """Return what users see of a job."""
+    note, data = job.note, dict(getattr(job.info, "provider_data", None) or {})
+    return {
+        "id": note.id,
+        "provider": note.provider,
+        "model": note.model,
+        "label": note.label,
+        "requests": len(note.keys),
+        "status": getattr(job.info, "status", "queued"),
+        "counts": dict(data.get("request_counts") or {}),
+        "submitted_at": note.at,
+    }
+
+
+def _expired(ask: Ask) -> BaseException:
+    from dspy.lm15 import TimeoutError as Late
+
+    return Late(f"the batch job of this request to {ask.endpoint.label} ended before it was answered")
