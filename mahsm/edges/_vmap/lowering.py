@@ -147,8 +147,8 @@ class VmapLowering(Lowering[VmapRun]):
         if order is not None:
             return Command(goto=self.spec.target.name)
         records = self._records(state)
-        run.learn(records)
-        places = run.missing(records)
+        run.tally.learn(records)
+        places = run.tally.missing(records, run.firsts)
         return Command(goto=self._sends(run, places) if places else ())
 
     @property
@@ -189,12 +189,12 @@ class VmapLowering(Lowering[VmapRun]):
             raise spec.too_few(failed, len(items))
         finished = position.get().finished.get(self)
         run = VmapRun(spec, around, items, self._concurrency, finished, streamed)
-        run.check_first()
+        run.states.check_first(run.firsts)
         return run
 
     async def _prepare(self, run: VmapRun, config: RunnableConfig) -> None:
         if self.spec.target.batched is not None:
-            await run.way.call_blocking(run.compute_for_all)
+            await run.way.call_blocking(partial(run.states.compute, run.firsts))
 
     @contextmanager
     def _begun(self, around: Session, begin: Callable[[Session], VmapRun]) -> Generator[VmapRun, None, None]:
@@ -225,20 +225,20 @@ class VmapLowering(Lowering[VmapRun]):
         for record in done:
             failed = {error["index"]: error for error in record["errors"]}
             for place, value in zip(record["places"], record["values"], strict=True):
-                items |= {equal: failed.get(place, value) for equal in run.equal_to(place)}
+                items |= {equal: failed.get(place, value) for equal in run.tally.equal_to(place)}
         return {"items": items} if items else {}
 
     async def _finish(self, run: VmapRun, done: list[Record]) -> Update:
         if run.sink is not None:
             report = await run.way.call_to_end(run.sink.end)
             run.progress.end(errors=report["errors"])
-            run.count_all(finished=run.total, failed=report["errors"])
+            run.tally.count_all(finished=run.total, failed=report["errors"])
             return {self.spec.out_keys[0]: report}
         outcomes = Outcomes.of(run, self._records({"done": done}))
         if len(outcomes.failed) > self.spec.failures_allowed(run.total):
             raise self.spec.too_few(len(outcomes.failed), run.total)
         run.progress.end(errors=len(outcomes.failed))
-        run.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
+        run.tally.count_all(finished=run.total - outcomes.ranks.count(0), failed=len(outcomes.failed))
         entries = outcomes.entries()
         warn_if_large(self.name, entries)
         update = self.spec.update(entries, run.state, as_writes=run.is_node)

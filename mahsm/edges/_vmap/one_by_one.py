@@ -32,7 +32,7 @@ async def run_one(run: VmapRun, place: int, config: RunnableConfig) -> ResultPar
 
 async def _one(run: VmapRun, place: int, config: RunnableConfig, part: ResultPart) -> None:
     await run.load(place)
-    if not await run.uncached(run.unknown([place]), part):
+    if not await run.uncached(run.tally.unknown([place]), part):
         return
     with run.quiet_end():
         await run.begun_slots.acquire(run.way, (place,))

@@ -50,7 +50,7 @@ class Outcomes:
         """Copy each outcome to the items that equal its own, and check that no item was lost."""
         lost = 0
         for first in self.run.firsts if 0 in self.ranks else ():
-            places = self.run.equal_to(first)
+            places = self.run.tally.equal_to(first)
             known = next((place for place in places if self.ranks[place]), None)
             if known is None:
                 lost += len(places) if skipped.isdisjoint(places) else 0

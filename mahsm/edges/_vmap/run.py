@@ -1,24 +1,20 @@
 """One run of a `vmap` edge: admits items, calls the target, keeps the results."""
 
 import asyncio
-import itertools
 import math
 import threading
-import time
 import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import Overlay, State, Update, add_note
+from mahsm._common import Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._waiting import TASK, Closed, Decided, Slots, tasks
-from mahsm.data._internal import BadRow
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
@@ -29,14 +25,16 @@ from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
-from mahsm.edges._vmap.cut import Record, batch_id
+from mahsm.edges._vmap.cut import batch_id
+from mahsm.edges._vmap.item_states import ItemStates
 from mahsm.edges._vmap.results import ResultPart, Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import OpenRanges, Streamed
+from mahsm.edges._vmap.tally import Tally
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import Finished, is_substituted, plain_update
-from mahsm.policies import ItemError, is_item_error
+from mahsm.policies import is_item_error
 from mahsm.policies._internal import item_error
 
 T = TypeVar("T")
@@ -72,6 +70,8 @@ class VmapRun(EdgeRun):
         alone: True if each item is a task of LangGraph.
         direct: True if the run needs no tasks, since nothing is saved and no stream shows the subgraph.
         item_way: How items wait.
+        states: The states with which the target is called.
+        tally: The outcomes of the items so far.
         id: Tells this run from later ones that resume it.
         batch_id: Tells the batch from others.
     """
@@ -86,18 +86,17 @@ class VmapRun(EdgeRun):
         streamed: Streamed | None = None,
     ) -> None:
         self.spec = spec
-        self.inherited = spec.inherited(around.state)
+        self.states = ItemStates(spec, around.state, batch)
         self.batch = batch
         self.total = len(batch)
-        self._equal = (
-            None if spec.batch.dedupe_key is None else equal_places(batch, spec.batch.dedupe_key, spec.name)
-        )
+        key = spec.batch.dedupe_key
+        equal = None if key is None else equal_places(batch, key, spec.name)
         self._streamed = streamed
         self.open_ranges = None if streamed is None else OpenRanges(streamed)
         self.sink = None if streamed is None else streamed.sink
         self.firsts: Sequence[int] = range(self.total)
-        if self._equal is not None:
-            self.firsts = list(self._equal)
+        if equal is not None:
+            self.firsts = list(equal)
         elif streamed is not None:
             self.firsts = streamed.places
         saved, count = is_saved(around.config) and self.sink is None, len(self.firsts)
@@ -128,19 +127,11 @@ class VmapRun(EdgeRun):
         self.batch_id = batch_id(batch, digest=saved)
         self._made: dict[int, Any] = {}
         self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, usage_of_edge_run())
-        self._finished = [finished] if finished else []
-        if spec.progress == "items" and self.writer is not None:
-            self._finished.append(self._tell_item)
+        self.tally = self._new_tally(finished, equal)
         self.begun_slots = Slots(self.most_open)
-        # Ranks begin at the clock, so that those of a resumed run come after those of the process before.
-        self._ranks = itertools.count(time.time_ns())
-        self._has_result = bytearray(self.total)
-        self._finished_items = self.total - count if self.sink is not None else 0
-        self._failures = 0 if self.sink is None else self.sink.failed
         self._cached_items = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
-        self._overlays: dict[int, Overlay] = {}
         bounds = spec.concurrency.bounds
         self.adaptive = Adaptive(self.call_slots, *bounds, concurrency) if bounds else None
         self._attempts = AttemptRunner(
@@ -152,17 +143,23 @@ class VmapRun(EdgeRun):
             else None
         )
         self._sample = calls.here().sample
-        self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
+
+    def _new_tally(self, finished: Finished | None, equal: Mapping[int, Sequence[int]] | None) -> Tally:
+        spec, told = self.spec, [finished] if finished else []
+        if spec.progress == "items" and self.writer is not None:
+            told.append(self._tell_item)
+        decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
+        traced = self.span is not None
+        tally = Tally(self.total, equal, self.progress, told, decides, self._decided, counts=traced)
+        if self.sink is not None:
+            tally.count_all(finished=self.total - len(self.firsts), failed=self.sink.failed)
+        return tally
 
     @property
     def label(self) -> str:
         """The name of the items in streams and callbacks: that of the node, as under a `Send`."""
         node = None if is_inside_item(self.config) else self.config.get("metadata", {}).get("langgraph_node")
         return self.config.get("run_name") or node or self.name
-
-    def equal_to(self, place: int) -> Sequence[int]:
-        """Return the places of the items that equal the one at this place, its own included."""
-        return (place,) if self._equal is None else self._equal.get(place, (place,))
 
     def from_place(self, place: int) -> Sequence[int]:
         """Return the places of the items to call, from this one on."""
@@ -173,39 +170,6 @@ class VmapRun(EdgeRun):
             drawn = calls.Sample(index, self.spec.batch.sample)
             calls.change(sample=drawn.nested_in(self._sample))
         return super().item(index)
-
-    # Items that are done already, perhaps by a process before this one.
-
-    def learn(self, records: Iterable[Record]) -> None:
-        """Count the outcomes that an earlier run of the edge has recorded."""
-        for record in records:
-            failed = {error["index"] for error in record["errors"]}
-            self._finished_items += sum(len(self.equal_to(place)) for place in record["places"])
-            self._failures += sum(len(self.equal_to(place)) for place in failed)
-            for place, value in zip(record["places"], record["values"], strict=True):
-                if self._decides is not None and place not in failed:
-                    self._decide(place, value)
-
-    def missing(self, records: Sequence[Record]) -> Sequence[int]:
-        """Return the places of the items to call that have no outcome in these records."""
-        if sum(len(record["places"]) + len(record["skipped"]) for record in records) >= self.total:
-            return ()
-        has_result = bytearray(self.total)
-        for record in records:
-            for place in (*record["places"], *record["skipped"]):
-                has_result[place] = True
-        return [
-            place for place in self.firsts if not any(has_result[equal] for equal in self.equal_to(place))
-        ]
-
-    def unknown(self, places: Sequence[int]) -> Sequence[int]:
-        """Return those of these places that have no outcome in this run yet.
-
-        A wave that went on meanwhile may have given some of them an outcome.
-        """
-        return (
-            [place for place in places if not self._has_result[place]] if True in self._has_result else places
-        )
 
     def once(self, place: int, make: Callable[[], T]) -> T:
         """Return the object that was made for this place; the first caller makes it."""
@@ -233,7 +197,7 @@ class VmapRun(EdgeRun):
         item = item or self.item(place)
         try:
             with self.part(self.spec.target.name, place, self.total):
-                update = plain_update(await self._attempts.run(item, partial(self._state_of, place), call))
+                update = plain_update(await self._attempts.run(item, partial(self.states.of, place), call))
             if self._stored is not None:
                 await self._store(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
@@ -241,7 +205,7 @@ class VmapRun(EdgeRun):
             self._did_not_succeed(error, item, place, sink)
         finally:
             self.begun_slots.release()
-        if self.open_ranges is not None and self._has_result[place]:
+        if self.open_ranges is not None and self.tally.has_outcome(place):
             await self.ended_in_range(place)
 
     async def ended_in_range(self, place: int) -> None:
@@ -294,68 +258,10 @@ class VmapRun(EdgeRun):
 
     # The outcome of an item.
 
-    def _state_of(self, place: int) -> tuple[State, Overlay]:
-        item = self.batch[place]
-        if type(item) is BadRow:
-            raise item.error
-        overlay = self._overlays.get(place) or self.spec.overlay(item)
-        return {**self.inherited, **overlay}, overlay
-
-    def check_first(self) -> None:
-        """Check that the first item reaches the target, if that is a graph.
-
-        A mismatch is a mistake in the edge and not a failed item, and LangGraph would not report it.
-
-        Raises:
-            EdgeError: if the item has none of the graph's input keys.
-        """
-        keys = self.spec.target.input_keys
-        if keys is None or not self.firsts:
-            return
-        # An item whose state cannot be made fails when its turn comes.
-        with suppress(Exception):
-            self._overlays[self.firsts[0]] = self.spec.overlay(self.batch[self.firsts[0]])
-        overlay = self._overlays.get(self.firsts[0], {})
-        if overlay and keys.isdisjoint(overlay):
-            raise EdgeError(
-                f"{self.name}: an item has the keys {', '.join(map(repr, overlay))}, but the input of the "
-                f"graph {self.spec.target.name!r} has only {', '.join(map(repr, sorted(keys)))}. Pass "
-                "item_to_state= with one of these keys."
-            )
-
-    def compute_for_all(self) -> None:
-        """Let the target compute the batched part of its work, and lay the results over the items' states."""
-        if self.spec.target.batched is None:
-            return
-        found: dict[int, Overlay] = {}
-        for place in self.firsts:
-            # An item whose state cannot be made fails when its turn comes.
-            with suppress(Exception):
-                found[place] = self.spec.overlay(self.batch[place])
-        self._overlays = dict(
-            zip(found, self.spec.target.batched(self.state, list(found.values())), strict=True)
-        )
-
     def _succeeded(self, place: int, update: Update, sink: Taker, *, called: bool = False) -> None:
-        entry = self.spec.entry(update)
-        self._keep(place, entry, sink, None, called=called)
-        if self._decides is not None:
-            self._decide(place, entry)
+        self.tally.succeeded(place, self.spec.entry(update), sink, called=called)
 
     # Outcomes that come from workers.
-
-    def keep_entries(self, places: Sequence[int], entries: Sequence[Any], sink: Taker) -> None:
-        """Record the entries of many items."""
-        if self._decides is None and self.span is None and not self._finished:
-            for place in places:
-                self._has_result[place] = True
-            sink.add_all(places, entries, self._ranks)
-            self.progress.step(count=len(places))
-            return
-        for place, entry in zip(places, entries, strict=True):
-            self._keep(place, entry, sink, None, called=False)
-            if self._decides is not None:
-                self._decide(place, entry)
 
     async def keep_update(self, place: int, update: Update, sink: Taker) -> None:
         """Record the update of an item, and store it in the cache."""
@@ -374,12 +280,6 @@ class VmapRun(EdgeRun):
         """
         self._failed(place, error, sink, attempts)
 
-    def _decide(self, place: int, entry: Any) -> None:
-        decides = self._decides
-        assert decides is not None
-        if any(decides(entry) for _ in self.equal_to(place)):
-            self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
-
     def _failed(
         self, place: int, error: BaseException, sink: Taker, attempts: int, *, called: bool = False
     ) -> None:
@@ -389,7 +289,7 @@ class VmapRun(EdgeRun):
             raise error
         add_note(error, f"{spec.name}, item {place} of {self.total}, attempt {attempts}")
         if spec.failures.on_error == "raise" or ends_all(error):
-            self._count(place, failed=True)
+            self.tally.count_failure(place)
             # If the run was ended, calls in progress may finish, since they are paid for.
             if not self._ended:
                 self.stop(error)
@@ -398,7 +298,7 @@ class VmapRun(EdgeRun):
         if self.sink is not None and self._ended:
             return  # a resumed run calls it again
         failure = item_error(error, edge=spec.name, index=place, item=self.batch[place], attempts=attempts)
-        failures = self._keep(place, None, sink, failure, called=called)
+        failures = self.tally.has_failed(place, failure, sink, called=called)
         if failures > self._failures_allowed:
             reason = spec.too_few(failures, self.total)
             reason.__cause__ = error
@@ -419,7 +319,7 @@ class VmapRun(EdgeRun):
             Closed: if there is such an item because the run broke off.
         """
         for place in places:
-            if self._has_result[place]:
+            if self.tally.has_outcome(place):
                 continue
             if self.break_off.reason is not None:
                 raise Closed(self.break_off.reason)
@@ -427,8 +327,7 @@ class VmapRun(EdgeRun):
             if self.sink is not None and reason is not None:
                 raise reason
             if isinstance(reason, Decided):
-                self._has_result[place] = True
-                sink.skip(place)
+                self.tally.skip(place, sink)
             elif reason is not None:
                 self._failed(place, type(reason)(*reason.args), sink, attempts=0)
             else:
@@ -437,30 +336,8 @@ class VmapRun(EdgeRun):
                     place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1
                 )
 
-    def _count(self, place: int, *, failed: bool) -> int:
-        """Count an outcome; return how many items have failed. Successes are counted for traces only."""
-        if self.span is None and not failed:
-            return self._failures
-        equal = len(self.equal_to(place))
-        with self._lock:
-            self._finished_items += equal
-            self._failures += equal * failed
-            return self._failures
-
-    def count_all(self, *, finished: int, failed: int) -> None:
-        """Set the final counts of outcomes, those from a process before this one included."""
-        self._finished_items, self._failures = finished, failed
-
-    def _keep(self, place: int, value: Any, sink: Taker, error: ItemError | None, *, called: bool) -> int:
-        """Record the outcome of an item; return how many items have failed."""
-        self._has_result[place] = True
-        failures = self._count(place, failed=error is not None)
-        sink.add(place, value, next(self._ranks), error, called=called)
-        self.progress.step(failed=error is not None)
-        for tell in self._finished:
-            for equal in self.equal_to(place):
-                tell(equal, value if error is None else error)
-        return failures
+    def _decided(self) -> None:
+        self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
 
     def _tell_item(self, index: int, outcome: Any) -> None:
         event = ItemEvent(edge=self.name, item=(*self._order, index), index=index)
@@ -486,7 +363,7 @@ class VmapRun(EdgeRun):
 
     def _take(self, found: Mapping[int, Update], places: Sequence[int], sink: Taker) -> Sequence[int]:
         for place, update in found.items():
-            self._cached_items += len(self.equal_to(place))
+            self._cached_items += len(self.tally.equal_to(place))
             try:
                 self._succeeded(place, update, sink)
             except Exception as error:  # noqa: BLE001  the policy decides
@@ -511,10 +388,9 @@ class VmapRun(EdgeRun):
             raise error
 
     def facts(self) -> dict[str, Any]:
-        found = self.facts_of(self.total, finished=self._finished_items, failed=self._failures)
-        found["fan_in"] = self._finished_items - (
-            self._failures if self.spec.failures.on_error != "collect" else 0
-        )
+        tally = self.tally
+        found = self.facts_of(self.total, finished=tally.finished, failed=tally.failed)
+        found["fan_in"] = tally.finished - (tally.failed if self.spec.failures.on_error != "collect" else 0)
         found["concurrency"] = (
             self.spec.concurrency.max_concurrency if self.adaptive is None else int(self.adaptive.limit)
         )

@@ -64,7 +64,7 @@ class Together:
 
     async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
         if (workers := self._run.spec.workers) is not None:
-            todo = self._run.unknown(places)
+            todo = self._run.tally.unknown(places)
             await workers.run(self._run, self._results, self._blocks(todo), len(todo))
         elif self._run.way is TASK:
             await self._in_tasks(places, config)
@@ -121,7 +121,7 @@ class Together:
     async def _begin_all(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
         """Begin the items one after the other, as slots are given back, until the run has ended."""
         run = self._run
-        async for block in self._blocks(run.unknown(places)):
+        async for block in self._blocks(run.tally.unknown(places)):
             todo = await run.uncached(block, self._results)
             while todo and run.ended is None:
                 with run.quiet_end():

@@ -350,7 +350,7 @@ class Parts:
             for place, entry in zip(places, entries, strict=True):
                 await run.keep_update(place, entry, self._sink)
         else:
-            run.keep_entries(places, entries, self._sink)
+            run.tally.all_succeeded(places, entries, self._sink)
         if run.open_ranges is not None:
             for place in places:
                 await run.ended_in_range(place)

@@ -59,7 +59,7 @@ def program_of(run: VmapRun, make: "partial[Any]") -> Program:
         make=make,
         rate_limit=None if spec.tries.rate_limit is None else _named(run, spec.tries.rate_limit),
         sharing=_sharing(),
-        state={name: value for name, value in run.inherited.items() if name != key},
+        state={name: value for name, value in run.states.inherited.items() if name != key},
         batch_key=key,
         config={
             "configurable": plain,

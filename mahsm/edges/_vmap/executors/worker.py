@@ -332,7 +332,7 @@ class _PartRun(VmapRun):
 
     def _succeeded(self, place: int, update: Update, sink: Taker, *, called: bool = False) -> None:
         self.entries[place] = update if self._updates else self.spec.entry(update)
-        self._has_result[place] = True
+        self.tally.settled(place)
 
     def _failed(
         self, place: int, error: BaseException, sink: Taker, attempts: int, *, called: bool = False
@@ -341,7 +341,7 @@ class _PartRun(VmapRun):
             return  # the edge's deadline is over, which the parent says of each item
         if isinstance(error, KeyError) and error.args == (self._batch_key,):
             add_note(error, f"workers get no {self._batch_key!r}, only its items: pass item_to_state=")
-        self._has_result[place] = True
+        self.tally.settled(place)
         self.failures[place] = packed_error(error), attempts
         if self._stops and not self._ended:
             self.end(Decided(f"{self.name}: an item has failed"), cancel=True)
