@@ -185,12 +185,27 @@ def added_up() -> Generator[Usage, None, None]:
         yield usage
 
 
-@contextmanager
-def edge_run(name: str) -> Generator[None, None, None]:
-    """Count the block as an edge run, with its own usage."""
-    here, run = _counters.get(), EdgeUsage(name, Usage())
-    for ledger in here.ledgers:
-        ledger.begin_edge(run)
-    alone = here.alone or ("" if here.edge is not None or _nodes() else name)
-    with _counting(here._replace(usages=(*here.usages, run.usage), edge=run.usage, alone=alone)):
-        yield
+class edge_run:
+    """A block that counts as an edge run, with its own usage.
+
+    Args:
+        name: The edge's name.
+    """
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        here, run = _counters.get(), EdgeUsage(self._name, Usage())
+        for ledger in here.ledgers:
+            ledger.begin_edge(run)
+        alone = here.alone or ("" if here.edge is not None or _nodes() else self._name)
+        usages = (*here.usages, run.usage)
+        self._token = _counters.set(
+            _Counters(here.meters, usages, here.ledgers, here.prices, run.usage, alone)
+        )
+
+    def __exit__(self, *error: object) -> None:
+        _counters.reset(self._token)

@@ -6,6 +6,7 @@
 - `latch`        a one-shot gate
 - `slots`        a semaphore that serves in order
 - `stops`        callbacks on a stop, and its reason
+- `cancelled_by` a block that a stop cancels
 - `left_behind`  calls that their caller does not wait for any more
 - `threads`      threads that are used again
 - `tasks`        besides `threads`, the only file that makes threads and event loops
@@ -13,6 +14,7 @@
 
 from mahsm._waiting import left_behind as left_behind
 from mahsm._waiting import tasks as tasks
+from mahsm._waiting.cancelled_by import cancelled_by as cancelled_by
 from mahsm._waiting.here import here as here
 from mahsm._waiting.here import set_awaited as set_awaited
 from mahsm._waiting.latch import Latch as Latch
@@ -59,6 +61,7 @@ __all__ = [
     "Turn",
     "Way",
     "acquire_all",
+    "cancelled_by",
     "here",
     "is_cancelled_here",
     "left_behind",

@@ -62,19 +62,22 @@ class StopCallbacks:
         """The reason of the stop, if it has come."""
         return self._reason
 
-    @contextmanager
-    def on_stop(self, stop: StopCallback) -> Generator[None, None, None]:
+    def on_stop(self, stop: StopCallback) -> "_Registered":
         """Return a block in which `stop` is called at the stop; immediately if it has come already."""
+        return _Registered(self, stop)
+
+    def add(self, stop: StopCallback) -> None:
+        """Call `stop` at the stop, until it is removed; immediately if the stop has come already."""
         with self._lock:
             self._stops.append(stop)
             reason = self._reason
         if reason is not None:
             stop(reason)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._stops.remove(stop)
+
+    def remove(self, stop: StopCallback) -> None:
+        """Do not call `stop` any more."""
+        with self._lock:
+            self._stops.remove(stop)
 
     def stop(self, reason: BaseException) -> None:
         """Call all callbacks; the first reason stays."""
@@ -83,3 +86,18 @@ class StopCallbacks:
             stops = list(self._stops)
         for stop in stops:
             stop(reason)
+
+
+class _Registered:
+    """A block in which a callback is registered. It is a class and not a generator, which would cost more."""
+
+    __slots__ = ("_stop", "_stops")
+
+    def __init__(self, stops: StopCallbacks, stop: StopCallback) -> None:
+        self._stops, self._stop = stops, stop
+
+    def __enter__(self) -> None:
+        self._stops.add(self._stop)
+
+    def __exit__(self, *error: object) -> None:
+        self._stops.remove(self._stop)

@@ -6,9 +6,9 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, wait
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, cast
 
@@ -20,22 +20,31 @@ from mahsm._waiting.ways import TASK, THREAD, Way, run_blocking, without_stop_it
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def task_group() -> AsyncGenerator[asyncio.TaskGroup, None]:
-    """Return a task group that raises the first error as it is, never inside an exception group.
+class task_group:
+    """A task group that raises the first error as it is, never inside an exception group.
 
-    LangGraph's `RetryPolicy(retry_on=...)` and DSPy's optimisers look at the type of the error.
+    LangGraph's `RetryPolicy(retry_on=...)` and DSPy's optimisers look at the type of the error. It is a class
+    and not a generator, since it runs for each edge run.
     """
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-        return
-    except BaseExceptionGroup as failures:
-        error: BaseException = failures
-        while isinstance(error, BaseExceptionGroup):
-            error = cast("BaseException", error.exceptions[0])
-    # Raised outside of the `except` block, so that the error keeps its own cause and context.
-    raise error
+
+    __slots__ = ("_group",)
+
+    async def __aenter__(self) -> asyncio.TaskGroup:
+        self._group = asyncio.TaskGroup()
+        return await self._group.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._group.__aexit__(kind, error, trace)
+            return
+        except BaseExceptionGroup as failures:
+            first: BaseException = failures
+            while isinstance(first, BaseExceptionGroup):
+                first = cast("BaseException", first.exceptions[0])
+        # Raised outside of the `except` block, so that the error keeps its own cause and context.
+        raise first
 
 
 class _Background:

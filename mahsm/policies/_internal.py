@@ -15,12 +15,14 @@ from mahsm.policies._retry_budget import retry_budget as retry_budget
 from mahsm.policies._shared_budget import Lease as Lease
 from mahsm.policies._shared_budget import SharedSpending as SharedSpending
 from mahsm.policies._shared_budget import spending_of as spending_of
+from mahsm.policies._spending import Spending as Spending
 
 __all__ = [
     "RETRY_AFTER_CAP",
     "Durations",
     "Lease",
     "SharedSpending",
+    "Spending",
     "after_budgets",
     "begin_attempt",
     "check_budgets",

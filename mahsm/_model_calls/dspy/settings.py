@@ -1,8 +1,7 @@
 """DSPy's settings in a block whose calls are observed; `models` explains how."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self, cast
 
@@ -14,19 +13,21 @@ from mahsm._model_calls.dspy.around import Around
 from mahsm._model_calls.dspy.models import observed_lm
 
 
-@contextmanager
-def observed_settings() -> Generator[None, None, None]:
-    """Observe all calls of DSPy's language models in the block.
+class observed_settings:
+    """A block in which all calls of DSPy's language models are observed.
 
     `dspy.configure` may be called in the block: its changes apply there, too.
     """
-    overrides, around = _overrides(), Around()
-    token = overrides.set(_ObservedSettings(overrides.get(), around))
-    try:
-        yield
-    finally:
-        around.is_over = True
-        overrides.reset(token)
+
+    __slots__ = ("_around", "_overrides", "_token")
+
+    def __enter__(self) -> None:
+        self._overrides, self._around = _overrides(), Around()
+        self._token = self._overrides.set(_ObservedSettings(self._overrides.get(), self._around))
+
+    def __exit__(self, *error: object) -> None:
+        self._around.is_over = True
+        self._overrides.reset(self._token)
 
 
 class _ObservedSettings(Mapping[str, Any]):

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
@@ -20,7 +19,7 @@ from mahsm.edges._shared.items import Item
 from mahsm.edges._shared.run import EdgeRun, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.session import Session
-from mahsm.edges._shared.streams import as_of_task
+from mahsm.edges._shared.streams import as_of_task, in_config
 from mahsm.errors import BranchSkipped
 from mahsm.nodes._internal import plain_update
 from mahsm.policies import ItemError
@@ -106,12 +105,12 @@ class ParallelRun(EdgeRun):
                     await self._ends[name].wait(self.way, self.not_begun.on_stop)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
-                with set_config_context(self.item_config(config)) as context:
-                    item = context.run(self.item, branch.position)
-                    bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
-                    call = context.run(bind)
-                    found: list[Outcome] = []
-                    await tasks.run_in(self.way, context, lambda: self._run(branch, item, call, found))
+                context = in_config(self.item_config(config))
+                item = context.run(self.item, branch.position)
+                bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
+                call = context.run(bind)
+                found: list[Outcome] = []
+                await tasks.run_in(self.way, context, lambda: self._run(branch, item, call, found))
                 if self.break_off.reason is not None and not found:
                     raise Closed(self.break_off.reason)
                 return self._handed_in(found[0], item)

@@ -106,7 +106,9 @@ class AttemptRunner:
         self._way = way
         self.not_begun = not_begun
         self._left = left
-        self._end = end
+        # Kept only where it may be called: it refers to the run, which refers to this object. Such a cycle would
+        # leave the memory of each run to the garbage collector.
+        self._end = _never if spec.ends.deadline is None else end
         self._spec = spec
         self._limited = limited
         self._retries = retry_budget(None if spec.tries.retry is None else self._provider())
@@ -373,6 +375,10 @@ class AttemptRunner:
             return self._spec.tries.timeout
         left = max(0.0, self._deadline - time.monotonic())
         return left if self._spec.tries.timeout is None else min(left, self._spec.tries.timeout)
+
+
+def _never(_: float) -> None:
+    """Do nothing: there is no deadline."""
 
 
 async def _raise(error: BaseException) -> Never:

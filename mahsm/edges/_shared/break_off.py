@@ -7,8 +7,6 @@ writes nothing.
 """
 
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from mahsm._waiting import Turn, Way
 
@@ -29,19 +27,22 @@ class BreakOff:
         with self._lock:
             self.reason = self.reason or reason
 
-    @contextmanager
-    def running(self) -> Generator[None, None, None]:
+    def running(self) -> "_Running":
         """Return a block that is a task of the run."""
+        return _Running(self)
+
+    def begin(self) -> None:
+        """Count a task that begins."""
         with self._lock:
             self._running += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-                turn = self._turn if self._running <= 1 else None
-            if turn is not None:
-                turn.wake()
+
+    def end(self) -> None:
+        """Count a task that ends."""
+        with self._lock:
+            self._running -= 1
+            turn = self._turn if self._running <= 1 else None
+        if turn is not None:
+            turn.wake()
 
     def is_mine(self, error: BaseException, *, from_outside: bool) -> bool:
         """Return whether the task that has ended with `error` is the one to raise it; true once."""
@@ -58,3 +59,18 @@ class BreakOff:
             if self._running <= 1:
                 return
         await turn.wait()
+
+
+class _Running:
+    """A block that is a task of a run. It is a class and not a generator, since it runs for each task."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, tasks: BreakOff) -> None:
+        self._tasks = tasks
+
+    def __enter__(self) -> None:
+        self._tasks.begin()
+
+    def __exit__(self, *error: object) -> None:
+        self._tasks.end()

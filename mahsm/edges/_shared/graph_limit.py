@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -39,13 +39,17 @@ def _limit(config: RunnableConfig) -> int | None:
     return nested if isinstance(nested, int) and not isinstance(nested, bool) and nested > 0 else None
 
 
-@contextmanager
-def graph_limit(config: RunnableConfig) -> Generator[tuple[Slots, ...], None, None]:
+def graph_limit(config: RunnableConfig) -> AbstractContextManager[tuple[Slots, ...]]:
     """Yield the slots of the graph run that an edge is in; none if its config sets no `max_concurrency`."""
     limit = _limit(config)
-    if limit is None:
-        yield ()
-        return
+    return _NONE if limit is None else _shared(config, limit)
+
+
+_NONE: AbstractContextManager[tuple[Slots, ...]] = nullcontext(())
+
+
+@contextmanager
+def _shared(config: RunnableConfig, limit: int) -> Generator[tuple[Slots, ...], None, None]:
     runtime = ambient_runtime()
     # For an edge that runs alone, without a graph run around it, the config stands for the run.
     run: object = (runtime and runtime.control) or config

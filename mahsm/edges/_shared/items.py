@@ -1,9 +1,9 @@
 """An item of an edge run while it is called: the slots that it holds, and lends to the edges inside it."""
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from contextvars import Token
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from mahsm._waiting import (
@@ -148,22 +148,28 @@ def enter_item(item: Item) -> Token[Position]:
     return position.set(position.get().at(item))
 
 
-@asynccontextmanager
-async def lent(way: Way) -> AsyncGenerator[None, None]:
-    """Lend the slots of the current item, if any, to the edge that runs in the block.
+class lent:
+    """A block that lends the slots of the current item, if any, to the edge that runs in it.
 
     They are taken back at its end, unless the block is left because the item is being stopped.
+
+    Args:
+        way: How to wait for them.
     """
-    item = current_item()
-    if item is None:
-        yield
-        return
-    item.enter()
-    try:
-        yield
-    except BaseException as error:
-        if item.leave() and isinstance(error, Exception):
-            await item.take(way)
-        raise
-    if item.leave():
-        await item.take(way)
+
+    __slots__ = ("_item", "_way")
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._item = current_item()
+
+    async def __aenter__(self) -> None:
+        if self._item is not None:
+            self._item.enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        item = self._item
+        if item is not None and item.leave() and (error is None or isinstance(error, Exception)):
+            await item.take(self._way)

@@ -1,8 +1,14 @@
 """`Lowering`: compiles an edge into a LangGraph subgraph, and runs that subgraph."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+)
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,7 +27,7 @@ from mahsm.edges._shared.streams import heard_run
 from mahsm.errors import EdgeError
 from mahsm.nodes._internal import EDGE, StreamTarget, position
 from mahsm.policies import Budget
-from mahsm.policies._internal import spendings
+from mahsm.policies._internal import Spending, spendings
 
 RunT = TypeVar("RunT", bound=EdgeRun)
 
@@ -118,18 +124,15 @@ class Lowering(ABC, Generic[RunT]):
         values = as_dict(state)
         async with heard_run(way, self.name, config, values) as heard:
             options: Any = {"budget": self.budget, "retries": self.retries}
-            with (
-                session(self.kind, self.name, way, values, heard.config, **options) as around,
-            ):
+            with session(self.kind, self.name, way, values, heard.config, **options) as around:
                 async with self._opened(around) as begin:
                     with self._begun(around, begin) as run:
                         run.heard_as = heard
                         return await self._run(run)
 
-    @asynccontextmanager
-    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], RunT], None]:
+    def _opened(self, around: Session) -> AbstractAsyncContextManager[Callable[[Session], RunT]]:
         """Return a block in which what the run reads is open; it yields the function that makes the run."""
-        yield self._begin
+        return nullcontext(self._begin)
 
     async def _run(self, run: RunT) -> Update:
         if run.is_empty:
@@ -175,24 +178,38 @@ class Lowering(ABC, Generic[RunT]):
             )
         return cast("RunT", run)
 
+    def _begun(self, around: Session, begin: Callable[[Session], RunT]) -> AbstractContextManager[RunT]:
+        """Return a block that is a run, which the item, budgets and deadline around it can stop."""
+        return self._stoppable(around, begin)
+
     @contextmanager
-    def _begun(self, around: Session, begin: Callable[[Session], RunT]) -> Generator[RunT, None, None]:
-        """Yield a run that has begun, and that the item, budgets and deadline around it can stop."""
+    def _stoppable(self, around: Session, begin: Callable[[Session], RunT]) -> Generator[RunT, None, None]:
         run, now = begin(around), position.get()
         stream = now.stream or StreamTarget(
             run.writer or to_nobody, {**run.config.get("metadata", {}), EDGE: self.name}, _item
         )
-        with ExitStack() as stack:
-            if (span := run.span) is not None:
-                stack.callback(lambda: span.note(run.facts()))
-            stack.callback(position.reset, position.set(now.inside(self, run, stream)))
-            if now.item is not None:
-                stack.enter_context(now.item.running.on_stop(run.stop_from_outside))
-            for spending in spendings():
-                stack.enter_context(spending.on_stop(run.end))
-            if self.deadline is not None:
-                stack.callback(tasks.after(self.deadline, partial(run.end_late, self.deadline)))
-            yield run
+        token = position.set(now.inside(self, run, stream))
+        try:
+            with (
+                nullcontext() if now.item is None else now.item.running.on_stop(run.stop_from_outside),
+                self._with_ends(run, spendings()),
+            ):
+                yield run
+        finally:
+            position.reset(token)
+            if run.span is not None:
+                run.span.note(run.facts())
+
+    def _with_ends(self, run: RunT, around: Sequence[Spending]) -> AbstractContextManager[object]:
+        """Return a block in which the deadline and the budgets around end the run."""
+        if not around and self.deadline is None:
+            return nullcontext()
+        stack = ExitStack()
+        for spending in around:
+            stack.enter_context(spending.on_stop(run.end))
+        if self.deadline is not None:
+            stack.callback(tasks.after(self.deadline, partial(run.end_late, self.deadline)))
+        return stack
 
     def _done(self, run: RunT, state: dict[str, Any]) -> list[Any]:
         if run.break_off.reason is not None:

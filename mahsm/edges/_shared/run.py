@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    ExitStack,
     asynccontextmanager,
     contextmanager,
 )
@@ -27,6 +26,7 @@ from mahsm._waiting import (
     LeftBehind,
     Slots,
     StopCallbacks,
+    cancelled_by,
     here,
     may_be_stopped,
     release_all,
@@ -127,7 +127,9 @@ class EdgeRun(ABC):
 
     def on_slots(self) -> AbstractAsyncContextManager[None]:
         """Return a block in which the run has its slots: the item around lends its own."""
-        return self._confined() if self.way is THREAD and here.get().awaited else lent(self.way)
+        if self.way is THREAD and here.get().awaited:
+            return self._confined()
+        return lent(self.way)
 
     @asynccontextmanager
     async def _confined(self) -> AsyncGenerator[None, None]:
@@ -319,12 +321,9 @@ class EdgeRun(ABC):
             if not self._ended:
                 raise
 
-    def cancellable(self, task: "asyncio.Task[Any]") -> AbstractContextManager[Any]:
-        """Return a block in which a task is cancelled when the run is stopped, or ended with `cancel`."""
-        loop, stack = asyncio.get_running_loop(), ExitStack()
-        for stops in (self._cancelled_at_stop, self._cancelled_at_end):
-            stack.enter_context(stops.on_stop(lambda _: loop.call_soon_threadsafe(task.cancel)))
-        return stack
+    def cancellable(self) -> AbstractContextManager[Any]:
+        """Return a block of a task that is cancelled when the run is stopped, or ended with `cancel`."""
+        return cancelled_by(self._cancelled_at_stop, self._cancelled_at_end)
 
     @contextmanager
     def cancelled_on_stop(self, item: Item) -> Generator[None, None, None]:

@@ -1,7 +1,7 @@
 """The contexts around one run of any edge: its span, its usage, its budget, the slots of the graph run."""
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,16 +79,22 @@ def session(
     # - The budget is outside of the span: the span shows, when it ends, how much of the budget the run spent.
     # - The record of usage is inside of the span, which adds it up when it ends.
     # - Model calls are observed last, when everything that counts them is there.
-    with ExitStack() as stack:
-        stack.enter_context(restored_context())
-        shared = stack.enter_context(graph_limit(config))
-        if budget is not None:
-            stack.enter_context(spending_of(budget, name).running())
-        span: EdgeSpan | None = None
-        if (tracer := _spans.tracer()) is not None:
-            given = state if shown is None else shown
-            span = stack.enter_context(tracer.edge(kind, name, config, given))
-        stack.enter_context(edge_run(name))
-        if calls_models or span is not None:
-            stack.enter_context(observed(retries=not retries))
+    with (
+        restored_context(),
+        graph_limit(config) as shared,
+        _NOTHING if budget is None else spending_of(budget, name).running(),
+        _span(kind, name, config, state if shown is None else shown) as span,
+        edge_run(name),
+        observed(retries=not retries) if calls_models or span is not None else _NOTHING,
+    ):
         yield Session(way, state, span.config if span else config, shared, span)
+
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+def _span(
+    kind: str, name: str, config: RunnableConfig, given: Any
+) -> AbstractContextManager[EdgeSpan | None]:
+    tracer = _spans.tracer()
+    return _NOTHING if tracer is None else tracer.edge(kind, name, config, given)

@@ -8,8 +8,8 @@ subgraph.
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import Context
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias, cast
@@ -65,18 +65,21 @@ class HeardRun:
     output: Any = None
 
 
-@asynccontextmanager
-async def heard_run(
+def heard_run(
     way: Way, name: str, config: RunnableConfig, state: State
-) -> AsyncGenerator[HeardRun, None]:
+) -> AbstractAsyncContextManager[HeardRun]:
     """Return a block that is an edge run in callbacks.
 
     It adds no run if the edge's node is one already, or if the run is traced. In a task, async handlers run
     on the running event loop.
     """
-    if _is_run(config):
-        yield HeardRun(config)
-        return
+    return nullcontext(HeardRun(config)) if _is_run(config) else _new_run(way, name, config, state)
+
+
+@asynccontextmanager
+async def _new_run(
+    way: Way, name: str, config: RunnableConfig, state: State
+) -> AsyncGenerator[HeardRun, None]:
     named: dict[str, Any] = {"name": config.get("run_name") or name, "run_id": config.get("run_id")}
     run: Any = await way.call(
         lambda: get_callback_manager_for_config(config).on_chain_start(None, state, **named),
@@ -135,6 +138,20 @@ def translated(config: RunnableConfig, show: Show) -> RunnableConfig:
 def is_seen_inside(config: RunnableConfig) -> bool:
     """Return whether a stream of subgraphs or LangSmith's tracer shows the tasks of an edge's subgraph."""
     return STREAM in config.get("configurable", {}) or any(map(_is_langsmith, handlers_of(config)))
+
+
+def in_config(config: RunnableConfig) -> Context:
+    """Return a copy of this context for calls with a config.
+
+    It is what `set_config_context` yields. The context is left to the calls in it, so nothing has to be set
+    back at their end; LangSmith's own context is only set if one of its tracers is there.
+    """
+    if any(map(_is_langsmith, handlers_of(config))):
+        with set_config_context(config) as context:
+            return context.copy()
+    context = copy_context()
+    context.run(var_child_runnable_config.set, config)
+    return context
 
 
 def as_of_task(config: RunnableConfig, task: str) -> RunnableConfig:

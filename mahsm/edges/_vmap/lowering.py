@@ -2,7 +2,13 @@
 
 import math
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +32,7 @@ from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.size import warn_if_large
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import Streamed, opened
-from mahsm.edges._vmap.together import wave
+from mahsm.edges._vmap.together import Together, wave
 from mahsm.errors import EdgeError
 from mahsm.nodes._internal import Node, position
 from mahsm.policies import Budget
@@ -172,12 +178,17 @@ class VmapLowering(Lowering[VmapRun]):
     def retries(self) -> bool:
         return self.spec.tries.retry is not None
 
-    @asynccontextmanager
-    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], VmapRun], None]:
+    def _opened(self, around: Session) -> AbstractAsyncContextManager[Callable[[Session], VmapRun]]:
         spec, found = self.spec, self.spec.given(around.state)
         if spec.sink is None and not isinstance(found, Stream):
-            yield partial(self._begin, items=spec.listed(found))
-            return
+            return nullcontext(partial(self._begin, items=spec.listed(found)))
+        return self._of_ranges(around, found)
+
+    @asynccontextmanager
+    async def _of_ranges(
+        self, around: Session, found: Any
+    ) -> AsyncGenerator[Callable[[Session], VmapRun], None]:
+        spec = self.spec
         batch = cast("Any", found) if isinstance(found, Stream) else spec.listed(found)
         async with opened(batch, spec.sink, spec.cut, spec.target.name, around.way) as streamed:
             yield partial(self._begin, items=streamed.ranges, streamed=streamed)
@@ -196,8 +207,15 @@ class VmapLowering(Lowering[VmapRun]):
         if self.spec.target.batched is not None:
             await run.way.call_blocking(partial(run.states.compute, run.firsts))
 
+    def _begun(self, around: Session, begin: Callable[[Session], VmapRun]) -> AbstractContextManager[VmapRun]:
+        if self.spec.progress is not True and self.spec.concurrency.bounds is None:
+            return super()._begun(around, begin)
+        return self._with_bars(around, begin)
+
     @contextmanager
-    def _begun(self, around: Session, begin: Callable[[Session], VmapRun]) -> Generator[VmapRun, None, None]:
+    def _with_bars(
+        self, around: Session, begin: Callable[[Session], VmapRun]
+    ) -> Generator[VmapRun, None, None]:
         bars = show_progress() if self.spec.progress is True else nullcontext()
         with bars, super()._begun(around, begin) as run:
             try:
@@ -218,7 +236,7 @@ class VmapLowering(Lowering[VmapRun]):
         if not run.direct:
             return await super()._invoked(run)
         config = as_of_task(run.config, self.spec.target.name)
-        return _state(await wave(run, run.firsts[0]).lead(run.firsts, config))
+        return _state(await Together(run).lead(run.firsts, config))
 
     def _shown(self, run: VmapRun, node: str, done: list[Record]) -> State:
         items: dict[int, Any] = {}

@@ -3,12 +3,12 @@
 import asyncio
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphBubbleUp
 
 from mahsm._waiting import TASK, tasks
 from mahsm.edges._shared.attempts import AnyCall
-from mahsm.edges._vmap.results import ResultPart
+from mahsm.edges._shared.streams import in_config
+from mahsm.edges._vmap.results import ResultPart, hand_in
 from mahsm.edges._vmap.run import VmapRun
 
 
@@ -26,7 +26,7 @@ async def run_one(run: VmapRun, place: int, config: RunnableConfig) -> ResultPar
                 raise
             # Raises the error, after all other tasks have ended.
             await run.fail(error)
-        run.hand_in(part)
+        hand_in(run.saving, part)
         return part
 
 
@@ -36,9 +36,9 @@ async def _one(run: VmapRun, place: int, config: RunnableConfig, part: ResultPar
         return
     with run.quiet_end():
         await run.begun_slots.acquire(run.way, (place,))
-        with set_config_context(run.item_config(config)) as context:
-            call = context.run(run.call_of_target)
-            await tasks.run_in(run.way, context, lambda: _item(run, place, call, part))
+        context = in_config(run.item_config(config))
+        call = context.run(run.call_of_target)
+        await tasks.run_in(run.way, context, lambda: _item(run, place, call, part))
 
 
 async def _item(run: VmapRun, place: int, call: AnyCall, part: ResultPart) -> None:

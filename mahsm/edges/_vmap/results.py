@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from mahsm._waiting import Turn, Way
+from mahsm.edges._shared.saving import Saving
 from mahsm.edges._vmap.cut import Record, new_record
 from mahsm.policies import ItemError
 
@@ -77,6 +78,15 @@ class ResultPart:
         mine["errors"] += theirs["errors"]
         mine["skipped"] += theirs["skipped"]
         self.called += more.called
+
+
+def hand_in(saving: Saving | None, part: ResultPart) -> None:
+    """Note that a task is going to return this part, if it is saved.
+
+    An empty part is not noted: it is never written, and a wait for that would not end.
+    """
+    if saving is not None and not part.is_empty:
+        saving.hand_in(part.record, part.called)
 
 
 class _Waiting:

@@ -27,7 +27,7 @@ from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
 from mahsm.edges._vmap.cut import batch_id
 from mahsm.edges._vmap.item_states import ItemStates
-from mahsm.edges._vmap.results import ResultPart, Results, Taker
+from mahsm.edges._vmap.results import Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import OpenRanges, Streamed
 from mahsm.edges._vmap.tally import Tally
@@ -149,8 +149,10 @@ class VmapRun(EdgeRun):
         if spec.progress == "items" and self.writer is not None:
             told.append(self._tell_item)
         decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
-        traced = self.span is not None
-        tally = Tally(self.total, equal, self.progress, told, decides, self._decided, counts=traced)
+        # Only where it is needed: it refers to the run, and such a cycle would leave the memory of each run
+        # to the garbage collector.
+        decide = None if decides is None else partial(self._decide, decides)
+        tally = Tally(self.total, equal, self.progress, told, decide, counts=self.span is not None)
         if self.sink is not None:
             tally.count_all(finished=self.total - len(self.firsts), failed=self.sink.failed)
         return tally
@@ -177,14 +179,6 @@ class VmapRun(EdgeRun):
             if place not in self._made:
                 self._made[place] = make()
             return self._made[place]
-
-    def hand_in(self, part: ResultPart) -> None:
-        """Note that a task is going to return this part.
-
-        An empty part is not noted: it is never written, and a wait for that would not end.
-        """
-        if self.saving is not None and not part.is_empty:
-            self.saving.hand_in(part.record, part.called)
 
     # One item.
 
@@ -336,8 +330,11 @@ class VmapRun(EdgeRun):
                     place, asyncio.CancelledError("the target cancelled its own task"), sink, attempts=1
                 )
 
-    def _decided(self) -> None:
-        self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
+    def _decide(self, decides: Callable[[Any], bool], entry: Any) -> bool:
+        decided = decides(entry)
+        if decided:
+            self.end(Decided(f"{self.spec.name}: stop_when has decided"), cancel=True)
+        return decided
 
     def _tell_item(self, index: int, outcome: Any) -> None:
         event = ItemEvent(edge=self.name, item=(*self._order, index), index=index)

@@ -21,8 +21,7 @@ class Tally:
         equal: The places of equal items by the first of them, if equal items are called once.
         progress: The progress of the run.
         finished: Called with each item that has an outcome: its index, and its entry or `ItemError`.
-        decides: Returns whether an entry decides the run, if one can.
-        decided: Called when one has.
+        decide: Ends the run if an entry decides it, and returns whether it does; None if no entry can.
         counts: Count successes, too, which only traces show.
 
     Attributes:
@@ -36,8 +35,7 @@ class Tally:
         equal: Mapping[int, Sequence[int]] | None,
         progress: Progress,
         finished: Sequence[Finished],
-        decides: Callable[[Any], bool] | None,
-        decided: Callable[[], object],
+        decide: Callable[[Any], bool] | None,
         *,
         counts: bool,
     ) -> None:
@@ -45,8 +43,7 @@ class Tally:
         self._equal = equal
         self._progress = progress
         self._told = finished
-        self._decides = decides
-        self._decided = decided
+        self._decide = decide
         self._counts = counts
         self._has_outcome = bytearray(total)
         # Ranks begin at the clock, so that those of a resumed run come after those of the process before.
@@ -72,8 +69,8 @@ class Tally:
             self.finished += sum(len(self.equal_to(place)) for place in record["places"])
             self.failed += sum(len(self.equal_to(place)) for place in failed)
             for place, value in zip(record["places"], record["values"], strict=True):
-                if place not in failed:
-                    self._decide(place, value)
+                if self._decide is not None and place not in failed:
+                    self._look_at(place, value, self._decide)
 
     def missing(self, records: Sequence[Record], firsts: Sequence[int]) -> Sequence[int]:
         """Return those of the places `firsts` that have no outcome in these records."""
@@ -107,11 +104,12 @@ class Tally:
         self._progress.step()
         if self._told:
             self._tell(place, entry)
-        self._decide(place, entry)
+        if self._decide is not None:
+            self._look_at(place, entry, self._decide)
 
     def all_succeeded(self, places: Sequence[int], entries: Sequence[Any], sink: Taker) -> None:
         """Record the entries of many items, whose calls do not count as not saved."""
-        if self._decides is not None or self._counts or self._told:
+        if self._decide is not None or self._counts or self._told:
             for place, entry in zip(places, entries, strict=True):
                 self.succeeded(place, entry, sink)
             return
@@ -158,7 +156,5 @@ class Tally:
             for equal in self.equal_to(place):
                 tell(equal, outcome)
 
-    def _decide(self, place: int, entry: Any) -> None:
-        decides = self._decides
-        if decides is not None and any(decides(entry) for _ in self.equal_to(place)):
-            self._decided()
+    def _look_at(self, place: int, entry: Any, decide: Callable[[Any], bool]) -> None:
+        any(decide(entry) for _ in self.equal_to(place))

@@ -18,12 +18,12 @@ from contextlib import suppress
 from functools import partial
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
 from langgraph.errors import GraphInterrupt
 
 from mahsm._waiting import TASK, Closed, run_blocking, set_awaited, tasks
 from mahsm.edges._shared.attempts import AnyCall
-from mahsm.edges._vmap.results import ResultPart, Results
+from mahsm.edges._shared.streams import in_config
+from mahsm.edges._vmap.results import ResultPart, Results, hand_in
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.streamed import OpenRanges
 
@@ -41,7 +41,7 @@ class Together:
     def __init__(self, run: VmapRun) -> None:
         self._run = run
         self._results: Results | OpenRanges = (
-            Results(run.size if run.saved else run.total + 1, run.hand_in)
+            Results(run.size if run.saved else run.total + 1, partial(hand_in, run.saving))
             if run.sink is None or run.open_ranges is None
             else run.open_ranges
         )
@@ -75,41 +75,33 @@ class Together:
 
     async def _in_tasks(self, places: Sequence[int], config: RunnableConfig) -> None:
         """Run the items as tasks of the event loop, which are cancelled when the run is stopped."""
-
-        async def run_all() -> None:
-            with set_config_context(run.item_config(config, shared=True)) as context:
-                call = context.run(run.call_of_target)
-                context.run(set_awaited, True)
-                async with tasks.task_group() as items:
-
-                    def begin(place: int) -> None:
-                        item = run.run_item(place, call, self._results)
-                        items.create_task(item, context=context.copy())
-
-                    await self._begin_all(places, begin)
-
         run = self._run
-        async with tasks.task_group() as group:
-            work = group.create_task(run_all())
-            with run.cancellable(work):
-                await asyncio.wait([work])
+        context = in_config(run.item_config(config, shared=True))
+        call = context.run(run.call_of_target)
+        context.run(set_awaited, True)
+        with run.cancellable():
+            async with tasks.task_group() as items:
+
+                def begin(place: int) -> None:
+                    item = run.run_item(place, call, self._results)
+                    items.create_task(item, context=context.copy())
+
+                await self._begin_all(places, begin)
 
     async def _in_threads(self, places: Sequence[int], config: RunnableConfig) -> None:
         """Run the items in threads of the run's pool, and wait for them."""
         run, results = self._run, self._results
         begun: list[Future[None]] = []
         try:
-            with set_config_context(run.item_config(config, shared=True)) as context:
-                call = context.run(run.call_of_target)
+            context = in_config(run.item_config(config, shared=True))
+            call = context.run(run.call_of_target)
 
-                def begin(place: int) -> None:
-                    begun.append(
-                        run.pool.submit(context.copy().run, _run_blocking, run, place, call, results)
-                    )
-                    if len(begun) > 8 * run.most_open:
-                        begun[:] = [one for one in begun if not one.done() or one.exception()]
+            def begin(place: int) -> None:
+                begun.append(run.pool.submit(context.copy().run, _run_blocking, run, place, call, results))
+                if len(begun) > 8 * run.most_open:
+                    begun[:] = [one for one in begun if not one.done() or one.exception()]
 
-                await self._begin_all(places, begin)
+            await self._begin_all(places, begin)
         finally:
             # Not `wait`, which would wait forever for those that a shutdown of the pool has cancelled.
             for future in begun:
@@ -147,7 +139,7 @@ class Together:
 
     def _rest(self) -> ResultPart:
         part = self._results.close()
-        self._run.hand_in(part)
+        hand_in(self._run.saving, part)
         return part
 
     def _broken(self, error: BaseException) -> BaseException:

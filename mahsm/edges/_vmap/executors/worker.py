@@ -5,8 +5,8 @@ import importlib
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -32,7 +32,7 @@ from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.spec import VmapSpec
-from mahsm.edges._vmap.together import wave
+from mahsm.edges._vmap.together import Together
 
 
 class Part(NamedTuple):
@@ -299,12 +299,11 @@ class _PartLowering(VmapLowering):
         self._part.run = _PartRun(self.spec, replace(around, shared=shared), self._part)
         return self._part.run
 
-    @asynccontextmanager
-    async def _opened(self, around: Session) -> AsyncGenerator[Callable[[Session], VmapRun], None]:
-        yield self._begin
+    def _opened(self, around: Session) -> AbstractAsyncContextManager[Callable[[Session], VmapRun]]:
+        return nullcontext(self._begin)
 
     async def _invoked(self, run: VmapRun) -> dict[str, Any]:
-        await wave(run, 0).lead(run.firsts, run.config)
+        await Together(run).lead(run.firsts, run.config)
         return {}
 
     async def _finish(self, run: VmapRun, done: list[Any]) -> Update:
