@@ -106,8 +106,8 @@ class AttemptRunner:
         self._way = way
         self.not_begun = not_begun
         self._left = left
-        # Kept only where it may be called: it refers to the run, which refers to this object. Such a cycle would
-        # leave the memory of each run to the garbage collector.
+        # Kept only where it may be called: it refers to the run, which refers to this object. Such a
+        # cycle would leave the memory of each run to the garbage collector.
         self._end = _never if spec.ends.deadline is None else end
         self._spec = spec
         self._limited = limited
