@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from mahsm.operators import Operator as Operator
     from mahsm.operators import op as op
     from mahsm.operators import operator_node as operator_node
+    from mahsm.policies import BatchAPI as BatchAPI
     from mahsm.policies import Budget as Budget
     from mahsm.policies import ItemError as ItemError
     from mahsm.policies import Retry as Retry
@@ -79,6 +80,7 @@ __version__ = "0.8.0"
 
 _HOMES = {
     "Branch": "mahsm.edges",
+    "BatchAPI": "mahsm.policies",
     "Budget": "mahsm.policies",
     "DSPySerializer": "mahsm.graph",
     "Edge": "mahsm.edges",
@@ -132,6 +134,7 @@ _HOMES = {
 # The keys of `_HOMES`, spelled out for type checkers.
 __all__ = [
     "Branch",
+    "BatchAPI",
     "Budget",
     "DSPySerializer",
     "Edge",

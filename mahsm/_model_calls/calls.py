@@ -50,6 +50,14 @@ class Batched(Protocol):
         """Return a block that is one call of it."""
         ...
 
+    def busy(self) -> AbstractContextManager[None]:
+        """Return a block that goes on without an answer, such as one that begins items."""
+        ...
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Return a block, in a busy one, that waits for items."""
+        ...
+
     def inside(self) -> "Batched":
         """Return what holds for an item inside of this one."""
         ...

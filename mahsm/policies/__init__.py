@@ -11,10 +11,12 @@
 - `_ask`           what an attempt asks of it
 - `_scripts`       what Redis runs
 - `_budgets`       the budgets around code that runs; `budget`
+- `_batch_api`     `BatchAPI`: model calls as jobs of a provider's batch API
 - `_hedge`         `Hedge`: a second call for stragglers
 - `_internal`      names that other packages of mahsm import
 """
 
+from mahsm.policies._batch_api import BatchAPI as BatchAPI
 from mahsm.policies._budget import Budget as Budget
 from mahsm.policies._budgets import budget as budget
 from mahsm.policies._hedge import Hedge as Hedge
@@ -29,6 +31,7 @@ from mahsm.policies._retryable import retry_after as retry_after
 from mahsm.policies._spending import Spending as Spending
 
 __all__ = [
+    "BatchAPI",
     "Budget",
     "Hedge",
     "ItemError",

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mahsm._model_calls import calls, meters
-from mahsm._waiting import TASK, THREAD, Way, left_behind, run_blocking
+from mahsm._waiting import TASK, THREAD, Closed, Way, left_behind, run_blocking
 from mahsm.edges._batches.client import Client
 from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
 from mahsm.edges._batches.rounds import Rounds
@@ -52,16 +52,29 @@ class Place:
     def leave(self) -> None:
         self.seat.leave()
 
+    def busy(self) -> AbstractContextManager[None]:
+        """Return a block that goes on without an answer, such as one that begins items."""
+        return self.seat.busy()
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Return a block, in a busy one, that waits for items."""
+        return self.seat.idle()
+
+    @property
+    def is_unused(self) -> bool:
+        """True if no model was called so far."""
+        return not self.rounds.calls
+
     @contextmanager
     def call(self) -> Generator[None, None, None]:
         """Return a block that is one call of a model. Errors of mahsm come out of DSPy as they are."""
+        self.rounds.calls = True
         with self.seat.busy():
             try:
                 yield
             except Exception as error:
-                cause = error.__cause__
-                if isinstance(cause, BudgetExceeded | EdgeError):
-                    raise cause from None
+                if isinstance(error.__cause__, BudgetExceeded | EdgeError | Closed):
+                    raise error.__cause__ from None
                 raise
 
     def model(self, lm: Any) -> Any:
@@ -153,7 +166,7 @@ class Place:
         if not ask.is_over:
             ask.leave()
             left_behind.check()
-            raise item.running.reason or RuntimeError("the run was stopped")
+            raise Closed(item.running.reason or RuntimeError("the run was stopped"))
 
 
 def _refuse(lm: Any, why: str) -> NoReturn:

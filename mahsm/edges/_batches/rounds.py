@@ -20,6 +20,9 @@ from mahsm.policies import BatchAPI
 _GOODBYE = 10.0
 """Most seconds for which the end of a run waits until its jobs are cancelled."""
 
+_PATIENCE = 60.0
+"""Seconds without a new request after which a job is submitted although some items go on."""
+
 _FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
 """OpenAI's codes for a job that is refused because too much is enqueued already."""
 
@@ -61,7 +64,8 @@ class Rounds:
     def __init__(self, api: BatchAPI, edge: str, run: str, journal: Journal | None, watcher: Watcher) -> None:
         self.api = api
         self.root = Seat(Table(self._all_wait))
-        self.asked = 0
+        self.calls = False
+        """True when a model has been called, though its answer may have come from DSPy's cache."""
         self.checked: set[Endpoint] = set()
         """Endpoints that are known to have a batch API."""
         self._edge = edge
@@ -134,12 +138,11 @@ class Rounds:
         self._look()
         while True:
             # Seats are counted. This is for items that wait for what another item holds, which waits here.
-            await asyncio.sleep(self.api.poll)
-            if time.monotonic() - self._last >= self.api.poll:
+            await asyncio.sleep(_PATIENCE)
+            if time.monotonic() - self._last >= _PATIENCE:
                 self._close_all()
 
     def _take(self, ask: Ask) -> None:
-        self.asked += 1
         self._last = time.monotonic()
         if self._early is not None:
             self._early.append(ask)
@@ -233,7 +236,13 @@ class Rounds:
         self._run_job(endpoint, note, [Slot(ask.key, ask) for ask in asks], tokens=tokens)
 
     def _run_job(
-        self, endpoint: Endpoint, note: Note, slots: list[Slot], *, tokens: float = 0.0, is_restored: bool = False
+        self,
+        endpoint: Endpoint,
+        note: Note,
+        slots: list[Slot],
+        *,
+        tokens: float = 0.0,
+        is_restored: bool = False,
     ) -> None:
         job = Job(
             note,
@@ -335,18 +344,26 @@ class Rounds:
             self._watcher.open_jobs([facts_of(job) for job in self._jobs])
 
     async def _end(self, *, cancel: bool) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if cancel and self._jobs:
-            left = [self._loop.create_task(job.cancel()) for job in self._jobs]
+        open_jobs = list(self._jobs)
+        await self._cancelled(self._tasks)
+        if cancel and open_jobs:
+            left = {self._loop.create_task(job.cancel()) for job in open_jobs}
             await asyncio.wait(left, timeout=_GOODBYE)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await self._cancelled(left)
         for client in self._clients.values():
             await client.aclose()
 
+    @staticmethod
+    async def _cancelled(open_tasks: "set[asyncio.Task[Any]]") -> None:
+        """Cancel tasks, and wait for them; their errors have no reader any more."""
+        left = list(open_tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        for task in left:
+            if not task.cancelled():
+                task.exception()
 
 
 def facts_of(job: Job) -> dict[str, Any]:

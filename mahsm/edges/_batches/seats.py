@@ -61,6 +61,15 @@ class Seat:
         finally:
             self._count(busy=-1)
 
+    @contextmanager
+    def idle(self) -> Generator[None, None, None]:
+        """Return a block, in a busy one, that waits for seats inside."""
+        self._count(busy=-1)
+        try:
+            yield
+        finally:
+            self._count(busy=1)
+
     def waits(self) -> None:
         """Note that a call in `busy` waits for an answer from now on."""
         self._count(busy=-1, waiting=1)
@@ -80,9 +89,7 @@ class Seat:
         seat: Seat | None = self
         while seat is not None:
             is_still = (
-                not seat._busy
-                and bool(seat._waiting or seat._inside)
-                and seat._still_inside == seat._inside
+                not seat._busy and bool(seat._waiting or seat._inside) and seat._still_inside == seat._inside
             )
             if is_still == seat._is_still:
                 return

@@ -26,6 +26,7 @@ from mahsm._waiting import (
     LeftBehind,
     Slots,
     StopCallbacks,
+    Way,
     cancelled_by,
     here,
     may_be_stopped,
@@ -171,18 +172,19 @@ class EdgeRun(ABC):
             self.span is None or "config" in target.injected or any(map(streams_messages, handlers))
         )
 
-    def bind(self, target: Target, label: str, *, may_be_left: bool) -> AnyCall:
+    def bind(self, target: Target, label: str, *, may_be_left: bool, way: Way | None = None) -> AnyCall:
         """Return the side of a target that this run calls, with the arguments that LangGraph injects.
 
         Callbacks show its calls under this label. On an event loop, a target without an async side is called
         in a thread; with `may_be_left`, cancellation abandons that thread.
         """
+        blocks = (way or self.way) is THREAD
         sides = partial(self._sides, target, may_be_left=may_be_left)
         if self._is_heard(target):
             heard = Heard(label, sides, makes_runs=self.span is None)
-            return heard.sync if self.way is THREAD and target.sync else heard.async_
+            return heard.sync if blocks and target.sync else heard.async_
         sync, async_ = sides()
-        return cast("AnyCall", sync or async_) if self.way is THREAD else cast("AsyncCall", async_)
+        return cast("AnyCall", sync or async_) if blocks else cast("AsyncCall", async_)
 
     def _sides(self, target: Target, *, may_be_left: bool) -> tuple[SyncCall | None, AsyncCall | None]:
         """Return both sides of a target, with the arguments that LangGraph injects here."""

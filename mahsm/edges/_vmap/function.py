@@ -27,7 +27,7 @@ from mahsm.edges._vmap.streamed import Sink
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import as_target, node_name
-from mahsm.policies import Budget, Hedge, Retry
+from mahsm.policies import BatchAPI, Budget, Hedge, Retry
 
 
 @constructor()
@@ -55,6 +55,7 @@ def vmap(
     timeout: float | None = None,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     hedge: Hedge | None = None,
+    batch_api: BatchAPI | bool | None = None,
     # when the run is over
     deadline: float | None = None,
     budget: Budget | None = None,
@@ -129,6 +130,9 @@ def vmap(
             that has one. Every attempt takes a request and its tokens, and holds no slot while it waits for
             them.
         hedge: Start a second call for an item that takes unusually long, and use the first answer.
+        batch_api: Collect the calls of DSPy's models in all items, and send them as jobs of the provider's batch
+            API, at about half the price: a `BatchAPI`, or True for its defaults. An item that waits for its
+            answer holds no slot. Each model has to be a `dspy.LM` of OpenAI, Anthropic or Gemini.
         deadline: Seconds from the beginning of the run, > 0. After that nothing new begins, and items in
             progress fail with a `TimeoutError`.
         budget: What each run of the edge may spend. When it is spent, nothing new begins, and items without a
@@ -186,9 +190,14 @@ def vmap(
     check.flag(edge, "progress", progress == "items" or progress)
     if name is not None:
         check.name(edge, name)
-    tries = Tries.of(edge, retry, timeout, rate_limit, hedge)
+    tries = Tries.of(edge, retry, timeout, rate_limit, hedge, batch_api)
     given = target
     if executor is not None:
+        if tries.batch_api is not None:
+            raise EdgeError(
+                f"{edge}: executor= with batch_api=: the calls of all items are collected in one process. "
+                "Leave one of the two out."
+            )
         target = target_here(edge, target, executor)
     made = as_target(tries.once(target), reader=edge, of_items=item_to_state is None)
     name = name or f"vmap_{node_name('_'.join(out_keys)) if made.is_unnamed else made.name}"

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from mahsm.edges._shared.reducer import StopWhen
 from mahsm.edges._vmap.spec import OnError
 from mahsm.limits import RateLimit
-from mahsm.policies import Budget, Hedge, Retry
+from mahsm.policies import BatchAPI, Budget, Hedge, Retry
 
 
 class VmapOptions(TypedDict, total=False):
@@ -37,6 +37,7 @@ class VmapOptions(TypedDict, total=False):
     timeout: float | None
     rate_limit: RateLimit | Mapping[str, Any] | str | None
     hedge: Hedge | None
+    batch_api: BatchAPI | bool | None
     deadline: float | None
     budget: Budget | None
     stop_when: StopWhen | None

@@ -66,6 +66,7 @@ class VmapRun(EdgeRun):
 
     Attributes:
         firsts: The places of the items that are to be called, ascending.
+        most_open: The number of items that may be open.
         size: The number of results that are saved together.
         alone: True if each item is a task of LangGraph.
         direct: True if the run needs no tasks, since nothing is saved and no stream shows the subgraph.
@@ -103,10 +104,15 @@ class VmapRun(EdgeRun):
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
         is_here = self.sink is None and spec.workers is None
-        self.alone = is_here and (chunk_size == 1 or spec.target.graph is not None or few)
+        # Where calls are collected, all items are open at the same time, and each waits for all others.
+        batched = spec.tries.batch_api is not None or calls.here().batched is not None
+        self.alone = is_here and not batched and (chunk_size == 1 or spec.target.graph is not None or few)
+        self.most_open = max(1, self.total) if batched else self._most_open
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency
-        super().__init__(spec.name, around, slots=most, unsaved=most + 2 * self.size)
+        super().__init__(
+            spec.name, around, slots=most, unsaved=2 * self.size + (self.total if batched else most)
+        )
         self._may_ask = self.alone
         self.direct = (
             count > 0
@@ -117,7 +123,10 @@ class VmapRun(EdgeRun):
         # Items of an async target that share a task run on the background loop together: a hop to it for each
         # would take most of their time.
         shares = self.direct or not self.alone
-        self.item_way = TASK if spec.workers is None and shares and spec.target.sync is None else self.way
+        awaits = spec.target.sync is None or (
+            batched and spec.target.async_ is not None and not spec.target.is_graph
+        )
+        self.item_way = TASK if spec.workers is None and shares and awaits else self.way
         if self.sink is not None:
             # The sink keeps the results, and no checkpoint has to.
             self.saved, self.saving = False, None
@@ -184,11 +193,14 @@ class VmapRun(EdgeRun):
 
     def call_of_target(self) -> AnyCall:
         spec = self.spec
-        return self.bind(spec.target, self.label, may_be_left=spec.may_be_left)
+        return self.bind(spec.target, self.label, may_be_left=spec.may_be_left, way=self.item_way)
 
     async def run_item(self, place: int, call: AnyCall, sink: Taker, item: Item | None = None) -> None:
         """Run an item that has begun, by calling the target with `call`."""
         item = item or self.item(place)
+        if (batched := calls.here().batched) is not None:
+            batched = batched.inside()
+            calls.change(batched=batched)
         try:
             with self.part(self.spec.target.name, place, self.total):
                 update = plain_update(await self._attempts.run(item, partial(self.states.of, place), call))
@@ -198,6 +210,8 @@ class VmapRun(EdgeRun):
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
+            if batched is not None:
+                batched.leave()
             self.begun_slots.release()
         if self.open_ranges is not None and self.tally.has_outcome(place):
             await self.ended_in_range(place)
@@ -398,8 +412,8 @@ class VmapRun(EdgeRun):
         return found
 
     @property
-    def most_open(self) -> int:
-        """The number of items that may be open.
+    def _most_open(self) -> int:
+        """The number of items that may be open, if their calls are not collected.
 
         It is larger than the number of calls at a time if items may wait for something other than a slot.
         """
@@ -411,7 +425,7 @@ class VmapRun(EdgeRun):
 
     @property
     def threads(self) -> int:
-        return min(self.most_open, len(self.firsts))
+        return min(self.most_open, len(self.firsts), _MOST_THREADS)
 
     @property
     def is_empty(self) -> bool:
@@ -434,6 +448,9 @@ class VmapRun(EdgeRun):
 _WAITING = 4
 """Number of open items for each call at a time, with retries: when three of four items wait for their next
 attempt, all slots are still in use."""
+
+_MOST_THREADS = 1024
+"""Most threads of a run. More items may be open only if they wait for a batch job."""
 
 _WAITING_FOR_KEYS = 256
 """Least number of open items, if each key has a bucket: that many may wait for a slow key before they hold up

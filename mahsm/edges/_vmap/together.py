@@ -20,6 +20,8 @@ from functools import partial
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
 
+from mahsm._model_calls import calls
+from mahsm._spans import NOTHING
 from mahsm._waiting import TASK, Closed, run_blocking, set_awaited, tasks
 from mahsm.edges._shared.attempts import AnyCall
 from mahsm.edges._shared.streams import in_config
@@ -53,7 +55,7 @@ class Together:
         run = self._run
         with run.break_off.running():
             try:
-                await self._call_all(places, config)
+                await self._call_batched(places, config)
                 run.close_items(places, self._results)
             except BaseException as error:
                 if run.way is TASK and isinstance(error, asyncio.CancelledError):
@@ -61,6 +63,16 @@ class Together:
                 # Raises the error, after all other tasks have ended.
                 await run.fail(self._broken(error))
             return self._rest()
+
+    async def _call_batched(self, places: Sequence[int], config: RunnableConfig) -> None:
+        api = self._run.spec.tries.batch_api
+        if api is None or calls.here().batched is not None:  # those of an edge around are collected there
+            await self._call_all(places, config)
+            return
+        from mahsm.edges._batches import collected
+
+        async with collected(self._run, api, config):
+            await self._call_all(places, config)
 
     async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
         if (workers := self._run.spec.workers) is not None:
@@ -112,6 +124,11 @@ class Together:
 
     async def _begin_all(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
         """Begin the items one after the other, as slots are given back, until the run has ended."""
+        batched = calls.here().batched
+        with NOTHING if batched is None else batched.busy():
+            await self._begin_each(places, begin)
+
+    async def _begin_each(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
         run = self._run
         async for block in self._blocks(run.tally.unknown(places)):
             todo = await run.uncached(block, self._results)
@@ -130,7 +147,8 @@ class Together:
                 yield block
             return
         for of_range in run.open_ranges.by_range(places):
-            with run.quiet_end():
+            batched = calls.here().batched
+            with run.quiet_end(), NOTHING if batched is None else batched.idle():
                 await run.open_ranges.open(run.item_way, of_range)
             for block in _blocks(of_range):
                 if run.ended is not None:
