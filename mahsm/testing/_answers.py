@@ -1,4 +1,4 @@
-"""Requests to a model in a test, and its answers."""
+"""Answers of a model in a test, and the model that gives them."""
 
 import itertools
 import json
@@ -8,96 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import cleandoc
 from typing import Any, Self, TypeAlias, cast
 
 from mahsm._common import shown
-
-
-@dataclass
-class Call:
-    """A request to a model.
-
-    The parts of a DSPy prompt are available as properties, for adapters that mark fields with
-    `[[ ## name ## ]]` (`ChatAdapter`, `JSONAdapter`).
-
-    Attributes:
-        model: The requested model.
-        messages: The messages, as the client sent them.
-        body: The whole request.
-        began: `time.monotonic()` when it arrived.
-        ended: `time.monotonic()` when it was answered, or None before.
-        status: HTTP status of the answer, or None before.
-        repeats: The number of earlier requests with the same messages.
-        key: The API key that the client sent, or "" if it sent none; not in the repr.
-    """
-
-    model: str
-    messages: list[dict[str, Any]]
-    body: dict[str, Any]
-    began: float
-    ended: float | None = None
-    status: int | None = None
-    repeats: int = 0
-    key: str = field(default="", repr=False)
-
-    @property
-    def text(self) -> str:
-        """The content of the last message: a question, or the result of a tool."""
-        return _content(self.messages[-1]) if self.messages else ""
-
-    @property
-    def role(self) -> str:
-        """The role of the last message: "user", or "tool" for the result of a tool."""
-        return str(self.messages[-1]["role"]) if self.messages else ""
-
-    @property
-    def tools(self) -> list[str]:
-        """Names of the tools that the model may call."""
-        return [str(tool["function"]["name"]) for tool in self.body.get("tools") or ()]
-
-    def field(self, name: str) -> str:
-        """Return the value of an input field of a DSPy prompt.
-
-        Raises:
-            KeyError: if the last message has no such field.
-        """
-        return self.inputs[name]
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """The input fields of a DSPy prompt, as strings."""
-        return _fields_of(self.text)
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the output fields that a DSPy prompt asks for."""
-        listed = self._system.partition("Your output fields are:")[2].partition("All interactions will be")[0]
-        return re.findall(r"^\d+\. `(\w+)`", listed, re.MULTILINE)
-
-    @property
-    def instructions(self) -> str:
-        """The instructions of a DSPy prompt: the docstring of its signature, or an optimiser's version of
-        it.
-        """
-        return cleandoc(self._system.partition("your objective is:")[2].lstrip(" ").removeprefix("\n"))
-
-    @property
-    def demos(self) -> list[dict[str, str]]:
-        """The demos of a DSPy prompt: their inputs and outputs, as strings."""
-        asked, answered = self.messages[:-1], self.messages[1:]
-        pairs = [
-            pair
-            for pair in zip(asked, answered, strict=True)
-            if [part["role"] for part in pair] == ["user", "assistant"]
-        ]
-        return [_fields_of(_content(user)) | _fields_of(_content(model)) for user, model in pairs]
-
-    @property
-    def _system(self) -> str:
-        return "\n".join(
-            _content(message) for message in self.messages if message["role"] in ("system", "developer")
-        )
+from mahsm.testing._call import Call
 
 
 @dataclass(frozen=True)
@@ -170,8 +84,7 @@ class Reply:
         """Return the content in the format that the prompt asks for."""
         if isinstance(self.content, str):
             return self.content
-        wants_json = "response_format" in call.body or "Respond with a JSON object" in call.text
-        return _as_json(self.content) if wants_json else _as_fields(self.content)
+        return _as_json(self.content) if call.wants_json else _as_fields(self.content)
 
     def asked_tools(self, call: Call) -> list[tuple[str, ToolCall]]:
         """Return the tool calls with their ids; default ids count the tool calls of the conversation."""
@@ -208,14 +121,19 @@ class Model:
         self.most_at_once = 0
 
     def begin(
-        self, model: str, messages: list[dict[str, Any]], body: dict[str, Any], key: str = ""
+        self,
+        model: str,
+        messages: list[dict[str, Any]],
+        body: dict[str, Any],
+        key: str = "",
+        batch: str | None = None,
     ) -> tuple[Call, Reply]:
         """Record a request, and return it with its answer.
 
         Raises:
             Exception: any error that the function of the answers raises.
         """
-        call = Call(model, messages, body, time.monotonic(), key=key)
+        call = Call(model, messages, body, time.monotonic(), key=key, batch=batch)
         prompt = json.dumps(messages, default=str)
         with self._lock:
             self.calls.append(call)
@@ -276,34 +194,6 @@ def _reply(answer: Answer) -> Reply:
             "them, or a Reply"
         )
     return Reply(tool_calls=cast("Sequence[ToolCall]", calls))
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    """Return the content of a message as a string, also if it is a list of parts."""
-    content: Any = message.get("content") or ""
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in cast("list[dict[str, Any]]", content))
-    return str(content)
-
-
-def _fields_of(text: str) -> dict[str, str]:
-    """Return the fields of a DSPy message."""
-    # `JSONAdapter` writes answers as JSON.
-    if text.startswith("{"):
-        try:
-            values = cast("dict[str, object]", json.loads(text))
-        except ValueError:
-            return {}
-        return {
-            name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()
-        }
-    prompt = re.split(r"\n\nRespond with (?:the corresponding|a JSON) ", text, maxsplit=1)[0]
-    _, *parts = re.split(r"(?:^|\n\n)\[\[ ## (\w+) ## \]\]\n?", prompt)
-    return {
-        name: value.strip("\n")
-        for name, value in zip(parts[::2], parts[1::2], strict=True)
-        if name != "completed"
-    }
 
 
 def _as_fields(values: Mapping[str, object]) -> str:

@@ -1,0 +1,253 @@
+"""`BatchJobs`: the batch jobs of a server, on a clock that a test controls."""
+
+import itertools
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from mahsm.testing._answering import Answering
+from mahsm.testing._batch_job import Entry, Job, Plan, Status
+from mahsm.testing._faults import Fault, Faults, Step
+from mahsm.testing._wire import Body, Refusal, Vendor
+
+
+@dataclass
+class BatchJobs:
+    """The batch jobs of a `ModelServer`: how long they take, and how they end.
+
+    A job is "validating", then "in_progress" while its requests are answered at an even pace, "finalizing"
+    and at last "completed"; or it ends as "failed", "expired" or "cancelled". These are OpenAI's terms; a job
+    of Anthropic's API is "in_progress", "canceling" or "ended". Without arguments, a job is completed when its
+    status is first requested.
+
+    `hold_next`, `expire_next`, `cancel_next`, `fail_next` and `complete_next` are each about one job: the
+    next one to be submitted that none of them is about yet. `refuse`, `lose` and `break_off` are about
+    requests to one of the endpoints: a *step*, which is "upload", "submit", "status", "results", "cancel"
+    or "list". Each may be called before and while the server runs, in any thread.
+
+    Args:
+        validation: Seconds in "validating".
+        duration: Seconds in "in_progress"; `math.inf` for jobs that only end by `finish` or at the end of
+            their window.
+        finalizing: Seconds in "finalizing".
+        cancelling: Seconds in "cancelling", after the client has cancelled a job.
+        window: Seconds from a job's creation to its expiry.
+        expire_share: Share of each job's requests that expire, in [0, 1]; the job expires when the others
+            are answered.
+        enqueued_tokens: Input tokens of a model that jobs of OpenAI's API may have in all before they end;
+            beyond that, a job fails with `token_limit_exceeded`.
+        max_requests: Requests that a job may have; by default 50,000 with OpenAI, 100,000 with Anthropic.
+        max_bytes: Size of a batch file or submission; by default 200 MB with OpenAI, 256 MB with Anthropic.
+        seed: Seed of the order of results, and of the requests that expire.
+        clock: The clock, in seconds. `advance` puts it forward for the jobs.
+
+    Raises:
+        ValueError: if a number is < 0, or `expire_share` not in [0, 1].
+
+    Example:
+        >>> import io, json, openai
+        >>> from mahsm.testing import BatchJobs, ModelServer
+        >>> line = {"custom_id": "a", "method": "POST", "url": "/v1/responses"}
+        >>> line["body"] = {"model": "gpt-4o-mini", "input": "Hello"}
+        >>> with ModelServer("Hi", jobs=BatchJobs(duration=3_600)) as server:
+        ...     with openai.OpenAI(base_url=server.base_url, api_key="test") as client:
+        ...         file = client.files.create(
+        ...             file=("jobs.jsonl", json.dumps(line).encode()), purpose="batch"
+        ...         )
+        ...         job = client.batches.create(
+        ...             input_file_id=file.id, endpoint="/v1/responses", completion_window="24h"
+        ...         )
+        ...         print(job.status, client.batches.retrieve(job.id).status)
+        ...         server.jobs.advance(3_600)
+        ...         print(client.batches.retrieve(job.id).status, server.bill[0].custom_id)
+        validating in_progress
+        completed a
+    """
+
+    validation: float = 0.0
+    duration: float = 0.0
+    finalizing: float = 0.0
+    cancelling: float = 0.0
+    window: float = 86_400.0
+    expire_share: float = 0.0
+    enqueued_tokens: int | None = None
+    max_requests: int | None = None
+    max_bytes: int | None = None
+    seed: int = 0
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "duration", "finalizing", "cancelling", "window"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"BatchJobs: {name}={value!r}; expected a number of seconds >= 0.")
+        if not 0 <= self.expire_share <= 1:
+            raise ValueError(
+                f"BatchJobs: expire_share={self.expire_share!r}; expected a share of the requests, in [0, 1]."
+            )
+        self._plans: deque[Plan] = deque()
+        self._registry = JobRegistry(self)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the jobs, in order of submission."""
+        return [job.id for job in self._registry.all()]
+
+    def status(self, id: str) -> Status:
+        """Return the status of a job, in OpenAI's terms.
+
+        Raises:
+            KeyError: if there is no such job.
+        """
+        return self._registry.updated(id).status
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock of the jobs forward."""
+        self._registry.offset += seconds
+
+    def finish(self, id: str | None = None) -> None:
+        """Bring a job, or every job, to its end: answer its requests now, however long that would take.
+
+        Raises:
+            KeyError: if there is no such job.
+        """
+        for job in self._registry.all() if id is None else [self._registry.get(id)]:
+            job.finish(self._registry.now())
+
+    def complete_next(self) -> None:
+        """Let the next job pass as usual."""
+        self._plans.append(self._plan())
+
+    def hold_next(self) -> None:
+        """Let the next job stay in progress until `finish`."""
+        self._plans.append(replace(self._plan(), held=True))
+
+    def expire_next(self, after: int = 0) -> None:
+        """Let the next job expire once `after` of its requests are answered."""
+        self._plans.append(replace(self._plan(), ends="expired", after=after))
+
+    def cancel_next(self, after: int = 0) -> None:
+        """Let the provider cancel the next job once `after` of its requests are answered."""
+        self._plans.append(replace(self._plan(), ends="cancelled", after=after))
+
+    def fail_next(
+        self,
+        code: str = "invalid_json_line",
+        message: str = "This line is not parseable as valid JSON.",
+        line: int | None = None,
+    ) -> None:
+        """Let the validation of the next job fail. Anthropic's API refuses its submission with a 400."""
+        error: Body = {"code": code, "message": message, "param": None, "line": line}
+        self._plans.append(replace(self._plan(), errors=[error]))
+
+    def refuse(self, step: Step, status: int = 503, *, retry_after: float | None = None, times: int = 1) -> None:
+        """Let the next `times` requests of a step fail with an HTTP status; nothing else happens."""
+        refusal = Refusal(status, f"Status {status}", retry_after=retry_after)
+        self._registry.faults.add(step, Fault(refusal), times)
+
+    def lose(self, step: Step = "submit", *, times: int = 1) -> None:
+        """Let the next `times` requests of a step take effect, but close the connection without an answer."""
+        self._registry.faults.add(step, Fault(), times)
+
+    def break_off(self, step: Step = "results", *, share: float = 0.5, times: int = 1) -> None:
+        """Close the connection of the next `times` requests of a step after a share of the answer's body."""
+        self._registry.faults.add(step, Fault(share=share), times)
+
+    def wait_for(self, step: Step, count: int = 1, timeout: float = 60.0) -> None:
+        """Wait until the server has had `count` requests of a step, from the beginning, also refused ones.
+
+        Args:
+            step: The step.
+            count: The number of requests.
+            timeout: Seconds.
+
+        Raises:
+            TimeoutError: after `timeout`.
+        """
+        self._registry.faults.wait_for(step, count, timeout)
+
+    def _plan(self) -> Plan:
+        return Plan(self.validation, self.duration, self.finalizing, self.cancelling, self.window)
+
+    def _next_plan(self) -> Plan:
+        return self._plans.popleft() if self._plans else self._plan()
+
+
+class JobRegistry:
+    """The jobs of a `BatchJobs`, for the endpoints of all providers. Thread-safe."""
+
+    answering: Answering
+
+    def __init__(self, settings: BatchJobs) -> None:
+        self.settings = settings
+        self.faults = Faults()
+        self.offset = 0.0
+        self._epoch = time.time() - settings.clock()
+        self._random = random.Random(settings.seed)
+        self._jobs: dict[str, Job] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Return the time by the clock of the jobs."""
+        return self.settings.clock() + self.offset
+
+    def date(self, at: float) -> float:
+        """Return a time as seconds since the epoch."""
+        return self._epoch + at
+
+    def plan(self) -> Plan:
+        """Return what happens to the next job."""
+        return self.settings._next_plan()  # pyright: ignore[reportPrivateUsage]
+
+    def add(self, vendor: Vendor, entries: Sequence[Entry], plan: Plan, details: Body) -> Job:
+        """Create a job."""
+        with self._lock:
+            plan, order = self._expiring(plan, len(entries))
+            id = f"{'msgbatch' if vendor == 'anthropic' else 'batch'}_{next(self._numbers):08d}"
+            job = Job(id, vendor, entries, plan, self.answering, self.now(), details, order)
+            self._jobs[id] = job
+        return job
+
+    def _expiring(self, plan: Plan, total: int) -> tuple[Plan, Sequence[int]]:
+        """Return the plan of a job with the share that expires, and the order of its answers."""
+        order = list(range(total))
+        if plan.ends is not None or self.settings.expire_share == 0:
+            return plan, order
+        self._random.shuffle(order)
+        return replace(plan, ends="expired", after=total - round(total * self.settings.expire_share)), order
+
+    def shuffled(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return results in the order in which a provider sends them: any order."""
+        mixed = list(entries)
+        random.Random(self.settings.seed).shuffle(mixed)
+        return mixed
+
+    def all(self, vendor: Vendor | None = None) -> list[Job]:
+        """Return the jobs in order of submission."""
+        with self._lock:
+            return [job for job in self._jobs.values() if vendor in (None, job.vendor)]
+
+    def get(self, id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            KeyError: if there is no such job.
+        """
+        with self._lock:
+            if id not in self._jobs:
+                raise KeyError(f"BatchJobs: no job {id!r}; there are {list(self._jobs)!r}")
+            return self._jobs[id]
+
+    def updated(self, id: str, *, wait: bool = True) -> Job:
+        """Return a job as it is now."""
+        job = self.get(id)
+        job.update(self.now(), wait=wait)
+        return job
+
+    def update(self) -> None:
+        """Bring every job to where it is now."""
+        for job in self.all():
+            job.update(self.now())
