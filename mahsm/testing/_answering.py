@@ -58,9 +58,7 @@ class Answering:
         except (AttributeError, KeyError, TypeError) as error:
             raise Refusal(400, f"The request is not valid: {error!r}.") from None
         try:
-            call, reply = self.model.begin(
-                str(body.get("model", "")), messages, body, key=key, batch=job
-            )
+            call, reply = self.model.begin(str(body.get("model", "")), messages, body, key=key, batch=job)
         except Exception as error:  # noqa: BLE001  raised by a function of the test
             raise self._failure(error) from None
         try:

@@ -100,7 +100,7 @@ def _events(call: Call, reply: Reply, tokens: Tokens, number: int) -> Iterator[s
     yield event({"type": "message_start", "message": start})
     for index, block in enumerate(_blocks(call, reply)):
         text = block["type"] == "text"
-        opened = {**block, "text": ""} if text else {**block, "input": {}}
+        opened: Body = {**block, "text": ""} if text else {**block, "input": {}}
         yield event({"type": "content_block_start", "index": index, "content_block": opened})
         for piece in pieces_of(block["text"] if text else json.dumps(block["input"])):
             delta = (

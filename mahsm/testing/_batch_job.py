@@ -4,7 +4,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from mahsm.testing._answering import Answering
@@ -62,6 +62,10 @@ class Plan:
     after: int = 0
     held: bool = False
     errors: Sequence[Body] = ()
+
+    def failing(self, errors: Sequence[Body]) -> "Plan":
+        """Return the plan of a job whose validation finds errors, unless there are none."""
+        return replace(self, errors=errors) if errors else self
 
 
 @dataclass

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mahsm.testing._answering import Answering
 from mahsm.testing._batch_job import Entry, Job, Plan, Status
@@ -20,8 +20,8 @@ class BatchJobs:
 
     A job is "validating", then "in_progress" while its requests are answered at an even pace, "finalizing"
     and at last "completed"; or it ends as "failed", "expired" or "cancelled". These are OpenAI's terms; a job
-    of Anthropic's API is "in_progress", "canceling" or "ended". Without arguments, a job is completed when its
-    status is first requested.
+    of Anthropic's API is "in_progress", "canceling" or "ended". Without arguments, a job is completed when
+    its status is first requested.
 
     `hold_next`, `expire_next`, `cancel_next`, `fail_next` and `complete_next` are each about one job: the
     next one to be submitted that none of them is about yet. `refuse`, `lose` and `break_off` are about
@@ -142,7 +142,9 @@ class BatchJobs:
         error: Body = {"code": code, "message": message, "param": None, "line": line}
         self._plans.append(replace(self._plan(), errors=[error]))
 
-    def refuse(self, step: Step, status: int = 503, *, retry_after: float | None = None, times: int = 1) -> None:
+    def refuse(
+        self, step: Step, status: int = 503, *, retry_after: float | None = None, times: int = 1
+    ) -> None:
         """Let the next `times` requests of a step fail with an HTTP status; nothing else happens."""
         refusal = Refusal(status, f"Status {status}", retry_after=retry_after)
         self._registry.faults.add(step, Fault(refusal), times)
@@ -213,11 +215,11 @@ class JobRegistry:
 
     def _expiring(self, plan: Plan, total: int) -> tuple[Plan, Sequence[int]]:
         """Return the plan of a job with the share that expires, and the order of its answers."""
-        order = list(range(total))
-        if plan.ends is not None or self.settings.expire_share == 0:
+        order, expiring = list(range(total)), round(total * self.settings.expire_share)
+        if plan.ends is not None or expiring == 0:
             return plan, order
         self._random.shuffle(order)
-        return replace(plan, ends="expired", after=total - round(total * self.settings.expire_share)), order
+        return replace(plan, ends="expired", after=total - expiring), order
 
     def shuffled(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return results in the order in which a provider sends them: any order."""

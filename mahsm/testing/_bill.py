@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -44,8 +44,9 @@ class Charge:
 class Bill(Sequence[Charge]):
     """What a `ModelServer` charges: one `Charge` for each answer, in order.
 
-    Errors are free. An answer that the client does not get is charged, as one after it has disconnected, or
-    one of a job that is cancelled later.
+    Errors are free. An answer that the client does not get is charged, too: one after it has disconnected, or
+    one in a batch job that it has never looked at. Requests of such jobs that are due are answered when you
+    read the bill.
 
     Args:
         prices: US dollars per million input and output tokens, by model.
@@ -73,17 +74,18 @@ class Bill(Sequence[Charge]):
     anthropic_read: float = 0.1
     anthropic_write: float = 1.25
     _charges: list[Charge] = field(default_factory=list[Charge], init=False, repr=False)
+    _update: Callable[[], None] = field(default=lambda: None, init=False, repr=False)
 
     @property
     def usd(self) -> float:
         """The sum, in US dollars."""
-        return sum(charge.usd for charge in list(self._charges))
+        return sum(charge.usd for charge in self._due())
 
     @property
     def repeated(self) -> dict[str, list[Charge]]:
         """The charges for requests that were answered more than once, by their fingerprint."""
         found: dict[str, list[Charge]] = defaultdict(list)
-        for charge in list(self._charges):
+        for charge in self._due():
             found[charge.fingerprint].append(charge)
         return {fingerprint: charges for fingerprint, charges in found.items() if len(charges) > 1}
 
@@ -106,18 +108,26 @@ class Bill(Sequence[Charge]):
         counts = (tokens.input, cached, tokens.written, tokens.output)
         self._charges.append(Charge(model, *counts, usd, _fingerprint(body), job, custom_id))
 
+    def before_reading(self, update: Callable[[], None]) -> None:
+        """Call a function before the charges are read, which adds those that are due."""
+        self._update = update
+
+    def _due(self) -> list[Charge]:
+        self._update()
+        return list(self._charges)
+
     @overload
     def __getitem__(self, index: int) -> Charge: ...
     @overload
     def __getitem__(self, index: slice) -> list[Charge]: ...
     def __getitem__(self, index: int | slice) -> Charge | list[Charge]:
-        return self._charges[index]
+        return self._due()[index]
 
     def __len__(self) -> int:
-        return len(self._charges)
+        return len(self._due())
 
     def __iter__(self) -> Iterator[Charge]:
-        return iter(list(self._charges))
+        return iter(self._due())
 
 
 def _fingerprint(body: Body) -> str:

@@ -17,7 +17,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
-from mahsm.testing._answers import Answers, Call, Model, Reply, StatusError, pieces_of, tokens_of
+from mahsm.testing._answers import Answers, Model, Reply, StatusError, pieces_of, tokens_of
+from mahsm.testing._call import Call
 
 
 class FakeChatModel(BaseChatModel):

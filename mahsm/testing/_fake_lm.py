@@ -10,7 +10,8 @@ from typing import Any, NoReturn, Self, cast
 import dspy
 from dspy import lm15
 
-from mahsm.testing._answers import Answers, Call, Model, Reply, pieces_of, tokens_of
+from mahsm.testing._answers import Answers, Model, Reply, pieces_of, tokens_of
+from mahsm.testing._call import Call
 
 
 class FakeLM(dspy.LM):

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mahsm.testing._answers import Call, Reply, tokens_of
+from mahsm.testing._answers import Reply, tokens_of
+from mahsm.testing._call import Call
 from mahsm.testing._server import ModelServer, client
 
 if TYPE_CHECKING:

@@ -57,8 +57,8 @@ def metadata_of(given: Any) -> dict[str, str] | None:
         if len(key) > 64 or not isinstance(value, str) or len(value) > 512:
             raise Refusal(
                 400,
-                f"Invalid 'metadata.{key[:64]}': expected a string of at most 512 characters, under a key of at "
-                "most 64.",
+                f"Invalid 'metadata.{key[:64]}': expected a string of at most 512 characters, under a key of "
+                "at most 64.",
                 param="metadata",
             )
     return pairs

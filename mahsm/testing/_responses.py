@@ -81,7 +81,7 @@ def _items(call: Call, reply: Reply, number: int) -> list[Body]:
         }
         for index, (id, one) in enumerate(reply.asked_tools(call))
     ]
-    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    content: list[Body] = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
     message: Body = {"id": f"msg_{number}", "type": "message", "status": "completed", "role": "assistant"}
     return [{**message, "content": content}, *asked] if text or not asked else asked
 
