@@ -52,8 +52,8 @@ class Answering:
         Raises:
             Refusal: if the request is not valid; or with a status of 500, if the script raises an error.
         """
-        wire.check(body)
         try:
+            wire.check(body)
             messages = wire.messages(body)
         except (AttributeError, KeyError, TypeError) as error:
             raise Refusal(400, f"The request is not valid: {error!r}.") from None

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from mahsm.testing._answers import Reply, pieces_of
 from mahsm.testing._call import Call
-from mahsm.testing._wire import Body, Tokens, Wire, event, require
+from mahsm.testing._wire import Body, Refusal, Tokens, Wire, event, require
+
+_MOST_MARKS = 4
 
 
 def blocks_of(content: Any) -> list[Body]:
@@ -16,8 +18,21 @@ def blocks_of(content: Any) -> list[Body]:
     return cast("list[Body]", content or [])
 
 
+def prefix_of(body: Body) -> Iterator[Body]:
+    """Return the blocks of a request in the order of its prefix: tools, system prompt, messages."""
+    yield from body.get("tools") or ()
+    yield from blocks_of(body.get("system"))
+    for message in body["messages"]:
+        for block in blocks_of(message["content"]):
+            yield {"role": message["role"], **block}
+
+
 def _check(body: Body) -> None:
     require(body, "model", "max_tokens", "messages")
+    marked = sum("cache_control" in block for block in prefix_of(body))
+    if marked > _MOST_MARKS:
+        message = f"A maximum of {_MOST_MARKS} blocks with cache_control may be provided. Found {marked}."
+        raise Refusal(400, message)
 
 
 def _messages(body: Body) -> list[Body]:

@@ -4,12 +4,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from mahsm.testing._anthropic_messages import blocks_of
+from mahsm.testing._anthropic_messages import prefix_of
 from mahsm.testing._call import Call
-from mahsm.testing._wire import Body, Tokens, Vendor
+from mahsm.testing._wire import Tokens, Vendor
 
 _CHARACTERS = 4
 """Characters of a token, as everywhere in this package."""
@@ -25,7 +25,8 @@ class PromptCache:
     For OpenAI's APIs, the longest prefix counts that an earlier request of the same model has, in blocks of
     128 tokens and from 1,024 tokens on. For Anthropic's, only prefixes count whose end `cache_control` marks.
     A prefix is there once a request that has it is answered, that is after its latency: requests that are
-    sent at the same time all miss. A token is four characters. The cached tokens of an answer are in its
+    sent at the same time all miss, while those of a batch job are answered one after the other. A token is
+    four characters. The cached tokens of an answer are in its
     usage.
 
     Args:
@@ -123,7 +124,7 @@ class CachedPrefixes:
         digest, length = hashlib.blake2b(json.dumps(call.model).encode(), digest_size=16), 0
         ends: list[tuple[bytes, int]] = []
         marks: list[int] = []
-        for block in _blocks(call.body):
+        for block in prefix_of(call.body):
             text = json.dumps({name: value for name, value in block.items() if name != "cache_control"})
             digest.update(text.encode())
             length += len(text)
@@ -136,12 +137,3 @@ class CachedPrefixes:
         read = [ends[index] for index in sorted(near, reverse=True)]
         long = [ends[mark - 1] for mark in marks if ends[mark - 1][1] >= self._settings.minimum]
         return Prefixes(read, long, charged=True)
-
-
-def _blocks(body: Body) -> Iterator[Body]:
-    """Return the blocks of a request in the order of its prefix: tools, system prompt, messages."""
-    yield from body.get("tools") or ()
-    yield from blocks_of(body.get("system"))
-    for message in body["messages"]:
-        for block in blocks_of(message["content"]):
-            yield {"role": message["role"], **block}
