@@ -111,7 +111,8 @@ def _input_usage(tokens: Tokens) -> Body:
 
 def _events(call: Call, reply: Reply, tokens: Tokens, number: int) -> Iterator[str]:
     """Stream the answer: each block opened, in pieces, and stopped."""
-    start = {**_head(call, number), "usage": {**_input_usage(tokens), "output_tokens": 1}}
+    inputs = _input_usage(tokens)
+    start = {**_head(call, number), "usage": {**inputs, "output_tokens": 1}}
     yield event({"type": "message_start", "message": start})
     for index, block in enumerate(_blocks(call, reply)):
         text = block["type"] == "text"
@@ -126,7 +127,9 @@ def _events(call: Call, reply: Reply, tokens: Tokens, number: int) -> Iterator[s
             yield event({"type": "content_block_delta", "index": index, "delta": delta})
         yield event({"type": "content_block_stop", "index": index})
     ended = {"stop_reason": _stop_reason(reply), "stop_sequence": None}
-    yield event({"type": "message_delta", "delta": ended, "usage": {"output_tokens": tokens.output}})
+    yield event(
+        {"type": "message_delta", "delta": ended, "usage": {**inputs, "output_tokens": tokens.output}}
+    )
     yield event({"type": "message_stop"})
 
 
