@@ -24,6 +24,7 @@ from mahsm._model_calls import calls
 from mahsm._model_calls.client_retries import obey_edges
 from mahsm._model_calls.prices import price_of
 from mahsm._waiting import TASK, THREAD, Closed, run_blocking
+from mahsm.errors import EdgeError
 
 
 class _HearsModels(BaseCallbackHandler):
@@ -76,6 +77,11 @@ class _Sees(_HearsModels):
     def _begin(self, run_id: UUID, prompts: Sequence[Any], told: dict[str, Any]) -> None:
         calls.check_refused()
         here, blocks = calls.here(), _running_loop() is None
+        if here.batched is not None:
+            raise EdgeError(
+                "batch_api=: a model of LangChain was called, and its calls cannot be batched. Call a model of "
+                "DSPy in its place, or leave batch_api= out."
+            )
         if not here.clients_retry:
             # The item may have imported the client after `observed` was entered.
             obey_edges()

@@ -41,13 +41,17 @@ _OUTPUTS = {"reasoning": "output_cost_per_reasoning_token", "audio": "output_cos
 _TIERS = ("flex", "priority")
 
 
-def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -> float | None:
+def price_of(
+    provider: str, models: tuple[str, ...], usage: Mapping[str, Any], *, tier: str | None = None
+) -> float | None:
     """Return the price of a call in US dollars, or None if unknown.
 
     Args:
         provider: LangChain's name of the provider.
         models: Names of the model; the first one in the table is used.
         usage: LangChain's `usage_metadata`, with the details of its tokens.
+        tier: The suffix of the prices in the table, such as `"_batches"`; by default that of the service tier
+            in the details.
 
     Example:
         >>> usage = {"input_tokens": 1000, "output_tokens": 100, "input_token_details": {"cache_read": 600}}
@@ -59,7 +63,7 @@ def price_of(provider: str, models: tuple[str, ...], usage: Mapping[str, Any]) -
     if entry is None:
         return None
     total = reported(usage.get("input_tokens")) or 0.0
-    tier, long = _tier(usage), _long(entry, total)
+    tier, long = _tier(usage) if tier is None else tier, _long(entry, total)
     parts = [
         *_parts(total, usage.get("input_token_details"), "input_cost_per_token", _INPUTS),
         *_parts(
@@ -103,15 +107,11 @@ def own_price(answer: Answer, model: str, *, batch: bool) -> Answer:
         "output_tokens": answer.output_tokens,
         "input_token_details": {kind: tokens for kind, tokens in details.items() if tokens},
     }
-    usd = price_of(provider, (answer.model, name), usage) if answer.known else None
-    entry = _entry(provider, name) or {}
-    rates = [entry.get(f"{side}_cost_per_token_batches") for side in ("input", "output")]
-    if usd is not None:
-        usd *= share
-        if batch and None not in rates and not any(details.values()):
-            given, taken = (rate or 0.0 for rate in rates)
-            usd = answer.input_tokens * given + answer.output_tokens * taken
-        usd = round(usd, 12)
+    models = (answer.model, name)
+    usd = price_of(provider, models, usage, tier="_batches") if batch and answer.known else None
+    if usd is None and answer.known:
+        full = price_of(provider, models, usage)
+        usd = None if full is None else round(full * share, 12)
     return replace(answer, usd=usd, share=share)
 
 

@@ -29,15 +29,22 @@ def plain_adapter(adapter: Any) -> Any:
     return plain
 
 
+def _model(lm: Any, around: Around) -> Any:
+    """Return the model that an adapter calls: a view of the user's, which collects its calls if they are."""
+    view, batched = observed_lm(lm, around), calls.here().batched
+    # DSPy wants to see the same object in the adapter and in the call.
+    return view if batched is None else batched.model(view)
+
+
 @cache
 def _adapter_class(kind: type[Any]) -> type[Any]:
     def __call__(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
         calls.check_refused()
-        return kind.__call__(self, observed_lm(lm, self._mahsm_around), *args, **kwargs)
+        return kind.__call__(self, _model(lm, self._mahsm_around), *args, **kwargs)
 
     async def acall(self: Any, lm: Any, *args: Any, **kwargs: Any) -> Any:
         calls.check_refused()
-        return await kind.acall(self, observed_lm(lm, self._mahsm_around), *args, **kwargs)
+        return await kind.acall(self, _model(lm, self._mahsm_around), *args, **kwargs)
 
     made: Any = type(
         kind.__name__,

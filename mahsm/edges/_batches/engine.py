@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -74,7 +75,8 @@ class Place:
                 yield
             except Exception as error:
                 if isinstance(error.__cause__, BudgetExceeded | EdgeError | Closed):
-                    raise error.__cause__ from None
+                    # A copy: DSPy's error is its context, and may not be its effect as well.
+                    raise copy(error.__cause__) from None
                 raise
 
     def model(self, lm: Any) -> Any:
@@ -83,12 +85,14 @@ class Place:
         Raises:
             EdgeError: if it cannot be batched.
         """
+        if isinstance(getattr(lm, "engine", None), _Engine):
+            return lm
         endpoint = self._endpoint(lm)
         engine = _Engine(self, endpoint)
         unset = {key: None for key in _CLIENT_KEYS if key in lm.kwargs}
-        copy = lm.copy(engine=engine, async_engine=_AsyncEngine(self, endpoint), **unset)
-        copy.history = lm.history
-        return copy
+        found = lm.copy(engine=engine, async_engine=_AsyncEngine(self, endpoint), **unset)
+        found.history = lm.history
+        return found
 
     def _endpoint(self, lm: Any) -> Endpoint:
         import dspy

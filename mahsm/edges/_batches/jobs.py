@@ -24,6 +24,13 @@ _LOOKS = 3
 """How often a job is looked for whose submission has got no answer."""
 
 
+_UNANSWERED = frozenset({"batch_expired", "batch_cancelled"})
+"""OpenAI's codes of requests that were not answered when their job ended."""
+
+_NO_REASON = "batch entry errored"
+"""What DSPy's client says of an error that it cannot read, such as one with such a code."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one request of a job.
@@ -226,6 +233,10 @@ def _outcome(entry: Any, note: Note, place: int, status: str) -> Outcome:
         return Outcome(is_expired=True)
     if entry.ok:
         return Outcome(answer=entry.response)
+    if entry.error.provider_code in _UNANSWERED or (
+        status in ("expired", "cancelled") and entry.error.message == _NO_REASON
+    ):
+        return Outcome(is_expired=True)
     return Outcome(
         error=_error(entry.error.code, f"{entry.error.message}{_of(note, place)}", entry.error.provider_code)
     )
