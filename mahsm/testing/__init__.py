@@ -21,7 +21,7 @@ A `ModelServer` consists of:
 - `_prompt_cache`        `PromptCache`: tokens of prefixes that were seen before
 - `_bill`                `Bill`: what answers cost
 - `_batch_jobs`          `BatchJobs`: how batch jobs go on and end, as the test wants it
-- `_batch_job`, `_faults`  one job and its statuses; failures of requests about jobs
+- `_job_registry`, `_batch_job`, `_faults`  all jobs; one job and its statuses; faults of their endpoints
 - `_openai_files`, `_openai_batch_file`, `_openai_batches`, `_anthropic_batches`  the endpoints of jobs
 - `_pages`               pages of lists, and metadata
 """

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from mahsm.testing._anthropic_messages import MESSAGES
 from mahsm.testing._batch_job import Entry, Job, Outcome
-from mahsm.testing._batch_jobs import JobRegistry
 from mahsm.testing._endpoint import Download, HttpRequest
+from mahsm.testing._job_registry import JobRegistry
 from mahsm.testing._pages import page
 from mahsm.testing._wire import Body, Refusal, require
 
@@ -27,7 +27,7 @@ class AnthropicBatches:
         self._registry = registry
 
     def create(self, request: HttpRequest) -> Body:
-        limits = self._registry.settings
+        limits = self._registry.limits
         if len(request.body) > (most := limits.max_bytes or _MOST_BYTES):
             raise Refusal(413, f"The request has {len(request.body)} bytes; at most {most} are allowed.")
         body = request.json()

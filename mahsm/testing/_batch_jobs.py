@@ -1,17 +1,14 @@
 """`BatchJobs`: the batch jobs of a server, on a clock that a test controls."""
 
-import itertools
-import random
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from mahsm.testing._answering import Answering
-from mahsm.testing._batch_job import Entry, Job, Plan, Status
-from mahsm.testing._faults import Fault, Faults, Step
-from mahsm.testing._wire import Body, Refusal, Vendor
+from mahsm.testing._batch_job import Plan, Status
+from mahsm.testing._faults import Fault, Step
+from mahsm.testing._job_registry import JobRegistry, Limits
+from mahsm.testing._wire import Body, Refusal
 
 
 @dataclass
@@ -87,8 +84,13 @@ class BatchJobs:
             raise ValueError(
                 f"BatchJobs: expire_share={self.expire_share!r}; expected a share of the requests, in [0, 1]."
             )
-        self._plans: deque[Plan] = deque()
-        self._registry = JobRegistry(self)
+        self._registry = JobRegistry(
+            usual=Plan(self.validation, self.duration, self.finalizing, self.cancelling, self.window),
+            limits=Limits(self.enqueued_tokens, self.max_requests, self.max_bytes),
+            expire_share=self.expire_share,
+            seed=self.seed,
+            clock=self.clock,
+        )
 
     @property
     def ids(self) -> list[str]:
@@ -118,19 +120,19 @@ class BatchJobs:
 
     def complete_next(self) -> None:
         """Let the next job pass as usual."""
-        self._plans.append(self._plan())
+        self._script()
 
     def hold_next(self) -> None:
         """Let the next job stay in progress until `finish`."""
-        self._plans.append(replace(self._plan(), held=True))
+        self._script(held=True)
 
     def expire_next(self, after: int = 0) -> None:
         """Let the next job expire once `after` of its requests are answered."""
-        self._plans.append(replace(self._plan(), ends="expired", after=after))
+        self._script(ends="expired", after=after)
 
     def cancel_next(self, after: int = 0) -> None:
         """Let the provider cancel the next job once `after` of its requests are answered."""
-        self._plans.append(replace(self._plan(), ends="cancelled", after=after))
+        self._script(ends="cancelled", after=after)
 
     def fail_next(
         self,
@@ -140,7 +142,7 @@ class BatchJobs:
     ) -> None:
         """Let the validation of the next job fail. Anthropic's API refuses its submission with a 400."""
         error: Body = {"code": code, "message": message, "param": None, "line": line}
-        self._plans.append(replace(self._plan(), errors=[error]))
+        self._script(errors=[error])
 
     def refuse(
         self, step: Step, status: int = 503, *, retry_after: float | None = None, times: int = 1
@@ -170,86 +172,5 @@ class BatchJobs:
         """
         self._registry.faults.wait_for(step, count, timeout)
 
-    def _plan(self) -> Plan:
-        return Plan(self.validation, self.duration, self.finalizing, self.cancelling, self.window)
-
-    def _next_plan(self) -> Plan:
-        return self._plans.popleft() if self._plans else self._plan()
-
-
-class JobRegistry:
-    """The jobs of a `BatchJobs`, for the endpoints of all providers. Thread-safe."""
-
-    answering: Answering
-
-    def __init__(self, settings: BatchJobs) -> None:
-        self.settings = settings
-        self.faults = Faults()
-        self.offset = 0.0
-        self._epoch = time.time() - settings.clock()
-        self._random = random.Random(settings.seed)
-        self._jobs: dict[str, Job] = {}
-        self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-
-    def now(self) -> float:
-        """Return the time by the clock of the jobs."""
-        return self.settings.clock() + self.offset
-
-    def date(self, at: float) -> float:
-        """Return a time as seconds since the epoch."""
-        return self._epoch + at
-
-    def plan(self) -> Plan:
-        """Return what happens to the next job."""
-        return self.settings._next_plan()  # pyright: ignore[reportPrivateUsage]
-
-    def add(self, vendor: Vendor, entries: Sequence[Entry], plan: Plan, details: Body) -> Job:
-        """Create a job."""
-        with self._lock:
-            plan, order = self._expiring(plan, len(entries))
-            id = f"{'msgbatch' if vendor == 'anthropic' else 'batch'}_{next(self._numbers):08d}"
-            job = Job(id, vendor, entries, plan, self.answering, self.now(), details, order)
-            self._jobs[id] = job
-        return job
-
-    def _expiring(self, plan: Plan, total: int) -> tuple[Plan, Sequence[int]]:
-        """Return the plan of a job with the share that expires, and the order of its answers."""
-        order, expiring = list(range(total)), round(total * self.settings.expire_share)
-        if plan.ends is not None or expiring == 0:
-            return plan, order
-        self._random.shuffle(order)
-        return replace(plan, ends="expired", after=total - expiring), order
-
-    def shuffled(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return results in the order in which a provider sends them: any order."""
-        mixed = list(entries)
-        random.Random(self.settings.seed).shuffle(mixed)
-        return mixed
-
-    def all(self, vendor: Vendor | None = None) -> list[Job]:
-        """Return the jobs in order of submission."""
-        with self._lock:
-            return [job for job in self._jobs.values() if vendor in (None, job.vendor)]
-
-    def get(self, id: str) -> Job:
-        """Return a job.
-
-        Raises:
-            KeyError: if there is no such job.
-        """
-        with self._lock:
-            if id not in self._jobs:
-                raise KeyError(f"BatchJobs: no job {id!r}; there are {list(self._jobs)!r}")
-            return self._jobs[id]
-
-    def updated(self, id: str, *, wait: bool = True) -> Job:
-        """Return a job as it is now."""
-        job = self.get(id)
-        job.update(self.now(), wait=wait)
-        return job
-
-    def update(self) -> None:
-        """Bring every job to where it is now."""
-        for job in self.all():
-            job.update(self.now())
+    def _script(self, **changes: Any) -> None:
+        self._registry.script(replace(self._registry.usual, **changes))

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterator
 
 from mahsm.testing._batch_job import Entry, Job, Status
-from mahsm.testing._batch_jobs import JobRegistry
 from mahsm.testing._chat_completions import CHAT
 from mahsm.testing._endpoint import HttpRequest
+from mahsm.testing._job_registry import JobRegistry
 from mahsm.testing._openai_batch_file import check_file, entries_of
 from mahsm.testing._openai_files import OpenAIFiles
 from mahsm.testing._pages import metadata_of, page
@@ -61,7 +61,7 @@ class OpenAIBatches:
         return self._shown(self._add(file.data, {**asked, "metadata": metadata}))
 
     def _add(self, data: bytes, details: Body) -> Job:
-        wire, limits = _WIRES[details["endpoint"]], self._registry.settings
+        wire, limits = _WIRES[details["endpoint"]], self._registry.limits
         lines, errors = check_file(data, wire, limits.max_requests or _MOST_REQUESTS)
         entries = entries_of(lines, wire) if not errors else []
         with self._lock:
@@ -71,7 +71,7 @@ class OpenAIBatches:
 
     def _over_limit(self, entries: list[Entry]) -> list[Body]:
         """Return the error of a job that exceeds the limit of enqueued tokens."""
-        limit = self._registry.settings.enqueued_tokens
+        limit = self._registry.limits.enqueued_tokens
         if limit is None or not entries:
             return []
         model = entries[0].body["model"]

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from mahsm.testing._batch_jobs import JobRegistry
 from mahsm.testing._endpoint import Download, HttpRequest
+from mahsm.testing._job_registry import JobRegistry
 from mahsm.testing._pages import page
 from mahsm.testing._wire import Body, Refusal
 
@@ -70,7 +70,7 @@ class OpenAIFiles:
         if "file" not in fields:
             raise Refusal(400, "'file' is a required property", param="file")
         name, data = fields["file"]
-        most = self._registry.settings.max_bytes or MOST_BYTES
+        most = self._registry.limits.max_bytes or MOST_BYTES
         if purpose == "batch" and len(data) > most:
             raise Refusal(413, f"The batch file has {len(data)} bytes; at most {most} are allowed.")
         return self.add(name, purpose, data)

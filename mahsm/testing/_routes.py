@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 from mahsm.testing._anthropic_batches import AnthropicBatches
 from mahsm.testing._anthropic_messages import MESSAGES
-from mahsm.testing._batch_jobs import JobRegistry
 from mahsm.testing._chat_completions import CHAT
 from mahsm.testing._endpoint import Download, HttpRequest
 from mahsm.testing._faults import Step
+from mahsm.testing._job_registry import JobRegistry
 from mahsm.testing._openai_batches import OpenAIBatches
 from mahsm.testing._openai_files import OpenAIFiles
 from mahsm.testing._responses import RESPONSES

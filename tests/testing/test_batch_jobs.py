@@ -251,11 +251,13 @@ def test_results_break_off_once() -> None:
 
 def test_a_test_waits_for_requests_of_a_step() -> None:
     with ModelServer(jobs=BatchJobs(duration=60)) as server, openai_client(server) as client:
-        threading.Thread(target=submit, args=(client, LINES)).start()
+        other = threading.Thread(target=submit, args=(client, LINES))
+        other.start()
         server.jobs.wait_for("submit")
         with pytest.raises(TimeoutError, match="1 requests of step 'submit' after 0 s; expected 2"):
             server.jobs.wait_for("submit", 2, timeout=0)
         assert len(server.jobs.ids) == 1
+        other.join()
 
 
 def test_faults_of_anthropics_endpoints() -> None:

@@ -105,9 +105,11 @@ def test_metadata_and_the_input_come_back() -> None:
         assert json.loads(client.files.content(job.input_file_id).text) == line("a")
 
 
-def test_a_file_can_be_deleted() -> None:
+def test_files_are_listed_and_deleted() -> None:
     with ModelServer() as server, openai_client(server) as client:
         id = upload(client, [line("a")])
+        other = upload(client, [line("a")], purpose="user_data")
+        assert [file.id for file in client.files.list()] == [other, id]
         assert [file.id for file in client.files.list(purpose="batch")] == [id]
         client.files.delete(id)
         with pytest.raises(openai.NotFoundError):
@@ -221,6 +223,15 @@ def test_purposes_of_files() -> None:
             upload(client, [line("a")], purpose="party")
         with pytest.raises(openai.BadRequestError, match="expected 'batch'"):
             client.batches.create(input_file_id=upload(client, [line("a")], purpose="user_data"), **asked)
+
+
+def test_a_form_without_a_file() -> None:
+    parts = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x\r\n\r\n\r\n--x--'
+    headers = {"Authorization": "Bearer test", "Content-Type": "multipart/form-data; boundary=x"}
+    with ModelServer() as server:
+        url = f"{server.base_url}/files"
+        answer = httpx.post(url, content=parts, headers={**headers, "Connection": "close"})
+    assert answer.json()["error"]["message"] == "'file' is a required property"
 
 
 def test_ids_that_are_unknown() -> None:

@@ -179,6 +179,11 @@ def test_a_body_that_is_not_json_is_refused() -> None:
 
 def test_an_answer_without_a_text_is_an_error_of_the_script() -> None:
     server = ModelServer({"answer": object()})
-    with pytest.raises(TypeError, match="not JSON serializable"), server, openai_client(server) as client:
-        with pytest.raises(openai.InternalServerError):
+
+    def fails() -> None:
+        with server, openai_client(server) as client:
             client.responses.create(model="gpt-4o-mini", input="?")
+
+    with pytest.raises(openai.InternalServerError, match="not JSON serializable"):
+        fails()
+    assert [type(error) for error in server.raised] == [TypeError]
