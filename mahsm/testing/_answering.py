@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mahsm.testing._answers import Model, Reply, tokens_of
 from mahsm.testing._bill import Bill
 from mahsm.testing._call import Call
-from mahsm.testing._prompt_cache import CachedPrefixes, Prefixes, PromptCache
+from mahsm.testing._prompt_cache import Cached, CachedPrefixes, PromptCache
 from mahsm.testing._wire import Body, Refusal, Tokens, Wire
 
 
@@ -19,7 +19,7 @@ class Exchange:
     call: Call
     reply: Reply
     tokens: Tokens
-    prefixes: Prefixes | None
+    found: Cached | None
     number: int
 
     @property
@@ -57,19 +57,19 @@ class Answering:
             messages = wire.messages(body)
         except (AttributeError, KeyError, TypeError) as error:
             raise Refusal(400, f"The request is not valid: {error!r}.") from None
+        call = self.model.arrive(str(body.get("model", "")), messages, body, key, job)
+        # The cache is read before the model answers, and written once it does.
+        found = self._cache.read(wire.vendor, call) if self._cache is not None else None
         try:
-            call, reply = self.model.begin(str(body.get("model", "")), messages, body, key=key, batch=job)
+            reply = self.model.answer(call)
         except Exception as error:  # noqa: BLE001  raised by a function of the test
             raise self._failure(error) from None
         try:
-            tokens, prefixes = Tokens(*tokens_of(call, reply)), None
+            tokens = Tokens(*tokens_of(call, reply))
         except Exception as error:  # noqa: BLE001  the answer has no text
-            self.end(Exchange(wire, call, reply, Tokens(0, 0), None, 0), 500)
+            self.model.end(call, 500)
             raise self._failure(error) from None
-        if self._cache is not None:
-            prefixes = self._cache.of(wire.vendor, call)
-            tokens = self._cache.count(prefixes, tokens)
-        return Exchange(wire, call, reply, tokens, prefixes, next(self._numbers))
+        return Exchange(wire, call, reply, found.of(tokens) if found else tokens, found, next(self._numbers))
 
     def _failure(self, error: Exception) -> Refusal:
         self.raised.append(error)
@@ -79,8 +79,8 @@ class Answering:
         """Charge an answer, and keep its prompt in the cache, when the model starts to answer."""
         if exchange.reply.status >= 400:
             return
-        if self._cache is not None and exchange.prefixes is not None:
-            self._cache.keep(exchange.prefixes)
+        if self._cache is not None and exchange.found is not None:
+            self._cache.write(exchange.found)
         self.bill.add(
             exchange.wire.vendor,
             exchange.call.body,

@@ -121,18 +121,25 @@ class Model:
         self.most_at_once = 0
 
     def begin(
-        self,
-        model: str,
-        messages: list[dict[str, Any]],
-        body: dict[str, Any],
-        key: str = "",
-        batch: str | None = None,
+        self, model: str, messages: list[dict[str, Any]], body: dict[str, Any], key: str = ""
     ) -> tuple[Call, Reply]:
         """Record a request, and return it with its answer.
 
         Raises:
             Exception: any error that the function of the answers raises.
         """
+        call = self.arrive(model, messages, body, key)
+        return call, self.answer(call)
+
+    def arrive(
+        self,
+        model: str,
+        messages: list[dict[str, Any]],
+        body: dict[str, Any],
+        key: str = "",
+        batch: str | None = None,
+    ) -> Call:
+        """Record a request, and return it."""
         call = Call(model, messages, body, time.monotonic(), key=key, batch=batch)
         prompt = json.dumps(messages, default=str)
         with self._lock:
@@ -141,8 +148,16 @@ class Model:
             self._times[prompt] += 1
             self.answering += 1
             self.most_at_once = max(self.most_at_once, self.answering)
+        return call
+
+    def answer(self, call: Call) -> Reply:
+        """Return the answer to a request that has arrived.
+
+        Raises:
+            Exception: any error that the function of the answers raises.
+        """
         try:
-            return call, _reply(self._answer(call))
+            return _reply(self._answer(call))
         except BaseException:
             self.end(call, 500)
             raise

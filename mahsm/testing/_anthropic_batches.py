@@ -86,21 +86,23 @@ class AnthropicBatches:
         return job
 
     def _shown(self, job: Job, request: HttpRequest) -> Body:
+        # Another thread may be bringing the job further.
+        ended, last = job.ended, job.status
         at = {status: self._date(time) for status, time in job.times.items()}
         results = f"{request.base_url}/messages/batches/{job.id}/results"
         return {
             "id": job.id,
             "type": "message_batch",
             "processing_status": (
-                "ended" if job.ended else "canceling" if job.status == "cancelling" else "in_progress"
+                "ended" if ended else "canceling" if last == "cancelling" else "in_progress"
             ),
-            "request_counts": _counts(job),
-            "ended_at": at[job.status] if job.ended else None,
+            "request_counts": _counts(job, ended),
+            "ended_at": at[last] if ended else None,
             "created_at": self._date(job.created),
             "expires_at": self._date(job.created + job.plan.window),
             "archived_at": None,
             "cancel_initiated_at": at.get("cancelling"),
-            "results_url": results if job.ended else None,
+            "results_url": results if ended else None,
         }
 
     def _date(self, at: float) -> str:
@@ -124,11 +126,11 @@ def _entries(given: list[Any]) -> Iterator[Entry]:
         yield Entry(id, MESSAGES, cast("Body", params))
 
 
-def _counts(job: Job) -> Body:
+def _counts(job: Job, ended: bool) -> Body:
     """Return the counts of a job; all requests are in progress until it has ended."""
-    done: Mapping[Outcome, int] = job.outcomes if job.ended else {}
+    done: Mapping[Outcome, int] = job.outcomes if ended else {}
     return {
-        "processing": 0 if job.ended else len(job.entries),
+        "processing": 0 if ended else len(job.entries),
         "succeeded": done.get("succeeded", 0),
         "errored": done.get("errored", 0),
         "canceled": done.get("cancelled", 0),

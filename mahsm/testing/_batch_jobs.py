@@ -45,7 +45,7 @@ class BatchJobs:
         ValueError: if a number is < 0, or `expire_share` not in [0, 1].
 
     Example:
-        >>> import io, json, openai
+        >>> import json, openai
         >>> from mahsm.testing import BatchJobs, ModelServer
         >>> line = {"custom_id": "a", "method": "POST", "url": "/v1/responses"}
         >>> line["body"] = {"model": "gpt-4o-mini", "input": "Hello"}

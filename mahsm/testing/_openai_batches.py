@@ -37,7 +37,8 @@ class OpenAIBatches:
     def __init__(self, registry: JobRegistry, files: OpenAIFiles) -> None:
         self._registry = registry
         self._files = files
-        self._lock = threading.Lock()
+        self._submitting = threading.Lock()
+        self._writing = threading.Lock()
 
     def create(self, request: HttpRequest) -> Body:
         body = request.json()
@@ -64,7 +65,7 @@ class OpenAIBatches:
         wire, limits = _WIRES[details["endpoint"]], self._registry.limits
         lines, errors = check_file(data, wire, limits.max_requests or _MOST_REQUESTS)
         entries = entries_of(lines, wire) if not errors else []
-        with self._lock:
+        with self._submitting:
             errors = errors or self._over_limit(entries)
             plan = self._registry.plan()
             return self._registry.add("openai", entries, plan.failing(errors), details)
@@ -120,14 +121,15 @@ class OpenAIBatches:
         return job
 
     def _shown(self, job: Job) -> Body:
-        date = self._registry.date
+        # Another thread may be bringing the job further.
+        date, status = self._registry.date, job.status
         started = {f"{name}_at": int(date(job.times[name])) if name in job.times else None for name in _TIMES}
-        errors = {"object": "list", "data": list(job.plan.errors)} if job.status == "failed" else None
+        errors = {"object": "list", "data": list(job.plan.errors)} if status == "failed" else None
         return {
             "id": job.id,
             "object": "batch",
             "errors": errors,
-            "status": job.status,
+            "status": status,
             "output_file_id": self._file(job, "output"),
             "error_file_id": self._file(job, "error"),
             "created_at": int(date(job.created)),
@@ -146,7 +148,7 @@ class OpenAIBatches:
         if not job.ended:
             return None
         name = f"{kind}_file_id"
-        with self._lock:
+        with self._writing:
             if name not in job.details:
                 lines = list(_lines(job, self._registry.shuffled(job.entries), kind))
                 data = b"".join(line + b"\n" for line in lines)

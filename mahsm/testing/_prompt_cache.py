@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mahsm.testing._anthropic_messages import prefix_of
 from mahsm.testing._call import Call
@@ -64,19 +65,30 @@ class PromptCache:
                 raise ValueError(f"PromptCache: {name}={value!r}; expected a number > 0.")
 
 
+Prefix: TypeAlias = tuple[bytes, int]
+"""The key of a prefix, and its length in tokens."""
+
+
 @dataclass(frozen=True)
-class Prefixes:
-    """The prefixes of a request that a cache can hold.
+class Cached:
+    """What a cache has of a request, and what it will keep.
 
     Attributes:
-        read: Each prefix to look up, by its key, with its length in tokens; the longest one first.
-        write: Each prefix to keep once the request is answered, in the same form.
+        tokens: Tokens of the longest prefix that is in the cache.
+        write: The prefixes to keep once the request is answered, in order of length.
         charged: The provider charges for what is written.
     """
 
-    read: list[tuple[bytes, int]]
-    write: list[tuple[bytes, int]]
-    charged: bool = False
+    tokens: int
+    write: list[Prefix]
+    charged: bool
+
+    def of(self, given: Tokens) -> Tokens:
+        """Return the tokens of the request with those that are cached."""
+        cached, written = min(self.tokens, given.input), 0
+        if self.charged and self.write:
+            written = max(0, min(self.write[-1][1], given.input) - cached)
+        return Tokens(given.input, given.output, cached, written)
 
 
 class CachedPrefixes:
@@ -87,42 +99,37 @@ class CachedPrefixes:
         self._kept: dict[bytes, float] = {}
         self._lock = threading.Lock()
 
-    def of(self, vendor: Vendor, call: Call) -> Prefixes:
-        """Return the prefixes of a request."""
+    def read(self, vendor: Vendor, call: Call) -> Cached:
+        """Return what the cache has of a request now."""
         if call.batch is not None and not self._settings.batches:
-            return Prefixes([], [])
-        return self._marked(call) if vendor == "anthropic" else self._automatic(call)
-
-    def count(self, prefixes: Prefixes, given: Tokens) -> Tokens:
-        """Return the tokens of a request with those that are in the cache now."""
+            return Cached(0, [], charged=False)
+        read, write = self._marked(call) if vendor == "anthropic" else self._automatic(call)
         now = self._settings.clock()
         with self._lock:
-            found = [size for key, size in prefixes.read if self._kept.get(key, now - 1.0) >= now]
-        cached = min(found[0] if found else 0, given.input)
-        written = 0
-        if prefixes.charged and prefixes.write:
-            written = max(0, min(prefixes.write[-1][1], given.input) - cached)
-        return Tokens(given.input, given.output, cached, written)
+            found = [size for key, size in read if self._kept.get(key, now - 1.0) >= now]
+        return Cached(max(found, default=0), write, charged=vendor == "anthropic")
 
-    def keep(self, prefixes: Prefixes) -> None:
+    def write(self, cached: Cached) -> None:
         """Keep the prefixes of a request that is answered."""
         until = self._settings.clock() + self._settings.ttl
         with self._lock:
-            self._kept.update((key, until) for key, _ in prefixes.write)
+            self._kept.update((key, until) for key, _ in cached.write)
 
-    def _automatic(self, call: Call) -> Prefixes:
+    def _automatic(self, call: Call) -> tuple[list[Prefix], list[Prefix]]:
+        """Return the prefixes to look up and to keep: all, block by block."""
         text = json.dumps([call.model, call.body.get("tools")]) + json.dumps(call.messages)
         size = self._settings.block * _CHARACTERS
-        digest, found = hashlib.blake2b(digest_size=16), list[tuple[bytes, int]]()
+        digest, found = hashlib.blake2b(digest_size=16), list[Prefix]()
         for end in range(size, len(text) + 1, size):
             digest.update(text[end - size : end].encode())
             if (tokens := end // _CHARACTERS) >= self._settings.minimum:
                 found.append((digest.copy().digest(), tokens))
-        return Prefixes(found[::-1], found)
+        return found, found
 
-    def _marked(self, call: Call) -> Prefixes:
+    def _marked(self, call: Call) -> tuple[list[Prefix], list[Prefix]]:
+        """Return the prefixes to look up and to keep: those near a mark, and those that end with one."""
         digest, length = hashlib.blake2b(json.dumps(call.model).encode(), digest_size=16), 0
-        ends: list[tuple[bytes, int]] = []
+        ends: list[Prefix] = []
         marks: list[int] = []
         for block in prefix_of(call.body):
             text = json.dumps({name: value for name, value in block.items() if name != "cache_control"})
@@ -134,6 +141,5 @@ class CachedPrefixes:
         if ends and call.body.get("cache_control"):
             marks.append(len(ends))
         near = {index for mark in marks for index in range(max(0, mark - _LOOKBACK), mark)}
-        read = [ends[index] for index in sorted(near, reverse=True)]
         long = [ends[mark - 1] for mark in marks if ends[mark - 1][1] >= self._settings.minimum]
-        return Prefixes(read, long, charged=True)
+        return [ends[index] for index in near], long

@@ -68,7 +68,7 @@ class ModelServer:
     def __post_init__(self) -> None:
         self._model = Model(self.answers, "ModelServer")
         answering = Answering(self._model, self.bill, self.prompt_cache)
-        self.raised = answering.raised
+        self.raised: list[Exception] = answering.raised
         registry = self.jobs._registry  # pyright: ignore[reportPrivateUsage]
         registry.answering = answering
         self.bill.before_reading(registry.update)
