@@ -32,9 +32,9 @@ class AnthropicBatches:
             raise Refusal(413, f"The request has {len(request.body)} bytes; at most {most} are allowed.")
         body = request.json()
         require(body, "requests")
-        given: list[Any] = body["requests"]
+        given = cast("list[Any]", body["requests"] if isinstance(body["requests"], list) else [])
         if not given:
-            raise Refusal(400, "requests: List should have at least 1 item.")
+            raise Refusal(400, "requests: Input should be a list of at least 1 item.")
         if len(given) > (largest := limits.max_requests or _MOST_REQUESTS):
             raise Refusal(413, f"requests: {len(given)} items; at most {largest} are allowed.")
         entries = list(_entries(given))

@@ -93,6 +93,7 @@ def test_jobs_are_listed_newest_first_in_pages() -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "none": ({}, "Missing required parameter: 'requests'"),
     "no request": ({"requests": []}, "at least 1 item"),
+    "no list": ({"requests": 3}, "should be a list"),
     "an id": ({"requests": [{"custom_id": "a.b", "params": {}}]}, "requests.0.custom_id"),
     "a long id": ({"requests": [{"custom_id": "a" * 65, "params": {}}]}, "should match pattern"),
     "a repeated id": ({"requests": [{"custom_id": "a", "params": {}}] * 2}, "'a' is not unique"),

@@ -1,9 +1,12 @@
 """`Bill`: what the answers of a model server cost."""
 
+import threading
+
 import httpx
+import openai
 import pytest
 
-from mahsm.testing import BatchJobs, Bill, ModelServer, PromptCache, Reply
+from mahsm.testing import BatchJobs, Bill, Call, ModelServer, PromptCache, Reply
 from tests.testing.batches import anthropic_client, ask_batch, line, openai_client, params, submit
 
 PRICES = {"gpt-4o-mini": (1.0, 10.0), "claude-fake": (2.0, 20.0)}
@@ -45,15 +48,29 @@ def test_cached_tokens_have_the_discount_of_their_provider() -> None:
     assert [charge.usd for charge in bill] == pytest.approx([0.002, 0.00125, 0.0045, 0.0022])
 
 
-def test_errors_are_free_and_answers_that_are_lost_are_not() -> None:
-    with ModelServer([Reply.failed(500), Reply("yes", latency=0.05)]) as server:
-        url = f"{server.base_url}/chat/completions"
-        httpx.post(url, json={"model": "m"}, headers={"Connection": "close"})
+def test_errors_are_free() -> None:
+    with ModelServer([Reply.failed(500), "yes"]) as server, openai_client(server) as client:
+        with pytest.raises(openai.InternalServerError):
+            client.responses.create(model="m", input="?")
+        client.responses.create(model="m", input="?")
+    assert ([call.status for call in server.calls], len(server.bill)) == ([500, 200], 1)
+
+
+def test_an_answer_is_charged_though_its_client_is_gone() -> None:
+    gone = threading.Event()
+
+    def answer(call: Call) -> str:
+        assert gone.wait(60)
+        return "yes"
+
+    with ModelServer(answer) as server:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json={"model": "m"}, timeout=0.01)
-        httpx.post(url, json={"model": "m"}, headers={"Connection": "close"})
-    assert [call.status for call in server.calls] == [500, 200, 200]
-    assert len(server.bill) == 2
+            httpx.post(f"{server.base_url}/chat/completions", json={}, timeout=httpx.Timeout(60, read=0.01))
+        gone.set()
+        for thread in threading.enumerate():
+            if "process_request_thread" in thread.name:
+                thread.join(60)
+    assert len(server.bill) == 1
 
 
 def test_requests_that_were_paid_for_twice() -> None:
