@@ -46,18 +46,16 @@ async def collected(run: EdgeRun, api: BatchAPI, config: RunnableConfig) -> Asyn
     rounds = Rounds(api, run.name, name, journal, _Watcher(run, config))
     place = Place(rounds, rounds.root)
     rounds.start()
-    may_go_on = False
+    is_complete = False
     try:
         with calls.changed(batched=place):
             yield
-    except BaseException:
-        may_go_on = journal is not None and run.ended is None
-        raise
+        is_complete = run.break_off.reason is None
     finally:
         # What no later run can collect is not to be paid for.
-        ended = rounds.end(cancel=not may_go_on)
-        await run.way.call_to_end(ended.result)
-    if place.is_unused and run.ended is None:
+        cancel = journal is None or is_complete or run.ended is not None
+        await run.way.call_to_end(rounds.end(cancel=cancel).result)
+    if is_complete and place.is_unused and run.ended is None:
         raise EdgeError(
             f"{run.name}: batch_api= is given, but no item called a model of DSPy, so everything was done at "
             "the full price or without a model. Use DSPy modules or dspy_node in the target, or leave "

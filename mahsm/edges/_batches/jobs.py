@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,9 @@ _GROWTH = 1.5
 
 _MOST = 8
 """Most of them, in multiples of `poll`."""
+
+_GOODBYE = 10.0
+"""Most seconds for which the end of a run waits for the answer to a submission."""
 
 _LOOKS = 3
 """How often a job is looked for whose submission has got no answer."""
@@ -142,7 +145,7 @@ class Job:
                 raise NeverSubmitted
             requests = [slot.ask.request for slot in self.slots if slot.ask is not None]
             try:
-                return await self._has(await self._client.submit(requests, self.sent, self._window))
+                return await self._has(await self._submitted(requests))
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -150,6 +153,18 @@ class Job:
             looks = _LOOKS
             await asyncio.sleep(pause)
             pause = min(pause * _GROWTH, _MOST * self._poll)
+
+    async def _submitted(self, requests: Sequence[Any]) -> Any:
+        """Submit the requests. If the run ends meanwhile, the job is known, and can be cancelled."""
+        task = asyncio.get_running_loop().create_task(self._client.submit(requests, self.sent, self._window))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task], timeout=_GOODBYE)
+            if task.done() and not task.cancelled() and task.exception() is None:
+                self.note = replace(self.note, id=task.result().id)
+            task.cancel()
+            raise
 
     async def _found(self, known: Callable[[], Iterable[str]]) -> Any:
         """Return what the provider says of this job, if it has one that may be it."""

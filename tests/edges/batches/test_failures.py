@@ -146,7 +146,9 @@ def test_stop_when_is_asked_between_rounds(mode: str, server: ModelServer, edge_
         server.jobs.hold_next()
     edge = edge_of(api=BatchAPI(poll=0.01, max_requests=1), stop_when=lambda entries: bool(entries))
     assert len(run(edge, {"xs": WORDS}, mode)["ys"]) == 1
-    assert sorted(map(server.jobs.status, server.jobs.ids)) == ["cancelled"] * 7 + ["completed"]
+    statuses = [server.jobs.status(job) for job in server.jobs.ids]
+    assert statuses.count("completed") == 1
+    assert set(statuses) <= {"completed", "cancelled"}
 
 
 @pytest.mark.parametrize("mode", MODES)
