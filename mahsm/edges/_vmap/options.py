@@ -37,6 +37,8 @@ class VmapOptions(TypedDict, total=False):
     timeout: float | None
     rate_limit: RateLimit | Mapping[str, Any] | str | None
     hedge: Hedge | None
+    warm: int
+    warm_key: Callable[[Any], Hashable] | None
     deadline: float | None
     budget: Budget | None
     stop_when: StopWhen | None

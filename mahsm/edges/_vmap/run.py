@@ -17,6 +17,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm._common import Overlay, State, Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
+from mahsm._spans import NOTHING
 from mahsm._waiting import TASK, Closed, Decided, Slots, tasks
 from mahsm.data._internal import BadRow
 from mahsm.edges._shared.adaptive import Adaptive
@@ -33,6 +34,7 @@ from mahsm.edges._vmap.cut import Record, batch_id
 from mahsm.edges._vmap.results import ResultPart, Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import OpenRanges, Streamed
+from mahsm.edges._vmap.warm import Warming
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import Finished, is_substituted, plain_update
@@ -72,6 +74,7 @@ class VmapRun(EdgeRun):
         alone: True if each item is a task of LangGraph.
         direct: True if the run needs no tasks, since nothing is saved and no stream shows the subgraph.
         item_way: How items wait.
+        warming: The items that run before the others, if `warm` is given.
         id: Tells this run from later ones that resume it.
         batch_id: Tells the batch from others.
     """
@@ -152,6 +155,7 @@ class VmapRun(EdgeRun):
             else None
         )
         self._sample = calls.here().sample
+        self.warming = Warming(spec.warm, self) if spec.warm.warm else None
         self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
 
     @property
@@ -232,7 +236,8 @@ class VmapRun(EdgeRun):
         """Run an item that has begun, by calling the target with `call`."""
         item = item or self.item(place)
         try:
-            with self.part(self.spec.target.name, place, self.total):
+            warms = NOTHING if self.warming is None else self.warming.item(place)
+            with self.part(self.spec.target.name, place, self.total), warms:
                 update = plain_update(await self._attempts.run(item, partial(self._state_of, place), call))
             if self._stored is not None:
                 await self._store(place, update)
