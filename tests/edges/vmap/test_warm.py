@@ -15,6 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from mahsm import Retry, is_item_error, jit_edge, limits, vmap
+from mahsm._waiting import tasks
 from mahsm.data import sinks, stream
 from mahsm.errors import EdgeError, StateError
 from mahsm.testing import ModelServer
@@ -104,8 +105,9 @@ def test_results_are_those_of_a_loop_and_few_begin_before_the_first_answer(batch
         warm_key=work.key,
         on_error="collect",
     )
-    graph = graph_of(edge, checkpointer=InMemorySaver() if batch["saved"] else None)
-    ys = run(graph, {"xs": list(range(batch["size"]))}, batch["mode"], thread() if batch["saved"] else None)["ys"]
+    saver, config = (InMemorySaver(), thread()) if batch["saved"] else (None, None)
+    graph = graph_of(edge, checkpointer=saver)
+    ys = run(graph, {"xs": list(range(batch["size"]))}, batch["mode"], config)["ys"]
     found = [y["index"] if is_item_error(y) else y for y in ys]
     assert found == [item if item in work.fails else item * 2 for item in range(batch["size"])]
     assert sorted(work.called) == list(range(batch["size"])), "each is called once"
@@ -117,10 +119,9 @@ def test_results_are_those_of_a_loop_and_few_begin_before_the_first_answer(batch
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_runs_alone_and_then_all(mode: str, blocks: bool, chunk_size: int | None) -> None:
     question = dspy.Predict("item -> answer")
-    target = question if blocks else question.acall  # type: ignore[attr-defined]
 
     async def ask(state: dict[str, Any]) -> Any:
-        return await target(item=state["item"])
+        return await question.acall(item=state["item"])
 
     edge = edge_of(question if blocks else ask, max_concurrency=8, chunk_size=chunk_size)
     server = ModelServer({"answer": "yes"}, latency=0.05)
@@ -295,11 +296,11 @@ def test_a_cancelled_run_ends_the_wait() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        task = asyncio.create_task(edge_of(target).ainvoke({"xs": [1, 2, 3]}))
-        await begun.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        with pytest.raises(ConnectionError):
+            async with tasks.task_group() as group:
+                group.create_task(edge_of(target).ainvoke({"xs": [1, 2, 3]}))
+                await begun.wait()
+                raise ConnectionError  # cancels the run
 
     asyncio.run(main())
 
@@ -324,7 +325,7 @@ def test_samples_share_a_prompt() -> None:
 
 def test_a_key_that_is_not_hashable() -> None:
     edge = edge_of(lambda state: 1, warm_key=lambda item: [item])
-    with pytest.raises(StateError, match="warm_key returned .* for item 0, which is not hashable"):
+    with pytest.raises(StateError, match=r"warm_key returned .* for item 0, which is not hashable"):
         edge.invoke({"xs": [1, 2]})
 
 
