@@ -296,13 +296,13 @@ def test_a_cancelled_run_ends_the_wait() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        with pytest.raises(ConnectionError):
-            async with tasks.task_group() as group:
-                group.create_task(edge_of(target).ainvoke({"xs": [1, 2, 3]}))
-                await begun.wait()
-                raise ConnectionError  # cancels the run
+        async with tasks.task_group() as group:
+            group.create_task(edge_of(target).ainvoke({"xs": [1, 2, 3]}))
+            await begun.wait()
+            raise ConnectionError  # cancels the run
 
-    asyncio.run(main())
+    with pytest.raises(ConnectionError):
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize("mode", MODES)
