@@ -4,10 +4,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mahsm._common import Answer
+from mahsm._common import Answer, Price
 
-Prices = Mapping[str, tuple[float, float]]
-"""From a model's name to US dollars per million input and output tokens."""
+Prices = Mapping[str, Price]
+"""From a model's name to US dollars per million input and output tokens, and perhaps cached input tokens."""
 
 
 class Usage:

@@ -78,7 +78,7 @@ def test_direct_calls_have_it_too() -> None:
     with ModelServer("yes") as server, dspy.context(lm=server.lm()):
         dspy_node(Direct(own), prompt_prefix="First.").invoke({"item": "why?"})
     firsts = [call.messages[0]["content"] for call in server.calls]
-    assert firsts == ["First.", "First.", "First.\n\nBe brief.", "First."]
+    assert firsts == ["First.\n\nwhy?", "First.", "First.\n\nBe brief.", "First."]
     assert own == before, "a list of the user's is not changed"
 
 

@@ -30,13 +30,18 @@ def prefixed(lm: Any, given: Given) -> Given:
     text = calls.here().prompt_prefix
     if text is None:
         return given
+    if isinstance(given.prompt, str):
+        # Without a system prompt there is nothing to mark the end of.
+        return given._replace(prompt=f"{text}\n\n{given.prompt}")
     mark, config = _mark(lm, given.options), {"prompt_cache": _config()}
     request = given.options.get("request") if given.prompt is None else given.prompt
     if isinstance(request, cast("Any", sys.modules["dspy"]).lm15.Request):
         request, rest = _in_request(text, request, mark), {**given.options}
         rest.pop("request", None)
         return Given(request, None, rest)
-    messages = given.messages or [{"role": "user", "content": given.prompt}]
+    messages = given.messages
+    if not messages:
+        return given
     changed = _in_messages(text, messages, mark)
     if _are_of_an_adapter(messages):
         messages[:] = changed  # DSPy would not know another list, and warn
