@@ -155,7 +155,7 @@ class VmapRun(EdgeRun):
             else None
         )
         self._sample = calls.here().sample
-        self.warming = Warming(spec.warm, self) if spec.warm.warm else None
+        self.warming = Warming(spec.warm, spec.name, batch, self.not_begun) if spec.warm.warm else None
         self._decides = decider(spec.ends.stop_when, self.total) if spec.ends.stop_when is not None else None
 
     @property

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mahsm._common import Answer, check, shown
 from mahsm._model_calls import Meter, metered
@@ -61,14 +61,6 @@ class Warm:
             )
 
 
-class _Run(Protocol):
-    """What this module needs of a run of the edge."""
-
-    name: str
-    batch: Sequence[Any]
-    not_begun: StopCallbacks
-
-
 class Warming:
     """The items of one run that warm a cache, and those that wait for it.
 
@@ -78,16 +70,20 @@ class Warming:
 
     Args:
         warm: The options.
-        run: The run.
+        edge: The edge's name.
+        batch: The items.
+        not_begun: Stops waits to begin.
     """
 
     # Each key has `Slots`, as many as items may warm it. An item takes one to begin. It is not given back at
     # the end of the item, but only if the item has not warmed the cache, so that the next one tries. When the
     # cache is warm, there are slots for all.
 
-    def __init__(self, warm: Warm, run: _Run) -> None:
+    def __init__(self, warm: Warm, edge: str, batch: Sequence[Any], not_begun: StopCallbacks) -> None:
         self._warm = warm
-        self._run = run
+        self._edge = edge
+        self._batch = batch
+        self._not_begun = not_begun
         self._lock = threading.Lock()
         self._keys: dict[Hashable, Slots] = {}
         # Of items that have not ended, so that the function of the user's is called once for each.
@@ -118,7 +114,7 @@ class Warming:
             Closed: if the run ends or stops while it waits.
         """
         if (slots := self._slots(place)) is not None:
-            await slots.acquire(way, (place,), on_stop=self._run.not_begun.on_stop)
+            await slots.acquire(way, (place,), on_stop=self._not_begun.on_stop)
 
     def give_up(self, place: int) -> None:
         """Let the next item begin in the place of one that does not warm the cache."""
@@ -165,16 +161,16 @@ class Warming:
             turn.wake()
 
     async def _changed(self, turn: Turn) -> None:
-        with self._run.not_begun.on_stop(lambda _: turn.wake()):
+        with self._not_begun.on_stop(lambda _: turn.wake()):
             await turn.wait()
-        if (reason := self._run.not_begun.reason) is not None:
+        if (reason := self._not_begun.reason) is not None:
             raise Closed(reason)
 
     def _slots(self, place: int) -> Slots | None:
         """Return the slots of an item's key; None of an item that cannot be called."""
         if (known := self._of_places.get(place)) is not None:
             return known
-        item = self._run.batch[place]
+        item = self._batch[place]
         if type(item) is BadRow:
             return None
         key = None if self._warm.warm_key is None else self._warm.warm_key(item)
@@ -183,7 +179,7 @@ class Warming:
                 slots = self._keys.get(key)
             except TypeError:
                 raise StateError(
-                    f"{self._run.name}: warm_key returned {shown(key)} for item {place}, which is not "
+                    f"{self._edge}: warm_key returned {shown(key)} for item {place}, which is not "
                     "hashable. Return a string, a number, or a tuple of these."
                 ) from None
             if slots is None:
