@@ -219,7 +219,7 @@ def vmap(
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)
     if executor is not None:
-        warms.check_elsewhere(edge)
+        warms.refuse_with(edge, "executor=", "workers report the answers of models when a part has ended")
         # What is left out, this process does.
         elsewhere: dict[str, Any] = {
             "batch_key": batch_key if batch is None else "items",

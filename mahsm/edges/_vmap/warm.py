@@ -48,17 +48,14 @@ class Warm:
                 "the first item of each key run before the others."
             )
 
-    def check_elsewhere(self, edge: str) -> None:
-        """Refuse the options for items that run in other processes.
+    def refuse_with(self, edge: str, option: str, why: str) -> None:
+        """Refuse another option, with which no item could be the first.
 
         Raises:
-            EdgeError: if there are any.
+            EdgeError: if items are to run before others.
         """
         if self.warm:
-            raise EdgeError(
-                f"{edge}: warm={self.warm} with executor=, whose workers report the answers of models only "
-                "when a part of the batch has ended. Leave one of them out."
-            )
+            raise EdgeError(f"{edge}: warm={self.warm} with {option}: {why}. Leave one of them out.")
 
 
 class Warming:
