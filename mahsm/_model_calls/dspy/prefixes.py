@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, cast
 
 from mahsm._model_calls import calls
@@ -101,9 +102,8 @@ def _mark(lm: Any, options: Mapping[str, Any]) -> Mark | None:
     if lm.engine != "auto":
         return "block" if lm.engine == "litellm" else "config"
     # DSPy has no public name for what it does before each call.
-    from dspy.clients import backend_selection
-
-    return "config" if cast("Any", backend_selection).select_backend(lm, options).native else "block"
+    selection: Any = import_module("dspy.clients.backend_selection")
+    return "config" if selection.select_backend(lm, options).native else "block"
 
 
 def _are_of_an_adapter(messages: Any) -> bool:
