@@ -6,24 +6,52 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dspy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
-from mahsm import Retry, is_item_error, jit_edge, limits, vmap
+from mahsm import Budget, RateLimit, Retry, is_item_error, jit_edge, limits, vmap
 from mahsm._waiting import tasks
 from mahsm.data import sinks, stream
 from mahsm.errors import EdgeError, StateError
+from mahsm.policies import Hedge
 from mahsm.testing import ModelServer
 from tests.helpers import MODES, chat_model, graph_of, run, run_edge, thread
 
 
 def edge_of(target: Any, **options: Any) -> Any:
     return vmap(target, **{"batch_key": "xs", "out_key": "ys", "name": "edge", "warm": 1, **options})
+
+
+class FirstAlone:
+    """Answers of a server: the first call is answered before others come, and these are there together.
+
+    Args:
+        others: The number of other calls.
+        answer: The answer.
+    """
+
+    def __init__(self, others: int, answer: Any = None) -> None:
+        self.answer = answer or {"answer": "yes"}
+        self.lock, self.together = threading.Lock(), threading.Barrier(others)
+        self.is_begun = self.is_answered = False
+
+    def __call__(self, call: Any) -> Any:
+        with self.lock:
+            first, self.is_begun = not self.is_begun, True
+        if first:
+            time.sleep(0.05)  # in which others could come too early
+            self.is_answered = True
+        else:
+            assert self.is_answered, "it did not wait"
+            self.together.wait(30)
+        return self.answer
 
 
 class Work:
@@ -124,23 +152,15 @@ def test_the_first_runs_alone_and_then_all(mode: str, blocks: bool, chunk_size: 
         return await question.acall(item=state["item"])
 
     edge = edge_of(question if blocks else ask, max_concurrency=8, chunk_size=chunk_size)
-    server = ModelServer({"answer": "yes"}, latency=0.05)
-    with server, dspy.context(lm=server.lm()):
+    with ModelServer(FirstAlone(8)) as server, dspy.context(lm=server.lm()):
         assert len(run_edge(edge, [f"{n}?" for n in range(9)], mode)) == 9
-    first = server.calls[0]
-    assert first.ended is not None
-    assert all(call.began >= first.ended for call in server.calls[1:])
-    assert server.most_at_once > 1
 
 
 def test_langchain_models_are_heard() -> None:
-    with ModelServer("yes", latency=0.05) as server:
+    with ModelServer(FirstAlone(2, "yes")) as server:
         model = chat_model(server.base_url)
         edge = edge_of(lambda state: model.invoke(state["item"]).content)
         assert edge.invoke({"xs": ["a?", "b?", "c?"]})["ys"] == ["yes"] * 3
-    first = server.calls[0]
-    assert first.ended is not None
-    assert all(call.began >= first.ended for call in server.calls[1:])
 
 
 def test_the_others_begin_at_the_first_answer_and_not_at_the_end_of_the_item() -> None:
@@ -214,17 +234,14 @@ def test_without_calls_of_models_the_others_begin_at_the_end_of_the_first() -> N
     assert run_edge(edge_of(target), range(20), "async") == list(range(20))
 
 
-def test_answers_from_the_cache_of_the_client_warm_nothing(tmp_path: Path) -> None:
-    dspy.configure_cache(disk_cache_dir=str(tmp_path), enable_disk_cache=False)
-    edge = edge_of(dspy.Predict("item -> answer"), max_concurrency=8)
-    server = ModelServer({"answer": "yes"}, latency=0.05)
-    with server, dspy.context(lm=server.lm(cache=True)):
-        edge.invoke({"xs": ["a?", "b?"]})
-        edge.invoke({"xs": ["a?", "b?", "c?", "d?", "e?"]})
-    first, *others = server.calls[2:]
-    assert len(others) == 2
-    assert first.ended is not None
-    assert all(call.began >= first.ended for call in others)
+def test_answers_from_the_cache_of_the_client_warm_nothing() -> None:
+    edge, name = edge_of(dspy.Predict("item -> answer"), max_concurrency=8), uuid4()
+    questions = [f"{name} {number}" for number in range(5)]
+    with ModelServer({"answer": "yes"}) as server, dspy.context(lm=server.lm(cache=True)):
+        edge.invoke({"xs": questions[:2]})
+    with ModelServer(FirstAlone(2)) as server, dspy.context(lm=server.lm(cache=True)):
+        edge.invoke({"xs": questions})
+    assert len(server.calls) == 3
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1])
@@ -314,13 +331,34 @@ def test_streams_with_a_sink(mode: str, tmp_path: Path) -> None:
 
 
 def test_samples_share_a_prompt() -> None:
-    server = ModelServer({"answer": "yes"}, latency=0.05)
     edge = edge_of(dspy.Predict("question -> answer"), batch_key=None, sample=5, result="answer")
-    with server, dspy.context(lm=server.lm()):
+    with ModelServer(FirstAlone(4)) as server, dspy.context(lm=server.lm()):
         assert edge.invoke({"question": "?"})["ys"] == ["yes"] * 5
-    first = server.calls[0]
-    assert first.ended is not None
-    assert all(call.began >= first.ended for call in server.calls[1:])
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rate_limit": RateLimit("warm-test", rps=10_000, burst=100)},
+        {"retry": Retry(base=0.0), "adaptive": True},
+        {"timeout": 30.0},
+        {"deadline": 30.0},
+        {"hedge": Hedge()},
+        {"budget": Budget(calls=100)},
+        {"dedupe_key": lambda item: item},
+        {"cache": InMemoryCache()},
+        {"preserve_order": False},
+        {"progress": "items"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_other_options_hold_as_well(options: dict[str, Any], mode: str, chunk_size: int | None) -> None:
+    work, name = Work(), f"{mode} {chunk_size}"
+    edge = edge_of(work.waiting, name=name, chunk_size=chunk_size, max_concurrency=4, **options)
+    assert sorted(run_edge(edge, range(20), mode)) == [2 * item for item in range(20)]
+    assert work.most_before[0] == 1
 
 
 def test_a_key_that_is_not_hashable() -> None:
