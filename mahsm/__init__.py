@@ -133,8 +133,8 @@ _HOMES = {
 
 # The keys of `_HOMES`, spelled out for type checkers.
 __all__ = [
-    "Branch",
     "BatchAPI",
+    "Branch",
     "Budget",
     "DSPySerializer",
     "Edge",

@@ -17,6 +17,7 @@ from mahsm._common.answer import Answer as Answer
 from mahsm._common.cached import cached as cached
 from mahsm._common.figures import MOST as MOST
 from mahsm._common.figures import MOST_SECONDS as MOST_SECONDS
+from mahsm._common.figures import Price as Price
 from mahsm._common.figures import is_figure as is_figure
 from mahsm._common.figures import is_price as is_price
 from mahsm._common.figures import reported as reported
@@ -47,6 +48,7 @@ __all__ = [
     "Answer",
     "AsyncCall",
     "Overlay",
+    "Price",
     "Registry",
     "State",
     "SyncCall",

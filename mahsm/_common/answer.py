@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from mahsm._common.figures import MOST, reported
+from mahsm._common.figures import MOST, Price, reported
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,15 @@ class Answer:
         """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
-    def priced(self, price: tuple[float, float]) -> "Answer":
+    def priced(self, price: Price) -> "Answer":
         """Return a copy with the price computed from its tokens; unchanged if these are unknown.
 
         Args:
-            price: US dollars per million input tokens and per million output tokens.
+            price: US dollars per million input tokens, output tokens and perhaps cached input tokens.
         """
         if not self.known:
             return self
-        usd = (self.input_tokens * price[0] + self.output_tokens * price[1]) / 1e6
+        cached = price[2] if len(price) > 2 else price[0]
+        inputs = (self.input_tokens - self.cache_read_tokens) * price[0] + self.cache_read_tokens * cached
+        usd = (inputs + self.output_tokens * price[1]) / 1e6
         return replace(self, usd=usd * self.share)

@@ -1,7 +1,7 @@
 """Figures from users and clients, such as tokens and prices, and the checks that make sums of them safe."""
 
 from numbers import Real
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 MOST = 1e12
 """More tokens or US dollars than any call takes. A larger figure is a mistake, and sums with it would not be
@@ -22,12 +22,17 @@ def is_figure(value: object, least: float = 0.0, most: float = MOST) -> TypeGuar
     return bool(least <= cast("float", value) <= most)
 
 
+Price: TypeAlias = tuple[float, float] | tuple[float, float, float]
+"""US dollars per million input tokens, output tokens, and input tokens that are read from a provider's cache;
+without the third, these cost as much as others."""
+
+
 def is_price(value: object) -> bool:
-    """Return whether a value is a pair of prices: US dollars per million input and output tokens."""
+    """Return whether a value is a `Price`; a list counts as one, too."""
     if not isinstance(value, tuple | list):
         return False
-    pair = cast("list[object]", value)
-    return len(pair) == 2 and all(map(is_figure, pair))
+    prices = cast("list[object]", value)
+    return len(prices) in (2, 3) and all(map(is_figure, prices))
 
 
 def reported(value: object) -> float | None:

@@ -115,6 +115,7 @@ class Here(NamedTuple):
             Set by attempts and by DSPy nodes; read by both, and by views of language models.
         sample: The sample that is drawn, so that a cache does not give the same answer to all samples. Set by
             `vmap(sample=)`; read by views of language models, and by fan-outs inside.
+        prompt_prefix: A text in front of their prompts. Set by DSPy nodes; read by views of language models.
         prompt: The Langfuse prompt that they use. Set by `tracing.prompt`; read by traces.
         refused: The reason why no model may be called, or None. Set where values are only traced.
         call: The call in progress, and True if the user has turned DSPy's history off. Set by views of
@@ -133,6 +134,7 @@ class Here(NamedTuple):
     blocking: Callable[[Callable[[], Any]], Any] | None = None
     unparsed: frozenset[str] = frozenset()
     sample: Sample | None = None
+    prompt_prefix: str | None = None
     prompt: Any = None
     refused: str | None = None
     call: "tuple[SeenCall, bool] | None" = None

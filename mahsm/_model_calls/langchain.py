@@ -22,7 +22,7 @@ from langchain_core.tracers.context import register_configure_hook
 from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.client_retries import obey_edges
-from mahsm._model_calls.prices import price_of
+from mahsm._model_calls.prices import cached_in, price_of
 from mahsm._waiting import TASK, THREAD, Closed, run_blocking
 from mahsm.errors import EdgeError
 
@@ -220,7 +220,7 @@ def answer_of_message(message: AIMessage, *, fresh: bool, asked: Mapping[str, An
         asked: LangChain's metadata of the model.
     """
     usage: dict[str, Any] = {**(message.usage_metadata or {})}
-    inputs: dict[str, Any] = usage.get("input_token_details") or {}
+    read, written = cached_in(usage.get("input_token_details"))
     outputs: dict[str, Any] = usage.get("output_token_details") or {}
     said = message.response_metadata
     names = [str(said.get(key) or "") for key in ("model_name", "model")] + [
@@ -234,8 +234,8 @@ def answer_of_message(message: AIMessage, *, fresh: bool, asked: Mapping[str, An
         usd=price_of(provider, tuple(names), usage) if usage else None,
         cached=usage.get("total_cost") == 0 and not fresh,
         known=bool(usage),
-        cache_read_tokens=inputs.get("cache_read", 0),
-        cache_creation_tokens=inputs.get("cache_creation", 0),
+        cache_read_tokens=read,
+        cache_creation_tokens=written,
         reasoning_tokens=outputs.get("reasoning", 0),
     )
 

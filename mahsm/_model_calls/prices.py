@@ -38,6 +38,7 @@ _INPUTS = {
     "audio": "input_cost_per_audio_token",
 }
 _OUTPUTS = {"reasoning": "output_cost_per_reasoning_token", "audio": "output_cost_per_audio_token"}
+_WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 _TIERS = ("flex", "priority")
 
 
@@ -132,13 +133,37 @@ def rates_of(provider: str, model: str) -> tuple[float | None, float | None]:
     return given, taken
 
 
+def cached_in(details: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Return the input tokens that a provider read from its cache, and those that it wrote to it.
+
+    Args:
+        details: LangChain's `input_token_details`. Some names have a service tier in front, and Anthropic's
+            say for how long an entry is kept, in place of `cache_creation`.
+
+    Example:
+        >>> cached_in({"cache_read": 600, "cache_creation": 0, "ephemeral_1h_input_tokens": 300})
+        (600, 300)
+    """
+    read, written = 0, 0
+    for name, count in (details or {}).items():
+        kind, tokens = _kind(name), int(reported(count) or 0)
+        read += tokens * (kind == "cache_read")
+        written += tokens * (kind in _WRITTEN)
+    return read, written
+
+
+def _kind(name: str) -> str:
+    """Return a kind of tokens without the service tier."""
+    return name.partition("_")[2] if name.startswith(_TIERS) else name
+
+
 def _parts(
     total: Any, details: Any, plain: str, kinds: Mapping[str, str]
 ) -> Iterator[tuple[float, str, str]]:
     """Yield the tokens of each kind, the name of their price, and the name of the price to fall back to."""
     left, given = reported(total) or 0.0, dict[str, Any](details or {})
     for name, count in given.items():
-        own = kinds.get(name.partition("_")[2] if name.startswith(_TIERS) else name)
+        own = kinds.get(_kind(name))
         if own is not None and (tokens := reported(count) or 0.0):
             left -= tokens
             # Entries that are cached for longer cost more, so the plain price would be too low for them.

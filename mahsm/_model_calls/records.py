@@ -4,10 +4,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mahsm._common import Answer
+from mahsm._common import Answer, Price
 
-Prices = Mapping[str, tuple[float, float]]
-"""From a model's name to US dollars per million input and output tokens."""
+Prices = Mapping[str, Price]
+"""From a model's name to US dollars per million input and output tokens, and perhaps cached input tokens."""
 
 
 class Usage:
@@ -22,6 +22,8 @@ class Usage:
         unknown: Answers whose tokens were not reported.
         input_tokens: Tokens of prompts.
         output_tokens: Tokens of answers.
+        cache_read_tokens: Input tokens that providers read from their prompt caches.
+        cache_creation_tokens: Input tokens that they wrote to these, where they report it.
         usd: US dollars, for answers with a known price.
         unpriced: Answers whose price is unknown.
 
@@ -43,6 +45,8 @@ class Usage:
     unknown: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
     usd: float = 0.0
     unpriced: int = 0
 
@@ -73,14 +77,22 @@ class Usage:
             self.unknown += not answer.known
             self.input_tokens += answer.input_tokens
             self.output_tokens += answer.output_tokens
+            self.cache_read_tokens += answer.cache_read_tokens
+            self.cache_creation_tokens += answer.cache_creation_tokens
             self.usd += answer.usd or 0.0
             self.unpriced += answer.usd is None
 
     def __repr__(self) -> str:
+        # Most providers report neither of them, or only the first.
+        cached = "".join(
+            f"{name}={count}, "
+            for name in ("cache_read_tokens", "cache_creation_tokens")
+            if (count := getattr(self, name))
+        )
         return (
             f"Usage(calls={self.calls}, failed={self.failed}, cached={self.cached}, "
-            f"input_tokens={self.input_tokens}, output_tokens={self.output_tokens}, usd={self.usd:g}, "
-            f"unpriced={self.unpriced})"
+            f"input_tokens={self.input_tokens}, output_tokens={self.output_tokens}, {cached}"
+            f"usd={self.usd:g}, unpriced={self.unpriced})"
         )
 
 

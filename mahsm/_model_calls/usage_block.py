@@ -22,12 +22,14 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
     counts in every block around it.
 
     Args:
-        prices: From a model's name, as in `by_model`, to US dollars per million input and output tokens.
-            Prices of the providers' own models are known.
+        prices: From a model's name, as in `by_model`, to US dollars per million input and output tokens. A
+            third price is that of input tokens that are read from the provider's prompt cache; without it
+            they cost as others. Prices of the providers' own models are known.
 
     Yields:
         The sums so far, at any time: `calls`, `failed`, `cached`, `input_tokens`, `output_tokens`, `tokens`,
-        `usd` and `unpriced`; the same in `by_model` and `by_node`, and for each run of an edge in `runs`.
+        `cache_read_tokens`, `cache_creation_tokens`, `usd` and `unpriced`; the same in `by_model` and
+        `by_node`, and for each run of an edge in `runs`.
 
     Raises:
         EdgeError: immediately, for invalid prices.
@@ -49,7 +51,8 @@ def usage(prices: Prices | None = None) -> Generator[Ledger, None, None]:
         if not is_price(price):
             raise EdgeError(
                 f"usage: prices[{model!r}]={shown(price)}; expected US dollars per million input and "
-                "output tokens, such as (0.15, 0.6)."
+                "output tokens, such as (0.15, 0.6), or also per million input tokens from the provider's "
+                "cache, such as (0.15, 0.6, 0.075)."
             )
     ledger = Ledger()
     with restored_context(), recorded(ledger, prices or {}), observed():

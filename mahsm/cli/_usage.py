@@ -21,7 +21,17 @@ RECORDS = "usage"
 _SECONDS = 1.0
 """Seconds between two writings of the record of a run in progress; what a kill leaves is as old at most."""
 
-_SUMS = ("calls", "failed", "cached", "input_tokens", "output_tokens", "usd", "unpriced")
+_SHOWN = {
+    "calls": "calls",
+    "failed": "failed",
+    "cached": "cached",
+    "input_tokens": "input tokens",
+    "cache_read_tokens": "from a cache",
+    "output_tokens": "output tokens",
+}
+"""Columns of numbers."""
+
+_SUMS = (*_SHOWN, "cache_creation_tokens", "usd", "unpriced")
 
 
 @dataclass
@@ -154,9 +164,9 @@ def _table(what: str, found: dict[str, dict[str, Any]]) -> "Table":
 
     table = Table()
     table.add_column(what, overflow="fold")
-    for head in ("calls", "failed", "cached", "input tokens", "output tokens", "US dollars"):
+    for head in (*_SHOWN.values(), "US dollars"):
         table.add_column(head, justify="right")
     for name, sums in sorted(found.items(), key=lambda each: -each[1]["usd"]):
-        numbers = [f"{sums[key]:,}" for key in _SUMS[:5]]
+        numbers = [f"{sums[key]:,}" for key in _SHOWN]
         table.add_row(name, *numbers, f"{sums['usd']:,.4f}" + ("?" if sums["unpriced"] else ""))
     return table

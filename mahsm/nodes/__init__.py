@@ -10,8 +10,8 @@
 - `_position`       the item and the edge runs that code runs in
 - `_elsewhere`      DSPy's models and settings in other processes
 - `_stream_target`  the stream that a node's events go to
-- `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming) and
-                    `_unparsed`; they import DSPy, so they are loaded when first used
+- `_dspy_node`      `dspy_node`, with `_dspy_fields` (state keys <-> fields), `_tokens` (streaming),
+                    `_prompt_prefix` and `_unparsed`; they import DSPy, so they are loaded when first used
 - `_internal`       names that other packages of mahsm import
 """
 

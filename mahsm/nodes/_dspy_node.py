@@ -13,7 +13,7 @@ from typing_extensions import TypedDict, Unpack
 
 from mahsm import _spans
 from mahsm._common import State, as_dict, shown
-from mahsm._model_calls import is_observed, observed, restored_context
+from mahsm._model_calls import calls, is_observed, observed, restored_context
 from mahsm._waiting import tasks
 from mahsm.errors import NodeError
 from mahsm.limits import RateLimit
@@ -21,6 +21,7 @@ from mahsm.limits._internal import Limited
 from mahsm.nodes._dspy_fields import FieldInputs, Fields, Outputs, Transform
 from mahsm.nodes._module_ref import HoldsGraph, ModuleRef
 from mahsm.nodes._node import Node, node_name
+from mahsm.nodes._prompt_prefix import PromptPrefix, check_prompt_prefix, prompt_prefix_of
 from mahsm.nodes._provider import provider_of
 from mahsm.nodes._stream_target import StreamTarget, stream_target
 from mahsm.nodes._tokens import call_streaming, streamed_fields
@@ -44,6 +45,7 @@ class DSPyNode(Node):
         input_transform: Transform | None = None,
         output_transform: Transform | None = None,
         prefix: str | None = None,
+        prompt_prefix: PromptPrefix | None = None,
         stream: bool | Sequence[str] = False,
         rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
         name: str | None = None,
@@ -51,6 +53,7 @@ class DSPyNode(Node):
         title = module.title if isinstance(module, HoldsGraph) else None
         name = name or node_name(title or type(module).__name__)
         transforms = {"input_transform": input_transform, "output_transform": output_transform}
+        check_prompt_prefix(name, prompt_prefix)
         super().__init__(self._run, self._run_async, name=name, children=transforms)
         self._held = ModuleRef(module)
         self.held: Mapping[str, ModuleRef] = {"": self._held}
@@ -58,6 +61,7 @@ class DSPyNode(Node):
         reader = f"dspy_node {name!r}"
         self._inputs = FieldInputs(reader, module, input_fields, input_transform)
         self._outputs = Outputs(reader, module, output_fields, output_transform, prefix)
+        self._prompt_prefix = prompt_prefix
         self._streamed = streamed_fields(reader, module, stream)
         self._unparsed = Unparsed()
         self._limit = None if rate_limit is None else RateLimit.of(rate_limit)
@@ -89,7 +93,7 @@ class DSPyNode(Node):
 
     def _run(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._inputs.of(as_dict(state))
-        with self._traced(config), self._admitted(state, arguments):
+        with self._traced(state, config), self._admitted(state, arguments):
             if self._streamed:
                 # Read here, since the other thread lacks LangGraph's context.
                 place = stream_target(config)
@@ -98,7 +102,7 @@ class DSPyNode(Node):
 
     async def _run_async(self, state: Any, config: RunnableConfig) -> State:
         arguments = self._inputs.of(as_dict(state))
-        with self._traced(config):
+        with self._traced(state, config):
             async with self._admitted(state, arguments):
                 return self._outputs.of(await self._called(arguments, config))
 
@@ -113,16 +117,19 @@ class DSPyNode(Node):
         return await call_streaming(self._label, self.module, self._streamed, arguments, config, place)
 
     @contextmanager
-    def _traced(self, config: RunnableConfig) -> Generator[None, None, None]:
+    def _traced(self, state: Any, config: RunnableConfig) -> Generator[None, None, None]:
         """Observe the model calls in the block as the node's, including those in threads of DSPy's.
 
-        They are not observed if no tracer, budget, `usage()` block or retry of a failed parse needs it.
+        They are not observed if no tracer, budget, `usage()` block, retry of a failed parse or text in front
+        of their prompts needs it.
         """
+        given = self._prompt_prefix
+        text = given if given is None else prompt_prefix_of(self._label, given, as_dict(state))
         with restored_context(), self._unparsed.attempt() as again:
-            if _spans.tracer() is None and not is_observed() and not again:
+            if _spans.tracer() is None and not is_observed() and not again and text is None:
                 yield
                 return
-            with _spans.node(config), observed():
+            with _spans.node(config), calls.changed(**({"prompt_prefix": text} if text else {})), observed():
                 yield
 
     def _admitted(self, state: Any, arguments: dict[str, Any]) -> Any:
@@ -147,6 +154,7 @@ class Options(TypedDict, total=False):
     input_transform: Transform | None
     output_transform: Transform | None
     prefix: str | None
+    prompt_prefix: PromptPrefix | None
     stream: bool | Sequence[str]
     rate_limit: RateLimit | Mapping[str, Any] | str | None
     name: str | None
@@ -167,6 +175,7 @@ def dspy_node(
     input_transform: Transform | None = None,
     output_transform: Transform | None = None,
     prefix: str | None = None,
+    prompt_prefix: PromptPrefix | None = None,
     stream: bool | Sequence[str] = False,
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     name: str | None = None,
@@ -188,6 +197,9 @@ def dspy_node(
         prefix: Prefix of the keys that are written, such as `"draft_"`, for parallel modules that have an
             output of the same name, such as `reasoning`. It does not apply to keys that an `output_fields`
             dict names.
+        prompt_prefix: A text that comes first in all prompts of the module, and is the same for many calls,
+            such as a handbook: the text, or a function of the state. Providers keep the beginning of prompts
+            in a cache; for Anthropic's models, which need it, the end of the system prompt is marked.
         stream: Stream the tokens of outputs that are strings: True for all, or names of fields.
             `stream_mode="custom"` gets a `TokenEvent` for each token, `stream_mode="messages"` a message
             chunk, also from inside an edge.
@@ -219,6 +231,7 @@ def dspy_node(
         "input_transform": input_transform,
         "output_transform": output_transform,
         "prefix": prefix,
+        "prompt_prefix": prompt_prefix,
         "stream": stream,
         "rate_limit": rate_limit,
         "name": name,

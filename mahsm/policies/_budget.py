@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mahsm._common import is_figure, is_price, shown
+from mahsm._common import Price, is_figure, is_price, shown
 from mahsm._redis import address_of, may_hold_password
 from mahsm.errors import EdgeError
 
@@ -25,7 +25,8 @@ class Budget:
         tokens: Input and output tokens, > 0.
         seconds: Seconds from the start of the run or block, > 0.
         calls: Model calls, >= 1. A target that calls no model counts as one call, unless it contains a graph.
-        prices: From a model's name to US dollars per million input and output tokens.
+        prices: From a model's name to US dollars per million input and output tokens. A third price is that
+            of input tokens that are read from the provider's prompt cache; without it they cost as others.
         shared: URL of a Redis, such as `"redis://localhost:6379/0"`: all processes that have a budget of this
             name there spend it together. `seconds` stays that of each run or block.
         name: Name of a shared budget. Under another name, it begins anew.
@@ -48,7 +49,7 @@ class Budget:
     tokens: float | None = None
     seconds: float | None = None
     calls: int | None = None
-    prices: Mapping[str, tuple[float, float]] | None = None
+    prices: Mapping[str, Price] | None = None
     shared: str | None = field(default=None, repr=False)
     name: str | None = None
 
@@ -65,7 +66,8 @@ class Budget:
             if not is_price(price):
                 raise EdgeError(
                     f"Budget: prices[{model!r}]={shown(price)}; expected US dollars per million input "
-                    "and output tokens, such as (0.15, 0.6)."
+                    "and output tokens, such as (0.15, 0.6), or also per million input tokens from the "
+                    "provider's cache, such as (0.15, 0.6, 0.075)."
                 )
         self._check_shared()
 

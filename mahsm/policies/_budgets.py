@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mahsm._common import Price
 from mahsm._model_calls import count_attempt, in_attempt, meters, observed, restored_context
 from mahsm._waiting import TASK, THREAD, OnStop, Way, never_stopped, run_blocking
 from mahsm.policies._budget import Budget
@@ -129,7 +130,7 @@ def budget(
     tokens: float | None = None,
     seconds: float | None = None,
     calls: int | None = None,
-    prices: Mapping[str, tuple[float, float]] | None = None,
+    prices: Mapping[str, Price] | None = None,
     shared: str | None = None,
     name: str | None = None,
 ) -> Generator[Spending, None, None]:
@@ -138,8 +139,9 @@ def budget(
     Budgets nest: a call counts in every budget around it.
 
     Yields:
-        The spending so far, in this block: `usd`, `tokens`, `input_tokens`, `output_tokens`, `calls`,
-        `cached`, and `exceeded`, the reason why nothing new begins, or None.
+        The spending so far, in this block: `usd`, `tokens`, `input_tokens`, `output_tokens`,
+        `cache_read_tokens`, `cache_creation_tokens`, `calls`, `cached`, and `exceeded`, the reason why
+        nothing new begins, or None.
 
     Raises:
         EdgeError: immediately, for invalid values.

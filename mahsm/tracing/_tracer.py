@@ -291,5 +291,8 @@ def _used(usage: Usage) -> dict[str, Any]:
         "cache_hits": usage.cached,
         "unpriced": usage.unpriced,
     }
+    for name in ("cache_read_tokens", "cache_creation_tokens"):
+        if tokens := getattr(usage, name):
+            found[name] = tokens
     is_known = usage.usd or ((usage.tokens or usage.cached) and not usage.unpriced)
     return {**found, "cost_usd": round(usage.usd, 9)} if is_known else found

@@ -201,6 +201,7 @@ def test_usage_is_noted_and_shown(folder: Path) -> None:
     assert code == 0, errors
     shown = json.loads(printed)
     assert shown["runs"] == 1
+    assert shown["total"]["cache_read_tokens"] == 0
     assert shown["total"]["calls"] == shown["by_edge"]["vmap_ask"]["calls"] == 20
     assert [each["calls"] for each in shown["by_model"].values()] == [20]
     assert "20" in mahsm(folder, "usage", "out")[1]

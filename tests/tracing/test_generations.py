@@ -248,6 +248,8 @@ def test_cached_and_reasoning_tokens_are_told_apart(mode: str, handler: bool) ->
         assert second == {"input": 1000, "output": 100, "total": 1100}
         facts = seen.one("vmap:fan").facts
         assert (facts["input_tokens"], facts["output_tokens"]) == (2000, 200), "an edge's are all of them"
+        assert facts["cache_read_tokens"] == 600
+        assert "cache_creation_tokens" not in facts
 
 
 def test_more_that_are_told_apart_than_there_are_count_as_all() -> None:

@@ -2,6 +2,7 @@
 
 - `settings`  DSPy's settings in a block whose calls are observed
 - `models`    views of language models, and how a call is observed
+- `prefixes`  a text in front of prompts, for a provider's cache
 - `adapters`  views of adapters
 - `answers`   `Answer`s from entries of DSPy's history, and answers that could not be parsed
 - `around`    the context of the block, for threads that DSPy starts

@@ -16,22 +16,29 @@ def answer_of(entry: dict[str, Any], *, may_be_cached: bool) -> Answer:
         # For a cached answer, DSPy keeps the price and drops the usage.
         cached=may_be_cached and not usage,
         known=bool(usage),
-        cache_read_tokens=_detail(usage, "prompt", "cached_tokens"),
-        cache_creation_tokens=_detail(usage, "prompt", "cache_creation_tokens"),
+        cache_read_tokens=_detail(usage, "prompt", "cached_tokens")
+        or usage.get("cache_read_input_tokens", 0),
+        cache_creation_tokens=_detail(usage, "prompt", "cache_creation_tokens", "cache_write_tokens")
+        or usage.get("cache_creation_input_tokens", 0),
         reasoning_tokens=_detail(usage, "completion", "reasoning_tokens"),
     )
 
 
-def _detail(usage: dict[str, Any], side: str, name: str) -> Any:
-    """Return the tokens of one kind, from DSPy's dict or LiteLLM's object; None if not reported."""
+def _detail(usage: dict[str, Any], side: str, *names: str) -> Any:
+    """Return the tokens of one kind, under the first of these names that has any; None if not reported.
+
+    DSPy gives a dict, and clients of users' own give the object of LiteLLM or of OpenAI's package.
+    """
     details: Any = usage.get(f"{side}_tokens_details")
     if details is None:
         return None
-    return (
+    given = (
         cast("dict[str, Any]", details).get(name)
         if isinstance(details, dict)
         else getattr(details, name, None)
+        for name in names
     )
+    return next(filter(None, given), None)
 
 
 def unparsed_in(error: BaseException | None) -> frozenset[str]:

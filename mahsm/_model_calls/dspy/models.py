@@ -13,6 +13,7 @@ from mahsm._common import Answer
 from mahsm._model_calls import calls
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
+from mahsm._model_calls.dspy.prefixes import Given, prefixed
 from mahsm._model_calls.prices import own_price
 from mahsm._waiting import TASK, THREAD, run_blocking, tasks
 
@@ -108,6 +109,7 @@ class _ObservedLM:
             return await (make() if keeper is None else keeper.call_async(make, (prompt, messages, kwargs)))
 
     def _made(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        prompt, messages, kwargs = prefixed(self, Given(prompt, messages, kwargs))
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             admitted = run_blocking(calls.admit(THREAD, partial(_characters, prompt, messages)))
@@ -121,6 +123,7 @@ class _ObservedLM:
             drawn = self._rolled_out(kwargs, number)
 
     async def _made_async(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        prompt, messages, kwargs = prefixed(self, Given(prompt, messages, kwargs))
         drawn = self._drawn(kwargs)
         for number in itertools.count(1):
             admitted = await calls.admit(TASK, partial(_characters, prompt, messages))

@@ -7,6 +7,7 @@
 - `cut`         the stored form of a batch; `results`: results on their way to the tasks that hand them in
 - `streamed`    a batch that is a stream, and results that go to a sink
 - `outcomes`    the outcomes of all items, put together; `size`: a warning if they take much memory
+- `warm`        items that run before the others, so that a provider's prompt cache is warm
 - `executors`   items in other processes
 - `cache`       items that need no call; `cache_key`: keys of caches
 - `numeric`     `vmap` of a `jit_edge`: all items in one computation

@@ -24,6 +24,7 @@ from mahsm.edges._vmap.lowering import VmapLowering
 from mahsm.edges._vmap.numeric import jit_vmap
 from mahsm.edges._vmap.spec import OnError, VmapSpec
 from mahsm.edges._vmap.streamed import Sink
+from mahsm.edges._vmap.warm import Warm
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import as_target, node_name
@@ -56,6 +57,8 @@ def vmap(
     rate_limit: RateLimit | Mapping[str, Any] | str | None = None,
     hedge: Hedge | None = None,
     batch_api: BatchAPI | bool | None = None,
+    warm: int = 0,
+    warm_key: Callable[[Any], Hashable] | None = None,
     # when the run is over
     deadline: float | None = None,
     budget: Budget | None = None,
@@ -133,6 +136,11 @@ def vmap(
         batch_api: Collect the calls of DSPy's models in all items, and send them as jobs of the provider's batch
             API, at about half the price: a `BatchAPI`, or True for its defaults. An item that waits for its
             answer holds no slot. Each model has to be a `dspy.LM` of OpenAI, Anthropic or Gemini.
+        warm: Items that run before the others, >= 0: these begin when a model has answered one of them, so
+            that the provider's prompt cache has the common beginning of their prompts. If such an item fails,
+            the next one takes its turn.
+        warm_key: Maps an item to a key, such as its model or the beginning of its prompt; `warm` then counts
+            for the items of each key by themselves.
         deadline: Seconds from the beginning of the run, > 0. After that nothing new begins, and items in
             progress fail with a `TimeoutError`.
         budget: What each run of the edge may spend. When it is spent, nothing new begins, and items without a
@@ -182,15 +190,18 @@ def vmap(
     items = Batch(batch_key, batch, sample, item_to_state, dedupe_key, cache)
     concurrency = Concurrency(max_concurrency, adaptive, preserve_order, chunk_size, batch_size)
     ends = Ends(deadline, budget, stop_when, min_success)
+    warms = Warm(warm, warm_key)
     failures = Failures(on_error, errors_key)
     out_keys = _out_keys(edge, out_key, on_error, result)
-    for group in (items, concurrency, ends):
+    for group in (items, concurrency, ends, warms):
         group.check(edge)
     failures.check(edge, get_args(OnError), out_keys, min_success=min_success)
     check.flag(edge, "progress", progress == "items" or progress)
     if name is not None:
         check.name(edge, name)
     tries = Tries.of(edge, retry, timeout, rate_limit, hedge, batch_api)
+    if tries.batch_api is not None:
+        warms.refuse_with(edge, "batch_api=", "the calls of all items are answered together")
     given = target
     if executor is not None:
         if tries.batch_api is not None:
@@ -213,11 +224,13 @@ def vmap(
         concurrency=concurrency,
         failures=failures,
         progress=progress,
+        warm=warms,
         sink=sink,
     )
     if isinstance(target, JitEdge):
         return jit_vmap(edge, spec, target)
     if executor is not None:
+        warms.refuse_with(edge, "executor=", "workers report the answers of models when a part has ended")
         # What is left out, this process does.
         elsewhere: dict[str, Any] = {
             "batch_key": batch_key if batch is None else "items",

@@ -40,7 +40,7 @@ def jit_vmap(edge: str, spec: VmapSpec, target: JitEdge) -> Edge:
     Raises:
         EdgeError: for options that have no effect, since no item is called by itself.
     """
-    for argument, value in _changed(spec.batch, spec.concurrency, spec.tries, spec.ends):
+    for argument, value in _changed(spec.batch, spec.concurrency, spec.tries, spec.ends, spec.warm):
         if argument not in _WITH_EFFECT:
             raise EdgeError(
                 f"{edge}: {argument}={shown(value)} has no effect, since all items of a jit_edge are one "

@@ -35,10 +35,23 @@ async def _one(run: VmapRun, place: int, config: RunnableConfig, part: ResultPar
     if not await run.uncached(run.tally.unknown([place]), part):
         return
     with run.quiet_end():
-        await run.begun_slots.acquire(run.way, (place,))
+        await _begin(run, place)
         context = in_config(run.item_config(config))
         call = context.run(run.call_of_target)
         await tasks.run_in(run.way, context, lambda: _item(run, place, call, part))
+
+
+async def _begin(run: VmapRun, place: int) -> None:
+    """Wait until the item may begin."""
+    warming = run.warming
+    if warming is not None:
+        await warming.begin(run.way, place)
+    try:
+        await run.begun_slots.acquire(run.way, (place,))
+    except BaseException:
+        if warming is not None:
+            warming.give_up(place)
+        raise
 
 
 async def _item(run: VmapRun, place: int, call: AnyCall, part: ResultPart) -> None:

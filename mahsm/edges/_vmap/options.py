@@ -38,6 +38,8 @@ class VmapOptions(TypedDict, total=False):
     rate_limit: RateLimit | Mapping[str, Any] | str | None
     hedge: Hedge | None
     batch_api: BatchAPI | bool | None
+    warm: int
+    warm_key: Callable[[Any], Hashable] | None
     deadline: float | None
     budget: Budget | None
     stop_when: StopWhen | None

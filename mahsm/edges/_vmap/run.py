@@ -14,6 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm._common import Update, add_note
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
+from mahsm._spans import NOTHING
 from mahsm._waiting import TASK, Closed, Decided, Slots, tasks
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
@@ -31,6 +32,7 @@ from mahsm.edges._vmap.results import Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
 from mahsm.edges._vmap.streamed import OpenRanges, Streamed
 from mahsm.edges._vmap.tally import Tally
+from mahsm.edges._vmap.warm import Warming
 from mahsm.errors import EdgeError
 from mahsm.limits import RateLimit
 from mahsm.nodes._internal import Finished, is_substituted, plain_update
@@ -73,6 +75,7 @@ class VmapRun(EdgeRun):
         item_way: How items wait.
         states: The states with which the target is called.
         tally: The outcomes of the items so far.
+        warming: The items that run before the others, if `warm` is given.
         id: Tells this run from later ones that resume it.
         batch_id: Tells the batch from others.
     """
@@ -152,6 +155,9 @@ class VmapRun(EdgeRun):
             else None
         )
         self._sample = calls.here().sample
+        # Calls of a batch job are answered together, and none of them can be the first.
+        warms = spec.warm.warm > 0 and not batched
+        self.warming = Warming(spec.warm, spec.name, batch, self.not_begun) if warms else None
 
     def _new_tally(self, finished: Finished | None, equal: Mapping[int, Sequence[int]] | None) -> Tally:
         spec, told = self.spec, [finished] if finished else []
@@ -202,7 +208,8 @@ class VmapRun(EdgeRun):
             batched = batched.inside()
             calls.change(batched=batched)
         try:
-            with self.part(self.spec.target.name, place, self.total):
+            warms = NOTHING if self.warming is None else self.warming.item(place)
+            with self.part(self.spec.target.name, place, self.total), warms:
                 update = plain_update(await self._attempts.run(item, partial(self.states.of, place), call))
             if self._stored is not None:
                 await self._store(place, update)

@@ -16,6 +16,7 @@ from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.streamed import Sink, check_sink
+from mahsm.edges._vmap.warm import Warm
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.nodes._internal import item_keys
 
@@ -43,6 +44,7 @@ class VmapSpec(CallSpec):
     concurrency: Concurrency
     failures: Failures
     progress: bool | Literal["items"]
+    warm: Warm
     sink: Sink | None = None
     workers: "Workers | None" = None
     reducers: Mapping[str, StateReducer] | None = None

@@ -132,12 +132,22 @@ class Together:
         run = self._run
         async for block in self._blocks(run.tally.unknown(places)):
             todo = await run.uncached(block, self._results)
-            while todo and run.ended is None:
-                with run.quiet_end():
-                    count = await run.begun_slots.acquire(run.item_way, (todo[0],), len(todo))
-                    for place in todo[:count]:
-                        begin(place)
-                    todo = todo[count:]
+            if run.warming is None:
+                await self._begin_these(todo, begin)
+                continue
+            with run.quiet_end():
+                while todo:
+                    ready, todo = await run.warming.ready(run.item_way, todo)
+                    await self._begin_these(ready, begin)
+
+    async def _begin_these(self, todo: Sequence[int], begin: Callable[[int], None]) -> None:
+        run = self._run
+        while todo and run.ended is None:
+            with run.quiet_end():
+                count = await run.begun_slots.acquire(run.item_way, (todo[0],), len(todo))
+                for place in todo[:count]:
+                    begin(place)
+                todo = todo[count:]
 
     async def _blocks(self, places: Sequence[int]) -> AsyncIterator[Sequence[int]]:
         """Yield places in blocks; of a streamed batch each when the range that it is in may be in memory."""

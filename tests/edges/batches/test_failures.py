@@ -132,7 +132,7 @@ def test_an_error_leaves_no_job_open(mode: str, server: ModelServer, lm: Any, ed
     def answered(call: Call) -> Reply:
         return shout(call)
 
-    with pytest.raises(mahsm.errors.MahsmError if False else Exception):  # noqa: B017, PT011
+    with pytest.raises(mahsm.errors.MahsmError if False else Exception):
         edge = edge_of(fails, api=BatchAPI(poll=0.01, max_requests=1))
         run(edge, {"xs": WORDS}, mode)
     assert all(server.jobs.status(job) in ("completed", "cancelled") for job in server.jobs.ids)

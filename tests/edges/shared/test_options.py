@@ -17,6 +17,7 @@ from mahsm.edges._shared.tries import Tries
 from mahsm.edges._vmap.batch import Batch
 from mahsm.edges._vmap.concurrency import Concurrency
 from mahsm.edges._vmap.spec import VmapSpec
+from mahsm.edges._vmap.warm import Warm
 
 WHAT = {"target", "batch_key", "batch", "sample", "out_key", "item_to_state", "result", "sink", "executor"}
 """What is called, for what, where, and what comes out."""
@@ -56,7 +57,7 @@ def test_targets_are_given_by_position_and_the_rest_by_name() -> None:
 
 
 def test_each_option_of_vmap_has_one_home() -> None:
-    groups = [Batch, Concurrency, Tries, Ends, Failures]
+    groups = [Batch, Concurrency, Tries, Warm, Ends, Failures]
     named = [field.name for group in groups for field in fields(group)]
     own = {field.name for field in fields(VmapSpec)} - {
         "tries",
@@ -65,6 +66,7 @@ def test_each_option_of_vmap_has_one_home() -> None:
         "failures",
         "reducers",
         "batch",
+        "warm",
         "workers",
     }
     taken = set(inspect.signature(vmap).parameters)
@@ -73,7 +75,7 @@ def test_each_option_of_vmap_has_one_home() -> None:
 
 def test_defaults_are_those_of_the_objects() -> None:
     defaults = {name: each.default for name, each in inspect.signature(vmap).parameters.items()}
-    for group in (Batch, Concurrency, Tries, Ends, Failures):
+    for group in (Batch, Concurrency, Tries, Warm, Ends, Failures):
         assert {field.name: field.default for field in fields(group)}.items() <= defaults.items()
 
 
