@@ -89,8 +89,28 @@ class EdgeSpan(Span, Protocol):
         ...
 
 
+class JobSpan(Protocol):
+    """The span of a batch job, which begins and ends in any thread."""
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to its metadata."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """Record an error."""
+        ...
+
+    def end(self) -> None:
+        """Note that the job is over, or not waited for any more."""
+        ...
+
+
 class CallSpan(Protocol):
     """The span of a model call."""
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to its metadata."""
+        ...
 
     def begun(self) -> None:
         """Record that the first chunk of a streamed answer has arrived."""
@@ -118,6 +138,10 @@ class Tracer(Protocol):
         """Return a block that is a model call."""
         ...
 
+    def job(self, name: str, given: Mapping[str, Any]) -> JobSpan:
+        """Begin the span of a batch job."""
+        ...
+
     def elsewhere(self) -> Callable[[], AbstractContextManager[Any]]:
         """Return a function that crosses to other processes; it returns a block in the trace of this one."""
         ...
@@ -128,6 +152,9 @@ class Tracer(Protocol):
 
 
 class _NoCall:
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """No-op: not recorded."""
+
     def begun(self) -> None:
         """No-op: not recorded."""
 

@@ -120,8 +120,8 @@ class Here(NamedTuple):
         refused: The reason why no model may be called, or None. Set where values are only traced.
         call: The call in progress, and True if the user has turned DSPy's history off. Set by views of
             language models; read where DSPy adds to its history.
-        batched: Collects the calls for jobs of the provider's batch API. Set by `vmap(batch_api=)` and for each
-            item; read by views of language models, and by items.
+        batched: Collects the calls for jobs of the provider's batch API. Set by `vmap(batch_api=)`, and by
+            each item; read by views of language models, and by items.
         langchain_observed: True if LangChain's calls are observed. Set by `observed`; read when LangChain
             looks for handlers.
         dspy_observed: True if DSPy's calls are observed. Set by `observed`; read by code that would observe

@@ -79,8 +79,8 @@ class _Sees(_HearsModels):
         here, blocks = calls.here(), _running_loop() is None
         if here.batched is not None:
             raise EdgeError(
-                "batch_api=: a model of LangChain was called, and its calls cannot be batched. Call a model of "
-                "DSPy in its place, or leave batch_api= out."
+                "batch_api=: a model of LangChain was called, and its calls cannot be batched. Call a model "
+                "of DSPy in its place, or leave batch_api= out."
             )
         if not here.clients_retry:
             # The item may have imported the client after `observed` was entered.

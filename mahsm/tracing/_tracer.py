@@ -229,6 +229,9 @@ class BackendTracer:
         with running(recorded):
             yield CallRecord(recorded)
 
+    def job(self, name: str, given: Mapping[str, Any]) -> Recorded:
+        return self.begin(Start(name, "span", given))
+
     def elsewhere(self) -> Callable[[], AbstractContextManager[None]]:
         return elsewhere()
 
@@ -245,6 +248,9 @@ class CallRecord:
 
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        self._recorded.note(facts)
 
     def begun(self) -> None:
         self._recorded.begun()

@@ -114,7 +114,7 @@ class _ObservedLM:
         for number in itertools.count(1):
             admitted = run_blocking(calls.admit(THREAD, partial(_characters, prompt, messages)))
             with _OneCall(self, prompt, messages, drawn, admitted) as one, _collected(self) as lm:
-                make = partial(super(_ObservedLM, lm).__call__, prompt, messages=messages, **drawn)
+                make = partial(_plain(lm).__call__, prompt, messages=messages, **drawn)
                 blocking = calls.here().blocking
                 outputs = make() if blocking is None else blocking(make)
                 one.end(outputs)
@@ -129,10 +129,10 @@ class _ObservedLM:
             admitted = await calls.admit(TASK, partial(_characters, prompt, messages))
             with _OneCall(self, prompt, messages, drawn, admitted) as one, _collected(self) as lm:
                 if _only_blocks(type(self)):
-                    make = partial(super(_ObservedLM, lm).__call__, prompt, messages=messages, **drawn)
+                    make = partial(_plain(lm).__call__, prompt, messages=messages, **drawn)
                     outputs = await tasks.in_thread(make)
                 else:
-                    outputs = await super(_ObservedLM, lm).acall(prompt, messages=messages, **drawn)
+                    outputs = await _plain(lm).acall(prompt, messages=messages, **drawn)
                 one.end(outputs)
             if not _is_known_as_bad(outputs, one.answer):
                 return outputs
@@ -176,9 +176,14 @@ class _ObservedLM:
                 heard(entry, answer)
 
 
+def _plain(view: Any) -> Any:
+    """Return a view with the methods of the user's class."""
+    return cast("Any", super(_ObservedLM, view))
+
+
 @contextmanager
 def _collected(lm: Any) -> Generator[Any, None, None]:
-    """Return a block that makes one call of a model: of this one, or of one that collects it for a batch job."""
+    """Return a block that calls the model that it yields: this one, or one that collects calls for a job."""
     batched = calls.here().batched
     if batched is None:
         yield lm
@@ -262,6 +267,8 @@ class _OneCall:
     def end(self, outputs: Any) -> None:
         """Show the outputs in its span."""
         if self._span is not None:
+            if self._seen.job is not None:
+                self._span.note({"batch_job": self._seen.job})
             self._span.end(outputs, self._seen.answer)
 
     def __exit__(

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from mahsm.edges._batches.requests import Endpoint
 
 _PLACES = 1_000_000
-"""Anthropic's jobs have no label. There, the id of a request is the job's token times this, plus its place."""
+"""Anthropic's jobs have no label. Their requests have ids: the job's token times this, plus the place."""
 
 _PAGE = 100
 """Jobs on a page of a provider's list; OpenAI and Anthropic give no more."""
@@ -73,7 +73,7 @@ class Client:
         from dspy.lm15 import BatchRequest
 
         # Only OpenAI takes a window.
-        extensions = {"completion_window": window} if self._endpoint.provider == "openai" else None
+        extensions: Any = {"completion_window": window} if self._endpoint.provider == "openai" else None
         model = self._endpoint.model
         batch = BatchRequest(
             model=model,
@@ -161,12 +161,13 @@ class _Transport:
         return getattr(self._inner, name)
 
     def stream(self, request: Any) -> Any:
-        path = urlsplit(request.url).path
+        url: str = request.url
+        path = urlsplit(url).path
         if request.method == "POST" and path.endswith("/messages/batches"):
             request = replace(request, body=_with_token(request.body, _token.get()))
         elif request.method == "GET" and path.endswith("/batches") and (after := _after.get()):
             name = "after_id" if path.endswith("/messages/batches") else "after"
-            parts = urlsplit(request.url)
+            parts = urlsplit(url)
             query = urlencode([*parse_qsl(parts.query), (name, after)])
             request = replace(request, url=urlunsplit(parts._replace(query=query)))
         return self._inner.stream(request)

@@ -39,8 +39,8 @@ async def collected(run: EdgeRun, api: BatchAPI, config: RunnableConfig) -> Asyn
     journal = _journal(run)
     if journal is None and api.wait == "interrupt":
         raise EdgeError(
-            f"{run.name}: BatchAPI(wait='interrupt') ends the run while jobs are open, and needs a checkpointer "
-            "to go on. Compile the graph with one and pass a thread_id, or leave wait= out."
+            f"{run.name}: BatchAPI(wait='interrupt') ends the run while jobs are open, and needs a "
+            "checkpointer to go on. Compile the graph with one and pass a thread_id, or leave wait= out."
         )
     name = uuid.uuid4().hex if journal is None else journal.run
     rounds = Rounds(api, run.name, name, journal, _Watcher(run, config))

@@ -48,8 +48,8 @@ class Estimates:
             ):
                 if bound is not None and used + more > bound:
                     return BudgetExceeded(
-                        f"a request to {ask.endpoint.label} is not submitted: {used:g} of {bound:g} {unit} are "
-                        f"spent or on their way, and it takes about {more:g}. Raise the budget to go on."
+                        f"a request to {ask.endpoint.label} is not submitted: {used:g} of {bound:g} {unit} "
+                        f"are spent or on their way, and it takes about {more:g}. Raise the budget to go on."
                     )
         for spending in spendings:
             self._reserve(spending, tokens, usd)

@@ -230,11 +230,13 @@ class JobFailed(EdgeError):
     """
 
     def __init__(self, note: Note, info: Any) -> None:
-        given = ((info.provider_data or {}).get("errors") or {}).get("data") or []
+        data: Any = info.provider_data or {}
+        given: list[Any] = list((data.get("errors") or {}).get("data") or [])
         self.codes = [str(one.get("code")) for one in given]
         why = "; ".join(str(one.get("message") or one.get("code")) for one in given[:3]) or "no reason given"
         super().__init__(
-            f"the batch job {info.id} ({len(note.keys)} requests to {note.provider}/{note.model}) failed: {why}"
+            f"the batch job {info.id} ({len(note.keys)} requests to {note.provider}/{note.model}) failed: "
+            f"{why}"
         )
 
 

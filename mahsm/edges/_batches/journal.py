@@ -1,8 +1,8 @@
 """The journal of a run's jobs: what a process that goes on after a kill has to know of them.
 
-It is kept by the run's checkpointer, in a namespace of its own. A job is announced before it is submitted, and
-its id is noted after. So whenever the process is killed, the next one knows of each job that may exist, and
-finds it at the provider by its label, if the id was not noted any more.
+It is kept by the run's checkpointer, in a namespace of its own. A job is announced before it is submitted,
+and its id is noted after. So whenever the process is killed, the next one knows of each job that may exist,
+and finds it at the provider by its label, if the id was not noted any more.
 """
 
 import asyncio
@@ -118,8 +118,8 @@ class Journal:
             else:
                 if not self._saves_at_end:
                     raise EdgeError(
-                        f"the checkpoint {checkpoint} of this run was not saved within {_PATIENCE:g} s, so no "
-                        "batch job is submitted: after a crash it would not be found again. See why the "
+                        f"the checkpoint {checkpoint} of this run was not saved within {_PATIENCE:g} s, so "
+                        "no batch job is submitted: after a crash it would not be found again. See why the "
                         "checkpointer is slow."
                     )
 
@@ -135,7 +135,7 @@ class Journal:
         return {"configurable": own if checkpoint is None else {**own, "checkpoint_id": checkpoint}}
 
     async def _call(self, method: str, *args: Any) -> Any:
-        """Call the checkpointer as LangGraph does: its async side on the run's loop, or else its sync side."""
+        """Call the checkpointer as LangGraph does: its async side on the run's loop, or its sync side."""
         if self._loop is None:
             return await asyncio.to_thread(getattr(self._saver, method), *args)
         call = cast("Callable[..., Awaitable[Any]]", getattr(self._saver, f"a{method}"))

@@ -38,12 +38,16 @@ class Watcher(Protocol):
         """Every item waits, and these jobs are open: a run that does not wait ends here."""
         ...
 
-    def looked(self, job: Job) -> None:
+    def began(self, job: Job) -> None:
+        """A job is going to be submitted, or is one of an earlier process."""
+        ...
+
+    def looked(self) -> None:
         """The provider has said something new of a job."""
         ...
 
     def ended(self, job: Job) -> None:
-        """A job is done."""
+        """A job is done, or not waited for any more."""
         ...
 
 
@@ -150,7 +154,7 @@ class Rounds:
             self._place(ask)
 
     def _place(self, ask: Ask) -> None:
-        """Give a request the place that it has in a job of an earlier process, or keep it for the next job."""
+        """Give a request its place in a job of an earlier process, or keep it for the next job."""
         if ask.is_over:
             return
         self._restore(ask.endpoint)
@@ -255,6 +259,7 @@ class Rounds:
             is_restored=is_restored,
         )
         self._jobs.append(job)
+        self._watcher.began(job)
         self._begin(self._life_of(job))
 
     def _client(self, endpoint: Endpoint) -> Client:
@@ -280,6 +285,7 @@ class Rounds:
         finally:
             self._jobs.remove(job)
             self._waiting.discard(job)
+            self._watcher.ended(job)
             self._look()
 
     async def _refused(self, job: Job, failed: JobFailed) -> None:
@@ -306,7 +312,6 @@ class Rounds:
 
     def _settle(self, job: Job, of_all: Outcome | None = None) -> None:
         """Give each request of a job its outcome."""
-        self._watcher.ended(job)
         self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
         for slot in job.slots:
             slot.outcome = of_all or slot.outcome
@@ -331,7 +336,7 @@ class Rounds:
 
     async def until(self, job: Job, seconds: float) -> None:
         """Wait until a job should be looked at again."""
-        self._watcher.looked(job)
+        self._watcher.looked()
         self._waiting.add(job)
         self._tell_if_open()
         await asyncio.sleep(seconds)

@@ -86,8 +86,8 @@ class Seat:
 
     def _changed(self) -> None:
         """Find out whether this seat, and so those around it, are still."""
-        seat: Seat | None = self
-        while seat is not None:
+        seat = self
+        while True:
             is_still = (
                 not seat._busy and bool(seat._waiting or seat._inside) and seat._still_inside == seat._inside
             )

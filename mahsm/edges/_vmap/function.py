@@ -133,9 +133,9 @@ def vmap(
             that has one. Every attempt takes a request and its tokens, and holds no slot while it waits for
             them.
         hedge: Start a second call for an item that takes unusually long, and use the first answer.
-        batch_api: Collect the calls of DSPy's models in all items, and send them as jobs of the provider's batch
-            API, at about half the price: a `BatchAPI`, or True for its defaults. An item that waits for its
-            answer holds no slot. Each model has to be a `dspy.LM` of OpenAI, Anthropic or Gemini.
+        batch_api: Collect the calls of DSPy's models in all items, and send them as jobs of the provider's
+            batch API, at about half the price: a `BatchAPI`, or True for its defaults. An item that waits for
+            its answer holds no slot. Each model has to be a `dspy.LM` of OpenAI, Anthropic or Gemini.
         warm: Items that run before the others, >= 0: these begin when a model has answered one of them, so
             that the provider's prompt cache has the common beginning of their prompts. If such an item fails,
             the next one takes its turn.

@@ -74,8 +74,9 @@ def test_calls_of_an_item_at_the_same_time_are_one_job(mode: str, server: ModelS
     ask = dspy.Predict("item -> answer")
 
     async def both(state: Any) -> Any:
-        found = await asyncio.gather(ask.acall(item=state["item"]), ask.acall(item=state["item"] + "?"))
-        return {"answer": "".join(one.answer for one in found)}
+        async with asyncio.TaskGroup() as group:
+            found = [group.create_task(ask.acall(item=state["item"] + end)) for end in ("", "?")]
+        return {"answer": "".join(one.result().answer for one in found)}
 
     ys = run(edge_of(both), {"xs": WORDS}, mode)["ys"]
     assert ys == [f"{word}{word}?".upper() for word in WORDS]

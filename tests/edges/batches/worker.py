@@ -1,4 +1,9 @@
-"""Run a graph with batch jobs until somebody kills this process: `python -m tests.edges.batches.worker '{...}'`."""
+"""Run a graph with batch jobs until a kill ends this process.
+
+    python -m tests.edges.batches.worker PLAN
+
+PLAN is a `Plan` as JSON.
+"""
 
 import asyncio
 import json
