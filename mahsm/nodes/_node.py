@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, ensure_config, var_child_runnable_config
 
 from mahsm.nodes._module_ref import ModuleRef
 
@@ -79,11 +79,11 @@ class Node(RunnableLambda[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the sync function."""
-        return self._sync(input, ensure_config(config))
+        return self._sync(input, _ensured(config))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the async function."""
-        return await self._async(input, ensure_config(config))
+        return await self._async(input, _ensured(config))
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """Yield the result of `invoke`. LangGraph calls this for `astream_events`; it makes no run."""
@@ -100,6 +100,22 @@ class Node(RunnableLambda[Any, Any]):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+def _ensured(config: RunnableConfig | None) -> RunnableConfig:
+    """Return the config, merged with the ambient one.
+
+    A node that LangGraph calls gets the ambient config itself, so there is nothing to merge. What
+    `ensure_config` would add to it is added here, without its copies, since nodes only read their config.
+    """
+    if config is None or config is not var_child_runnable_config.get():
+        return ensure_config(config)
+    own: dict[str, Any] = config.get("configurable", {})
+    if "checkpoint_ns" not in own or "model" in own:
+        return ensure_config(config)
+    metadata = {"checkpoint_ns": own["checkpoint_ns"], **config.get("metadata", {})}
+    found: Any = {"tags": [], "recursion_limit": DEFAULT_RECURSION_LIMIT, **config, "metadata": metadata}
+    return found
 
 
 def node_name(name: str) -> str:

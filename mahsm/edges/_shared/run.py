@@ -314,14 +314,9 @@ class EdgeRun(ABC):
         """End because the deadline of so many seconds is over."""
         self.end(deadline_is_over(self.name, seconds))
 
-    @contextmanager
-    def quiet_end(self) -> Generator[None, None, None]:
-        """Leave the block quietly if the run was ended; raise if it was stopped."""
-        try:
-            yield
-        except Closed:
-            if not self._ended:
-                raise
+    def quiet_end(self) -> "_QuietEnd":
+        """Return a block that is left quietly if the run was ended, and with an error if it was stopped."""
+        return _QuietEnd(self)
 
     def cancellable(self) -> AbstractContextManager[Any]:
         """Return a block of a task that is cancelled when the run is stopped, or ended with `cancel`."""
@@ -377,6 +372,21 @@ class EdgeRun(ABC):
         """Shut down the thread pool; with `wait`, after its calls have ended."""
         if "pool" in self.__dict__:
             self.pool.shutdown(wait=wait, cancel_futures=True)
+
+
+class _QuietEnd:
+    """A block that is left quietly with `Closed` if its run was ended."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: EdgeRun) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        return isinstance(error, Closed) and self._run.ended is not None
 
 
 def needs_no_tasks(config: RunnableConfig) -> bool:

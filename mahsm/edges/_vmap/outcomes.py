@@ -70,6 +70,8 @@ class Outcomes:
     def entries(self) -> list[Any]:
         """Return the list of entries for `out_key`."""
         spec = self.run.spec
+        if spec.concurrency.preserve_order and not self.failed and 0 not in self.ranks:
+            return self.values
         every = range(self.run.total)
         order = every if spec.concurrency.preserve_order else sorted(every, key=self.ranks.__getitem__)
         keep = [

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import Update, add_note
+from mahsm._common import Update, add_note, cached
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._spans import NOTHING
@@ -26,7 +26,7 @@ from mahsm.edges._shared.saving import ends_all
 from mahsm.edges._shared.session import Session
 from mahsm.edges._shared.streams import is_inside_item
 from mahsm.edges._vmap.cache import Stored, equal_places
-from mahsm.edges._vmap.cut import batch_id
+from mahsm.edges._vmap.cut import BatchId, batch_id
 from mahsm.edges._vmap.item_states import ItemStates
 from mahsm.edges._vmap.results import Results, Taker
 from mahsm.edges._vmap.spec import VmapSpec
@@ -76,8 +76,6 @@ class VmapRun(EdgeRun):
         states: The states with which the target is called.
         tally: The outcomes of the items so far.
         warming: The items that run before the others, if `warm` is given.
-        id: Tells this run from later ones that resume it.
-        batch_id: Tells the batch from others.
     """
 
     def __init__(
@@ -135,8 +133,6 @@ class VmapRun(EdgeRun):
             self.saved, self.saving = False, None
         if self.direct:
             self._item_writer = to_nobody
-        self.id = uuid.uuid4().hex[:12]
-        self.batch_id = batch_id(batch, digest=saved)
         self._made: dict[int, Any] = {}
         self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, usage_of_edge_run())
         self.tally = self._new_tally(finished, equal)
@@ -171,6 +167,16 @@ class VmapRun(EdgeRun):
         if self.sink is not None:
             tally.count_all(finished=self.total - len(self.firsts), failed=self.sink.failed)
         return tally
+
+    @cached
+    def id(self) -> str:
+        """The identity of the run: it tells the run from later ones that resume it."""
+        return uuid.uuid4().hex[:12]
+
+    @cached
+    def batch_id(self) -> BatchId:
+        """The identity of the batch, which tells it from others."""
+        return batch_id(self.batch, digest=self.saved)
 
     @property
     def label(self) -> str:
@@ -368,6 +374,11 @@ class VmapRun(EdgeRun):
         streamed = self._streamed
         if streamed is not None:
             await self.way.call_blocking(lambda: streamed.ranges.load(streamed.ranges.number(place)))
+
+    @property
+    def has_cache(self) -> bool:
+        """True if results are looked up in a cache."""
+        return self._stored is not None
 
     async def uncached(self, places: Sequence[int], sink: Taker) -> Sequence[int]:
         """Record the results that the cache has, if there is one; return the places that are left."""

@@ -130,24 +130,31 @@ class Together:
 
     async def _begin_each(self, places: Sequence[int], begin: Callable[[int], None]) -> None:
         run = self._run
-        async for block in self._blocks(run.tally.unknown(places)):
-            todo = await run.uncached(block, self._results)
-            if run.warming is None:
-                await self._begin_these(todo, begin)
-                continue
-            with run.quiet_end():
-                while todo:
-                    ready, todo = await run.warming.ready(run.item_way, todo)
-                    await self._begin_these(ready, begin)
+        todo = run.tally.unknown(places)
+        if run.open_ranges is None and not run.has_cache:
+            await self._begin_warmed(todo, begin)
+            return
+        async for block in self._blocks(todo):
+            await self._begin_warmed(await run.uncached(block, self._results), begin)
 
-    async def _begin_these(self, todo: Sequence[int], begin: Callable[[int], None]) -> None:
-        run = self._run
-        while todo and run.ended is None:
+    async def _begin_warmed(self, todo: Sequence[int], begin: Callable[[int], None]) -> None:
+        warming = self._run.warming
+        if warming is None:
+            await self._begin_block(todo, begin)
+            return
+        with self._run.quiet_end():
+            while todo:
+                ready, todo = await warming.ready(self._run.item_way, todo)
+                await self._begin_block(ready, begin)
+
+    async def _begin_block(self, todo: Sequence[int], begin: Callable[[int], None]) -> None:
+        run, at = self._run, 0
+        while at < len(todo) and run.ended is None:
             with run.quiet_end():
-                count = await run.begun_slots.acquire(run.item_way, (todo[0],), len(todo))
-                for place in todo[:count]:
+                count = await run.begun_slots.acquire(run.item_way, (todo[at],), len(todo) - at)
+                for place in todo[at : at + count]:
                     begin(place)
-                todo = todo[count:]
+                at += count
 
     async def _blocks(self, places: Sequence[int]) -> AsyncIterator[Sequence[int]]:
         """Yield places in blocks; of a streamed batch each when the range that it is in may be in memory."""
