@@ -70,12 +70,15 @@ class Progress:
         self._write = write
         self._used = used or Usage()
         self._observers = _observers.get()
+        self._is_heard = write is not None or bool(self._observers)
         self._number = next(_numbers)
         self._next = 0.0
         self._lock = threading.Lock()
 
     def step(self, *, failed: bool = False, count: int = 1) -> None:
         """Count one more finished item, or so many."""
+        if not self._is_heard:
+            return
         event = self._event
         with self._lock:
             event["done"] += count
@@ -86,11 +89,6 @@ class Progress:
                 return
             self._next = now + EVERY
             self._tell()
-
-    @property
-    def done(self) -> int:
-        """The number of finished items."""
-        return self._event["done"]
 
     def end(self, errors: int) -> None:
         """Send the last event. All items are done then, those of an earlier process included."""

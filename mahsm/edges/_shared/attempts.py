@@ -66,6 +66,9 @@ class AttemptRunner:
         end: Ends the run after its deadline, given in seconds. A timer calls it too, perhaps a little later.
         adaptive: Adapts the number of slots, if the edge is adaptive.
         named: The name in the error of an attempt's timeout; an edge adds a note with its own instead.
+
+    Attributes:
+        is_plain: True if an attempt is a call of the target, with slots and without anything else.
     """
 
     # Tokens and slots.
@@ -121,7 +124,7 @@ class AttemptRunner:
         )
         self._shares_budget = any(isinstance(meter, SharedSpending) for meter in meters())
         self._timings = None if span is None else span.timings
-        self._plain = self._unwatched and spec.tries.timeout is None and self._timings is None
+        self.is_plain = self._unwatched and spec.tries.timeout is None and self._timings is None
 
     def _provider(self) -> str | None:
         if self._limited is not None:
@@ -133,7 +136,7 @@ class AttemptRunner:
 
     async def run(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         """Try an item until it succeeds or is given up; raise the last error as it is."""
-        if self._plain:
+        if self.is_plain:
             if not item.take_now():
                 await item.take(self._way)
             try:

@@ -13,7 +13,6 @@ from mahsm._waiting import (
     Way,
     acquire_all,
     left_behind,
-    release_all,
     try_acquire_all,
 )
 from mahsm.nodes._internal import Position, position
@@ -92,7 +91,7 @@ class Item:
     def take_now(self) -> bool:
         """Take the slots if they are free; return whether they were taken."""
         if self._unsaved is None and len(self.chain) == 1:
-            self._held = bool(self.chain[0].try_acquire())
+            self._held = self.chain[0].try_acquire() == 1
         else:
             self._held = try_acquire_all(self._to_take)
             self.is_unsaved |= self._held and self._unsaved is not None
@@ -117,7 +116,8 @@ class Item:
     def give(self) -> None:
         if self._held:
             self._held = False
-            release_all(self.chain)
+            for slots in self.chain:
+                slots.release()
 
     def enter(self) -> None:
         """Lend the slots to an edge that begins inside the item."""

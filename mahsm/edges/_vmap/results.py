@@ -123,7 +123,9 @@ class Results:
         """Add a result, from any thread."""
         with self._lock:
             self._part.add(place, value, rank, error, called=called)
-            taker = self._cut() if len(self._part.record["places"]) == self._size else None
+            if len(self._part.record["places"]) < self._size:
+                return
+            taker = self._cut()
         if taker is not None:
             taker.turn.wake()
 

@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 from langgraph.errors import GraphBubbleUp
 
-from mahsm._common import Update, add_note, cached
+from mahsm._common import AsyncCall, Update, add_note, cached
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._spans import NOTHING
-from mahsm._waiting import TASK, Closed, Decided, Slots, tasks
+from mahsm._waiting import TASK, Closed, Decided, Slots, here, tasks
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
-from mahsm.edges._shared.items import Item
+from mahsm.edges._shared.items import Item, enter_item
 from mahsm.edges._shared.reducer import decider
 from mahsm.edges._shared.run import EdgeRun, is_saved, needs_no_tasks, to_nobody
 from mahsm.edges._shared.saving import ends_all
@@ -228,6 +228,42 @@ class VmapRun(EdgeRun):
             self.begun_slots.release()
         if self.open_ranges is not None and self.tally.has_outcome(place):
             await self.ended_in_range(place)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if items are awaited, and nothing is done for each besides a call of the target."""
+        return (
+            self.item_way is TASK
+            and self._attempts.is_plain
+            and self.span is None
+            and self.saving is None
+            and self._stored is None
+            and self.open_ranges is None
+            and self.spec.batch.sample is None
+            and here.get().call is None
+        )
+
+    async def run_plain_item(self, place: int, call: AsyncCall, sink: Taker) -> None:
+        """Do what `run_item` does, for a plain run.
+
+        It is one function, since its parts would take most of the time of an item whose target does little.
+        """
+        item = Item((*self._order, place), self._chain, self.running, None, self._item_writer)
+        enter_item(item)
+        try:
+            if not item.take_now():
+                await item.take(TASK)
+            try:
+                if (reason := self.not_begun.reason) is not None:
+                    raise Closed(reason)
+                update = await call(self.states.of(place)[0])
+            finally:
+                item.give()
+            self._succeeded(place, plain_update(update), sink)
+        except BaseException as error:  # noqa: BLE001  the policy decides
+            self._did_not_succeed(error, item, place, sink)
+        finally:
+            self.begun_slots.release()
 
     async def ended_in_range(self, place: int) -> None:
         """Write the part of a streamed batch that is complete with this item, if one is."""

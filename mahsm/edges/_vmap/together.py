@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
@@ -91,12 +92,12 @@ class Together:
         context = in_config(run.item_config(config, shared=True))
         call = context.run(run.call_of_target)
         context.run(set_awaited, True)
+        run_item: Any = run.run_plain_item if run.is_plain else run.run_item
         with run.cancellable():
             async with tasks.task_group() as items:
 
                 def begin(place: int) -> None:
-                    item = run.run_item(place, call, self._results)
-                    items.create_task(item, context=context.copy())
+                    items.create_task(run_item(place, call, self._results), context=context.copy())
 
                 await self._begin_all(places, begin)
 
