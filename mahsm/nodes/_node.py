@@ -105,16 +105,19 @@ class Node(RunnableLambda[Any, Any]):
 def _ensured(config: RunnableConfig | None) -> RunnableConfig:
     """Return the config, merged with the ambient one.
 
-    A node that LangGraph calls gets the ambient config itself, so there is nothing to merge. What
-    `ensure_config` would add to it is added here, without its copies, since nodes only read their config.
+    A node that LangGraph calls gets the ambient config itself, and an item gets none. So there is nothing to
+    merge. What `ensure_config` would add is added here, without its copies, since nodes only read their
+    config.
     """
-    if config is None or config is not var_child_runnable_config.get():
+    ambient = var_child_runnable_config.get()
+    if ambient is None or (config is not None and config is not ambient):
         return ensure_config(config)
-    own: dict[str, Any] = config.get("configurable", {})
+    own: dict[str, Any] = ambient.get("configurable", {})
     if "checkpoint_ns" not in own or "model" in own:
         return ensure_config(config)
-    metadata = {"checkpoint_ns": own["checkpoint_ns"], **config.get("metadata", {})}
-    found: Any = {"tags": [], "recursion_limit": DEFAULT_RECURSION_LIMIT, **config, "metadata": metadata}
+    metadata = {"checkpoint_ns": own["checkpoint_ns"], **ambient.get("metadata", {})}
+    given = {key: value for key, value in ambient.items() if value is not None}
+    found: Any = {"tags": [], "recursion_limit": DEFAULT_RECURSION_LIMIT, **given, "metadata": metadata}
     return found
 
 

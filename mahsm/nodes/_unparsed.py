@@ -21,13 +21,12 @@ class Unparsed:
     @contextmanager
     def attempt(self) -> Generator[bool, None, None]:
         """Count the block as an attempt; yield whether an earlier attempt of the task had such answers."""
-        task = _task_id()
-        known = self._of_task.pop(task, frozenset[str]())
+        known = self._of_task.pop(_task_id(), frozenset[str]()) if self._of_task else frozenset[str]()
         try:
             with calls.changed(unparsed=calls.here().unparsed | known) if known else nullcontext():
                 yield bool(known)
         except Exception as error:
-            if task and (found := known | unparsed_in(error)):
+            if (found := known | unparsed_in(error)) and (task := _task_id()):
                 self._of_task[task] = found
                 while len(self._of_task) > _KEPT:
                     self._of_task.popitem(last=False)

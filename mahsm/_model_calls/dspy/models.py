@@ -56,7 +56,9 @@ _FAR = 1_000_000
 
 def observed_lm(lm: Any, around: Around | None = None) -> Any:
     """Return a view of a language model: the same state, connections and history, with observed calls."""
-    if not hasattr(lm, "num_retries") or (isinstance(lm, _ObservedLM) and around is None):
+    if not hasattr(lm, "num_retries"):
+        return lm
+    if isinstance(lm, _ObservedLM) and (around is None or getattr(lm, "around", None) is around):
         return lm
     return _view(lm, around or Around(), getattr(lm, "heard", None))
 

@@ -42,7 +42,9 @@ class _ObservedSettings(Mapping[str, Any]):
     """
 
     def __init__(self, present: Any, around: "Around") -> None:
-        self._present = present
+        # In an observed block inside another one, each setting would be looked up in both.
+        self._outer = present if type(present) is _ObservedSettings else None
+        self._present: Any = present if self._outer is None else self._outer._present
         self._configured: dict[str, Any] = cast(
             "Any", sys.modules["dspy.dsp.utils.settings"]
         ).main_thread_config
@@ -54,12 +56,20 @@ class _ObservedSettings(Mapping[str, Any]):
         make = self._MAKERS.get(name)
         if make is None:
             return self._present[name]
-        value = self._present[name] if name in self._present else self._configured.get(name)
+        value = self._viewed(name)
         known = self._views.get(name)
         # The view is kept as long as the value is the same, and with it the changes that users make to it.
         if known is None or known[0] is not value:
             self._views[name] = known = value, make(self, value)
         return known[1]
+
+    def _viewed(self, name: str) -> Any:
+        """Return the value that a view is made of: the user's object, or the view of a block around."""
+        if self._outer is None:
+            return self._present[name] if name in self._present else self._configured.get(name)
+        value = self._outer._viewed(name)
+        known = self._outer._views.get(name)
+        return value if known is None or known[0] is not value else known[1]
 
     def __contains__(self, name: object) -> bool:
         return name in self._MAKERS or name in self._present
