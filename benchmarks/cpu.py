@@ -302,7 +302,7 @@ print(time.process_time() - clock)
 
 
 def import_seconds() -> float:
-    """The CPU seconds of `from mahsm import vmap` after LangGraph, with bytecode, as installed packages have."""
+    """The CPU seconds of `from mahsm import vmap` after LangGraph, with bytecode, as if it was installed."""
     command = [sys.executable, "-c", IMPORTED]
     with tempfile.TemporaryDirectory() as folder:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

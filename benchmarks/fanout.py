@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import dspy
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -193,6 +194,24 @@ def cost_per_item(sizes: list[int], rounds: int) -> list[Cost]:
     return costs
 
 
+def alone(items: int, rounds: int) -> float:
+    """CPU microseconds of an item that is a task of its own, and saved by SQLite."""
+
+    async def once() -> float:
+        options = {"batch_key": "xs", "out_key": "ys", "max_concurrency": CONCURRENCY, "chunk_size": 1}
+        builder = StateGraph(State)
+        builder.add_node("edge", vmap(noop, **options))
+        builder.add_edge(START, "edge")
+        async with saver_of("sqlite") as saver:
+            graph = builder.compile(checkpointer=saver)
+            gc.collect()
+            cpu = time.process_time()
+            await graph.ainvoke({"xs": list(range(items))}, config(saver))
+            return time.process_time() - cpu
+
+    return min(asyncio.run(once()) for _ in range(rounds)) / items * 1e6
+
+
 def cost_table(costs: list[Cost], sizes: list[int]) -> list[list[str]]:
     rows = [["CPU us per item", "checkpointer", *(f"N={size:,}" for size in sizes)]]
     for contender in CONTENDERS:
@@ -270,12 +289,25 @@ def vmap_threads(xs: list[int]) -> None:
     edge_graph(blocks, None).invoke({"xs": xs})
 
 
+class Blocks(dspy.Module):
+    """A module that takes as long as a call."""
+
+    def forward(self, item: int) -> int:
+        return blocks({"item": item})
+
+
+def dspy_parallel(xs: list[int]) -> None:
+    module: Any = Blocks()
+    dspy.Parallel(num_threads=CONCURRENCY, disable_progress_bar=True)([(module, {"item": x}) for x in xs])
+
+
 EFFICIENCY: dict[str, Callable[[list[int]], None]] = {
     "bare asyncio": bare_asyncio,
     "vmap, ainvoke": vmap_async,
     "vmap, ainvoke, AsyncSqliteSaver": lambda xs: vmap_async(xs, "sqlite"),
     "bare thread pool": bare_threads,
     "vmap, invoke": vmap_threads,
+    "dspy.Parallel": dspy_parallel,
 }
 
 
@@ -357,6 +389,13 @@ def main(*, quick: bool) -> int:
         ),
         Figure(
             f"invoke / bare thread pool, {waits}", walls["vmap, invoke"] / walls["bare thread pool"], 1.05
+        ),
+        Figure(f"invoke / ideal, {waits}", walls["vmap, invoke"] / ideal, 1.06),
+        Figure(
+            f"each item a task, chunk_size=1, AsyncSqliteSaver, N={large // 10:,}, CPU of an item",
+            alone(large // 10, rounds=1 if quick else 5),
+            500,
+            "us",
         ),
         Figure(
             f"peak memory growth, vmap / floor, N={largest:,}",
