@@ -51,10 +51,11 @@ class Bucket(Line):
             self._serve()
             if ticket.granted:
                 return ticket
-            self._line.pop()
-        if not may_wait:
-            return None
-        return await super().acquire(way, tokens, on_stop=on_stop)
+            if not may_wait:
+                self._line.pop()
+                return None
+            ticket.turn = turn = way.turn()
+        return await self._waited_for(ticket, turn, on_stop)
 
     def stats(self) -> LimitStats:
         """Return the statistics so far."""

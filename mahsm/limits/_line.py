@@ -116,6 +116,10 @@ class Line:
         turn = way.turn()
         ticket = Ticket(1, self._bounded(tokens), turn, self._loop.time(), may_wait=may_wait)
         self._change(self._join, ticket)
+        return await self._waited_for(ticket, turn, on_stop)
+
+    async def _waited_for(self, ticket: Ticket, turn: Turn, on_stop: OnStop) -> Ticket | None:
+        """Wait until a ticket in line is granted; return None if the wait was stopped."""
         try:
             with (
                 on_stop(lambda _: self._call_off(ticket)),
