@@ -3,10 +3,10 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -30,6 +30,7 @@ class ProgressEvent(TypedDict):
         tokens: Input and output tokens of its model calls in this process. A call that is left behind counts
             when it ends.
         usd: Cost of these calls in US dollars, as far as prices are known.
+        batch_jobs: With `batch_api`, the jobs that are open; left out where there are none.
     """
 
     edge: str
@@ -38,6 +39,7 @@ class ProgressEvent(TypedDict):
     errors: int
     tokens: int
     usd: float
+    batch_jobs: NotRequired[Sequence[Mapping[str, Any]]]
 
 
 Observer = Callable[[int, ProgressEvent], object]
@@ -90,9 +92,21 @@ class Progress:
             self._next = now + EVERY
             self._tell()
 
+    def show_jobs(self, jobs: Sequence[Mapping[str, Any]]) -> None:
+        """Send what providers say of the batch jobs that are open."""
+        with self._lock:
+            if jobs:
+                self._event["batch_jobs"] = jobs
+            else:
+                self._event.pop("batch_jobs", None)
+            if self._is_heard and time.monotonic() >= self._next:
+                self._next = time.monotonic() + EVERY
+                self._tell()
+
     def end(self, errors: int) -> None:
         """Send the last event. All items are done then, those of an earlier process included."""
         with self._lock:
+            self._event.pop("batch_jobs", None)
             self._event.update(done=self._event["total"], errors=errors)
             self._tell()
 
@@ -114,6 +128,9 @@ def _note(runs: "list[ProgressEvent]", rate: float) -> str:
         found.append(f"{tokens:,} tokens")
     if usd:
         found.append(f"${usd:,.4f}")
+    if jobs := [job for run in runs for job in run.get("batch_jobs", ())]:
+        answered = sum(job["completed"] for job in jobs)
+        found.append(f"{answered:,} of {sum(job['requests'] for job in jobs):,} answered by batch jobs")
     return ", ".join(found)
 
 

@@ -35,6 +35,7 @@ from mahsm._model_calls.dspy import plain_adapter as plain_adapter
 from mahsm._model_calls.dspy import restored_context as restored_context
 from mahsm._model_calls.dspy import unparsed_in as unparsed_in
 from mahsm._model_calls.prices import BATCH_SHARE as BATCH_SHARE
+from mahsm._model_calls.prices import has_batch_price as has_batch_price
 from mahsm._model_calls.prices import priced_models as priced_models
 from mahsm._model_calls.prices import rates_of as rates_of
 from mahsm._model_calls.records import AttemptCounter as AttemptCounter
@@ -63,6 +64,7 @@ __all__ = [
     "calls_refused",
     "count_attempt",
     "edge_run",
+    "has_batch_price",
     "heard_lm",
     "in_attempt",
     "is_observed",

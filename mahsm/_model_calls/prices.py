@@ -116,6 +116,11 @@ def own_price(answer: Answer, model: str, *, batch: bool) -> Answer:
     return replace(answer, usd=usd, share=share)
 
 
+def has_batch_price(provider: str, model: str) -> bool:
+    """Return whether the table has prices of a model's batch jobs."""
+    return "input_cost_per_token_batches" in (_entry(provider, model) or {})
+
+
 def rates_of(provider: str, model: str) -> tuple[float | None, float | None]:
     """Return the prices of a million input and a million output tokens, in US dollars; None if unknown.
 

@@ -17,6 +17,7 @@
 """
 
 from mahsm.policies._batch_api import BatchAPI as BatchAPI
+from mahsm.policies._batch_api import BatchJobStatus as BatchJobStatus
 from mahsm.policies._budget import Budget as Budget
 from mahsm.policies._budgets import budget as budget
 from mahsm.policies._hedge import Hedge as Hedge
@@ -32,6 +33,7 @@ from mahsm.policies._spending import Spending as Spending
 
 __all__ = [
     "BatchAPI",
+    "BatchJobStatus",
     "Budget",
     "Hedge",
     "ItemError",

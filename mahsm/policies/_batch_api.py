@@ -4,11 +4,41 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from typing_extensions import TypedDict
+
 from mahsm._common import is_figure, shown
 from mahsm.errors import EdgeError
 
 Wait = Literal["poll", "interrupt"]
 OnExpired = Literal["retry", "sync", "error"]
+
+
+class BatchJobStatus(TypedDict):
+    """What a provider says of a batch job that is open.
+
+    Attributes:
+        id: Its id at the provider; None while it is being submitted.
+        label: Its label at the provider.
+        provider: Such as "openai".
+        model: The model.
+        round: Its number in the run, from 0.
+        requests: The number of its requests.
+        completed: Those of them that are answered.
+        failed: Those that were refused.
+        status: "queued", "running" or "cancelling".
+        submitted_at: Seconds since the epoch.
+    """
+
+    id: str | None
+    label: str
+    provider: str
+    model: str
+    round: int
+    requests: int
+    completed: int
+    failed: int
+    status: str
+    submitted_at: float
 
 
 @dataclass(frozen=True)

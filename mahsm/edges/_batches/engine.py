@@ -176,8 +176,8 @@ class Place:
 def _refuse(lm: Any, why: str) -> NoReturn:
     name = getattr(lm, "model", type(lm).__name__)
     raise EdgeError(
-        f"batch_api=: calls of the model {name!r} cannot be batched: {why}. Use a dspy.LM of OpenAI, Anthropic "
-        "or Gemini with its default engine, or leave batch_api= out."
+        f"batch_api=: calls of the model {name!r} cannot be batched: {why}. Use a dspy.LM of OpenAI, "
+        "Anthropic or Gemini with its default engine, or leave batch_api= out."
     )
 
 

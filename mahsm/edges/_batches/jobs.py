@@ -100,7 +100,8 @@ class Job:
         self.slots = slots
         self.info: Any = None
         self.tokens = tokens
-        self.began = time.monotonic()
+        self.seconds_queued: float | None = None
+        """Seconds until the provider has begun to answer, as far as that was seen."""
         self._client = client
         self._journal = journal
         self._poll = poll
@@ -186,6 +187,8 @@ class Job:
         if self.info is None:
             self.info = await self._persistently(lambda: self._client.status(id))
         while not self.info.done:
+            if self.seconds_queued is None and self.info.status != "queued":
+                self.seconds_queued = round(time.time() - self.note.at, 3)
             await waits.until(self, pause)
             self.info = await self._persistently(lambda: self._client.status(id))
             pause = min(pause * _GROWTH, _MOST * self._poll)
@@ -231,7 +234,8 @@ class JobFailed(EdgeError):
 
     def __init__(self, note: Note, info: Any) -> None:
         data: Any = info.provider_data or {}
-        given: list[Any] = list((data.get("errors") or {}).get("data") or [])
+        errors: dict[str, Any] = data.get("errors") or {}
+        given: list[dict[str, Any]] = errors.get("data") or []
         self.codes = [str(one.get("code")) for one in given]
         why = "; ".join(str(one.get("message") or one.get("code")) for one in given[:3]) or "no reason given"
         super().__init__(

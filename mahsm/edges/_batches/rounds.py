@@ -15,7 +15,7 @@ from mahsm.edges._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, S
 from mahsm.edges._batches.journal import Journal, Note
 from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
 from mahsm.edges._batches.seats import Seat, Table
-from mahsm.policies import BatchAPI
+from mahsm.policies import BatchAPI, BatchJobStatus
 
 _GOODBYE = 10.0
 """Most seconds for which the end of a run waits until its jobs are cancelled."""
@@ -34,7 +34,7 @@ class Watcher(Protocol):
         """The rounds cannot go on."""
         ...
 
-    def open_jobs(self, facts: Sequence[dict[str, Any]]) -> None:
+    def open_jobs(self, jobs: Sequence[BatchJobStatus]) -> None:
         """Every item waits, and these jobs are open: a run that does not wait ends here."""
         ...
 
@@ -42,12 +42,12 @@ class Watcher(Protocol):
         """A job is going to be submitted, or is one of an earlier process."""
         ...
 
-    def looked(self) -> None:
-        """The provider has said something new of a job."""
+    def looked(self, jobs: Sequence[BatchJobStatus]) -> None:
+        """The provider has said something new of one of these open jobs."""
         ...
 
-    def ended(self, job: Job) -> None:
-        """A job is done, or not waited for any more."""
+    def ended(self, job: Job, error: BaseException | None, jobs: Sequence[BatchJobStatus]) -> None:
+        """A job is done, or not waited for any more, and these are open."""
         ...
 
 
@@ -268,25 +268,34 @@ class Rounds:
         return self._clients[endpoint]
 
     async def _life_of(self, job: Job) -> None:
-        from dspy.lm15 import LM15Error
-
+        failure: BaseException | None = None
         try:
             await job.run(self, lambda: [one.note.id for one in self._jobs if one.note.id])
-        except NeverSubmitted:
-            self._give_back(job)
-        except JobFailed as failed:
-            await self._refused(job, failed)
-        except LM15Error as error:
-            self._settle(job, Outcome(error=error))
-        except Exception as error:  # noqa: BLE001  of the checkpointer, for example
-            self._watcher.failed(error)
-        else:
-            self._settle(job)
+        except Exception as error:  # noqa: BLE001  it is passed on
+            failure = error
         finally:
             self._jobs.remove(job)
             self._waiting.discard(job)
-            self._watcher.ended(job)
-            self._look()
+            is_error = failure is not None and not isinstance(failure, NeverSubmitted)
+            self._watcher.ended(job, failure if is_error else None, [status_of(one) for one in self._jobs])
+        await self._conclude(job, failure)
+        self._look()
+
+    async def _conclude(self, job: Job, failure: Exception | None) -> None:
+        """Pass on what a job has come to."""
+        from dspy.lm15 import LM15Error
+
+        if failure is None:
+            self._settle(job)
+        elif isinstance(failure, NeverSubmitted):
+            self._give_back(job)
+        elif isinstance(failure, JobFailed):
+            await self._refused(job, failure)
+        elif isinstance(failure, LM15Error):
+            self._settle(job, Outcome(error=failure))
+        else:
+            # Of the checkpointer, for example.
+            self._watcher.failed(failure)
 
     async def _refused(self, job: Job, failed: JobFailed) -> None:
         """The provider has refused a job as a whole."""
@@ -336,7 +345,7 @@ class Rounds:
 
     async def until(self, job: Job, seconds: float) -> None:
         """Wait until a job should be looked at again."""
-        self._watcher.looked()
+        self._watcher.looked([status_of(one) for one in self._jobs])
         self._waiting.add(job)
         self._tell_if_open()
         await asyncio.sleep(seconds)
@@ -346,7 +355,7 @@ class Rounds:
         if self.api.wait != "interrupt" or not self.root.is_still or any(self._pending.values()):
             return
         if self._jobs and self._waiting.issuperset(self._jobs):
-            self._watcher.open_jobs([facts_of(job) for job in self._jobs])
+            self._watcher.open_jobs([status_of(job) for job in self._jobs])
 
     async def _end(self, *, cancel: bool) -> None:
         open_jobs = list(self._jobs)
@@ -371,17 +380,22 @@ class Rounds:
                 task.exception()
 
 
-def facts_of(job: Job) -> dict[str, Any]:
+def status_of(job: Job) -> BatchJobStatus:
     """Return what users see of a job."""
-    note, data = job.note, dict(getattr(job.info, "provider_data", None) or {})
+    note, info = job.note, job.info
+    data: dict[str, Any] = (info.provider_data if info is not None else None) or {}
+    counts: dict[str, Any] = data.get("request_counts") or {}
     return {
         "id": note.id,
+        "label": note.label,
         "provider": note.provider,
         "model": note.model,
-        "label": note.label,
+        "round": note.number,
         "requests": len(note.keys),
-        "status": getattr(job.info, "status", "queued"),
-        "counts": dict(data.get("request_counts") or {}),
+        # The first name is OpenAI's, the second one Anthropic's.
+        "completed": int(counts.get("completed", counts.get("succeeded", 0)) or 0),
+        "failed": int(counts.get("failed", counts.get("errored", 0)) or 0),
+        "status": "queued" if info is None else str(info.status),
         "submitted_at": note.at,
     }
 

@@ -240,6 +240,8 @@ class VmapRun(EdgeRun):
             and self._stored is None
             and self.open_ranges is None
             and self.spec.batch.sample is None
+            and self.warming is None
+            and calls.here().batched is None
             and here.get().call is None
         )
 

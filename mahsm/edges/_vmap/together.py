@@ -72,7 +72,7 @@ class Together:
             return
         from mahsm.edges._batches import collected
 
-        async with collected(self._run, api, config):
+        async with collected(self._run, api, self._run.progress, config):
             await self._call_all(places, config)
 
     async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
