@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from mahsm._model_calls import calls, meters
@@ -95,6 +95,7 @@ class Place:
         return found
 
     def _endpoint(self, lm: Any) -> Endpoint:
+        """Return where the requests of a model go; what was found once is kept for the run."""
         import dspy
 
         if not isinstance(lm, dspy.LM):
@@ -106,35 +107,11 @@ class Place:
         options = {key: lm.kwargs[key] for key in _CLIENT_KEYS if lm.kwargs.get(key) is not None}
         if others := sorted(options.keys() - set(_CARRIED)):
             _refuse(lm, f"its options {', '.join(others)} do not reach the batch API")
-        provider, model = self._resolved(lm)
-        return self._checked(
-            lm,
-            Endpoint(
-                provider,
-                model,
-                options.get("api_base") or options.get("base_url"),
-                options.get("api_key"),
-                options.get("timeout"),
-            ),
-        )
-
-    @staticmethod
-    def _resolved(lm: Any) -> tuple[str, str]:
-        from dspy.lm15 import AsyncLMRouter, LM15Error, RouterConfig
-
-        head, slash, rest = lm.model.partition("/")
-        try:
-            found: Any = AsyncLMRouter(RouterConfig(env={})).resolve(f"{head}:{rest}" if slash else lm.model)
-        except LM15Error as error:
-            _refuse(lm, f"its provider is unknown to dspy.lm15 ({error})")
-        return found.provider.removesuffix("-chat"), found.model
-
-    def _checked(self, lm: Any, endpoint: Endpoint) -> Endpoint:
-        if endpoint not in self.rounds.checked:
-            if not Client(endpoint).has_jobs:
-                _refuse(lm, f"dspy.lm15 knows no batch API of {endpoint.provider}")
-            self.rounds.checked.add(endpoint)
-        return endpoint
+        base_url = options.get("api_base") or options.get("base_url")
+        asked = Endpoint("", lm.model, base_url, options.get("api_key"), options.get("timeout"))
+        if asked not in self.rounds.endpoints:
+            self.rounds.endpoints[asked] = _found(lm, asked)
+        return self.rounds.endpoints[asked]
 
     async def ask(self, way: Way, endpoint: Endpoint, request: Any) -> Any:
         """Ask for an answer, and wait for it without a slot."""
@@ -171,6 +148,26 @@ class Place:
             ask.leave()
             left_behind.check()
             raise Closed(item.running.reason or RuntimeError("the run was stopped"))
+
+
+def _found(lm: Any, asked: Endpoint) -> Endpoint:
+    """Return an endpoint with its provider and the name that the model has there.
+
+    Raises:
+        EdgeError: if the provider is unknown, or takes no jobs.
+    """
+    from dspy.lm15 import AsyncLMRouter, LM15Error, RouterConfig
+
+    head, slash, rest = asked.model.partition("/")
+    try:
+        found: Any = AsyncLMRouter(RouterConfig(env={})).resolve(f"{head}:{rest}" if slash else asked.model)
+    except LM15Error as error:
+        _refuse(lm, f"its provider is unknown to dspy.lm15 ({error})")
+    # The batch API is that of OpenAI's Responses, also for a model that is called by the chat API.
+    endpoint = replace(asked, provider=found.provider.removesuffix("-chat"), model=found.model)
+    if not Client(endpoint).has_jobs:
+        _refuse(lm, f"dspy.lm15 knows no batch API of {endpoint.provider}")
+    return endpoint
 
 
 def _refuse(lm: Any, why: str) -> NoReturn:

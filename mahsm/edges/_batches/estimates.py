@@ -23,7 +23,8 @@ class Estimates:
     """Estimated spending of the requests that are on their way. For the loop of batches."""
 
     def __init__(self) -> None:
-        self._reserved: dict[int, tuple[float, float]] = {}
+        self._reserved: dict[Ask, list[tuple[Spending, float, float]]] = {}
+        self._sums: dict[Spending, tuple[float, float]] = {}
         self._outputs: dict[Endpoint, tuple[int, int]] = {}
 
     def learn(self, endpoint: Endpoint, output_tokens: int) -> None:
@@ -33,44 +34,49 @@ class Estimates:
 
     def refusal(self, ask: Ask) -> BudgetExceeded | None:
         """Return why a budget does not allow a request; otherwise reserve what it is going to take."""
-        spendings = [meter for meter in ask.meters if isinstance(meter, Spending)]
-        if not spendings:
-            return None
-        tokens, usd = self._estimate(ask)
-        for spending in spendings:
+        taken: list[tuple[Spending, float, float]] = []
+        for spending in ask.meters:
+            if not isinstance(spending, Spending):
+                continue
             if spending.exceeded is not None:
                 return BudgetExceeded(*spending.exceeded.args)
-            spent = spending.spent()
-            reserved_tokens, reserved_usd = self._reserved.get(id(spending), (0.0, 0.0))
-            for bound, used, more, unit in (
-                (spending.budget.tokens, spent.tokens + reserved_tokens, tokens, "tokens"),
-                (spending.budget.usd, spent.usd + reserved_usd, usd, "USD"),
-            ):
-                if bound is not None and used + more > bound:
-                    return BudgetExceeded(
-                        f"a request to {ask.endpoint.label} is not submitted: {used:g} of {bound:g} {unit} "
-                        f"are spent or on their way, and it takes about {more:g}. Raise the budget to go on."
-                    )
-        for spending in spendings:
-            self._reserve(spending, tokens, usd)
+            tokens, usd = self._estimate(ask, spending)
+            if (why := self._too_much(spending, tokens, usd)) is not None:
+                return BudgetExceeded(
+                    f"a request to {ask.endpoint.label} is not submitted: {why}. Raise the budget to go on."
+                )
+            taken.append((spending, tokens, usd))
+        self._add(taken, 1)
+        self._reserved[ask] = taken
         return None
 
     def release(self, asks: Iterable[Ask]) -> None:
         """Release what was reserved for requests that have an outcome."""
         for ask in asks:
-            spendings = [meter for meter in ask.meters if isinstance(meter, Spending)]
-            tokens, usd = self._estimate(ask) if spendings else (0.0, 0.0)
-            for spending in spendings:
-                self._reserve(spending, -tokens, -usd)
+            self._add(self._reserved.pop(ask, []), -1)
 
-    def _reserve(self, spending: Spending, tokens: float, usd: float) -> None:
-        before = self._reserved.get(id(spending), (0.0, 0.0))
-        self._reserved[id(spending)] = max(0.0, before[0] + tokens), max(0.0, before[1] + usd)
+    def _add(self, taken: Iterable[tuple[Spending, float, float]], sign: int) -> None:
+        for spending, tokens, usd in taken:
+            before = self._sums.get(spending, (0.0, 0.0))
+            self._sums[spending] = before[0] + sign * tokens, before[1] + sign * usd
 
-    def _estimate(self, ask: Ask) -> tuple[float, float]:
+    def _too_much(self, spending: Spending, tokens: float, usd: float) -> str | None:
+        spent, budget = spending.spent(), spending.budget
+        open_tokens, open_usd = self._sums.get(spending, (0.0, 0.0))
+        for bound, used, more, unit in (
+            (budget.tokens, spent.tokens + open_tokens, tokens, "tokens"),
+            (budget.usd, spent.usd + open_usd, usd, "USD"),
+        ):
+            if bound is not None and used + more > bound:
+                return f"{used:g} of {bound:g} {unit} are spent or on their way, and it takes about {more:g}"
+        return None
+
+    def _estimate(self, ask: Ask, spending: Spending) -> tuple[float, float]:
+        """Return the tokens and US dollars of a request: its prompt, and an answer as long as those before."""
         inputs = input_tokens(ask.request)
         total, count = self._outputs.get(ask.endpoint, (0, 0))
         outputs = total / count if count else 0.0
-        prices = rates_of(ask.endpoint.provider, ask.endpoint.model)
-        usd = sum(tokens * (price or 0.0) for tokens, price in zip((inputs, outputs), prices, strict=True))
-        return inputs + outputs, BATCH_SHARE * usd / 1e6
+        own = (spending.budget.prices or {}).get(ask.endpoint.model)
+        prices = own or rates_of(ask.endpoint.provider, ask.endpoint.model)
+        pairs = zip((inputs, outputs), prices[:2], strict=True)
+        return inputs + outputs, BATCH_SHARE * sum(tokens * (price or 0.0) for tokens, price in pairs) / 1e6

@@ -70,8 +70,8 @@ class Rounds:
         self.root = Seat(Table(self._all_wait))
         self.calls = False
         """True when a model has been called, though its answer may have come from DSPy's cache."""
-        self.checked: set[Endpoint] = set()
-        """Endpoints that are known to have a batch API."""
+        self.endpoints: dict[Endpoint, Endpoint] = {}
+        """For models as users name them: where their requests go."""
         self._edge = edge
         self._run = run
         self._journal = journal

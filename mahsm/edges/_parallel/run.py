@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
 from mahsm._common import State, add_note
+from mahsm._model_calls import calls
 from mahsm._waiting import TASK, Closed, Latch, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
@@ -65,6 +67,13 @@ class ParallelRun(EdgeRun):
             branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
             for branch in spec.branches
         }
+        # Where calls are collected, each branch counts from the beginning, unless it waits for another one.
+        self._batched = calls.here().batched
+        self._seats = (
+            {branch.name: self._batched.inside() for branch in spec.branches if not self._before(branch)}
+            if self._batched is not None
+            else {}
+        )
 
     @property
     def threads(self) -> int:
@@ -99,7 +108,9 @@ class ParallelRun(EdgeRun):
 
     async def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
         """Run a branch when its turn has come; return its outcome for its task to hand in."""
-        with self.break_off.running():
+        with self.break_off.running(), ExitStack() as seated:
+            if (seat := self._seats.get(branch.name)) is not None:
+                seated.callback(seat.leave)
             try:
                 for name in self._before(branch):
                     await self._ends[name].wait(self.way, self.not_begun.on_stop)
@@ -107,6 +118,11 @@ class ParallelRun(EdgeRun):
                     return self._handed_in(outcome)
                 context = in_config(self.item_config(config))
                 item = context.run(self.item, branch.position)
+                if self._batched is not None:
+                    if seat is None:
+                        seat = self._batched.inside()
+                        seated.callback(seat.leave)
+                    context.run(partial(calls.change, batched=seat))
                 bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
                 call = context.run(bind)
                 found: list[Outcome] = []

@@ -7,7 +7,7 @@ import dspy
 import pytest
 
 import mahsm
-from mahsm import BatchAPI, connect, dspy_node, vmap
+from mahsm import BatchAPI, Branch, connect, dspy_node, parallel, vmap
 from mahsm.testing import ModelServer
 from tests.edges.batches.conftest import Twice
 from tests.helpers import MODES, run
@@ -97,6 +97,31 @@ def test_items_of_edges_inside_count(mode: str, server: ModelServer, edge_of: An
     pairs = [WORDS[start : start + 3] for start in range(0, 12, 3)]
     assert run(edge, {"xs": pairs}, mode)["ys"] == [[word.upper() for word in pair] for pair in pairs]
     assert posts(server) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("is_ordered", [False, True])
+def test_branches_inside_count(is_ordered: bool, mode: str, server: ModelServer, edge_of: Any) -> None:
+    """A branch that works before its call is waited for; one that waits for another branch is not."""
+    ask = dspy.Predict("item -> answer")
+
+    async def quick(state: Any) -> Any:
+        return {"answer": (await ask.acall(item=state["item"])).answer}
+
+    async def slow(state: Any) -> Any:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return {"answer": (await ask.acall(item=state["item"] + "?")).answer}
+
+    branches = {"quick": quick, "slow": Branch(slow, after=["quick"]) if is_ordered else slow}
+
+    def merge(_: Any, found: Any) -> Any:
+        return {"answer": found["quick"]["answer"] + found["slow"]["answer"]}
+
+    both = parallel(branches, merge=merge)
+    ys = run(edge_of(both), {"xs": WORDS}, mode)["ys"]
+    assert ys == [f"{word}{word}?".upper() for word in WORDS]
+    assert posts(server) == (2 if is_ordered else 1)
 
 
 @pytest.mark.parametrize("mode", MODES)
