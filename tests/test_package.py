@@ -24,6 +24,7 @@ LAYERS = [
     {"operators"},
     {"_models"},
     {"nodes", "testing", "_numeric", "tracing"},
+    {"_batches"},
     {"limits"},
     {"policies", "_progress", "_context", "data"},
     {"_model_calls"},
@@ -32,13 +33,29 @@ LAYERS = [
     {"_common"},
     {"errors", "_lazy"},
 ]
-LAYERS_OF_EDGES = [{"__init__", "_internal"}, {"_vmap"}, {"_parallel", "_reduce", "_jit"}, {"_shared"}]
+LAYERS_OF_EDGES = [
+    {"__init__", "_internal"},
+    {"_vmap"},
+    {"_parallel", "_reduce", "_jit", "_batched"},
+    {"_shared"},
+]
 OWNERS = {
     "jax": {"_numeric", "operators", "xcs"},
     "equinox": {"operators", "compose"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
-    "dspy": {"_models", "context", "nodes", "graph", "operators", "reducers", "testing", "tracing", "cli"},
+    "dspy": {
+        "_batches",
+        "_models",
+        "context",
+        "nodes",
+        "graph",
+        "operators",
+        "reducers",
+        "testing",
+        "tracing",
+        "cli",
+    },
     "rich": {"cli", "_progress"},
     "yaml": {"_context", "cli"},
     "keyring": {"_context"},

@@ -70,7 +70,7 @@ class Together:
         if api is None or calls.here().batched is not None:  # those of an edge around are collected there
             await self._call_all(places, config)
             return
-        from mahsm.edges._batches import collected
+        from mahsm.edges._batched import collected
 
         async with collected(self._run, api, self._run.progress, config):
             await self._call_all(places, config)

@@ -136,7 +136,7 @@ def test_a_job_is_found_whose_id_was_not_noted(
     others: int, model: str, tmp_path: Path, server: ModelServer, edge_of: Any, monkeypatch: Any
 ) -> None:
     """The process ends between the provider's acceptance and the note. Others submit jobs as large."""
-    from mahsm.edges._batches.journal import Journal
+    from mahsm._batches.journal import Journal
 
     noted = Journal.submitted
 

@@ -118,7 +118,7 @@ def test_branches_inside_count(is_ordered: bool, mode: str, server: ModelServer,
     def merge(_: Any, found: Any) -> Any:
         return {"answer": found["quick"]["answer"] + found["slow"]["answer"]}
 
-    both = parallel(branches, merge=merge)
+    both = parallel(branches, merge=merge, scheduler="wave" if is_ordered else "parallel")
     ys = run(edge_of(both), {"xs": WORDS}, mode)["ys"]
     assert ys == [f"{word}{word}?".upper() for word in WORDS]
     assert posts(server) == (2 if is_ordered else 1)

@@ -12,14 +12,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import interrupt
 
 from mahsm import _spans
+from mahsm._batches import Job, Journal, Rounds, status_of
 from mahsm._model_calls import BATCH_SHARE, calls, has_batch_price
 from mahsm._progress import Progress
 from mahsm._spans import JobSpan
 from mahsm._waiting import THREAD
-from mahsm.edges._batches.engine import Place
-from mahsm.edges._batches.jobs import Job
-from mahsm.edges._batches.journal import Journal
-from mahsm.edges._batches.rounds import Rounds, status_of
+from mahsm.edges._batched.place import Place
 from mahsm.edges._shared.run import EdgeRun
 from mahsm.edges._shared.saving import SAVER
 from mahsm.edges._shared.streams import in_config

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
+from mahsm._batches.client import Client
+from mahsm._batches.estimates import Estimates, input_tokens
+from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
+from mahsm._batches.journal import Journal, Note
+from mahsm._batches.requests import Ask, AtFullPrice, Endpoint
+from mahsm._batches.seats import Seat, Table
 from mahsm._waiting import tasks
-from mahsm.edges._batches.client import Client
-from mahsm.edges._batches.estimates import Estimates, input_tokens
-from mahsm.edges._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
-from mahsm.edges._batches.journal import Journal, Note
-from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
-from mahsm.edges._batches.seats import Seat, Table
 from mahsm.policies import BatchAPI, BatchJobStatus
 
 _GOODBYE = 10.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
-from mahsm.edges._batches.client import Client, Sent, is_passing
-from mahsm.edges._batches.journal import Journal, Note
-from mahsm.edges._batches.requests import Ask
+from mahsm._batches.client import Client, Sent, is_passing
+from mahsm._batches.journal import Journal, Note
+from mahsm._batches.requests import Ask
 from mahsm.errors import EdgeError
 
 T = TypeVar("T")

@@ -4,34 +4,14 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from mahsm._batches import CONNECTION_OPTIONS, Ask, AtFullPrice, Endpoint, Rounds, Seat, endpoint_of
 from mahsm._model_calls import calls, meters
 from mahsm._waiting import TASK, THREAD, Closed, Way, left_behind, run_blocking
-from mahsm.edges._batches.client import Client
-from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
-from mahsm.edges._batches.rounds import Rounds
-from mahsm.edges._batches.seats import Seat
 from mahsm.edges._shared.items import current_item, lent
 from mahsm.errors import BudgetExceeded, EdgeError
-
-_CLIENT_KEYS = (
-    "api_key",
-    "api_base",
-    "base_url",
-    "timeout",
-    "headers",
-    "extra_headers",
-    "api_version",
-    "organization",
-    "project",
-    "extra_query",
-)
-"""Options of a DSPy model that belong to its connection."""
-
-_CARRIED = ("api_key", "api_base", "base_url", "timeout")
-"""Those of them that DSPy's client of the batch API takes."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +67,12 @@ class Place:
         """
         if isinstance(getattr(lm, "engine", None), _Engine):
             return lm
-        endpoint = self._endpoint(lm)
+        endpoint = endpoint_of(lm, self.rounds.endpoints)
         engine = _Engine(self, endpoint)
-        unset = {key: None for key in _CLIENT_KEYS if key in lm.kwargs}
+        unset = {key: None for key in CONNECTION_OPTIONS if key in lm.kwargs}
         found = lm.copy(engine=engine, async_engine=_AsyncEngine(self, endpoint), **unset)
         found.history = lm.history
         return found
-
-    def _endpoint(self, lm: Any) -> Endpoint:
-        """Return where the requests of a model go; what was found once is kept for the run."""
-        import dspy
-
-        if not isinstance(lm, dspy.LM):
-            _refuse(lm, f"it is a {type(lm).__name__}, and no dspy.LM")
-        if not isinstance(lm.engine, str):
-            _refuse(lm, f"it has an engine of its own, {type(lm.engine).__name__}")
-        if lm.model_type == "text":
-            _refuse(lm, "it completes texts (model_type='text')")
-        options = {key: lm.kwargs[key] for key in _CLIENT_KEYS if lm.kwargs.get(key) is not None}
-        if others := sorted(options.keys() - set(_CARRIED)):
-            _refuse(lm, f"its options {', '.join(others)} do not reach the batch API")
-        base_url = options.get("api_base") or options.get("base_url")
-        asked = Endpoint("", lm.model, base_url, options.get("api_key"), options.get("timeout"))
-        if asked not in self.rounds.endpoints:
-            self.rounds.endpoints[asked] = _found(lm, asked)
-        return self.rounds.endpoints[asked]
 
     async def ask(self, way: Way, endpoint: Endpoint, request: Any) -> Any:
         """Ask for an answer, and wait for it without a slot."""
@@ -148,34 +109,6 @@ class Place:
             ask.leave()
             left_behind.check()
             raise Closed(item.running.reason or RuntimeError("the run was stopped"))
-
-
-def _found(lm: Any, asked: Endpoint) -> Endpoint:
-    """Return an endpoint with its provider and the name that the model has there.
-
-    Raises:
-        EdgeError: if the provider is unknown, or takes no jobs.
-    """
-    from dspy.lm15 import AsyncLMRouter, LM15Error, RouterConfig
-
-    head, slash, rest = asked.model.partition("/")
-    try:
-        found: Any = AsyncLMRouter(RouterConfig(env={})).resolve(f"{head}:{rest}" if slash else asked.model)
-    except LM15Error as error:
-        _refuse(lm, f"its provider is unknown to dspy.lm15 ({error})")
-    # The batch API is that of OpenAI's Responses, also for a model that is called by the chat API.
-    endpoint = replace(asked, provider=found.provider.removesuffix("-chat"), model=found.model)
-    if not Client(endpoint).has_jobs:
-        _refuse(lm, f"dspy.lm15 knows no batch API of {endpoint.provider}")
-    return endpoint
-
-
-def _refuse(lm: Any, why: str) -> NoReturn:
-    name = getattr(lm, "model", type(lm).__name__)
-    raise EdgeError(
-        f"batch_api=: calls of the model {name!r} cannot be batched: {why}. Use a dspy.LM of OpenAI, "
-        "Anthropic or Gemini with its default engine, or leave batch_api= out."
-    )
 
 
 def _no_stream() -> NoReturn:

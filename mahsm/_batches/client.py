@@ -3,12 +3,12 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from mahsm.edges._batches.requests import Endpoint
+from mahsm._batches.requests import Endpoint
 
 _PLACES = 1_000_000
 """Anthropic's jobs have no label. Their requests have ids: the job's token times this, plus the place."""
@@ -56,7 +56,8 @@ class Client:
         self._router = AsyncLMRouter(RouterConfig(api_keys=keys, base_urls=urls, timeouts=timeouts))
         self._endpoint = endpoint
         self._lm: Any = self._router.lm(f"{provider}:{endpoint.model}")
-        self._lm.transport = _Transport(self._lm.transport)
+        self._transport = self._lm.transport
+        self._lm.transport = _Transport(self._transport)
         self._has_labels = provider != "anthropic"
         self.has_jobs = bool(self._lm.supports.batches)
         """True if the provider takes jobs."""
@@ -72,8 +73,11 @@ class Client:
         """Submit a job; return what the provider says of it."""
         from dspy.lm15 import BatchRequest
 
-        # Only OpenAI takes a window.
-        extensions: Any = {"completion_window": window} if self._endpoint.provider == "openai" else None
+        extensions: Any = None
+        if self._endpoint.provider == "openai":
+            extensions = {"completion_window": window}
+        elif not self._has_labels:
+            extensions = {_TOKEN: sent.token}
         model = self._endpoint.model
         batch = BatchRequest(
             model=model,
@@ -81,11 +85,7 @@ class Client:
             label=sent.label if self._has_labels else None,
             extensions=extensions,
         )
-        token = _token.set(sent.token)
-        try:
-            return await self._lm.batch_submit(batch)
-        finally:
-            _token.reset(token)
+        return await self._lm.batch_submit(batch)
 
     async def status(self, job: str) -> Any:
         return await self._lm.batch_status(job)
@@ -122,11 +122,9 @@ class Client:
             after = last.id
 
     async def _page(self, after: str | None) -> Sequence[Any]:
-        token = _after.set(after)
-        try:
-            return await self._lm.batch_list(limit=_PAGE)
-        finally:
-            _after.reset(token)
+        lm = copy(self._lm)
+        lm.transport = _Transport(self._transport, after)
+        return await lm.batch_list(limit=_PAGE)
 
     @staticmethod
     def _may_be(info: Any, sent: Sent) -> bool:
@@ -143,9 +141,8 @@ def _is_before(info: Any, at: float) -> bool:
     return datetime.fromisoformat(info.created_at.replace("Z", "+00:00")).timestamp() < at - _SKEW
 
 
-_token: ContextVar[int] = ContextVar("mahsm_batch_token")
-_after: ContextVar[str | None] = ContextVar("mahsm_batch_after", default=None)
-"""Set while a job is submitted, and while jobs are listed; read where the HTTP request is sent."""
+_TOKEN = "mahsm_token"
+"""A field of a submission to Anthropic, which is not sent."""
 
 
 class _Transport:
@@ -154,8 +151,9 @@ class _Transport:
     These are the ids of Anthropic's requests, and where a page of a list begins.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, after: str | None = None) -> None:
         self._inner = inner
+        self._after = after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -164,17 +162,18 @@ class _Transport:
         url: str = request.url
         path = urlsplit(url).path
         if request.method == "POST" and path.endswith("/messages/batches"):
-            request = replace(request, body=_with_token(request.body, _token.get()))
-        elif request.method == "GET" and path.endswith("/batches") and (after := _after.get()):
+            request = replace(request, body=_with_token(request.body))
+        elif request.method == "GET" and path.endswith("/batches") and self._after is not None:
             name = "after_id" if path.endswith("/messages/batches") else "after"
             parts = urlsplit(url)
-            query = urlencode([*parse_qsl(parts.query), (name, after)])
+            query = urlencode([*parse_qsl(parts.query), (name, self._after)])
             request = replace(request, url=urlunsplit(parts._replace(query=query)))
         return self._inner.stream(request)
 
 
-def _with_token(body: bytes, token: int) -> bytes:
+def _with_token(body: bytes) -> bytes:
     given = json.loads(body)
+    token = int(given.pop(_TOKEN))
     for one in given["requests"]:
         one["custom_id"] = str(token * _PLACES + int(one["custom_id"]))
     return json.dumps(given, separators=(",", ":"), ensure_ascii=False).encode()

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from mahsm._batches.requests import Ask, Endpoint
 from mahsm._model_calls import BATCH_SHARE, rates_of
-from mahsm.edges._batches.requests import Ask, Endpoint
 from mahsm.errors import BudgetExceeded
 from mahsm.policies import Spending
 
@@ -72,7 +72,7 @@ class Estimates:
         return None
 
     def _estimate(self, ask: Ask, spending: Spending) -> tuple[float, float]:
-        """Return the tokens and US dollars of a request: its prompt, and an answer as long as those before."""
+        """Return the tokens and US dollars of a request, whose answer is as long as those before."""
         inputs = input_tokens(ask.request)
         total, count = self._outputs.get(ask.endpoint, (0, 0))
         outputs = total / count if count else 0.0

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from mahsm._batches.seats import Seat
 from mahsm._waiting import Turn
-from mahsm.edges._batches.seats import Seat
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Requests to models, collected and sent as jobs of a provider's batch API.
+
+- `seats`      who is open in a run, and whether all of them wait for an answer
+- `requests`   a request, and the endpoint that it goes to
+- `endpoints`  the endpoint of a DSPy model
+- `rounds`     the requests of a run: collected, submitted, answered
+- `jobs`       one job, from its submission to its answers
+- `client`     the batch API of one provider, through DSPy's clients
+- `journal`    what a process that goes on after a kill has to know
+- `estimates`  what requests are going to take, for budgets
+
+Nothing here knows edges; `mahsm.edges._batched` lets a run collect the calls of its items.
+"""
+
+from mahsm._batches.endpoints import CONNECTION_OPTIONS as CONNECTION_OPTIONS
+from mahsm._batches.endpoints import endpoint_of as endpoint_of
+from mahsm._batches.jobs import Job as Job
+from mahsm._batches.journal import Journal as Journal
+from mahsm._batches.requests import Ask as Ask
+from mahsm._batches.requests import AtFullPrice as AtFullPrice
+from mahsm._batches.requests import Endpoint as Endpoint
+from mahsm._batches.rounds import Rounds as Rounds
+from mahsm._batches.rounds import status_of as status_of
+from mahsm._batches.seats import Seat as Seat
+
+__all__ = [
+    "CONNECTION_OPTIONS",
+    "Ask",
+    "AtFullPrice",
+    "Endpoint",
+    "Job",
+    "Journal",
+    "Rounds",
+    "Seat",
+    "endpoint_of",
+    "status_of",
+]

@@ -1,0 +1,9 @@
+"""Runs whose model calls become jobs of a provider's batch API.
+
+- `collected`  the block in which a run collects its calls
+- `place`      an item in it: its DSPy calls ask for an answer in the next job, in place of being made
+"""
+
+from mahsm.edges._batched.collected import collected as collected
+
+__all__ = ["collected"]
