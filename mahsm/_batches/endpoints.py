@@ -41,13 +41,14 @@ def endpoint_of(lm: Any, known: dict[Endpoint, Endpoint]) -> Endpoint:
         _refuse(lm, f"it is a {type(lm).__name__}, and no dspy.LM")
     if not isinstance(lm.engine, str):
         _refuse(lm, f"it has an engine of its own, {type(lm.engine).__name__}")
-    if lm.model_type == "text":
+    given: Any = lm
+    if given.model_type == "text":
         _refuse(lm, "it completes texts (model_type='text')")
-    options = {key: lm.kwargs[key] for key in CONNECTION_OPTIONS if lm.kwargs.get(key) is not None}
+    options = {key: given.kwargs[key] for key in CONNECTION_OPTIONS if given.kwargs.get(key) is not None}
     if others := sorted(options.keys() - set(_CARRIED)):
         _refuse(lm, f"its options {', '.join(others)} do not reach the batch API")
     base_url = options.get("api_base") or options.get("base_url")
-    asked = Endpoint("", str(lm.model), base_url, options.get("api_key"), options.get("timeout"))
+    asked = Endpoint("", given.model, base_url, options.get("api_key"), options.get("timeout"))
     if asked not in known:
         known[asked] = _found(lm, asked)
     return known[asked]
