@@ -119,12 +119,11 @@ class AttemptRunner:
         self._named = named
         self._deadline = None if spec.ends.deadline is None else time.monotonic() + spec.ends.deadline
         self._durations = Durations(spec.tries.hedge) if spec.tries.hedge else None
-        self._unwatched = not (
-            limited or adaptive or spec.tries.retry or spec.tries.hedge or self._deadline or meters()
-        )
+        self._unwatched = not (limited or adaptive or spec.tries.hedge or self._deadline or meters())
         self._shares_budget = any(isinstance(meter, SharedSpending) for meter in meters())
         self._timings = None if span is None else span.timings
-        self.is_plain = self._unwatched and spec.tries.timeout is None and self._timings is None
+        self._is_simple = self._unwatched and self._timings is None
+        self.is_plain = self._is_simple and spec.tries.timeout is None and spec.tries.retry is None
 
     def _provider(self) -> str | None:
         if self._limited is not None:
@@ -136,20 +135,10 @@ class AttemptRunner:
 
     async def run(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         """Try an item until it succeeds or is given up; raise the last error as it is."""
-        if self.is_plain:
-            if not item.take_now():
-                await item.take(self._way)
-            try:
-                self._check_may_go_on()
-                if self._way is TASK:
-                    return await cast("AsyncCall", call)(state_of()[0])
-                return self._blocked(item, call, state_of()[0], None)
-            except futures.CancelledError as error:
-                raise _reason(item, error) from None
-            finally:
-                item.give()
-        attempt = partial(self._hedged if self._durations else self._attempt, item, state_of, call)
-        return await (attempt() if self._spec.tries.retry is None else self._retried(item, attempt))
+        one = self._simply if self._is_simple else self._hedged if self._durations else self._attempt
+        if self._spec.tries.retry is None:
+            return await one(item, state_of, call)
+        return await self._retried(item, partial(one, item, state_of, call))
 
     async def _retried(self, item: Item, attempt: Callable[[], Coroutine[Any, Any, Update]]) -> Update:
         """Attempt an item until it succeeds or is given up."""
@@ -228,6 +217,26 @@ class AttemptRunner:
         self._check_may_go_on()
 
     # One attempt.
+
+    async def _simply(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
+        """Make an attempt of which nothing is watched: there is no limit, budget, deadline, hedge or trace.
+
+        It does what `_attempt` does then, in one function, which takes a third of the time.
+        """
+        if not item.take_now():
+            await item.take(self._way)
+        try:
+            self._check_may_go_on()
+            self._left.check(self._spec.name)
+            with self._calls_of(item, None):
+                update = await self._called(item, call, state_of()[0], self._spec.tries.timeout)
+        except futures.CancelledError as error:
+            raise _reason(item, error) from None
+        finally:
+            item.give()
+        if self._spec.tries.retry is not None:
+            self._retries.success()
+        return update
 
     async def _attempt(self, item: Item, state_of: StateOf, call: AnyCall) -> Update:
         state, adds = state_of()
@@ -316,7 +325,10 @@ class AttemptRunner:
     ) -> Update:
         """Make one attempt, from its beginning to its settlement."""
         if self._unwatched:
-            return await self._called(item, call, state, self._timeout())
+            with self._calls_of(item, admission):
+                update = await self._called(item, call, state, self._timeout())
+            self._succeeded(0.0)
+            return update
         counts = self._spec.target.graph is None
         try:
             begin_attempt(leases, calls=counts)
@@ -347,10 +359,12 @@ class AttemptRunner:
     @staticmethod
     def _calls_of(item: Item, admission: Admission | None) -> AbstractContextManager[None]:
         """Return a block whose model calls pass the admission, and skip answers that could not be parsed."""
+        if admission is None and not item.unparsed:
+            return _spans.NOTHING
         changes: dict[str, Any] = {} if admission is None else {"gate": admission}
         if item.unparsed:
             changes["unparsed"] = calls.here().unparsed | item.unparsed
-        return calls.changed(**changes) if changes else _spans.NOTHING
+        return calls.changed(**changes)
 
     def _succeeded(self, seconds: float) -> None:
         if self._durations is not None:
