@@ -6,6 +6,7 @@
 - `item_states`  the states that a target is called with; `tally`: the outcomes of items so far
 - `one_by_one`  an item that is a LangGraph task of its own; `together`: items that share a task
 - `cut`         the stored form of a batch; `results`: results on their way to the tasks that hand them in
+- `item_states` the states that the target is called with; `tally`: the outcomes of items so far
 - `streamed`    a batch that is a stream, and results that go to a sink
 - `outcomes`    the outcomes of all items, put together; `size`: a warning if they take much memory
 - `warm`        items that run before the others, so that a provider's prompt cache is warm
