@@ -3,7 +3,6 @@
 - `function`    `vmap` and its arguments; `spec`: the checked arguments; `options`: the types of some
 - `batch`       where the items come from; `concurrency`: how many items run at a time
 - `lowering`    compiles the edge into a LangGraph subgraph; `run`: one run of it
-- `item_states`  the states that a target is called with; `tally`: the outcomes of items so far
 - `one_by_one`  an item that is a LangGraph task of its own; `together`: items that share a task
 - `cut`         the stored form of a batch; `results`: results on their way to the tasks that hand them in
 - `item_states` the states that the target is called with; `tally`: the outcomes of items so far
