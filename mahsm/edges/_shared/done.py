@@ -1,13 +1,15 @@
 """The state of a subgraph: what its tasks have handed in."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel, Topic
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from typing_extensions import TypedDict
 
-from mahsm.edges._shared.saving import SAVER
+from mahsm._waiting import Way
+from mahsm.edges._shared.saving import DURABILITY, SAVER
 
 
 def _joined(done: list[Any], written: Sequence[list[Any]]) -> list[Any]:
@@ -29,13 +31,30 @@ class Done(TypedDict):
 
 
 class RepeatedDone(TypedDict):
-    """The same state, for a checkpointer that keeps only the last checkpoint."""
+    """The same state, repeated in each checkpoint: for runs that save only one."""
 
     done: Annotated[list[Any], Topic(list, accumulate=True)]
 
 
-def keeps_history(config: RunnableConfig) -> bool:
-    """Return whether the checkpointer of a run keeps earlier checkpoints and their writes."""
+async def keeps_history(way: Way, config: RunnableConfig) -> bool:
+    """Return whether a run's results are read from the writes of earlier checkpoints.
+
+    They are not with a checkpointer that keeps only the last one, nor with `durability="exit"`: LangGraph
+    then saves once, and may lose such a write of a blocking task that ends while another one does.
+    """
+    own: dict[str, Any] = config.get("configurable", {})
     # A shallow checkpointer is known only by its name: ShallowPostgresSaver, AsyncShallowRedisSaver.
-    saver = config.get("configurable", {}).get(SAVER)
-    return not any("Shallow" in base.__name__ for base in type(saver).__mro__)
+    saver = own.get(SAVER)
+    if any("Shallow" in base.__name__ for base in type(saver).__mro__):
+        return False
+    if own.get(DURABILITY) != "exit" or not isinstance(saver, BaseCheckpointSaver):
+        return True
+    # An earlier run of the thread may have saved with another durability.
+    known = cast("BaseCheckpointSaver[Any]", saver)
+    place: RunnableConfig = {
+        "configurable": {key: own[key] for key in ("thread_id", "checkpoint_ns") if key in own}
+    }
+    if "thread_id" not in own:
+        return True
+    found = await way.call(lambda: known.get_tuple(place), lambda: known.aget_tuple(place))
+    return found is not None and not isinstance(found.checkpoint["channel_values"].get("done"), list)

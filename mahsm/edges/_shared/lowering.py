@@ -54,9 +54,9 @@ class Lowering(ABC, Generic[RunT]):
     def _graph_without_history(self) -> Compiled:
         return self._compile(RepeatedDone)
 
-    def _graph_of(self, run: RunT) -> Compiled:
+    async def _graph_of(self, run: RunT) -> Compiled:
         """Return the subgraph, as the run's checkpointer needs it."""
-        return self.graph if keeps_history(run.config) else self._graph_without_history
+        return self.graph if await keeps_history(run.way, run.config) else self._graph_without_history
 
     @abstractmethod
     def _compile(self, state: type[Any]) -> DrawnGraph:
@@ -163,7 +163,7 @@ class Lowering(ABC, Generic[RunT]):
 
     async def _invoked(self, run: RunT) -> dict[str, Any]:
         with run.subgraph(self._inner(run.config, run), partial(self._show, run)) as inner:
-            graph = self._graph_of(run)
+            graph = await self._graph_of(run)
             found = await run.way.call(lambda: graph.invoke({}, inner), lambda: graph.ainvoke({}, inner))
             # None, if no task has written anything.
             return found or {}

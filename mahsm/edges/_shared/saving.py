@@ -22,14 +22,14 @@ from mahsm.errors import TooManyHanging
 SAVER = "__pregel_checkpointer"
 """LangGraph's config key for the checkpointer of a run, which subgraphs use."""
 
-_DURABILITY = "__pregel_durability"
+DURABILITY = "__pregel_durability"
 
 
 def saver_of(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
     """Return the checkpointer that saves while the run goes on, if any."""
     own: dict[str, Any] = config.get("configurable", {})
     saver = own.get(SAVER)
-    if own.get(_DURABILITY) == "exit" or not isinstance(saver, BaseCheckpointSaver):
+    if own.get(DURABILITY) == "exit" or not isinstance(saver, BaseCheckpointSaver):
         return None
     return cast("BaseCheckpointSaver[Any]", saver)
 
@@ -197,5 +197,5 @@ def with_saver(config: RunnableConfig, saver: BaseCheckpointSaver[Any] | None) -
     if SAVER not in own:
         return config
     # LangGraph's durability "sync" needs a checkpointer.
-    durability = {} if saver is not None or _DURABILITY not in own else {_DURABILITY: "async"}
+    durability = {} if saver is not None or DURABILITY not in own else {DURABILITY: "async"}
     return cast("RunnableConfig", {**config, "configurable": {**own, SAVER: saver, **durability}})

@@ -124,3 +124,30 @@ def test_waves_that_have_ended_are_not_called_again(saver: Any, durability: Any,
         assert all(item >= 2 * WAVE for item in again)
     else:
         assert again == [ITEMS - 5]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("exit", "async"), ("async", "exit"), ("exit", "exit"), ("sync", "exit")]
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_goes_on_with_another_durability(first: Any, second: Any, mode: str) -> None:
+    calls: Counter[int] = Counter()
+
+    async def fails_once(state: dict[str, Any]) -> int:
+        calls[state["item"]] += 1
+        if state["item"] == 590 and calls[590] == 1:
+            raise ConnectionError("down")
+        return state["item"] * 2
+
+    edge = vmap(fails_once, batch_key="xs", out_key="ys", name="edge", chunk_size=1, max_concurrency=1)
+    graph = graph_of(edge, checkpointer=InMemorySaver())
+
+    def invoked(given: Any, durability: Any) -> Any:
+        if mode == "sync":
+            return graph.invoke(given, thread(), durability=durability)
+        return asyncio.run(graph.ainvoke(given, thread(), durability=durability))
+
+    with pytest.raises(ConnectionError, match="down"):
+        invoked({"xs": list(range(600))}, first)
+    assert invoked(None, second)["ys"] == [2 * x for x in range(600)]
+    assert sum(count > 1 for count in calls.values()) < 300
