@@ -79,7 +79,7 @@ class ParallelLowering(Lowering[ParallelRun]):
 
     async def _prepare(self, run: ParallelRun, config: RunnableConfig) -> None:
         if self._has_a_past(run):
-            graph = self._graph_of(run)
+            graph = await self._graph_of(run)
             past = await run.way.call(lambda: graph.get_state(config), lambda: graph.aget_state(config))
             run.know(_outcomes(past))
 
