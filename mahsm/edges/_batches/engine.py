@@ -138,7 +138,9 @@ class Place:
 
     async def ask(self, way: Way, endpoint: Endpoint, request: Any) -> Any:
         """Ask for an answer, and wait for it without a slot."""
-        ask = Ask(endpoint, request, self.seat, list(meters()), way.turn())
+        item = current_item()
+        order = () if item is None else item.order
+        ask = Ask(endpoint, request, self.seat, list(meters()), way.turn(), order)
         async with lent(way):
             self.rounds.join(ask)
             try:

@@ -12,7 +12,7 @@ from mahsm.errors import EdgeError
 from tests.edges.batches.draws import Plan, left_behind, outcome, plans, served
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(plan=plans())
 def test_a_run_is_a_plain_loop_at_half_the_price(plan: Plan) -> None:
     with served(plan) as server, tempfile.TemporaryDirectory() as folder:
