@@ -13,6 +13,7 @@ from mahsm._common import State, add_note
 from mahsm._waiting import TASK, Closed, Latch, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
+from mahsm.edges._parallel.seats import Seats
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.items import Item
@@ -58,6 +59,7 @@ class ParallelRun(EdgeRun):
             self._item_writer = to_nobody
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._seats = Seats(lambda: {branch.name: set(self._before(branch)) for branch in spec.branches})
         # Branches whose error the edge raises, so that they have no outcome.
         self._failed_last: set[str] = set()
         self._interrupted: set[str] = set()
@@ -106,6 +108,7 @@ class ParallelRun(EdgeRun):
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
                 context = in_config(self.item_config(config))
+                self._seats.give_to(branch.name, context)
                 item = context.run(self.item, branch.position)
                 bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
                 call = context.run(bind)
@@ -119,8 +122,15 @@ class ParallelRun(EdgeRun):
             except BaseException as error:
                 if self.way is TASK and isinstance(error, asyncio.CancelledError):
                     raise
+                self._seats.ended(branch.name)
                 # Raises the error, after all other tasks have ended.
                 await self.fail(error)
+            finally:
+                self._seats.ended(branch.name)
+
+    def close(self, *, wait: bool) -> None:
+        super().close(wait=wait)
+        self._seats.close()
 
     async def _run(self, branch: BranchSpec, item: Item, call: AnyCall, found: list[Outcome]) -> None:
         with self.cancelled_on_stop(item):

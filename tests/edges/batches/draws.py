@@ -73,7 +73,9 @@ class Plan:
     @property
     def is_loud(self) -> bool:
         """True if the edge raises."""
-        return self.options["on_error"] == "raise" and any("b" in text and count for text, count in self.items)
+        return self.options["on_error"] == "raise" and any(
+            "b" in text and count for text, count in self.items
+        )
 
     def expected(self) -> list[str | None]:
         """Return what a plain loop returns; None for an item that fails."""
@@ -97,7 +99,9 @@ def plans(draw: st.DrawFn) -> Plan:
     # Anthropic has no such refusal.
     faults = FAULTS if model.startswith("openai") else FAULTS[:-1]
     # Ordinary calls are made again on resume, as in any edge.
-    api: dict[str, Any] = {"on_expired": draw(st.sampled_from(["retry", "sync"])) if saver is None else "retry"}
+    api: dict[str, Any] = {
+        "on_expired": draw(st.sampled_from(["retry", "sync"])) if saver is None else "retry"
+    }
     for name, values in (("max_requests", (1, 2)), ("max_enqueued_tokens", (1, 400))):
         if draw(st.integers(0, 3)) == 3:
             api[name] = draw(st.sampled_from(values))
