@@ -24,6 +24,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._reserved: dict[int, tuple[float, float]] = {}
+        self._of: dict[Ask, tuple[float, float]] = {}
         self._outputs: dict[Endpoint, tuple[int, int]] = {}
 
     def learn(self, endpoint: Endpoint, output_tokens: int) -> None:
@@ -51,6 +52,7 @@ class Estimates:
                         f"a request to {ask.endpoint.label} is not submitted: {used:g} of {bound:g} {unit} "
                         f"are spent or on their way, and it takes about {more:g}. Raise the budget to go on."
                     )
+        self._of[ask] = tokens, usd
         for spending in spendings:
             self._reserve(spending, tokens, usd)
         return None
@@ -58,9 +60,9 @@ class Estimates:
     def release(self, asks: Iterable[Ask]) -> None:
         """Release what was reserved for requests that have an outcome."""
         for ask in asks:
-            spendings = [meter for meter in ask.meters if isinstance(meter, Spending)]
-            tokens, usd = self._estimate(ask) if spendings else (0.0, 0.0)
-            for spending in spendings:
+            # Nothing was reserved for requests of an earlier process.
+            tokens, usd = self._of.pop(ask, (0.0, 0.0))
+            for spending in [meter for meter in ask.meters if isinstance(meter, Spending)]:
                 self._reserve(spending, -tokens, -usd)
 
     def _reserve(self, spending: Spending, tokens: float, usd: float) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
