@@ -69,7 +69,6 @@ class Place:
     @contextmanager
     def call(self) -> Generator[None, None, None]:
         """Return a block that is one call of a model. Errors of mahsm come out of DSPy as they are."""
-        self.rounds.calls = True
         with self.seat.busy():
             try:
                 yield
@@ -85,6 +84,8 @@ class Place:
         Raises:
             EdgeError: if it cannot be batched.
         """
+        # Also if it is refused: then items say why.
+        self.rounds.calls = True
         if isinstance(getattr(lm, "engine", None), _Engine):
             return lm
         endpoint = self._endpoint(lm)
