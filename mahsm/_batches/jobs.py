@@ -56,13 +56,15 @@ class Slot:
         key: The request's key.
         ask: The call; None in a job of an earlier process until an equal request is asked again.
         outcome: What became of the request, once known.
+        is_old: True if the run has failed since, so that a request which has an error is asked again.
     """
 
-    __slots__ = ("ask", "key", "outcome")
+    __slots__ = ("ask", "is_old", "key", "outcome")
 
-    def __init__(self, key: str, ask: Ask | None = None) -> None:
+    def __init__(self, key: str, ask: Ask | None = None, *, is_old: bool = False) -> None:
         self.key = key
         self.ask = ask
+        self.is_old = is_old
         self.outcome: Outcome | None = None
 
 

@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 from mahsm.errors import EdgeError
 
 _CHANNEL = "mahsm_batch_job"
+_FAILED = "mahsm_batch_run_failed"
 _PATIENCE = 30.0
 """Seconds to wait until LangGraph has saved the checkpoint that the run belongs to."""
 
@@ -68,6 +69,8 @@ class Journal:
         self._around: Mapping[str, str] = own.get("checkpoint_map") or {}
         self._saves_at_end = own.get("__pregel_durability") == "exit"
         self._is_begun = False
+        self.failed_with = -1
+        """The number of the last job before the run failed; -1 if it has not. Errors up to there are old."""
 
     async def read(self) -> list[Note]:
         """Return the notes so far."""
@@ -79,6 +82,8 @@ class Journal:
                 note = Note(**value)
                 if note.id is not None or note.number not in notes:
                     notes[note.number] = note
+            elif channel == _FAILED:
+                self.failed_with = max(self.failed_with, value)
         return [notes[number] for number in sorted(notes)]
 
     async def announce(self, note: Note) -> None:
@@ -101,10 +106,18 @@ class Journal:
         await self._write(note)
         return note
 
+    async def failed(self, number: int) -> None:
+        """Note that the run fails, and the number of its last job: a later run is to ask again."""
+        if self._is_begun:
+            await self._put(_FAILED, number, f"failed {number}")
+
     async def _write(self, note: Note) -> None:
+        await self._put(_CHANNEL, asdict(note), f"{note.number} {note.id}")
+
+    async def _put(self, channel: str, value: Any, name: str) -> None:
         # A write with the same task and place is kept, and not replaced.
-        task = uuid.uuid5(uuid.NAMESPACE_URL, f"{note.number} {note.id}")
-        await self._call("put_writes", self._config, [(_CHANNEL, asdict(note))], str(task))
+        task = uuid.uuid5(uuid.NAMESPACE_URL, name)
+        await self._call("put_writes", self._config, [(channel, value)], str(task))
 
     async def _until_saved(self) -> None:
         """Wait until the checkpoints around are saved: without them a resumed run would be another one."""

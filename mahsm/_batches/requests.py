@@ -38,7 +38,7 @@ class Ask:
     Attributes:
         endpoint: Where it goes.
         request: The request, of DSPy's type.
-        key: What it has in common with equal requests.
+        key: What it has in common with equal requests of the same item, in this process and in later ones.
         seat: The seat of the item that asks.
         meters: What counts the call.
         turn: Wakes the call.
@@ -62,11 +62,19 @@ class Ask:
     )
 
     def __init__(
-        self, endpoint: Endpoint, request: Any, seat: Seat, meters: Sequence[Any], turn: Turn
+        self,
+        endpoint: Endpoint,
+        request: Any,
+        seat: Seat,
+        meters: Sequence[Any],
+        turn: Turn,
+        item: Sequence[int] = (),
     ) -> None:
         self.endpoint = endpoint
         self.request = request
-        self.key = sha256(repr(request).encode()).hexdigest()[:24]
+        # With the item: the answer to an equal request may be in the result of another one already, and each
+        # of several samples is to have an answer of its own.
+        self.key = sha256(repr((tuple(item), request)).encode()).hexdigest()[:24]
         self.seat = seat
         self.meters = meters
         self.turn = turn

@@ -87,6 +87,8 @@ class Rounds:
         self._clients: dict[Endpoint, Client] = {}
         self._estimates = Estimates()
         self._number = 0
+        # Requests that have joined and are not taken yet come before any further look.
+        self._joined = self._taken = 0
         self._last = time.monotonic()
 
     # From any thread.
@@ -97,6 +99,8 @@ class Rounds:
 
     def join(self, ask: Ask) -> None:
         """Take a request; its seat waits from now on."""
+        with self.root.lock:
+            self._joined += 1
         self._loop.call_soon_threadsafe(self._guarded, partial(self._take, ask))
         ask.seat.waits()
 
@@ -108,9 +112,12 @@ class Rounds:
 
         return asyncio.run_coroutine_threadsafe(made(), self._loop)
 
-    def end(self, *, cancel: bool) -> "Future[None]":
-        """End; with `cancel`, the jobs that are open are cancelled at the provider."""
-        return asyncio.run_coroutine_threadsafe(self._end(cancel=cancel), self._loop)
+    def end(self, *, cancel: bool, has_failed: bool) -> "Future[None]":
+        """End; with `cancel`, the jobs that are open are cancelled at the provider.
+
+        If the run has failed, a run that goes on with it asks again what has had an error.
+        """
+        return asyncio.run_coroutine_threadsafe(self._end(cancel=cancel, has_failed=has_failed), self._loop)
 
     def _all_wait(self) -> None:
         self._loop.call_soon_threadsafe(self._guarded, self._look)
@@ -147,6 +154,7 @@ class Rounds:
                 self._close_all()
 
     def _take(self, ask: Ask) -> None:
+        self._taken += 1
         self._last = time.monotonic()
         if self._early is not None:
             self._early.append(ask)
@@ -161,8 +169,7 @@ class Rounds:
         if slots := self._slots.get(self._where(ask)):
             slot = slots.popleft()
             slot.ask = ask
-            if slot.outcome is not None:
-                self._give(ask, slot.outcome, None)
+            self._give(slot, None)
             return
         pending = self._pending[ask.endpoint]
         pending.append(ask)
@@ -182,14 +189,16 @@ class Rounds:
             return
         self._left_open = [note for note in self._left_open if note not in found]
         for note in found:
-            slots = [Slot(key) for key in note.keys]
+            assert self._journal is not None
+            is_old = note.number <= self._journal.failed_with
+            slots = [Slot(key, is_old=is_old) for key in note.keys]
             for slot in slots:
                 self._slots[*own, slot.key].append(slot)
             self._run_job(endpoint, note, slots, is_restored=True)
 
     def _look(self) -> None:
         """Submit what is pending if every item waits."""
-        if self._early is None and self.root.is_still:
+        if self._early is None and self.root.is_still and self._joined == self._taken:
             self._close_all()
             self._tell_if_open()
 
@@ -324,14 +333,19 @@ class Rounds:
         self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
         for slot in job.slots:
             slot.outcome = of_all or slot.outcome
-            if slot.ask is not None and slot.outcome is not None:
-                self._give(slot.ask, slot.outcome, job)
+            self._give(slot, job)
 
-    def _give(self, ask: Ask, outcome: Outcome, job: Job | None) -> None:
+    def _give(self, slot: Slot, job: Job | None) -> None:
+        """Give the call that waits for a request its outcome, once both are there."""
+        ask, outcome = slot.ask, slot.outcome
+        if ask is None or outcome is None:
+            return
         ask.job = job.note.id if job is not None else ask.job
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
             ask.settle(outcome.answer)
+        elif outcome.error is not None and slot.is_old:
+            self._place(ask)
         elif outcome.error is not None:
             ask.settle(failure=outcome.error)
         elif self.api.on_expired == "retry":
@@ -347,17 +361,18 @@ class Rounds:
         """Wait until a job should be looked at again."""
         self._watcher.looked([status_of(one) for one in self._jobs])
         self._waiting.add(job)
-        self._tell_if_open()
+        self._look()
         await asyncio.sleep(seconds)
         self._waiting.discard(job)
 
     def _tell_if_open(self) -> None:
-        if self.api.wait != "interrupt" or not self.root.is_still or any(self._pending.values()):
+        if self.api.wait != "interrupt" or not self.root.is_still:
             return
+        # What is pending then is more than may be enqueued.
         if self._jobs and self._waiting.issuperset(self._jobs):
             self._watcher.open_jobs([status_of(job) for job in self._jobs])
 
-    async def _end(self, *, cancel: bool) -> None:
+    async def _end(self, *, cancel: bool, has_failed: bool) -> None:
         open_jobs = list(self._jobs)
         await self._cancelled(self._tasks)
         if cancel and open_jobs:
@@ -366,6 +381,8 @@ class Rounds:
             await self._cancelled(left)
         for client in self._clients.values():
             await client.aclose()
+        if has_failed and self._journal is not None:
+            await self._journal.failed(self._number - 1)
 
     @staticmethod
     async def _cancelled(open_tasks: "set[asyncio.Task[Any]]") -> None:

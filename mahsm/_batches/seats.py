@@ -16,7 +16,16 @@ class Seat:
         around: The seat of the item around it, or None for that of the run.
     """
 
-    __slots__ = ("_around", "_busy", "_inside", "_is_still", "_still_inside", "_table", "_waiting")
+    __slots__ = (
+        "_around",
+        "_busy",
+        "_has_left",
+        "_inside",
+        "_is_still",
+        "_still_inside",
+        "_table",
+        "_waiting",
+    )
 
     def __init__(self, table: "Table", around: "Seat | None" = None) -> None:
         self._table = table
@@ -26,6 +35,7 @@ class Seat:
         self._inside = 0
         self._still_inside = 0
         self._is_still = False
+        self._has_left = False
 
     @property
     def is_still(self) -> bool:
@@ -47,6 +57,8 @@ class Seat:
         around = self._around
         assert around is not None
         with self._table.lock:
+            # A thread that was left behind may still change it.
+            self._has_left = True
             around._inside -= 1
             around._still_inside -= self._is_still
             self._is_still = False
@@ -87,7 +99,7 @@ class Seat:
     def _changed(self) -> None:
         """Find out whether this seat, and so those around it, are still."""
         seat = self
-        while True:
+        while not seat._has_left:
             is_still = (
                 not seat._busy and bool(seat._waiting or seat._inside) and seat._still_inside == seat._inside
             )

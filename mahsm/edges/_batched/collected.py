@@ -9,6 +9,7 @@ from contextvars import copy_context
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
 from mahsm import _spans
@@ -58,7 +59,9 @@ async def collected(
     finally:
         # What no later run can collect is not to be paid for.
         cancel = journal is None or is_complete or run.ended is not None
-        await run.way.call_to_end(rounds.end(cancel=cancel).result)
+        reason = run.break_off.reason
+        has_failed = isinstance(reason, Exception) and not isinstance(reason, GraphBubbleUp)
+        await run.way.call_to_end(rounds.end(cancel=cancel, has_failed=has_failed).result)
     if is_complete and place.is_unused and run.ended is None:
         raise EdgeError(
             f"{run.name}: batch_api= is given, but no item called a model of DSPy, so everything was done at "

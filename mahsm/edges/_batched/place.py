@@ -49,7 +49,6 @@ class Place:
     @contextmanager
     def call(self) -> Generator[None, None, None]:
         """Return a block that is one call of a model. Errors of mahsm come out of DSPy as they are."""
-        self.rounds.calls = True
         with self.seat.busy():
             try:
                 yield
@@ -65,6 +64,8 @@ class Place:
         Raises:
             EdgeError: if it cannot be batched.
         """
+        # Also if it is refused: then items say why.
+        self.rounds.calls = True
         if isinstance(getattr(lm, "engine", None), _Engine):
             return lm
         endpoint = endpoint_of(lm, self.rounds.endpoints)
@@ -76,7 +77,9 @@ class Place:
 
     async def ask(self, way: Way, endpoint: Endpoint, request: Any) -> Any:
         """Ask for an answer, and wait for it without a slot."""
-        ask = Ask(endpoint, request, self.seat, list(meters()), way.turn())
+        item = current_item()
+        order = () if item is None else item.order
+        ask = Ask(endpoint, request, self.seat, list(meters()), way.turn(), order)
         async with lent(way):
             self.rounds.join(ask)
             try:

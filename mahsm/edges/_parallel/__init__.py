@@ -3,6 +3,7 @@
 - `function`  `parallel` and its arguments; `spec`: the checked arguments
 - `branch`    one branch and its options; `waves`: the order of branches; `merge`: one update of several
 - `lowering`  compiles the edge into a LangGraph subgraph; `run`: one run of it
+- `seats`     branches whose model calls are collected for batch jobs
 """
 
 from mahsm.edges._parallel.branch import Branch as Branch

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -11,10 +10,10 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from typing_extensions import TypedDict
 
 from mahsm._common import State, add_note
-from mahsm._model_calls import calls
 from mahsm._waiting import TASK, Closed, Latch, tasks
 from mahsm.edges._parallel.branch import BranchSpec
 from mahsm.edges._parallel.merge import branch_update
+from mahsm.edges._parallel.seats import Seats
 from mahsm.edges._parallel.spec import ParallelSpec
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.items import Item
@@ -60,6 +59,7 @@ class ParallelRun(EdgeRun):
             self._item_writer = to_nobody
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
+        self._seats = Seats(lambda: {branch.name: set(self._before(branch)) for branch in spec.branches})
         # Branches whose error the edge raises, so that they have no outcome.
         self._failed_last: set[str] = set()
         self._interrupted: set[str] = set()
@@ -67,13 +67,6 @@ class ParallelRun(EdgeRun):
             branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
             for branch in spec.branches
         }
-        # Where calls are collected, each branch counts from the beginning, unless it waits for another one.
-        self._batched = calls.here().batched
-        self._seats = (
-            {branch.name: self._batched.inside() for branch in spec.branches if not self._before(branch)}
-            if self._batched is not None
-            else {}
-        )
 
     @property
     def threads(self) -> int:
@@ -108,21 +101,15 @@ class ParallelRun(EdgeRun):
 
     async def branch(self, branch: BranchSpec, config: RunnableConfig) -> list[Outcome]:
         """Run a branch when its turn has come; return its outcome for its task to hand in."""
-        with self.break_off.running(), ExitStack() as seated:
-            if (seat := self._seats.get(branch.name)) is not None:
-                seated.callback(seat.leave)
+        with self.break_off.running():
             try:
                 for name in self._before(branch):
                     await self._ends[name].wait(self.way, self.not_begun.on_stop)
                 if (outcome := self._without_running(branch)) is not None:
                     return self._handed_in(outcome)
                 context = in_config(self.item_config(config))
+                self._seats.give_to(branch.name, context)
                 item = context.run(self.item, branch.position)
-                if self._batched is not None:
-                    if seat is None:
-                        seat = self._batched.inside()
-                        seated.callback(seat.leave)
-                    context.run(partial(calls.change, batched=seat))
                 bind = partial(self.bind, branch.target, branch.name, may_be_left=branch.may_be_left)
                 call = context.run(bind)
                 found: list[Outcome] = []
@@ -135,8 +122,15 @@ class ParallelRun(EdgeRun):
             except BaseException as error:
                 if self.way is TASK and isinstance(error, asyncio.CancelledError):
                     raise
+                self._seats.ended(branch.name)
                 # Raises the error, after all other tasks have ended.
                 await self.fail(error)
+            finally:
+                self._seats.ended(branch.name)
+
+    def close(self, *, wait: bool) -> None:
+        super().close(wait=wait)
+        self._seats.close()
 
     async def _run(self, branch: BranchSpec, item: Item, call: AnyCall, found: list[Outcome]) -> None:
         with self.cancelled_on_stop(item):

@@ -13,6 +13,7 @@ from mahsm._waiting import (
     Way,
     acquire_all,
     left_behind,
+    release_all,
     try_acquire_all,
 )
 from mahsm.nodes._internal import Position, position
@@ -45,6 +46,8 @@ class Item:
     __slots__ = (
         "_edges",
         "_held",
+        "_is_called",
+        "_retakes",
         "_unsaved",
         "attempts",
         "began",
@@ -79,9 +82,15 @@ class Item:
         self._unsaved = unsaved
         self.writer = writer
         self.over: Callable[[BaseException | None], object] | None = None
+        # From here on under `_counting`. A call of the target that blocks a thread may go on in it after its
+        # task was cancelled, and so after the slots were given back for good.
         self._held = False
+        self._is_called = False
         # The number of edges that run inside the item now.
         self._edges = 0
+        # True while a part of the item waits to take the lent slots back. Others do not: they would wait for
+        # what the item itself holds.
+        self._retakes = False
 
     @property
     def has_edges(self) -> bool:
@@ -95,12 +104,14 @@ class Item:
         else:
             self._held = try_acquire_all(self._to_take)
             self.is_unsaved |= self._held and self._unsaved is not None
+        self._is_called = self._held
         return self._held
 
     async def take(self, way: Way) -> None:
         """Wait in line for the slots, and take them."""
         await acquire_all(way, self._to_take, self.order, left_behind.on_stop)
-        self._held, self.is_unsaved = True, self._unsaved is not None
+        self._held = self._is_called = True
+        self.is_unsaved = self._unsaved is not None
 
     @property
     def _to_take(self) -> Sequence[Slots]:
@@ -114,24 +125,49 @@ class Item:
             self._unsaved.release()
 
     def give(self) -> None:
-        if self._held:
-            self._held = False
-            for slots in self.chain:
-                slots.release()
+        """Give the slots back at the end of a call."""
+        with _counting:
+            was_held, self._held, self._is_called = self._held, False, False
+        if was_held:
+            release_all(self.chain)
 
-    def enter(self) -> None:
+    def lend(self) -> None:
         """Lend the slots to an edge that begins inside the item."""
         with _counting:
             self._edges += 1
-            first = self._edges == 1
-        if first:
-            self.give()
+            was_held, self._held = self._held, False
+        if was_held:
+            release_all(self.chain)
 
-    def leave(self) -> bool:
-        """Note the end of an edge inside the item; return whether it was the last one."""
+    async def take_back(self, way: Way) -> None:
+        """Take the slots back at the end of an edge inside the item, if it was the last one."""
+        if not self._ended_inside():
+            return
+        try:
+            await acquire_all(way, self.chain, self.order, left_behind.on_stop)
+        except BaseException:
+            with _counting:
+                self._retakes = False
+            raise
+        with _counting:
+            self._retakes = False
+            keeps = self._is_called and not (self._edges or self._held)
+            self._held |= keeps
+        if not keeps:
+            release_all(self.chain)
+
+    def stays_without(self) -> None:
+        """Note the end of an edge inside an item that is being stopped, and needs no slots any more."""
         with _counting:
             self._edges -= 1
-            return self._edges == 0
+
+    def _ended_inside(self) -> bool:
+        """Note the end of an edge inside the item; return whether slots are to be taken back."""
+        with _counting:
+            self._edges -= 1
+            takes = self._is_called and not (self._edges or self._held or self._retakes)
+            self._retakes |= takes
+            return takes
 
 
 # One lock for all items: these are many, and edges inside them rarely begin and end.
@@ -165,11 +201,14 @@ class lent:
 
     async def __aenter__(self) -> None:
         if self._item is not None:
-            self._item.enter()
+            self._item.lend()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        item = self._item
-        if item is not None and item.leave() and (error is None or isinstance(error, Exception)):
-            await item.take(self._way)
+        if self._item is None:
+            return
+        if error is None or isinstance(error, Exception):
+            await self._item.take_back(self._way)
+        else:
+            self._item.stays_without()

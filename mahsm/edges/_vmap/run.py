@@ -15,7 +15,7 @@ from mahsm._common import AsyncCall, Update, add_note, cached
 from mahsm._model_calls import calls, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._spans import NOTHING
-from mahsm._waiting import TASK, Closed, Decided, Slots, here, tasks
+from mahsm._waiting import TASK, THREAD, Closed, Decided, Slots, here, tasks
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
@@ -108,7 +108,6 @@ class VmapRun(EdgeRun):
         # Where calls are collected, all items are open at the same time, and each waits for all others.
         batched = spec.tries.batch_api is not None or calls.here().batched is not None
         self.alone = is_here and not batched and (chunk_size == 1 or spec.target.graph is not None or few)
-        self.most_open = max(1, self.total) if batched else self._most_open
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency
         super().__init__(
@@ -128,6 +127,7 @@ class VmapRun(EdgeRun):
             batched and spec.target.async_ is not None and not spec.target.is_graph
         )
         self.item_way = TASK if spec.workers is None and shares and awaits else self.way
+        self.most_open = self._most_collected if batched else self._most_open
         if self.sink is not None:
             # The sink keeps the results, and no checkpoint has to.
             self.saved, self.saving = False, None
@@ -210,9 +210,6 @@ class VmapRun(EdgeRun):
     async def run_item(self, place: int, call: AnyCall, sink: Taker, item: Item | None = None) -> None:
         """Run an item that has begun, by calling the target with `call`."""
         item = item or self.item(place)
-        if (batched := calls.here().batched) is not None:
-            batched = batched.inside()
-            calls.change(batched=batched)
         try:
             warms = NOTHING if self.warming is None else self.warming.item(place)
             with self.part(self.spec.target.name, place, self.total), warms:
@@ -223,8 +220,6 @@ class VmapRun(EdgeRun):
         except BaseException as error:  # noqa: BLE001  the policy decides
             self._did_not_succeed(error, item, place, sink)
         finally:
-            if batched is not None:
-                batched.leave()
             self.begun_slots.release()
         if self.open_ranges is not None and self.tally.has_outcome(place):
             await self.ended_in_range(place)
@@ -478,6 +473,16 @@ class VmapRun(EdgeRun):
             isinstance(self.spec.tries.rate_limit, RateLimit) and self.spec.tries.rate_limit.key is not None
         )
         return max(most, _WAITING_FOR_KEYS) if keyed else most
+
+    @property
+    def _most_collected(self) -> int:
+        """The number of items that may be open, if their calls are collected.
+
+        Each waits for the others. If it did so in a line for a thread, it would hold slots that those need
+        which have threads.
+        """
+        blocks = self.item_way is THREAD or self.spec.target.async_ is None
+        return max(1, min(self.total, _MOST_THREADS) if blocks else self.total)
 
     @property
     def threads(self) -> int:

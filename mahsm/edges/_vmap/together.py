@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,10 @@ class Together:
             async with tasks.task_group() as items:
 
                 def begin(place: int) -> None:
-                    items.create_task(run_item(place, call, self._results), context=context.copy())
+                    own, ended = _with_seat(context)
+                    task = items.create_task(run_item(place, call, self._results), context=own)
+                    if ended is not None:
+                        task.add_done_callback(ended)
 
                 await self._begin_all(places, begin)
 
@@ -110,7 +114,11 @@ class Together:
             call = context.run(run.call_of_target)
 
             def begin(place: int) -> None:
-                begun.append(run.pool.submit(context.copy().run, _run_blocking, run, place, call, results))
+                own, ended = _with_seat(context)
+                future = run.pool.submit(own.run, _run_blocking, run, place, call, results)
+                if ended is not None:
+                    future.add_done_callback(ended)
+                begun.append(future)
                 if len(begun) > 8 * run.most_open:
                     begun[:] = [one for one in begun if not one.done() or one.exception()]
 
@@ -149,9 +157,10 @@ class Together:
                 await self._begin_block(ready, begin)
 
     async def _begin_block(self, todo: Sequence[int], begin: Callable[[int], None]) -> None:
-        run, at = self._run, 0
+        run, at, batched = self._run, 0, calls.here().batched
         while at < len(todo) and run.ended is None:
-            with run.quiet_end():
+            waits = run.begun_slots.free <= 0
+            with run.quiet_end(), batched.idle() if batched is not None and waits else NOTHING:
                 count = await run.begun_slots.acquire(run.item_way, (todo[at],), len(todo) - at)
                 for place in todo[at : at + count]:
                     begin(place)
@@ -202,6 +211,19 @@ class Together:
 def wave(run: VmapRun, first: int) -> Together:
     """Return the wave that begins at this place, whose items share a task."""
     return run.once(first, lambda: Together(run))
+
+
+def _with_seat(context: Context) -> tuple[Context, Callable[[object], object] | None]:
+    """Return a context for an item, and what to call when it has ended, where its calls are collected.
+
+    The item has its seat before it begins: the items before it wait for its calls.
+    """
+    own = context.copy()
+    if (batched := own.run(calls.here).batched) is None:
+        return own, None
+    seat = batched.inside()
+    own.run(partial(calls.change, batched=seat))
+    return own, lambda _: seat.leave()
 
 
 def _run_blocking(run: VmapRun, place: int, call: AnyCall, results: Results | OpenRanges) -> None:

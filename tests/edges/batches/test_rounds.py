@@ -49,6 +49,42 @@ def test_blocking_code_waits_in_threads(server: ModelServer, edge_of: Any) -> No
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_many_items_that_block_are_one_job(mode: str, server: ModelServer, edge_of: Any) -> None:
+    ask = dspy.Predict("item -> answer")
+    words = [f"word {number}" for number in range(60)]
+    edge = edge_of(lambda state: {"answer": ask(item=state["item"]).answer}, max_concurrency=60)
+    assert run(edge, {"xs": words}, mode)["ys"] == [word.upper() for word in words]
+    assert posts(server) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_more_items_that_block_than_there_are_threads(
+    mode: str, server: ModelServer, edge_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mahsm.edges._vmap.run._MOST_THREADS", 5)
+    ask = dspy.Predict("item -> answer")
+    edge = edge_of(lambda state: {"answer": ask(item=state["item"]).answer}, max_concurrency=2)
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == [word.upper() for word in WORDS]
+    assert posts(server) >= 3
+
+
+@pytest.mark.parametrize("scheduler", ["parallel", "sequential"])
+@pytest.mark.parametrize("mode", MODES)
+def test_branches_in_an_item_are_collected_together(
+    mode: str, scheduler: Any, server: ModelServer, edge_of: Any
+) -> None:
+    ask = dspy.Predict("item -> answer")
+
+    def branch(end: str) -> Any:
+        return lambda state: {end: ask(item=state["item"] + end).answer}
+
+    branches = parallel({end: branch(end) for end in "abc"}, scheduler=scheduler, name="branches")
+    edge = edge_of(branches, result=lambda found: "".join(found[end][-1] for end in "abc"))
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == ["ABC"] * 12
+    assert posts(server) == (1 if scheduler == "parallel" else 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_more_items_than_may_work_at_the_same_time(mode: str, server: ModelServer, edge_of: Any) -> None:
     edge = edge_of(Twice(), max_concurrency=1)
     assert run(edge, {"xs": WORDS}, mode)["ys"] == [f"{word.upper()}!" for word in WORDS]

@@ -1,0 +1,87 @@
+"""What a run that goes on does with the answers and errors of the one before."""
+
+import itertools
+from typing import Any
+
+import dspy
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from mahsm import BatchAPI
+from mahsm.testing import Call, ModelServer, Reply
+from tests.edges.batches.conftest import shout
+from tests.edges.batches.test_durability import THREAD, graph_of
+from tests.helpers import MODES, run
+
+WORDS = [f"word {number}" for number in range(4)]
+ANSWERS = [word.upper() for word in WORDS]
+
+
+def refuses_once(call: Call) -> Reply:
+    return Reply.failed(500) if call.field("item") == "word 1" and not call.repeats else shout(call)
+
+
+@pytest.mark.parametrize("server", [refuses_once], indirect=True)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_request_that_has_failed_the_run_is_asked_again(
+    mode: str, server: ModelServer, edge_of: Any
+) -> None:
+    graph = graph_of(edge_of(), InMemorySaver())
+    with pytest.raises(Exception, match="Status 500"):
+        run(graph, {"xs": WORDS}, mode, THREAD)
+    assert run(graph, None, mode, THREAD)["ys"] == ANSWERS
+    assert (len(server.jobs.ids), len(server.bill)) == (2, 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_job_that_has_failed_the_run_is_submitted_again(
+    mode: str, server: ModelServer, edge_of: Any
+) -> None:
+    server.jobs.fail_next("billing_hard_limit_reached", "Billing hard limit has been reached.")
+    graph = graph_of(edge_of(), InMemorySaver())
+    with pytest.raises(Exception, match="hard limit"):
+        run(graph, {"xs": WORDS}, mode, THREAD)
+    assert run(graph, None, mode, THREAD)["ys"] == ANSWERS
+    assert (len(server.jobs.ids), len(server.bill)) == (2, 4)
+
+
+def test_an_interrupt_does_not_wait_for_requests_that_have_no_room(server: ModelServer, edge_of: Any) -> None:
+    for _ in range(2):
+        server.jobs.hold_next()
+    api = BatchAPI(poll=0.01, wait="interrupt", max_enqueued_tokens=300)
+    graph = graph_of(edge_of(api=api), InMemorySaver())
+    found = graph.invoke({"xs": WORDS}, THREAD)
+    rounds = 0
+    while "__interrupt__" in found:
+        assert len(found["__interrupt__"][0].value["batch_jobs"]) == 1
+        server.jobs.finish()
+        found, rounds = graph.invoke(Command(resume=True), THREAD), rounds + 1
+    assert found["ys"] == ANSWERS
+    assert rounds == len(server.jobs.ids) == 2
+
+
+numbers = itertools.count()
+
+
+@pytest.mark.parametrize("server", [lambda call: Reply({"answer": str(next(numbers))})], indirect=True)
+def test_equal_requests_of_items_keep_answers_of_their_own(server: ModelServer, edge_of: Any) -> None:
+    """The last item is done, and its answer is in the state, when another one breaks the run off."""
+    ask = dspy.Predict("item -> answer")
+    broken = [True]
+
+    async def target(state: Any) -> Any:
+        text, is_last = state["item"]
+        answer = (await ask.acall(item=text)).answer
+        if not is_last:
+            await ask.acall(item="another")
+            if broken and broken.pop():
+                raise ValueError("on purpose")
+        return {"answer": answer}
+
+    graph = graph_of(edge_of(target), InMemorySaver())
+    given = {"xs": [("same", False), ("same", False), ("same", True)]}
+    with pytest.raises(ValueError, match="on purpose"):
+        graph.invoke(given, THREAD)
+    assert len(set(graph.invoke(None, THREAD)["ys"])) == 3
+    assert len(server.bill) == 5
