@@ -144,5 +144,5 @@ class _Reader:
             if calls.here().batched is not None and not answer.cached:
                 raise EdgeError(
                     f"batch_api=: the model {entry['model']!r} was called as an object of its own, at the "
-                    "full price. Call dspy.settings.lm, use a predictor or dspy_node, or leave batch_api= out."
+                    "full price. Call dspy.settings.lm, use a predictor or dspy_node, or leave batch_api out."
                 )
