@@ -47,7 +47,9 @@ def plain_adapter(adapter: Any) -> Any:
 
 def _model(lm: Any, around: Around) -> Any:
     """Return the model that an adapter calls: a view of the user's, which collects its calls if they are."""
-    view, batched = observed_lm(lm, around), calls.here().batched
+    view = observed_lm(lm, around)
+    with around.here():  # in a thread of DSPy's
+        batched = calls.here().batched
     # DSPy wants to see the same object in the adapter and in the call.
     return view if batched is None else batched.model(view)
 

@@ -11,6 +11,7 @@ from mahsm._model_calls.dspy.adapters import observed_adapter
 from mahsm._model_calls.dspy.answers import answer_of
 from mahsm._model_calls.dspy.around import Around
 from mahsm._model_calls.dspy.models import observed_lm
+from mahsm.errors import EdgeError
 
 
 class observed_settings:
@@ -140,3 +141,8 @@ class _Reader:
         answer = answer_of(entry, may_be_cached=entry["kwargs"].get("cache", True))
         with self._around.here():
             calls.record_call(answer)
+            if calls.here().batched is not None and not answer.cached:
+                raise EdgeError(
+                    f"batch_api=: the model {entry['model']!r} was called as an object of its own, at the "
+                    "full price. Call dspy.settings.lm, use a predictor or dspy_node, or leave batch_api out."
+                )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from langgraph.errors import GraphBubbleUp
 
 from mahsm._common import AsyncCall, Update, add_note, cached
-from mahsm._model_calls import calls, usage_of_edge_run
+from mahsm._model_calls import calls, observed, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._spans import NOTHING
 from mahsm._waiting import TASK, THREAD, Closed, Decided, Slots, here, tasks
@@ -212,7 +212,9 @@ class VmapRun(EdgeRun):
         item = item or self.item(place)
         try:
             warms = NOTHING if self.warming is None else self.warming.item(place)
-            with self.part(self.spec.target.name, place, self.total), warms:
+            # Threads that DSPy starts in the item get the context of the innermost observed block.
+            batched = NOTHING if calls.here().batched is None else observed()
+            with self.part(self.spec.target.name, place, self.total), warms, batched:
                 update = plain_update(await self._attempts.run(item, partial(self.states.of, place), call))
             if self._stored is not None:
                 await self._store(place, update)

@@ -224,6 +224,21 @@ def test_models_of_langchain_are_refused(mode: str, edge_of: Any) -> None:
     assert not model.calls
 
 
+@pytest.mark.parametrize("server", [lambda call: Reply("hello")], indirect=True, ids=["hello"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_that_is_called_as_an_object_is_refused(mode: str, server: ModelServer, edge_of: Any) -> None:
+    own = server.lm("openai/gpt-4o-mini")
+    with pytest.raises(EdgeError, match="called as an object of its own"):
+        run(edge_of(lambda state: {"answer": own(state["item"])[0]}), {"xs": ["a"]}, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_that_is_refused_is_named_where_errors_are_collected(mode: str, edge_of: Any) -> None:
+    with dspy.context(lm=FakeLM({"answer": "x"})):
+        ys = run(edge_of(on_error="collect"), {"xs": WORDS}, mode)["ys"]
+    assert all("engine of its own" in entry["message"] for entry in ys)
+
+
 def test_a_target_without_models_is_refused(edge_of: Any) -> None:
     with pytest.raises(EdgeError, match="no item called a model of DSPy"):
         edge_of(lambda state: {"answer": state["item"]}).invoke({"xs": WORDS})

@@ -239,3 +239,16 @@ def test_an_edge_in_a_graph(server: ModelServer, edge_of: Any) -> None:
 def test_an_empty_batch_makes_no_job(server: ModelServer, edge_of: Any) -> None:
     assert edge_of().invoke({"xs": []})["ys"] == []
     assert posts(server) == 0
+
+
+def test_threads_of_dspy_in_an_item(server: ModelServer, edge_of: Any) -> None:
+    ask = dspy.Predict("item -> answer")
+
+    def both(state: Any) -> Any:
+        parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        found = parallel([(ask, {"item": state["item"] + end}) for end in "ab"])
+        return {"answer": [one.answer for one in found]}
+
+    ys = edge_of(both).invoke({"xs": WORDS[:4]})["ys"]
+    assert ys == [[f"{word}{end}".upper() for end in "ab"] for word in WORDS[:4]]
+    assert all(charge.job is not None for charge in server.bill)
