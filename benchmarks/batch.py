@@ -1,0 +1,250 @@
+"""Calls as batch jobs: how many jobs and HTTP requests, what they cost in CPU and memory, whether the ledger is
+the bill, and what kills lose; and what `warm=1` does for a provider's prompt cache.
+
+The provider is a server on loopback, in a process of its own where CPU or memory of the client is measured.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy import lm15
+
+from benchmarks import report, warm
+from benchmarks.model_server import PRICES, Server, served
+from benchmarks.report import Figure
+from mahsm import BatchAPI, usage, vmap
+from mahsm.testing import BatchJobs, Bill, ModelServer
+
+Rows = list[list[str]]
+Measured = tuple[list[Figure], Rows, dict[str, Any]]
+
+MODEL = "openai/gpt-4o-mini"
+AT_ONCE = 64
+
+ask = dspy.Predict("item -> answer")
+
+
+class Thrice(dspy.Module):
+    """Three calls, each of the answer to the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("item -> answer")
+
+    async def aforward(self, item: str) -> Any:
+        found = await self.ask.acall(item=item)
+        found = await self.ask.acall(item=found.answer + "!")
+        return await self.ask.acall(item=found.answer + "?")
+
+
+def edge_of(target: Any, poll: float = 0.05) -> Any:
+    return vmap(
+        target, batch_key="xs", out_key="ys", result="answer", name="answers", batch_api=BatchAPI(poll=poll)
+    )
+
+
+def lm_of(server: Server) -> Any:
+    return dspy.LM(MODEL, api_base=server.base_url, api_key="test", cache=False, num_retries=0)
+
+
+def words(count: int) -> list[str]:
+    return [f"word {number}" for number in range(count)]
+
+
+def counted(items: int, of_three: int) -> Measured:
+    """Jobs, HTTP requests, and the ledger beside the bill."""
+    with served() as server, dspy.context(lm=lm_of(server)), usage() as used:
+        assert edge_of(ask).invoke({"xs": words(items)})["ys"] == [word.upper() for word in words(items)]
+        once = server.report()
+        ys = edge_of(Thrice()).invoke({"xs": words(of_three)})["ys"]
+        assert ys == [f"{word.upper()}!?" for word in words(of_three)]
+        both = server.report()
+    assert both.charges == items + 3 * of_three
+    assert used.usd is not None
+    figures = [
+        Figure(f"{items:,} items of one call: jobs", len(once.jobs), 1, "jobs"),
+        Figure(f"{items:,} items of one call: HTTP requests beyond polls", once.beyond_polls, 5, "requests"),
+        Figure(f"{of_three:,} items of three calls: jobs", len(both.jobs) - len(once.jobs), 3, "jobs"),
+        Figure("usage() and the bill differ by", abs(used.usd - both.usd), 1e-9, "US dollars"),
+    ]
+    rows = [
+        ["HTTP requests", "to begin with", "with three calls"],
+        *(
+            [path, f"{once.requests.get(path, 0)}", f"{count - once.requests.get(path, 0)}"]
+            for path, count in both.requests.items()
+        ),
+        ["US dollars, of the bill", f"{once.usd:.6f}", f"{both.usd - once.usd:.6f}"],
+    ]
+    return figures, rows, {"once": once.__dict__, "both": both.__dict__, "usd": used.usd}
+
+
+class Instant:
+    """An engine for DSPy that answers immediately."""
+
+    async def complete(self, request: Any) -> Any:
+        text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
+        message = lm15.Message.assistant(text)
+        return lm15.Response(
+            None, "gpt-4o-mini", message, "stop", lm15.Usage(input_tokens=100, output_tokens=10)
+        )
+
+    async def aclose(self) -> None:
+        """No-op: there is no connection."""
+
+
+async def by_dspy(items: int) -> None:
+    """The module in tasks, without an edge."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: str) -> None:
+        async with slots:
+            await ask.acall(item=item)
+
+    async with asyncio.TaskGroup() as group:
+        for item in words(items):
+            group.create_task(one(item))
+
+
+def cpu(items: int, rounds: int) -> Measured:
+    """CPU of this process for a request, beside that of DSPy with an engine that answers immediately."""
+    instant = dspy.LM(MODEL, engine=Instant(), async_engine=Instant(), cache=False, num_retries=0)
+    plain = vmap(ask, batch_key="xs", out_key="ys", result="answer", max_concurrency=AT_ONCE)
+    xs = {"xs": words(items)}
+    with served() as server:
+        runs: dict[str, tuple[Any, Callable[[], Any]]] = {
+            "the module in tasks, an engine that answers immediately": (
+                instant,
+                lambda: asyncio.run(by_dspy(items)),
+            ),
+            "the same in a vmap": (instant, lambda: asyncio.run(plain.ainvoke(xs))),
+            "vmap(batch_api=), awaited": (lm_of(server), lambda: asyncio.run(edge_of(ask).ainvoke(xs))),
+            "vmap(batch_api=), invoked": (lm_of(server), lambda: edge_of(ask).invoke(xs)),
+        }
+        found: dict[str, list[float]] = {name: [] for name in runs}
+        for lm, run in runs.values():
+            with dspy.context(lm=lm):
+                run()  # imports, fills caches
+        for _ in range(rounds):
+            for name, (lm, run) in runs.items():
+                gc.collect()
+                clock = time.process_time()
+                with dspy.context(lm=lm):
+                    run()
+                found[name].append(1e3 * (time.process_time() - clock) / items)
+    least = {name: min(times) for name, times in found.items()}
+    floor, _, *ours = least.values()
+    rows = [["CPU ms of a request", "least"], *([name, f"{ms:.3f}"] for name, ms in least.items())]
+    return [Figure("CPU of a request, beyond DSPy's own", max(ours) - floor, 0.5, "ms")], rows, found
+
+
+def resident() -> int:
+    """Bytes of memory of this process."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def waiting_bytes(items: int) -> float:
+    """Memory of an item that waits, over the state before; for a process of its own."""
+    grown: list[float] = []
+    with served(duration=1e9) as server, dspy.context(lm=lm_of(server)):
+        edge, xs = edge_of(ask), words(items)
+
+        def measure(job: int, before: int) -> None:
+            server.wait_for_jobs(job)
+            time.sleep(0.5)  # until the answer to the submission is read
+            grown.append((resident() - before) / items)
+            server.finish()
+
+        for job, given in enumerate((xs[:100], xs), 1):
+            watch = threading.Thread(target=measure, args=(job, resident()))
+            watch.start()
+            edge.invoke({"xs": given})
+            watch.join()
+    return grown[-1]
+
+
+def memory(items: int) -> Measured:
+    """Memory of the client while all items wait for one job."""
+    code = f"from benchmarks.batch import waiting_bytes; print(waiting_bytes({items}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kilobytes = float(done.stdout) / 1e3
+    figure = Figure(f"memory of an item that waits, of {items:,}", kilobytes, 20, "kB")
+    return [figure], [["items that wait", "kB each"], [f"{items:,}", f"{kilobytes:.1f}"]], {"kB": kilobytes}
+
+
+def kills(each: int) -> Measured:
+    """Processes that are killed at random moments, this many for each saver, mode and provider."""
+    from tests.edges.batches.killing import run_killed
+    from tests.edges.batches.worker import ITEMS, Plan, answers
+    from tests.kills.database import postgres, programs
+
+    found: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        savers = {"SQLite": f"{folder}/saved.sqlite"}
+        if programs() is None:
+            print("no PostgreSQL; Debian has it in the package postgresql")
+        else:
+            savers["PostgreSQL"] = stack.enter_context(postgres())
+        for number, (saver, model, mode) in enumerate(
+            (saver, f"{provider}/{model}", mode)
+            for saver in savers
+            for provider, model in zip(("openai", "anthropic"), PRICES, strict=True)
+            for mode in ("sync", "async")
+        ):
+            jobs = BatchJobs(validation=0.1, duration=0.3, finalizing=0.1)
+            with ModelServer(_shout, jobs=jobs, bill=Bill(PRICES)) as server:
+                plan = Plan(server.base_url, savers[saver], model, mode, thread=str(number))
+                done = run_killed(plan, kills=each, seed=number)
+                found.append(
+                    {
+                        "saver": saver,
+                        "model": model,
+                        "mode": mode,
+                        "kills": done.kills,
+                        "twice": len(server.bill.repeated),
+                        "lost": max(0, len(server.bill) - 2 * ITEMS),
+                        "equal": done.ys == answers(),
+                    }
+                )
+    total = {name: sum(one[name] for one in found) for name in ("kills", "twice", "lost")}
+    figures = [
+        Figure("kills at random moments", total["kills"], each * len(found), "kills", at_least=True),
+        Figure("kills: requests paid for twice", total["twice"], 0, "requests"),
+        Figure("kills: answers paid for and lost", total["lost"], 0, "answers"),
+        Figure("kills: runs with another result", sum(not one["equal"] for one in found), 0, "runs"),
+    ]
+    rows = [
+        ["saver", "model", "", "kills", "paid for twice", "lost"],
+        *([str(value) for value in list(one.values())[:-1]] for one in found),
+    ]
+    return figures, rows, {"runs": found}
+
+
+def _shout(call: Any) -> Any:
+    from tests.edges.batches.conftest import shout
+
+    return shout(call)
+
+
+def main(*, quick: bool) -> int:
+    parts: dict[str, report.Part] = {
+        "jobs": lambda: counted(*((200, 20) if quick else (10_000, 1_000))),
+        "cpu": lambda: cpu(*((100, 1) if quick else (3_000, 5))),
+        "memory": lambda: memory(200 if quick else 10_000),
+        "kills": lambda: kills(1 if quick else 5),
+        "warm caches": lambda: warm.run(quick=quick),
+    }
+    return report.run("batch", parts, quick=quick)
