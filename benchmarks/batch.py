@@ -93,12 +93,25 @@ def counted(items: int, of_three: int) -> Measured:
 class Instant:
     """An engine for DSPy that answers immediately."""
 
-    async def complete(self, request: Any) -> Any:
+    def complete(self, request: Any) -> Any:
         text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
-        message = lm15.Message.assistant(text)
         return lm15.Response(
-            None, "gpt-4o-mini", message, "stop", lm15.Usage(input_tokens=100, output_tokens=10)
+            None,
+            "gpt-4o-mini",
+            lm15.Message.assistant(text),
+            "stop",
+            lm15.Usage(input_tokens=100, output_tokens=10),
         )
+
+    def close(self) -> None:
+        """No-op: there is no connection."""
+
+
+class InstantAwaited(Instant):
+    """The same for code that awaits."""
+
+    async def complete(self, request: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().complete(request)
 
     async def aclose(self) -> None:
         """No-op: there is no connection."""
@@ -119,7 +132,7 @@ async def by_dspy(items: int) -> None:
 
 def cpu(items: int, rounds: int) -> Measured:
     """CPU of this process for a request, beside that of DSPy with an engine that answers immediately."""
-    instant = dspy.LM(MODEL, engine=Instant(), async_engine=Instant(), cache=False, num_retries=0)
+    instant = dspy.LM(MODEL, engine=Instant(), async_engine=InstantAwaited(), cache=False, num_retries=0)
     plain = vmap(ask, batch_key="xs", out_key="ys", result="answer", max_concurrency=AT_ONCE)
     xs = {"xs": words(items)}
     with served() as server:
