@@ -5,7 +5,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Protocol
 
 from mahsm._waiting import tasks
@@ -78,6 +77,8 @@ class Rounds:
         self._watcher = watcher
         self._loop = tasks.batch_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._incoming: list[Ask] = []
+        """Requests on their way to the loop, which is woken once for all of them."""
         self._early: list[Ask] | None = []
         self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
         self._slots: dict[tuple[str, str, str | None, str], deque[Slot]] = defaultdict(deque)
@@ -97,7 +98,11 @@ class Rounds:
 
     def join(self, ask: Ask) -> None:
         """Take a request; its seat waits from now on."""
-        self._loop.call_soon_threadsafe(self._guarded, partial(self._take, ask))
+        with self.root.lock:
+            is_first = not self._incoming
+            self._incoming.append(ask)
+        if is_first:
+            self._loop.call_soon_threadsafe(self._guarded, self._take_all)
         ask.seat.waits()
 
     def complete(self, ask: Ask) -> "Future[Any]":
@@ -145,6 +150,12 @@ class Rounds:
             await asyncio.sleep(_PATIENCE)
             if time.monotonic() - self._last >= _PATIENCE:
                 self._close_all()
+
+    def _take_all(self) -> None:
+        with self.root.lock:
+            asks, self._incoming = self._incoming, []
+        for ask in asks:
+            self._take(ask)
 
     def _take(self, ask: Ask) -> None:
         self._last = time.monotonic()
