@@ -210,7 +210,12 @@ def cpu(items: int, rounds: int) -> Measured:
     least = {name: min(times) for name, times in found.items()}
     floor, by_hand, _, *ours = least.values()
     figures = [
-        Figure("CPU of a request, beyond DSPy with an engine that answers immediately", max(ours) - floor, 0.5, "ms"),
+        Figure(
+            "CPU of a request, beyond DSPy with an engine that answers immediately",
+            max(ours) - floor,
+            0.5,
+            "ms",
+        ),
         Figure("CPU of a request, beyond DSPy with a job by hand", max(ours) - by_hand, 0.5, "ms"),
     ]
     rows = [["CPU ms of a request", "least"], *([name, f"{ms:.3f}"] for name, ms in least.items())]

@@ -87,7 +87,9 @@ def serve(options: str) -> None:
 
     def note(handler: BaseHTTPRequestHandler, *_: Any) -> None:
         parts = handler.path.partition("?")[0].split("/")
-        seen[f"{handler.command} {'/'.join('{id}' if '_' in part or '-' in part else part for part in parts)}"] += 1
+        seen[
+            f"{handler.command} {'/'.join('{id}' if '_' in part or '-' in part else part for part in parts)}"
+        ] += 1
 
     BaseHTTPRequestHandler.log_request = note
 

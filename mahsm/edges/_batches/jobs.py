@@ -56,14 +56,16 @@ class Slot:
         key: The request's key.
         ask: The call; None in a job of an earlier process until an equal request is asked again.
         outcome: What became of the request, once known.
+        job: The id of the job, once the outcome is known.
     """
 
-    __slots__ = ("ask", "key", "outcome")
+    __slots__ = ("ask", "job", "key", "outcome")
 
     def __init__(self, key: str, ask: Ask | None = None) -> None:
         self.key = key
         self.ask = ask
         self.outcome: Outcome | None = None
+        self.job: str | None = None
 
 
 class Waits(Protocol):

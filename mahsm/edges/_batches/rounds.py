@@ -173,7 +173,7 @@ class Rounds:
             slot = slots.popleft()
             slot.ask = ask
             if slot.outcome is not None:
-                self._give(ask, slot.outcome, None)
+                self._give(ask, slot.outcome, slot.job)
             return
         pending = self._pending[ask.endpoint]
         pending.append(ask)
@@ -334,12 +334,12 @@ class Rounds:
         """Give each request of a job its outcome."""
         self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
         for slot in job.slots:
-            slot.outcome = of_all or slot.outcome
+            slot.outcome, slot.job = of_all or slot.outcome, job.note.id
             if slot.ask is not None and slot.outcome is not None:
-                self._give(slot.ask, slot.outcome, job)
+                self._give(slot.ask, slot.outcome, slot.job)
 
-    def _give(self, ask: Ask, outcome: Outcome, job: Job | None) -> None:
-        ask.job = job.note.id if job is not None else ask.job
+    def _give(self, ask: Ask, outcome: Outcome, job: str | None) -> None:
+        ask.job = job
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
             ask.settle(outcome.answer)
