@@ -1,4 +1,4 @@
-"""Calls as batch jobs: how many jobs and HTTP requests, what they cost in CPU and memory, whether the ledger is
+"""Calls as batch jobs: how many jobs and HTTP requests, what they cost in CPU and memory, whether `usage()` is
 the bill, and what kills lose; and what `warm=1` does for a provider's prompt cache.
 
 The provider is a server on loopback, in a process of its own where CPU or memory of the client is measured.
@@ -6,7 +6,7 @@ The provider is a server on loopback, in a process of its own where CPU or memor
 
 import asyncio
 import gc
-import json
+import itertools
 import os
 import subprocess
 import sys
@@ -211,7 +211,7 @@ def cpu(items: int, rounds: int) -> Measured:
     floor, by_hand, _, *ours = least.values()
     figures = [
         Figure(
-            "CPU of a request, beyond DSPy with an engine that answers immediately",
+            "CPU of a request, beyond DSPy with an instant engine",
             max(ours) - floor,
             0.5,
             "ms",
@@ -229,7 +229,7 @@ def resident() -> int:
 
 
 def waiting_bytes(items: int) -> float:
-    """Memory of an item that waits, over the state before; for a process of its own."""
+    """Memory of an item that waits for a job, over the state before; for a process of its own."""
     grown: list[float] = []
     with served(duration=1e9) as server, dspy.context(lm=lm_of(server)):
         edge, xs = edge_of(ask), words(items)
@@ -248,50 +248,90 @@ def waiting_bytes(items: int) -> float:
     return grown[-1]
 
 
+class Holds(Instant):
+    """An engine that holds its answers back until so many are asked for, and memory is measured."""
+
+    def __init__(self, items: int) -> None:
+        self.left = items
+        self.before = resident()
+        self.grown = 0.0
+        self._measured = asyncio.Event()
+        self._items = items
+
+    async def complete(self, request: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.left -= 1
+        if not self.left:
+            self.grown = (resident() - self.before) / self._items
+            self._measured.set()
+        await self._measured.wait()
+        return super().complete(request)
+
+    async def aclose(self) -> None:
+        """No-op: there is no connection."""
+
+
+def waiting_bytes_of_dspy(items: int) -> float:
+    """Memory of a call of the same module that waits, in tasks; for a process of its own."""
+    grown = 0.0
+    for count in (100, items):
+        held = Holds(count)
+        with dspy.context(lm=dspy.LM(MODEL, engine=Instant(), async_engine=held, cache=False)):
+            asyncio.run(by_dspy(count, count))
+        grown = held.grown
+    return grown
+
+
 def memory(items: int) -> Measured:
-    """Memory of the client while all items wait for one job."""
-    code = f"from benchmarks.batch import waiting_bytes; print(waiting_bytes({items}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    kilobytes = float(done.stdout) / 1e3
-    figure = Figure(f"memory of an item that waits, of {items:,}", kilobytes, 20, "kB")
-    return [figure], [["items that wait", "kB each"], [f"{items:,}", f"{kilobytes:.1f}"]], {"kB": kilobytes}
+    """Memory of the client while all items wait for one job, beside that of DSPy's calls that wait."""
+
+    def kilobytes(function: str) -> float:
+        code = f"from benchmarks.batch import {function}; print({function}({items}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return float(done.stdout) / 1e3
+
+    ours, dspys = kilobytes("waiting_bytes"), kilobytes("waiting_bytes_of_dspy")
+    rows = [
+        [f"{items:,} that wait", "kB each"],
+        ["items of vmap(batch_api=)", f"{ours:.1f}"],
+        ["calls of the module in tasks", f"{dspys:.1f}"],
+    ]
+    return [Figure("memory of an item that waits", ours, 20, "kB")], rows, {"ours": ours, "DSPy": dspys}
+
+
+def killed(saver: str, address: str, model: str, mode: str, kills: int, seed: int) -> dict[str, Any]:
+    """One run of two rounds, which is killed so many times."""
+    from tests.edges.batches.conftest import shout
+    from tests.edges.batches.killing import run_killed
+    from tests.edges.batches.worker import ITEMS, Plan, answers
+
+    jobs = BatchJobs(validation=0.1, duration=0.3, finalizing=0.1)
+    with ModelServer(shout, jobs=jobs, bill=Bill(PRICES)) as server:
+        plan = Plan(server.base_url, address, model, mode, thread=str(seed))
+        done = run_killed(plan, kills=kills, seed=seed)
+        return {
+            "saver": saver,
+            "model": model,
+            "mode": mode,
+            "kills": done.kills,
+            "twice": len(server.bill.repeated),
+            "lost": max(0, len(server.bill) - 2 * ITEMS),
+            "equal": done.ys == answers(),
+        }
 
 
 def kills(each: int) -> Measured:
     """Processes that are killed at random moments, this many for each saver, mode and provider."""
-    from tests.edges.batches.killing import run_killed
-    from tests.edges.batches.worker import ITEMS, Plan, answers
     from tests.kills.database import postgres, programs
 
-    found: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        savers = {"SQLite": f"{folder}/saved.sqlite"}
+        savers = {"SQLite": f"{stack.enter_context(tempfile.TemporaryDirectory())}/saved.sqlite"}
         if programs() is None:
             print("no PostgreSQL; Debian has it in the package postgresql")
         else:
             savers["PostgreSQL"] = stack.enter_context(postgres())
-        for number, (saver, model, mode) in enumerate(
-            (saver, f"{provider}/{model}", mode)
-            for saver in savers
-            for provider, model in zip(("openai", "anthropic"), PRICES, strict=True)
-            for mode in ("sync", "async")
-        ):
-            jobs = BatchJobs(validation=0.1, duration=0.3, finalizing=0.1)
-            with ModelServer(_shout, jobs=jobs, bill=Bill(PRICES)) as server:
-                plan = Plan(server.base_url, savers[saver], model, mode, thread=str(number))
-                done = run_killed(plan, kills=each, seed=number)
-                found.append(
-                    {
-                        "saver": saver,
-                        "model": model,
-                        "mode": mode,
-                        "kills": done.kills,
-                        "twice": len(server.bill.repeated),
-                        "lost": max(0, len(server.bill) - 2 * ITEMS),
-                        "equal": done.ys == answers(),
-                    }
-                )
+        models = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5-20251001"]
+        plans = list(itertools.product(savers.items(), models, ("sync", "async")))
+        found = [killed(*saver, model, mode, each, seed) for seed, (saver, model, mode) in enumerate(plans)]
     total = {name: sum(one[name] for one in found) for name in ("kills", "twice", "lost")}
     figures = [
         Figure("kills at random moments", total["kills"], each * len(found), "kills", at_least=True),
@@ -300,16 +340,10 @@ def kills(each: int) -> Measured:
         Figure("kills: runs with another result", sum(not one["equal"] for one in found), 0, "runs"),
     ]
     rows = [
-        ["saver", "model", "", "kills", "paid for twice", "lost"],
-        *([str(value) for value in list(one.values())[:-1]] for one in found),
+        ["saver", "model", "", "kills", "paid for twice", "lost", "results equal"],
+        *([str(value) for value in one.values()] for one in found),
     ]
     return figures, rows, {"runs": found}
-
-
-def _shout(call: Any) -> Any:
-    from tests.edges.batches.conftest import shout
-
-    return shout(call)
 
 
 def main(*, quick: bool) -> int:
