@@ -1,5 +1,5 @@
-"""Calls as batch jobs: how many jobs and HTTP requests, what they cost in CPU and memory, whether `usage()` is
-the bill, and what kills lose; and what `warm=1` does for a provider's prompt cache.
+"""Calls as batch jobs: how many jobs and HTTP requests, what they cost in CPU and memory, whether `usage()`
+is the bill, and what kills lose; and what `warm=1` does for a provider's prompt cache.
 
 The provider is a server on loopback, in a process of its own where CPU or memory of the client is measured.
 """

@@ -1,6 +1,7 @@
 """A server of models in a process of its own, so that its work is not the client's, and what it has seen."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -86,10 +87,8 @@ def serve(options: str) -> None:
     seen: Counter[str] = Counter()
 
     def note(handler: BaseHTTPRequestHandler, *_: Any) -> None:
-        parts = handler.path.partition("?")[0].split("/")
-        seen[
-            f"{handler.command} {'/'.join('{id}' if '_' in part or '-' in part else part for part in parts)}"
-        ] += 1
+        path = re.sub(r"/[^/]*[_-][^/]*", "/{id}", handler.path.partition("?")[0])
+        seen[f"{handler.command} {path}"] += 1
 
     BaseHTTPRequestHandler.log_request = note
 

@@ -1,8 +1,9 @@
-"""Submit in the evening, end the process, and come back in the morning: `python examples/overnight.py FOLDER`.
+"""Submit in the evening, end the process, and come back in the morning, at half the price:
+`python examples/overnight.py FOLDER`.
 
-Each time, it looks at the batch job, and either says how far it is and ends, or goes on and prints the result.
-What is known of the run is in FOLDER. The model is OpenAI's, with the key in `OPENAI_API_KEY`. Without FOLDER,
-it plays one night: two processes of itself, over a server on loopback.
+Each time, it looks at the batch job, and either says how far it is and ends, or goes on and prints the
+result. FOLDER has what is known of the run. The model is OpenAI's, with the key in `OPENAI_API_KEY`. Without
+FOLDER, it plays one night: two processes of itself, over a server on loopback.
 """
 
 import os
