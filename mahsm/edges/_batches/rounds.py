@@ -5,14 +5,15 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from operator import methodcaller
 from typing import Any, Protocol
 
-from mahsm._waiting import tasks
+from mahsm._waiting import Turn, tasks, wake_all
 from mahsm.edges._batches.client import Client
 from mahsm.edges._batches.estimates import Estimates, input_tokens
 from mahsm.edges._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm.edges._batches.journal import Journal, Note
-from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
+from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint, Wake
 from mahsm.edges._batches.seats import Seat, Table
 from mahsm.policies import BatchAPI, BatchJobStatus
 
@@ -333,24 +334,26 @@ class Rounds:
     def _settle(self, job: Job, of_all: Outcome | None = None) -> None:
         """Give each request of a job its outcome."""
         self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
+        woken: list[Turn] = []
         for slot in job.slots:
             slot.outcome, slot.job = of_all or slot.outcome, job.note.id
             if slot.ask is not None and slot.outcome is not None:
-                self._give(slot.ask, slot.outcome, slot.job)
+                self._give(slot.ask, slot.outcome, slot.job, woken.append)
+        wake_all(woken)
 
-    def _give(self, ask: Ask, outcome: Outcome, job: str | None) -> None:
+    def _give(self, ask: Ask, outcome: Outcome, job: str | None, wake: Wake = methodcaller("wake")) -> None:
         ask.job = job
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
-            ask.settle(outcome.answer)
+            ask.settle(outcome.answer, wake=wake)
         elif outcome.error is not None:
-            ask.settle(failure=outcome.error)
+            ask.settle(failure=outcome.error, wake=wake)
         elif self.api.on_expired == "retry":
             self._place(ask)
         elif self.api.on_expired == "sync":
-            ask.settle(failure=AtFullPrice())
+            ask.settle(failure=AtFullPrice(), wake=wake)
         else:
-            ask.settle(failure=_expired(ask))
+            ask.settle(failure=_expired(ask), wake=wake)
 
     # How jobs wait.
 
