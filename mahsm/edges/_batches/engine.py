@@ -1,10 +1,10 @@
 """DSPy's calls inside of an item: they are asked for in the next job, in place of being made."""
 
 import asyncio
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NoReturn
 
 from mahsm._model_calls import calls, meters
@@ -12,7 +12,7 @@ from mahsm._waiting import TASK, THREAD, Closed, Way, left_behind, run_blocking
 from mahsm.edges._batches.client import Client
 from mahsm.edges._batches.requests import Ask, AtFullPrice, Endpoint
 from mahsm.edges._batches.rounds import Rounds
-from mahsm.edges._batches.seats import Counted, Seat
+from mahsm.edges._batches.seats import Seat
 from mahsm.edges._shared.items import current_item, lent
 from mahsm.errors import BudgetExceeded, EdgeError
 
@@ -66,10 +66,18 @@ class Place:
         """True if no model was called so far."""
         return not self.rounds.calls
 
-    def call(self) -> "_Call":
+    @contextmanager
+    def call(self) -> Generator[None, None, None]:
         """Return a block that is one call of a model. Errors of mahsm come out of DSPy as they are."""
         self.rounds.calls = True
-        return _Call(self.seat, 1)
+        with self.seat.busy():
+            try:
+                yield
+            except Exception as error:
+                if isinstance(error.__cause__, BudgetExceeded | EdgeError | Closed):
+                    # A copy: DSPy's error is its context, and may not be its effect as well.
+                    raise copy(error.__cause__) from None
+                raise
 
     def model(self, lm: Any) -> Any:
         """Return a copy of a language model whose requests are asked for in jobs.
@@ -98,10 +106,7 @@ class Place:
         options = {key: lm.kwargs[key] for key in _CLIENT_KEYS if lm.kwargs.get(key) is not None}
         if others := sorted(options.keys() - set(_CARRIED)):
             _refuse(lm, f"its options {', '.join(others)} do not reach the batch API")
-        try:
-            provider, model = _resolved(lm.model)
-        except ValueError as error:
-            _refuse(lm, f"its provider is unknown to dspy.lm15 ({error})")
+        provider, model = self._resolved(lm)
         return self._checked(
             lm,
             Endpoint(
@@ -112,6 +117,17 @@ class Place:
                 options.get("timeout"),
             ),
         )
+
+    @staticmethod
+    def _resolved(lm: Any) -> tuple[str, str]:
+        from dspy.lm15 import AsyncLMRouter, LM15Error, RouterConfig
+
+        head, slash, rest = lm.model.partition("/")
+        try:
+            found: Any = AsyncLMRouter(RouterConfig(env={})).resolve(f"{head}:{rest}" if slash else lm.model)
+        except LM15Error as error:
+            _refuse(lm, f"its provider is unknown to dspy.lm15 ({error})")
+        return found.provider.removesuffix("-chat"), found.model
 
     def _checked(self, lm: Any, endpoint: Endpoint) -> Endpoint:
         if endpoint not in self.rounds.checked:
@@ -155,33 +171,6 @@ class Place:
             ask.leave()
             left_behind.check()
             raise Closed(item.running.reason or RuntimeError("the run was stopped"))
-
-
-class _Call(Counted):
-    """A block that is one call of a model."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        super().__exit__()
-        if isinstance(error, Exception) and isinstance(error.__cause__, BudgetExceeded | EdgeError | Closed):
-            # A copy: DSPy's error is its context, and may not be its effect as well.
-            raise copy(error.__cause__) from None
-
-
-@cache
-def _resolved(model: str) -> tuple[str, str]:
-    """Return the provider of a model, and the model's name there.
-
-    Raises:
-        ValueError: if the provider is unknown.
-    """
-    from dspy.lm15 import AsyncLMRouter, LM15Error, RouterConfig
-
-    head, slash, rest = model.partition("/")
-    try:
-        found: Any = AsyncLMRouter(RouterConfig(env={})).resolve(f"{head}:{rest}" if slash else model)
-    except LM15Error as error:
-        raise ValueError(str(error)) from error
-    return found.provider.removesuffix("-chat"), found.model
 
 
 def _refuse(lm: Any, why: str) -> NoReturn:
