@@ -21,6 +21,7 @@ SCENARIOS = {
         "models",
         "streams",
         "scale",
+        "batch",
     )
 } | {"dspy": "dspy_modules"}
 """Their files."""

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
         ("dspy", 7),
         ("xcs", 15),
         ("scale", 31),
+        ("batch", 16),
     ],
 )
 def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:

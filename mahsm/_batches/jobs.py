@@ -57,15 +57,17 @@ class Slot:
         ask: The call; None in a job of an earlier process until an equal request is asked again.
         outcome: What became of the request, once known.
         is_old: True if the run has failed since, so that a request which has an error is asked again.
+        job: The id of the job, once the outcome is known.
     """
 
-    __slots__ = ("ask", "is_old", "key", "outcome")
+    __slots__ = ("ask", "is_old", "job", "key", "outcome")
 
     def __init__(self, key: str, ask: Ask | None = None, *, is_old: bool = False) -> None:
         self.key = key
         self.ask = ask
         self.is_old = is_old
         self.outcome: Outcome | None = None
+        self.job: str | None = None
 
 
 class Waits(Protocol):

@@ -1,12 +1,15 @@
 """A request that waits for its answer, and how requests are told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from operator import methodcaller
+from typing import Any, TypeAlias
 
 from mahsm._batches.seats import Seat
 from mahsm._waiting import Turn
+
+Wake: TypeAlias = Callable[[Turn], object]
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,20 @@ class Ask:
         self.job: str | None = None
         self.is_over = False
 
-    def settle(self, answer: Any = None, failure: BaseException | None = None) -> bool:
-        """Give the call its answer or error, and let it go on; return False if it waits no more."""
+    def settle(
+        self, answer: Any = None, failure: BaseException | None = None, wake: Wake = methodcaller("wake")
+    ) -> bool:
+        """Give the call its answer or error, and let it go on; return False if it waits no more.
+
+        Args:
+            answer: The answer.
+            failure: The error, if there is no answer.
+            wake: Wakes the call's turn, now or later.
+        """
         if not self._end():
             return False
         self.answer, self.failure = answer, failure
-        self.turn.wake()
+        wake(self.turn)
         return True
 
     def leave(self) -> None:

@@ -5,16 +5,16 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
+from operator import methodcaller
 from typing import Any, Protocol
 
 from mahsm._batches.client import Client
 from mahsm._batches.estimates import Estimates, input_tokens
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
-from mahsm._batches.requests import Ask, AtFullPrice, Endpoint
+from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake
 from mahsm._batches.seats import Seat, Table
-from mahsm._waiting import tasks
+from mahsm._waiting import Turn, tasks, wake_all
 from mahsm.policies import BatchAPI, BatchJobStatus
 
 _GOODBYE = 10.0
@@ -78,6 +78,8 @@ class Rounds:
         self._watcher = watcher
         self._loop = tasks.batch_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._incoming: list[Ask] = []
+        """Requests on their way to the loop, which is woken once for all of them."""
         self._early: list[Ask] | None = []
         self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
         self._slots: dict[tuple[str, str, str | None, str], deque[Slot]] = defaultdict(deque)
@@ -101,7 +103,10 @@ class Rounds:
         """Take a request; its seat waits from now on."""
         with self.root.lock:
             self._joined += 1
-        self._loop.call_soon_threadsafe(self._guarded, partial(self._take, ask))
+            is_first = not self._incoming
+            self._incoming.append(ask)
+        if is_first:
+            self._loop.call_soon_threadsafe(self._guarded, self._take_all)
         ask.seat.waits()
 
     def complete(self, ask: Ask) -> "Future[Any]":
@@ -153,6 +158,12 @@ class Rounds:
             if time.monotonic() - self._last >= _PATIENCE:
                 self._close_all()
 
+    def _take_all(self) -> None:
+        with self.root.lock:
+            asks, self._incoming = self._incoming, []
+        for ask in asks:
+            self._take(ask)
+
     def _take(self, ask: Ask) -> None:
         self._taken += 1
         self._last = time.monotonic()
@@ -169,7 +180,7 @@ class Rounds:
         if slots := self._slots.get(self._where(ask)):
             slot = slots.popleft()
             slot.ask = ask
-            self._give(slot, None)
+            self._give(slot)
             return
         pending = self._pending[ask.endpoint]
         pending.append(ask)
@@ -331,29 +342,31 @@ class Rounds:
     def _settle(self, job: Job, of_all: Outcome | None = None) -> None:
         """Give each request of a job its outcome."""
         self._estimates.release(slot.ask for slot in job.slots if slot.ask is not None)
+        woken: list[Turn] = []
         for slot in job.slots:
-            slot.outcome = of_all or slot.outcome
-            self._give(slot, job)
+            slot.outcome, slot.job = of_all or slot.outcome, job.note.id
+            self._give(slot, woken.append)
+        wake_all(woken)
 
-    def _give(self, slot: Slot, job: Job | None) -> None:
+    def _give(self, slot: Slot, wake: Wake = methodcaller("wake")) -> None:
         """Give the call that waits for a request its outcome, once both are there."""
         ask, outcome = slot.ask, slot.outcome
         if ask is None or outcome is None:
             return
-        ask.job = job.note.id if job is not None else ask.job
+        ask.job = slot.job
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
-            ask.settle(outcome.answer)
+            ask.settle(outcome.answer, wake=wake)
         elif outcome.error is not None and slot.is_old:
             self._place(ask)
         elif outcome.error is not None:
-            ask.settle(failure=outcome.error)
+            ask.settle(failure=outcome.error, wake=wake)
         elif self.api.on_expired == "retry":
             self._place(ask)
         elif self.api.on_expired == "sync":
-            ask.settle(failure=AtFullPrice())
+            ask.settle(failure=AtFullPrice(), wake=wake)
         else:
-            ask.settle(failure=_expired(ask))
+            ask.settle(failure=_expired(ask), wake=wake)
 
     # How jobs wait.
 

@@ -38,6 +38,7 @@ from mahsm._waiting.threads import Threads as Threads
 from mahsm._waiting.threads import shared_threads as shared_threads
 from mahsm._waiting.turns import OnStop as OnStop
 from mahsm._waiting.turns import Turn as Turn
+from mahsm._waiting.turns import wake_all as wake_all
 from mahsm._waiting.ways import TASK as TASK
 from mahsm._waiting.ways import THREAD as THREAD
 from mahsm._waiting.ways import Way as Way
@@ -75,5 +76,6 @@ __all__ = [
     "sides",
     "tasks",
     "try_acquire_all",
+    "wake_all",
     "word_of",
 ]

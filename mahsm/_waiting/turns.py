@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 
 StopCallback = Callable[[BaseException], object]
@@ -44,6 +45,10 @@ class TaskTurn(Turn):
         finally:
             timer.cancel()
 
+    def join(self, futures: "dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]]") -> None:
+        """Add what the caller awaits to that of its loop."""
+        futures[self._loop].append(self._future)
+
     def wake(self) -> None:
         if threading.get_ident() == self._thread:
             _settle(self._future)
@@ -67,6 +72,24 @@ class ThreadTurn(Turn):
 
     def wake(self) -> None:
         self._event.set()
+
+
+def wake_all(turns: Iterable[Turn]) -> None:
+    """Wake many callers, with one message to each event loop that they are on."""
+    futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+    for turn in turns:
+        if isinstance(turn, TaskTurn):
+            turn.join(futures)
+        else:
+            turn.wake()
+    for loop, of_loop in futures.items():
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle_all, of_loop)
+
+
+def _settle_all(futures: "Iterable[asyncio.Future[None]]") -> None:
+    for future in futures:
+        _settle(future)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

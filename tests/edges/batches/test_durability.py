@@ -14,6 +14,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
 from langgraph.types import Command
 
+import mahsm
 from mahsm import BatchAPI, connect
 from mahsm.testing import ModelServer
 from tests.edges.batches.conftest import Twice
@@ -115,8 +116,11 @@ def test_a_run_that_fails_goes_on_with_its_answers(
         with pytest.raises(ValueError, match="on purpose"):
             graph.invoke({"xs": WORDS}, THREAD)
         is_broken = False
-        assert graph.invoke(None, THREAD)["ys"] == ANSWERS
+        with mahsm.usage() as used:
+            assert graph.invoke(None, THREAD)["ys"] == ANSWERS
     assert (len(server.jobs.ids), len(server.bill)) == (2, 16)
+    # Items that were complete do not ask again; the others get batch prices, whenever their job was fetched.
+    assert used.usd == pytest.approx(server.bill.usd * used.calls / 16)
 
 
 def test_equal_requests_keep_their_answers(tmp_path: Path, server: ModelServer, edge_of: Any) -> None:
