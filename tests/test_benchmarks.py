@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
     ("scenario", "figures"),
     [
         ("cpu", 16),
-        ("fanout", 10),
-        ("limits", 23),
+        ("fanout", 12),
+        ("limits", 24),
         ("branches", 7),
         ("jit", 21),
         ("tracing", 5),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -15,6 +16,9 @@ _PLACES = 1_000_000
 
 _PAGE = 100
 """Jobs on a page of a provider's list; OpenAI and Anthropic give no more."""
+
+_AFTER = {"openai": "after", "anthropic": "after_id"}
+"""The parameter by which a list goes on after a job; of others, only the first page is looked at."""
 
 _SKEW = 600.0
 """Seconds by which the clocks of a provider and of this machine may differ."""
@@ -119,6 +123,8 @@ class Client:
             last = page[-1] if page else None
             if last is None or len(page) < _PAGE or last.id == after or _is_before(last, sent.at):
                 return found
+            if self._endpoint.provider not in _AFTER:
+                return found
             after = last.id
 
     async def _page(self, after: str | None) -> Sequence[Any]:
@@ -134,8 +140,6 @@ class Client:
 
 
 def _is_before(info: Any, at: float) -> bool:
-    from datetime import datetime
-
     if info.created_at is None:
         return False
     return datetime.fromisoformat(info.created_at.replace("Z", "+00:00")).timestamp() < at - _SKEW
@@ -164,7 +168,7 @@ class _Transport:
         if request.method == "POST" and path.endswith("/messages/batches"):
             request = replace(request, body=_with_token(request.body))
         elif request.method == "GET" and path.endswith("/batches") and self._after is not None:
-            name = "after_id" if path.endswith("/messages/batches") else "after"
+            name = _AFTER["anthropic" if path.endswith("/messages/batches") else "openai"]
             parts = urlsplit(url)
             query = urlencode([*parse_qsl(parts.query), (name, self._after)])
             request = replace(request, url=urlunsplit(parts._replace(query=query)))

@@ -15,6 +15,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
+from mahsm._batches.requests import Where
 from mahsm.errors import EdgeError
 
 _CHANNEL = "mahsm_batch_job"
@@ -46,6 +47,10 @@ class Note:
     keys: Sequence[str]
     at: float
     id: str | None = None
+
+    @property
+    def where(self) -> Where:
+        return self.provider, self.model, self.base_url
 
 
 class Journal:

@@ -12,6 +12,10 @@ from mahsm._waiting import Turn
 Wake: TypeAlias = Callable[[Turn], object]
 
 
+Where: TypeAlias = tuple[str, str, str | None]
+"""The provider, the model and the URL: what an endpoint and a noted job have in common."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where a model's jobs go.
@@ -29,6 +33,10 @@ class Endpoint:
     base_url: str | None = None
     api_key: Any = field(default=None, repr=False)
     timeout: Any = None
+
+    @property
+    def where(self) -> Where:
+        return self.provider, self.model, self.base_url
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ from mahsm._batches.client import Client
 from mahsm._batches.estimates import Estimates, input_tokens
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
-from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake
+from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
 from mahsm._waiting import Turn, tasks, wake_all
 from mahsm.policies import BatchAPI, BatchJobStatus
@@ -59,20 +59,18 @@ class Rounds:
 
     Args:
         api: The options.
-        edge: The edge's name.
         run: The name of the run, which a run that goes on has again.
         journal: Where jobs are noted, or None if nothing is saved.
         watcher: Is told what happens.
     """
 
-    def __init__(self, api: BatchAPI, edge: str, run: str, journal: Journal | None, watcher: Watcher) -> None:
+    def __init__(self, api: BatchAPI, run: str, journal: Journal | None, watcher: Watcher) -> None:
         self.api = api
         self.root = Seat(Table(self._all_wait))
         self.calls = False
         """True when a model has been called, though its answer may have come from DSPy's cache."""
         self.endpoints: dict[Endpoint, Endpoint] = {}
         """For models as users name them: where their requests go."""
-        self._edge = edge
         self._run = run
         self._journal = journal
         self._watcher = watcher
@@ -82,7 +80,7 @@ class Rounds:
         """Requests on their way to the loop, which is woken once for all of them."""
         self._early: list[Ask] | None = []
         self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
-        self._slots: dict[tuple[str, str, str | None, str], deque[Slot]] = defaultdict(deque)
+        self._slots: dict[tuple[Where, str], deque[Slot]] = defaultdict(deque)
         self._left_open: list[Note] = []
         self._jobs: list[Job] = []
         self._waiting: set[Job] = set()
@@ -177,7 +175,7 @@ class Rounds:
         if ask.is_over:
             return
         self._restore(ask.endpoint)
-        if slots := self._slots.get(self._where(ask)):
+        if slots := self._slots.get((ask.endpoint.where, ask.key)):
             slot = slots.popleft()
             slot.ask = ask
             self._give(slot)
@@ -187,15 +185,9 @@ class Rounds:
         if len(pending) >= self.api.max_requests:
             self._close(ask.endpoint)
 
-    @staticmethod
-    def _where(ask: Ask) -> tuple[str, str, str | None, str]:
-        endpoint = ask.endpoint
-        return endpoint.provider, endpoint.model, endpoint.base_url, ask.key
-
     def _restore(self, endpoint: Endpoint) -> None:
         """Go on with the jobs of an endpoint that an earlier process has left."""
-        own = (endpoint.provider, endpoint.model, endpoint.base_url)
-        found = [note for note in self._left_open if (note.provider, note.model, note.base_url) == own]
+        found = [note for note in self._left_open if note.where == endpoint.where]
         if not found:
             return
         self._left_open = [note for note in self._left_open if note not in found]
@@ -204,7 +196,7 @@ class Rounds:
             is_old = note.number <= self._journal.failed_with
             slots = [Slot(key, is_old=is_old) for key in note.keys]
             for slot in slots:
-                self._slots[*own, slot.key].append(slot)
+                self._slots[note.where, slot.key].append(slot)
             self._run_job(endpoint, note, slots, is_restored=True)
 
     def _look(self) -> None:
@@ -243,8 +235,11 @@ class Rounds:
 
     def _has_room(self, tokens: int, *, first: bool) -> bool:
         """Return whether so many tokens may be enqueued; a request that is too long goes alone."""
-        most, enqueued = self.api.max_enqueued_tokens, sum(job.tokens for job in self._jobs)
-        return most is None or enqueued + tokens <= most or (first and not enqueued)
+        most = self.api.max_enqueued_tokens
+        if most is None:
+            return True
+        enqueued = sum(job.tokens for job in self._jobs)
+        return enqueued + tokens <= most or (first and not enqueued)
 
     def _submit(self, endpoint: Endpoint, asks: Sequence[Ask], tokens: int) -> None:
         number, self._number = self._number, self._number + 1
@@ -333,8 +328,7 @@ class Rounds:
         asks = [slot.ask for slot in job.slots if slot.ask is not None]
         for slot in job.slots:
             if slot.ask is None:
-                key = (job.note.provider, job.note.model, job.note.base_url, slot.key)
-                self._slots[key].remove(slot)
+                self._slots[job.note.where, slot.key].remove(slot)
         self._estimates.release(asks)
         for ask in asks:
             self._place(ask)

@@ -48,7 +48,7 @@ async def collected(
             "checkpointer to go on. Compile the graph with one and pass a thread_id, or leave wait= out."
         )
     name = uuid.uuid4().hex if journal is None else journal.run
-    rounds = Rounds(api, run.name, name, journal, _Watcher(run, progress, config))
+    rounds = Rounds(api, name, journal, _Watcher(run, progress, config))
     place = Place(rounds, rounds.root)
     rounds.start()
     is_complete = False

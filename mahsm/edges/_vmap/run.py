@@ -34,7 +34,6 @@ from mahsm.edges._vmap.streamed import OpenRanges, Streamed
 from mahsm.edges._vmap.tally import Tally
 from mahsm.edges._vmap.warm import Warming
 from mahsm.errors import EdgeError
-from mahsm.limits import RateLimit
 from mahsm.nodes._internal import Finished, is_substituted, plain_update
 from mahsm.policies import is_item_error
 from mahsm.policies._internal import item_error
@@ -127,7 +126,7 @@ class VmapRun(EdgeRun):
             batched and spec.target.async_ is not None and not spec.target.is_graph
         )
         self.item_way = TASK if spec.workers is None and shares and awaits else self.way
-        self.most_open = self._most_collected if batched else self._most_open
+        self.most_open = self._most_collected if batched else spec.most_open
         if self.sink is not None:
             # The sink keeps the results, and no checkpoint has to.
             self.saved, self.saving = False, None
@@ -465,18 +464,6 @@ class VmapRun(EdgeRun):
         return found
 
     @property
-    def _most_open(self) -> int:
-        """The number of items that may be open, if their calls are not collected.
-
-        It is larger than the number of calls at a time if items may wait for something other than a slot.
-        """
-        most = self.spec.concurrency.max_concurrency * (_WAITING if self.spec.tries.retry else 1)
-        keyed = (
-            isinstance(self.spec.tries.rate_limit, RateLimit) and self.spec.tries.rate_limit.key is not None
-        )
-        return max(most, _WAITING_FOR_KEYS) if keyed else most
-
-    @property
     def _most_collected(self) -> int:
         """The number of items that may be open, if their calls are collected.
 
@@ -508,13 +495,5 @@ class VmapRun(EdgeRun):
             self.open_ranges.stop(reason)
 
 
-_WAITING = 4
-"""Number of open items for each call at a time, with retries: when three of four items wait for their next
-attempt, all slots are still in use."""
-
 _MOST_THREADS = 1024
 """Most threads of a run. More items may be open only if they wait for a batch job."""
-
-_WAITING_FOR_KEYS = 256
-"""Least number of open items, if each key has a bucket: that many may wait for a slow key before they hold up
-items of fast keys."""

@@ -18,11 +18,20 @@ from mahsm.edges._vmap.results import Taker
 from mahsm.edges._vmap.streamed import Sink, check_sink
 from mahsm.edges._vmap.warm import Warm
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
+from mahsm.limits import RateLimit
 from mahsm.nodes._internal import item_keys
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 # `dict` comes first, since it is the common case and the cheaper check.
 _MAPPINGS = (dict, Mapping)
+
+_WAITING = 4
+"""Number of open items for each call at a time, with retries: when three of four items wait for their next
+attempt, all slots are still in use."""
+
+_WAITING_FOR_KEYS = 256
+"""Least number of open items, if each key has a bucket: that many may wait for a slow key before they hold up
+items of fast keys."""
 
 
 class Workers(Protocol):
@@ -125,6 +134,18 @@ class VmapSpec(CallSpec):
         if self.concurrency.chunk_size is not None:
             return Cut(rows=self.concurrency.chunk_size, least=self.concurrency.chunk_size)
         return Cut(rows=max(Cut().rows, width), least=width)
+
+    @property
+    def most_open(self) -> int:
+        """The number of items that may be open, if their calls are not collected for batch jobs.
+
+        It is larger than the number of calls at a time if items may wait for something other than a slot.
+        """
+        most = self.concurrency.max_concurrency * (_WAITING if self.tries.retry else 1)
+        limit = self.tries.rate_limit
+        return (
+            max(most, _WAITING_FOR_KEYS) if isinstance(limit, RateLimit) and limit.key is not None else most
+        )
 
     def inherited(self, state: State) -> State:
         """Return the part of the parent's state that a target sees."""
