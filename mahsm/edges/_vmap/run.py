@@ -471,11 +471,11 @@ class VmapRun(EdgeRun):
         which have threads.
         """
         blocks = self.item_way is THREAD or self.spec.target.async_ is None
-        return max(1, min(self.total, _MOST_THREADS) if blocks else self.total)
+        return max(1, min(self.total, _MOST_BLOCKING) if blocks else self.total)
 
     @property
     def threads(self) -> int:
-        return min(self.most_open, len(self.firsts), _MOST_THREADS)
+        return min(self.most_open, len(self.firsts))
 
     @property
     def is_empty(self) -> bool:
@@ -495,5 +495,5 @@ class VmapRun(EdgeRun):
             self.open_ranges.stop(reason)
 
 
-_MOST_THREADS = 1024
-"""Most threads of a run. More items may be open only if they wait for a batch job."""
+_MOST_BLOCKING = 1024
+"""Most items that block threads and are open, if their calls are collected."""

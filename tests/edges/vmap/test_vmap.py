@@ -221,3 +221,10 @@ def test_more_items_than_one_wave_of_tasks(mode: str) -> None:
 def test_a_small_recursion_limit_of_the_user_is_not_spent_on_waves() -> None:
     result = graph_of(edge_of(chunk_size=1)).invoke({"xs": range(600)}, {"recursion_limit": 3})
     assert len(result["ys"]) == 600
+
+
+def test_as_many_blocking_items_run_as_may_run_at_the_same_time() -> None:
+    wide = 1100
+    together = threading.Barrier(wide)
+    edge = vmap(lambda _: together.wait(60) >= 0, batch_key="xs", out_key="ys", max_concurrency=wide)
+    assert edge.invoke({"xs": list(range(wide))})["ys"] == [True] * wide
