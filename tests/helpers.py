@@ -1,6 +1,7 @@
 """The variants that tests run over: ways to run a graph, and kinds of parent state."""
 
 import asyncio
+import logging
 import operator
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import pytest
 from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -66,6 +68,11 @@ def graph_of(
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """A graph that runs the edges one after the other."""
     return connect(StateGraph(state), START, *steps, END).compile(**options)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what was logged, without what Dask says, whose schedulers of other tests may run on."""
+    return [record for record in caplog.records if not record.name.startswith("distributed")]
 
 
 def run(runnable: Any, state: Any, mode: str, config: Any = None) -> Any:

@@ -61,7 +61,7 @@ def test_many_items_that_block_are_one_job(mode: str, server: ModelServer, edge_
 def test_more_items_that_block_than_there_are_threads(
     mode: str, server: ModelServer, edge_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mahsm.edges._vmap.run._MOST_THREADS", 5)
+    monkeypatch.setattr("mahsm.edges._vmap.run._MOST_BLOCKING", 5)
     ask = dspy.Predict("item -> answer")
     edge = edge_of(lambda state: {"answer": ask(item=state["item"]).answer}, max_concurrency=2)
     assert run(edge, {"xs": WORDS}, mode)["ys"] == [word.upper() for word in WORDS]

@@ -126,9 +126,7 @@ def test_waves_that_have_ended_are_not_called_again(saver: Any, durability: Any,
         assert again == [ITEMS - 5]
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("exit", "async"), ("async", "exit"), ("exit", "exit"), ("sync", "exit")]
-)
+@pytest.mark.parametrize(("first", "second"), [("exit", "async"), ("async", "exit")])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_goes_on_with_another_durability(first: Any, second: Any, mode: str) -> None:
     calls: Counter[int] = Counter()

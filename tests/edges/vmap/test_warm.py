@@ -197,7 +197,8 @@ def test_a_failed_item_is_followed_by_the_next_one(mode: str, chunk_size: int | 
     edge = edge_of(work.blocking, on_error="drop", chunk_size=chunk_size)
     assert run_edge(edge, range(6), mode) == [6, 8, 10]
     assert work.most_before[0] == 1
-    assert work.called[:4] == [0, 1, 2, 3]
+    if mode == "async":  # blocking items begin in the order in which their threads do
+        assert work.called[:4] == [0, 1, 2, 3]
 
 
 def test_all_may_fail() -> None:
