@@ -5,6 +5,7 @@
 - `ways`         the two ways to wait, as a task and as a thread, for code that is written once
 - `latch`        a one-shot gate
 - `slots`        a semaphore that serves in order
+- `arrivals`     the same for callers that are known before they come
 - `stops`        callbacks on a stop, and its reason
 - `cancelled_by` a block that a stop cancels
 - `left_behind`  calls that their caller does not wait for any more
@@ -14,6 +15,7 @@
 
 from mahsm._waiting import left_behind as left_behind
 from mahsm._waiting import tasks as tasks
+from mahsm._waiting.arrivals import SlotsInOrder as SlotsInOrder
 from mahsm._waiting.cancelled_by import cancelled_by as cancelled_by
 from mahsm._waiting.here import here as here
 from mahsm._waiting.here import set_awaited as set_awaited
@@ -57,6 +59,7 @@ __all__ = [
     "Outrun",
     "OwnCall",
     "Slots",
+    "SlotsInOrder",
     "StopCallbacks",
     "Threads",
     "Turn",

@@ -20,7 +20,7 @@ class Closed(Exception):
         self.reason = reason
 
 
-class _Waiter:
+class Waiter:
     """A caller in the line that wants up to `wanted` slots.
 
     `granted`, `gone` and `stopped` change under the lock of its `Slots`.
@@ -70,7 +70,7 @@ class Slots:
         self._limit = limit
         self._free = limit
         self._lock = threading.Lock()
-        self._line: list[tuple[Order, int, _Waiter]] = []
+        self._line: list[tuple[Order, int, Waiter]] = []
         self._arrivals = itertools.count()
         self._closed: BaseException | None = None
 
@@ -110,11 +110,11 @@ class Slots:
         if taken := self.try_acquire(wanted):
             return taken
         turn = way.turn()
-        waiter = _Waiter(wanted, turn)
+        waiter = Waiter(wanted, turn)
         self._join(order, waiter)
         try:
             with nullcontext() if on_stop is None else on_stop(lambda reason: self._stop(waiter, reason)):
-                await turn.wait()
+                await self._wait(waiter)
         except BaseException:
             # A cancellation, or a `KeyboardInterrupt` in the main thread.
             self._leave(waiter)
@@ -133,16 +133,21 @@ class Slots:
 
     def resize(self, limit: int) -> None:
         """Change the number of slots; slots above a lower limit stay held until they are given back."""
-        turns: list[Turn] = []
         with self._lock:
             self._free += limit - self._limit
             self._limit = limit
-            while self._free > 0 and self._first() is not None:
-                turn = self._hand_out()
-                if turn is not None:
-                    turns.append(turn)
+            turns = self._hand_out_free()
         for turn in turns:
             turn.wake()
+
+    def _hand_out_free(self) -> list[Turn]:
+        """Hand all free slots over; return the turns to wake."""
+        turns: list[Turn] = []
+        while self._free > 0 and self._first() is not None:
+            turn = self._hand_out()
+            if turn is not None:
+                turns.append(turn)
+        return turns
 
     def _hand_out(self) -> Turn | None:
         """Hand a free slot over to the first in line; return the turn to wake, if it was its first slot."""
@@ -173,6 +178,9 @@ class Slots:
         if self._closed is not None:
             raise Closed(self._closed)
 
+    async def _wait(self, waiter: Waiter) -> None:
+        await waiter.turn.wait()
+
     def _take_free(self, wanted: int) -> int:
         if self._closed is not None:
             return 0
@@ -180,7 +188,7 @@ class Slots:
         self._free -= taken
         return taken
 
-    def _join(self, order: Order, waiter: _Waiter) -> None:
+    def _join(self, order: Order, waiter: Waiter) -> None:
         with self._lock:
             # Slots may have become free since the caller tried to take some.
             waiter.granted = self._take_free(waiter.wanted)
@@ -189,7 +197,7 @@ class Slots:
                 return
         waiter.turn.wake()
 
-    def _first(self) -> _Waiter | None:
+    def _first(self) -> Waiter | None:
         while self._line:
             waiter = self._line[0][2]
             if not waiter.gone:
@@ -197,7 +205,7 @@ class Slots:
             heapq.heappop(self._line)
         return None
 
-    def _granted(self, waiter: _Waiter) -> int:
+    def _granted(self, waiter: Waiter) -> int:
         with self._lock:
             waiter.gone = True
             if not waiter.granted and waiter.stopped is not None:
@@ -206,13 +214,13 @@ class Slots:
                 self.check()
             return waiter.granted
 
-    def _stop(self, waiter: _Waiter, reason: BaseException) -> None:
+    def _stop(self, waiter: Waiter, reason: BaseException) -> None:
         with self._lock:
             if not waiter.granted:
                 waiter.gone, waiter.stopped = True, reason
         waiter.turn.wake()
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         with self._lock:
             waiter.gone = True
             granted = waiter.granted

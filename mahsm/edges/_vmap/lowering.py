@@ -18,7 +18,7 @@ from langgraph.types import Command, Send
 
 from mahsm._common import State, Update
 from mahsm._progress import progress as show_progress
-from mahsm._waiting import Way, sides
+from mahsm._waiting import THREAD, Way, sides
 from mahsm.data import Stream
 from mahsm.edges._shared.drawing import DrawnGraph, arrow, drawn_as
 from mahsm.edges._shared.lowering import Lowering
@@ -127,6 +127,10 @@ class VmapLowering(Lowering[VmapRun]):
         new = partial(Assignment, batch=run.batch_id, run=run.id, wave=sent[0])
         if run.alone:
             orders = [new(place=place) for place in sent]
+            if run.way is THREAD and run.warming is None:
+                # In this order also if their threads begin in another one. With `warm`, an item that waits
+                # for the first answer would keep back those of other keys.
+                run.begun_slots.expect((place,) for place in sent)
         else:
             parts = math.ceil(len(sent) / run.size) if run.saved else 0
             orders = [*(new() for _ in range(parts)), new(spans=spans_of(sent))]

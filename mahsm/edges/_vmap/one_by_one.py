@@ -17,7 +17,10 @@ async def run_one(run: VmapRun, place: int, config: RunnableConfig) -> ResultPar
     with run.break_off.running():
         part = ResultPart()
         try:
-            await _one(run, place, config, part)
+            try:
+                await _one(run, place, config, part)
+            finally:
+                run.begun_slots.has_come((place,))
             run.close_items([place], part)
         except GraphBubbleUp:
             raise

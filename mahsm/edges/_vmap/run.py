@@ -15,7 +15,7 @@ from mahsm._common import AsyncCall, Update, add_note, cached
 from mahsm._model_calls import calls, observed, usage_of_edge_run
 from mahsm._progress import Progress
 from mahsm._spans import NOTHING
-from mahsm._waiting import TASK, THREAD, Closed, Decided, Slots, here, tasks
+from mahsm._waiting import TASK, THREAD, Closed, Decided, SlotsInOrder, here, tasks
 from mahsm.edges._shared.adaptive import Adaptive
 from mahsm.edges._shared.attempts import AnyCall, AttemptRunner
 from mahsm.edges._shared.finished import ItemEvent
@@ -135,7 +135,7 @@ class VmapRun(EdgeRun):
         self._made: dict[int, Any] = {}
         self.progress = Progress(spec.name, len(self.firsts), self.progress_writer, usage_of_edge_run())
         self.tally = self._new_tally(finished, equal)
-        self.begun_slots = Slots(self.most_open)
+        self.begun_slots = SlotsInOrder(self.most_open)
         self._cached_items = 0
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()

@@ -1,11 +1,14 @@
 """How many items run at once: alone, nested, and under LangGraph's own bound."""
 
 import asyncio
+import sys
 import threading
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from mahsm import vmap
@@ -46,6 +49,33 @@ def test_never_more_than_max_concurrency_and_all_of_it(
     edge = edge_of(gauged(gauge, blocking), max_concurrency=bound)
     assert run_edge(edge, range(size), mode) == list(range(size))
     assert (gauge.most, gauge.total) == (bound, size)
+
+
+@pytest.fixture
+def busy_threads() -> Generator[None, None, None]:
+    """Let threads give way to each other all the time, as on a busy machine."""
+    seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(seconds)
+
+
+@pytest.mark.usefixtures("busy_threads")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk_size", [1, 2, None])
+def test_one_at_a_time_is_in_order(chunk_size: int | None, mode: str) -> None:
+    for _ in range(20):
+        called: list[int] = []
+
+        def work(state: dict[str, Any], called: list[int] = called) -> int:
+            called.append(state["item"])
+            return state["item"]
+
+        graph = graph_of(
+            edge_of(work, max_concurrency=1, chunk_size=chunk_size), checkpointer=InMemorySaver()
+        )
+        run(graph, {"xs": list(range(30))}, mode, {"configurable": {"thread_id": "1"}})
+        assert called == list(range(30))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "8"])
