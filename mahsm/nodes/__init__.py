@@ -2,6 +2,7 @@
 
 - `_node`           `Node`: a LangGraph node with a sync and an async function
 - `_target`         `Target`: anything that an edge can call, in one form
+- `_blocking`       graphs whose nodes block
 - `_parameter`      annotations of a function: its input and its output
 - `_example`        the state keys that an item sets by default
 - `_single_try`     Runnables without retries of their own

@@ -6,6 +6,7 @@ What imports DSPy is imported when it is first used: targets that are functions 
 from typing import TYPE_CHECKING, Any
 
 from mahsm._lazy import attach
+from mahsm.nodes._blocking import has_blocking_nodes as has_blocking_nodes
 from mahsm.nodes._elsewhere import model_elsewhere as model_elsewhere
 from mahsm.nodes._elsewhere import settings_elsewhere as settings_elsewhere
 from mahsm.nodes._example import item_keys as item_keys
@@ -59,6 +60,7 @@ __all__ = [
     "annotations_of",
     "as_target",
     "check_gives_fields",
+    "has_blocking_nodes",
     "is_item",
     "is_substituted",
     "item_keys",

@@ -86,7 +86,9 @@ class VmapRun(EdgeRun):
         finished: Finished | None = None,
         streamed: Streamed | None = None,
     ) -> None:
-        self.spec = spec
+        # Where calls are collected, all items are open at the same time, and each waits for all others.
+        batched = spec.tries.batch_api is not None or calls.here().batched is not None
+        self.spec = spec = spec.collected if batched else spec
         self.states = ItemStates(spec, around.state, batch)
         self.batch = batch
         self.total = len(batch)
@@ -104,8 +106,6 @@ class VmapRun(EdgeRun):
         chunk_size = spec.concurrency.chunk_size
         few = chunk_size is None and count <= (_PARTS[0] if saved else _TASKS_UNSAVED)
         is_here = self.sink is None and spec.workers is None
-        # Where calls are collected, all items are open at the same time, and each waits for all others.
-        batched = spec.tries.batch_api is not None or calls.here().batched is not None
         self.alone = is_here and not batched and (chunk_size == 1 or spec.target.graph is not None or few)
         self.size = 1 if self.alone else chunk_size or math.ceil(count / _PARTS[count > 1024])
         most = spec.concurrency.max_concurrency

@@ -1,7 +1,7 @@
 """The checked arguments of one `vmap` edge, and what they mean for an item."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from langgraph.types import Command
@@ -19,7 +19,7 @@ from mahsm.edges._vmap.streamed import Sink, check_sink
 from mahsm.edges._vmap.warm import Warm
 from mahsm.errors import MissingKeyError, StateError, TooFewSucceeded
 from mahsm.limits import RateLimit
-from mahsm.nodes._internal import item_keys
+from mahsm.nodes._internal import has_blocking_nodes, item_keys
 
 OnError: TypeAlias = Literal["raise", "collect", "drop"]
 # `dict` comes first, since it is the common case and the cheaper check.
@@ -146,6 +146,14 @@ class VmapSpec(CallSpec):
         return (
             max(most, _WAITING_FOR_KEYS) if isinstance(limit, RateLimit) and limit.key is not None else most
         )
+
+    @property
+    def collected(self) -> "VmapSpec":
+        """The specification where calls are collected, so that each item waits for those of all others."""
+        if not has_blocking_nodes(self.target.source):
+            return self
+        # On a loop, LangGraph would run the nodes in the few threads of the loop's executor, where they wait.
+        return replace(self, target=replace(self.target, async_=None))
 
     def inherited(self, state: State) -> State:
         """Return the part of the parent's state that a target sees."""

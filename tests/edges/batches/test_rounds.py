@@ -1,10 +1,11 @@
 """What is collected becomes jobs, and each answer goes back to its item."""
 
 import asyncio
-from typing import Any
+from typing import Any, TypedDict
 
 import dspy
 import pytest
+from langgraph.graph import START, StateGraph
 
 import mahsm
 from mahsm import BatchAPI, Branch, connect, dspy_node, parallel, vmap
@@ -55,6 +56,33 @@ def test_many_items_that_block_are_one_job(mode: str, server: ModelServer, edge_
     edge = edge_of(lambda state: {"answer": ask(item=state["item"]).answer}, max_concurrency=60)
     assert run(edge, {"xs": words}, mode)["ys"] == [word.upper() for word in words]
     assert posts(server) == 1
+
+
+class Said(TypedDict, total=False):
+    item: str
+    answer: str
+
+
+def graph_of_items(*nodes: Any) -> Any:
+    builder = StateGraph(Said).add_sequence(nodes)
+    return builder.add_edge(START, next(iter(builder.nodes))).compile()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_graphs_whose_nodes_block_are_one_job(mode: str, server: ModelServer, edge_of: Any) -> None:
+    ask = dspy.Predict("item -> answer")
+
+    def first(state: Said) -> Said:
+        return {"answer": ask(item=state["item"]).answer}
+
+    def again(state: Said) -> Said:
+        return {"answer": ask(item=state["answer"] + "!").answer}
+
+    inner = graph_of_items(first)
+    words = [f"word {number}" for number in range(60)]
+    edge = edge_of(graph_of_items(("inner", inner), again), max_concurrency=2)
+    assert run(edge, {"xs": words}, mode)["ys"] == [f"{word.upper()}!" for word in words]
+    assert posts(server) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)
