@@ -20,6 +20,7 @@ from mahsm._batches.requests import Ask as Ask
 from mahsm._batches.requests import AtFullPrice as AtFullPrice
 from mahsm._batches.requests import Endpoint as Endpoint
 from mahsm._batches.rounds import Rounds as Rounds
+from mahsm._batches.rounds import Watcher as Watcher
 from mahsm._batches.rounds import status_of as status_of
 from mahsm._batches.seats import Seat as Seat
 
@@ -32,6 +33,7 @@ __all__ = [
     "Journal",
     "Rounds",
     "Seat",
+    "Watcher",
     "endpoint_of",
     "status_of",
 ]

@@ -62,9 +62,12 @@ class Rounds:
         run: The name of the run, which a run that goes on has again.
         journal: Where jobs are noted, or None if nothing is saved.
         watcher: Is told what happens.
+        linger: Seconds without a new request after which a job is submitted, when every item waits.
     """
 
-    def __init__(self, api: BatchAPI, run: str, journal: Journal | None, watcher: Watcher) -> None:
+    def __init__(
+        self, api: BatchAPI, run: str, journal: Journal | None, watcher: Watcher, *, linger: float = 0.0
+    ) -> None:
         self.api = api
         self.root = Seat(Table(self._all_wait))
         self.calls = False
@@ -74,6 +77,7 @@ class Rounds:
         self._run = run
         self._journal = journal
         self._watcher = watcher
+        self._linger = linger
         self._loop = tasks.batch_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._incoming: list[Ask] = []
@@ -202,6 +206,10 @@ class Rounds:
     def _look(self) -> None:
         """Submit what is pending if every item waits."""
         if self._early is None and self.root.is_still and self._joined == self._taken:
+            left = self._linger and self._last + self._linger - time.monotonic()
+            if left > 0:
+                self._loop.call_later(left, self._guarded, self._look)
+                return
             self._close_all()
             self._tell_if_open()
 

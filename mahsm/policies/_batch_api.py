@@ -60,6 +60,10 @@ class BatchAPI:
         on_expired: What becomes of requests that the provider has not answered in time, or whose job was
             cancelled: `"retry"` submits them again, `"sync"` makes ordinary calls at the full price, and
             `"error"` fails their items.
+        linger: Seconds for which a job waits for calls of other runs of the process, >= 0: those of an edge
+            with the same options in programs that `dspy.Evaluate` or an optimiser runs for each example. It
+            is submitted when every run waits, and no call has come for so long. With 0, and in runs with a
+            checkpointer, each run has jobs of its own.
 
     Raises:
         EdgeError: immediately, for invalid values.
@@ -76,6 +80,7 @@ class BatchAPI:
     max_enqueued_tokens: int | None = None
     wait: Wait = "poll"
     on_expired: OnExpired = "retry"
+    linger: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.window, str) or not re.fullmatch(r"[1-9]\d*[hd]", self.window):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -85,6 +90,8 @@ class BatchAPI:
             )
         if not (is_figure(self.poll) and self.poll > 0):
             raise EdgeError(f"BatchAPI: poll={shown(self.poll)}; expected seconds > 0, such as 60.0.")
+        if not (is_figure(self.linger) and self.linger >= 0):
+            raise EdgeError(f"BatchAPI: linger={shown(self.linger)}; expected seconds >= 0, such as 2.0.")
         self._whole("max_requests", self.max_requests, "such as 50_000.")
         if self.max_enqueued_tokens is not None:
             self._whole("max_enqueued_tokens", self.max_enqueued_tokens, "or None for no bound.")

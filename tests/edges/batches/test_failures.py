@@ -195,6 +195,7 @@ def test_options_of_ordinary_calls_are_refused(options: Any, why: str, edge_of: 
         {"max_enqueued_tokens": -1},
         {"wait": "x"},
         {"on_expired": "x"},
+        {"linger": -1},
     ],
     ids=str,
 )
