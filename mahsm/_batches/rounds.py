@@ -6,16 +6,18 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from operator import methodcaller
-from typing import Any, Protocol
+from typing import Any
 
 from mahsm._batches.client import Client
-from mahsm._batches.estimates import Estimates, input_tokens
+from mahsm._batches.estimates import Estimates
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
+from mahsm._batches.pending import Pending
 from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
+from mahsm._batches.watcher import Watcher, status_of
 from mahsm._waiting import Turn, tasks, wake_all
-from mahsm.policies import BatchAPI, BatchJobStatus
+from mahsm.policies import BatchAPI
 
 _GOODBYE = 10.0
 """Most seconds for which the end of a run waits until its jobs are cancelled."""
@@ -25,30 +27,6 @@ _PATIENCE = 60.0
 
 _FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
 """OpenAI's codes for a job that is refused because too much is enqueued already."""
-
-
-class Watcher(Protocol):
-    """What a run wants to know of its rounds. It is called on the loop of batches."""
-
-    def failed(self, error: BaseException) -> None:
-        """The rounds cannot go on."""
-        ...
-
-    def open_jobs(self, jobs: Sequence[BatchJobStatus]) -> None:
-        """Every item waits, and these jobs are open: a run that does not wait ends here."""
-        ...
-
-    def began(self, job: Job) -> None:
-        """A job is going to be submitted, or is one of an earlier process."""
-        ...
-
-    def looked(self, jobs: Sequence[BatchJobStatus]) -> None:
-        """The provider has said something new of one of these open jobs."""
-        ...
-
-    def ended(self, job: Job, error: BaseException | None, jobs: Sequence[BatchJobStatus]) -> None:
-        """A job is done, or not waited for any more, and these are open."""
-        ...
 
 
 class Rounds:
@@ -79,13 +57,13 @@ class Rounds:
         self._incoming: list[Ask] = []
         """Requests on their way to the loop, which is woken once for all of them."""
         self._early: list[Ask] | None = []
-        self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
         self._slots: dict[tuple[Where, str], deque[Slot]] = defaultdict(deque)
         self._left_open: list[Note] = []
         self._jobs: list[Job] = []
         self._waiting: set[Job] = set()
         self._clients: dict[Endpoint, Client] = {}
         self._estimates = Estimates()
+        self._pending = Pending(api, self._estimates)
         self._number = 0
         # Requests that have joined and are not taken yet come before any further look.
         self._joined = self._taken = 0
@@ -180,9 +158,7 @@ class Rounds:
             slot.ask = ask
             self._give(slot)
             return
-        pending = self._pending[ask.endpoint]
-        pending.append(ask)
-        if len(pending) >= self.api.max_requests:
+        if self._pending.add(ask) >= self.api.max_requests:
             self._close(ask.endpoint)
 
     def _restore(self, endpoint: Endpoint) -> None:
@@ -206,8 +182,8 @@ class Rounds:
             self._tell_if_open()
 
     def _close_all(self) -> None:
-        for endpoint in list(self._pending):
-            while self._pending.get(endpoint) and self._close(endpoint):
+        for endpoint in self._pending.endpoints:
+            while self._pending.of(endpoint) and self._close(endpoint):
                 pass
 
     def _close(self, endpoint: Endpoint) -> bool:
@@ -215,31 +191,10 @@ class Rounds:
 
         Return False if nothing more may be enqueued now.
         """
-        asks: list[Ask] = []
-        rest, tokens = deque(self._pending.pop(endpoint)), 0
-        while rest and len(asks) < self.api.max_requests:
-            takes = input_tokens(rest[0].request)
-            if not self._has_room(tokens + takes, first=not asks):
-                break
-            ask = rest.popleft()
-            if not ask.is_over and (refusal := self._estimates.refusal(ask)) is not None:
-                ask.settle(failure=refusal)
-            if not ask.is_over:
-                asks.append(ask)
-                tokens += takes
-        if rest:
-            self._pending[endpoint] = list(rest)
+        asks, tokens = self._pending.take(endpoint, sum(job.tokens for job in self._jobs))
         if asks:
             self._submit(endpoint, asks, tokens)
-        return bool(asks) or not rest
-
-    def _has_room(self, tokens: int, *, first: bool) -> bool:
-        """Return whether so many tokens may be enqueued; a request that is too long goes alone."""
-        most = self.api.max_enqueued_tokens
-        if most is None:
-            return True
-        enqueued = sum(job.tokens for job in self._jobs)
-        return enqueued + tokens <= most or (first and not enqueued)
+        return bool(asks) or not self._pending.of(endpoint)
 
     def _submit(self, endpoint: Endpoint, asks: Sequence[Ask], tokens: int) -> None:
         number, self._number = self._number, self._number + 1
@@ -402,26 +357,6 @@ class Rounds:
         for task in left:
             if not task.cancelled():
                 task.exception()
-
-
-def status_of(job: Job) -> BatchJobStatus:
-    """Return what users see of a job."""
-    note, info = job.note, job.info
-    data: dict[str, Any] = (info.provider_data if info is not None else None) or {}
-    counts: dict[str, Any] = data.get("request_counts") or {}
-    return {
-        "id": note.id,
-        "label": note.label,
-        "provider": note.provider,
-        "model": note.model,
-        "round": note.number,
-        "requests": len(note.keys),
-        # The first name is OpenAI's, the second one Anthropic's.
-        "completed": int(counts.get("completed", counts.get("succeeded", 0)) or 0),
-        "failed": int(counts.get("failed", counts.get("errored", 0)) or 0),
-        "status": "queued" if info is None else str(info.status),
-        "submitted_at": note.at,
-    }
 
 
 def _expired(ask: Ask) -> BaseException:
