@@ -8,6 +8,7 @@
 - `watcher`    what a run wants to know of its rounds, and what users see of a job
 - `jobs`       one job, from its submission to its answers
 - `client`     the batch API of one provider, through DSPy's clients
+- `records`    answers of ordinary calls, as they are noted
 - `journal`    what a process that goes on after a kill has to know
 - `estimates`  what requests are going to take, for budgets
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from mahsm._batches.client import Client, Sent, is_passing
 from mahsm._batches.journal import Journal, Note
-from mahsm._batches.requests import Ask
+from mahsm._batches.requests import Ask, At
 from mahsm.errors import EdgeError
 
 T = TypeVar("T")
@@ -54,17 +54,23 @@ class Slot:
 
     Attributes:
         key: The request's key.
+        at: The job's number, and the place in it.
         ask: The call; None in a job of an earlier process until an equal request is asked again.
+        paid: The answer of an ordinary call that an earlier process has made instead, if it has.
         outcome: What became of the request, once known.
         is_old: True if the run has failed since, so that a request which has an error is asked again.
         job: The id of the job, once the outcome is known.
     """
 
-    __slots__ = ("ask", "is_old", "job", "key", "outcome")
+    __slots__ = ("ask", "at", "is_old", "job", "key", "outcome", "paid")
 
-    def __init__(self, key: str, ask: Ask | None = None, *, is_old: bool = False) -> None:
+    def __init__(
+        self, key: str, at: At, ask: Ask | None = None, *, paid: Any = None, is_old: bool = False
+    ) -> None:
         self.key = key
+        self.at = at
         self.ask = ask
+        self.paid = paid
         self.is_old = is_old
         self.outcome: Outcome | None = None
         self.job: str | None = None

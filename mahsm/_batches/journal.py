@@ -15,10 +15,12 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from mahsm._batches.requests import Where
+from mahsm._batches.records import answer_of, record_of
+from mahsm._batches.requests import At, Where
 from mahsm.errors import EdgeError
 
 _CHANNEL = "mahsm_batch_job"
+_ANSWER = "mahsm_batch_answer"
 _FAILED = "mahsm_batch_run_failed"
 _PATIENCE = 30.0
 """Seconds to wait until LangGraph has saved the checkpoint that the run belongs to."""
@@ -76,6 +78,8 @@ class Journal:
         self._is_begun = False
         self.failed_with = -1
         """The number of the last job before the run failed; -1 if it has not. Errors up to there are old."""
+        self.paid: dict[At, Any] = {}
+        """Answers of ordinary calls, by where their requests were."""
 
     async def read(self) -> list[Note]:
         """Return the notes so far."""
@@ -87,6 +91,9 @@ class Journal:
                 note = Note(**value)
                 if note.id is not None or note.number not in notes:
                     notes[note.number] = note
+            elif channel == _ANSWER:
+                number, place, record = value
+                self.paid[number, place] = answer_of(record)
             elif channel == _FAILED:
                 self.failed_with = max(self.failed_with, value)
         return [notes[number] for number in sorted(notes)]
@@ -110,6 +117,10 @@ class Journal:
         note = replace(note, id=id)
         await self._write(note)
         return note
+
+    async def answered(self, at: At, answer: Any) -> None:
+        """Note the answer of an ordinary call, and where its request was before."""
+        await self._put(_ANSWER, [*at, record_of(answer)], f"answer {at[0]} {at[1]}")
 
     async def failed(self, number: int) -> None:
         """Note that the run fails, and the number of its last job: a later run is to ask again."""

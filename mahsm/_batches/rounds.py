@@ -13,14 +13,14 @@ from mahsm._batches.estimates import Estimates
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
 from mahsm._batches.pending import Pending
-from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
+from mahsm._batches.requests import Ask, At, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
 from mahsm._batches.watcher import Watcher, status_of
 from mahsm._waiting import Turn, tasks, wake_all
 from mahsm.policies import BatchAPI
 
 _GOODBYE = 10.0
-"""Most seconds for which the end of a run waits until its jobs are cancelled."""
+"""Most seconds for which the end of a run waits for its ordinary calls, and for its jobs to be cancelled."""
 
 _PATIENCE = 60.0
 """Seconds without a new request after which a job is submitted although some items go on."""
@@ -56,6 +56,8 @@ class Rounds:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._incoming: list[Ask] = []
         """Requests on their way to the loop, which is woken once for all of them."""
+        self._calls: set[asyncio.Task[Any]] = set()
+        """Ordinary calls that are under way."""
         self._early: list[Ask] | None = []
         self._slots: dict[tuple[Where, str], deque[Slot]] = defaultdict(deque)
         self._left_open: list[Note] = []
@@ -86,10 +88,14 @@ class Rounds:
         ask.seat.waits()
 
     def complete(self, ask: Ask) -> "Future[Any]":
-        """Make an ordinary call."""
+        """Make an ordinary call in place of a request that a job has not answered."""
 
         async def made() -> Any:
-            return await self._client(ask.endpoint).complete(ask.request)
+            call = self._loop.create_task(self._complete(ask))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            # A later run does not pay for an answer that is noted, so the end of this one waits for it.
+            return await (call if self._journal is None else asyncio.shield(call))
 
         return asyncio.run_coroutine_threadsafe(made(), self._loop)
 
@@ -134,6 +140,15 @@ class Rounds:
             if time.monotonic() - self._last >= _PATIENCE:
                 self._close_all()
 
+    async def _complete(self, ask: Ask) -> Any:
+        answer = await self._client(ask.endpoint).complete(ask.request)
+        if self._journal is not None and isinstance(ask.failure, AtFullPrice):
+            try:
+                await self._journal.answered(ask.failure.at, answer)
+            except Exception as error:  # noqa: BLE001  whatever a checkpointer raises
+                self._watcher.failed(error)
+        return answer
+
     def _take_all(self) -> None:
         with self.root.lock:
             asks, self._incoming = self._incoming, []
@@ -170,7 +185,8 @@ class Rounds:
         for note in found:
             assert self._journal is not None
             is_old = note.number <= self._journal.failed_with
-            slots = [Slot(key, is_old=is_old) for key in note.keys]
+            paid = self._journal.paid
+            slots = [Slot(key, at, paid=paid.get(at), is_old=is_old) for at, key in _places(note)]
             for slot in slots:
                 self._slots[note.where, slot.key].append(slot)
             self._run_job(endpoint, note, slots, is_restored=True)
@@ -207,7 +223,8 @@ class Rounds:
             keys=[ask.key for ask in asks],
             at=time.time(),
         )
-        self._run_job(endpoint, note, [Slot(ask.key, ask) for ask in asks], tokens=tokens)
+        slots = [Slot(ask.key, at, ask) for (at, _), ask in zip(_places(note), asks, strict=True)]
+        self._run_job(endpoint, note, slots, tokens=tokens)
 
     def _run_job(
         self,
@@ -306,6 +323,9 @@ class Rounds:
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
             ask.settle(outcome.answer, wake=wake)
+        elif slot.paid is not None:
+            ask.job = None
+            ask.settle(slot.paid, wake=wake)
         elif outcome.error is not None and slot.is_old:
             self._place(ask)
         elif outcome.error is not None:
@@ -313,7 +333,7 @@ class Rounds:
         elif self.api.on_expired == "retry":
             self._place(ask)
         elif self.api.on_expired == "sync":
-            ask.settle(failure=AtFullPrice(), wake=wake)
+            ask.settle(failure=AtFullPrice(slot.at), wake=wake)
         else:
             ask.settle(failure=_expired(ask), wake=wake)
 
@@ -337,6 +357,9 @@ class Rounds:
     async def _end(self, *, cancel: bool, has_failed: bool) -> None:
         open_jobs = list(self._jobs)
         await self._cancelled(self._tasks)
+        if not cancel and self._calls:
+            await asyncio.wait(self._calls, timeout=_GOODBYE)
+        await self._cancelled(self._calls)
         if cancel and open_jobs:
             left = {self._loop.create_task(job.cancel()) for job in open_jobs}
             await asyncio.wait(left, timeout=_GOODBYE)
@@ -357,6 +380,11 @@ class Rounds:
         for task in left:
             if not task.cancelled():
                 task.exception()
+
+
+def _places(note: Note) -> list[tuple[At, str]]:
+    """Return where each request of a job is, and its key."""
+    return [((note.number, place), key) for place, key in enumerate(note.keys)]
 
 
 def _expired(ask: Ask) -> BaseException:
