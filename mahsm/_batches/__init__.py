@@ -3,7 +3,9 @@
 - `seats`      who is open in a run, and whether all of them wait for an answer
 - `requests`   a request, and the endpoint that it goes to
 - `endpoints`  the endpoint of a DSPy model
+- `earlier`    jobs of earlier processes, which a run goes on with
 - `pending`    requests that wait until a job is submitted with them
+- `queues`     the queue of a provider, which refuses jobs while too much is in it
 - `rounds`     the requests of a run: collected, submitted, answered
 - `watcher`    what a run wants to know of its rounds, and what users see of a job
 - `jobs`       one job, from its submission to its answers

@@ -27,6 +27,9 @@ _LOOKS = 3
 """How often a job is looked for whose submission has got no answer."""
 
 
+_FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
+"""OpenAI's codes for a job that is refused because too much is enqueued already."""
+
 _UNANSWERED = frozenset({"batch_expired", "batch_cancelled"})
 """OpenAI's codes of requests that were not answered when their job ended."""
 
@@ -121,6 +124,16 @@ class Job:
         self.sent = Sent(note.label, token, len(slots), note.at)
         self._refused: list[str] = []
         """Jobs that had other requests."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """True if the provider has begun it: it refuses jobs before."""
+        return self.info is not None and self.info.status not in ("queued", "failed")
+
+    @property
+    def is_refused(self) -> bool:
+        """True if the provider has refused it because too much is enqueued already."""
+        return self.info is not None and not _FULL.isdisjoint(_codes(self.info))
 
     async def run(self, waits: Waits, known: Callable[[], Iterable[str]]) -> None:
         """Submit the job, if that is left to do, and wait for its outcomes.
@@ -236,22 +249,26 @@ class NeverSubmitted(Exception):
 
 
 class JobFailed(EdgeError):
-    """The provider has refused a job as a whole.
-
-    Attributes:
-        codes: The provider's codes of the reasons.
-    """
+    """The provider has refused a job as a whole."""
 
     def __init__(self, note: Note, info: Any) -> None:
-        data: Any = info.provider_data or {}
-        errors: dict[str, Any] = data.get("errors") or {}
-        given: list[dict[str, Any]] = errors.get("data") or []
-        self.codes = [str(one.get("code")) for one in given]
+        given = _errors(info)
         why = "; ".join(str(one.get("message") or one.get("code")) for one in given[:3]) or "no reason given"
         super().__init__(
             f"the batch job {info.id} ({len(note.keys)} requests to {note.provider}/{note.model}) failed: "
             f"{why}"
         )
+
+
+def _errors(info: Any) -> list[dict[str, Any]]:
+    """Return the provider's reasons for a job that failed."""
+    data: Any = info.provider_data or {}
+    errors: dict[str, Any] = data.get("errors") or {}
+    return errors.get("data") or []
+
+
+def _codes(info: Any) -> list[str]:
+    return [str(one.get("code")) for one in _errors(info)]
 
 
 def _outcome(entry: Any, note: Note, place: int, status: str) -> Outcome:

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from operator import methodcaller
 from typing import Any
 
 from mahsm._batches.client import Client
+from mahsm._batches.earlier import EarlierJobs, places
 from mahsm._batches.estimates import Estimates
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
 from mahsm._batches.pending import Pending
-from mahsm._batches.requests import Ask, At, AtFullPrice, Endpoint, Wake, Where
+from mahsm._batches.queues import Queue
+from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
 from mahsm._batches.watcher import Watcher, status_of
 from mahsm._waiting import Turn, tasks, wake_all
@@ -24,9 +26,6 @@ _GOODBYE = 10.0
 
 _PATIENCE = 60.0
 """Seconds without a new request after which a job is submitted although some items go on."""
-
-_FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
-"""OpenAI's codes for a job that is refused because too much is enqueued already."""
 
 
 class Rounds:
@@ -59,8 +58,8 @@ class Rounds:
         self._calls: set[asyncio.Task[Any]] = set()
         """Ordinary calls that are under way."""
         self._early: list[Ask] | None = []
-        self._slots: dict[tuple[Where, str], deque[Slot]] = defaultdict(deque)
-        self._left_open: list[Note] = []
+        self._queues: dict[Where, Queue] = defaultdict(lambda: Queue(api.poll))
+        self._earlier = EarlierJobs(journal)
         self._jobs: list[Job] = []
         self._waiting: set[Job] = set()
         self._clients: dict[Endpoint, Client] = {}
@@ -124,12 +123,10 @@ class Rounds:
 
     async def _main(self) -> None:
         try:
-            if self._journal is not None:
-                self._left_open = await self._journal.read()
+            self._number = await self._earlier.read()
         except Exception as error:  # noqa: BLE001  whatever a checkpointer raises
             self._watcher.failed(error)
             return
-        self._number = 1 + max((note.number for note in self._left_open), default=-1)
         early, self._early = self._early or [], None
         for ask in early:
             self._place(ask)
@@ -168,9 +165,7 @@ class Rounds:
         if ask.is_over:
             return
         self._restore(ask.endpoint)
-        if slots := self._slots.get((ask.endpoint.where, ask.key)):
-            slot = slots.popleft()
-            slot.ask = ask
+        if (slot := self._earlier.slot_for(ask)) is not None:
             self._give(slot)
             return
         if self._pending.add(ask) >= self.api.max_requests:
@@ -178,17 +173,7 @@ class Rounds:
 
     def _restore(self, endpoint: Endpoint) -> None:
         """Go on with the jobs of an endpoint that an earlier process has left."""
-        found = [note for note in self._left_open if note.where == endpoint.where]
-        if not found:
-            return
-        self._left_open = [note for note in self._left_open if note not in found]
-        for note in found:
-            assert self._journal is not None
-            is_old = note.number <= self._journal.failed_with
-            paid = self._journal.paid
-            slots = [Slot(key, at, paid=paid.get(at), is_old=is_old) for at, key in _places(note)]
-            for slot in slots:
-                self._slots[note.where, slot.key].append(slot)
+        for note, slots in self._earlier.take(endpoint.where):
             self._run_job(endpoint, note, slots, is_restored=True)
 
     def _look(self) -> None:
@@ -207,6 +192,8 @@ class Rounds:
 
         Return False if nothing more may be enqueued now.
         """
+        if not self._queues[endpoint.where].takes:
+            return False
         asks, tokens = self._pending.take(endpoint, sum(job.tokens for job in self._jobs))
         if asks:
             self._submit(endpoint, asks, tokens)
@@ -223,7 +210,7 @@ class Rounds:
             keys=[ask.key for ask in asks],
             at=time.time(),
         )
-        slots = [Slot(ask.key, at, ask) for (at, _), ask in zip(_places(note), asks, strict=True)]
+        slots = [Slot(ask.key, at, ask) for (at, _), ask in zip(places(note), asks, strict=True)]
         self._run_job(endpoint, note, slots, tokens=tokens)
 
     def _run_job(
@@ -246,6 +233,7 @@ class Rounds:
             is_restored=is_restored,
         )
         self._jobs.append(job)
+        self._queues[note.where].enter(job)
         self._watcher.began(job)
         self._begin(self._life_of(job))
 
@@ -265,42 +253,40 @@ class Rounds:
             self._waiting.discard(job)
             is_error = failure is not None and not isinstance(failure, NeverSubmitted)
             self._watcher.ended(job, failure if is_error else None, [status_of(one) for one in self._jobs])
-        await self._conclude(job, failure)
+        is_refused = isinstance(failure, JobFailed) and job.is_refused
+        queue = self._queues[job.note.where]
+        if failure is None:
+            queue.accept()
+        if (seconds := queue.leave(job, is_refused=is_refused)) is not None:
+            self._begin(self._open(queue, seconds))
+        self._conclude(job, failure)
         self._look()
 
-    async def _conclude(self, job: Job, failure: Exception | None) -> None:
+    async def _open(self, queue: Queue, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        queue.open()
+        self._guarded(self._look)
+
+    def _conclude(self, job: Job, failure: Exception | None) -> None:
         """Pass on what a job has come to."""
-        from dspy.lm15 import LM15Error
+        from dspy.lm15 import InvalidRequestError, LM15Error
 
         if failure is None:
             self._settle(job)
-        elif isinstance(failure, NeverSubmitted):
+        elif isinstance(failure, NeverSubmitted) or job.is_refused:
             self._give_back(job)
         elif isinstance(failure, JobFailed):
-            await self._refused(job, failure)
+            self._settle(job, Outcome(error=InvalidRequestError(str(failure))))
         elif isinstance(failure, LM15Error):
             self._settle(job, Outcome(error=failure))
         else:
             # Of the checkpointer, for example.
             self._watcher.failed(failure)
 
-    async def _refused(self, job: Job, failed: JobFailed) -> None:
-        """The provider has refused a job as a whole."""
-        if _FULL.isdisjoint(failed.codes):
-            from dspy.lm15 import InvalidRequestError
-
-            self._settle(job, Outcome(error=InvalidRequestError(str(failed))))
-        else:
-            # There may be room later.
-            await asyncio.sleep(self.api.poll)
-            self._give_back(job)
-
     def _give_back(self, job: Job) -> None:
         """Place the requests of a job again."""
         asks = [slot.ask for slot in job.slots if slot.ask is not None]
-        for slot in job.slots:
-            if slot.ask is None:
-                self._slots[job.note.where, slot.key].remove(slot)
+        self._earlier.drop(job)
         self._estimates.release(asks)
         for ask in asks:
             self._place(ask)
@@ -343,6 +329,8 @@ class Rounds:
         """Wait until a job should be looked at again."""
         self._watcher.looked([status_of(one) for one in self._jobs])
         self._waiting.add(job)
+        if job.is_accepted:
+            self._queues[job.note.where].accept()
         self._look()
         await asyncio.sleep(seconds)
         self._waiting.discard(job)
@@ -380,11 +368,6 @@ class Rounds:
         for task in left:
             if not task.cancelled():
                 task.exception()
-
-
-def _places(note: Note) -> list[tuple[At, str]]:
-    """Return where each request of a job is, and its key."""
-    return [((note.number, place), key) for place, key in enumerate(note.keys)]
 
 
 def _expired(ask: Ask) -> BaseException:
