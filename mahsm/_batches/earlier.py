@@ -21,9 +21,9 @@ class EarlierJobs:
 
     async def read(self) -> int:
         """Read the journal; return the number of the run's next job."""
-        if self._journal is not None:
-            self._notes = await self._journal.read()
-        return 1 + max((note.number for note in self._notes), default=-1)
+        notes = [] if self._journal is None else await self._journal.read()
+        self._notes = [note for note in notes if not note.is_gone]
+        return 1 + max((note.number for note in notes), default=-1)
 
     def take(self, where: Where) -> list[tuple[Note, list[Slot]]]:
         """Return the jobs of an endpoint, each once."""

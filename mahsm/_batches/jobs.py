@@ -204,6 +204,10 @@ class Job:
         else:
             self.note = await self._journal.submitted(self.note, info.id)
 
+    async def _is_gone(self) -> None:
+        if self._journal is not None:
+            await self._journal.gone(self.note)
+
     async def _until_done(self, waits: Waits) -> None:
         assert self.note.id is not None
         id, pause = self.note.id, self._poll
@@ -221,6 +225,8 @@ class Job:
         assert self.note.id is not None
         id = self.note.id
         if self.info.status == "failed":
+            if self.is_refused:
+                await self._is_gone()
             raise JobFailed(self.note, self.info)
         entries = await self._persistently(lambda: self._client.results(id, self.sent))
         if entries is None:

@@ -17,9 +17,9 @@ from mahsm._batches.pending import Pending
 from mahsm._batches.queues import Queue
 from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
-from mahsm._batches.watcher import Watcher, status_of
+from mahsm._batches.watcher import Watcher, not_accepted, status_of
 from mahsm._waiting import Turn, tasks, wake_all
-from mahsm.policies import BatchAPI
+from mahsm.policies import BatchAPI, BatchJobStatus
 
 _GOODBYE = 10.0
 """Most seconds for which the end of a run waits for its ordinary calls, and for its jobs to be cancelled."""
@@ -243,7 +243,7 @@ class Rounds:
         return self._clients[endpoint]
 
     async def _life_of(self, job: Job) -> None:
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             await job.run(self, lambda: [one.note.id for one in self._jobs if one.note.id])
         except Exception as error:  # noqa: BLE001  it is passed on
@@ -251,16 +251,19 @@ class Rounds:
         finally:
             self._jobs.remove(job)
             self._waiting.discard(job)
+            self._leave_queue(job, failure)
             is_error = failure is not None and not isinstance(failure, NeverSubmitted)
-            self._watcher.ended(job, failure if is_error else None, [status_of(one) for one in self._jobs])
-        is_refused = isinstance(failure, JobFailed) and job.is_refused
+            self._watcher.ended(job, failure if is_error else None, self._statuses())
+        self._conclude(job, failure)
+        self._look()
+
+    def _leave_queue(self, job: Job, failure: Exception | None) -> None:
         queue = self._queues[job.note.where]
         if failure is None:
             queue.accept()
+        is_refused = isinstance(failure, JobFailed) and job.is_refused
         if (seconds := queue.leave(job, is_refused=is_refused)) is not None:
             self._begin(self._open(queue, seconds))
-        self._conclude(job, failure)
-        self._look()
 
     async def _open(self, queue: Queue, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -327,7 +330,7 @@ class Rounds:
 
     async def until(self, job: Job, seconds: float) -> None:
         """Wait until a job should be looked at again."""
-        self._watcher.looked([status_of(one) for one in self._jobs])
+        self._watcher.looked(self._statuses())
         self._waiting.add(job)
         if job.is_accepted:
             self._queues[job.note.where].accept()
@@ -339,8 +342,12 @@ class Rounds:
         if self.api.wait != "interrupt" or not self.root.is_still:
             return
         # What is pending then is more than may be enqueued.
-        if self._jobs and self._waiting.issuperset(self._jobs):
-            self._watcher.open_jobs([status_of(job) for job in self._jobs])
+        if self._waiting.issuperset(self._jobs) and (found := self._statuses()):
+            self._watcher.open_jobs(found)
+
+    def _statuses(self) -> list[BatchJobStatus]:
+        refused = [job for queue in self._queues.values() for job in queue.refused]
+        return [*map(status_of, self._jobs), *map(not_accepted, refused)]
 
     async def _end(self, *, cancel: bool, has_failed: bool) -> None:
         open_jobs = list(self._jobs)

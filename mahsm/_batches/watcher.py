@@ -31,6 +31,11 @@ class Watcher(Protocol):
         ...
 
 
+def not_accepted(job: Job) -> BatchJobStatus:
+    """Return what users see of a job that was refused, and is going to be submitted again."""
+    return {**status_of(job), "id": None, "status": "not accepted"}
+
+
 def status_of(job: Job) -> BatchJobStatus:
     """Return what users see of a job."""
     note, info = job.note, job.info

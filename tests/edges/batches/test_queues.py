@@ -6,11 +6,15 @@ from typing import Any
 
 import dspy
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
 from mahsm import BatchAPI
 from mahsm._batches.queues import Queue
 from mahsm.testing import BatchJobs, ModelServer
 from tests.edges.batches.conftest import MODEL, shout
+from tests.edges.batches.test_durability import THREAD, graph_of
+from tests.helpers import MODES, run
 
 WORDS = [f"word {number}" for number in range(8)]
 ANSWERS = [word.upper() for word in WORDS]
@@ -91,3 +95,43 @@ def test_a_job_is_submitted_again_until_it_is_accepted(server: ModelServer, edge
         server.jobs.fail_next(*FULL)
     assert edge_of().invoke({"xs": WORDS})["ys"] == ANSWERS
     assert len(server.jobs.ids) == 4
+
+
+def interrupted(found: Any) -> list[Any]:
+    return [
+        (job["status"], job["requests"], job["id"]) for job in found["__interrupt__"][0].value["batch_jobs"]
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_interrupt_says_that_a_job_is_not_accepted(mode: str, server: ModelServer, edge_of: Any) -> None:
+    for _ in range(2):
+        server.jobs.fail_next(*FULL)
+    api = BatchAPI(poll=3_600.0, wait="interrupt")
+    graph = graph_of(edge_of(api=api), InMemorySaver())
+    first = run(graph, {"xs": WORDS}, mode, THREAD)
+    for id in range(2):
+        assert interrupted(first) == [("queued", 8, server.jobs.ids[id])]
+        refused = run(graph, Command(resume=True), mode, THREAD)
+        assert interrupted(refused) == [("not accepted", 8, None)]
+        first = run(graph, Command(resume=True), mode, THREAD)
+    assert interrupted(first) == [("queued", 8, server.jobs.ids[2])]
+    assert run(graph, Command(resume=True), mode, THREAD)["ys"] == ANSWERS
+    assert (len(server.jobs.ids), len(server.bill)) == (3, 8)
+
+
+def test_an_interrupt_names_jobs_in_progress_and_those_that_are_not_accepted(
+    full: ModelServer, edge_of: Any
+) -> None:
+    full.jobs.hold_next()
+    graph = graph_of(edge_of(api=BatchAPI(poll=3_600.0, max_requests=4, wait="interrupt")), InMemorySaver())
+    with dspy.context(lm=full.lm(MODEL)):
+        assert [job[0] for job in interrupted(graph.invoke({"xs": WORDS}, THREAD))] == ["queued", "queued"]
+        found = interrupted(graph.invoke(Command(resume=True), THREAD))
+        assert [job[:2] for job in found] == [("running", 4), ("not accepted", 4)]
+        full.jobs.finish()
+        resumed = graph.invoke(Command(resume=True), THREAD)
+        while "__interrupt__" in resumed:
+            resumed = graph.invoke(Command(resume=True), THREAD)
+    assert resumed["ys"] == ANSWERS
+    assert len(full.bill) == 8
