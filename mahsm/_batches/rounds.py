@@ -322,9 +322,16 @@ class Rounds:
         elif self.api.on_expired == "retry":
             self._place(ask)
         elif self.api.on_expired == "sync":
-            ask.settle(failure=AtFullPrice(slot.at), wake=wake)
+            self._call_at_full_price(ask, slot, wake)
         else:
             ask.settle(failure=_expired(ask), wake=wake)
+
+    def _call_at_full_price(self, ask: Ask, slot: Slot, wake: Wake) -> None:
+        # If the ordinary call had an error in an earlier process, a later job may have the request.
+        if (later := self._earlier.slot_for(ask)) is not None:
+            self._give(later, wake)
+        else:
+            ask.settle(failure=AtFullPrice(slot.at), wake=wake)
 
     # How jobs wait.
 

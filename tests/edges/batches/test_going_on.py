@@ -9,7 +9,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 import mahsm
-from mahsm import BatchAPI
+from mahsm import BatchAPI, Retry
 from mahsm.testing import Call, ModelServer, Reply
 from tests.edges.batches.conftest import Twice, shout
 from tests.edges.batches.test_durability import THREAD, graph_of
@@ -60,6 +60,19 @@ def test_ordinary_calls_are_not_made_again(mode: str, server: ModelServer, edge_
         assert run(graph, None, mode, THREAD)["ys"] == [f"{answer}!" for answer in ANSWERS]
     assert (len(server.jobs.ids), len(server.bill)) == (3, 8)
     assert used.usd == pytest.approx(server.bill.usd)
+
+
+@pytest.mark.parametrize("server", [refuses_once], indirect=True)
+def test_an_ordinary_call_that_was_tried_again_in_a_job_is_not_made_again(
+    server: ModelServer, edge_of: Any
+) -> None:
+    server.jobs.expire_next(after=0)
+    api = BatchAPI(poll=0.01, on_expired="sync", wait="interrupt")
+    graph = graph_of(edge_of(api=api, retry=Retry(attempts=2, base=0)), InMemorySaver())
+    found = graph.invoke({"xs": ["word 1"]}, THREAD)
+    while "__interrupt__" in found:
+        found = graph.invoke(Command(resume=True), THREAD)
+    assert (found["ys"], len(server.bill)) == (["WORD 1"], 1)
 
 
 def test_the_end_of_a_run_keeps_the_ordinary_calls_under_way(server: ModelServer, edge_of: Any) -> None:
