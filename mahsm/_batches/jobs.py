@@ -166,6 +166,8 @@ class Job:
                 if (info := await self._found(known)) is not None:
                     return await self._has(info)
             if self._is_restored:
+                # The provider's list may be late, therefore the looks. Only after all of them it is noted.
+                await self._is_gone()
                 raise NeverSubmitted
             requests = [slot.ask.request for slot in self.slots if slot.ask is not None]
             try:

@@ -7,8 +7,8 @@ def record_of(answer: Any) -> dict[str, Any]:
     """Return an answer of DSPy's client as plain data."""
     from dspy.clients.call_result import CallResult
 
-    record: Any = CallResult((answer,)).dump()
-    return record
+    result: Any = CallResult((answer,))
+    return result.dump()
 
 
 def answer_of(record: dict[str, Any]) -> Any:
