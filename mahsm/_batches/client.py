@@ -120,8 +120,9 @@ class Client:
                     return [info]
                 if not self._has_labels and info.id not in known and self._may_be(info, sent):
                     found.append(info)
+            # A page may have fewer jobs than it was asked for, and be followed by others: the last one is empty.
             last = page[-1] if page else None
-            if last is None or len(page) < _PAGE or last.id == after or _is_before(last, sent.at):
+            if last is None or last.id == after or _is_before(last, sent.at):
                 return found
             if self._endpoint.provider not in _AFTER:
                 return found
