@@ -120,7 +120,7 @@ class Client:
                     return [info]
                 if not self._has_labels and info.id not in known and self._may_be(info, sent):
                     found.append(info)
-            # A page may have fewer jobs than it was asked for, and be followed by others: the last one is empty.
+            # A page with fewer jobs than were asked for may be followed by others: only an empty one is the last.
             last = page[-1] if page else None
             if last is None or last.id == after or _is_before(last, sent.at):
                 return found
