@@ -120,7 +120,7 @@ class Client:
                     return [info]
                 if not self._has_labels and info.id not in known and self._may_be(info, sent):
                     found.append(info)
-            # A page with fewer jobs than were asked for may be followed by others: only an empty one is the last.
+            # A page that is not full may be followed by others: only an empty one is the last.
             last = page[-1] if page else None
             if last is None or last.id == after or _is_before(last, sent.at):
                 return found
