@@ -148,7 +148,7 @@ class Job:
             await self._until_done(waits)
             if await self._fetch():
                 return
-            # It was another job. In this process, this one was never accepted; it is looked for once more.
+            # It was another job; this one is looked for once more.
 
     async def cancel(self) -> None:
         """Cancel it at the provider, if it is there."""
@@ -158,7 +158,7 @@ class Job:
     async def _submit(self, known: Callable[[], Iterable[str]]) -> None:
         if not self._is_restored and self._journal is not None:
             await self._journal.announce(self.note)
-        pause, looks = min(self._poll, 5.0), _LOOKS if self._is_restored else 0
+        pause, looks = min(self._poll, 5.0), _LOOKS if self._is_restored or self._refused else 0
         while True:
             for look in range(looks):
                 if look:

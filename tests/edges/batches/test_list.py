@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import dspy
 import pytest
 from dspy.lm15 import Config, Message, Request
 
@@ -63,6 +64,26 @@ def test_a_page_with_fewer_jobs_than_asked_for_is_not_the_last(
     with ModelServer("yes", jobs=BatchJobs()) as server:
         ids = asyncio.run(found(server, name, 4, time.time()))
         assert server.jobs.ids[0] in ids
+
+
+def test_a_job_is_found_behind_one_that_was_taken_for_it(
+    server: ModelServer, edge_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a submission is lost, and a job as large is submitted before the first look."""
+    find = Client.find
+
+    async def late(self: Client, sent: Sent, **given: Any) -> Any:
+        if len(server.jobs.ids) == 1:
+            text = Message.user("[[ ## item ## ]]\nother")
+            other = Request(model="claude", messages=(text,), config=Config(max_tokens=10))
+            await self.submit([other], Sent("another", 1, 1, sent.at), "24h")
+        return await find(self, sent, **given)
+
+    monkeypatch.setattr(Client, "find", late)
+    server.jobs.lose("submit")
+    with dspy.context(lm=server.lm("/".join(MODELS[1]), max_tokens=100)):
+        assert edge_of().invoke({"xs": ["word"]})["ys"] == ["WORD"]
+    assert len(server.jobs.ids) == 2
 
 
 @pytest.mark.parametrize("name", MODELS, ids=str)
