@@ -3,9 +3,14 @@
 - `seats`      who is open in a run, and whether all of them wait for an answer
 - `requests`   a request, and the endpoint that it goes to
 - `endpoints`  the endpoint of a DSPy model
+- `earlier`    jobs of earlier processes, which a run goes on with
+- `pending`    requests that wait until a job is submitted with them
+- `queues`     the queue of a provider, which refuses jobs while too much is in it
 - `rounds`     the requests of a run: collected, submitted, answered
+- `watcher`    what a run wants to know of its rounds, and what users see of a job
 - `jobs`       one job, from its submission to its answers
 - `client`     the batch API of one provider, through DSPy's clients
+- `records`    answers of ordinary calls, as they are noted
 - `journal`    what a process that goes on after a kill has to know
 - `estimates`  what requests are going to take, for budgets
 
@@ -20,9 +25,9 @@ from mahsm._batches.requests import Ask as Ask
 from mahsm._batches.requests import AtFullPrice as AtFullPrice
 from mahsm._batches.requests import Endpoint as Endpoint
 from mahsm._batches.rounds import Rounds as Rounds
-from mahsm._batches.rounds import Watcher as Watcher
-from mahsm._batches.rounds import status_of as status_of
 from mahsm._batches.seats import Seat as Seat
+from mahsm._batches.watcher import Watcher as Watcher
+from mahsm._batches.watcher import status_of as status_of
 
 __all__ = [
     "CONNECTION_OPTIONS",

@@ -120,8 +120,9 @@ class Client:
                     return [info]
                 if not self._has_labels and info.id not in known and self._may_be(info, sent):
                     found.append(info)
+            # A page that is not full may be followed by others: only an empty one is the last.
             last = page[-1] if page else None
-            if last is None or len(page) < _PAGE or last.id == after or _is_before(last, sent.at):
+            if last is None or last.id == after or _is_before(last, sent.at):
                 return found
             if self._endpoint.provider not in _AFTER:
                 return found

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from mahsm._batches.client import Client, Sent, is_passing
 from mahsm._batches.journal import Journal, Note
-from mahsm._batches.requests import Ask
+from mahsm._batches.requests import Ask, At
 from mahsm.errors import EdgeError
 
 T = TypeVar("T")
@@ -26,6 +26,9 @@ _GOODBYE = 10.0
 _LOOKS = 3
 """How often a job is looked for whose submission has got no answer."""
 
+
+_FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
+"""OpenAI's codes for a job that is refused because too much is enqueued already."""
 
 _UNANSWERED = frozenset({"batch_expired", "batch_cancelled"})
 """OpenAI's codes of requests that were not answered when their job ended."""
@@ -54,17 +57,23 @@ class Slot:
 
     Attributes:
         key: The request's key.
+        at: The job's number, and the place in it.
         ask: The call; None in a job of an earlier process until an equal request is asked again.
+        paid: The answer of an ordinary call that an earlier process has made instead, if it has.
         outcome: What became of the request, once known.
         is_old: True if the run has failed since, so that a request which has an error is asked again.
         job: The id of the job, once the outcome is known.
     """
 
-    __slots__ = ("ask", "is_old", "job", "key", "outcome")
+    __slots__ = ("ask", "at", "is_old", "job", "key", "outcome", "paid")
 
-    def __init__(self, key: str, ask: Ask | None = None, *, is_old: bool = False) -> None:
+    def __init__(
+        self, key: str, at: At, ask: Ask | None = None, *, paid: Any = None, is_old: bool = False
+    ) -> None:
         self.key = key
+        self.at = at
         self.ask = ask
+        self.paid = paid
         self.is_old = is_old
         self.outcome: Outcome | None = None
         self.job: str | None = None
@@ -116,6 +125,16 @@ class Job:
         self._refused: list[str] = []
         """Jobs that had other requests."""
 
+    @property
+    def is_accepted(self) -> bool:
+        """True if the provider has begun it: it refuses jobs before."""
+        return self.info is not None and self.info.status not in ("queued", "failed")
+
+    @property
+    def is_refused(self) -> bool:
+        """True if the provider has refused it because too much is enqueued already."""
+        return self.info is not None and not _FULL.isdisjoint(_codes(self.info))
+
     async def run(self, waits: Waits, known: Callable[[], Iterable[str]]) -> None:
         """Submit the job, if that is left to do, and wait for its outcomes.
 
@@ -129,7 +148,7 @@ class Job:
             await self._until_done(waits)
             if await self._fetch():
                 return
-            # It was another job. In this process, this one was never accepted; it is looked for once more.
+            # It was another job; this one is looked for once more.
 
     async def cancel(self) -> None:
         """Cancel it at the provider, if it is there."""
@@ -139,7 +158,7 @@ class Job:
     async def _submit(self, known: Callable[[], Iterable[str]]) -> None:
         if not self._is_restored and self._journal is not None:
             await self._journal.announce(self.note)
-        pause, looks = min(self._poll, 5.0), _LOOKS if self._is_restored else 0
+        pause, looks = min(self._poll, 5.0), _LOOKS if self._is_restored or self._refused else 0
         while True:
             for look in range(looks):
                 if look:
@@ -147,6 +166,8 @@ class Job:
                 if (info := await self._found(known)) is not None:
                     return await self._has(info)
             if self._is_restored:
+                # The provider's list may be late, therefore the looks. Only after all of them it is noted.
+                await self._is_gone()
                 raise NeverSubmitted
             requests = [slot.ask.request for slot in self.slots if slot.ask is not None]
             try:
@@ -185,6 +206,10 @@ class Job:
         else:
             self.note = await self._journal.submitted(self.note, info.id)
 
+    async def _is_gone(self) -> None:
+        if self._journal is not None:
+            await self._journal.gone(self.note)
+
     async def _until_done(self, waits: Waits) -> None:
         assert self.note.id is not None
         id, pause = self.note.id, self._poll
@@ -202,6 +227,8 @@ class Job:
         assert self.note.id is not None
         id = self.note.id
         if self.info.status == "failed":
+            if self.is_refused:
+                await self._is_gone()
             raise JobFailed(self.note, self.info)
         entries = await self._persistently(lambda: self._client.results(id, self.sent))
         if entries is None:
@@ -230,22 +257,26 @@ class NeverSubmitted(Exception):
 
 
 class JobFailed(EdgeError):
-    """The provider has refused a job as a whole.
-
-    Attributes:
-        codes: The provider's codes of the reasons.
-    """
+    """The provider has refused a job as a whole."""
 
     def __init__(self, note: Note, info: Any) -> None:
-        data: Any = info.provider_data or {}
-        errors: dict[str, Any] = data.get("errors") or {}
-        given: list[dict[str, Any]] = errors.get("data") or []
-        self.codes = [str(one.get("code")) for one in given]
+        given = _errors(info)
         why = "; ".join(str(one.get("message") or one.get("code")) for one in given[:3]) or "no reason given"
         super().__init__(
             f"the batch job {info.id} ({len(note.keys)} requests to {note.provider}/{note.model}) failed: "
             f"{why}"
         )
+
+
+def _errors(info: Any) -> list[dict[str, Any]]:
+    """Return the provider's reasons for a job that failed."""
+    data: Any = info.provider_data or {}
+    errors: dict[str, Any] = data.get("errors") or {}
+    return errors.get("data") or []
+
+
+def _codes(info: Any) -> list[str]:
+    return [str(one.get("code")) for one in _errors(info)]
 
 
 def _outcome(entry: Any, note: Note, place: int, status: str) -> Outcome:

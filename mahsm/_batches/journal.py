@@ -15,10 +15,12 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
 
-from mahsm._batches.requests import Where
+from mahsm._batches.records import answer_of, record_of
+from mahsm._batches.requests import At, Where
 from mahsm.errors import EdgeError
 
 _CHANNEL = "mahsm_batch_job"
+_ANSWER = "mahsm_batch_answer"
 _FAILED = "mahsm_batch_run_failed"
 _PATIENCE = 30.0
 """Seconds to wait until LangGraph has saved the checkpoint that the run belongs to."""
@@ -37,6 +39,8 @@ class Note:
         keys: The keys of its requests, in order.
         at: `time.time()` when it was announced.
         id: The provider's id, once known.
+        is_gone: True if the provider has no such job, or has refused it, so that its requests were free to go
+            into another one. It has no keys then.
     """
 
     number: int
@@ -47,6 +51,7 @@ class Note:
     keys: Sequence[str]
     at: float
     id: str | None = None
+    is_gone: bool = False
 
     @property
     def where(self) -> Where:
@@ -76,17 +81,23 @@ class Journal:
         self._is_begun = False
         self.failed_with = -1
         """The number of the last job before the run failed; -1 if it has not. Errors up to there are old."""
+        self.paid: dict[At, Any] = {}
+        """Answers of ordinary calls, by where their requests were."""
 
     async def read(self) -> list[Note]:
-        """Return the notes so far."""
+        """Return the notes so far, the last one of each job."""
         found = await self._call("get_tuple", self._config)
         self._is_begun = found is not None
         notes: dict[int, Note] = {}
         for _, channel, value in (found.pending_writes or ()) if found is not None else ():
             if channel == _CHANNEL:
                 note = Note(**value)
-                if note.id is not None or note.number not in notes:
+                before = notes.get(note.number)
+                if before is None or note.is_gone or (note.id is not None and not before.is_gone):
                     notes[note.number] = note
+            elif channel == _ANSWER:
+                number, place, record = value
+                self.paid[number, place] = answer_of(record)
             elif channel == _FAILED:
                 self.failed_with = max(self.failed_with, value)
         return [notes[number] for number in sorted(notes)]
@@ -111,13 +122,21 @@ class Journal:
         await self._write(note)
         return note
 
+    async def gone(self, note: Note) -> None:
+        """Note that a job is not at the provider, before its requests go into another one."""
+        await self._write(replace(note, keys=[], is_gone=True))
+
+    async def answered(self, at: At, answer: Any) -> None:
+        """Note the answer of an ordinary call, and where its request was before."""
+        await self._put(_ANSWER, [*at, record_of(answer)], f"answer {at[0]} {at[1]}")
+
     async def failed(self, number: int) -> None:
         """Note that the run fails, and the number of its last job: a later run is to ask again."""
         if self._is_begun:
             await self._put(_FAILED, number, f"failed {number}")
 
     async def _write(self, note: Note) -> None:
-        await self._put(_CHANNEL, asdict(note), f"{note.number} {note.id}")
+        await self._put(_CHANNEL, asdict(note), f"{note.number} {'gone' if note.is_gone else note.id}")
 
     async def _put(self, channel: str, value: Any, name: str) -> None:
         # A write with the same task and place is kept, and not replaced.

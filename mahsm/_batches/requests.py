@@ -15,6 +15,9 @@ Wake: TypeAlias = Callable[[Turn], object]
 Where: TypeAlias = tuple[str, str, str | None]
 """The provider, the model and the URL: what an endpoint and a noted job have in common."""
 
+At: TypeAlias = tuple[int, int]
+"""Where a request is: the number of its job in the run, and its place in the job."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -124,4 +127,12 @@ class Ask:
 
 
 class AtFullPrice(Exception):
-    """The request is to be made as an ordinary call."""
+    """The request is to be made as an ordinary call.
+
+    Args:
+        at: Where the request was: its job's number, and its place in it.
+    """
+
+    def __init__(self, at: At) -> None:
+        super().__init__(at)
+        self.at = at

@@ -2,53 +2,30 @@
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from operator import methodcaller
-from typing import Any, Protocol
+from typing import Any
 
 from mahsm._batches.client import Client
-from mahsm._batches.estimates import Estimates, input_tokens
+from mahsm._batches.earlier import EarlierJobs, places
+from mahsm._batches.estimates import Estimates
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
 from mahsm._batches.journal import Journal, Note
+from mahsm._batches.pending import Pending
+from mahsm._batches.queues import Queue
 from mahsm._batches.requests import Ask, AtFullPrice, Endpoint, Wake, Where
 from mahsm._batches.seats import Seat, Table
+from mahsm._batches.watcher import Watcher, not_accepted, status_of
 from mahsm._waiting import Turn, tasks, wake_all
 from mahsm.policies import BatchAPI, BatchJobStatus
 
 _GOODBYE = 10.0
-"""Most seconds for which the end of a run waits until its jobs are cancelled."""
+"""Most seconds for which the end of a run waits for its ordinary calls, and for its jobs to be cancelled."""
 
 _PATIENCE = 60.0
 """Seconds without a new request after which a job is submitted although some items go on."""
-
-_FULL = frozenset({"token_limit_exceeded", "batch_limit_exceeded"})
-"""OpenAI's codes for a job that is refused because too much is enqueued already."""
-
-
-class Watcher(Protocol):
-    """What a run wants to know of its rounds. It is called on the loop of batches."""
-
-    def failed(self, error: BaseException) -> None:
-        """The rounds cannot go on."""
-        ...
-
-    def open_jobs(self, jobs: Sequence[BatchJobStatus]) -> None:
-        """Every item waits, and these jobs are open: a run that does not wait ends here."""
-        ...
-
-    def began(self, job: Job) -> None:
-        """A job is going to be submitted, or is one of an earlier process."""
-        ...
-
-    def looked(self, jobs: Sequence[BatchJobStatus]) -> None:
-        """The provider has said something new of one of these open jobs."""
-        ...
-
-    def ended(self, job: Job, error: BaseException | None, jobs: Sequence[BatchJobStatus]) -> None:
-        """A job is done, or not waited for any more, and these are open."""
-        ...
 
 
 class Rounds:
@@ -82,14 +59,16 @@ class Rounds:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._incoming: list[Ask] = []
         """Requests on their way to the loop, which is woken once for all of them."""
+        self._calls: set[asyncio.Task[Any]] = set()
+        """Ordinary calls that are under way."""
         self._early: list[Ask] | None = []
-        self._pending: dict[Endpoint, list[Ask]] = defaultdict(list)
-        self._slots: dict[tuple[Where, str], deque[Slot]] = defaultdict(deque)
-        self._left_open: list[Note] = []
+        self._queues: dict[Where, Queue] = defaultdict(lambda: Queue(api.poll))
+        self._earlier = EarlierJobs(journal)
         self._jobs: list[Job] = []
         self._waiting: set[Job] = set()
         self._clients: dict[Endpoint, Client] = {}
         self._estimates = Estimates()
+        self._pending = Pending(api, self._estimates)
         self._number = 0
         # Requests that have joined and are not taken yet come before any further look.
         self._joined = self._taken = 0
@@ -112,10 +91,14 @@ class Rounds:
         ask.seat.waits()
 
     def complete(self, ask: Ask) -> "Future[Any]":
-        """Make an ordinary call."""
+        """Make an ordinary call in place of a request that a job has not answered."""
 
         async def made() -> Any:
-            return await self._client(ask.endpoint).complete(ask.request)
+            call = self._loop.create_task(self._complete(ask))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+            # A later run does not pay for an answer that is noted, so the end of this one waits for it.
+            return await (call if self._journal is None else asyncio.shield(call))
 
         return asyncio.run_coroutine_threadsafe(made(), self._loop)
 
@@ -144,12 +127,10 @@ class Rounds:
 
     async def _main(self) -> None:
         try:
-            if self._journal is not None:
-                self._left_open = await self._journal.read()
+            self._number = await self._earlier.read()
         except Exception as error:  # noqa: BLE001  whatever a checkpointer raises
             self._watcher.failed(error)
             return
-        self._number = 1 + max((note.number for note in self._left_open), default=-1)
         early, self._early = self._early or [], None
         for ask in early:
             self._place(ask)
@@ -159,6 +140,15 @@ class Rounds:
             await asyncio.sleep(_PATIENCE)
             if time.monotonic() - self._last >= _PATIENCE:
                 self._close_all()
+
+    async def _complete(self, ask: Ask) -> Any:
+        answer = await self._client(ask.endpoint).complete(ask.request)
+        if self._journal is not None and isinstance(ask.failure, AtFullPrice):
+            try:
+                await self._journal.answered(ask.failure.at, answer)
+            except Exception as error:  # noqa: BLE001  whatever a checkpointer raises
+                self._watcher.failed(error)
+        return answer
 
     def _take_all(self) -> None:
         with self.root.lock:
@@ -179,28 +169,15 @@ class Rounds:
         if ask.is_over:
             return
         self._restore(ask.endpoint)
-        if slots := self._slots.get((ask.endpoint.where, ask.key)):
-            slot = slots.popleft()
-            slot.ask = ask
+        if (slot := self._earlier.slot_for(ask)) is not None:
             self._give(slot)
             return
-        pending = self._pending[ask.endpoint]
-        pending.append(ask)
-        if len(pending) >= self.api.max_requests:
+        if self._pending.add(ask) >= self.api.max_requests:
             self._close(ask.endpoint)
 
     def _restore(self, endpoint: Endpoint) -> None:
         """Go on with the jobs of an endpoint that an earlier process has left."""
-        found = [note for note in self._left_open if note.where == endpoint.where]
-        if not found:
-            return
-        self._left_open = [note for note in self._left_open if note not in found]
-        for note in found:
-            assert self._journal is not None
-            is_old = note.number <= self._journal.failed_with
-            slots = [Slot(key, is_old=is_old) for key in note.keys]
-            for slot in slots:
-                self._slots[note.where, slot.key].append(slot)
+        for note, slots in self._earlier.take(endpoint.where):
             self._run_job(endpoint, note, slots, is_restored=True)
 
     def _look(self) -> None:
@@ -214,8 +191,8 @@ class Rounds:
             self._tell_if_open()
 
     def _close_all(self) -> None:
-        for endpoint in list(self._pending):
-            while self._pending.get(endpoint) and self._close(endpoint):
+        for endpoint in self._pending.endpoints:
+            while self._pending.of(endpoint) and self._close(endpoint):
                 pass
 
     def _close(self, endpoint: Endpoint) -> bool:
@@ -223,31 +200,12 @@ class Rounds:
 
         Return False if nothing more may be enqueued now.
         """
-        asks: list[Ask] = []
-        rest, tokens = deque(self._pending.pop(endpoint)), 0
-        while rest and len(asks) < self.api.max_requests:
-            takes = input_tokens(rest[0].request)
-            if not self._has_room(tokens + takes, first=not asks):
-                break
-            ask = rest.popleft()
-            if not ask.is_over and (refusal := self._estimates.refusal(ask)) is not None:
-                ask.settle(failure=refusal)
-            if not ask.is_over:
-                asks.append(ask)
-                tokens += takes
-        if rest:
-            self._pending[endpoint] = list(rest)
+        if not self._queues[endpoint.where].takes:
+            return False
+        asks, tokens = self._pending.take(endpoint, sum(job.tokens for job in self._jobs))
         if asks:
             self._submit(endpoint, asks, tokens)
-        return bool(asks) or not rest
-
-    def _has_room(self, tokens: int, *, first: bool) -> bool:
-        """Return whether so many tokens may be enqueued; a request that is too long goes alone."""
-        most = self.api.max_enqueued_tokens
-        if most is None:
-            return True
-        enqueued = sum(job.tokens for job in self._jobs)
-        return enqueued + tokens <= most or (first and not enqueued)
+        return bool(asks) or not self._pending.of(endpoint)
 
     def _submit(self, endpoint: Endpoint, asks: Sequence[Ask], tokens: int) -> None:
         number, self._number = self._number, self._number + 1
@@ -260,7 +218,8 @@ class Rounds:
             keys=[ask.key for ask in asks],
             at=time.time(),
         )
-        self._run_job(endpoint, note, [Slot(ask.key, ask) for ask in asks], tokens=tokens)
+        slots = [Slot(ask.key, at, ask) for (at, _), ask in zip(places(note), asks, strict=True)]
+        self._run_job(endpoint, note, slots, tokens=tokens)
 
     def _run_job(
         self,
@@ -282,6 +241,7 @@ class Rounds:
             is_restored=is_restored,
         )
         self._jobs.append(job)
+        self._queues[note.where].enter(job)
         self._watcher.began(job)
         self._begin(self._life_of(job))
 
@@ -291,7 +251,7 @@ class Rounds:
         return self._clients[endpoint]
 
     async def _life_of(self, job: Job) -> None:
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             await job.run(self, lambda: [one.note.id for one in self._jobs if one.note.id])
         except Exception as error:  # noqa: BLE001  it is passed on
@@ -299,44 +259,45 @@ class Rounds:
         finally:
             self._jobs.remove(job)
             self._waiting.discard(job)
+            self._leave_queue(job, failure)
             is_error = failure is not None and not isinstance(failure, NeverSubmitted)
-            self._watcher.ended(job, failure if is_error else None, [status_of(one) for one in self._jobs])
-        await self._conclude(job, failure)
+            self._watcher.ended(job, failure if is_error else None, self._statuses())
+        self._conclude(job, failure)
         self._look()
 
-    async def _conclude(self, job: Job, failure: Exception | None) -> None:
+    def _leave_queue(self, job: Job, failure: Exception | None) -> None:
+        queue = self._queues[job.note.where]
+        if failure is None:
+            queue.accept()
+        is_refused = isinstance(failure, JobFailed) and job.is_refused
+        if (seconds := queue.leave(job, is_refused=is_refused)) is not None:
+            self._begin(self._open(queue, seconds))
+
+    async def _open(self, queue: Queue, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        queue.open()
+        self._guarded(self._look)
+
+    def _conclude(self, job: Job, failure: Exception | None) -> None:
         """Pass on what a job has come to."""
-        from dspy.lm15 import LM15Error
+        from dspy.lm15 import InvalidRequestError, LM15Error
 
         if failure is None:
             self._settle(job)
-        elif isinstance(failure, NeverSubmitted):
+        elif isinstance(failure, NeverSubmitted) or job.is_refused:
             self._give_back(job)
         elif isinstance(failure, JobFailed):
-            await self._refused(job, failure)
+            self._settle(job, Outcome(error=InvalidRequestError(str(failure))))
         elif isinstance(failure, LM15Error):
             self._settle(job, Outcome(error=failure))
         else:
             # Of the checkpointer, for example.
             self._watcher.failed(failure)
 
-    async def _refused(self, job: Job, failed: JobFailed) -> None:
-        """The provider has refused a job as a whole."""
-        if _FULL.isdisjoint(failed.codes):
-            from dspy.lm15 import InvalidRequestError
-
-            self._settle(job, Outcome(error=InvalidRequestError(str(failed))))
-        else:
-            # There may be room later.
-            await asyncio.sleep(self.api.poll)
-            self._give_back(job)
-
     def _give_back(self, job: Job) -> None:
         """Place the requests of a job again."""
         asks = [slot.ask for slot in job.slots if slot.ask is not None]
-        for slot in job.slots:
-            if slot.ask is None:
-                self._slots[job.note.where, slot.key].remove(slot)
+        self._earlier.drop(job)
         self._estimates.release(asks)
         for ask in asks:
             self._place(ask)
@@ -359,6 +320,9 @@ class Rounds:
         if outcome.answer is not None:
             self._estimates.learn(ask.endpoint, outcome.answer.usage.output_tokens or 0)
             ask.settle(outcome.answer, wake=wake)
+        elif slot.paid is not None:
+            ask.job = None
+            ask.settle(slot.paid, wake=wake)
         elif outcome.error is not None and slot.is_old:
             self._place(ask)
         elif outcome.error is not None:
@@ -366,16 +330,25 @@ class Rounds:
         elif self.api.on_expired == "retry":
             self._place(ask)
         elif self.api.on_expired == "sync":
-            ask.settle(failure=AtFullPrice(), wake=wake)
+            self._call_at_full_price(ask, slot, wake)
         else:
             ask.settle(failure=_expired(ask), wake=wake)
+
+    def _call_at_full_price(self, ask: Ask, slot: Slot, wake: Wake) -> None:
+        # If the ordinary call had an error in an earlier process, a later job may have the request.
+        if (later := self._earlier.slot_for(ask)) is not None:
+            self._give(later, wake)
+        else:
+            ask.settle(failure=AtFullPrice(slot.at), wake=wake)
 
     # How jobs wait.
 
     async def until(self, job: Job, seconds: float) -> None:
         """Wait until a job should be looked at again."""
-        self._watcher.looked([status_of(one) for one in self._jobs])
+        self._watcher.looked(self._statuses())
         self._waiting.add(job)
+        if job.is_accepted:
+            self._queues[job.note.where].accept()
         self._look()
         await asyncio.sleep(seconds)
         self._waiting.discard(job)
@@ -384,12 +357,19 @@ class Rounds:
         if self.api.wait != "interrupt" or not self.root.is_still:
             return
         # What is pending then is more than may be enqueued.
-        if self._jobs and self._waiting.issuperset(self._jobs):
-            self._watcher.open_jobs([status_of(job) for job in self._jobs])
+        if self._waiting.issuperset(self._jobs) and (found := self._statuses()):
+            self._watcher.open_jobs(found)
+
+    def _statuses(self) -> list[BatchJobStatus]:
+        refused = [job for queue in self._queues.values() for job in queue.refused]
+        return [*map(status_of, self._jobs), *map(not_accepted, refused)]
 
     async def _end(self, *, cancel: bool, has_failed: bool) -> None:
         open_jobs = list(self._jobs)
         await self._cancelled(self._tasks)
+        if not cancel and self._calls:
+            await asyncio.wait(self._calls, timeout=_GOODBYE)
+        await self._cancelled(self._calls)
         if cancel and open_jobs:
             left = {self._loop.create_task(job.cancel()) for job in open_jobs}
             await asyncio.wait(left, timeout=_GOODBYE)
@@ -410,26 +390,6 @@ class Rounds:
         for task in left:
             if not task.cancelled():
                 task.exception()
-
-
-def status_of(job: Job) -> BatchJobStatus:
-    """Return what users see of a job."""
-    note, info = job.note, job.info
-    data: dict[str, Any] = (info.provider_data if info is not None else None) or {}
-    counts: dict[str, Any] = data.get("request_counts") or {}
-    return {
-        "id": note.id,
-        "label": note.label,
-        "provider": note.provider,
-        "model": note.model,
-        "round": note.number,
-        "requests": len(note.keys),
-        # The first name is OpenAI's, the second one Anthropic's.
-        "completed": int(counts.get("completed", counts.get("succeeded", 0)) or 0),
-        "failed": int(counts.get("failed", counts.get("errored", 0)) or 0),
-        "status": "queued" if info is None else str(info.status),
-        "submitted_at": note.at,
-    }
 
 
 def _expired(ask: Ask) -> BaseException:

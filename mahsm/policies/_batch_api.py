@@ -14,10 +14,10 @@ OnExpired = Literal["retry", "sync", "error"]
 
 
 class BatchJobStatus(TypedDict):
-    """What a provider says of a batch job that is open.
+    """What a provider says of a batch job that is open, or that it has not accepted yet.
 
     Attributes:
-        id: Its id at the provider; None while it is being submitted.
+        id: Its id at the provider; None while it is being submitted, or is not accepted.
         label: Its label at the provider.
         provider: Such as "openai".
         model: The model.
@@ -25,7 +25,8 @@ class BatchJobStatus(TypedDict):
         requests: The number of its requests.
         completed: Those of them that are answered.
         failed: Those that were refused.
-        status: "queued", "running" or "cancelling".
+        status: "queued", "running" or "cancelling"; "not accepted" if the provider has refused it because too
+            much is enqueued, so that it is going to be submitted again.
         submitted_at: Seconds since the epoch.
     """
 

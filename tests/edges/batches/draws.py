@@ -97,10 +97,7 @@ def plans(draw: st.DrawFn) -> Plan:
     model = draw(st.sampled_from(["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5-20251001"]))
     # Anthropic has no such refusal.
     faults = FAULTS if model.startswith("openai") else FAULTS[:-1]
-    # Ordinary calls are made again on resume, as in any edge.
-    api: dict[str, Any] = {
-        "on_expired": draw(st.sampled_from(["retry", "sync"])) if saver is None else "retry"
-    }
+    api: dict[str, Any] = {"on_expired": draw(st.sampled_from(["retry", "sync"]))}
     for name, values in (("max_requests", (1, 2)), ("max_enqueued_tokens", (1, 400))):
         if draw(st.integers(0, 3)) == 3:
             api[name] = draw(st.sampled_from(values))

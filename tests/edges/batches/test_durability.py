@@ -178,6 +178,59 @@ def test_a_job_that_was_announced_and_not_submitted(
     assert (len(server.jobs.ids), len(server.bill)) == (1, 8)
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5-20251001"])
+def test_a_job_that_was_not_found_is_not_looked_for_again(
+    model: str, tmp_path: Path, server: ModelServer, edge_of: Any
+) -> None:
+    """The second process looks for the job of the first one, three times; later ones do not."""
+    server.jobs.refuse("submit", 400)
+    edge = edge_of(Twice(), api=BatchAPI(poll=0.01, wait="interrupt"))
+    with savers("sqlite", tmp_path) as saver, dspy.context(lm=server.lm(model, max_tokens=100)):
+        graph = graph_of(edge, saver)
+        with pytest.raises(Exception, match="400"):
+            graph.invoke({"xs": WORDS}, THREAD)
+        found = graph.invoke(None, THREAD)
+        server.jobs.wait_for("list", 3)
+        while "__interrupt__" in found:
+            found = graph.invoke(Command(resume=True), THREAD)
+    assert found["ys"] == ANSWERS
+    assert (len(server.jobs.ids), len(server.bill)) == (2, 16)
+    with pytest.raises(TimeoutError):
+        server.jobs.wait_for("list", 4, timeout=0)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5-20251001"])
+def test_a_job_that_the_list_shows_late_is_found(
+    model: str, tmp_path: Path, server: ModelServer, edge_of: Any, monkeypatch: Any
+) -> None:
+    """A process that ends between two looks has noted nothing: the next one looks for the job again."""
+    from mahsm._batches.client import Client
+    from mahsm._batches.journal import Journal
+
+    looked, looks = Client.find, list[Any]()
+
+    async def dies(self: Journal, note: Any, id: str) -> Any:
+        raise ValueError("killed")
+
+    async def late(self: Client, sent: Any, **given: Any) -> Any:
+        looks.append(sent)
+        if len(looks) == 2:
+            raise ValueError("killed")
+        return [] if len(looks) < 5 else await looked(self, sent, **given)
+
+    with savers("sqlite", tmp_path) as saver, dspy.context(lm=server.lm(model, max_tokens=100)):
+        graph = graph_of(edge_of(), saver)
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "submitted", dies)
+            with pytest.raises(ValueError, match="killed"):
+                graph.invoke({"xs": WORDS}, THREAD)
+        monkeypatch.setattr(Client, "find", late)
+        with pytest.raises(ValueError, match="killed"):
+            graph.invoke(None, THREAD)
+        assert graph.invoke(None, THREAD)["ys"] == [word.upper() for word in WORDS]
+    assert (len(looks), len(server.jobs.ids), len(server.bill)) == (5, 1, 8)
+
+
 def test_a_run_of_the_same_thread_is_another_one(tmp_path: Path, server: ModelServer, edge_of: Any) -> None:
     with savers("sqlite", tmp_path) as saver:
         graph = graph_of(edge_of(), saver)
