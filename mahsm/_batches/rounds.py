@@ -70,8 +70,6 @@ class Rounds:
     ) -> None:
         self.api = api
         self.root = Seat(Table(self._all_wait))
-        self.calls = False
-        """True when a model has been called, though its answer may have come from DSPy's cache."""
         self.endpoints: dict[Endpoint, Endpoint] = {}
         """For models as users name them: where their requests go."""
         self._run = run

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from mahsm._batches import CONNECTION_OPTIONS, Ask, AtFullPrice, Endpoint, Rounds, Seat, endpoint_of
@@ -14,6 +14,17 @@ from mahsm.edges._shared.items import current_item, lent
 from mahsm.errors import BudgetExceeded, EdgeError
 
 
+@dataclass
+class Use:
+    """What a run has made of its place.
+
+    Attributes:
+        calls: True when a model has been called, though its answer may have come from DSPy's cache.
+    """
+
+    calls: bool = False
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an item is: its run's rounds, and its seat.
@@ -21,14 +32,16 @@ class Place:
     Attributes:
         rounds: The rounds.
         seat: The seat.
+        use: What its run has made of it.
     """
 
     rounds: Rounds
     seat: Seat
+    use: Use = field(default_factory=Use)
 
     def inside(self) -> "Place":
         """Return a place for an item inside; `leave` it at its end."""
-        return Place(self.rounds, self.seat.inside())
+        return Place(self.rounds, self.seat.inside(), self.use)
 
     def leave(self) -> None:
         self.seat.leave()
@@ -44,7 +57,7 @@ class Place:
     @property
     def is_unused(self) -> bool:
         """True if no model was called so far."""
-        return not self.rounds.calls
+        return not self.use.calls
 
     @contextmanager
     def call(self) -> Generator[None, None, None]:
@@ -65,7 +78,7 @@ class Place:
             EdgeError: if it cannot be batched.
         """
         # Also if it is refused: then items say why.
-        self.rounds.calls = True
+        self.use.calls = True
         if isinstance(getattr(lm, "engine", None), _Engine):
             return lm
         endpoint = endpoint_of(lm, self.rounds.endpoints)

@@ -4,6 +4,7 @@ from typing import Any
 
 import dspy
 import pytest
+from langgraph.cache.memory import InMemoryCache
 
 import mahsm
 from mahsm import BatchAPI, Budget, Retry, is_item_error, vmap
@@ -262,3 +263,20 @@ def test_an_edge_inside_collects_where_the_edge_around_it_does(server: ModelServ
     edge = edge_of(inner, item_to_state=lambda word: {"words": [word]})
     assert edge.invoke({"xs": WORDS})["ys"] == [[answer] for answer in ANSWERS]
     assert len(server.jobs.ids) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_that_are_all_in_the_cache_need_no_model(mode: str, server: ModelServer, edge_of: Any) -> None:
+    edge = edge_of(cache=InMemoryCache())
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == ANSWERS
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == ANSWERS
+    assert len(server.bill) == 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_that_fail_before_they_call_a_model_are_collected(mode: str, edge_of: Any) -> None:
+    def fails(state: Any) -> Any:
+        raise ValueError("on purpose")
+
+    ys = run(edge_of(fails, on_error="collect"), {"xs": WORDS}, mode)["ys"]
+    assert [entry["message"] for entry in ys] == ["on purpose"] * 8

@@ -11,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 
 import mahsm
 from mahsm import BatchAPI, GraphModule, connect
+from mahsm.errors import EdgeError
 from mahsm.testing import ModelServer
 from tests.edges.batches.conftest import Twice
 from tests.helpers import run
@@ -81,3 +82,17 @@ def test_a_run_that_ends_early_leaves_the_others_their_jobs(server: ModelServer,
         goes = pool.submit(copy_context().run, run, late, {"xs": ["b"]}, "sync")
         assert isinstance(goes.exception(), TimeoutError)
         assert stays.result()["ys"] == ["A"]
+
+
+def test_a_run_without_models_is_refused_whatever_other_runs_do(server: ModelServer, edge_of: Any) -> None:
+    api = BatchAPI(poll=0.01, linger=1.5, max_requests=1)
+
+    def calls_none(state: Any) -> Any:
+        server.jobs.wait_for("submit")
+        return {"answer": state["item"]}
+
+    with ThreadPoolExecutor() as pool:
+        calls = pool.submit(copy_context().run, edge_of(api=api).invoke, {"xs": ["a"]})
+        with pytest.raises(EdgeError, match="no item called a model of DSPy"):
+            edge_of(calls_none, api=api).invoke({"xs": ["a"]})
+        assert calls.result()["ys"] == ["A"]
