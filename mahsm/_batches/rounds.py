@@ -5,6 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from operator import methodcaller
 from typing import Any, Protocol
 
@@ -386,7 +387,7 @@ class Rounds:
             self._watcher.open_jobs([status_of(job) for job in self._jobs])
 
     async def _end(self, *, cancel: bool, has_failed: bool) -> None:
-        open_jobs = list(self._jobs)
+        open_jobs = [*self._jobs, *(self._unclaimed() if cancel else ())]
         await self._cancelled(self._tasks)
         if cancel and open_jobs:
             left = {self._loop.create_task(job.cancel()) for job in open_jobs}
@@ -396,6 +397,21 @@ class Rounds:
             await client.aclose()
         if has_failed and self._journal is not None:
             await self._journal.failed(self._number - 1)
+
+    def _unclaimed(self) -> list[Job]:
+        """Return the jobs of an earlier process that no request has come for, such as of another model."""
+        return [
+            Job(note, [], self._client(self._like(note)), None, poll=self.api.poll, window=self.api.window)
+            for note in self._left_open
+        ]
+
+    def _like(self, note: Note) -> Endpoint:
+        """Return the endpoint of a job, with the key of another one of the same provider."""
+        plain = Endpoint(note.provider, note.model, note.base_url)
+        for known in self._clients:
+            if (known.provider, known.base_url) == (note.provider, note.base_url):
+                return replace(plain, api_key=known.api_key, timeout=known.timeout)
+        return plain
 
     @staticmethod
     async def _cancelled(open_tasks: "set[asyncio.Task[Any]]") -> None:

@@ -441,10 +441,12 @@ class VmapRun(EdgeRun):
             self.stop(error)
             raise error
         if isinstance(sink, Results) and not (self.direct and self._may_ask):
+            is_batched = calls.here().batched is not None
+            count = self.total if is_batched else min(self.size, self.total)
+            hint = "Leave batch_api= out" if is_batched else "Pass chunk_size=1"
             error = EdgeError(
-                f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items "
-                "share a task, and LangGraph cannot tell their answers apart. Pass chunk_size=1, so that "
-                "each item is a task of its own."
+                f"{self.spec.name}: item {place} called interrupt(), but {count} items share a task, and "
+                f"LangGraph cannot tell their answers apart. {hint}, so that each item is a task of its own."
             )
             self.stop(error)
             raise error
