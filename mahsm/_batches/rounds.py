@@ -5,6 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from operator import methodcaller
 from typing import Any, Protocol
@@ -378,6 +379,16 @@ class Rounds:
         self._look()
         await asyncio.sleep(seconds)
         self._waiting.discard(job)
+        if self._journal is None and all(slot.ask is not None and slot.ask.is_over for slot in job.slots):
+            await self._cancel_unread(job)
+
+    @staticmethod
+    async def _cancel_unread(job: Job) -> None:
+        """Cancel a job whose calls wait no more: of the runs that share jobs, theirs has ended."""
+        from dspy.lm15 import LM15Error
+
+        with suppress(LM15Error, OSError):  # it may be done by now; else the next look tries again
+            await job.cancel()
 
     def _tell_if_open(self) -> None:
         if self.api.wait != "interrupt" or not self.root.is_still:
