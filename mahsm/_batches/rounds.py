@@ -10,6 +10,7 @@ from dataclasses import replace
 from operator import methodcaller
 from typing import Any, Protocol
 
+from mahsm._batches.abilities import Known
 from mahsm._batches.client import Client
 from mahsm._batches.estimates import Estimates, input_tokens
 from mahsm._batches.jobs import Job, JobFailed, NeverSubmitted, Outcome, Slot
@@ -74,6 +75,7 @@ class Rounds:
         self.root = Seat(Table(self._all_wait))
         self.endpoints: dict[Endpoint, Endpoint] = {}
         """For models as users name them: where their requests go."""
+        self.abilities: Known = {}
         self._run = run
         self._journal = journal
         self._watcher = watcher
