@@ -12,11 +12,14 @@
 - `client`     the batch API of one provider, through DSPy's clients
 - `records`    answers of ordinary calls, as they are noted
 - `journal`    what a process that goes on after a kill has to know
+- `abilities`  what a model can do, for DSPy's adapters
 - `estimates`  what requests are going to take, for budgets
 
 Nothing here knows edges; `mahsm.edges._batched` lets a run collect the calls of its items.
 """
 
+from mahsm._batches.abilities import Abilities as Abilities
+from mahsm._batches.abilities import abilities_of as abilities_of
 from mahsm._batches.endpoints import CONNECTION_OPTIONS as CONNECTION_OPTIONS
 from mahsm._batches.endpoints import endpoint_of as endpoint_of
 from mahsm._batches.jobs import Job as Job
@@ -31,6 +34,7 @@ from mahsm._batches.watcher import status_of as status_of
 
 __all__ = [
     "CONNECTION_OPTIONS",
+    "Abilities",
     "Ask",
     "AtFullPrice",
     "Endpoint",
@@ -39,6 +43,7 @@ __all__ = [
     "Rounds",
     "Seat",
     "Watcher",
+    "abilities_of",
     "endpoint_of",
     "status_of",
 ]

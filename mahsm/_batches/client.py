@@ -55,7 +55,7 @@ class Client:
         keys = None if endpoint.api_key is None else {provider: endpoint.api_key}
         urls = None if endpoint.base_url is None else {provider: endpoint.base_url}
         timeouts = None
-        if isinstance(timeout, int | float):
+        if timeout is not None:
             timeouts = Timeouts(read=float(timeout), write=float(timeout), pool=float(timeout))
         self._router = AsyncLMRouter(RouterConfig(api_keys=keys, base_urls=urls, timeouts=timeouts))
         self._endpoint = endpoint

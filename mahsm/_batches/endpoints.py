@@ -48,10 +48,16 @@ def endpoint_of(lm: Any, known: dict[Endpoint, Endpoint]) -> Endpoint:
     if others := sorted(options.keys() - set(_CARRIED)):
         _refuse(lm, f"its options {', '.join(others)} do not reach the batch API")
     base_url = options.get("api_base") or options.get("base_url")
-    asked = Endpoint("", given.model, base_url, options.get("api_key"), options.get("timeout"))
+    asked = Endpoint("", given.model, base_url, options.get("api_key"), _seconds(options.get("timeout")))
     if asked not in known:
         known[asked] = _found(lm, asked)
     return known[asked]
+
+
+def _seconds(timeout: Any) -> float | None:
+    """Return the seconds of a timeout; one of httpx has several, of which those to read count."""
+    seconds = getattr(timeout, "read", timeout)
+    return seconds if isinstance(seconds, int | float) else None
 
 
 def _found(lm: Any, asked: Endpoint) -> Endpoint:

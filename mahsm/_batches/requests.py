@@ -35,7 +35,7 @@ class Endpoint:
     model: str
     base_url: str | None = None
     api_key: Any = field(default=None, repr=False)
-    timeout: Any = None
+    timeout: float | None = None
 
     @property
     def where(self) -> Where:

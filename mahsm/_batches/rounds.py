@@ -5,9 +5,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
 from operator import methodcaller
 from typing import Any
 
+from mahsm._batches.abilities import Known
 from mahsm._batches.client import Client
 from mahsm._batches.earlier import EarlierJobs, places
 from mahsm._batches.estimates import Estimates
@@ -47,10 +50,9 @@ class Rounds:
     ) -> None:
         self.api = api
         self.root = Seat(Table(self._all_wait))
-        self.calls = False
-        """True when a model has been called, though its answer may have come from DSPy's cache."""
         self.endpoints: dict[Endpoint, Endpoint] = {}
         """For models as users name them: where their requests go."""
+        self.abilities: Known = {}
         self._run = run
         self._journal = journal
         self._watcher = watcher
@@ -352,6 +354,16 @@ class Rounds:
         self._look()
         await asyncio.sleep(seconds)
         self._waiting.discard(job)
+        if self._journal is None and all(slot.ask is not None and slot.ask.is_over for slot in job.slots):
+            await self._cancel_unread(job)
+
+    @staticmethod
+    async def _cancel_unread(job: Job) -> None:
+        """Cancel a job whose calls wait no more: of the runs that share jobs, theirs has ended."""
+        from dspy.lm15 import LM15Error
+
+        with suppress(LM15Error, OSError):  # it may be done by now; else the next look tries again
+            await job.cancel()
 
     def _tell_if_open(self) -> None:
         if self.api.wait != "interrupt" or not self.root.is_still:
@@ -365,7 +377,7 @@ class Rounds:
         return [*map(status_of, self._jobs), *map(not_accepted, refused)]
 
     async def _end(self, *, cancel: bool, has_failed: bool) -> None:
-        open_jobs = list(self._jobs)
+        open_jobs = [*self._jobs, *(self._unclaimed() if cancel else ())]
         await self._cancelled(self._tasks)
         if not cancel and self._calls:
             await asyncio.wait(self._calls, timeout=_GOODBYE)
@@ -378,6 +390,21 @@ class Rounds:
             await client.aclose()
         if has_failed and self._journal is not None:
             await self._journal.failed(self._number - 1)
+
+    def _unclaimed(self) -> list[Job]:
+        """Return the jobs of an earlier process that no request has come for, such as of another model."""
+        return [
+            Job(note, [], self._client(self._like(note)), None, poll=self.api.poll, window=self.api.window)
+            for note in self._left_open
+        ]
+
+    def _like(self, note: Note) -> Endpoint:
+        """Return the endpoint of a job, with the key of another one of the same provider."""
+        plain = Endpoint(note.provider, note.model, note.base_url)
+        for known in self._clients:
+            if (known.provider, known.base_url) == (note.provider, note.base_url):
+                return replace(plain, api_key=known.api_key, timeout=known.timeout)
+        return plain
 
     @staticmethod
     async def _cancelled(open_tasks: "set[asyncio.Task[Any]]") -> None:

@@ -25,8 +25,8 @@ from mahsm.policies import BatchAPI
 @asynccontextmanager
 async def collected(
     run: EdgeRun, api: BatchAPI, progress: Progress, config: RunnableConfig
-) -> AsyncGenerator[None, None]:
-    """Return a block in which the model calls of a run's items are collected.
+) -> AsyncGenerator[Place, None]:
+    """Return a block in which the model calls of a run's items are collected; it yields the run's place.
 
     Args:
         run: The run.
@@ -50,13 +50,7 @@ async def collected(
     )
     async with joined as place:
         with calls.changed(batched=place):
-            yield
-    if place.is_unused and run.break_off.reason is None and run.ended is None:
-        raise EdgeError(
-            f"{run.name}: batch_api= is given, but no item called a model of DSPy, so everything was done at "
-            "the full price or without a model. Use DSPy modules or dspy_node in the target, or leave "
-            "batch_api= out."
-        )
+            yield place
 
 
 @asynccontextmanager

@@ -1,17 +1,39 @@
 """DSPy's calls inside of an item: they are asked for in the next job, in place of being made."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
-from mahsm._batches import CONNECTION_OPTIONS, Ask, AtFullPrice, Endpoint, Rounds, Seat, endpoint_of
+from mahsm._batches import (
+    CONNECTION_OPTIONS,
+    Abilities,
+    Ask,
+    AtFullPrice,
+    Endpoint,
+    Rounds,
+    Seat,
+    abilities_of,
+    endpoint_of,
+)
 from mahsm._model_calls import calls, meters
 from mahsm._waiting import TASK, THREAD, Closed, Way, left_behind, run_blocking
 from mahsm.edges._shared.items import current_item, lent
 from mahsm.errors import BudgetExceeded, EdgeError
+
+
+@dataclass
+class Use:
+    """What a run has made of its place.
+
+    Attributes:
+        calls: True when a model has been called, though its answer may have come from DSPy's cache.
+    """
+
+    calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,14 +43,16 @@ class Place:
     Attributes:
         rounds: The rounds.
         seat: The seat.
+        use: What its run has made of it.
     """
 
     rounds: Rounds
     seat: Seat
+    use: Use = field(default_factory=Use)
 
     def inside(self) -> "Place":
         """Return a place for an item inside; `leave` it at its end."""
-        return Place(self.rounds, self.seat.inside())
+        return Place(self.rounds, self.seat.inside(), self.use)
 
     def leave(self) -> None:
         self.seat.leave()
@@ -44,7 +68,7 @@ class Place:
     @property
     def is_unused(self) -> bool:
         """True if no model was called so far."""
-        return not self.rounds.calls
+        return not self.use.calls
 
     @contextmanager
     def call(self) -> Generator[None, None, None]:
@@ -65,11 +89,11 @@ class Place:
             EdgeError: if it cannot be batched.
         """
         # Also if it is refused: then items say why.
-        self.rounds.calls = True
+        self.use.calls = True
         if isinstance(getattr(lm, "engine", None), _Engine):
             return lm
         endpoint = endpoint_of(lm, self.rounds.endpoints)
-        engine = _Engine(self, endpoint)
+        engine = _Engine(self, endpoint, partial(abilities_of, lm, endpoint, self.rounds.abilities))
         unset = {key: None for key in CONNECTION_OPTIONS if key in lm.kwargs}
         found = lm.copy(engine=engine, async_engine=_AsyncEngine(self, endpoint), **unset)
         found.history = lm.history
@@ -122,11 +146,28 @@ def _no_stream() -> NoReturn:
 
 
 class _Engine:
-    """An engine of DSPy's for code that blocks."""
+    """An engine of DSPy's for code that blocks. Adapters ask it what the model can do."""
 
-    def __init__(self, place: Place, endpoint: Endpoint) -> None:
+    def __init__(self, place: Place, endpoint: Endpoint, abilities: Callable[[], Abilities]) -> None:
         self._place = place
         self._endpoint = endpoint
+        self._abilities = abilities
+
+    @property
+    def supports_function_calling(self) -> bool:
+        return self._abilities().supports_function_calling
+
+    @property
+    def supports_reasoning(self) -> bool:
+        return self._abilities().supports_reasoning
+
+    @property
+    def supports_response_schema(self) -> bool:
+        return self._abilities().supports_response_schema
+
+    @property
+    def supported_params(self) -> frozenset[str]:
+        return self._abilities().supported_params
 
     def complete(self, request: Any) -> Any:
         return run_blocking(self._place.ask(THREAD, self._endpoint, request))

@@ -27,7 +27,7 @@ async def shared(api: BatchAPI, watcher: RunWatcher, way: Way) -> AsyncGenerator
         if found is None or found.has_failed:
             found = _open[key] = _Shared(api)
         found.watchers.append(watcher)
-        place = found.root.inside()
+        place = Place(found.rounds, found.rounds.root.inside())
     try:
         yield place
     finally:
@@ -46,14 +46,12 @@ class _Shared(Watcher):
 
     Attributes:
         rounds: The rounds.
-        root: The place of the runs.
         watchers: Those of the runs that go on.
         has_failed: True if the rounds cannot go on.
     """
 
     def __init__(self, api: BatchAPI) -> None:
         self.rounds = Rounds(api, uuid.uuid4().hex, None, self, linger=api.linger)
-        self.root = Place(self.rounds, self.rounds.root)
         self.watchers: list[RunWatcher] = []
         self.has_failed = False
         self._of: dict[Job, RunWatcher] = {}

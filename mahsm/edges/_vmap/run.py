@@ -137,6 +137,7 @@ class VmapRun(EdgeRun):
         self.tally = self._new_tally(finished, equal)
         self.begun_slots = SlotsInOrder(self.most_open)
         self._cached_items = 0
+        self.has_returned = False  # True when a call of the target has returned
         self._failures_allowed = spec.failures_allowed(self.total)
         self._lock = threading.Lock()
         bounds = spec.concurrency.bounds
@@ -144,11 +145,8 @@ class VmapRun(EdgeRun):
         self._attempts = AttemptRunner(
             spec, self.item_way, self.span, self.not_begun, self.left, self.end_late, self.adaptive
         )
-        self._stored = (
-            Stored(spec.batch.cache, spec.name, spec.item_key)
-            if spec.batch.cache and not is_substituted()
-            else None
-        )
+        cache = None if is_substituted() else spec.batch.cache
+        self._stored = Stored(cache, spec.name, spec.item_key) if cache else None
         self._sample = calls.here().sample
         # Calls of a batch job are answered together, and none of them can be the first.
         warms = spec.warm.warm > 0 and not batched
@@ -215,6 +213,7 @@ class VmapRun(EdgeRun):
             batched = NOTHING if calls.here().batched is None else observed()
             with self.part(self.spec.target.name, place, self.total), warms, batched:
                 update = plain_update(await self._attempts.run(item, partial(self.states.of, place), call))
+            self.has_returned = True
             if self._stored is not None:
                 await self._store(place, update)
             self._succeeded(place, update, sink, called=item.is_unsaved)
@@ -442,10 +441,12 @@ class VmapRun(EdgeRun):
             self.stop(error)
             raise error
         if isinstance(sink, Results) and not (self.direct and self._may_ask):
+            is_batched = calls.here().batched is not None
+            count = self.total if is_batched else min(self.size, self.total)
+            hint = "Leave batch_api= out" if is_batched else "Pass chunk_size=1"
             error = EdgeError(
-                f"{self.spec.name}: item {place} called interrupt(), but {min(self.size, self.total)} items "
-                "share a task, and LangGraph cannot tell their answers apart. Pass chunk_size=1, so that "
-                "each item is a task of its own."
+                f"{self.spec.name}: item {place} called interrupt(), but {count} items share a task, and "
+                f"LangGraph cannot tell their answers apart. {hint}, so that each item is a task of its own."
             )
             self.stop(error)
             raise error

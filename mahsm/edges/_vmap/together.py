@@ -30,6 +30,7 @@ from mahsm.edges._shared.streams import in_config
 from mahsm.edges._vmap.results import ResultPart, Results, hand_in
 from mahsm.edges._vmap.run import VmapRun
 from mahsm.edges._vmap.streamed import OpenRanges
+from mahsm.errors import EdgeError
 
 _BLOCK = 256
 """Number of items that are looked up in a cache at a time."""
@@ -73,8 +74,16 @@ class Together:
             return
         from mahsm.edges._batched import collected
 
-        async with collected(self._run, api, self._run.progress, config):
+        run = self._run
+        async with collected(run, api, run.progress, config) as place:
             await self._call_all(places, config)
+        # Items may all be in a cache, or fail before they call a model.
+        if place.is_unused and run.has_returned and run.break_off.reason is None and run.ended is None:
+            raise EdgeError(
+                f"{run.name}: batch_api= is given, but no item called a model of DSPy, so everything was "
+                "done at the full price or without a model. Use DSPy modules or dspy_node in the target, or "
+                "leave batch_api= out."
+            )
 
     async def _call_all(self, places: Sequence[int], config: RunnableConfig) -> None:
         if (workers := self._run.spec.workers) is not None:

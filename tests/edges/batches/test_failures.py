@@ -1,16 +1,20 @@
 """Requests that fail, jobs that end without answers, and runs that end before their jobs."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import dspy
 import pytest
+from langgraph.cache.memory import InMemoryCache
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import StateGraph
+from langgraph.types import interrupt
 
 import mahsm
-from mahsm import BatchAPI, Budget, Retry, is_item_error, vmap
+from mahsm import BatchAPI, Budget, Retry, connect, is_item_error, vmap
 from mahsm.errors import BudgetExceeded, EdgeError
 from mahsm.testing import Call, FakeChatModel, FakeLM, ModelServer, Reply
 from tests.edges.batches.conftest import Twice, shout
-from tests.helpers import MODES, run
+from tests.helpers import MODES, DictState, run, thread
 
 WORDS = [f"word {number}" for number in range(8)]
 ANSWERS = [word.upper() for word in WORDS]
@@ -262,3 +266,38 @@ def test_an_edge_inside_collects_where_the_edge_around_it_does(server: ModelServ
     edge = edge_of(inner, item_to_state=lambda word: {"words": [word]})
     assert edge.invoke({"xs": WORDS})["ys"] == [[answer] for answer in ANSWERS]
     assert len(server.jobs.ids) == 1
+
+
+class Said(TypedDict, total=False):
+    item: str
+    answer: str
+
+
+def test_items_that_ask_the_user_are_refused(edge_of: Any) -> None:
+    ask = dspy.Predict("item -> answer")
+
+    def asks(state: Said) -> Any:
+        return {"answer": ask(item=state["item"]).answer + interrupt("Is it?")}
+
+    item = StateGraph(Said).add_node(asks).add_edge("__start__", "asks").compile()
+    edge = edge_of(item)
+    graph = connect(StateGraph(DictState), "__start__", edge, "__end__").compile(checkpointer=InMemorySaver())
+    with pytest.raises(EdgeError, match=r"interrupt\(\), but 8 items share a task.*Leave batch_api= out"):
+        graph.invoke({"xs": WORDS}, thread())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_that_are_all_in_the_cache_need_no_model(mode: str, server: ModelServer, edge_of: Any) -> None:
+    edge = edge_of(cache=InMemoryCache())
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == ANSWERS
+    assert run(edge, {"xs": WORDS}, mode)["ys"] == ANSWERS
+    assert len(server.bill) == 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_items_that_fail_before_they_call_a_model_are_collected(mode: str, edge_of: Any) -> None:
+    def fails(state: Any) -> Any:
+        raise ValueError("on purpose")
+
+    ys = run(edge_of(fails, on_error="collect"), {"xs": WORDS}, mode)["ys"]
+    assert [entry["message"] for entry in ys] == ["on purpose"] * 8

@@ -110,6 +110,17 @@ def test_an_interrupt_does_not_wait_for_requests_that_have_no_room(server: Model
     assert rounds == len(server.jobs.ids) == 2
 
 
+def test_jobs_of_another_model_are_cancelled(server: ModelServer, edge_of: Any) -> None:
+    server.jobs.hold_next()
+    saver = InMemorySaver()
+    graph = graph_of(edge_of(api=BatchAPI(poll=0.01, wait="interrupt")), saver)
+    assert "__interrupt__" in graph.invoke({"xs": WORDS}, THREAD)
+    with dspy.context(lm=server.lm("openai/gpt-4o")):
+        assert graph_of(edge_of(), saver).invoke(Command(resume=True), THREAD)["ys"] == ANSWERS
+    assert [server.jobs.status(job) for job in server.jobs.ids] == ["cancelled", "completed"]
+    assert len(server.bill) == 4
+
+
 numbers = itertools.count()
 
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, TypedDict
 
 import dspy
+import httpx
 import pytest
 from langgraph.graph import START, StateGraph
 
@@ -280,3 +281,9 @@ def test_threads_of_dspy_in_an_item(server: ModelServer, edge_of: Any) -> None:
     ys = edge_of(both).invoke({"xs": WORDS[:4]})["ys"]
     assert ys == [[f"{word}{end}".upper() for end in "ab"] for word in WORDS[:4]]
     assert all(charge.job is not None for charge in server.bill)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_timeout_of_httpx_is_one_for_its_requests(mode: str, server: ModelServer, edge_of: Any) -> None:
+    with dspy.context(lm=server.lm("openai/gpt-4o-mini", timeout=httpx.Timeout(60.0))):
+        assert run(edge_of(), {"xs": WORDS}, mode)["ys"] == [word.upper() for word in WORDS]

@@ -1,5 +1,6 @@
 """Runs that go on at the same time share jobs, such as those of an evaluation."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -11,6 +12,7 @@ from langgraph.graph import END, START, StateGraph
 
 import mahsm
 from mahsm import BatchAPI, GraphModule, connect
+from mahsm.errors import EdgeError
 from mahsm.testing import ModelServer
 from tests.edges.batches.conftest import Twice
 from tests.helpers import run
@@ -80,4 +82,38 @@ def test_a_run_that_ends_early_leaves_the_others_their_jobs(server: ModelServer,
         stays = pool.submit(copy_context().run, run, edge, {"xs": ["a"]}, "sync")
         goes = pool.submit(copy_context().run, run, late, {"xs": ["b"]}, "sync")
         assert isinstance(goes.exception(), TimeoutError)
+        assert stays.result()["ys"] == ["A"]
+
+
+def test_a_run_without_models_is_refused_whatever_other_runs_do(server: ModelServer, edge_of: Any) -> None:
+    api = BatchAPI(poll=0.01, linger=1.5, max_requests=1)
+
+    def calls_none(state: Any) -> Any:
+        server.jobs.wait_for("submit")
+        return {"answer": state["item"]}
+
+    with ThreadPoolExecutor() as pool:
+        calls = pool.submit(copy_context().run, edge_of(api=api).invoke, {"xs": ["a"]})
+        with pytest.raises(EdgeError, match="no item called a model of DSPy"):
+            edge_of(calls_none, api=api).invoke({"xs": ["a"]})
+        assert calls.result()["ys"] == ["A"]
+
+
+def test_a_job_that_only_an_ended_run_waits_for_is_cancelled(server: ModelServer, edge_of: Any) -> None:
+    for _ in range(2):
+        server.jobs.hold_next()
+    edge = edge_of(api=API)
+
+    async def goes() -> None:
+        with dspy.context(lm=server.lm("openai/gpt-4o")):
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(edge.ainvoke({"xs": ["b"]}))
+                await asyncio.to_thread(server.jobs.wait_for, "submit", 2)
+                task.cancel()
+
+    with ThreadPoolExecutor() as pool:
+        stays = pool.submit(copy_context().run, edge.invoke, {"xs": ["a"]})
+        pool.submit(copy_context().run, asyncio.run, goes()).result()
+        server.jobs.wait_for("cancel")
+        server.jobs.finish()
         assert stays.result()["ys"] == ["A"]
