@@ -25,6 +25,11 @@ class EarlierJobs:
         self._notes = [note for note in notes if not note.is_gone]
         return 1 + max((note.number for note in notes), default=-1)
 
+    @property
+    def left(self) -> list[Note]:
+        """The jobs that no request has come for."""
+        return list(self._notes)
+
     def take(self, where: Where) -> list[tuple[Note, list[Slot]]]:
         """Return the jobs of an endpoint, each once."""
         found = [note for note in self._notes if note.where == where]

@@ -395,7 +395,7 @@ class Rounds:
         """Return the jobs of an earlier process that no request has come for, such as of another model."""
         return [
             Job(note, [], self._client(self._like(note)), None, poll=self.api.poll, window=self.api.window)
-            for note in self._left_open
+            for note in self._earlier.left
         ]
 
     def _like(self, note: Note) -> Endpoint:
