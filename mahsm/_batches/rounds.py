@@ -137,10 +137,11 @@ class Rounds:
         for ask in early:
             self._place(ask)
         self._look()
+        patience = max(_PATIENCE, self._linger)
         while True:
             # Seats are counted. This is for items that wait for what another item holds, which waits here.
-            await asyncio.sleep(_PATIENCE)
-            if time.monotonic() - self._last >= _PATIENCE:
+            await asyncio.sleep(patience)
+            if time.monotonic() - self._last >= patience:
                 self._close_all()
 
     async def _complete(self, ask: Ask) -> Any:

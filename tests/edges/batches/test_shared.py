@@ -50,6 +50,27 @@ def test_an_evaluation_is_one_job_for_each_call(
     assert used.usd == pytest.approx(server.bill.usd)
 
 
+def test_a_job_waits_for_runs_also_longer_than_for_items_that_block_each_other(
+    server: ModelServer, edge_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mahsm._batches.rounds._PATIENCE", 0.01)
+    first_waits = threading.Event()
+    ask = dspy.Predict("item -> answer")
+
+    def target(state: Any) -> Any:
+        if state["item"] == "b":
+            first_waits.wait()
+        else:
+            threading.Timer(0.2, first_waits.set).start()
+        return {"answer": ask(item=state["item"]).answer}
+
+    edge = edge_of(target, api=API)
+    with ThreadPoolExecutor() as pool:
+        found = [pool.submit(copy_context().run, edge.invoke, {"xs": [x]}) for x in "ab"]
+        assert [each.result()["ys"] for each in found] == [["A"], ["B"]]
+    assert len(server.jobs.ids) == 1
+
+
 def test_an_optimiser_evaluates_in_shared_jobs(server: ModelServer, edge_of: Any) -> None:
     optimiser = dspy.BootstrapFewShotWithRandomSearch(
         metric=same, num_candidate_programs=1, num_threads=len(EXAMPLES), max_bootstrapped_demos=1
