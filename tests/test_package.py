@@ -16,6 +16,7 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
+    {"learn"},
     {"xcs", "compose"},
     {"context"},
     {"graph"},
@@ -41,7 +42,7 @@ LAYERS_OF_EDGES = [
 ]
 OWNERS = {
     "jax": {"_numeric", "operators", "xcs"},
-    "equinox": {"operators", "compose"},
+    "equinox": {"operators", "compose", "learn"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
     "dspy": {

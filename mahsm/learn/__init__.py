@@ -1,0 +1,43 @@
+"""Routers that learn from rewards, and estimates of other policies from their logs.
+
+- `_router`      `Router`: chooses an arm for an input, and learns from rewards
+- `_learner`     what it does; `_policy`: how it chooses; `_head`: what it knows
+- `_features`    inputs as numbers
+- `_choice`      `Choice`, and choices that wait for a reward
+- `_memory`      what a router keeps; `_journal`: in a file; `_in_store`: in a store of LangGraph
+- `_evaluation`  `evaluate`: how good another policy would have been
+- `_halting`     `confident`, `no_gain`: when more samples are not worth it
+- `logs`         choices with their rewards, in files and lists
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mahsm._lazy import attach
+from mahsm.learn import logs as logs
+from mahsm.learn._choice import Choice as Choice
+from mahsm.learn._evaluation import Estimate as Estimate
+from mahsm.learn._evaluation import Evaluation as Evaluation
+from mahsm.learn._evaluation import FewEffectiveSamples as FewEffectiveSamples
+from mahsm.learn._evaluation import evaluate as evaluate
+from mahsm.learn._halting import confident as confident
+from mahsm.learn._halting import no_gain as no_gain
+
+if TYPE_CHECKING:
+    from mahsm.learn._router import Router as Router
+
+__all__ = [
+    "Choice",
+    "Estimate",
+    "Evaluation",
+    "FewEffectiveSamples",
+    "Router",
+    "confident",
+    "evaluate",
+    "logs",
+    "no_gain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A router is an operator, and needs JAX; the rest does not.
+    return attach(__name__, {"Router": "mahsm.learn._router"}, name)
