@@ -33,8 +33,11 @@ class LinearHead:
 
     def expected(self, z: Array) -> tuple[Array, Array]:
         """Return the expected rewards and their standard deviations, each of shape `(arms,)`."""
-        variances = (self.inverse @ z) @ z
-        return self.weights @ z, np.sqrt(np.maximum(variances, 0.0))
+        inverse = self.inverse
+        # One product of a matrix and a vector takes half as long as one for each arm.
+        variances = inverse.reshape(-1, z.size).dot(z).reshape(inverse.shape[:2]).dot(z)
+        np.maximum(variances, 0.0, out=variances)
+        return self.weights.dot(z), np.sqrt(variances, out=variances)
 
     def expected_of_many(self, zs: Array) -> tuple[Array, Array]:
         """Return the same for features of shape `(rows, dims)`; each of shape `(rows, arms)`."""
@@ -46,10 +49,12 @@ class LinearHead:
         if self._forget < 1.0:
             self._fade()
         inverse, weights = self.inverse[arm], self.weights[arm]
-        direction = inverse @ z
-        gain = direction / (1.0 + z @ direction)
-        inverse -= np.multiply.outer(gain, direction)
-        weights += gain * (reward - weights @ z)
+        # Numbers of Python are faster here than those of NumPy.
+        direction = inverse.dot(z)
+        gain = direction * (1.0 / (1.0 + float(z.dot(direction))))
+        inverse -= gain[:, None] * direction
+        gain *= reward - float(weights.dot(z))
+        weights += gain
 
     def _fade(self) -> None:
         """Let earlier rewards of all arms count less: `A` and `b` become smaller, the weights stay.
