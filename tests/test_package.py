@@ -36,7 +36,7 @@ LAYERS = [
 ]
 LAYERS_OF_EDGES = [
     {"__init__", "_internal"},
-    {"_vmap"},
+    {"_vmap", "_routed"},
     {"_parallel", "_reduce", "_jit", "_batched"},
     {"_shared"},
 ]

@@ -7,6 +7,7 @@
 - `_memory`      what a router keeps; `_journal`: in a file; `_in_store`: in a store of LangGraph
 - `_evaluation`  `evaluate`: how good another policy would have been
 - `_halting`     `confident`, `no_gain`: when more samples are not worth it
+- `_route`       `route`: an edge to one of several targets; `_cascade`: `cascade`, until one is accepted
 - `logs`         choices with their rewards, in files and lists
 """
 
@@ -23,6 +24,8 @@ from mahsm.learn._halting import confident as confident
 from mahsm.learn._halting import no_gain as no_gain
 
 if TYPE_CHECKING:
+    from mahsm.learn._cascade import cascade as cascade
+    from mahsm.learn._route import route as route
     from mahsm.learn._router import Router as Router
 
 __all__ = [
@@ -31,13 +34,20 @@ __all__ = [
     "Evaluation",
     "FewEffectiveSamples",
     "Router",
+    "cascade",
     "confident",
     "evaluate",
     "logs",
     "no_gain",
+    "route",
 ]
+_HOMES = {
+    "Router": "mahsm.learn._router",
+    "cascade": "mahsm.learn._cascade",
+    "route": "mahsm.learn._route",
+}
 
 
 def __getattr__(name: str) -> Any:
     # A router is an operator, and needs JAX; the rest does not.
-    return attach(__name__, {"Router": "mahsm.learn._router"}, name)
+    return attach(__name__, _HOMES, name)

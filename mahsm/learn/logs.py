@@ -105,9 +105,7 @@ def _joined(rows: Iterable[tuple[str, Any]]) -> list[Logged]:
     for where, row in rows:
         if not isinstance(row, Mapping):
             raise LearnError(f"{where} is {shown(row)}; expected a dict with 'arm', such as a Logged has.")
-        values = {
-            name: value for name, value in cast("Mapping[str, Any]", row).items() if value is not None
-        }
+        values = {name: value for name, value in cast("Mapping[str, Any]", row).items() if value is not None}
         _check(where, values)
         earlier = found.setdefault(values.get("id", where), {})
         if "reward" in values and "reward" in earlier:
