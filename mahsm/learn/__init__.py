@@ -8,6 +8,7 @@
 - `_evaluation`  `evaluate`: how good another policy would have been
 - `_halting`     `confident`, `no_gain`: when more samples are not worth it
 - `_route`       `route`: an edge to one of several targets; `_cascade`: `cascade`, until one is accepted
+- `_thresholds`  `thresholds`: when a cascade accepts an answer
 - `logs`         choices with their rewards, in files and lists
 """
 
@@ -22,6 +23,8 @@ from mahsm.learn._evaluation import FewEffectiveSamples as FewEffectiveSamples
 from mahsm.learn._evaluation import evaluate as evaluate
 from mahsm.learn._halting import confident as confident
 from mahsm.learn._halting import no_gain as no_gain
+from mahsm.learn._thresholds import Tuned as Tuned
+from mahsm.learn._thresholds import thresholds as thresholds
 
 if TYPE_CHECKING:
     from mahsm.learn._cascade import cascade as cascade
@@ -34,12 +37,14 @@ __all__ = [
     "Evaluation",
     "FewEffectiveSamples",
     "Router",
+    "Tuned",
     "cascade",
     "confident",
     "evaluate",
     "logs",
     "no_gain",
     "route",
+    "thresholds",
 ]
 _HOMES = {
     "Router": "mahsm.learn._router",

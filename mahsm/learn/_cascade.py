@@ -22,8 +22,9 @@ def cascade(
     """Ask targets one after the other, the cheapest first, until an answer is accepted.
 
     The answer of the last target is taken without a question. The edge returns the update of the target whose
-    answer was accepted, and under `write_to` what happened: `{"choice": target, "asked": targets, "scores":
-    scores}`, with a score for each answer that was judged. Declare the key in the state, or it is dropped.
+    answer was accepted, and under `write_to` what happened: `{"arm": target, "asked": targets, "scores":
+    scores}`, with a score for each answer that was judged. Declare the key in the state, or LangGraph drops
+    it.
 
     With a checkpointer, answers and scores are saved: a resumed run neither asks nor judges again.
 
@@ -56,9 +57,9 @@ def cascade(
         ...     accept=lambda state: state["answer"] != "?",
         ... )
         >>> edge.invoke({"question": "6 * 7?"})
-        {'answer': '42', 'choice': {'choice': 'cheap', 'asked': ['cheap'], 'scores': [1.0]}}
+        {'answer': '42', 'choice': {'arm': 'cheap', 'asked': ['cheap'], 'scores': [1.0]}}
         >>> edge.invoke({"question": "Why is the sky blue?"})["choice"]
-        {'choice': 'strong', 'asked': ['cheap', 'strong'], 'scores': [0.0]}
+        {'arm': 'strong', 'asked': ['cheap', 'strong'], 'scores': [0.0]}
     """
     edge = "cascade" if name is None else f"cascade {name!r}"
     names = _names(edge, targets)
@@ -97,8 +98,8 @@ def _thresholds(edge: str, given: Any, count: int) -> tuple[float, ...]:
         or not all(is_figure(one, -1e300, 1e300) for one in cast("Sequence[Any]", found))
     ):
         raise EdgeError(
-            f"{edge}: threshold={shown(given)}; expected a number, or a list of {count} numbers, one for each "
-            "target but the last."
+            f"{edge}: threshold={shown(given)}; expected a number, or a list of {count} numbers, one for "
+            "each target but the last."
         )
     return tuple(float(one) for one in cast("Sequence[float]", found))
 
@@ -123,7 +124,7 @@ class _UntilAccepted:
             scores.append(self._score(await now.call({**now.state, **last.update})))
         if is_last or scores[-1] >= self.thresholds[count - 1]:
             asked = list(self.names[:count])
-            return Step(next=None, note={"choice": asked[-1], "asked": asked, "scores": scores})
+            return Step(next=None, note={"arm": asked[-1], "asked": asked, "scores": scores})
         return Step(next=self.names[count], note={"scores": scores})
 
     def _score(self, found: Any) -> float:

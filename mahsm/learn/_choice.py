@@ -36,6 +36,15 @@ class Choice:
         """Return the choice with its reward as a row of logs."""
         return Logged(self.features, self.arm, self.propensity, reward, self.id)
 
+    def row(self) -> dict[str, Any]:
+        """Return the choice as a row of logs for a state: lists and numbers of Python, which are stored."""
+        return {
+            "arm": self.arm,
+            "propensity": self.propensity,
+            "id": self.id,
+            "features": [float(number) for number in self.features],
+        }
+
 
 class Waits(NamedTuple):
     """A choice that waits for its reward: the arm, and the vector of its features."""

@@ -93,7 +93,7 @@ class Learner:
         number = waiting.number()
         self._note(Chose(number, name, features))
         waiting.add(number, Waits(name, z))
-        return Choice(name, propensity, waiting.id(number), features)
+        return Choice(name, float(propensity), waiting.id(number), features)
 
     @property
     def _dims(self) -> int | None:

@@ -22,10 +22,10 @@ def route(
 ) -> Edge:
     """Send the state to one of several targets, as a router decides.
 
-    The edge returns the update of the target, and under `write_to` the choice: `{"choice": arm, "propensity":
-    number, "id": id}`. Give the id to `router.reward` when you know how good the answer was. Declare the key in
-    the state, or it is dropped. As the target of a `vmap`, the edge routes each item by itself; let the router
-    have `head="thompson"` then.
+    The edge returns the update of the target, and under `write_to` the choice, as a row of `learn.logs`:
+    `{"arm": arm, "propensity": number, "id": id, "features": numbers}`. Give the id to `router.reward` when
+    you know how good the answer was. Declare the key in the state, or LangGraph drops it. As the target of a
+    `vmap`, the edge routes each item by itself; let the router have `head="thompson"` then.
 
     With a checkpointer, the choice is saved before the target runs: a resumed run keeps it.
 
@@ -56,7 +56,7 @@ def route(
         ... })
         >>> found = edge.invoke({"text": "Why?"})
         >>> router.reward(found["choice"]["id"], found["answer"] == "brief")
-        >>> found["choice"]["choice"]
+        >>> found["choice"]["arm"]
         'short'
     """
     edge = "route" if name is None else f"route {name!r}"
@@ -89,6 +89,4 @@ class _ByRouter:
         x = now.state if self.key is None else now.state[self.key]
         # An embedder may wait for a server.
         choice = await now.way.call_blocking(lambda: self.router.route(x))
-        return Step(
-            next=choice.arm, note={"choice": choice.arm, "propensity": choice.propensity, "id": choice.id}
-        )
+        return Step(next=choice.arm, note=choice.row())
