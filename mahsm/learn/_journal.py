@@ -71,7 +71,9 @@ class Journal:
 
     def save(self, state: Saved) -> None:
         line = json.dumps(state.as_json()).encode() + b"\n"
-        new, path = tempfile.mkstemp(prefix=f".{os.path.basename(self._path)}.", dir=os.path.dirname(self._path))
+        new, path = tempfile.mkstemp(
+            prefix=f".{os.path.basename(self._path)}.", dir=os.path.dirname(self._path)
+        )
         try:
             with open(new, "wb", closefd=False) as file:
                 file.write(line)

@@ -57,9 +57,7 @@ def test_it_chooses_as_linucb_that_solves_each_system(rows: list[tuple[list[floa
         sums[choice.arm] += value * z
     for place, arm in enumerate(ARMS):
         np.testing.assert_allclose(router.inverse[place], np.linalg.inv(squares[arm]), atol=1e-8)
-        np.testing.assert_allclose(
-            router.weights[place], np.linalg.solve(squares[arm], sums[arm]), atol=1e-8
-        )
+        np.testing.assert_allclose(router.weights[place], np.linalg.solve(squares[arm], sums[arm]), atol=1e-8)
 
 
 @given(
