@@ -81,7 +81,7 @@ class Policy:
             drawn = (means + self.explore * deviations * draws).argmax(axis=2)
         arms: Any = drawn[0]
         if self.min_explore > 0.0:
-            alike = rng.random(rows) < self.min_explore
+            alike = cast("Any", rng.random(rows) < self.min_explore)
             arms = arms.copy()
             arms[alike] = rng.integers(count, size=int(np.count_nonzero(alike)))
             drawn = drawn[1:] if self.head == "thompson" else drawn
