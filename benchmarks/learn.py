@@ -1,8 +1,8 @@
-"""Routers that learn online: mean reward beside other libraries and the best fixed arm, batches, drift, time of
-a decision, intervals of estimates, and votes that stop early.
+"""Routers that learn online: mean reward beside other libraries and the best fixed arm, batches, drift, time
+of a decision, intervals of estimates, and votes that stop early.
 
-An arm is a class or a model; the reward is 1 for the right class, or the quality of the model's answer minus its
-price. All libraries have the same exploration for all sets. Means are of ten seeds, with 95 % intervals.
+An arm is a class or a model; the reward is 1 for the right class, or the quality of the model's answer minus
+its price. All libraries have the same exploration for all sets. Means are of ten seeds, with 95 % intervals.
 """
 
 import math
@@ -174,9 +174,7 @@ def batches(seeds: int, rows: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
             means = [_batched(seed, rows, size, head) for seed in range(seeds)]
             found.setdefault(head, {})[str(size)] = means
     table = [["routing, mean reward with batches of", *map(str, sizes)]]
-    table += [
-        [name, *(interval(values) for values in by_size.values())] for name, by_size in found.items()
-    ]
+    table += [[name, *(interval(values) for values in by_size.values())] for name, by_size in found.items()]
     mean = float(np.mean(found["thompson"]["512"]))
     return [Figure("mean reward, batches of 512, Thompson", mean, 0.69, "", at_least=True)], table, found
 
@@ -223,7 +221,7 @@ def times(calls: int) -> tuple[list[Figure], Rows, dict[str, float]]:
         "Thompson": by_router(4, 16, 0, head="thompson"),
         **{name: make(4, 16, 0) for name, (make, module) in LIBRARIES.items() if installed(module)},
     }
-    found = {name: math.inf for name in made}
+    found = dict.fromkeys(made, math.inf)
     for _ in range(9):
         for name, (choose, learn) in made.items():
             began = time.process_time()
@@ -264,9 +262,7 @@ def coverage(draws: int, rows: int) -> tuple[list[Figure], Rows, dict[str, Any]]
             widths[method] += (estimate.high - estimate.low) / 2 / draws
     covered = {method: hits[method] / draws for method in methods}
     table = [[f"95 % intervals of {rows:,} rows, {draws} draws", "cover the truth", "half width"]]
-    table += [
-        [name.replace("_", " "), f"{covered[name]:.3f}", f"{widths[name]:.3f}"] for name in methods
-    ]
+    table += [[name.replace("_", " "), f"{covered[name]:.3f}", f"{widths[name]:.3f}"] for name in methods]
     robust = covered["doubly_robust"]
     figures = [
         Figure("share of doubly robust intervals with the truth", robust, 0.90, "", at_least=True),

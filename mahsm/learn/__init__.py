@@ -1,7 +1,8 @@
 """Routers that learn from rewards, and estimates of other policies from their logs.
 
 - `_router`      `Router`: chooses an arm for an input, and learns from rewards
-- `_learner`     what it does; `_policy`: how it chooses; `_head`: what it knows
+- `_learner`     what it does; `_policy`: how it chooses; `_head`: what it knows;
+                 `_arguments`: checks of its arguments
 - `_features`    inputs as numbers
 - `_choice`      `Choice`, and choices that wait for a reward
 - `_memory`      what a router keeps; `_journal`: in a file; `_in_store`: in a store of LangGraph

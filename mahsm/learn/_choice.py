@@ -70,6 +70,8 @@ class Waiting:
         self.next = next
         self.choices: dict[int, Waits] = {}
         self._most = most
+        self._dropped = -1
+        """The youngest choice that had to make room."""
 
     def number(self) -> int:
         """Return the number of a new choice."""
@@ -80,7 +82,8 @@ class Waiting:
         """Add a choice; if there are too many, the oldest one makes room."""
         self.choices[number] = choice
         if len(self.choices) > self._most:
-            del self.choices[next(iter(self.choices))]
+            self._dropped = next(iter(self.choices))
+            del self.choices[self._dropped]
 
     def with_key(self, key: str, next: int) -> "Waiting":
         """Return the same bound for the ids of an earlier process."""
@@ -103,8 +106,9 @@ class Waiting:
                 "was made before a restart, pass store= to the router, in both processes."
             )
         if number not in self.choices:
+            dropped = f", or made room for the {self._most:,} of max_waiting="
             raise LearnError(
-                f"reward: the choice {id!r} has its reward already; expected one reward for each choice. "
-                f"(Or {self._most:,} younger choices wait: see max_waiting=.)"
+                f"reward: the choice {id!r} has its reward already{dropped * (number <= self._dropped)}; "
+                "expected one reward for each choice."
             )
         return number

@@ -200,8 +200,8 @@ def _probabilities(rows: Sequence[Logged], policy: Any, arms: list[str]) -> Arra
                 )
         if not abs(chosen[row].sum() - 1.0) <= 1e-6 or chosen[row].min() < 0.0:
             raise LearnError(
-                f"evaluate: the policy returned {shown(found)}; expected an arm, or probabilities by arm "
-                "whose sum is 1."
+                f"evaluate: the policy returned {shown(cast('object', found))}; expected an arm, or "
+                "probabilities by arm whose sum is 1."
             )
     return chosen
 
@@ -217,6 +217,6 @@ def _predicted(zs: Array, taken: Any, rewards: Array, arms: int) -> Array:
         products = np.stack([zs[some].T @ rewards[some] for some in mine])
         for fold in range(_FOLDS):
             others = squares.sum(axis=0) - squares[fold] + np.eye(dims)
-            fitted = np.linalg.solve(others, products.sum(axis=0) - products[fold])
+            fitted = cast("Array", np.linalg.solve(others, products.sum(axis=0) - products[fold]))
             predicted[folds == fold, arm] = zs[folds == fold] @ fitted
     return predicted

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Features:
         return with_intercept(x if self._function is None else self._function(x))
 
     def vectors(self, xs: Sequence[Any]) -> Array:
-        """Return the vectors of several inputs, shape `(inputs, features + 1)`; an embedder is called once."""
+        """Return vectors of several inputs, shape `(inputs, features + 1)`; embedders are called once."""
         if self._embed is not None and len(xs):
             return np.stack([with_intercept(row) for row in _embedded(self._embed(list(xs)), len(xs))])
         found = [self.vector(x) for x in xs]
@@ -52,7 +52,7 @@ class Features:
     def of_log(self, x: Any, dims: int | None) -> Array:
         """Return the vector of a logged choice, whose features may be numbers already."""
         if isinstance(x, list | tuple | np.ndarray):
-            numbers = np.asarray(x)
+            numbers = np.asarray(cast("Any", x))
             if numbers.dtype.kind in "biuf" and dims in (None, numbers.size):
                 return with_intercept(numbers)
         return self.vector(x)

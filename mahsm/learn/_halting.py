@@ -1,8 +1,9 @@
 """When more samples are not worth it: reducers for `stop_when` of a `vmap`."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mahsm._common import is_figure, shown
 from mahsm.errors import LearnError
@@ -91,7 +92,7 @@ def lead(first: int, second: int) -> float:
 
 class _Scores(NamedTuple):
     values: tuple[Any, ...]
-    count: int
+    samples: int
     mean: float
     squares: float
     best: float
@@ -108,16 +109,16 @@ class _NoGain:
 
     def add(self, state: _Scores, value: Any) -> _Scores:
         score = _score(value, self._key)
-        count = state.count + 1
+        count = state.samples + 1
         off = score - state.mean
         mean = state.mean + off / count
         squares = state.squares + off * (score - mean)
         return _Scores((*state.values, value), count, mean, squares, max(state.best, score))
 
     def decided(self, state: _Scores) -> bool:
-        if state.count < self._least:
+        if state.samples < self._least:
             return False
-        deviation = math.sqrt(state.squares / (state.count - 1) * (1 + 1 / state.count))
+        deviation = math.sqrt(state.squares / (state.samples - 1) * (1 + 1 / state.samples))
         return gain(state.best, state.mean, deviation) < self._price
 
     def result(self, state: _Scores) -> Any:
@@ -136,8 +137,8 @@ def no_gain(price: float, *, key: Key | None = None, least: int = 4) -> Reducer:
         least: So many samples at least, >= 2: a deviation of few scores is uncertain.
 
     Returns:
-        A reducer for `stop_when=` of a `vmap`, and for `reduce_edge`; its result is the value with the highest
-        score.
+        A reducer for `stop_when=` of a `vmap`, and for `reduce_edge`; its result is the value with the
+        highest score.
 
     Raises:
         LearnError: if an argument is invalid; when it runs, if a score is not a number.
@@ -174,7 +175,7 @@ def _score(value: Any, key: Key | None) -> float:
 
 
 def _field(value: Any, key: str) -> Any:
-    return value[key] if isinstance(value, dict) and key in value else None
+    return cast("Mapping[str, Any]", value).get(key) if isinstance(value, Mapping) else None
 
 
 def _check_least(reducer: str, least: Any, bound: int) -> None:

@@ -15,8 +15,9 @@ _PAGE = 500
 class InStore:
     """Items of a `BaseStore`.
 
-    A reward is written into the item of its choice, in one operation. When the state is saved, rewarded items
-    are deleted afterwards; a state counts the rewards in it, so those that a kill leaves are not learned twice.
+    A reward is written into the item of its choice, in one operation. When the state is saved, rewarded
+    items are deleted afterwards. A state counts the rewards in it, so those that a kill leaves are not
+    learned twice.
 
     Args:
         store: The store; its sync methods are used.
@@ -45,10 +46,11 @@ class InStore:
         learned = 0 if saved is None else saved.rewards
         # Those that the state has learned are choices of the past.
         past = {each.number for each in rewards if each.order <= learned}
-        return saved, [
-            *(each for each in sorted(chosen, key=lambda each: each.number) if each.number not in past),
-            *sorted((each for each in rewards if each.number not in past), key=lambda each: each.order),
-        ]
+        waiting = [each for each in chosen if each.number not in past]
+        new = [each for each in rewards if each.number not in past]
+        waiting.sort(key=lambda each: each.number)
+        new.sort(key=lambda each: each.order)
+        return saved, [*waiting, *new]
 
     def _choices(self) -> Iterator[Item]:
         at = 0
@@ -66,7 +68,7 @@ class InStore:
                 "order": None,
             }
         else:
-            value = {**self._open[event.number], "reward": event.value, "order": event.order}
+            value = self._open[event.number] | {"reward": event.value, "order": event.order}
         self._store.put(self._namespace, _key(event.number), value, index=False)
         if isinstance(event, Chose):
             self._open[event.number] = value
@@ -79,7 +81,8 @@ class InStore:
 
     def save(self, state: Saved) -> None:
         # Items of waiting choices are there already.
-        value = {**state.as_json(), "waiting": []}
+        value = state.as_json()
+        value["waiting"] = []
         self._store.put(self._namespace, _STATE, value, index=False)
         waiting = {each.number for each in state.waiting}
         gone = [number for number in self._open if number not in waiting]

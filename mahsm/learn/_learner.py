@@ -1,12 +1,12 @@
 """What a router does: it chooses, learns from rewards, and keeps both in its memory."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
-from mahsm._common import is_figure, shown
+from mahsm._common import shown
 from mahsm.errors import LearnError
 from mahsm.learn._choice import Choice, Waiting, Waits
 from mahsm.learn._features import Features, with_intercept
@@ -91,7 +91,8 @@ class Learner:
         waiting, name = self.waiting, self.arms[arm]
         features = tuple(z[:-1].tolist())
         number = waiting.number()
-        self._note(Chose(number, name, features))
+        if self._memory is not None:
+            self._note(self._memory, Chose(number, name, features))
         waiting.add(number, Waits(name, z))
         return Choice(name, float(propensity), waiting.id(number), features)
 
@@ -117,7 +118,8 @@ class Learner:
         number_value = as_reward("reward", value)
         with self._lock:
             number = self.waiting.find(id)
-            self._note(Rewarded(number, number_value, self._rewards + 1))
+            if self._memory is not None:
+                self._note(self._memory, Rewarded(number, number_value, self._rewards + 1))
             self._learn(number, number_value)
 
     def _learn(self, number: int, value: float) -> None:
@@ -217,12 +219,10 @@ class Learner:
         self.waiting.next = max(self.waiting.next, event.number + 1)
         self.waiting.add(event.number, Waits(event.arm, z))
 
-    def _note(self, event: Chose | Rewarded) -> None:
-        memory = self._memory
-        if memory is not None:
-            if memory.is_long():
-                self._save()
-            memory.append(event)
+    def _note(self, memory: Memory, event: Chose | Rewarded) -> None:
+        if memory.is_long():
+            self._save()
+        memory.append(event)
 
     def _save(self) -> None:
         if self._memory is None:
@@ -242,23 +242,3 @@ class Learner:
                 waiting,
             )
         )
-
-
-def prices_of(cost: Mapping[str, float] | Callable[[str], float] | None, arms: Sequence[str]) -> list[float]:
-    """Return the price of each arm.
-
-    Raises:
-        LearnError: if an arm has none, or it is not a number >= 0.
-    """
-    found: list[float] = []
-    for arm in arms:
-        if isinstance(cost, Mapping):
-            price: Any = cost.get(arm)
-        else:
-            price = 0.0 if cost is None else cost(arm)
-        if not is_figure(price):
-            raise LearnError(
-                f"cost: the price of {arm!r} is {shown(price)}; expected a number >= 0 for each arm."
-            )
-        found.append(float(price))
-    return found

@@ -1,7 +1,7 @@
 """How a router chooses: upper confidence bounds or Thompson sampling, and the probabilities of choices."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -79,12 +79,13 @@ class Policy:
         else:
             draws = rng.standard_normal((DRAWS + 1, rows, count))
             drawn = (means + self.explore * deviations * draws).argmax(axis=2)
-        arms = drawn[0]
+        arms: Any = drawn[0]
         if self.min_explore > 0.0:
-            others = rng.integers(count, size=rows)
-            arms = np.where(rng.random(rows) < self.min_explore, others, arms)
+            alike = cast("Any", rng.random(rows) < self.min_explore)
+            arms = arms.copy()
+            arms[alike] = rng.integers(count, size=int(np.count_nonzero(alike)))
             drawn = drawn[1:] if self.head == "thompson" else drawn
-        shares = (drawn == arms).mean(axis=0)
+        shares = cast("Array", (drawn == arms).mean(axis=0))
         return arms.tolist(), self._mixed(shares, count).tolist()
 
     def probabilities(self, mean: Array, deviation: Array, rng: np.random.Generator) -> Array:

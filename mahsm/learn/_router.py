@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import equinox as eqx
 import numpy as np
 
-from mahsm._common import is_figure, shown
+from mahsm._common import shown
 from mahsm.errors import LearnError
+from mahsm.learn._arguments import Cost, check_arms, check_whole, number, prices_of
 from mahsm.learn._choice import Choice, Waiting
 from mahsm.learn._features import Features
 from mahsm.learn._head import LinearHead
-from mahsm.learn._learner import Learner, prices_of
+from mahsm.learn._learner import Learner
 from mahsm.learn._policy import EXPLORE, Head, Policy
 from mahsm.learn.logs import Logged
 from mahsm.operators import Operator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
-Cost = Mapping[str, float] | Callable[[str], float]
 
 
 class _Method:
@@ -46,8 +46,8 @@ class Router(Operator):
     For each arm, a ridge regression predicts the reward from the features of an input. The router prefers
     arms that it expects to be good, and those about which it is uncertain.
 
-    `route(x)` returns a `Choice`, and `reward(choice.id, value)` tells how good it was: later, from any thread,
-    in any order, once for each choice. Calling the router is the same as `route`.
+    `route(x)` returns a `Choice`, and `reward(choice.id, value)` tells how good it was: later, from any
+    thread, in any order, once for each choice. Calling the router is the same as `route`.
 
     Args:
         arms: The names of what can be chosen, such as models or nodes.
@@ -83,8 +83,8 @@ class Router(Operator):
         weights: The weights, with the intercept behind them, shape `(arms, dims + 1)`.
 
     Raises:
-        LearnError: immediately, if an argument is invalid, or the store has something else; when called, if the
-            features are not numbers or not as many as before.
+        LearnError: immediately, if an argument is invalid, or the store has something else; when called, if
+            the features are not numbers or not as many as before.
 
     Example:
         >>> from mahsm.learn import Router
@@ -127,21 +127,21 @@ class Router(Operator):
         name: str = "router",
         max_waiting: int = 100_000,
     ) -> None:
-        _check_arms(arms)
+        check_arms(arms)
         if head not in get_args(Head):
             raise LearnError(f"Router: head={shown(head)}; expected 'linucb' or 'thompson'.")
         self.labels = tuple(arms)
         self.features, self.head = features, head
-        self.cost, self.cost_weight = cost, _number("cost_weight", cost_weight, 0.0)
-        self.forget = _number("forget", forget, 1e-6, 1.0)
-        self.min_explore = _number("min_explore", min_explore, 0.0, 1.0)
-        self.explore = EXPLORE[head] if explore is None else _number("explore", explore, 0.0)
+        self.cost, self.cost_weight = cost, number("cost_weight", cost_weight, 0.0)
+        self.forget = number("forget", forget, 1e-6, 1.0)
+        self.min_explore = number("min_explore", min_explore, 0.0, 1.0)
+        self.explore = EXPLORE[head] if explore is None else number("explore", explore, 0.0)
         self.dims, self.seed = dims, seed
         self.max_waiting = max_waiting
-        _check_whole("max_waiting", max_waiting, 1)
+        check_whole("max_waiting", max_waiting, 1)
         for argument, value in (("dims", dims), ("seed", seed)):
             if value is not None:
-                _check_whole(argument, value, 0)
+                check_whole(argument, value, 0)
         sized = LinearHead.unlearned(len(arms), 0 if dims is None else dims + 1, forget)
         self.inverse, self.weights = sized.inverse, sized.weights
         learner = _begun(self)
@@ -161,7 +161,7 @@ class Router(Operator):
         """
         learner = _learner(self)
         choice = learner.route(x)
-        if not self.weights.size:
+        if not vars(self)["weights"].size:
             _show(self, learner)
         return choice
 
@@ -230,7 +230,7 @@ class Router(Operator):
         Raises:
             LearnError: if the router has the arm already, or its price is missing or invalid.
         """
-        _check_arms([arm])
+        check_arms([arm])
         learner = _learner(self)
         [found] = prices_of(self.cost if price is None else {arm: price}, [arm])
         learner.add_arm(arm, self.cost_weight * found)
@@ -298,23 +298,3 @@ def _memory(store: Any, name: str) -> Any:
     if not isinstance(name, str) or not name or "." in name:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise LearnError(f"Router: name={shown(name)}; expected a string without dots.")
     return InStore(store, name)
-
-
-def _check_arms(arms: Any) -> None:
-    names: list[Any] = [] if isinstance(arms, str) or not hasattr(arms, "__iter__") else list(arms)
-    if not names or not all(isinstance(each, str) and each for each in names) or len({*names}) < len(names):
-        raise LearnError(
-            f"Router: arms={shown(arms)}; expected different names, such as ['cheap', 'strong']."
-        )
-
-
-def _check_whole(argument: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise LearnError(f"Router: {argument}={shown(value)}; expected an integer >= {least}.")
-
-
-def _number(argument: str, value: Any, least: float, most: float = 1e12) -> float:
-    if not is_figure(value, least, most):
-        bound = f"in [{least:g}, {most:g}]" if most == 1.0 else f">= {least:g}"
-        raise LearnError(f"Router: {argument}={shown(value)}; expected a number {bound}.")
-    return float(value)

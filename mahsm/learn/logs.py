@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from mahsm._common import MOST, is_figure, shown
 from mahsm.errors import LearnError
 
@@ -111,13 +113,15 @@ def _joined(rows: Iterable[tuple[str, Any]]) -> list[Logged]:
         if "reward" in values and "reward" in earlier:
             raise LearnError(f"{where}: the id {values['id']!r} has a second reward; expected one.")
         earlier.update(values)
-    for values in found.values():
-        if not isinstance(values.get("arm"), str):
-            raise LearnError(f"the row {shown(values)} has no 'arm'; expected the name of what was chosen.")
-    return [Logged(**{name: row.get(name) for name in _NAMES}) for row in found.values()]
+    return [_row(values) for values in found.values()]
 
 
-_NAMES = ("features", "arm", "propensity", "reward", "id")
+def _row(values: Mapping[str, Any]) -> Logged:
+    arm = values.get("arm")
+    if not isinstance(arm, str):
+        raise LearnError(f"the row {shown(values)} has no 'arm'; expected the name of what was chosen.")
+    features, propensity, reward, id = map(values.get, ("features", "propensity", "reward", "id"))
+    return Logged(features, arm, propensity, reward, id)
 
 
 def _check(where: str, values: dict[str, Any]) -> None:
@@ -134,8 +138,8 @@ def as_reward(where: str, value: Any) -> float:
     Raises:
         LearnError: if it is not a finite number.
     """
-    if isinstance(value, bool) or getattr(value, "dtype", None) == bool:
-        return float(value)
+    if isinstance(value, bool | np.bool_):
+        return float(bool(cast("Any", value)))
     if not is_figure(value, least=-MOST):
         raise LearnError(f"{where}: reward={shown(value)}; expected a finite number, or True or False.")
     return float(value)
