@@ -8,6 +8,7 @@ from mahsm.edges._routed import Step as Step
 from mahsm.edges._routed import routed as routed
 from mahsm.edges._shared.attempts import AttemptRunner as AttemptRunner
 from mahsm.edges._shared.call_spec import CallSpec as CallSpec
+from mahsm.edges._shared.constructor import constructor as constructor
 from mahsm.edges._shared.ends import Ends as Ends
 from mahsm.edges._shared.items import Item as Item
 from mahsm.edges._shared.items import current_item as current_item
@@ -32,6 +33,7 @@ __all__ = [
     "Situation",
     "Step",
     "Tries",
+    "constructor",
     "current_item",
     "routed",
     "session",

@@ -6,11 +6,14 @@ from typing import Any, cast
 
 from mahsm._common import is_figure, shown
 from mahsm.edges import Branch, Edge
-from mahsm.edges._internal import Branches, Situation, Step, routed
+from mahsm.edges._internal import Branches, Situation, Step, constructor, routed
 from mahsm.errors import EdgeError, LearnError
 from mahsm.nodes._internal import as_target, node_name
 
 
+@constructor(
+    **dict.fromkeys(("retry", "timeout", "rate_limit"), "It belongs to a target: Branch(target, retry=...).")
+)
 def cascade(
     targets: Branches,
     *,

@@ -6,12 +6,15 @@ from typing import Any
 
 from mahsm._common import check, missing, shown
 from mahsm.edges import Edge
-from mahsm.edges._internal import Situation, Step, routed
+from mahsm.edges._internal import Situation, Step, constructor, routed
 from mahsm.errors import LearnError, MissingKeyError
 from mahsm.learn._router import Router
 from mahsm.nodes._internal import node_name
 
 
+@constructor(
+    **dict.fromkeys(("retry", "timeout", "rate_limit"), "It belongs to a target: Branch(target, retry=...).")
+)
 def route(
     router: Router,
     targets: Mapping[str, Any],

@@ -96,8 +96,8 @@ def _checked(scores: Any, qualities: Any, prices: Any) -> tuple[Any, Any, Any]:
     ):
         raise LearnError(
             f"thresholds: scores={shown(scores)}, qualities={shown(qualities)}, "
-            f"prices={shown(prices)}; expected finite numbers of shapes (questions, targets - 1), (questions, targets) and (targets,), with at "
-            "least two targets."
+            f"prices={shown(prices)}; expected finite numbers of shapes (questions, targets - 1), "
+            "(questions, targets) and (targets,), with at least two targets."
         )
     return given, good, price
 
