@@ -86,6 +86,30 @@ def test_arms_are_those_of_the_program(store: Any) -> None:
     second.reward(late.id, 1.0)
 
 
+def test_choices_that_made_room_are_forgotten(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Router(ARMS, store=store, max_waiting=2)
+    choices = [first.route() for _ in range(4)]
+    second = Router(ARMS, store=store, max_waiting=2)
+    for choice in choices[:2]:
+        with pytest.raises(LearnError, match="already"):
+            second.reward(choice.id, 1.0)
+    for choice in choices[2:]:
+        second.reward(choice.id, 1.0)
+    second.add_arm("d")
+    if isinstance(store, InMemoryStore):
+        assert [item.key for item in store.search(("mahsm",))] == ["state"]
+
+
+def test_dims_may_be_named_after_a_restart_without_choices(store: Any) -> None:
+    Router(ARMS, store=store)
+    assert Router([*ARMS, "d"], store=store, dims=2).weights.shape == (4, 3)
+
+
+def test_an_empty_file_is_a_new_router(tmp_path: Path) -> None:
+    (tmp_path / "router.jsonl").touch()
+    Router(ARMS, store=tmp_path / "router.jsonl").route()
+
+
 def test_a_fit_is_kept(store: Any) -> None:
     Router(ARMS, store=store).fit([{"arm": "b", "reward": 1.0, "features": [1.0]}] * 9)
     assert Router(ARMS, store=store).best([1.0]) == "b"
