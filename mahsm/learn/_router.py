@@ -252,7 +252,7 @@ class Router(Operator):
         """Return a copy with new values in some fields, such as `cost`. It has learned what this router has;
         choices that wait stay with this one.
         """
-        made = Operator.update_params(self, **fields)
+        made = cast("Router", Operator.update_params(self, **fields))
         vars(made).pop("_learner", None)
         return made
 
