@@ -3,13 +3,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from langgraph.store.memory import InMemoryStore
+from langgraph.store.sqlite import SqliteStore
 
 from mahsm.errors import LearnError
 from mahsm.learn import Router
@@ -17,9 +18,14 @@ from mahsm.learn import Router
 ARMS = ["a", "b", "c"]
 
 
-@pytest.fixture(params=["file", "store"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return tmp_path / "router.jsonl" if request.param == "file" else InMemoryStore()
+@pytest.fixture(params=["file", "memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    if request.param == "sqlite":
+        with SqliteStore.from_conn_string(str(tmp_path / "store.sqlite")) as store:
+            store.setup()
+            yield store
+    else:
+        yield tmp_path / "router.jsonl" if request.param == "file" else InMemoryStore()
 
 
 def steps(router: Router, count: int, begin: int = 0) -> None:
@@ -96,7 +102,7 @@ def test_choices_that_made_room_are_forgotten(store: Any, monkeypatch: pytest.Mo
     for choice in choices[2:]:
         second.reward(choice.id, 1.0)
     second.add_arm("d")
-    if isinstance(store, InMemoryStore):
+    if not isinstance(store, Path):
         assert [item.key for item in store.search(("mahsm",))] == ["state"]
 
 
