@@ -11,6 +11,7 @@
 - `logs`         choices with their rewards, in files and lists
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mahsm._lazy import attach
@@ -40,5 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # A router is an operator, and needs JAX; the rest does not.
+    # A router is an operator, and needs JAX; the rest does not. Without JAX, this import says what to install.
+    if name == "Router":
+        importlib.import_module("mahsm.operators")
     return attach(__name__, {"Router": "mahsm.learn._router"}, name)
