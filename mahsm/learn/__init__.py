@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # A router is an operator, and needs JAX; the rest does not. Without JAX, this import says what to install.
+    # A router is an operator, and needs JAX; the rest does not. This import says what to install.
     if name == "Router":
         importlib.import_module("mahsm.operators")
     return attach(__name__, {"Router": "mahsm.learn._router"}, name)
