@@ -13,6 +13,7 @@
 - `logs`         choices with their rewards, in files and lists
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mahsm._lazy import attach
@@ -55,5 +56,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # A router is an operator, and needs JAX; the rest does not.
+    # A router is an operator, and needs JAX; the rest does not. This import says what to install.
+    if name in ("Router", "route"):
+        importlib.import_module("mahsm.operators")
     return attach(__name__, _HOMES, name)

@@ -99,7 +99,7 @@ class Waiting:
             LearnError: if the id is unknown, or its reward was given before.
         """
         key, _, text = id.rpartition("-") if isinstance(id, str) else ("", "", "")
-        number = int(text) if text.isascii() and text.isdigit() else -1
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
         if key != self.key or not 0 <= number < self.next:
             raise LearnError(
                 f"reward: the id {shown(id)} is unknown; expected the id of a choice of this router. If it "

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from mahsm._common import is_figure, shown
+from mahsm._common import shown
 from mahsm.errors import LearnError
+from mahsm.learn._arguments import Cost, prices_of
 from mahsm.learn._features import with_intercept
 from mahsm.learn._head import Array
 from mahsm.learn.logs import Logged, rewarded
@@ -76,7 +77,7 @@ def evaluate(
     logs: str | os.PathLike[str] | Iterable[Mapping[str, Any] | Logged],
     policy: PolicyLike,
     *,
-    cost: Mapping[str, float] | None = None,
+    cost: Cost | None = None,
 ) -> Evaluation:
     """Estimate the mean reward that a policy would have had on the inputs of a log.
 
@@ -91,7 +92,8 @@ def evaluate(
             are numbers, a list or 1-d array, or None.
         policy: A function of a row's features that returns an arm, or a dict of probabilities by arm, such as
             `router.best` or `router.probabilities`; or the name of an arm, which is always chosen.
-        cost: Prices by arm, in units of reward, which are subtracted from the rewards.
+        cost: The price of each arm in units of reward, a dict or a function of its name. Prices are
+            subtracted from the rewards.
 
     Raises:
         LearnError: if a row has no propensity, there are fewer than 10 rows with a reward, features are not
@@ -115,7 +117,7 @@ def evaluate(
     arms = sorted({row.arm for row in rows})
     taken = np.array([arms.index(row.arm) for row in rows])
     zs = _vectors(rows)
-    prices = np.array([0.0 if cost is None else _price(cost, arm) for arm in arms])
+    prices = np.array(prices_of(cost, arms))
     rewards = np.array([row.reward for row in rows], np.float64) - prices[taken]
     propensities = np.array([row.propensity for row in rows], np.float64)
     chosen = _probabilities(rows, policy, arms)
@@ -174,13 +176,6 @@ def _vectors(rows: Sequence[Logged]) -> Array:
             f"evaluate: rows have {min(sizes) - 1} to {max(sizes) - 1} features; expected the same number."
         )
     return np.stack(found)
-
-
-def _price(cost: Mapping[str, float], arm: str) -> float:
-    price: Any = cost.get(arm)
-    if not is_figure(price):
-        raise LearnError(f"evaluate: the price of {arm!r} is {shown(price)}; expected a number >= 0.")
-    return float(price)
 
 
 def _probabilities(rows: Sequence[Logged], policy: Any, arms: list[str]) -> Array:

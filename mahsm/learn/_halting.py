@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 from mahsm._common import is_figure, shown
-from mahsm.errors import LearnError
+from mahsm.errors import LearnError, ReducerError
 from mahsm.reducers import Key, Reducer, majority_vote, normalized
 
 
@@ -122,6 +122,10 @@ class _NoGain:
         return gain(state.best, state.mean, deviation) < self._price
 
     def result(self, state: _Scores) -> Any:
+        if not state.values:
+            raise ReducerError(
+                "no_gain: there are no values to choose from. Route around the edge when the list is empty."
+            )
         return max(state.values, key=partial(_score, key=self._key))
 
 
@@ -142,6 +146,7 @@ def no_gain(price: float, *, key: Key | None = None, least: int = 4) -> Reducer:
 
     Raises:
         LearnError: if an argument is invalid; when it runs, if a score is not a number.
+        ReducerError: when it reduces an empty list.
 
     Example:
         >>> from mahsm.learn import no_gain

@@ -1,15 +1,15 @@
 """A router's memory in a store of LangGraph: an item for the state, and one for each choice since."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from langgraph.store.base import BaseStore, Item
+from langgraph.store.base import BaseStore
 
 from mahsm.learn._memory import Chose, Rewarded, Saved
 
 _STATE = "state"
 _LONG = 500
-_PAGE = 500
+_MOST = 10_000_000
 
 
 class InStore:
@@ -35,7 +35,9 @@ class InStore:
         saved = None if item is None else Saved.of_json(f"{self._store!r}", item.value)
         chosen: list[Chose] = []
         rewards: list[Rewarded] = []
-        for each in self._choices():
+        # In one search: stores do not promise the same order for each page.
+        found = self._store.search(self._namespace, limit=_MOST)
+        for each in (item for item in found if item.key != _STATE):
             value = each.value
             chosen.append(Chose(value["chose"], value["arm"], value["features"]))
             if value["order"] is None:
@@ -51,12 +53,6 @@ class InStore:
         waiting.sort(key=lambda each: each.number)
         new.sort(key=lambda each: each.order)
         return saved, [*waiting, *new]
-
-    def _choices(self) -> Iterator[Item]:
-        at = 0
-        while found := self._store.search(self._namespace, limit=_PAGE, offset=at):
-            yield from (item for item in found if item.key != _STATE)
-            at += len(found)
 
     def append(self, event: Chose | Rewarded) -> None:
         if isinstance(event, Chose):

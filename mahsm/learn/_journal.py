@@ -28,6 +28,7 @@ class Journal:
         self._file: int | None = None
         self._size = 0
         self._events = 0
+        self._waiting = 0
 
     def recall(self) -> tuple[Saved | None, Sequence[Chose | Rewarded]]:
         try:
@@ -67,7 +68,8 @@ class Journal:
         self._events += 1
 
     def is_long(self) -> bool:
-        return self._events >= _LONG
+        # A state has all waiting choices, and writing it takes as long as they are many.
+        return self._events >= max(_LONG, 2 * self._waiting)
 
     def save(self, state: Saved) -> None:
         line = json.dumps(state.as_json()).encode() + b"\n"
@@ -86,6 +88,7 @@ class Journal:
         self.close()
         # The descriptor of the new file, which has its name now.
         self._file, self._size, self._events = new, len(line), 0
+        self._waiting = len(state.waiting)
 
     def close(self) -> None:
         if self._file is not None:

@@ -136,11 +136,12 @@ class Learner:
                 f"fit: the log has the arm {min(unknown)!r}; expected {', '.join(map(repr, self.arms))}. "
                 "Call add_arm first, or leave out its rows."
             )
-        for row in rows:
-            z = self._features.of_log(row.features, self._dims)
-            with self._lock:
-                self._for(z).update(self.arms.index(row.arm), z, cast("float", row.reward))
+        zs = [self._features.of_log(row.features, self._dims) for row in rows]
         with self._lock:
+            for z in zs:
+                self._for(z)
+            for row, z in zip(rows, zs, strict=True):
+                self._for(z).update(self.arms.index(row.arm), z, cast("float", row.reward))
             self._save()
         return len(rows)
 

@@ -46,14 +46,13 @@ class Policy:
         arms = draws.argmax(axis=1)
         arm = int(arms[0])
         if self.min_explore == 0.0:
+            # With the choice itself among the draws, it is never 0. The mean of its inverse is
+            # (1 - (1 - p) ** 101) / p: that of the true probability, but for arms of less than a few percent.
             return arm, np.count_nonzero(arms == arm) / (DRAWS + 1)
         if rng.random() < self.min_explore:
             arm = int(rng.integers(mean.size))
+        # Here min_explore keeps it above 0, so other draws than that of the choice estimate it.
         return arm, self._mixed(np.count_nonzero(arms[1:] == arm) / DRAWS, mean.size)
-
-    # The propensity of Thompson sampling counts the choice itself among the draws. So it is never 0; and the
-    # mean of its inverse, (1 - (1 - p) ** (DRAWS + 1)) / p, is that of the true probability, 1 / p, up to
-    # what 101 draws of an improbable arm miss. With min_explore it cannot be 0, and is an unbiased estimate.
 
     def choose_many(
         self, means: Array, deviations: Array, rng: np.random.Generator

@@ -247,6 +247,15 @@ class Router(Operator):
         learner.remove_arm(arm)
         _show(self, learner)
 
+    @_method
+    def update_params(self, **fields: Any) -> "Router":
+        """Return a copy with new values in some fields, such as `cost`. It has learned what this router has;
+        choices that wait stay with this one.
+        """
+        made = cast("Router", Operator.update_params(self, **fields))
+        vars(made).pop("_learner", None)
+        return made
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_learner"}
 

@@ -55,6 +55,12 @@ def test_a_fan_out_ends_early() -> None:
     assert reduced.invoke({"cities": ["Rome", "Paris", "Paris"]}) == {"city": "Paris"}
 
 
+def test_an_empty_list_has_no_winner() -> None:
+    for reducer in (confident(), no_gain(0.1)):
+        with pytest.raises(ReducerError, match="there are no values to choose from"):
+            reducer.result(reducer.init(0))
+
+
 def test_the_expected_gain_is_that_of_draws() -> None:
     draws = np.random.default_rng(0).normal(0.4, 0.2, 400_000)
     assert gain(0.7, 0.4, 0.2) == pytest.approx(np.maximum(draws - 0.7, 0).mean(), rel=0.05)

@@ -3,13 +3,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from langgraph.store.memory import InMemoryStore
+from langgraph.store.sqlite import SqliteStore
 
 from mahsm.errors import LearnError
 from mahsm.learn import Router
@@ -17,9 +18,14 @@ from mahsm.learn import Router
 ARMS = ["a", "b", "c"]
 
 
-@pytest.fixture(params=["file", "store"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return tmp_path / "router.jsonl" if request.param == "file" else InMemoryStore()
+@pytest.fixture(params=["file", "memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    if request.param == "sqlite":
+        with SqliteStore.from_conn_string(str(tmp_path / "store.sqlite")) as store:
+            store.setup()
+            yield store
+    else:
+        yield tmp_path / "router.jsonl" if request.param == "file" else InMemoryStore()
 
 
 def steps(router: Router, count: int, begin: int = 0) -> None:
@@ -84,6 +90,30 @@ def test_arms_are_those_of_the_program(store: Any) -> None:
     assert (weights["a"] == first.weights[0]).all()
     assert not weights["e"].any()
     second.reward(late.id, 1.0)
+
+
+def test_choices_that_made_room_are_forgotten(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Router(ARMS, store=store, max_waiting=2)
+    choices = [first.route() for _ in range(4)]
+    second = Router(ARMS, store=store, max_waiting=2)
+    for choice in choices[:2]:
+        with pytest.raises(LearnError, match="already"):
+            second.reward(choice.id, 1.0)
+    for choice in choices[2:]:
+        second.reward(choice.id, 1.0)
+    second.add_arm("d")
+    if not isinstance(store, Path):
+        assert [item.key for item in store.search(("mahsm",))] == ["state"]
+
+
+def test_dims_may_be_named_after_a_restart_without_choices(store: Any) -> None:
+    Router(ARMS, store=store)
+    assert Router([*ARMS, "d"], store=store, dims=2).weights.shape == (4, 3)
+
+
+def test_an_empty_file_is_a_new_router(tmp_path: Path) -> None:
+    (tmp_path / "router.jsonl").touch()
+    Router(ARMS, store=tmp_path / "router.jsonl").route()
 
 
 def test_a_fit_is_kept(store: Any) -> None:

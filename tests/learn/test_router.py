@@ -137,6 +137,15 @@ def test_inverse_propensities_of_thompson_are_right_on_average(min_explore: floa
         assert all(0 < each.propensity <= 1 for each in choices)
 
 
+def test_the_probabilities_of_thompson_are_its_shares() -> None:
+    router = Router(ARMS, head="thompson", seed=0, min_explore=0.3)
+    router.fit([{"arm": "a", "reward": 1.0}] * 20)
+    found = router.probabilities()
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert found["a"] > 0.75
+    assert min(found.values()) == pytest.approx(0.1, abs=0.05)
+
+
 def test_prices_count_in_choices_and_can_be_a_function() -> None:
     for cost in ({"a": 0.5, "b": 0.0, "c": 0.9}, lambda arm: 0.0 if arm == "b" else 1.0):
         router = Router(ARMS, cost=cost)
@@ -222,6 +231,24 @@ def test_saved_and_loaded_it_decides_alike(tmp_path: Path) -> None:
         assert each.route(x).arm == router.route(x).arm
         rewarded(each, 5)
     assert (router.weights == before).all()
+
+
+def test_a_copy_with_other_prices_has_learned_the_same() -> None:
+    router = Router(["a", "b"], cost={"a": 0.0, "b": 0.0})
+    router.fit([{"arm": arm, "reward": value} for arm, value in (("a", 0.8), ("b", 0.7))] * 50)
+    choice = router.route()
+    dear = router.update_params(cost={"a": 0.5, "b": 0.0})
+    assert (router.best(), dear.best()) == ("a", "b")
+    with pytest.raises(LearnError, match="unknown"):
+        dear.reward(choice.id, 1.0)
+    router.reward(choice.id, 1.0)
+
+
+def test_a_log_with_a_wrong_row_teaches_nothing() -> None:
+    router = Router(["a"], dims=1)
+    with pytest.raises(LearnError, match="the input has 2 features; expected 1"):
+        router.fit([{"arm": "a", "features": features, "reward": 1.0} for features in ([1.0], [1.0, 2.0])])
+    assert not router.weights.any()
 
 
 def test_a_file_of_other_arms_is_refused(tmp_path: Path) -> None:
