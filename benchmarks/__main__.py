@@ -22,6 +22,7 @@ SCENARIOS = {
         "streams",
         "scale",
         "batch",
+        "learn",
     )
 } | {"dspy": "dspy_modules"}
 """Their files."""

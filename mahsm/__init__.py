@@ -6,6 +6,7 @@
 - `nodes`     `dspy_node`
 - `operators` `Operator`, `op`, `operator_node`: models, prompts and arrays in one tree
 - `xcs`       `jit`, `step`, `vmap`, `grad`: functions that run ahead of themselves
+- `learn`     `Router`, `evaluate`: routing that learns from rewards
 - `reducers`  functions from a list to one value
 - `models`    direct calls of models: `models("openai/gpt-4o-mini", "Hello")`
 - `context`   `create_context`, `get_config`: settings and credentials
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mahsm import edges as edges
     from mahsm import errors as errors
     from mahsm import graph as graph
+    from mahsm import learn as learn
     from mahsm import limits as limits
     from mahsm import nodes as nodes
     from mahsm import operators as operators
@@ -108,6 +110,7 @@ _HOMES = {
     "fuse": "mahsm.edges",
     "graph": "mahsm.graph",
     "jit_edge": "mahsm.edges",
+    "learn": "mahsm.learn",
     "limits": "mahsm.limits",
     "is_item_error": "mahsm.policies",
     "Operator": "mahsm.operators",
@@ -164,6 +167,7 @@ __all__ = [
     "graph",
     "is_item_error",
     "jit_edge",
+    "learn",
     "limits",
     "models",
     "nodes",

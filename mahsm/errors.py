@@ -9,6 +9,7 @@ MahsmError
 ├── NodeError (ValueError)          a node cannot be made of this object, or its result is invalid
 ├── ReducerError (ValueError)       a reducer cannot decide on these values
 ├── JitError (TypeError)            a function cannot be compiled
+├── LearnError (ValueError)         a router, its rewards or its logs are invalid
 ├── ModelError (ValueError)         an unknown model or provider, or an invalid prompt
 ├── LimitError (ValueError)         an invalid rate limit, or two that contradict each other
 ├── ContextError (ValueError)       an invalid setting, or a file of settings that is broken or unsafe
@@ -31,6 +32,7 @@ __all__ = [
     "EdgeError",
     "GraphError",
     "JitError",
+    "LearnError",
     "LimitError",
     "MahsmError",
     "MissingKeyError",
@@ -84,6 +86,10 @@ class JitError(MahsmError, TypeError):
 
 class SpecError(MahsmError, ValueError):
     """An operator's input or output does not match its spec."""
+
+
+class LearnError(MahsmError, ValueError):
+    """A router, a reward or a log of choices is invalid, or an estimate cannot be made of it."""
 
 
 class ModelError(MahsmError, ValueError):

@@ -16,6 +16,7 @@ import mahsm
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"cli", "__main__"},
+    {"learn"},
     {"xcs", "compose"},
     {"context"},
     {"graph"},
@@ -35,13 +36,13 @@ LAYERS = [
 ]
 LAYERS_OF_EDGES = [
     {"__init__", "_internal"},
-    {"_vmap"},
+    {"_vmap", "_routed"},
     {"_parallel", "_reduce", "_jit", "_batched"},
     {"_shared"},
 ]
 OWNERS = {
     "jax": {"_numeric", "operators", "xcs"},
-    "equinox": {"operators", "compose"},
+    "equinox": {"operators", "compose", "learn"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},
     "dspy": {

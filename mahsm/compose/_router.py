@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, Protocol, TypeAlias, cast, overload, runtime_checkable
 
 import numpy as np
 from langgraph.types import Command
@@ -17,6 +17,20 @@ Strategy: TypeAlias = Literal["greedy", "sample"]
 
 _EXACT = 1e-6
 """By how much the sum of probabilities may differ from 1."""
+
+
+@runtime_checkable
+class Routes(Protocol):
+    """A router that learns, such as `mahsm.learn.Router`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        ...
+
+    def route(self, x: Any = None) -> Any:
+        """Return a choice, which has an `arm` and a `row()` for the state."""
+        ...
 
 
 @overload
@@ -41,11 +55,15 @@ def policy_router(
     rng: np.random.Generator | int | None = ...,
     write_to: str,
 ) -> Callable[[Any], Command[str]]: ...
+@overload
+def policy_router(
+    policy: Routes, /, *, key: str | None = ..., write_to: str
+) -> Callable[[Any], Command[str]]: ...
 @check.arguments()
 def policy_router(
-    policy: Callable[..., Any],
+    policy: "Callable[..., Any] | Routes",
     /,
-    labels: Sequence[str],
+    labels: Sequence[str] | None = None,
     strategy: Strategy = "greedy",
     *,
     key: str | None = None,
@@ -58,12 +76,16 @@ def policy_router(
     `add_node`: it goes to the node that it chooses, and writes `{"choice": label, "probability": number}`
     under that key.
 
+    A `mahsm.learn.Router` is a policy that learns. It needs `write_to`: the choice in the state is then a row
+    of `mahsm.learn.logs`, with the id that its reward needs.
+
     Args:
         policy: A function, sync or async, an operator or an Equinox module. It returns a number for each
             label, shape `(labels,)`, or a dict of them by label. If these are >= 0 and their sum is 1 (to
             1e-6), they are probabilities; otherwise they are scores, of which the softmax is taken. A score
-            of -inf is never chosen.
-        labels: The names of the nodes, in the order of the numbers, and perhaps `END`.
+            of -inf is never chosen. Or a `mahsm.learn.Router`.
+        labels: The names of the nodes, in the order of the numbers, and perhaps `END`. Those of a router are
+            its arms.
         strategy: "greedy" takes the label with the highest probability, of equals the first; "sample" draws
             one.
         key: A state key whose value the policy is called with; by default the whole state.
@@ -88,6 +110,8 @@ def policy_router(
         >>> node({"question": "Who?"}).update
         {'route': {'choice': 'search', 'probability': 0.5}}
     """
+    if isinstance(policy, Routes):
+        return _by_router(policy, labels, strategy, key, rng, write_to)
     names = _checked_labels(labels)
     if strategy not in ("greedy", "sample"):
         raise EdgeError(f"policy_router: strategy={shown(strategy)}; expected 'greedy' or 'sample'.")
@@ -96,6 +120,32 @@ def policy_router(
             raise EdgeError(f"policy_router: {argument}={shown(value)}; expected a state key.")
     chosen = _Chooser(policy, names, _generator(strategy, rng), key, write_to)
     return _as_function(chosen, write_to is not None)
+
+
+def _by_router(
+    router: Routes, labels: Any, strategy: Any, key: str | None, rng: Any, write_to: str | None
+) -> Any:
+    """Make a node that goes where a router decides."""
+    if labels is not None or strategy != "greedy" or rng is not None:
+        raise EdgeError(
+            "policy_router: a router has its arms, its strategy and its seed; leave labels=, strategy= and "
+            "rng= out."
+        )
+    if not _is_name(write_to):
+        raise EdgeError(
+            f"policy_router: write_to={shown(write_to)} with a router; expected a state key. The router "
+            "learns by the id of its choice, which a conditional edge cannot write to the state. Pass "
+            "write_to='choice', and add the result with add_node."
+        )
+
+    def route(state: Any) -> Any:
+        x = state if key is None else read(as_dict(state), key, "policy_router", "key")
+        choice = router.route(x)
+        return _Choice(goto=choice.arm, update={write_to: choice.row()})
+
+    arms: Any = Literal[router.labels]
+    route.__annotations__ = {"state": Any, "return": Command[arms]}
+    return route
 
 
 class _Choice(Command[str]):

@@ -1,6 +1,7 @@
 """The special edges, a folder each.
 
 - `_vmap`, `_parallel`, `_reduce`, `_jit`  the four edges
+- `_routed`    edges that choose which branch runs, for `mahsm.learn`
 - `_batched`   runs whose model calls become jobs of a batch API
 - `_shared`    the `Edge` class, and what the runs of all edges share
 - `_internal`  exports for the packages above

@@ -121,10 +121,13 @@ def parallel(
         failures=failures,
         reducers={},
     )
-    return _edge(spec)
+    return edge_of_branches(spec)
 
 
-def _edge(spec: ParallelSpec) -> Edge:
+def edge_of_branches(
+    spec: ParallelSpec, lower: Callable[[ParallelSpec], ParallelLowering] = ParallelLowering
+) -> Edge:
+    """Return the edge of a checked specification."""
     written = {key for branch in spec.branches for key in branch.writes}
     reads = {key for branch in spec.branches for key in branch.needs} - written
     writes = (
@@ -132,19 +135,19 @@ def _edge(spec: ParallelSpec) -> Edge:
     )
     if spec.failures.errors_key is not None:
         writes.add(spec.failures.errors_key)
-    lowered = ParallelLowering(spec)
+    lowered = lower(spec)
 
     def within(reducers: Mapping[str, StateReducer]) -> Edge:
         _check_several(spec, reducers)
-        return _edge(replace(spec, reducers=reducers))
+        return edge_of_branches(replace(spec, reducers=reducers), lower)
 
     return Edge(
         *sides(lowered.run),
         name=spec.name,
         graph=lowered.graph,
         reads=sorted(reads),
-        writes=sorted(writes),
-        children={branch.name: branch.target.source for branch in spec.branches},
+        writes=sorted({*writes, *lowered.writes}),
+        children={**{branch.name: branch.target.source for branch in spec.branches}, **lowered.children},
         within=within,
     )
 

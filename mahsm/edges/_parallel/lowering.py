@@ -1,8 +1,9 @@
 """Lowering of a `parallel`: compiles it into a LangGraph subgraph, and runs that subgraph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -51,6 +52,12 @@ class ParallelLowering(Lowering[ParallelRun]):
     # One run.
 
     kind = "parallel"
+
+    writes: Sequence[str] = ()
+    """State keys that it writes besides its branches."""
+
+    children: Mapping[str, object] = MappingProxyType({})
+    """What it calls besides its branches, by name."""
 
     @property
     def deadline(self) -> float | None:

@@ -59,18 +59,18 @@ class ParallelRun(EdgeRun):
             self._item_writer = to_nobody
         self.outcomes: dict[str, Outcome] = {}
         self._ends = {branch.name: Latch() for branch in spec.branches}
-        self._seats = Seats(lambda: {branch.name: set(self._before(branch)) for branch in spec.branches})
+        self._seats = Seats(self._seated)
         # Branches whose error the edge raises, so that they have no outcome.
         self._failed_last: set[str] = set()
         self._interrupted: set[str] = set()
-        self._attempts = {
-            branch.name: AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
-            for branch in spec.branches
-        }
+        self._attempts = {branch.name: self._attempts_of(branch) for branch in spec.branches}
 
     @property
     def threads(self) -> int:
         return len(self.spec.branches)
+
+    def _attempts_of(self, branch: BranchSpec) -> AttemptRunner:
+        return AttemptRunner(branch, self.way, self.span, self.not_begun, self.left, self.end_late)
 
     def know(self, outcomes: Sequence[Outcome]) -> None:
         """Take over the outcomes of branches that ended before the run was cut short."""
@@ -146,6 +146,10 @@ class ParallelRun(EdgeRun):
                 found.append(self._failed(branch, error, item))
             except BaseException as error:  # noqa: BLE001  the policy decides
                 found.append(self._ended_with(branch, error, item))
+
+    def _seated(self) -> dict[str, set[str]]:
+        """Return the branches that may have seats, with those that each waits for."""
+        return {branch.name: set(self._before(branch)) for branch in self.spec.branches}
 
     def _before(self, branch: BranchSpec) -> Iterable[str]:
         """Return the branches that a branch waits for.

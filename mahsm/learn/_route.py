@@ -1,0 +1,95 @@
+"""`route`: an edge that sends its state to one of several targets, as a router decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mahsm._common import check, missing, shown
+from mahsm.edges import Edge
+from mahsm.edges._internal import Situation, Step, constructor, routed
+from mahsm.errors import LearnError, MissingKeyError
+from mahsm.learn._router import Router
+from mahsm.nodes._internal import node_name
+
+
+@constructor(
+    **dict.fromkeys(("retry", "timeout", "rate_limit"), "It belongs to a target: Branch(target, retry=...).")
+)
+def route(
+    router: Router,
+    targets: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    write_to: str = "choice",
+    name: str | None = None,
+) -> Edge:
+    """Send the state to one of several targets, as a router decides.
+
+    The edge returns the update of the target, and under `write_to` the choice, as a row of `learn.logs`:
+    `{"arm": arm, "propensity": number, "id": id, "features": numbers}`. Give the id to `router.reward` when
+    you know how good the answer was. Declare the key in the state, or LangGraph drops it. As the target of a
+    `vmap`, the edge routes each item by itself; let the router have `head="thompson"` then.
+
+    With a checkpointer, the choice is saved before the target runs: a resumed run keeps it.
+
+    Args:
+        router: The router.
+        targets: What to call for each arm: anything that `vmap` takes, or a `Branch` with its own retry,
+            timeout and rate limit.
+        key: State key whose value the router decides by; by default the whole state, which its `features`
+            turns into numbers.
+        write_to: State key for the choice.
+        name: Node name; by default `route_` and the arms.
+
+    Returns:
+        An edge that writes what its targets write, and `write_to`.
+
+    Raises:
+        EdgeError: immediately, for invalid arguments.
+        NodeError: immediately, for a target that cannot be called with a state.
+        LearnError: immediately, if the targets are not the arms of the router; when run, if it cannot decide.
+        MissingKeyError: when run, if the state lacks `key`.
+
+    Example:
+        >>> from mahsm.learn import Router, route
+        >>> router = Router(["short", "long"], features=lambda state: [len(state["text"]) / 100], seed=0)
+        >>> edge = route(router, {
+        ...     "short": lambda state: {"answer": "brief"},
+        ...     "long": lambda state: {"answer": "in depth"},
+        ... })
+        >>> found = edge.invoke({"text": "Why?"})
+        >>> router.reward(found["choice"]["id"], found["answer"] == "brief")
+        >>> found["choice"]["arm"]
+        'short'
+    """
+    edge = "route" if name is None else f"route {name!r}"
+    check.of_type(edge, "router", router, Router, "a mahsm.learn.Router")
+    if not isinstance(targets, Mapping) or set(targets) != set(router.labels):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LearnError(
+            f"{edge}: targets={shown(targets)}; expected a dict with a target for each arm of the router: "
+            f"{', '.join(map(repr, router.labels))}."
+        )
+    if key is not None:
+        check.key(edge, "key", key)
+    made = name or node_name(f"route_{'_'.join(router.labels)}"[:60])
+    return routed(edge, targets, _ByRouter(router, key, made), name=made, write_to=write_to)
+
+
+@dataclass(frozen=True)
+class _ByRouter:
+    """Chooses one branch by a router."""
+
+    router: Router
+    key: str | None
+    edge: str
+    judge: None = None
+
+    async def step(self, now: Situation) -> Step:
+        if now.asked:
+            return Step(next=None, note=now.asked[0].step["note"])
+        if self.key is not None and self.key not in now.state:
+            raise MissingKeyError(f"{self.edge}: {missing(now.state, self.key)} The router decides by it.")
+        x = now.state if self.key is None else now.state[self.key]
+        # An embedder may wait for a server.
+        choice = await now.way.call_blocking(lambda: self.router.route(x))
+        return Step(next=choice.arm, note=choice.row())

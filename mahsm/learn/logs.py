@@ -1,0 +1,150 @@
+"""Logs of choices and their rewards: in JSON-lines files, or as lists of dicts."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from mahsm._common import MOST, is_figure, shown
+from mahsm.errors import LearnError
+
+__all__ = ["Logged", "read", "write"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A choice in a log.
+
+    Attributes:
+        features: What the router decided by, or was given.
+        arm: What was chosen.
+        propensity: The probability with which it was chosen, in (0, 1]; None if it is unknown.
+        reward: Its reward; None if there is none yet.
+        id: The id of the choice.
+
+    Example:
+        >>> from mahsm.learn.logs import Logged
+        >>> Logged([0.5], "cheap", propensity=0.8, reward=1.0).arm
+        'cheap'
+    """
+
+    features: Any
+    arm: str
+    propensity: float | None = None
+    reward: float | None = None
+    id: str | None = None
+
+
+def read(source: str | os.PathLike[str] | Iterable[Mapping[str, Any] | Logged]) -> list[Logged]:
+    """Return the rows of a log.
+
+    A row has `arm`, and may have `features`, `propensity`, `reward` and `id`; other keys are ignored. Of rows
+    with the same id, later ones fill in what earlier ones lack: a log may have a row for the choice, and
+    another one, `{"id": ..., "reward": ...}`, for its reward.
+
+    Args:
+        source: Path of a JSON-lines file, or dicts.
+
+    Raises:
+        LearnError: if a row is invalid, or an id has two rewards.
+        OSError: if the file cannot be read.
+
+    Example:
+        >>> from mahsm.learn import logs
+        >>> rows = [{"id": "a", "arm": "cheap", "propensity": 0.8}, {"id": "a", "reward": 1.0}]
+        >>> [row] = logs.read(rows)
+        >>> row.arm, row.propensity, row.reward
+        ('cheap', 0.8, 1.0)
+    """
+    if isinstance(source, str | os.PathLike):
+        return _joined(_lines(os.fspath(source)))
+    return _joined(
+        (f"row {place}", asdict(row) if isinstance(row, Logged) else row) for place, row in enumerate(source)
+    )
+
+
+def write(path: str | os.PathLike[str], rows: Iterable[Logged]) -> None:
+    """Append rows to a JSON-lines file, which is made if it is missing.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from mahsm.learn import logs
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "log.jsonl")
+        ...     logs.write(path, [logs.Logged([0.5], "cheap", 0.8, 1.0)])
+        ...     logs.read(path)
+        [Logged(features=[0.5], arm='cheap', propensity=0.8, reward=1.0, id=None)]
+    """
+    lines = [json.dumps(asdict(row), default=_plain) + "\n" for row in rows]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("".join(lines))
+
+
+def _plain(value: Any) -> Any:
+    """Return an array or a NumPy number as JSON values."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise LearnError(f"logs.write: {shown(value)} cannot be written as JSON; expected numbers or strings.")
+
+
+def _lines(path: str) -> Iterable[tuple[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield f"{path}, line {number}", json.loads(line)
+                except ValueError:
+                    raise LearnError(
+                        f"{path}, line {number} is {shown(line)}; expected a JSON object."
+                    ) from None
+
+
+def _joined(rows: Iterable[tuple[str, Any]]) -> list[Logged]:
+    found: dict[Any, dict[str, Any]] = {}
+    for where, row in rows:
+        if not isinstance(row, Mapping):
+            raise LearnError(f"{where} is {shown(row)}; expected a dict with 'arm', such as a Logged has.")
+        values = {name: value for name, value in cast("Mapping[str, Any]", row).items() if value is not None}
+        _check(where, values)
+        earlier = found.setdefault(values.get("id", where), {})
+        if "reward" in values and "reward" in earlier:
+            raise LearnError(f"{where}: the id {values['id']!r} has a second reward; expected one.")
+        earlier.update(values)
+    return [_row(values) for values in found.values()]
+
+
+def _row(values: Mapping[str, Any]) -> Logged:
+    arm = values.get("arm")
+    if not isinstance(arm, str):
+        raise LearnError(f"the row {shown(values)} has no 'arm'; expected the name of what was chosen.")
+    features, propensity, reward, id = map(values.get, ("features", "propensity", "reward", "id"))
+    return Logged(features, arm, propensity, reward, id)
+
+
+def _check(where: str, values: dict[str, Any]) -> None:
+    propensity = values.get("propensity")
+    if propensity is not None and not (is_figure(propensity) and 0 < propensity <= 1):
+        raise LearnError(f"{where}: propensity={shown(propensity)}; expected a number in (0, 1].")
+    if "reward" in values:
+        values["reward"] = as_reward(where, values["reward"])
+
+
+def as_reward(where: str, value: Any) -> float:
+    """Return a reward as a float; True is 1 and False 0.
+
+    Raises:
+        LearnError: if it is not a finite number.
+    """
+    if isinstance(value, bool | np.bool_):
+        return float(bool(cast("Any", value)))
+    if not is_figure(value, least=-MOST):
+        raise LearnError(f"{where}: reward={shown(value)}; expected a finite number, or True or False.")
+    return float(value)
+
+
+def rewarded(source: Any) -> list[Logged]:
+    """Return the rows of a log that have a reward."""
+    return [row for row in read(source) if row.reward is not None]
