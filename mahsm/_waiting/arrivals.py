@@ -29,10 +29,10 @@ class SlotsInOrder(Slots):
 
     def expect(self, orders: Iterable[Order]) -> None:
         """Expect callers, ascending, above those that were expected before."""
+        given = list(orders)
         with self._lock:
-            for order in orders:
-                self._expected.append(order)
-                self._missing.add(order)
+            self._expected.extend(given)
+            self._missing.update(given)
 
     def has_come(self, order: Order) -> None:
         """Let others not wait for a caller, whether it has taken a slot or takes none."""

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mahsm._common import is_figure, shown
-from mahsm.edges import Branch, Edge
+from mahsm.edges import Edge
 from mahsm.edges._internal import Branches, Situation, Step, constructor, routed
 from mahsm.errors import EdgeError, LearnError
-from mahsm.nodes._internal import as_target, node_name
 
 
 @constructor(
@@ -65,31 +64,14 @@ def cascade(
         {'arm': 'strong', 'asked': ['cheap', 'strong'], 'scores': [0.0]}
     """
     edge = "cascade" if name is None else f"cascade {name!r}"
-    names = _names(edge, targets)
+    if not isinstance(targets, Mapping | Sequence) or len(targets) < 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise EdgeError(
+            f"{edge}: targets={shown(targets)}; expected a list or dict of at least two, the cheapest first."
+        )
     if accept is None:
         raise EdgeError(f"{edge}: accept=None; expected a function of the state that returns a score.")
-    chooser = _UntilAccepted(names, _thresholds(edge, threshold, len(names) - 1), accept, name or edge)
-    made = name or node_name(f"cascade_{'_'.join(names)}"[:60])
-    return routed(edge, targets, chooser, name=made, write_to=write_to)
-
-
-def _names(edge: str, targets: Branches) -> list[str]:
-    """Return the names that the branches get."""
-    if isinstance(targets, Mapping):
-        names = [str(name) for name in targets]
-    else:
-        names = []
-        for place, given in enumerate(targets):
-            branch = given if isinstance(given, Branch) else Branch(given)
-            names.append(branch.name or as_target(branch.target, reader=f"{edge}, branch {place}").name)
-    if len(names) < 2:
-        raise EdgeError(f"{edge}: {len(names)} target; expected at least two, the cheapest first.")
-    if len(set(names)) < len(names):
-        raise EdgeError(
-            f"{edge}: the targets are named {', '.join(map(repr, names))}; expected different names. Pass a "
-            "dict: {'cheap': a, 'strong': b}."
-        )
-    return names
+    chooser = _UntilAccepted(_thresholds(edge, threshold, len(targets) - 1), accept, edge)
+    return routed(edge, targets, chooser, name=name, write_to=write_to)
 
 
 def _thresholds(edge: str, given: Any, count: int) -> tuple[float, ...]:
@@ -111,7 +93,6 @@ def _thresholds(edge: str, given: Any, count: int) -> tuple[float, ...]:
 class _UntilAccepted:
     """Chooses the next branch until the answer of one is accepted."""
 
-    names: Sequence[str]
     thresholds: Sequence[float]
     judge: Any
     edge: str
@@ -119,16 +100,16 @@ class _UntilAccepted:
     async def step(self, now: Situation) -> Step:
         count = len(now.asked)
         if count == 0:
-            return Step(next=self.names[0], note={"scores": []})
+            return Step(next=now.names[0], note={"scores": []})
         last = now.asked[-1]
         scores: list[float] = list(last.step["note"]["scores"])
-        is_last = count == len(self.names)
+        is_last = count == len(now.names)
         if not is_last:
             scores.append(self._score(await now.call({**now.state, **last.update})))
         if is_last or scores[-1] >= self.thresholds[count - 1]:
-            asked = list(self.names[:count])
+            asked = list(now.names[:count])
             return Step(next=None, note={"arm": asked[-1], "asked": asked, "scores": scores})
-        return Step(next=self.names[count], note={"scores": scores})
+        return Step(next=now.names[count], note={"scores": scores})
 
     def _score(self, found: Any) -> float:
         value = found

@@ -56,13 +56,7 @@ class InStore:
 
     def append(self, event: Chose | Rewarded) -> None:
         if isinstance(event, Chose):
-            value: dict[str, Any] = {
-                "chose": event.number,
-                "arm": event.arm,
-                "features": list(event.features),
-                "reward": None,
-                "order": None,
-            }
+            value = event.as_json() | {"reward": None, "order": None}
         else:
             value = self._open[event.number] | {"reward": event.value, "order": event.order}
         self._store.put(self._namespace, _key(event.number), value, index=False)

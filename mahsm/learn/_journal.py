@@ -48,11 +48,7 @@ class Journal:
 
     def append(self, event: Chose | Rewarded) -> None:
         if isinstance(event, Chose):
-            value: dict[str, Any] = {
-                "chose": event.number,
-                "arm": event.arm,
-                "features": list(event.features),
-            }
+            value = event.as_json()
         else:
             value = {"rewarded": event.number, "value": event.value, "order": event.order}
         line = json.dumps(value).encode() + b"\n"

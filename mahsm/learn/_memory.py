@@ -21,6 +21,9 @@ class Chose:
     arm: str
     features: Sequence[float]
 
+    def as_json(self) -> dict[str, Any]:
+        return {"chose": self.number, "arm": self.arm, "features": list(self.features)}
+
 
 @dataclass(frozen=True)
 class Rewarded:

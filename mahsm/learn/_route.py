@@ -9,7 +9,6 @@ from mahsm.edges import Edge
 from mahsm.edges._internal import Situation, Step, constructor, routed
 from mahsm.errors import LearnError, MissingKeyError
 from mahsm.learn._router import Router
-from mahsm.nodes._internal import node_name
 
 
 @constructor(
@@ -71,8 +70,7 @@ def route(
         )
     if key is not None:
         check.key(edge, "key", key)
-    made = name or node_name(f"route_{'_'.join(router.labels)}"[:60])
-    return routed(edge, targets, _ByRouter(router, key, made), name=made, write_to=write_to)
+    return routed(edge, targets, _ByRouter(router, key, edge), name=name, write_to=write_to)
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ def _only_blocks(part: Any) -> bool:
         return type(part).ainvoke is Runnable.ainvoke
     awaits = getattr(part, "afunc", None)
     if awaits is None:
-        return isinstance(
-            part, RunnableLambda
-        )  # others, such as the start of a graph, are called on the loop
+        # LangGraph calls others, such as the start of a graph, on the loop.
+        return isinstance(part, RunnableLambda)
     return isinstance(awaits, partial) and awaits.func is run_in_executor
 
 

@@ -247,9 +247,10 @@ def test_invalid_cascades_are_refused(arguments: dict[str, Any], why: str) -> No
         cascade_of(Counted(), **arguments)
 
 
-def test_a_cascade_of_one_is_refused() -> None:
+@pytest.mark.parametrize("targets", [[len], {}, None, len])
+def test_a_cascade_of_fewer_than_two_is_refused(targets: Any) -> None:
     with pytest.raises(EdgeError, match="at least two"):
-        cascade([len], accept=len)
+        cascade(targets, accept=len)
 
 
 def test_choices_in_states_are_logs() -> None:
@@ -284,3 +285,9 @@ def test_policy_router_refuses_what_a_router_has(arguments: dict[str, Any]) -> N
     make: Any = policy_router
     with pytest.raises(EdgeError):
         make(router_of(), **arguments)
+
+
+def test_graphs_without_names_are_numbered() -> None:
+    graphs = [StateGraph(State).add_sequence([("ask", target)]) for target in Counted().targets().values()]
+    edge = cascade([graph.add_edge(START, "ask").compile() for graph in graphs], accept=lambda state: False)
+    assert edge.invoke({"x": 1})["choice"]["asked"] == ["branch_0", "branch_1"]

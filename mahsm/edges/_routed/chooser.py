@@ -40,12 +40,14 @@ class Situation:
 
     Attributes:
         way: How to wait.
+        names: The branches, in the order in which they were given.
         state: The state that the edge was called with.
         asked: The branches that have run so far.
         call: Calls the chooser's own target, such as a judge, with a state.
     """
 
     way: Way
+    names: Sequence[str]
     state: State
     asked: Sequence[Asked]
     call: Callable[[State], Coroutine[Any, Any, Any]]

@@ -21,25 +21,27 @@ from mahsm.edges._shared.edge import Edge
 from mahsm.edges._shared.ends import Ends
 from mahsm.edges._shared.failures import Failures
 from mahsm.errors import EdgeError
+from mahsm.nodes._internal import node_name
 
 _NO_BOUND = 1_000_000
 """The edge bounds nothing: one branch at a time runs, with all that edges inside it run."""
 
 
-def routed(edge: str, branches: Branches, chooser: Chooser, *, name: str, write_to: str) -> Edge:
+def routed(edge: str, branches: Branches, chooser: Chooser, *, name: str | None, write_to: str) -> Edge:
     """Return an edge that runs the branches that a chooser chooses, one after the other.
 
     Args:
-        edge: What errors call it.
+        edge: What errors call it. Its first word is the kind of the edge.
         branches: Targets and `Branch`es.
         chooser: Chooses them.
-        name: Node name.
+        name: Node name; by default the kind of the edge and its branches.
         write_to: State key for what was decided.
 
     Raises:
         EdgeError: for invalid arguments.
     """
-    check.name(edge, name)
+    if name is not None:
+        check.name(edge, name)
     check.key(edge, "write_to", write_to)
     ends = Ends()
     specs = branch_specs(edge, branches, ends)
@@ -51,8 +53,9 @@ def routed(edge: str, branches: Branches, chooser: Chooser, *, name: str, write_
                 f"{edge}: write_to={write_to!r} is a key that the target {spec.name!r} writes; expected a "
                 "key of its own."
             )
+    joined = "_".join([edge.partition(" ")[0], *(spec.name for spec in specs)])
     made = ParallelSpec(
-        name=name,
+        name=name or node_name(joined[:60]),
         branches=specs,
         scheduler="parallel",
         plan=plan(edge, specs, "parallel", None, eager=False),

@@ -43,7 +43,7 @@ class RoutedRun(ParallelRun):
     async def step(self, done: Sequence[Any], config: RunnableConfig) -> Step:
         """Decide what comes next, given what tasks have handed in."""
         found: list[Step] = []
-        now = Situation(self.way, self.state, asked_of(done), self._call_judge)
+        now = Situation(self.way, list(self._named), self.state, asked_of(done), self._call_judge)
 
         async def decide() -> None:
             found.append(await self._chooser.step(now))
