@@ -10,7 +10,7 @@
 - `_halting`     `confident`, `no_gain`: when more samples are not worth it
 - `_route`       `route`: an edge to one of several targets; `_cascade`: `cascade`, until one is accepted
 - `_thresholds`  `thresholds`: when a cascade accepts an answer
-- `logs`         choices with their rewards, in files and lists
+- `logs`         choices with their rewards, in files and lists; `_from_langfuse`: joined from Langfuse
 """
 
 import importlib

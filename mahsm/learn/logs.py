@@ -1,17 +1,22 @@
-"""Logs of choices and their rewards: in JSON-lines files, or as lists of dicts."""
+"""Logs of choices and their rewards: in JSON-lines files, as lists of dicts, or from Langfuse."""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mahsm._common import MOST, is_figure, shown
 from mahsm.errors import LearnError
+from mahsm.learn._from_langfuse import fetch
 
-__all__ = ["Logged", "read", "write"]
+if TYPE_CHECKING:
+    from langfuse import Langfuse
+
+__all__ = ["Logged", "Scored", "from_langfuse", "read", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,74 @@ def write(path: str | os.PathLike[str], rows: Iterable[Logged]) -> None:
     lines = [json.dumps(asdict(row), default=_plain) + "\n" for row in rows]
     with open(path, "a", encoding="utf-8") as file:
         file.write("".join(lines))
+
+
+class Scored(list[Logged]):
+    """Rows of a log from Langfuse, each with its reward.
+
+    Attributes:
+        unscored: The number of choices without a score, which are left out.
+        unreadable: The number of observations of choices that are left out since their metadata is not what
+            the edge has written, such as behind a `mask` of the client.
+    """
+
+    unscored: int = 0
+    unreadable: int = 0
+
+
+def from_langfuse(
+    client: "Langfuse | None" = None,
+    *,
+    name: str | Sequence[str] = "mahsm.reward",
+    edge: str | None = None,
+    from_: datetime | None = None,
+    to: datetime | None = None,
+    values: Mapping[str, float] | None = None,
+) -> Scored:
+    """Return the choices of traced `route` edges that have a score in Langfuse, as rows of a log.
+
+    Scores are those of `tracing.reward`, or what readers of a dashboard have given: on the edge, on what it
+    has called, on an observation around it, or on the whole trace, where it counts for all choices inside. Of
+    several scores of a choice the nearest counts, and of these the latest. Langfuse's client tries again
+    after a 429 or a server's error.
+
+    Args:
+        client: Langfuse's client; by default the one that traces go to.
+        name: The name of the scores, or several names.
+        edge: Only choices of this edge, by its name: `"ask"`, or `"route:ask"`, as a dashboard has it.
+        from_: Only choices from this time on. Pass it for large projects: all of them are read otherwise.
+        to: Only choices before this time.
+        values: What categories of categorical scores are worth, such as `{"good": 1.0, "bad": 0.0}`.
+
+    Returns:
+        A list for `Router.fit` and `evaluate`, in the order of the choices. It also has the number of choices
+        without a score: `unscored`.
+
+    Raises:
+        LearnError: if an argument is invalid, or a score is a string that `values` lacks.
+        RuntimeError: if there is no client: call `tracing.init()`, or pass one.
+        Exception: what Langfuse's client raises.
+
+    Example:
+        >>> from mahsm import tracing
+        >>> from mahsm.learn import Router, logs, route
+        >>> from mahsm.testing import LangfuseServer
+        >>> router = Router(["cheap", "strong"], min_explore=0.2, seed=0)
+        >>> edge = route(router, dict.fromkeys(router.labels, lambda state: {"y": 1}), key="x", name="ask")
+        >>> with LangfuseServer() as server:
+        ...     _ = tracing.init("pk-logs-example", "sk", server.url)
+        ...     choices = [edge.invoke({"x": [number / 3]})["choice"] for number in range(3)]
+        ...     tracing.reward(choices[0]["id"], True)
+        ...     tracing.flush()
+        ...     log = logs.from_langfuse(edge="ask")
+        ...     tracing.off()
+        >>> [(row.features, row.reward) for row in log], log.unscored
+        ([([0.0], 1.0)], 2)
+    """
+    found = fetch(client, name, edge, from_, to, values)
+    scored = Scored(read(found.rows))
+    scored.unscored, scored.unreadable = found.unscored, found.unreadable
+    return scored
 
 
 def _plain(value: Any) -> Any:

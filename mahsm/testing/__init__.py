@@ -4,7 +4,8 @@
 - `_answers`            `Reply` and `ToolCall`: its answers; the model that gives them
 - `_server`             `ModelServer`: a server of OpenAI's and Anthropic's APIs on loopback
 - `_loopback_provider`  `Provider`: such a server with rate limits, in a process of its own
-- `_langfuse_server`    `LangfuseServer`: receives traces like Langfuse, and serves its observations API
+- `_langfuse_server`    `LangfuseServer`: receives traces like Langfuse, and serves its API
+- `_langfuse_api`       its pages of observations and scores
 - `_clock`              `Clock`: a fake clock, for rate limits
 - `_fake_lm`            `FakeLM`: a `dspy.LM` without a server
 - `_fake_chat_model`    `FakeChatModel`: a LangChain chat model without a server

@@ -1,31 +1,21 @@
-"""A server on loopback that receives traces like Langfuse, and serves its observations API."""
+"""A server on loopback that receives traces like Langfuse, and serves its API of observations and scores."""
 
 import gzip
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
+
+from mahsm.testing._langfuse_api import Refused, page_of_observations, page_of_scores
 
 _PREFIX = "langfuse.observation."
-
-_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "core": ("id", "traceId", "parentObservationId", "type", "startTime", "endTime", "projectId"),
-    "basic": ("name", "level", "statusMessage", "isRootObservation", "traceName"),
-    "io": ("input", "output"),
-    "metadata": ("metadata",),
-    "model": ("model", "modelParameters"),
-    "usage": ("usageDetails", "costDetails", "totalCost"),
-    "metrics": ("latency",),
-    "time": ("completionStartTime",),
-    "prompt": ("promptName", "promptVersion"),
-}
-"""Fields of an observation, by the field groups of Langfuse's API."""
 
 _USAGE: Mapping[str, tuple[str, str]] = {
     "input_tokens": ("input", ""),
@@ -36,20 +26,14 @@ _USAGE: Mapping[str, tuple[str, str]] = {
 }
 """From kinds of tokens in OpenTelemetry's conventions to Langfuse's name, and the kind that includes them."""
 
-_COMPARE: Mapping[str, Callable[[str, str], bool]] = {
-    "=": lambda text, value: text == value,
-    "starts with": str.startswith,
-    "ends with": str.endswith,
-    "contains": lambda text, value: value in text,
-}
-
 
 @dataclass
 class LangfuseServer:
     """Receives the traces and scores of a Langfuse client, for tests without a network or a key.
 
-    It converts spans to observations like Langfuse, and serves `/api/public/v2/observations`, so that you can
-    also test code that reads traces. It supports that API's filters by name, type, level and metadata.
+    It converts spans to observations like Langfuse, and serves `/api/public/v2/observations` and
+    `/api/public/v3/scores`, so that you can also test code that reads traces. It supports filters of
+    observations by name, type, level, trace, time and metadata, and those of scores but the ones by value.
 
     Args:
         latency: Seconds until each answer.
@@ -79,6 +63,7 @@ class LangfuseServer:
     scores: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]], init=False)
 
     def __post_init__(self) -> None:
+        self._scored: list[tuple[dict[str, Any], datetime]] = []
         self._http = _LangfuseHttp(("127.0.0.1", 0), _LangfuseHandler)
         self._http.owner = self
         self._thread = threading.Thread(
@@ -104,22 +89,19 @@ class LangfuseServer:
                 self.spans += [span for scope in resource.scope_spans for span in scope.spans]
             return b"", "application/x-protobuf"
         if path.endswith("/scores"):
-            self.scores += json.loads(body)
-        return b'{"successes": [], "errors": []}', "application/json"
+            scores: list[dict[str, Any]] = json.loads(body)
+            now = datetime.now(UTC)
+            self._scored += [({**score, "id": score.get("id") or uuid4().hex}, now) for score in scores]
+            self.scores += scores
+        return b'{"message": "Accepted"}', "application/json"
 
     def answer(self, path: str, query: Mapping[str, str]) -> object:
         """Return the answer to a GET request."""
-        if not path.endswith("/v2/observations"):
-            return {
-                "data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]
-            }
-        found = [each for each in self.observations if _matches(each, query)]
-        first, limit = int(query.get("cursor", 0)), int(query.get("limit", 50))
-        groups = {"core", *query.get("fields", "basic").split(",")}
-        names = [name for group, names in _GROUPS.items() if group in groups for name in names]
-        page = [{name: each.get(name) for name in names} for each in found[first : first + limit]]
-        cursor = {"cursor": str(first + limit)} if first + limit < len(found) else {}
-        return {"data": page, "meta": cursor}
+        if path.endswith("/v2/observations"):
+            return page_of_observations(self.observations, query)
+        if path.endswith("/v3/scores"):
+            return page_of_scores(list(self._scored), query)
+        return {"data": [{"id": "p", "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -147,6 +129,7 @@ def _observation(span: Any) -> dict[str, Any]:
         "isRootObservation": parent is None
         or str(found.get("langfuse.internal.as_root", "")).lower() == "true",
         "traceName": found.get("langfuse.trace.name"),
+        "environment": found.get("langfuse.environment", "default"),
         "projectId": "p",
         "name": span.name,
         "type": str(found.get(f"{_PREFIX}type", "span")).upper(),
@@ -220,24 +203,6 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _matches(observation: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    filters: list[dict[str, Any]] = json.loads(query["filter"]) if "filter" in query else []
-    given = [
-        {"column": name, "value": query[name]}
-        for name in ("name", "type", "level", "traceId")
-        if name in query
-    ]
-    return all(_fits(observation, each) for each in (filters or given))
-
-
-def _fits(observation: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
-    value = observation.get(condition["column"])
-    if condition["column"] == "metadata":
-        value = cast("Mapping[str, Any]", value).get(condition["key"])
-    compare = _COMPARE.get(condition.get("operator", "="))
-    return compare is None or (value is not None and compare(str(value), str(condition["value"])))
-
-
 class _LangfuseHttp(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -251,26 +216,30 @@ class _LangfuseHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        self._answer(
-            json.dumps(self._owner.answer(url.path, dict(parse_qsl(url.query)))).encode(), "application/json"
-        )
+        url, status = urlsplit(self.path), self._owner.status
+        try:
+            found = self._owner.answer(url.path, dict(parse_qsl(url.query)))
+        except Refused as error:
+            found, status = {"message": str(error)}, 400
+        self._answer(json.dumps(found).encode(), "application/json", status)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         time.sleep(self._owner.latency)
-        self._answer(
-            *(self._owner.take(self.path, body) if self._owner.status == 200 else (b"{}", "application/json"))
-        )
+        status = self._owner.status
+        if status != 200:
+            self._answer(b"{}", "application/json", status)
+            return
+        self._answer(*self._owner.take(self.path, body), 202 if self.path.endswith("/scores") else 200)
 
     @property
     def _owner(self) -> LangfuseServer:
         return cast("_LangfuseHttp", self.server).owner
 
-    def _answer(self, body: bytes, kind: str) -> None:
-        self.send_response(self._owner.status)
+    def _answer(self, body: bytes, kind: str, status: int) -> None:
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -2,6 +2,8 @@
 
 - `_setup`     `init`, `use`, `use_otel`, `off`, and spans of your own
 - `_tracer`    the tracer: creates spans, each below its parent
+- `_rewards`   `reward`: rewards of routers' choices, as scores; `_choices`: where choices are in traces;
+               `_api`: pages of Langfuse's API
 - `_edge_span`  the span of an edge run, and its parts; `_elsewhere`: a trace in other processes
 - `_backends`  the interface of backends; `_langfuse`, `_otel`: the backends
 - `_dspy_spans`  spans of DSPy's modules and tools
@@ -12,6 +14,7 @@ Langfuse is imported when it is first used.
 """
 
 from mahsm.tracing._cut import short as short
+from mahsm.tracing._rewards import reward as reward
 from mahsm.tracing._setup import Span as Span
 from mahsm.tracing._setup import attributes as attributes
 from mahsm.tracing._setup import experiment as experiment
@@ -35,6 +38,7 @@ __all__ = [
     "observe",
     "off",
     "prompt",
+    "reward",
     "short",
     "span",
     "use",

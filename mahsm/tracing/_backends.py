@@ -10,6 +10,7 @@ from opentelemetry import context, trace
 
 from mahsm._common import Answer, redacted
 from mahsm._waiting import Closed, is_cancelled_here, reason_here, word_of
+from mahsm.tracing._choices import Place
 
 PREFIX = "mahsm."
 
@@ -30,6 +31,10 @@ class Recorded(Protocol):
 
     def used(self, answer: Answer) -> None: ...
     def score(self, name: str, value: float) -> None: ...
+    def place(self) -> Place | None:
+        """Return where Langfuse has it; None for other backends."""
+        ...
+
     def fail(self, error: BaseException) -> None: ...
     def stop(self, why: str) -> None:
         """Record that it was stopped on purpose, which does not count as an error."""
@@ -99,6 +104,9 @@ class Unseen:
 
     def score(self, name: str, value: float) -> None:
         """No-op: not recorded."""
+
+    def place(self) -> Place | None:
+        return None
 
     def fail(self, error: BaseException) -> None:
         """No-op: not recorded."""

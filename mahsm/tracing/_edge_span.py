@@ -13,6 +13,7 @@ from langgraph.errors import GraphBubbleUp
 from mahsm._spans import Timings
 from mahsm._waiting import Closed
 from mahsm.tracing._backends import Recorded
+from mahsm.tracing._choices import CHOICE_ID
 
 ALL_PARTS = 256
 """The most items of an edge run of which each one has a span."""
@@ -30,6 +31,10 @@ class Parts(Protocol):
 
     def part(self, label: str, index: int, config: RunnableConfig) -> AbstractContextManager[Any]:
         """Return a block that is a part, below the run of this config."""
+        ...
+
+    def chose(self, id: str, recorded: Recorded) -> None:
+        """Remember where the choice of a router is, for its reward."""
         ...
 
     def moment(
@@ -60,6 +65,8 @@ class EdgeRecord:
     def note(self, facts: Mapping[str, Any]) -> None:
         self.facts.update(facts)
         self._recorded.note(facts)
+        if CHOICE_ID in facts:
+            self._tracer.chose(facts[CHOICE_ID], self._recorded)
 
     def show(self, output: Any) -> None:
         self.output = (

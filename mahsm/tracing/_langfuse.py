@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from mahsm._common import Answer
 from mahsm.tracing._backends import PREFIX, Recorded, Start, failure, message_of, stopped
+from mahsm.tracing._choices import Place
 from mahsm.tracing._cut import bounded, cut
 
 # Private names of Langfuse.
@@ -50,7 +51,7 @@ def public_key_of(client: Any) -> str | None:
 
 
 def client_of(handler: Any) -> Any:
-    """Return the client that a handler sends to."""
+    """Return the client that a handler, or an observation, sends to."""
     return _private(handler, "_langfuse_client")
 
 
@@ -74,6 +75,15 @@ def set_type(observation: Any, kind: str) -> None:
 def masked_by_client(observation: Any, text: str) -> str:
     """Return the string after the `mask` of the observation's client."""
     return str(_private(observation, "_mask_attribute")(data=text))
+
+
+def masked_text(client: Any, text: str) -> str:
+    """Return the string after the `mask` of a client, which scores do not go through by themselves."""
+    mask = _private(client, "_mask")
+    try:
+        return text if mask is None else str(mask(data=text))
+    except Exception:  # noqa: BLE001  what Langfuse does for inputs and outputs
+        return "<fully masked due to failed mask function>"
 
 
 # The handler and the backend, built on these.
@@ -233,6 +243,21 @@ class _Observation:
 
     def score(self, name: str, value: float) -> None:
         self._observation.score(name=name, value=value, data_type="NUMERIC")
+
+    def place(self) -> Place | None:
+        of = self.otel.get_span_context()
+        # Spans of a disabled client have no trace id.
+        if not of.trace_id:
+            return None
+        begun = datetime.fromtimestamp(getattr(self.otel, "start_time", 0) // 1_000_000_000, UTC)
+        attributes: Mapping[str, Any] = getattr(self.otel, "attributes", None) or {}
+        return Place(
+            client_of(self._observation),
+            f"{of.trace_id:032x}",
+            f"{of.span_id:016x}",
+            begun,
+            attributes.get("langfuse.environment"),
+        )
 
     def fail(self, error: BaseException) -> None:
         if self.otel.is_recording():

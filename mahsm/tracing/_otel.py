@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from mahsm._common import Answer, redacted
 from mahsm.tracing._backends import PREFIX, Recorded, Start, message_of
+from mahsm.tracing._choices import Place
 from mahsm.tracing._cut import cut
 
 _OPERATIONS = {
@@ -156,6 +157,9 @@ class _OtelSpan:
 
     def score(self, name: str, value: float) -> None:
         self.note({f"score.{name.removeprefix(PREFIX)}": value})
+
+    def place(self) -> Place | None:
+        return None
 
     def fail(self, error: BaseException) -> None:
         if self.otel.is_recording():

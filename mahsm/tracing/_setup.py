@@ -146,7 +146,7 @@ def handler() -> "CallbackHandler":
         >>> config = {"callbacks": [tracing.handler()]}
         >>> tracing.off()
     """
-    return handler_for(_client("handler"))
+    return handler_for(client_for("tracing.handler"))
 
 
 def off() -> None:
@@ -165,13 +165,27 @@ def _backend() -> Backend | None:
     return tracer.backend if isinstance(tracer, BackendTracer) else None
 
 
-def _client(asks: str) -> Any:
-    backend = _backend()
-    if not isinstance(backend, LangfuseBackend):
+def tracer_for(asks: str) -> BackendTracer:
+    """Return the tracer in use, whose spans go to Langfuse.
+
+    Raises:
+        RuntimeError: if they do not.
+    """
+    tracer = _spans.tracer()
+    if not isinstance(tracer, BackendTracer) or not isinstance(tracer.backend, LangfuseBackend):
         raise RuntimeError(
-            f"tracing.{asks} needs Langfuse: call tracing.init() or tracing.use(client) first."
+            f"{asks} needs Langfuse: call tracing.init() or tracing.use(client) first."
         )
-    return backend.client
+    return tracer
+
+
+def client_for(asks: str) -> Any:
+    """Return the Langfuse client in use.
+
+    Raises:
+        RuntimeError: if traces do not go to Langfuse.
+    """
+    return cast("LangfuseBackend", tracer_for(asks).backend).client
 
 
 def _config() -> RunnableConfig:
@@ -333,7 +347,7 @@ def experiment(
         True
         >>> tracing.off()
     """
-    client = _client("experiment")
+    client = client_for("tracing.experiment")
     callbacks = [handler_for(client)]
 
     async def task(*, item: Any, **_: Any) -> Any:

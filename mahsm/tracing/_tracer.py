@@ -20,6 +20,7 @@ from opentelemetry import context, trace
 from mahsm._common import Answer, masked
 from mahsm._model_calls import Usage, added_up, calls
 from mahsm.tracing._backends import Backend, Recorded, Start, Unseen, broke_off, running
+from mahsm.tracing._choices import Choices
 from mahsm.tracing._cut import cut
 from mahsm.tracing._edge_span import EdgeRecord
 from mahsm.tracing._elsewhere import elsewhere
@@ -47,6 +48,7 @@ class BackendTracer:
     def __init__(self, backend: Backend, *, scores: bool = False) -> None:
         self.backend = backend
         self.scores = scores
+        self.choices = Choices()
         self._counts: OrderedDict[int, int] = OrderedDict()
         self._runs: OrderedDict[int, tuple[Any, trace.SpanContext]] = OrderedDict()
         """The first span of each graph run that has no span itself, by the id of the run. The run is kept in
@@ -99,6 +101,11 @@ class BackendTracer:
     def has_room(self, recorded: Recorded) -> bool:
         """Return whether its trace has room for further parts."""
         return self._room(recorded.otel)
+
+    def chose(self, id: str, recorded: Recorded) -> None:
+        """Remember where the choice of a router is, for its reward."""
+        if (place := recorded.place()) is not None:
+            self.choices.add(id, place)
 
     def moment(
         self, label: str, edge: Recorded, facts: Mapping[str, Any], error: BaseException | None

@@ -1,6 +1,6 @@
 """One run of an edge that chooses its branches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -49,7 +49,15 @@ class RoutedRun(ParallelRun):
             found.append(await self._chooser.step(now))
 
         await tasks.run_in(self.way, in_config(self.item_config(config)), decide)
+        self._tell(found[0]["note"])
         return found[0]
+
+    def _tell(self, note: Mapping[str, Any]) -> None:
+        """Write the choice of a router into the trace, as soon as it is made: its reward may come at once."""
+        if self.span is None or "id" not in note:
+            return
+        facts = {f"choice_{name}": note[name] for name in ("id", "arm", "propensity", "features")}
+        self.span.note({**facts, "arms": list(self._named)})
 
     async def run_all(self) -> list[Any]:
         done: list[Any] = []
