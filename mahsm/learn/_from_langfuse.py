@@ -15,7 +15,7 @@ from mahsm._common import is_figure, shown
 from mahsm.errors import LearnError
 
 if TYPE_CHECKING:
-    from langfuse import Langfuse
+    from mahsm.tracing._internal import Langfuse
 
 _FACTS = ("choice_id", "choice_arm", "choice_propensity", "choice_features")
 
@@ -49,9 +49,8 @@ def fetch(
     langfuse: Any = client_for("init, which logs.from_langfuse") if client is None else client
     conditions = [api.with_metadata(f"{PREFIX}{CHOICE_ID}")]
     if edge is not None:
-        conditions.append(
-            api.with_text("name", edge if ":" in edge else f"route:{edge.removeprefix('route_')}")
-        )
+        label = edge if ":" in edge else f"route:{edge.removeprefix('route_')}"
+        conditions.append(api.with_text("name", label))
     conditions += [api.began(operator, at) for operator, at in ((">=", from_), ("<", to)) if at is not None]
     keys = [f"{PREFIX}{name}" for name in _FACTS]
     choices = _Choices()
@@ -100,7 +99,7 @@ class _Choices:
         ):
             self.unreadable += 1
             return
-        row = {"id": id, "arm": arm, "propensity": propensity, "features": features}
+        row: dict[str, Any] = dict(id=id, arm=arm, propensity=propensity, features=features)
         choice = self.by_id.setdefault(id, _Choice(row, observation.start_time, []))
         choice.places.append((observation.trace_id, observation.id))
         self.at[observation.id] = id
@@ -173,8 +172,8 @@ def _reward(score: Any, values: Mapping[str, float] | None) -> float:
     if isinstance(value, str):
         if values is None or value not in values:
             raise LearnError(
-                f"from_langfuse: the score {score.name!r} has the value {value!r}; expected a number, True or "
-                f"False. Pass what it is worth: values={{{value!r}: 1.0}}, with all of its categories."
+                f"from_langfuse: the score {score.name!r} has the value {value!r}; expected a number, True "
+                f"or False. Pass what each category is worth, such as values={{{value!r}: 1.0}}."
             )
         value = values[value]
     return float(value)
@@ -188,7 +187,7 @@ def _value(value: Any) -> Any:
         found = json.loads(value)
     except ValueError:
         return value
-    return found if isinstance(found, list | str) else value
+    return cast("Any", found) if isinstance(found, list | str) else value
 
 
 def _checked(name: Any, edge: Any, from_: Any, to: Any) -> list[str]:

@@ -14,7 +14,7 @@ from mahsm.errors import LearnError
 from mahsm.learn._from_langfuse import fetch
 
 if TYPE_CHECKING:
-    from langfuse import Langfuse
+    from mahsm.tracing._internal import Langfuse
 
 __all__ = ["Logged", "Scored", "from_langfuse", "read", "write"]
 

@@ -66,12 +66,10 @@ def page_of_observations(found: Sequence[Mapping[str, Any]], query: Mapping[str,
     whole = {*query.get("expandMetadata", "").split(",")}
     page, cursor = _page(fitting, query, most=1000)
     names = [name for group, names in _GROUPS.items() if group in groups for name in names]
-    rows = [{name: each.get(name) for name in names} for each in page]
+    rows: list[dict[str, Any]] = [{name: each.get(name) for name in names} for each in page]
     for row in rows:
-        if "metadata" in row:
-            row["metadata"] = {
-                key: value if key in whole else _cut(value) for key, value in row["metadata"].items()
-            }
+        if metadata := row.get("metadata"):
+            row["metadata"] = {key: value if key in whole else _cut(value) for key, value in metadata.items()}
     return {"data": rows, "meta": {} if cursor is None else {"cursor": cursor}}
 
 

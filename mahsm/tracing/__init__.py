@@ -9,6 +9,7 @@
 - `_dspy_spans`  spans of DSPy's modules and tools
 - `_cut`       inputs and outputs, cut for traces
 - `_options`   options of models, without secrets
+- `_internal`  exports for the packages above
 
 Langfuse is imported when it is first used.
 """

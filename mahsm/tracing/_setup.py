@@ -173,9 +173,7 @@ def tracer_for(asks: str) -> BackendTracer:
     """
     tracer = _spans.tracer()
     if not isinstance(tracer, BackendTracer) or not isinstance(tracer.backend, LangfuseBackend):
-        raise RuntimeError(
-            f"{asks} needs Langfuse: call tracing.init() or tracing.use(client) first."
-        )
+        raise RuntimeError(f"{asks} needs Langfuse: call tracing.init() or tracing.use(client) first.")
     return tracer
 
 

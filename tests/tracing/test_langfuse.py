@@ -17,7 +17,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from mahsm.tracing import _langfuse as adapter
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("_langfuse_client", "_mask_attribute", "_observation_type", "_otel_span", "_resources", "_runs")
+NAMES = (
+    "_langfuse_client",
+    "_mask",
+    "_mask_attribute",
+    "_observation_type",
+    "_otel_span",
+    "_resources",
+    "_runs",
+)
 _numbers = itertools.count()
 
 
@@ -49,6 +57,10 @@ def test_the_key_of_a_client(client: Langfuse, monkeypatch: pytest.MonkeyPatch) 
 def test_the_client_of_a_handler(client: Langfuse, handler: CallbackHandler) -> None:
     assert adapter.public_key_of(adapter.client_of(handler)) == adapter.public_key_of(client)
     assert adapter.client_of(adapter.handler_for(client)) is client
+
+
+def test_the_mask_of_a_client(client: Langfuse) -> None:
+    assert adapter.masked_text(client, "card 4111") == "card ****"
 
 
 def test_the_observations_of_a_handler(handler: CallbackHandler) -> None:
@@ -100,6 +112,7 @@ class Other:
         (adapter.span_of, "_otel_span"),
         (lambda other: adapter.set_type(other, "span"), "_observation_type"),
         (lambda other: adapter.masked_by_client(other, "text"), "_mask_attribute"),
+        (lambda other: adapter.masked_text(other, "text"), "_mask"),
     ],
 )
 def test_a_version_that_lacks_one_is_told(read: Any, name: str) -> None:

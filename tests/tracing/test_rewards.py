@@ -1,5 +1,5 @@
-"""`tracing.reward`: a score on the observation of the edge that has made a choice, through Langfuse's own client
-and a server on loopback."""
+"""`tracing.reward`: a score on the observation of the edge that has made a choice, through Langfuse's own
+client and a server on loopback."""
 
 import itertools
 from collections.abc import Iterator
@@ -93,31 +93,21 @@ def test_each_item_of_a_vmap_has_its_own(server: LangfuseServer) -> None:
 def test_a_target_may_reward_its_own_choice(server: LangfuseServer) -> None:
     """The choice is in the trace as soon as it is made."""
     router = Router(["only"])
-    ids: list[str] = []
-
-    class Noting(Router):
-        def forward(self, input: Any = None, /) -> Any:
-            return super().forward(input)
+    key = router.route().id.rpartition("-")[0]
 
     def target(state: Any) -> dict[str, Any]:
-        [id] = [f"{router_key(router)}-0"]
-        tracing.reward(id, 1.0)
-        ids.append(id)
+        tracing.reward(f"{key}-1", 1.0)
         return {"y": 1}
 
-    route(router, {"only": target}, key="x").invoke({"x": None})
+    found = route(router, {"only": target}, key="x").invoke({"x": None})
     tracing.flush()
-    assert [score["metadata"]["mahsm.choice_id"] for score in server.scores] == ids
-
-
-def router_key(router: Router) -> str:
-    return router.route().id.rpartition("-")[0]
+    assert [score["metadata"]["mahsm.choice_id"] for score in server.scores] == [found["choice"]["id"]]
 
 
 def test_a_second_reward_is_an_error_unless_it_replaces(server: LangfuseServer) -> None:
     id = ask()
     tracing.reward(id, 0.0)
-    with pytest.raises(LearnError, match="has a score 'mahsm.reward' already; expected one reward"):
+    with pytest.raises(LearnError, match=r"has a score 'mahsm\.reward' already; expected one reward"):
         tracing.reward(id, 1.0)
     tracing.reward(id, 1.0, name="thumb")
     tracing.reward(id, 0.5, replace=True)
