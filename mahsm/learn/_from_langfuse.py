@@ -99,7 +99,8 @@ class _Choices:
         ):
             self.unreadable += 1
             return
-        row: dict[str, Any] = dict(id=id, arm=arm, propensity=propensity, features=features)
+        numbers = cast("list[Any]", features)
+        row = {"id": id, "arm": arm, "propensity": propensity, "features": numbers}
         choice = self.by_id.setdefault(id, _Choice(row, observation.start_time, []))
         choice.places.append((observation.trace_id, observation.id))
         self.at[observation.id] = id

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite import SqliteStore
+from typing_extensions import TypedDict
 
+from mahsm import connect
 from mahsm.errors import LearnError
-from mahsm.learn import Router
+from mahsm.learn import Router, route
 
 ARMS = ["a", "b", "c"]
 
@@ -220,6 +224,90 @@ def test_a_kill_leaves_the_old_or_the_new_state(tmp_path: Path, at: int) -> None
     assert (again.weights == plain.weights).all()
     assert np.array_equal(again.inverse, plain.inverse)
     steps(again, 5, learned)
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+from mahsm.learn import _journal
+name, when, left = sys.argv[2], sys.argv[3], 7
+ordinary = getattr(os, name)
+
+def at_last_killed(*given):
+    global left
+    left -= 1
+    if when == "after" and left == 0:
+        ordinary(*given)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ordinary(*given)
+
+setattr(os, name, at_last_killed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_kill_while_a_state_is_saved_leaves_the_old_or_the_new_one(
+    tmp_path: Path, call: str, when: str
+) -> None:
+    path = tmp_path / "router.jsonl"
+    code = KILLED_WHILE_SAVING + WORKER
+    worker = subprocess.run(
+        [sys.executable, "-c", code, str(path), call, when], stdout=subprocess.PIPE, check=False
+    )
+    assert worker.returncode == -signal.SIGKILL
+    acknowledged = len(worker.stdout.splitlines())
+    again, plain = Router(ARMS, store=path), Router(ARMS)
+    assert json.loads(path.read_text().splitlines()[0])["rewards"] == acknowledged > 0
+    steps(plain, acknowledged)
+    assert (again.weights == plain.weights).all()
+    assert np.array_equal(again.inverse, plain.inverse)
+
+
+KILLED_AFTER_ITS_CHOICE = """
+import os, signal, sys
+from langgraph.checkpoint.sqlite import SqliteSaver
+from tests.learn.test_memory import graph_of
+
+def target(state):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with SqliteSaver.from_conn_string(sys.argv[1]) as saver:
+    graph_of(sys.argv[2], target, saver).invoke({"x": [1.0, 2.0]}, {"configurable": {"thread_id": "1"}})
+"""
+
+
+class State(TypedDict, total=False):
+    x: list[float]
+    y: str
+    choice: dict[str, Any]
+
+
+def graph_of(path: str, target: Any, saver: Any) -> Any:
+    router = Router(ARMS, head="thompson", min_explore=1.0, store=path)
+    edge = route(router, dict.fromkeys(ARMS, target), key="x")
+    return connect(StateGraph(State), START, edge, END).compile(checkpointer=saver)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_keeps_its_choice_and_its_router_takes_the_reward(tmp_path: Path) -> None:
+    saved, path = str(tmp_path / "runs.sqlite"), str(tmp_path / "router.jsonl")
+    worker = subprocess.run([sys.executable, "-c", KILLED_AFTER_ITS_CHOICE, saved, path], check=False)
+    assert worker.returncode == -signal.SIGKILL
+    [chosen] = [json.loads(line) for line in Path(path).read_text().splitlines()[1:]]
+    with SqliteSaver.from_conn_string(saved) as saver:
+        graph = graph_of(path, lambda state: {"y": "done"}, saver)
+        found = graph.invoke(None, {"configurable": {"thread_id": "1"}})
+    assert (found["y"], found["choice"]["arm"], found["choice"]["features"]) == (
+        "done",
+        chosen["arm"],
+        chosen["features"],
+    )
+    router = Router(ARMS, store=path)
+    router.reward(found["choice"]["id"], 1.0)
+    with pytest.raises(LearnError, match="has its reward already"):
+        Router(ARMS, store=path).reward(found["choice"]["id"], 1.0)
 
 
 def test_a_store_that_was_left_between_its_writes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_the_client_of_a_handler(client: Langfuse, handler: CallbackHandler) -> 
     assert adapter.client_of(adapter.handler_for(client)) is client
 
 
-def test_the_mask_of_a_client(client: Langfuse) -> None:
+def test_texts_of_scores_are_masked(client: Langfuse) -> None:
     assert adapter.masked_text(client, "card 4111") == "card ****"
 
 
