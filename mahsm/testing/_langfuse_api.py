@@ -115,7 +115,7 @@ def _fits(observation: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     if condition.get("type") == "datetime":
         return _ORDER[condition["operator"]](_time(value), _time(condition["value"]))
     compare = _COMPARE.get(condition.get("operator", "="))
-    return compare is None or (value is not None and compare(str(value), str(condition["value"])))
+    return compare is None or (value is not None and compare(str(value), str(condition.get("value", ""))))
 
 
 def _time(text: Any) -> datetime:

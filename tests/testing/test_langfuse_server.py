@@ -17,7 +17,7 @@ _numbers = itertools.count()
 LONG = "a" * 300
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client() -> Iterator[Langfuse]:
     with LangfuseServer() as server:
         made = Langfuse(
