@@ -42,6 +42,7 @@ def main() -> int:
         action="store_true",
         help="fail if a ratio of CPU is by a quarter worse than the committed one",
     )
+    parser.add_argument("--part", help="of learn: run and print this part alone, and keep nothing")
     options = parser.parse_args()
     if options.compare:
         return compare.compare(*options.compare)
@@ -49,7 +50,11 @@ def main() -> int:
         return compare.check()
     if options.scenario is None:
         parser.error("the scenario is missing")
-    return importlib.import_module(f"benchmarks.{SCENARIOS[options.scenario]}").main(quick=options.quick)
+    if options.part and options.scenario != "learn":
+        parser.error("--part is for learn")
+    part = {"part": options.part} if options.part else {}
+    scenario = importlib.import_module(f"benchmarks.{SCENARIOS[options.scenario]}")
+    return scenario.main(quick=options.quick, **part)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Routers that learn online: mean reward beside other libraries and the best fixed arm, batches, drift, time
-of a decision, intervals of estimates, and votes that stop early.
+of a decision, intervals of estimates, votes that stop early, and cascades of models.
 
 An arm is a class or a model; the reward is 1 for the right class, or the quality of the model's answer minus
 its price. All libraries have the same exploration for all sets. Means are of ten seeds, with 95 % intervals.
@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import report
 from benchmarks.report import Figure
-from mahsm.learn import FewEffectiveSamples, Router, confident, evaluate
+from mahsm.learn import FewEffectiveSamples, Router, cascade, confident, evaluate, thresholds
 from mahsm.learn.logs import Logged
 from mahsm.reducers import majority_vote
 
@@ -311,7 +311,67 @@ def _vote(reducer: Any, samples: list[int]) -> tuple[int, int]:
     return reducer.result(state), len(samples)
 
 
-def main(*, quick: bool) -> int:
+PRICES = {"cheap": 1.0, "strong": 10.0}
+
+
+def cascades(seeds: int, rows: int) -> tuple[list[Figure], Rows, dict[str, Any]]:
+    """A cheap model that is good at easy questions, a score that says roughly which these are, and a strong
+    one that is right in 0.95 of all.
+
+    The thresholds are found in a log of as many questions, for the accuracy of the strong model times an aim;
+    costs and accuracies are those on other questions.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    prices = np.array(list(PRICES.values()))
+    for aim in (0.98, 0.99, 1.0):
+        each = found.setdefault(f"cascade, tuned for {aim:g} of the accuracy", {"cost": [], "right": []})
+        for seed in range(seeds):
+            (scores, right), held_out = (_asked(2 * seed + part, rows) for part in (0, 1))
+            tuned = thresholds(scores, right, prices.tolist(), quality=aim * float(right[:, 1].mean()))
+            cost, good = _of_cascade(tuned.thresholds, *held_out)
+            each["cost"].append(cost / float(prices[1]))
+            each["right"].append(good / float(held_out[1][:, 1].mean()))
+    table = [["of the strong model's, on held-out questions", "cost", "accuracy"]]
+    table += [[name, interval(each["cost"]), interval(each["right"])] for name, each in found.items()]
+    means = {of: float(np.mean(values)) for of, values in list(found.values())[1].items()}
+    figures = [
+        Figure("cost of a cascade tuned for 0.99, of the strong model's", means["cost"], 0.5),
+        Figure("its accuracy, of the strong model's", means["right"], 0.98, at_least=True),
+    ]
+    return figures, table, found
+
+
+def _asked(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the cheap answers, and which answers are right, of shapes (rows, 1) and (rows, 2)."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(rows)
+    cheap = rng.random(rows) < np.where(hard < 0.65, 0.98, 0.3)
+    right = np.column_stack([cheap, rng.random(rows) < 0.95])
+    return (1 - hard + 0.05 * rng.standard_normal(rows))[:, None], right
+
+
+def _of_cascade(least: list[float], scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """The mean price and the share of right answers. The edge itself, which takes longer, is asked some."""
+    is_last = scores[:, 0] < least[0]
+    cost = np.where(is_last, sum(PRICES.values()), PRICES["cheap"])
+    good = np.where(is_last, right[:, 1], right[:, 0])
+    edge = cascade(
+        {name: _answers(place, right) for place, name in enumerate(PRICES)},
+        accept=lambda state: float(scores[state["question"], 0]),
+        threshold=least,
+    )
+    for number in range(min(50, len(scores))):
+        run = edge.invoke({"question": number})
+        asked = sum(PRICES[name] for name in run["choice"]["asked"])
+        assert (asked, run["right"]) == (cost[number], good[number])
+    return float(cost.mean()), float(good.mean())
+
+
+def _answers(place: int, right: np.ndarray) -> Callable[[Any], Any]:
+    return lambda state: {"right": bool(right[state["question"], place])}
+
+
+def main(*, quick: bool, part: str | None = None) -> int:
     seeds, rows = (1, 60) if quick else (10, 3000)
     parts: dict[str, report.Part] = {
         "rewards": lambda: rewards(seeds, rows),
@@ -320,5 +380,8 @@ def main(*, quick: bool) -> int:
         "times": lambda: times(50 if quick else 3000),
         "coverage": lambda: coverage(*((2, 40) if quick else (200, 1000))),
         "halting": lambda: halting(20 if quick else 4000),
+        "cascades": lambda: cascades(seeds, 60 if quick else 2000),
     }
+    if part is not None:
+        return report.show_part(parts, part)
     return report.run("learn", parts, quick=quick)

@@ -108,6 +108,18 @@ def run(scenario: str, parts: Mapping[str, Part], *, quick: bool, device: str = 
     return 0
 
 
+def show_part(parts: Mapping[str, Part], name: str) -> int:
+    """Run one part of a scenario, and print what it found; nothing is kept."""
+    if name not in parts:
+        print(f"no part {name!r}; there are {', '.join(parts)}", file=sys.stderr)
+        return 2
+    figures, *tables, _ = parts[name]()
+    for table in tables:
+        show_table(table)
+    show(figures)
+    return 0
+
+
 def _versions() -> dict[str, str]:
     """Of what is measured and measured against, if it is installed: a machine with a GPU may have less."""
     names = (

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
         ("xcs", 15),
         ("scale", 31),
         ("batch", 16),
-        ("learn", 13),
+        ("learn", 15),
     ],
 )
 def test_a_scenario_runs_in_small(scenario: str, figures: int) -> None:
