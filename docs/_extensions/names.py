@@ -6,6 +6,7 @@ the package that has no entry is an error.
 """
 
 import re
+import sys
 from typing import Any
 
 from docutils import nodes
@@ -15,7 +16,10 @@ from sphinx.environment import BuildEnvironment
 
 
 def _is_public(target: str) -> bool:
-    return target.startswith("mahsm.") and not any(part.startswith("_") for part in target.split("."))
+    """Whether this is the name of something public in the package, which has an entry."""
+    room, _, name = target.rpartition(".")
+    exports = getattr(sys.modules.get(room), "__all__", ()) if room.startswith("mahsm") else ()
+    return name in exports and target not in sys.modules
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement) -> Any:
