@@ -34,7 +34,7 @@ class OnExamples:
         """Return the prediction for an example.
 
         Raises:
-            GraphError: if the example is invalid, or the graph was interrupted; and whatever the graph raises.
+            GraphError: if the example is invalid, or the graph was interrupted.
         """
         inputs = self.inputs(example)
         if self._program is not None:
@@ -46,8 +46,8 @@ class OnExamples:
         """Return the inputs of an example: those that it declares, or its values for keys of the graph."""
         if isinstance(example, dspy.Example):
             if vars(example).get("_input_keys") is not None:
-                return dict(example.inputs().items())
-            example = dict(example.items())
+                return dict(cast("Any", example.inputs()).items())
+            example = dict(cast("Any", example).items())
         if not isinstance(example, Mapping):
             raise GraphError(f"the example is {shown(example)}; expected a dict or a dspy.Example.")
         takes, values = self._live.takes, dict(cast("Mapping[str, Any]", example))

@@ -137,11 +137,13 @@ class Attend(LearnableOperator):
                     f"{', '.join(map(repr, self.labels))}."
                 )
             return [named.get(voter) for voter in self.labels]
-        found = list(given) if isinstance(given, Sequence | np.ndarray) else None
-        if found is None or isinstance(given, str) or len(found) != len(self.labels):
+        is_list = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
+        found: list[Any] = list(cast("Any", given)) if is_list else []
+        if len(found) != len(self.labels):
             raise ReducerError(
-                f"attend: got {shown(given)}; expected a value for each of {len(self.labels)} voters, None if "
-                "it abstains. Let a vmap before it keep the places: on_error='collect', and no stop_when."
+                f"attend: got {shown(cast('Any', given))}; expected a value for each of {len(self.labels)} "
+                "voters, None if it abstains. Let a vmap before it keep the places: on_error='collect', and "
+                "no stop_when."
             )
         return found
 
@@ -198,7 +200,7 @@ class Votes:
             if number >= 0 and score is not None:
                 if not isinstance(score, bool | np.bool_) and not is_figure(score):
                     raise ReducerError(f"a score is {shown(score)}; expected a number >= 0, True or False.")
-                found[number].append(float(score))
+                found[number].append(float(cast("Any", score)))
         return [sum(each) / len(each) if each else 0.0 for each in found]
 
 
@@ -252,10 +254,11 @@ def attend(
 def _voters(voters: Any) -> tuple[Voter, ...]:
     if type(voters) is int and voters >= 1:
         return tuple(range(voters))
-    names: list[Any] = [] if isinstance(voters, str) or not hasattr(voters, "__iter__") else list(voters)
+    is_list = hasattr(voters, "__iter__") and not isinstance(voters, str)
+    names: list[Any] = list(cast("Any", voters)) if is_list else []
     if not names or not all(isinstance(each, str) and each for each in names) or len({*names}) < len(names):
         raise LearnError(
-            f"attend: voters={shown(voters)}; expected different names, such as ['cheap', 'strong'], or how "
+            f"attend: voters={shown(cast('Any', voters))}; expected different names, such as ['cheap', 'strong'], or how "
             "many there are."
         )
     return tuple(names)

@@ -117,7 +117,7 @@ class UntilAccepted:
             asked = [str(one.step["next"]) for one in now.asked]
             if trial is not None:
                 trial.saw(self, scores[-1] if scores else None)
-                trial.asked += [(self, name) for name in asked]
+                trial.asked.extend((self, name) for name in asked)
             return Step(next=None, note={"arm": asked[-1], "asked": asked, "scores": scores})
         return Step(next=now.names[count], note={"scores": scores})
 

@@ -163,7 +163,7 @@ class AttendLesson:
             yield votes.values, [of_answer.get(number) for number in votes.of_voter]
 
     def _votes(self, seen: Seen) -> tuple[Votes, int]:
-        values, winner = seen.value
+        values, winner = cast("tuple[list[Any], int]", seen.value)
         votes = Votes(self.vote, values)
         return votes, votes.of_voter[winner]
 
@@ -177,7 +177,7 @@ async def _each(
     return found, len(jobs), len(examples) - len(found)
 
 
-def _means(found: Sequence[Sequence[Outcome]]) -> dict[str | int, float]:
+def _means(found: Sequence[Sequence[Outcome]]) -> dict[Any, float]:
     """Return the mean score of each option, over examples on which the edge has run."""
     reached = [outcomes for outcomes in found if all(each.trial.seen for each in outcomes)]
     scores = np.array([[each.score for each in outcomes] for outcomes in reached])
@@ -192,7 +192,7 @@ def price_of(prices: Any) -> Price:
         if prices is not None and name in prices:
             return float(prices[name])
         if isinstance(chooser, ByRouter):
-            return prices_of(cast("Any", chooser.router.cost), [name])[0]
+            return prices_of(chooser.router.cost, [name])[0]
         return 1.0
 
     return price

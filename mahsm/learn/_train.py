@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -130,12 +130,13 @@ async def atrain(
     Example:
         >>> import asyncio
         >>> from mahsm.learn import Router, atrain, route
-        >>> ask = route(Router(["a", "b"]), {"a": lambda state: {"y": 1}, "b": lambda state: {"y": 2}}, name="ask")
+        >>> targets = {"a": lambda state: {"y": 1}, "b": lambda state: {"y": 2}}
+        >>> ask = route(Router(["a", "b"]), targets, name="ask")
         >>> report = asyncio.run(atrain(ask.compile(), [{}] * 3, lambda example, found: found["y"] == 2))
         >>> report["ask"].values
         {'a': 0.0, 'b': 1.0}
     """
-    given = list(_checked(examples, metric, holdout, max_concurrency))
+    given = _checked(examples, metric, holdout, max_concurrency)
     _check_aims(prices, budget, quality)
     price = price_of(prices)
     runs = OnExamples(graph)
@@ -188,19 +189,23 @@ def _lessons(graph: Any, price: Price, budget: float | None, quality: float | No
             yield AttendLesson(path.removesuffix("/merge"), value)
 
 
-def _checked(examples: Any, metric: Any, holdout: Any, max_concurrency: Any) -> Sequence[Any]:
-    if not isinstance(examples, Sequence) or isinstance(examples, str) or not examples:
-        raise LearnError(f"train: examples={shown(examples)}; expected a list of at least one example.")
+def _checked(examples: Any, metric: Any, holdout: Any, max_concurrency: Any) -> list[Any]:
+    is_list = isinstance(examples, Sequence) and not isinstance(examples, str)
+    given = list(cast("Sequence[Any]", examples)) if is_list else []
+    if not given:
+        raise LearnError(
+            f"train: examples={shown(cast('Any', examples))}; expected a list of at least one example."
+        )
     if not callable(metric):
         raise LearnError(f"train: metric={shown(metric)}; expected a function (example, prediction).")
-    if not is_figure(holdout, 0.0, 1.0) or holdout == 1.0 or (holdout and len(examples) < 2):
+    if not is_figure(holdout, 0.0, 1.0) or holdout == 1.0 or (holdout and len(given) < 2):
         raise LearnError(
-            f"train: holdout={shown(holdout)} of {len(examples)} examples; expected a number in [0, 1), which "
+            f"train: holdout={shown(holdout)} of {len(given)} examples; expected a number in [0, 1), which "
             "leaves examples to learn from."
         )
     if type(max_concurrency) is not int or max_concurrency < 1:
         raise LearnError(f"train: max_concurrency={shown(max_concurrency)}; expected an integer >= 1.")
-    return examples
+    return given
 
 
 def _check_aims(prices: Any, budget: Any, quality: Any) -> None:
@@ -209,10 +214,13 @@ def _check_aims(prices: Any, budget: Any, quality: Any) -> None:
     for name, value in (("budget", budget), ("quality", quality)):
         if value is not None and not is_figure(value, -1e300, 1e300):
             raise LearnError(f"train: {name}={shown(value)}; expected a number.")
-    if prices is not None and (
-        not isinstance(prices, Mapping) or not all(is_figure(price) for price in prices.values())
-    ):
-        raise LearnError(f"train: prices={shown(prices)}; expected a dict of numbers >= 0, by target.")
+    figures: list[Any] = (
+        list(cast("Mapping[Any, Any]", prices).values()) if isinstance(prices, Mapping) else []
+    )
+    if prices is not None and not (figures and all(map(is_figure, figures))):
+        raise LearnError(
+            f"train: prices={shown(cast('Any', prices))}; expected a dict of numbers >= 0, by target."
+        )
 
 
 def _check_edges(lessons: Sequence[Lesson], prices: Any, price: Price, budget: float | None) -> None:
@@ -233,6 +241,6 @@ def _check_edges(lessons: Sequence[Lesson], prices: Any, price: Price, budget: f
                 raise LearnError(f"train: prices lacks {lacking[0]!r}, a target of {lesson.edge!r}.")
             if budget is not None and budget < (least := price(lesson.chooser, lesson.options[0])):
                 raise LearnError(
-                    f"train: budget={budget:g}; expected at least {least:g}, the price of the first target of "
-                    f"{lesson.edge!r}."
+                    f"train: budget={budget:g}; expected at least {least:g}, the price of the first target "
+                    f"of {lesson.edge!r}."
                 )

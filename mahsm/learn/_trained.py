@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mahsm.errors import LearnError
 
@@ -18,8 +18,8 @@ class Learned:
     Attributes:
         edge: Its path of node names in the graph.
         kind: "route", "cascade" or "attend".
-        values: For a route, the share of runs for which each arm is now the best; for a cascade, the threshold
-            of each target but the last; for a vote, the weight of each voter.
+        values: For a route, the share of runs for which each arm is now the best; for a cascade, the
+            threshold of each target but the last; for a vote, the weight of each voter.
         scores: The mean score of each arm, target or voter alone.
         runs: Runs of the graph that it took.
         rows: How often the edge ran with an outcome that it could learn from.
@@ -28,8 +28,8 @@ class Learned:
 
     edge: str
     kind: Literal["route", "cascade", "attend"]
-    values: Mapping[str | int, float]
-    scores: Mapping[str | int, float]
+    values: Mapping[Any, float]
+    scores: Mapping[Any, float]
     runs: int
     rows: int
     failed: int
@@ -86,5 +86,5 @@ class Trained:
         return "\n  ".join(lines)
 
 
-def _listed(values: Mapping[str | int, float]) -> str:
+def _listed(values: Mapping[Any, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items()) or "none"

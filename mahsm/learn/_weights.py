@@ -42,7 +42,7 @@ def fitted(offsets: Any, ballots: Sequence[Ballot], l2: float) -> Any:
     """Return the offsets that explain the ballots best, with a normal prior around the plain vote.
 
     The score of an answer is the sum of the weights of its voters, and the probability that it is right is
-    the softmax of the scores. The prior counts once and each ballot counts once, so few ballots change little.
+    the softmax of the scores. The prior counts once, as each ballot does, so few ballots change little.
 
     Args:
         offsets: Where to begin, shape `(voters,)`.
