@@ -258,7 +258,7 @@ def _voters(voters: Any) -> tuple[Voter, ...]:
     names: list[Any] = list(cast("Any", voters)) if is_list else []
     if not names or not all(isinstance(each, str) and each for each in names) or len({*names}) < len(names):
         raise LearnError(
-            f"attend: voters={shown(cast('Any', voters))}; expected different names, such as ['cheap', 'strong'], or how "
-            "many there are."
+            f"attend: voters={shown(cast('Any', voters))}; expected different names, such as ['cheap', "
+            "'strong'], or how many there are."
         )
     return tuple(names)

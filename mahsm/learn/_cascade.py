@@ -104,7 +104,7 @@ class UntilAccepted:
 
     async def step(self, now: Situation) -> Step:
         trial = trial_here()
-        told = None if trial is None else trial.told(self)
+        told, place = (None, None) if trial is None else (trial.told(self), trial.place())
         count = len(now.asked)
         if count == 0:
             return Step(next=told or now.names[0], note={"scores": []})
@@ -115,8 +115,8 @@ class UntilAccepted:
             scores.append(self._score(await now.call({**now.state, **last.update})))
         if told is not None or is_last or scores[-1] >= self.thresholds[count - 1]:
             asked = [str(one.step["next"]) for one in now.asked]
-            if trial is not None:
-                trial.saw(self, scores[-1] if scores else None)
+            if trial is not None and place is not None:
+                trial.saw(self, place, scores[-1] if scores else None)
                 trial.asked.extend((self, name) for name in asked)
             return Step(next=None, note={"arm": asked[-1], "asked": asked, "scores": scores})
         return Step(next=now.names[count], note={"scores": scores})

@@ -103,8 +103,8 @@ class ByRouter:
 
     def _tried(self, trial: Trial, x: Any) -> Choice:
         """Choose as a trial says, or the best arm; no choice waits for a reward."""
-        features = numbers_of(self.router, x)
+        place, features = trial.place(), numbers_of(self.router, x)
         arm = trial.told(self) or self.router.best(features)
-        trial.saw(self, features)
+        trial.saw(self, place, features)
         trial.asked.append((self, arm))
         return Choice(arm, 1.0, "", features)

@@ -4,22 +4,25 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from mahsm.edges._internal import current_item
+
+Place: TypeAlias = tuple[tuple[int, ...], int]
+"""The path of indices of the item in which an edge runs, and how often it has run there before. By it, the
+runs of one example are compared."""
 
 
 class Seen(NamedTuple):
     """What an edge saw when it ran.
 
     Attributes:
-        place: The path of indices of the item in which it ran, and how often it had run there before. So runs
-            of one example can be compared.
+        place: Where it ran.
         value: The features of a router, the score of an answer, or the values of voters with the place of
             the winner.
     """
 
-    place: tuple[tuple[int, ...], int]
+    place: Place
     value: Any
 
 
@@ -52,20 +55,21 @@ class Trial:
         """Return the target that this edge is told to take; None if it is not the subject."""
         return self.option if self.subject is subject else None
 
-    def saw(self, subject: object, value: Any) -> None:
+    def saw(self, subject: object, place: Place, value: Any) -> None:
         """Note what an edge saw, if it is the subject."""
         if self.subject is subject:
-            self.seen.append(Seen(self._place(), value))
+            self.seen.append(Seen(place, value))
 
     def voted(self, vote: object, values: list[Any], winner: int) -> Any:
         """Note the values of voters; return the value that the vote has to return."""
         if self.subject is not vote:
             return values[winner]
-        place = self._place()
+        place = self.place()
         self.seen.append(Seen(place, (values, winner)))
         return values[winner] if self.option is None else self.option.get(place, values[winner])
 
-    def _place(self) -> tuple[tuple[int, ...], int]:
+    def place(self) -> Place:
+        """Return where the caller runs. Calls of targets move on to their own items, so ask before them."""
         item = current_item()
         # The first index is that of the run among all runs.
         order = () if item is None else tuple(item.order)[1:]
