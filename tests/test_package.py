@@ -261,7 +261,7 @@ def test_a_package_says_what_is_in_it(folder: Path) -> None:
 
 
 def test_the_map_of_the_package_is_true() -> None:
-    page = (ROOT / "docs" / "design.md").read_text().partition("## Where things are")[2]
+    page = (ROOT / "docs" / "explanation" / "design.md").read_text().partition("## Where things are")[2]
     files = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", page, re.MULTILINE)
     assert len(files) >= 20
     assert [file for file in files if not (PACKAGE / file).is_file()] == []
@@ -274,7 +274,7 @@ def test_few_modules_stand_alone() -> None:
 def test_context_variables_are_few_and_listed() -> None:
     sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     made = re.findall(r"\bContextVar\(\s*\"(\w+)\"", sources)
-    design = (ROOT / "docs" / "design.md").read_text()
+    design = (ROOT / "docs" / "explanation" / "design.md").read_text()
     assert sorted(made) == sorted(re.findall(r"^\| `(mahsm_\w+)` \|", design, re.MULTILINE))
     assert len(made) <= 13
 

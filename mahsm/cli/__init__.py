@@ -22,7 +22,7 @@
 - `_documents`   its documents: installed packages, or files of your own
 - `_relevance`   the relevance of a document to a question: BM25
 - `_reader`      the DSPy module that reads a document
-- `_reference`   the page `docs/cli.md`, made of the commands
+- `_reference`   the page `docs/reference/cli.md`, made of the commands
 """
 
 from mahsm.cli._main import main as main

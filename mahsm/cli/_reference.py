@@ -1,6 +1,6 @@
-"""The page `docs/cli.md`: a head that is written by hand, and a reference that is made of the commands.
+"""The page `docs/reference/cli.md`: a head that is written by hand, and a reference that is made of the commands.
 
-`python -m mahsm.cli._reference docs/cli.md` writes the reference again.
+`python -m mahsm.cli._reference docs/reference/cli.md` writes the reference again.
 """
 
 import sys

@@ -33,7 +33,7 @@ class _Method:
         self.__doc__ = function.__doc__
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else partial(self.__wrapped__, instance)
+        return self.__wrapped__ if instance is None else partial(self.__wrapped__, instance)
 
 
 def _method(function: MethodT) -> MethodT:
