@@ -41,7 +41,8 @@ LAYERS_OF_EDGES = [
     {"_shared"},
 ]
 OWNERS = {
-    "jax": {"_numeric", "operators", "xcs"},
+    "jax": {"_numeric", "operators", "xcs", "learn"},
+    "optax": {"learn"},
     "equinox": {"operators", "compose", "learn"},
     "langfuse": {"tracing"},
     "opentelemetry": {"tracing", "testing"},

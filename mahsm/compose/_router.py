@@ -138,8 +138,12 @@ def _by_router(
             "write_to='choice', and add the result with add_node."
         )
 
+    def whole(state: Any) -> Any:
+        # A router without features takes numbers, or None; a state is neither.
+        return None if getattr(router, "features", state) is None else state
+
     def route(state: Any) -> Any:
-        x = state if key is None else read(as_dict(state), key, "policy_router", "key")
+        x = whole(state) if key is None else read(as_dict(state), key, "policy_router", "key")
         choice = router.route(x)
         return _Choice(goto=choice.arm, update={write_to: choice.row()})
 

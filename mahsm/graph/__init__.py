@@ -1,7 +1,7 @@
 """Graphs: adding edges to a graph, a graph as a DSPy program, and a DSPy program as a graph.
 
 - `_connect`  `connect`: adds edges to a graph that is being built
-- `_find`     finds the DSPy modules of a compiled graph
+- `_find`     looks into a compiled graph, for DSPy modules
 - `_trace`    the trace of one run, in an order that does not depend on timing
 - `_streams`  streams of `dspy.streamify` from a graph
 - `_source`   the source of a graph that optimisers read
@@ -11,6 +11,7 @@
 - `_replay`   runs `forward` again with the results of earlier calls
 - `_placeholders`  placeholders for the modules of a program inside `forward`
 - `_program`  `dspy_program`: a DSPy program as a graph
+- `_on_examples` a graph that is run on examples; `_internal`: exports for `mahsm.learn`
 
 Most of these import DSPy, so they are loaded when first used.
 """

@@ -1,4 +1,4 @@
-"""Finds the DSPy modules of a compiled graph: in its nodes, edges, operators, subgraphs and functions."""
+"""Looks into a compiled graph, at its nodes, edges, operators, subgraphs and functions, for DSPy modules."""
 
 import functools
 import inspect
@@ -46,30 +46,39 @@ class Found:
 def find_modules(graph: Any) -> Found:
     """Find the DSPy modules of a compiled graph."""
     found = Found()
-    _visit(graph, "", found, set())
+    for path, value in walked(graph):
+        if isinstance(value, Node):
+            for where, held in value.held.items():
+                found.add(_join(path, where.lstrip(".")), held)
+        elif _is_module(value):
+            found.hidden.append((path, value))
+        elif _is_operator(value):
+            from mahsm.operators._internal import modules_in
+
+            found.hidden += [(path, module) for _, module in modules_in(value)]
+        else:
+            found.awaits |= _only_awaits(value)
     return found
 
 
-def _visit(value: Any, path: str, found: Found, seen: set[int]) -> None:
+def walked(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a compiled graph is made of, each once, with their path of node names.
+
+    Modules and operators are not looked into.
+    """
+    return _walk(graph, "", set())
+
+
+def _walk(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     if id(value) in seen:
         return
     seen.add(id(value))
-    if isinstance(value, Node):
-        for where, held in value.held.items():
-            found.add(_join(path, where.lstrip(".")), held)
-    elif _is_module(value):
-        found.hidden.append((path, value))
+    yield path, value
+    if not isinstance(value, Node) and (_is_module(value) or _is_operator(value)):
         return
-    elif _is_operator(value):
-        from mahsm.operators._internal import modules_in
-
-        found.hidden += [(path, module) for _, module in modules_in(value)]
-        return
-    else:
-        found.awaits |= _only_awaits(value)
     for name, child in _children(value):
         step = name or (child.get_name() if isinstance(child, Node | PregelProtocol) else "")
-        _visit(child, _join(path, step), found, seen)
+        yield from _walk(child, _join(path, step), seen)
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:

@@ -90,7 +90,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         compiled = cast("Pregel[Any, Any, Any, Any]", graph)
         found = find_modules(compiled)
         places = _kept(found, frozen)
-        self._live = _Live(compiled, places, found.awaits, _pairs(compiled, outputs))
+        self._live = LiveGraph(compiled, places, found.awaits, _pairs(compiled, outputs))
         self._config = config
         self._context = context
         self.nodes: dict[str, Any] = _copies({path: place.module for path, place in places.items()})
@@ -227,7 +227,7 @@ class GraphModule(HoldsGraph, dspy.Module):
         super().load_state(state, **options)
 
 
-class _Live:
+class LiveGraph:
     """The graph that all copies of a program share.
 
     Attributes:

@@ -1,13 +1,13 @@
 """`cascade`: an edge that asks the next stronger target only if an answer is not accepted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from mahsm._common import is_figure, shown
 from mahsm.edges import Edge
 from mahsm.edges._internal import Branches, Situation, Step, constructor, routed
 from mahsm.errors import EdgeError, LearnError
+from mahsm.learn._trial import trial_here
 
 
 @constructor(
@@ -70,7 +70,7 @@ def cascade(
         )
     if accept is None:
         raise EdgeError(f"{edge}: accept=None; expected a function of the state that returns a score.")
-    chooser = _UntilAccepted(_thresholds(edge, threshold, len(targets) - 1), accept, edge)
+    chooser = UntilAccepted(_thresholds(edge, threshold, len(targets) - 1), accept, edge)
     return routed(edge, targets, chooser, name=name, write_to=write_to)
 
 
@@ -89,25 +89,35 @@ def _thresholds(edge: str, given: Any, count: int) -> tuple[float, ...]:
     return tuple(float(one) for one in cast("Sequence[float]", found))
 
 
-@dataclass(frozen=True)
-class _UntilAccepted:
-    """Chooses the next branch until the answer of one is accepted."""
+class UntilAccepted:
+    """Chooses the next branch until the answer of one is accepted.
 
-    thresholds: Sequence[float]
-    judge: Any
-    edge: str
+    Attributes:
+        thresholds: The least score of an accepted answer, for each branch but the last. `train` replaces it.
+        judge: The target that scores an answer.
+    """
+
+    def __init__(self, thresholds: Sequence[float], judge: Any, edge: str) -> None:
+        self.thresholds = tuple(thresholds)
+        self.judge = judge
+        self._edge = edge
 
     async def step(self, now: Situation) -> Step:
+        trial = trial_here()
+        told, place = (None, None) if trial is None else (trial.told(self), trial.place())
         count = len(now.asked)
         if count == 0:
-            return Step(next=now.names[0], note={"scores": []})
+            return Step(next=told or now.names[0], note={"scores": []})
         last = now.asked[-1]
         scores: list[float] = list(last.step["note"]["scores"])
-        is_last = count == len(now.names)
+        is_last = last.step["next"] == now.names[-1]
         if not is_last:
             scores.append(self._score(await now.call({**now.state, **last.update})))
-        if is_last or scores[-1] >= self.thresholds[count - 1]:
-            asked = list(now.names[:count])
+        if told is not None or is_last or scores[-1] >= self.thresholds[count - 1]:
+            asked = [str(one.step["next"]) for one in now.asked]
+            if trial is not None and place is not None:
+                trial.saw(self, place, scores[-1] if scores else None)
+                trial.asked.extend((self, name) for name in asked)
             return Step(next=None, note={"arm": asked[-1], "asked": asked, "scores": scores})
         return Step(next=now.names[count], note={"scores": scores})
 
@@ -120,6 +130,6 @@ class _UntilAccepted:
         if isinstance(value, bool) or is_figure(value, -1e300, 1e300):
             return float(value)
         raise LearnError(
-            f"{self.edge}: accept returned {shown(found)}; expected a number, True or False, or a dict or "
+            f"{self._edge}: accept returned {shown(found)}; expected a number, True or False, or a dict or "
             "prediction with one of these."
         )

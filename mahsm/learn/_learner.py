@@ -82,6 +82,10 @@ class Learner:
             shares = self._policy.probabilities(mean - self._prices, deviation, self._rng)
             return dict(zip(self.arms, shares.tolist(), strict=True))
 
+    def numbers(self, x: Any) -> tuple[float, ...]:
+        """Return the features of an input, without the intercept."""
+        return tuple(self._features.vector(x)[:-1].tolist())
+
     def best(self, x: Any) -> str:
         z = self._features.of_log(x, self._dims)
         with self._lock:

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from mahsm._common import check, missing, shown
+from mahsm._common import State, check, missing, shown
 from mahsm.edges import Edge
 from mahsm.edges._internal import Situation, Step, constructor, routed
 from mahsm.errors import LearnError, MissingKeyError
-from mahsm.learn._router import Router
+from mahsm.learn._choice import Choice
+from mahsm.learn._router import Router, numbers_of
+from mahsm.learn._trial import Trial, trial_here
 
 
 @constructor(
@@ -36,7 +39,7 @@ def route(
         targets: What to call for each arm: anything that `vmap` takes, or a `Branch` with its own retry,
             timeout and rate limit.
         key: State key whose value the router decides by; by default the whole state, which its `features`
-            turns into numbers.
+            turns into numbers. A router without `features` then decides without looking at the input.
         write_to: State key for the choice.
         name: Node name; by default `route_` and the arms.
 
@@ -70,11 +73,11 @@ def route(
         )
     if key is not None:
         check.key(edge, "key", key)
-    return routed(edge, targets, _ByRouter(router, key, edge), name=name, write_to=write_to)
+    return routed(edge, targets, ByRouter(router, key, edge), name=name, write_to=write_to)
 
 
 @dataclass(frozen=True)
-class _ByRouter:
+class ByRouter:
     """Chooses one branch by a router."""
 
     router: Router
@@ -87,7 +90,21 @@ class _ByRouter:
             return Step(next=None, note=now.asked[0].step["note"])
         if self.key is not None and self.key not in now.state:
             raise MissingKeyError(f"{self.edge}: {missing(now.state, self.key)} The router decides by it.")
-        x = now.state if self.key is None else now.state[self.key]
+        x, trial = self._input(now.state), trial_here()
+        decide = self.router.route if trial is None else partial(self._tried, trial)
         # An embedder may wait for a server.
-        choice = await now.way.call_blocking(lambda: self.router.route(x))
+        choice = await now.way.call_blocking(lambda: decide(x))
         return Step(next=choice.arm, note=choice.row())
+
+    def _input(self, state: State) -> Any:
+        if self.key is not None:
+            return state[self.key]
+        return None if self.router.features is None else state
+
+    def _tried(self, trial: Trial, x: Any) -> Choice:
+        """Choose as a trial says, or the best arm; no choice waits for a reward."""
+        place, features = trial.place(), numbers_of(self.router, x)
+        arm = trial.told(self) or self.router.best(features)
+        trial.saw(self, place, features)
+        trial.asked.append((self, arm))
+        return Choice(arm, 1.0, "", features)

@@ -260,6 +260,11 @@ class Router(Operator):
         return {name: value for name, value in vars(self).items() if name != "_learner"}
 
 
+def numbers_of(router: Router, x: Any) -> tuple[float, ...]:
+    """Return the features of an input, which `route`, `best` and `fit` also take in its place."""
+    return _learner(router).numbers(x)
+
+
 def _learner(router: Router) -> Learner:
     """Return the working parts of a router. A copy that JAX, `load` or pickle has made gets its own."""
     found: Learner | None = vars(router).get("_learner")

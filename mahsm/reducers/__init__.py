@@ -10,6 +10,7 @@ except with `top_k`, `first` and `concat`, which return an empty list.
 - `_tree`    tree_reduce
 - `_judge`   llm_judge_select (imports DSPy when it is used)
 - `_values`  the part of a value that a reducer uses
+- `_internal` exports for `mahsm.learn`
 """
 
 from typing import TYPE_CHECKING, Any

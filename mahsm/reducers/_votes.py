@@ -35,7 +35,7 @@ def _count(tally: Tally, vote: Any, given: Any, weight: float, *, normalize: boo
     tally.append((compared, given, weight))
 
 
-def _check_give(reducer: str, give: object) -> None:
+def check_give(reducer: str, give: object) -> None:
     if give not in get_args(Give):
         raise ReducerError(f"{reducer}: give={give!r}; expected 'key' or 'item'.")
 
@@ -109,7 +109,7 @@ def majority_vote(
         >>> majority_vote(answers, key="answer", give="item")
         {'answer': 4, 'why': '2 + 2'}
     """
-    _check_give("majority_vote", give)
+    check_give("majority_vote", give)
     if values is None:
         return partial(majority_vote, key=key, normalize=normalize, give=give)
     tally: Tally = []
@@ -160,7 +160,7 @@ def weighted_vote(
         >>> weighted_vote(votes, weight="sure", key="answer")
         4
     """
-    _check_give("weighted_vote", give)
+    check_give("weighted_vote", give)
     if values is None:
         return partial(weighted_vote, weight=weight, key=key, normalize=normalize, give=give)
     weights = numbers("weighted_vote", values, weight)

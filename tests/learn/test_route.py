@@ -85,6 +85,30 @@ def test_each_item_of_a_vmap_is_routed(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_router_without_features_needs_none_of_the_state(mode: str) -> None:
+    """It finds the best fixed arm."""
+    by_edge, by_node = (Router(["cheap", "strong"], seed=0) for _ in range(2))
+    edge = graph_of(route(by_edge, Counted().targets()))
+    builder = StateGraph(State)
+    builder.add_node("router", policy_router(by_node, write_to="choice"))
+    for name, target in Counted().targets().items():
+        builder.add_node(name, target)
+    node = builder.add_edge(START, "router").compile()
+    for router, graph in ((by_edge, edge), (by_node, node)):
+        for _ in range(20):
+            choice = run(graph, {"x": 1}, mode)["choice"]
+            router.reward(choice["id"], choice["arm"] == "strong")
+        assert choice["features"] == []
+        assert router.best() == "strong"
+
+
+def test_a_router_with_features_is_not_called_without_them() -> None:
+    router = Router(["cheap", "strong"], dims=2)
+    with pytest.raises(LearnError, match="0 features; expected 2"):
+        route(router, Counted().targets()).invoke({"x": 1})
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_resumed_run_keeps_its_choice(mode: str) -> None:
     router, failing = router_of(head="thompson", min_explore=1.0), [True]
 

@@ -147,7 +147,11 @@ def edge_of_branches(
         graph=lowered.graph,
         reads=sorted(reads),
         writes=sorted({*writes, *lowered.writes}),
-        children={**{branch.name: branch.target.source for branch in spec.branches}, **lowered.children},
+        children={
+            **{branch.name: branch.target.source for branch in spec.branches},
+            **({"merge": spec.merge} if hasattr(spec.merge, "as_node") else {}),  # an operator
+            **lowered.children,
+        },
         within=within,
     )
 

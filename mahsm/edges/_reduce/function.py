@@ -58,6 +58,7 @@ class Reduce:
     errors: OnErrors
     default: Any
     judges: bool = False
+    by_place: bool = False
 
     def lower(self) -> Compiled:
         """Make the subgraph."""
@@ -143,17 +144,20 @@ class Reduce:
             return inputs
         if isinstance(self.errors, Penalize):
             return [self.errors.value if is_item_error(value) else value for value in inputs]
+        kept = [value for value in inputs if not is_item_error(value)]
         if self.errors == "raise":
             raise ReducerError(
                 f"{self.name}: {len(failed)} of {len(inputs)} inputs failed, and errors='raise'; "
                 f"{_causes(failed)}. Pass errors='drop' or errors=penalize(value) to go on without them."
             )
-        if len(failed) == len(inputs) and self.default is _NO_DEFAULT:
+        if not kept and self.default is _NO_DEFAULT:
             raise ReducerError(
                 f"{self.name}: all {len(inputs)} inputs failed; {_causes(failed)}. No value is left to "
                 "reduce; pass default= to go on."
             )
-        return [value for value in inputs if not is_item_error(value)]
+        if self.by_place and kept:
+            return [None if is_item_error(value) else value for value in inputs]
+        return kept
 
 
 def _show(span: EdgeSpan, update: State, value: Any) -> None:
@@ -209,7 +213,8 @@ def reduce_edge(
             gets the state as a dict. Or an object with `init`, `add`, `decided` and `result`, which takes the
             values one by one until it is decided. `mahsm.reducers` has the usual ones.
         name: Node name; by default `reduce_` and the reducer's name.
-        errors: Treatment of `ItemError`s in the list: `"drop"` leaves them out, `"raise"` raises,
+        errors: Treatment of `ItemError`s in the list: `"drop"` leaves them out (a reducer with a true
+            `by_place`, such as `mahsm.learn.attend`, gets None in their place), `"raise"` raises,
             `penalize(value)` puts `value` in their place.
         default: The value if the list is empty or all inputs failed. By default the reducer gets an empty
             list, and it is an error if all inputs failed.
@@ -255,6 +260,7 @@ def reduce_edge(
         errors=errors,
         default=default,
         judges=bool(getattr(reducer, "judges", False)),
+        by_place=bool(getattr(reducer, "by_place", False)),
     )
     graph = spec.lower()
     return Edge(

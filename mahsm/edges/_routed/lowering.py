@@ -37,7 +37,9 @@ class RoutedLowering(ParallelLowering):
         self._judge = judge
         self._write_to = write_to
         self.writes: Sequence[str] = [write_to]
-        self.children: Mapping[str, object] = {} if judge is None else {judge.name: judge.target.source}
+        judged = {} if judge is None else {judge.name: judge.target.source}
+        # The chooser is where `mahsm.learn` finds edges that learn.
+        self.children: Mapping[str, object] = {**judged, "": chooser}
 
     def _compile(self, state: type[Any]) -> DrawnGraph:
         async def choose(_: Way, given: Any, config: RunnableConfig) -> Any:
