@@ -53,5 +53,6 @@ llms_txt_nested_enabled = False
 html_theme = "furo"
 html_title = "mahsm"
 html_static_path = ["_static"]
+html_favicon = "_static/mark.svg"
 html_copy_source = True
 copybutton_exclude = ".linenos, .gp, .go"
