@@ -36,8 +36,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 
-# Python's names lead to its documentation, where Debian's python3-doc has put its inventory. The other packages'
-# inventories can only be had from their sites, which a build does not ask.
+# Python's names lead to its documentation, where Debian's python3-doc has put its inventory. The other
+# packages' inventories can only be had from their sites, which a build does not ask.
 PYTHON = Path("/usr/share/doc/python3/html/objects.inv")
 intersphinx_mapping = {"python": ("https://docs.python.org/3", str(PYTHON))} if PYTHON.exists() else {}
 nitpicky = True
