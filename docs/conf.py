@@ -39,9 +39,7 @@ python_use_unqualified_type_names = True
 # Python's names lead to its documentation, where Debian's python3-doc has put it. The other packages' inventories
 # can only be had from their sites, which a build does not ask.
 PYTHON = Path("/usr/share/doc/python3/html/objects.inv")
-intersphinx_mapping = (
-    {"python": ("https://docs.python.org/3", str(PYTHON))} if PYTHON.exists() else {}
-)
+intersphinx_mapping = {"python": ("https://docs.python.org/3", str(PYTHON))} if PYTHON.exists() else {}
 nitpicky = True
 
 # Copies for those who read with a model: a Markdown file beside each page, and llms.txt, which lists them.
