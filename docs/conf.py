@@ -36,8 +36,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 
-# Python's names lead to its documentation, where Debian's python3-doc has put it. The other packages' inventories
-# can only be had from their sites, which a build does not ask.
+# Python's names lead to its documentation, where Debian's python3-doc has put its inventory. The other
+# packages' inventories can only be had from their sites, which a build does not ask.
 PYTHON = Path("/usr/share/doc/python3/html/objects.inv")
 intersphinx_mapping = {"python": ("https://docs.python.org/3", str(PYTHON))} if PYTHON.exists() else {}
 nitpicky = True
@@ -51,5 +51,6 @@ llms_txt_nested_enabled = False
 html_theme = "furo"
 html_title = "mahsm"
 html_static_path = ["_static"]
+html_favicon = "_static/mark.svg"
 html_copy_source = True
 copybutton_exclude = ".linenos, .gp, .go"

@@ -9,14 +9,12 @@ import linecache
 import pkgutil
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mahsm
-from mahsm.testing import ModelServer
 from tests import scripts
 
 ROOT = Path(__file__).parent.parent
@@ -30,25 +28,15 @@ MODULES = [
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ModelServer]:
-    with ModelServer(lambda call: f"an answer to {call.text}") as server:
-        yield server
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_blocks_print_what_stands_below_them(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: ModelServer
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "redis-server" in page.read_text() and shutil.which("redis-server") is None:
         pytest.skip("no redis-server; Debian has it in the package redis-server")
     # Settings that a page saves, or sets outside of a block, are its own.
     monkeypatch.setenv("MAHSM_HOME", str(tmp_path))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    if page.name == "README.md":
-        # Its first lines call a provider, with no setting but a key.
-        monkeypatch.setenv("OPENAI_API_KEY", "test")
-        monkeypatch.setenv("MAHSM_API_BASE", provider.base_url)
     run = contextvars.copy_context().run
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = ""

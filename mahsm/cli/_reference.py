@@ -1,4 +1,4 @@
-"""The page `docs/reference/cli.md`: a head that is written by hand, and a reference that is made of the commands.
+"""The page `docs/reference/cli.md`: a head written by hand, and a reference that is made of the commands.
 
 `python -m mahsm.cli._reference docs/reference/cli.md` writes the reference again.
 """
