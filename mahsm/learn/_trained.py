@@ -8,7 +8,17 @@ from mahsm.errors import LearnError
 
 
 class ExamplesLeftOut(UserWarning):
-    """Examples failed, and `train` has learned nothing from them."""
+    """Examples failed, and `train` has learned nothing from them.
+
+    Example:
+        >>> import warnings
+        >>> from mahsm.learn import ExamplesLeftOut, Router, route, train
+        >>> ask = route(Router(["a"]), {"a": lambda state: {"y": 12}})
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     report = train(ask.compile(), [{"x": 0}, {"x": 12}], lambda example, found: 1 / example["x"])
+        >>> caught[0].category is ExamplesLeftOut, report.failed
+        (True, 1)
+    """
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,11 @@ class Learned:
         runs: Runs of the graph that it took.
         rows: How often the edge ran with an outcome that it could learn from.
         failed: Examples that were left out, since a run failed.
+
+    Example:
+        >>> from mahsm.learn import Learned
+        >>> print(Learned("ask", "attend", {"a": 1.5, "b": 0.5}, {"a": 0.9, "b": 0.4}, 40, 20, 0))
+        attend 'ask': weights a 1.5, b 0.5; scores a 0.9, b 0.4; 40 runs, 20 rows, 0 examples left out
     """
 
     edge: str
@@ -53,6 +68,14 @@ class Trained:
         after: Likewise after it.
         price_before: The mean price of what the graph asked for one of them before the training.
         price_after: Likewise after it.
+
+    Example:
+        >>> from mahsm.learn import Router, route, train
+        >>> targets = {"a": lambda state: {"y": 1}, "b": lambda state: {"y": 2}}
+        >>> ask = route(Router(["a", "b"]), targets, name="ask")
+        >>> report = train(ask.compile(), [{}] * 4, lambda example, found: found["y"] == 2, holdout=0.5)
+        >>> report["ask"].values, report.held_out, report.before, report.after
+        ({'a': 0.0, 'b': 1.0}, 2, 0.0, 1.0)
     """
 
     edges: tuple[Learned, ...]
