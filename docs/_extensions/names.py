@@ -1,8 +1,8 @@
 """Names in docstrings and signatures as links.
 
 Docstrings say `vmap`, and signatures name classes by the module that defines them. A name of the package
-leads to its entry. Other names stay code: those of packages without an inventory, type variables, arguments. Only a
-public name of the package that has no entry is an error.
+leads to its entry. Other names stay code: those of packages without an inventory, type variables, arguments.
+Only a public name of the package that has no entry is an error.
 """
 
 import re
