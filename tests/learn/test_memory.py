@@ -274,7 +274,8 @@ def target(state):
     os.kill(os.getpid(), signal.SIGKILL)
 
 with SqliteSaver.from_conn_string(sys.argv[1]) as saver:
-    graph_of(sys.argv[2], target, saver).invoke({"x": [1.0, 2.0]}, {"configurable": {"thread_id": "1"}})
+    graph = graph_of(sys.argv[2], target, saver)
+    graph.invoke({"x": [1.0, 2.0]}, {"configurable": {"thread_id": "1"}}, durability="sync")
 """
 
 
