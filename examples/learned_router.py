@@ -1,5 +1,6 @@
-"""Three models of different skill and price, and a router that learns from run to run which questions each can
-answer: the cost of a right answer falls.
+"""Three models of different skill and price, and a router that learns which questions each can answer.
+
+From run to run, the cost of a right answer falls.
 
 It prints a table. `python examples/learned_router.py plot.html` also draws cost and regret, the worth that
 the best choices would have had more; that needs plotly: `pip install 'mahsm[draw]'`.
