@@ -28,7 +28,8 @@ def cascade(
     scores}`, with a score for each answer that was judged. Declare the key in the state, or LangGraph drops
     it.
 
-    With a checkpointer, answers and scores are saved: a resumed run neither asks nor judges again.
+    With a checkpointer, a resumed run neither asks nor judges again for answers and scores that were saved.
+    `durability="sync"` saves each before the next call; LangGraph's default saves it meanwhile.
 
     Args:
         targets: At least two targets, the cheapest and weakest first: a list, or a dict by name. Each is

@@ -32,7 +32,9 @@ def route(
     you know how good the answer was. Declare the key in the state, or LangGraph drops it. As the target of a
     `vmap`, the edge routes each item by itself; let the router have `head="thompson"` then.
 
-    With a checkpointer, the choice is saved before the target runs: a resumed run keeps it.
+    With a checkpointer, a resumed run keeps a choice that was saved. `durability="sync"` saves it before the
+    target runs. LangGraph's default, `"async"`, saves it meanwhile: after a kill before that, the resumed run
+    chooses again.
 
     Args:
         router: The router.
